@@ -1,0 +1,36 @@
+# make demo   the main job on real music, offline, in its own virtual environment
+# make test   all quick tests; make test-slow the others; make lint; make docs-check the shell lines of the documentation
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test test-slow lint docs-check clean
+.SECONDARY:
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp an extra: .venv/demo.done, .venv/test.done
+$(VENV)/%.done: setup.py | $(VENV)/bin/python
+	@echo "installing mrmt3[$*] into $(VENV) (a few minutes the first time)"
+	$(PIP) install -e '.[$*]'
+	@touch $@
+
+demo: $(VENV)/demo.done
+	$(BIN)/mrmt3 demo -o demo
+
+test: $(VENV)/test.done
+	$(BIN)/python -m pytest -q -m 'not slow'
+
+test-slow: $(VENV)/test.done
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/test.done
+	$(BIN)/python -m ruff check .
+
+docs-check: $(VENV)/test.done
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/check_docs.py README.md
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info

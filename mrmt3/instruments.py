@@ -1,0 +1,59 @@
+"""Instruments: General MIDI programs, the 34 Slakh classes that MT3 and MR-MT3 train on, and names.
+
+An instrument is a pair (program, is_drum); all drums are one instrument. A stem's Slakh class is the last one whose
+program is not above the stem's (Slakh2100's own taxonomy, as MT3).
+"""
+
+import numpy as np
+
+DRUM_CHANNEL = 9  # counted from 0; "channel 10" on an instrument's front panel
+DRUM_COLOR = '#7f7f7f'
+
+SLAKH_CLASSES = {
+    'Acoustic Piano': 0, 'Electric Piano': 4, 'Chromatic Percussion': 8, 'Organ': 16, 'Acoustic Guitar': 24,
+    'Clean Electric Guitar': 26, 'Distorted Electric Guitar': 29, 'Acoustic Bass': 32, 'Electric Bass': 33,
+    'Violin': 40, 'Viola': 41, 'Cello': 42, 'Contrabass': 43, 'Orchestral Harp': 46, 'Timpani': 47,
+    'String Ensemble': 48, 'Synth Strings': 50, 'Choir and Voice': 52, 'Orchestral Hit': 55, 'Trumpet': 56,
+    'Trombone': 57, 'Tuba': 58, 'French Horn': 60, 'Brass Section': 61, 'Soprano/Alto Sax': 64, 'Tenor Sax': 66,
+    'Baritone Sax': 67, 'Oboe': 68, 'English Horn': 69, 'Bassoon': 70, 'Clarinet': 71, 'Pipe': 73, 'Synth Lead': 80,
+    'Synth Pad': 88,
+}  # fmt: skip
+
+_CLASS_PROGRAMS = np.array(sorted(SLAKH_CLASSES.values()), np.int32)
+_CLASS_NAMES = {program: name for name, program in SLAKH_CLASSES.items()}
+
+
+def slakh_class_program(program):
+  """Returns the program that stands for the Slakh class of `program` (a number or an array, 0..127)."""
+  program = np.asarray(program)
+  mapped = _CLASS_PROGRAMS[np.searchsorted(_CLASS_PROGRAMS, program, side='right') - 1]
+  return mapped if mapped.ndim else int(mapped)
+
+
+def slakh_class_name(program: int) -> str:
+  """Returns the name of the Slakh class of a program, as in metadata.yaml's `inst_class` column of classes."""
+  return _CLASS_NAMES[slakh_class_program(program)]
+
+
+def map_to_slakh_classes(notes: np.ndarray) -> np.ndarray:
+  """Returns a copy of the note table with each program replaced by its Slakh class's, drums with program 0."""
+  notes = notes.copy()
+  notes['program'] = np.where(notes['is_drum'], 0, slakh_class_program(notes['program']))
+  return notes
+
+
+def instruments_of(notes: np.ndarray) -> list[tuple[int, bool]]:
+  """Returns the distinct (program, is_drum) of a note table, pitched ones by program, drums last as (0, True)."""
+  pitched = np.unique(notes['program'][~notes['is_drum']])
+  return [(int(p), False) for p in pitched] + ([(0, True)] if notes['is_drum'].any() else [])
+
+
+def instrument_name(program: int, is_drum: bool) -> str:
+  """Returns a track name: the Slakh class where `program` stands for one, else the General MIDI name."""
+  if is_drum:
+    return 'Drums'
+  if program in _CLASS_NAMES:
+    return _CLASS_NAMES[program]
+  import pretty_midi
+
+  return pretty_midi.program_to_instrument_name(int(program))

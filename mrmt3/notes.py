@@ -1,0 +1,38 @@
+"""The note table: one numpy record a note, the common currency of tokens, metrics, MIDI files and plots."""
+
+import numpy as np
+
+NOTE_DTYPE = np.dtype([
+    ('onset', np.float64),  # s
+    ('offset', np.float64),  # s
+    ('pitch', np.int32),  # MIDI pitch, for drums the drum's pitch
+    ('velocity', np.int32),  # 1..127
+    ('program', np.int32),  # MIDI program 0..127; 0 for drums
+    ('is_drum', np.bool_),
+])
+
+
+def empty_notes(size: int = 0) -> np.ndarray:
+  """Returns a zeroed table of `size` notes."""
+  return np.zeros(size, NOTE_DTYPE)
+
+
+def as_notes(rows) -> np.ndarray:
+  """Returns rows `[n, 6]` of (onset s, offset s, pitch, velocity, program, is_drum) as a note table."""
+  if isinstance(rows, np.ndarray) and rows.dtype == NOTE_DTYPE:
+    return rows
+  rows = np.asarray(rows, np.float64).reshape(-1, len(NOTE_DTYPE.names))
+  notes = empty_notes(len(rows))
+  for column, name in enumerate(NOTE_DTYPE.names):
+    notes[name] = rows[:, column]
+  return notes
+
+
+def as_rows(notes: np.ndarray) -> np.ndarray:
+  """Returns a note table as plain float64 rows `[n, 6]`; the inverse of `as_notes`."""
+  return np.stack([notes[name].astype(np.float64) for name in NOTE_DTYPE.names], axis=-1)
+
+
+def sort_notes(notes: np.ndarray) -> np.ndarray:
+  """Returns the notes by onset, then drums last, program, pitch, offset."""
+  return notes[np.lexsort((notes['offset'], notes['pitch'], notes['program'], notes['is_drum'], notes['onset']))]

@@ -1,0 +1,234 @@
+"""From notes to the target tokens of any segment of a piece: training's hot path, in numpy.
+
+A piece is sorted and rounded once (`encode_piece`); a segment is then a slice of its events (`segment_targets`).
+Frames are audio frames, steps are token time steps; both are whole numbers and are compared as such.
+"""
+
+import dataclasses
+from fractions import Fraction
+
+import numpy as np
+
+from mrmt3 import run_length_encoding, token_shuffling, vocabularies
+from mrmt3.event_codec import Codec
+
+FRAMES_PER_SECOND = 125  # hops of 128 samples at 16 kHz
+
+_ABSENT = run_length_encoding.ABSENT
+_NEVER = np.iinfo(np.int32).max
+_MAX_SECONDS = 10_000_000  # steps stay far from the end of int32
+_PITCHES = vocabularies.MAX_PITCH + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class PieceEvents:
+  """The events of a piece in the order in which they are written. All columns are int32 `[events]`.
+
+  Attributes:
+    step: time, in steps from the start of the piece, not decreasing.
+    program: the program to write, at the piece's granularity; -1 where none is written (drums, 'flat', onsets only).
+    velocity_bin: 0 for a note-off; -1 where none is written (onsets only).
+    pitch: MIDI pitch, for drums the drum's.
+    is_drum: 0 or 1.
+    until: step of the next event of the same pitch and instrument, before which a note that begins here sounds on; 0
+      for what does not sound on: note-offs, drums, and everything where only onsets are written.
+    tie_key: place of the note in a tie section, by program (before any change of granularity) and pitch.
+  """
+
+  step: np.ndarray
+  program: np.ndarray
+  velocity_bin: np.ndarray
+  pitch: np.ndarray
+  is_drum: np.ndarray
+  until: np.ndarray
+  tie_key: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.step)
+
+  def to_array(self) -> np.ndarray:
+    """Returns the columns as one int32 array `[events, 7]`."""
+    return np.stack([getattr(self, field.name) for field in dataclasses.fields(self)], axis=-1)
+
+  @classmethod
+  def from_array(cls, array: np.ndarray) -> 'PieceEvents':
+    """Returns the events that `to_array` wrote, as views; ValueError for an array of another shape."""
+    array = np.asarray(array, np.int32)
+    num_columns = len(dataclasses.fields(cls))
+    if array.ndim != 2 or array.shape[1] != num_columns:
+      raise ValueError(f'events of a piece are an array [events, {num_columns}], got shape {array.shape}')
+    return cls(*array.T)
+
+
+def trim_overlapping_notes(notes: np.ndarray) -> np.ndarray:
+  """Returns the notes with each cut at the next onset of its pitch, program and is_drum, in the order given.
+
+  Notes left with no length are dropped; of several with the same onset the last one stays (as MT3).
+  """
+  order = np.lexsort((notes['onset'], notes['pitch'], notes['program'], notes['is_drum']))
+  ordered = notes[order]
+  same = np.ones(max(len(notes) - 1, 0), bool)
+  for field in ('pitch', 'program', 'is_drum'):
+    same &= ordered[field][1:] == ordered[field][:-1]
+  offset = ordered['offset'].copy()
+  offset[:-1] = np.where(same, np.minimum(offset[:-1], ordered['onset'][1:]), offset[:-1])
+  trimmed = notes.copy()
+  trimmed['offset'][order] = offset
+  return trimmed[trimmed['offset'] > trimmed['onset']]
+
+
+def encode_piece(
+  notes: np.ndarray, codec: Codec, granularity: str = 'full', *, onsets_only: bool = False
+) -> PieceEvents:
+  """Sorts the notes of a piece into events, once for all its segments.
+
+  Args:
+    notes: note table; trim it first where overlapping notes are not wanted.
+    codec: gives time resolution and velocity bins.
+    granularity: 'flat', 'midi_class' or 'full', see `vocabularies.PROGRAM_GRANULARITIES`.
+    onsets_only: whether to write nothing but the pitches of what begins, drums left out (MT3's onset encoding).
+
+  Raises:
+    ValueError: a note out of range, or an unknown granularity.
+  """
+  if granularity not in vocabularies.PROGRAM_GRANULARITIES:
+    raise ValueError(f'unknown granularity {granularity!r}: choose one of {tuple(vocabularies.PROGRAM_GRANULARITIES)}')
+  _check_notes(notes)
+  # Sorted by time *before* rounding: within a step an early onset precedes a late offset. At the same time offsets
+  # come before onsets, and each of the two by (is_drum, program, pitch).
+  notes = notes[np.lexsort((notes['pitch'], notes['program'], notes['is_drum']))]
+  if onsets_only:
+    notes = notes[~notes['is_drum']]
+    ending = notes[:0]
+  else:
+    notes = notes[notes['is_drum'] | (notes['offset'] > notes['onset'])]
+    ending = notes[~notes['is_drum']]
+  time = np.concatenate([ending['offset'], notes['onset']])
+  order = np.argsort(time, kind='stable')
+  ordered = np.concatenate([ending, notes])[order]
+  is_onset = order >= len(ending)
+  step = np.rint(time[order] * codec.steps_per_second).astype(np.int32)
+
+  is_drum, program, pitch = ordered['is_drum'], ordered['program'], ordered['pitch']
+  velocity_bin = vocabularies.velocity_to_bin(ordered['velocity'], vocabularies.num_velocity_bins_from_codec(codec))
+  written = vocabularies.PROGRAM_GRANULARITIES[granularity].program_map_fn(program)
+  tie_key = program * _PITCHES + pitch
+  sounds_on = is_onset & ~is_drum & (not onsets_only)
+  return PieceEvents(
+    step=step,
+    program=np.where(is_drum | onsets_only | (granularity == 'flat'), _ABSENT, written),
+    velocity_bin=np.where(onsets_only, _ABSENT, np.where(is_onset, velocity_bin, 0)),
+    pitch=pitch.copy(),
+    is_drum=is_drum.astype(np.int32),
+    until=np.where(sounds_on, _next_step(step, np.where(is_drum, _ABSENT, tie_key)), 0),
+    tie_key=tie_key,
+  )
+
+
+def _check_notes(notes):
+  last = {'pitch': vocabularies.MAX_PITCH, 'program': vocabularies.MAX_PROGRAM, 'velocity': vocabularies.MAX_VELOCITY}
+  first = {'pitch': 0, 'program': 0, 'velocity': 1}
+  for field in last:
+    outside = (notes[field] < first[field]) | (notes[field] > last[field])
+    if outside.any():
+      raise ValueError(f'a note has {field} {notes[field][outside][0]}, not within {first[field]}..{last[field]}')
+  for field in ('onset', 'offset'):
+    if not ((notes[field] >= 0) & (notes[field] <= _MAX_SECONDS)).all():  # false for NaN as well
+      raise ValueError(f'a note has an {field} that is not within 0..{_MAX_SECONDS} s')
+
+
+def _next_step(step, key):
+  """Returns the step of the next event that has the same key `[events]`, `_NEVER` after the last one."""
+  order = np.argsort(key, kind='stable')
+  following = np.full(len(step), _NEVER, np.int32)
+  same = key[order[1:]] == key[order[:-1]]
+  following[order[:-1][same]] = step[order[1:][same]]
+  return following
+
+
+def covering_step(frame: int, codec: Codec, frames_per_second=FRAMES_PER_SECOND) -> int:
+  """Returns the last step that is not later than the start of a frame."""
+  return int(frame * Fraction(codec.steps_per_second) // Fraction(frames_per_second))
+
+
+def segment_targets(
+  piece: PieceEvents,
+  start_frame: int,
+  num_frames: int,
+  *,
+  codec: Codec,
+  frames_per_second: int | Fraction = FRAMES_PER_SECOND,
+  piece_frames: int | None = None,
+  ties: bool = True,
+  shuffle: token_shuffling.Shuffle | None = None,
+  rng: np.random.Generator | None = None,
+) -> np.ndarray:
+  """Returns the target of a segment: int32 model ids `[tokens]`, with the end of sequence.
+
+  Args:
+    piece: the piece's events, from `encode_piece` with the same codec.
+    start_frame: first frame of the segment.
+    num_frames: frames in the segment.
+    codec: the codec.
+    frames_per_second: audio frames per second, exact.
+    piece_frames: frames in the piece; the segment that has the last one takes all remaining events, even beyond the
+      audio. None if that does not matter.
+    ties: whether to begin with a tie section: what sounds on from before the segment.
+    shuffle: how to permute events of one step; None leaves them.
+    rng: randomness for `shuffle`.
+
+  After the last event of a piece the tie section is empty (MT3's repeats the notes that ended last).
+  """
+  if start_frame < 0 or num_frames < 1:
+    raise ValueError(f'a segment starts at frame 0 or later and has a frame or more, got {start_frame}, {num_frames}')
+  if shuffle is not None and rng is None:
+    raise ValueError('shuffling needs a random generator: give rng')
+  start_step = covering_step(start_frame, codec, frames_per_second)
+  first = np.searchsorted(piece.step, start_step)
+  last = len(piece)
+  if piece_frames is None or start_frame + num_frames < piece_frames:
+    last = np.searchsorted(piece.step, covering_step(start_frame + num_frames, codec, frames_per_second))
+  tokens = _event_tokens(piece, slice(first, last), start_step, codec, shuffle, rng)
+  if ties:
+    tokens = np.concatenate([_tie_section(piece, first, start_step, codec, shuffle, rng), tokens])
+  tokens = run_length_encoding.remove_redundant_state_changes(tokens, codec)
+  return np.append(vocabularies.encode_ids(tokens), np.int32(vocabularies.EOS_ID))
+
+
+def empty_segment(codec: Codec) -> np.ndarray:
+  """Returns the target of a segment in which nothing sounds, `[tie, EOS]`: int32 model ids."""
+  tie_id, _ = codec.event_type_range('tie')
+  return np.append(vocabularies.encode_ids([tie_id]), np.int32(vocabularies.EOS_ID))
+
+
+def _event_tokens(piece, window, start_step, codec, shuffle, rng):
+  """Returns the regular ids of the events in a slice of the piece, all state changes written."""
+  step = piece.step[window] - start_step
+  columns = piece.program[window], piece.velocity_bin[window], piece.pitch[window], piece.is_drum[window]
+  if shuffle is not None:
+    program, velocity_bin, pitch, is_drum = columns
+    key = ((program + 1) * 2 + is_drum) * _PITCHES + pitch
+    order = token_shuffling.shuffled_order(step, velocity_bin != 0, key, shuffle, rng)
+    columns = [column[order] for column in columns]
+  program, velocity_bin, pitch, is_drum = columns
+  pitch_ids = np.where(is_drum, codec.event_type_range('drum')[0], codec.event_type_range('pitch')[0]) + pitch
+  event_ids = np.stack(
+    [_ids_or_absent('program', program, codec), _ids_or_absent('velocity', velocity_bin, codec), pitch_ids], axis=-1
+  )
+  return run_length_encoding.run_length_encode(step, event_ids, codec)
+
+
+def _tie_section(piece, first, start_step, codec, shuffle, rng):
+  """Returns regular ids: program and pitch of each note that sounds when event `first` is to come, then the tie."""
+  sounding = np.flatnonzero(piece.until[:first] >= start_step)
+  if shuffle is not None and shuffle.ties:
+    sounding = rng.permutation(sounding)
+  else:
+    sounding = sounding[np.argsort(piece.tie_key[sounding], kind='stable')]
+  pitch_ids = codec.event_type_range('pitch')[0] + piece.pitch[sounding]
+  pairs = np.stack([_ids_or_absent('program', piece.program[sounding], codec), pitch_ids], axis=-1).reshape(-1)
+  return np.append(pairs[pairs != _ABSENT], codec.event_type_range('tie')[0]).astype(np.int32)
+
+
+def _ids_or_absent(event_type, values, codec):
+  return np.where(values == _ABSENT, _ABSENT, codec.event_type_range(event_type)[0] + values)

@@ -1,0 +1,171 @@
+"""The token vocabulary of MT3 and MR-MT3: the events there are, and regular ids versus model ids.
+
+A model id is a regular id of the codec plus `SPECIAL_TOKENS` (padding, end of sequence, unknown). `NUM_EXTRA_IDS` unused
+ids sit above, and embedding tables are rounded up to a multiple of 128 (as MT3).
+
+`GenericTokenVocabulary` and `vocabulary_from_codec` need seqio, and load it when first asked for.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from mrmt3.event_codec import Codec, EventRange
+
+PAD_ID = 0
+EOS_ID = 1
+UNK_ID = 2
+SPECIAL_TOKENS = 3
+NUM_EXTRA_IDS = 100
+
+DECODED_EOS_ID = -1
+DECODED_INVALID_ID = -2
+
+MIN_PITCH, MAX_PITCH = 0, 127
+MIN_PROGRAM, MAX_PROGRAM = 0, 127
+MAX_VELOCITY = 127
+PROGRAMS_PER_MIDI_CLASS = 8
+
+_EMBEDDINGS_MULTIPLE = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularyConfig:
+  """What decides the vocabulary.
+
+  Attributes:
+    steps_per_second: token time resolution.
+    max_shift_seconds: longest time shift of one token, s.
+    num_velocity_bins: velocities told apart, not counting 0, which means note-off.
+  """
+
+  steps_per_second: int = 100
+  max_shift_seconds: int = 10
+  num_velocity_bins: int = 1
+
+  @property
+  def abbrev_str(self) -> str:
+    """What differs from the default, in short, as part of task names (as MT3): 'vb1' for one velocity bin."""
+    parts = []
+    if self.steps_per_second != 100:
+      parts.append(f'ss{self.steps_per_second}')
+    if self.max_shift_seconds != 10:
+      parts.append(f'ms{self.max_shift_seconds}')
+    if self.num_velocity_bins != MAX_VELOCITY:
+      parts.append(f'vb{self.num_velocity_bins}')
+    return '_'.join(parts)
+
+
+def build_codec(config: VocabularyConfig) -> Codec:
+  """Returns the codec of the configuration: shift, pitch, velocity, tie, program, drum.
+
+  Raises ValueError if the configuration leaves no room for a shift or a velocity.
+  """
+  max_shift_steps = round(config.steps_per_second * config.max_shift_seconds)
+  if config.steps_per_second <= 0 or max_shift_steps < 1 or not 1 <= config.num_velocity_bins <= MAX_VELOCITY:
+    raise ValueError(f'{config} needs a longest shift of a step or more and 1..{MAX_VELOCITY} velocity bins')
+  return Codec(max_shift_steps, config.steps_per_second, [
+      EventRange('pitch', MIN_PITCH, MAX_PITCH),
+      EventRange('velocity', 0, config.num_velocity_bins),
+      EventRange('tie', 0, 0),
+      EventRange('program', MIN_PROGRAM, MAX_PROGRAM),
+      EventRange('drum', MIN_PITCH, MAX_PITCH),
+  ])  # fmt: skip
+
+
+def num_embeddings(codec: Codec | VocabularyConfig) -> int:
+  """Returns the rows of an embedding table for the codec: all ids, rounded up to a multiple of 128."""
+  if isinstance(codec, VocabularyConfig):
+    codec = build_codec(codec)
+  num_ids = SPECIAL_TOKENS + codec.num_classes + NUM_EXTRA_IDS
+  return _EMBEDDINGS_MULTIPLE * math.ceil(num_ids / _EMBEDDINGS_MULTIPLE)
+
+
+def num_velocity_bins_from_codec(codec: Codec) -> int:
+  """Returns the number of velocity bins, not counting 0."""
+  first_id, last_id = codec.event_type_range('velocity')
+  return last_id - first_id
+
+
+def velocity_to_bin(velocity, num_velocity_bins: int):
+  """Returns the bin, 0..num_velocity_bins, of a MIDI velocity 0..127 (a number or an integer array); 0 stays 0."""
+  return -(-num_velocity_bins * velocity // MAX_VELOCITY)
+
+
+def bin_to_velocity(velocity_bin, num_velocity_bins: int):
+  """Returns the MIDI velocity that a bin stands for, the highest in it (a number or an integer array)."""
+  return MAX_VELOCITY * velocity_bin // num_velocity_bins
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramGranularity:
+  """How finely programs are told apart. Both maps are idempotent.
+
+  Attributes:
+    tokens_map_fn: (regular ids `[n]`, codec) -> regular ids `[<= n]`.
+    program_map_fn: programs (a number or an integer array) -> programs.
+  """
+
+  tokens_map_fn: Callable[[np.ndarray, Codec], np.ndarray]
+  program_map_fn: Callable
+
+
+def drop_programs(tokens: np.ndarray, codec: Codec) -> np.ndarray:
+  """Returns the regular ids without program events."""
+  tokens = np.asarray(tokens)
+  first_id, last_id = codec.event_type_range('program')
+  return tokens[(tokens < first_id) | (tokens > last_id)]
+
+
+def programs_to_midi_classes(tokens: np.ndarray, codec: Codec) -> np.ndarray:
+  """Returns the regular ids with each program replaced by the first one of its MIDI class (multiples of 8)."""
+  tokens = np.asarray(tokens)
+  first_id, last_id = codec.event_type_range('program')
+  is_program = (tokens >= first_id) & (tokens <= last_id)
+  return np.where(is_program, first_id + _midi_class(tokens - first_id), tokens)
+
+
+def _midi_class(program):
+  return program // PROGRAMS_PER_MIDI_CLASS * PROGRAMS_PER_MIDI_CLASS
+
+
+PROGRAM_GRANULARITIES = {
+  'flat': ProgramGranularity(drop_programs, lambda program: program * 0),
+  'midi_class': ProgramGranularity(programs_to_midi_classes, _midi_class),
+  'full': ProgramGranularity(lambda tokens, codec: np.asarray(tokens), lambda program: program),
+}
+
+
+def encode_ids(regular_ids) -> np.ndarray:
+  """Returns the model ids of regular ids, int32 of the same shape."""
+  return np.asarray(regular_ids, np.int32) + SPECIAL_TOKENS
+
+
+def decode_ids(model_ids, codec: Codec) -> np.ndarray:
+  """Returns the regular ids of model ids, int32 of the same shape.
+
+  Along the last axis everything from the first end of sequence on is `DECODED_EOS_ID`; before that, whatever is not a
+  regular id (padding, unknown, extra and made-up ids) is `DECODED_INVALID_ID`.
+  """
+  model_ids = np.asarray(model_ids, np.int32)
+  regular_ids = model_ids - SPECIAL_TOKENS
+  known = (model_ids >= SPECIAL_TOKENS) & (regular_ids < codec.num_classes)
+  ended = np.logical_or.accumulate(model_ids == EOS_ID, axis=-1)
+  return np.where(ended, DECODED_EOS_ID, np.where(known, regular_ids, DECODED_INVALID_ID)).astype(np.int32)
+
+
+def vocabulary_from_codec(codec: Codec):
+  """Returns the seqio vocabulary of a codec, with `NUM_EXTRA_IDS` extra ids (as MT3). Imports seqio."""
+  from mrmt3.seqio_vocabulary import GenericTokenVocabulary
+
+  return GenericTokenVocabulary(codec.num_classes, extra_ids=NUM_EXTRA_IDS)
+
+
+def __getattr__(name: str):
+  if name == 'GenericTokenVocabulary':
+    from mrmt3.seqio_vocabulary import GenericTokenVocabulary
+
+    return GenericTokenVocabulary
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,0 +1,108 @@
+"""Audio files in and out: any file that libsndfile knows becomes float32 mono at the model's sample rate."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.errors import UserError
+from mrmt3.files import atomic_path
+
+SAMPLE_RATE = 16000  # Hz, what MT3 and MR-MT3 listen at
+_BLOCK_FRAMES = 1 << 20  # read at a time, so that a header that lies about the length cannot exhaust memory
+
+
+def read_audio(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+  """Returns the sound of a file as mono float32 samples `[n]` at `sample_rate` Hz, full scale being -1..1.
+
+  Reads wav, flac, ogg, opus, mp3 and aiff with any sample rate and number of channels. Channels are averaged, then
+  the rate is converted with soxr's high quality, as MT3 does by librosa. `n` is the length in the file times the
+  ratio of the rates, rounded up.
+
+  Raises UserError if there is no such file, it is a folder or not audio, or it holds no samples or a NaN or infinity.
+  """
+  if sample_rate <= 0:
+    raise ValueError(f'sample_rate must be positive, not {sample_rate}')
+  path = Path(path)
+  _check_regular_file(path)
+  samples, file_rate = _read_mono(path)
+  if not samples.size:
+    raise UserError(f'{path} holds no sound (0 samples); give a recording')
+  if not np.isfinite(samples).all():
+    second = np.argmin(np.isfinite(samples)) / file_rate
+    raise UserError(f'{path} holds samples that are no numbers (first at {second:.3f} s); export the recording again')
+  return resample(samples, file_rate, sample_rate)
+
+
+def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+  """Returns float32 samples `[n]` converted from `from_rate` to `to_rate` (Hz), `[ceil(n * to_rate / from_rate)]`.
+
+  The result is librosa.resample's with res_type 'soxr_hq', without the seconds that importing librosa takes.
+  """
+  if from_rate == to_rate:
+    return samples
+  import soxr
+
+  size = -(-len(samples) * to_rate // from_rate)
+  converted = soxr.resample(samples, from_rate, to_rate, quality='HQ')[:size]
+  return np.pad(converted, (0, size - len(converted)))
+
+
+def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
+  """Writes samples `[n]` or `[n, channels]` (full scale -1..1, louder ones are clipped), whole or not at all.
+
+  The suffix of `path` chooses the format (.wav, .flac, .ogg, .mp3, .aiff), with libsndfile's usual encoding for it
+  (16 bit for .wav and .flac).
+
+  Raises UserError if the format is unknown or the file cannot be written, ValueError if the samples are not finite.
+  """
+  import soundfile
+
+  samples = np.asarray(samples)
+  if samples.ndim not in (1, 2) or not np.isfinite(samples).all():
+    raise ValueError('samples must be finite numbers of shape [n] or [n, channels]')
+  path = Path(path)
+  if path.suffix[1:].upper() not in soundfile.available_formats():
+    raise UserError(f'cannot write {path}: unknown audio format {path.suffix!r}; use .wav, .flac, .ogg or .mp3')
+  with atomic_path(path) as temporary:
+    try:
+      soundfile.write(temporary, samples, sample_rate)
+    except (soundfile.SoundFileError, ValueError) as error:
+      raise UserError(f'cannot write {path}: {_reason(error)}') from error
+
+
+def _check_regular_file(path: Path) -> None:
+  """Raises UserError unless `path` is an ordinary file; opening a pipe could wait for ever."""
+  try:
+    if path.is_file():
+      return
+    exists, folder = path.exists(), path.is_dir()
+  except (OSError, ValueError) as error:  # a name too long, or with a zero byte
+    raise UserError(f'cannot read {path}: {error}') from error
+  if folder:
+    raise UserError(f'{path} is a folder; name an audio file in it')
+  if exists:
+    raise UserError(f'{path} is not an ordinary file; save the audio to a file first')
+  raise UserError(f'no such file: {path}')
+
+
+def _read_mono(path: Path) -> tuple[np.ndarray, int]:
+  """Returns the mean of the file's channels, float32 `[n]`, and its sample rate in Hz."""
+  import soundfile
+
+  blocks = []
+  try:
+    with soundfile.SoundFile(path) as file:
+      while len(block := file.read(_BLOCK_FRAMES, dtype='float32', always_2d=True)):
+        blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
+      rate = file.samplerate
+  # soundfile asks for a TypeError's missing arguments where the suffix says headerless (.raw)
+  except (soundfile.SoundFileError, TypeError, ValueError) as error:
+    raise UserError(f'cannot read {path} as audio ({_reason(error)}); convert it to wav, flac, ogg or mp3') from error
+  return np.concatenate(blocks) if blocks else np.zeros(0, np.float32), rate
+
+
+def _reason(error: Exception) -> str:
+  """Returns what libsndfile says, on one line, without the path that it puts in front."""
+  text = getattr(error, 'error_string', None) or str(error)
+  return ' '.join(text.split()).rstrip('.')

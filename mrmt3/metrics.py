@@ -1,0 +1,359 @@
+"""Scores of a transcription against a reference: note F1, instrument leakage, instrument detection.
+
+Every function takes two note tables (`notes.NOTE_DTYPE`), the reference first, and returns plain floats. The order of
+notes plays no part. Tables are checked: times must be finite, not negative and in order, pitches and programs within
+0..127; what is wrong is said in a ValueError.
+
+Conventions
+-----------
+- Two notes match when their pitch is the same and their onsets are within 50 ms; where offsets count, these must be
+  within the larger of 50 ms and 20 % of the reference duration (mir_eval.transcription). Each note matches at most
+  once. Drums have no offsets that could count.
+- Precision is matches / estimated notes, recall is matches / reference notes, F1 their harmonic mean.
+- An instrument is a pair (program, is_drum); all drums are one instrument, whatever their program.
+- Program-aware scores use programs as they stand, as the published ones do. The published references keep raw General
+  MIDI programs, of which the models only say the 34 Slakh classes: map the reference first
+  (`instruments.map_to_slakh_classes`) where 'full' is to be fair.
+- Several pieces: every score is computed per piece, then averaged with equal weight.
+
+Corner cases
+------------
+==================  ===========  ===============  ====================
+one piece with      note scores  leakage ratio    instrument detection
+==================  ===========  ===============  ====================
+no estimated note   0            0                0
+no reference note   0            1 + instruments  0
+neither             0            1                1
+==================  ===========  ===============  ====================
+
+Note scores follow mir_eval: nothing there to match gives 0, in parts of a piece (drums) as well. A piece that could not
+be transcribed counts as one with no estimated note, and its name is reported; no piece is ever left out of a mean.
+
+Where this departs from published programs
+------------------------------------------
+- MT3 leaves drums out of onset F1 and onset + offset F1, MR-MT3 keeps them in: both are offered (`drums`).
+- MR-MT3's script counts distinct raw program numbers, so that drums (program 0) and acoustic piano are one instrument:
+  `counting='published'`. By default Slakh classes are counted, drums apart: `counting='slakh_classes'`. It has no
+  ratio, fails where no instrument is right, and leaves failed pieces out of the mean.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from mrmt3 import metrics_utils
+from mrmt3.instruments import instruments_of, map_to_slakh_classes
+from mrmt3.metrics_utils import GRANULARITIES, Scores, match_notes, scores_from_counts, validate_notes
+from mrmt3.notes import empty_notes, sort_notes
+
+COUNTINGS = ('slakh_classes', 'published')
+SWEEP_TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # s, as MT3
+
+
+def onset_scores(
+  reference: np.ndarray,
+  estimate: np.ndarray,
+  *,
+  drums: bool = True,
+  onset_tolerance: float = metrics_utils.ONSET_TOLERANCE,
+) -> Scores:
+  """Returns the scores of onsets and pitches, instruments ignored; with drums as MR-MT3, without as MT3."""
+  return _note_scores(reference, estimate, drums=drums, onset_tolerance=onset_tolerance)
+
+
+def onset_offset_scores(
+  reference: np.ndarray,
+  estimate: np.ndarray,
+  *,
+  drums: bool = False,
+  onset_tolerance: float = metrics_utils.ONSET_TOLERANCE,
+  offset_min_tolerance: float = metrics_utils.OFFSET_MIN_TOLERANCE,
+) -> Scores:
+  """Returns the scores of onsets, offsets and pitches, instruments ignored; without drums, as MT3, unless asked for."""
+  return _note_scores(
+    reference, estimate, drums=drums, offsets=True,
+    onset_tolerance=onset_tolerance, offset_min_tolerance=offset_min_tolerance,
+  )  # fmt: skip
+
+
+def program_scores(
+  reference: np.ndarray, estimate: np.ndarray, granularity: str = 'midi_class', *, offsets: bool = False
+) -> Scores:
+  """Returns the scores of notes on the right instrument: onsets as MR-MT3, with `offsets` as MT3.
+
+  Published as a mean over instruments (program at the granularity, is_drum), precision weighted by estimated and
+  recall by reference notes. In such a mean the weights cancel the denominators, so that it is the plain share of notes
+  that match one of the same instrument. Granularities: 'flat' (pitched or drum), 'midi_class' (the 16 groups of 8
+  programs) and 'full' (program).
+  """
+  return _note_scores(reference, estimate, granularity=granularity, offsets=offsets)
+
+
+def velocity_scores(
+  reference: np.ndarray, estimate: np.ndarray, *, drums: bool = False, offsets: bool = False
+) -> Scores:
+  """Returns the scores of notes whose loudness is right as well (mir_eval.transcription_velocity), as MT3.
+
+  Reference velocities are scaled to 0..1 and the estimated ones fitted to them by a straight line over the matched
+  notes; what is then within 0.1 counts.
+  """
+  reference, estimate = _prepare(reference, estimate, drums)
+  if not len(reference) or not len(estimate):
+    return Scores(0.0, 0.0, 0.0)
+  import mir_eval
+
+  columns = []
+  for notes in (reference, estimate):
+    notes = metrics_utils.lengthen_notes(notes, 1e-6)  # mir_eval refuses notes of no length
+    intervals = np.stack([notes['onset'], notes['offset']], axis=1)
+    columns += [intervals, mir_eval.util.midi_to_hz(notes['pitch'].astype(np.float64)), notes['velocity']]
+  offset_ratio = metrics_utils.OFFSET_RATIO if offsets else None
+  matched = mir_eval.transcription_velocity.match_notes(*columns, offset_ratio=offset_ratio)
+  return scores_from_counts(len(matched), len(reference), len(estimate))
+
+
+def frame_scores(reference: np.ndarray, estimate: np.ndarray, *, drums: bool = False) -> Scores:
+  """Returns the scores of sounding (pitch, frame) cells at 62.5 frames/s, as MT3.
+
+  Notes last at least 50 ms; reference cells need a velocity above 30. Instruments are ignored.
+  """
+  rolls = [
+    metrics_utils.get_pianoroll(metrics_utils.lengthen_notes(notes))
+    for notes in _prepare(reference, estimate, drums)
+  ]  # fmt: skip
+  return metrics_utils.frame_metrics(*rolls)
+
+
+def tolerance_sweep(
+  reference: np.ndarray, estimate: np.ndarray, *, lengthened: bool = False
+) -> dict[float, tuple[Scores, Scores]]:
+  """Returns `{tolerance s: (onset scores, onset + offset scores)}` without drums, for MT3's six tolerances.
+
+  The tolerance is that of onsets and the smallest one of offsets. `lengthened` makes notes last at least 50 ms first,
+  which happens to them in MT3's program by accident: for comparison only.
+  """
+  if lengthened:
+    reference, estimate = (metrics_utils.lengthen_notes(notes) for notes in (reference, estimate))
+  return {
+    tolerance: (
+      onset_scores(reference, estimate, drums=False, onset_tolerance=tolerance),
+      onset_offset_scores(reference, estimate, onset_tolerance=tolerance, offset_min_tolerance=tolerance),
+    )
+    for tolerance in SWEEP_TOLERANCES
+  }
+
+
+def instrument_set(notes: np.ndarray, counting: str = 'slakh_classes') -> set:
+  """Returns the distinct instruments that play in a note table.
+
+  'slakh_classes': (program of the Slakh class, is_drum), drums being (0, True). 'published': raw program numbers, drums
+  among them by theirs.
+  """
+  if counting == 'slakh_classes':
+    return set(instruments_of(map_to_slakh_classes(notes)))
+  if counting == 'published':
+    return set(np.unique(notes['program']).tolist())
+  raise ValueError(f'counting must be one of {", ".join(COUNTINGS)}, not {counting!r}')
+
+
+def leakage_ratio(reference: np.ndarray, estimate: np.ndarray, *, counting: str = 'slakh_classes') -> float:
+  """Returns the number of instruments in the estimate over that in the reference (MR-MT3's phi), 0 or more.
+
+  1 is right, above 1 notes have leaked to instruments that do not play, below 1 instruments are missing. A reference
+  without notes has nothing to divide by: then every estimated instrument counts as one leaked, 1 + their number.
+  """
+  num_reference, num_estimate = (len(notes) for notes in _instrument_sets(reference, estimate, counting))
+  return num_estimate / num_reference if num_reference else 1.0 + num_estimate
+
+
+def instrument_detection(reference: np.ndarray, estimate: np.ndarray, *, counting: str = 'slakh_classes') -> Scores:
+  """Returns the scores of the set of instruments that play (MR-MT3): all 1 if neither has any."""
+  ref_set, est_set = _instrument_sets(reference, estimate, counting)
+  if not ref_set and not est_set:
+    return Scores(1.0, 1.0, 1.0)
+  return scores_from_counts(len(ref_set & est_set), len(ref_set), len(est_set))
+
+
+def leaked_note_ratio(reference: np.ndarray, estimate: np.ndarray) -> float:
+  """Returns the share, 0..1, of estimated notes that are right but for their instrument (Slakh class or drums).
+
+  Notes are first matched within their instrument; a note that is left over and then matches a reference note left over
+  has leaked. So two instruments in unison are not taken for leakage. No estimated note: 0.
+  """
+  pairs = _pairs_own_instrument_first(*_slakh_tables(reference, estimate))
+  return np.count_nonzero(~pairs.same) / len(estimate) if len(estimate) else 0.0
+
+
+def track_switches_per_minute(reference: np.ndarray, estimate: np.ndarray) -> float:
+  """Returns how often a minute the matched notes of one reference instrument go over to another in the estimate.
+
+  The matched notes of each reference instrument (Slakh class or drums) are taken by onset, then pitch; a switch is one
+  whose estimated instrument differs from the one before. The piece lasts until the reference's last offset. 0 if the
+  reference has no note.
+  """
+  reference, estimate = _slakh_tables(reference, estimate)
+  if not len(reference):
+    return 0.0
+  pairs = _pairs_own_instrument_first(reference, estimate).indices
+  notes = reference[pairs[:, 0]]
+  tracks = metrics_utils.map_programs(notes, 'full')
+  heard_as = metrics_utils.map_programs(estimate[pairs[:, 1]], 'full')
+  order = np.lexsort((notes['pitch'], notes['onset'], tracks))
+  tracks, heard_as = tracks[order], heard_as[order]
+  switches = np.count_nonzero((tracks[1:] == tracks[:-1]) & (heard_as[1:] != heard_as[:-1]))
+  seconds = reference['offset'].max()
+  return switches * 60 / seconds if seconds else 0.0
+
+
+def evaluate_piece(reference: np.ndarray, estimate: np.ndarray, *, mt3_suite: bool = False) -> dict[str, float]:
+  """Returns all scores of a piece by name.
+
+  ==============================================  ==========================================================
+  name                                            meaning
+  ==============================================  ==========================================================
+  onset_*                                         `onset_scores` with drums (MR-MT3)
+  onset_program_*                                 `program_scores`, onsets only (MR-MT3)
+  onset_no_drums_*, onset_offset_no_drums_*       `onset_scores`, `onset_offset_scores` without drums (MT3)
+  onset_offset_program_*                          `program_scores` with offsets (MT3)
+  nondrum_onset_offset_program_*, drum_onset_*    its two parts (MT3)
+  leakage_ratio, instrument_detection_*           `leakage_ratio`, `instrument_detection`
+  instruments_estimate, instruments_reference     numbers of instruments
+  published_(the three above)                     the same with counting='published' (MR-MT3)
+  leaked_note_ratio, track_switches_per_minute    as the functions of that name
+  ==============================================  ==========================================================
+
+  `*` is precision, recall or f1. Scores that know programs are of granularity midi_class; 'flat' and 'full' are added
+  to the name of the others (onset_program_f1_full).
+
+  `mt3_suite` adds the rest of MT3's, all without drums: frame_*, onset_velocity_*, onset_offset_velocity_* (half a
+  second for 3,000 notes) and the sweep, e.g. onset_f1_at_0.1s and onset_offset_f1_at_0.1s.
+  """
+  result = _named('onset', onset_scores(reference, estimate))
+  for granularity in GRANULARITIES:
+    result |= _named('onset_program', program_scores(reference, estimate, granularity), granularity)
+  result |= _named('onset_no_drums', onset_scores(reference, estimate, drums=False))
+  result |= _named('onset_offset_no_drums', onset_offset_scores(reference, estimate))
+  result |= _mt3_program_scores(reference, estimate)
+  result |= _instrument_scores(reference, estimate, 'slakh_classes')
+  published = _instrument_scores(reference, estimate, 'published')
+  result |= {f'published_{name}': score for name, score in published.items()}
+  result['leaked_note_ratio'] = leaked_note_ratio(reference, estimate)
+  result['track_switches_per_minute'] = track_switches_per_minute(reference, estimate)
+  if mt3_suite:
+    result |= _mt3_suite(reference, estimate)
+  return result
+
+
+class Evaluation(NamedTuple):
+  """Scores by piece, their means, and the pieces whose transcription is missing (they count as empty)."""
+
+  pieces: dict[str, dict[str, float]]
+  mean: dict[str, float]
+  failed: list[str]
+
+
+def evaluate_pieces(
+  pieces: Mapping[str, tuple[np.ndarray, np.ndarray | None]], *, mt3_suite: bool = False
+) -> Evaluation:
+  """Scores `{name: (reference, estimate)}`; an estimate of None is a failed transcription and counts as empty.
+
+  Raises ValueError if there is no piece, or if a table cannot be scored, with the piece's name.
+  """
+  if not pieces:
+    raise ValueError('there are no pieces to evaluate')
+  scores = {}
+  for name, (reference, estimate) in pieces.items():
+    try:
+      scores[name] = evaluate_piece(reference, empty_notes() if estimate is None else estimate, mt3_suite=mt3_suite)
+    except ValueError as error:
+      raise ValueError(f'{name}: {error}') from error
+  failed = [name for name, (_, estimate) in pieces.items() if estimate is None]
+  return Evaluation(scores, _mean_scores(list(scores.values())), failed)
+
+
+def _mean_scores(scores: list[dict[str, float]]) -> dict[str, float]:
+  """Returns the mean of each score over pieces, which all have the same scores."""
+  return {name: float(np.mean([piece[name] for piece in scores])) for name in scores[0]}
+
+
+def _prepare(reference, estimate, drums=True):
+  """Returns both tables, checked, and without drums unless these are wanted."""
+  validate_notes(reference, 'reference')
+  validate_notes(estimate, 'estimate')
+  if drums:
+    return reference, estimate
+  return reference[~reference['is_drum']], estimate[~estimate['is_drum']]
+
+
+def _note_scores(reference, estimate, *, drums=True, **matching) -> Scores:
+  """Returns the scores of `match_notes` with the given arguments."""
+  reference, estimate = _prepare(reference, estimate, drums)
+  return scores_from_counts(len(match_notes(reference, estimate, **matching)), len(reference), len(estimate))
+
+
+def _instrument_sets(reference, estimate, counting):
+  return tuple(instrument_set(notes, counting) for notes in _prepare(reference, estimate))
+
+
+def _slakh_tables(reference, estimate):
+  """Returns both tables in Slakh classes; sorted, for which notes are paired may depend on their order."""
+  return tuple(sort_notes(map_to_slakh_classes(notes)) for notes in _prepare(reference, estimate))
+
+
+class _Pairs(NamedTuple):
+  """Matched notes, int64 `[matches, 2]`, and whether their instruments are the same, bool `[matches]`."""
+
+  indices: np.ndarray
+  same: np.ndarray
+
+
+def _pairs_own_instrument_first(reference, estimate) -> _Pairs:
+  """Matches notes within their instrument, then what is left over across instruments."""
+  own = match_notes(reference, estimate, granularity='full')
+  ref_left, est_left = metrics_utils.unmatched(own, len(reference), len(estimate))
+  other = match_notes(reference[ref_left], estimate[est_left])
+  other = np.stack([ref_left[other[:, 0]], est_left[other[:, 1]]], axis=1)
+  return _Pairs(np.concatenate([own, other]), np.arange(len(own) + len(other)) < len(own))
+
+
+def _named(name: str, scores: Scores, granularity: str = 'midi_class') -> dict[str, float]:
+  """Returns the three scores under the names that `evaluate_piece` explains."""
+  suffix = '' if granularity == 'midi_class' else f'_{granularity}'
+  return {f'{name}_{part}{suffix}': float(score) for part, score in scores._asdict().items()}
+
+
+def _mt3_program_scores(reference, estimate):
+  """Returns MT3's program-aware scores of all notes, of the pitched ones, and of drums."""
+  (ref_pitched, ref_drums), (est_pitched, est_drums) = (
+    (notes[~notes['is_drum']], notes[notes['is_drum']]) for notes in (reference, estimate)
+  )
+  result = {}
+  for granularity in GRANULARITIES:
+    scores = program_scores(reference, estimate, granularity, offsets=True)
+    result |= _named('onset_offset_program', scores, granularity)
+    scores = program_scores(ref_pitched, est_pitched, granularity, offsets=True)
+    result |= _named('nondrum_onset_offset_program', scores, granularity)
+  return result | _named('drum_onset', onset_scores(ref_drums, est_drums))
+
+
+def _instrument_scores(reference, estimate, counting):
+  """Returns leakage ratio, detection and numbers of instruments, counted one way."""
+  ref_set, est_set = _instrument_sets(reference, estimate, counting)
+  return {
+    'leakage_ratio': leakage_ratio(reference, estimate, counting=counting),
+    **_named('instrument_detection', instrument_detection(reference, estimate, counting=counting)),
+    'instruments_estimate': float(len(est_set)),
+    'instruments_reference': float(len(ref_set)),
+  }
+
+
+def _mt3_suite(reference, estimate):
+  """Returns MT3's frame and velocity scores and its tolerance sweep, all without drums."""
+  result = _named('frame', frame_scores(reference, estimate))
+  result |= _named('onset_velocity', velocity_scores(reference, estimate))
+  result |= _named('onset_offset_velocity', velocity_scores(reference, estimate, offsets=True))
+  for tolerance, (onset, onset_offset) in tolerance_sweep(reference, estimate).items():
+    result[f'onset_f1_at_{tolerance:g}s'] = onset.f1
+    result[f'onset_offset_f1_at_{tolerance:g}s'] = onset_offset.f1
+  return result

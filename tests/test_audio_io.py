@@ -1,0 +1,158 @@
+import os
+import resource
+
+import numpy as np
+import pytest
+import soundfile
+
+from mrmt3 import audio_io
+from mrmt3.errors import UserError
+
+
+def tone(seconds=0.5, rate=16000, hertz=440.0):
+  return (0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+@pytest.mark.parametrize('suffix', ['.wav', '.flac', '.ogg', '.mp3', '.aiff'])
+def test_reads_every_format_it_promises(tmp_path, suffix):
+  path = tmp_path / f'a{suffix}'
+  audio_io.write_audio(path, tone())
+  samples = audio_io.read_audio(path)
+  assert samples.dtype == np.float32 and samples.ndim == 1
+  peak = np.abs(np.fft.rfft(samples[: len(tone())])).argmax() / (len(tone()) / 16000)
+  assert abs(peak - 440) <= 2
+  assert np.abs(samples).max() == pytest.approx(0.5, abs=0.06)
+
+
+def test_sixteen_bit_round_trip_is_exact(tmp_path):
+  samples = np.random.default_rng(0).integers(-32768, 32768, 5000).astype(np.float32) / 32768
+  for suffix in ('.wav', '.flac'):
+    audio_io.write_audio(tmp_path / f'a{suffix}', samples)
+    np.testing.assert_array_equal(audio_io.read_audio(tmp_path / f'a{suffix}'), samples)
+
+
+def test_channels_are_averaged(tmp_path):
+  left, right = tone(hertz=300), tone(hertz=1000)
+  soundfile.write(tmp_path / 'a.wav', np.stack([left, right, np.zeros_like(left)], 1), 16000, subtype='FLOAT')
+  np.testing.assert_allclose(audio_io.read_audio(tmp_path / 'a.wav'), (left + right) / 3, atol=1e-7)
+
+
+@pytest.mark.parametrize('rate', [8000, 11025, 44100, 48000])
+def test_other_rates_become_the_same_sound(tmp_path, rate):
+  soundfile.write(tmp_path / 'a.wav', tone(0.7, rate), rate, subtype='FLOAT')
+  samples = audio_io.read_audio(tmp_path / 'a.wav')
+  assert len(samples) == np.ceil(round(0.7 * rate) * 16000 / rate)
+  middle = slice(800, 10000)  # away from the filter's ends
+  np.testing.assert_allclose(samples[middle], tone(0.7)[middle], atol=1e-3)
+
+
+@pytest.mark.slow  # importing librosa takes seconds
+@pytest.mark.parametrize('rate', [8000, 22050, 44100])
+def test_resampling_is_that_of_librosa(rate):
+  import librosa
+
+  samples = np.random.default_rng(1).normal(size=12345).astype(np.float32)
+  expected = librosa.resample(samples, orig_sr=rate, target_sr=16000, res_type='soxr_hq')
+  np.testing.assert_array_equal(audio_io.resample(samples, rate, 16000), expected)
+
+
+def test_long_files_are_read_in_blocks(tmp_path, monkeypatch):
+  monkeypatch.setattr(audio_io, '_BLOCK_FRAMES', 1000)
+  samples = tone(0.4567)
+  soundfile.write(tmp_path / 'a.wav', samples, 16000, subtype='FLOAT')
+  np.testing.assert_array_equal(audio_io.read_audio(tmp_path / 'a.wav'), samples)
+
+
+def bad_file(kind, folder):
+  path = folder / f'{kind}.wav'
+  if kind == 'folder':
+    path.mkdir()
+  elif kind == 'pipe':
+    os.mkfifo(path)
+  elif kind == 'text':
+    path.write_text('I am not a sound.\n' * 50)
+  elif kind == 'empty':
+    path.touch()
+  elif kind == 'headerless':
+    path = folder / 'a.raw'
+    path.write_bytes(bytes(1000))
+  elif kind == 'silent':
+    soundfile.write(path, np.zeros(0, np.float32), 16000)
+  elif kind in ('nan', 'infinite'):
+    samples = tone()
+    samples[1600] = {'nan': np.nan, 'infinite': -np.inf}[kind]
+    soundfile.write(path, samples, 16000, subtype='FLOAT')
+  elif kind == 'long name':
+    path = folder / ('x' * 5000)
+  return path
+
+
+@pytest.mark.parametrize(
+  'kind, says',
+  [
+    ('missing', 'no such file'),
+    ('folder', 'is a folder'),
+    ('pipe', 'not an ordinary file'),
+    ('text', 'as audio'),
+    ('empty', 'as audio'),
+    ('headerless', 'as audio'),
+    ('silent', '0 samples'),
+    ('nan', 'first at 0.100 s'),
+    ('infinite', 'first at 0.100 s'),
+    ('long name', ''),
+  ],
+)
+def test_bad_input_is_one_clear_line(tmp_path, kind, says):
+  path = bad_file(kind, tmp_path)
+  with pytest.raises(UserError) as caught:
+    audio_io.read_audio(path)
+  message = str(caught.value)
+  assert says in message and str(path) in message and '\n' not in message
+
+
+def test_a_header_that_lies_about_the_length_is_harmless(tmp_path):
+  path = tmp_path / 'a.flac'
+  audio_io.write_audio(path, tone())
+  data = bytearray(path.read_bytes())
+  data[21] |= 0x0F  # FLAC's 36-bit count of samples starts in the low half of byte 21
+  data[22:26] = b'\xff' * 4
+  path.write_bytes(data)
+  try:
+    assert len(audio_io.read_audio(path)) <= len(tone())
+  except UserError as error:
+    assert str(path) in str(error)
+
+
+def test_clips_what_is_too_loud(tmp_path):
+  audio_io.write_audio(tmp_path / 'a.wav', np.array([2.0, -3.0, 0.25]))
+  np.testing.assert_allclose(audio_io.read_audio(tmp_path / 'a.wav'), [1, -1, 0.25], atol=1e-4)
+
+
+def test_writing_fails_cleanly(tmp_path):
+  (tmp_path / 'file').touch()
+  for path, says in [
+    (tmp_path / 'a.xyz', 'unknown audio format'),
+    (tmp_path / 'a', 'unknown audio format'),
+    (tmp_path / 'file' / 'a.wav', 'cannot make the folder'),
+  ]:
+    with pytest.raises(UserError, match=says):
+      audio_io.write_audio(path, tone())
+  for samples in (np.array([0, np.nan]), np.zeros((2, 2, 2))):
+    with pytest.raises(ValueError, match='finite'):
+      audio_io.write_audio(tmp_path / 'a.wav', samples)
+  assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+  path = tmp_path / 'a.wav'
+  audio_io.write_audio(path, tone())
+  before = path.read_bytes()
+  limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+  try:
+    with pytest.raises(UserError, match='cannot write'):
+      audio_io.write_audio(path, tone(5))
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+  assert path.read_bytes() == before
+  assert list(tmp_path.iterdir()) == [path]

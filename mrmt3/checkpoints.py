@@ -1,0 +1,234 @@
+"""Checkpoints on disk.
+
+    <model_dir>/checkpoint_<step>/model.json   the ModelSpec
+    <model_dir>/checkpoint_<step>/state/       Orbax PyTree {target: parameters, state: {step, param_states}}, as t5x
+
+A checkpoint appears under its name when all of it has been written.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.config import ModelSpec
+from mrmt3.errors import UserError
+from mrmt3.files import make_folder
+
+SPEC_NAME = 'model.json'
+STATE_NAME = 'state'
+
+_FOLDER = re.compile(r'checkpoint_(\d+)')
+
+
+def checkpoint_folder(model_dir: str | os.PathLike, step: int) -> Path:
+  """Returns where the checkpoint of a step lies."""
+  return Path(model_dir) / f'checkpoint_{step}'
+
+
+def checkpoint_steps(model_dir: str | os.PathLike) -> list[int]:
+  """Returns the steps that have a checkpoint in `model_dir`, ascending; none if there is no such folder."""
+  try:
+    names = os.listdir(model_dir)
+  except OSError:
+    return []
+  return sorted(int(match[1]) for match in map(_FOLDER.fullmatch, names) if match)
+
+
+def latest_step(model_dir: str | os.PathLike) -> int | None:
+  """Returns the newest step with a checkpoint in `model_dir`, or None."""
+  steps = checkpoint_steps(model_dir)
+  return steps[-1] if steps else None
+
+
+def save_checkpoint(model_dir: str | os.PathLike, step: int, state, spec: ModelSpec) -> Path:
+  """Writes a checkpoint and returns its folder; one of the same step is replaced.
+
+  Args:
+    model_dir: made if missing.
+    step: training steps done.
+    state: PyTree of arrays with the parameters under 'target'.
+    spec: what the parameters belong to.
+
+  Raises:
+    UserError: if it cannot be written; nothing is left behind then.
+  """
+  folder = checkpoint_folder(make_folder(model_dir), step)
+  temporary = None
+  try:
+    temporary = Path(tempfile.mkdtemp(prefix='.writing_', dir=folder.parent))
+    (temporary / SPEC_NAME).write_text(spec.to_json(), encoding='utf-8')
+    with _quiet_orbax(), _checkpointer() as checkpointer:
+      checkpointer.save(temporary.absolute() / STATE_NAME, state)
+    temporary.chmod(0o755)
+    if folder.exists():
+      shutil.rmtree(folder)
+    temporary.replace(folder)
+  except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
+    raise UserError(f'cannot write {folder}: {_first_line(error)}') from error
+  finally:
+    if temporary is not None:
+      shutil.rmtree(temporary, ignore_errors=True)
+  return folder
+
+
+def remove_old(model_dir: str | os.PathLike, keep: int) -> None:
+  """Removes all but the `keep` newest checkpoints (at least one is kept)."""
+  for step in checkpoint_steps(model_dir)[: -max(1, keep)]:
+    shutil.rmtree(checkpoint_folder(model_dir, step), ignore_errors=True)
+
+
+def find_checkpoint(path: str | os.PathLike) -> Path:
+  """Returns the checkpoint folder that `path` names: itself, or the newest one in it. UserError if there is none."""
+  path = Path(path)
+  if (path / SPEC_NAME).is_file() and (path / STATE_NAME).is_dir():
+    return path
+  step = latest_step(path)
+  if step is not None:
+    return find_checkpoint(checkpoint_folder(path, step))
+  if not path.exists():
+    raise UserError(f'{path}: no such checkpoint; name a checkpoint_<step> folder or the folder that holds it')
+  raise UserError(
+    f'{path}: not a checkpoint; one has {SPEC_NAME} and {STATE_NAME}/ in it, or checkpoint_<step> folders'
+  )
+
+
+def read_spec(path: str | os.PathLike) -> ModelSpec:
+  """Returns the specification of the checkpoint that `path` names. UserError if there is none or it is broken."""
+  file = find_checkpoint(path) / SPEC_NAME
+  try:
+    return ModelSpec.from_json(file.read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise UserError(f'cannot read {file}: {error}') from error
+  except UserError as error:
+    raise UserError(f'{file}: {error}') from error
+
+
+def restore_params(path: str | os.PathLike) -> tuple[dict, ModelSpec, int]:
+  """Reads the parameters only, not the optimizer's state.
+
+  Args:
+    path: a checkpoint_<step> folder, or a model_dir of which the newest is taken.
+
+  Returns:
+    (parameter tree of float32 numpy arrays, specification, step). The step is 0 if the folder has been renamed.
+
+  Raises:
+    UserError: if there is no checkpoint, or it is broken or does not fit its specification.
+  """
+  folder = find_checkpoint(path)
+  spec = read_spec(folder)
+  with _reading(folder), _checkpointer() as checkpointer:
+    metadata = checkpointer.metadata((folder / STATE_NAME).absolute()).item_metadata
+    tree = {} if metadata is None else metadata.tree
+    if 'target' not in tree:
+      raise UserError(f'{folder}: {STATE_NAME}/ holds no parameters; it is broken or was not copied as a whole')
+    params = _restore(checkpointer, folder, {'target': tree['target']}, partial=True)['target']
+  _check_shapes(params, spec, folder)
+  match = _FOLDER.fullmatch(folder.absolute().name)
+  return params, spec, int(match[1]) if match else 0
+
+
+def restore_state(path: str | os.PathLike, like):
+  """Reads a whole state, bit for bit, into numpy arrays.
+
+  Args:
+    path: a checkpoint_<step> folder, or a model_dir of which the newest is taken.
+    like: a PyTree of the same structure and shapes; its values are not looked at.
+
+  Returns:
+    a PyTree like `like`.
+
+  Raises:
+    UserError: if there is no checkpoint, or it is broken or of another structure.
+  """
+  folder = find_checkpoint(path)
+  with _reading(folder), _checkpointer() as checkpointer:
+    state = _restore(checkpointer, folder, like, partial=False)
+  _compare_shapes(like, state, folder)
+  return state
+
+
+def _checkpointer():
+  import orbax.checkpoint as ocp
+
+  return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+
+
+def _restore(checkpointer, folder: Path, item, partial: bool):
+  import jax
+  import orbax.checkpoint as ocp
+
+  as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+  arguments = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=partial)
+  return checkpointer.restore((folder / STATE_NAME).absolute(), arguments)
+
+
+@contextlib.contextmanager
+def _quiet_orbax():
+  """Keeps Orbax from logging what is no trouble (numpy arrays have no sharding)."""
+  loggers = [logging.getLogger('absl'), logging.getLogger('orbax')]
+  levels = [logger.level for logger in loggers]
+  for logger in loggers:
+    logger.setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    for logger, level in zip(loggers, levels, strict=True):
+      logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _reading(folder: Path):
+  """Turns whatever a broken checkpoint makes Orbax raise into a UserError."""
+  report = sys.unraisablehook
+
+  def report_others(unraisable):
+    if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == 'Event loop is closed'):
+      report(unraisable)
+
+  # After the first array that cannot be read, the reads still under way print a traceback each, some of them later.
+  sys.unraisablehook = report_others
+  try:
+    with _quiet_orbax():
+      yield
+  except UserError:
+    raise
+  except Exception as error:
+    raise UserError(f'{folder}: cannot read the checkpoint, {_first_line(error)}') from error
+  else:
+    sys.unraisablehook = report
+
+
+def _first_line(error: BaseException) -> str:
+  text = str(error).strip() or type(error).__name__
+  return text.splitlines()[0][:300]
+
+
+def _check_shapes(params, spec: ModelSpec, folder: Path) -> None:
+  from mrmt3 import network
+
+  _compare_shapes(network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins), params, folder)
+
+
+def _compare_shapes(wanted, found, folder: Path) -> None:
+  """Raises UserError naming the first array that is missing, left over or of another shape."""
+  import jax
+
+  def shapes(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator='/'): np.shape(leaf) for path, leaf in leaves}
+
+  wanted, found = shapes(wanted), shapes(found)
+  for name in sorted(wanted.keys() | found.keys()):
+    if wanted.get(name) != found.get(name):
+      raise UserError(
+        f'{folder}: {name} is {found.get(name, "missing")}, expected {wanted.get(name, "none")}; '
+        'was the checkpoint made with another configuration?'
+      )

@@ -1,0 +1,96 @@
+"""What a checkpoint has to know besides its weights: network, front end, vocabulary and segment sizes."""
+
+import dataclasses
+import json
+
+from mrmt3.errors import UserError
+from mrmt3.network import T5Config
+from mrmt3.spectrograms import SpectrogramConfig
+from mrmt3.vocabularies import VocabularyConfig, build_codec, num_embeddings
+
+PRIOR_LAYOUTS = ('targets', 'start_token')
+
+_PARTS = {'network': T5Config, 'spectrogram': SpectrogramConfig, 'vocabulary': VocabularyConfig}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+  """A model without its weights. Raises UserError for parts that do not fit each other.
+
+  Attributes:
+    network: sizes and kind of the network.
+    spectrogram: the front end.
+    vocabulary: the tokens.
+    segment_frames: frames of a segment, the network's input length.
+    targets_length: most tokens of a segment, EOS included, and the length prior tokens are padded to.
+    prior_layout: how the model's own output becomes prior tokens: 'targets' as in training ([t1, ..., EOS, 0, ...]), or
+      'start_token' with the start token in front ([0, t1, ..., EOS, 0, ...]), as MR-MT3's published inference.
+  """
+
+  network: T5Config
+  spectrogram: SpectrogramConfig = dataclasses.field(default_factory=SpectrogramConfig)
+  vocabulary: VocabularyConfig = dataclasses.field(default_factory=VocabularyConfig)
+  segment_frames: int = 256
+  targets_length: int = 1024
+  prior_layout: str = 'targets'
+
+  def __post_init__(self):
+    for name, part in _PARTS.items():
+      if not isinstance(getattr(self, name), part):
+        raise UserError(f'model: {name} is {getattr(self, name)!r}; it must be a {part.__name__}')
+    for name in ('segment_frames', 'targets_length'):
+      value = getattr(self, name)
+      if not isinstance(value, int) or isinstance(value, bool) or value < 2:
+        raise UserError(f'model: {name} is {value!r}; it must be a whole number of at least 2')
+    if self.prior_layout not in PRIOR_LAYOUTS:
+      raise UserError(f'model: prior_layout is {self.prior_layout!r}; it must be one of {", ".join(PRIOR_LAYOUTS)}')
+    try:
+      needed = num_embeddings(build_codec(self.vocabulary))
+    except (TypeError, ValueError) as error:
+      raise UserError(f'model: {error}') from error
+    if self.network.vocab_size < needed:
+      raise UserError(f'model: network.vocab_size is {self.network.vocab_size}; the vocabulary needs {needed}')
+    if self.network.memory_length > self.targets_length:
+      raise UserError(
+        f'model: network.memory_length is {self.network.memory_length}; the prior tokens are only '
+        f'targets_length = {self.targets_length} long'
+      )
+
+  def to_json(self) -> str:
+    """Returns the specification as JSON text that `from_json` reads back exactly."""
+    return json.dumps(dataclasses.asdict(self), indent=2) + '\n'
+
+  @classmethod
+  def from_json(cls, text: str) -> 'ModelSpec':
+    """Reads what `to_json` wrote; fields that are left out take their defaults. Raises UserError for anything else."""
+    try:
+      values = json.loads(text)
+    except ValueError as error:
+      raise UserError(f'model: not JSON ({error})') from error
+    values = _known_fields(cls, values, 'model')
+    for name, part in _PARTS.items():
+      if name in values:
+        values[name] = part(**_known_fields(part, values[name], name))
+    return cls(**values)
+
+
+def _known_fields(cls, values, where: str) -> dict:
+  """Returns a copy of `values` if they are a JSON object that `cls` can be built of, else raises UserError."""
+  if not isinstance(values, dict):
+    raise UserError(f'model: {where} is {values!r}; it must be a JSON object')
+  fields = {field.name: field for field in dataclasses.fields(cls)}
+  for name in values.keys() - fields.keys():
+    raise UserError(f'model: {where} has an unknown field {name!r}; was it written by a newer version of mrmt3?')
+  for name, field in fields.items():
+    if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+      raise UserError(f'model: {where} has no field {name!r}')
+    default = field.default
+    if name in values and isinstance(default, (bool, int, float, str)) and not _same_kind(values[name], default):
+      raise UserError(f'model: {where}.{name} is {values[name]!r}; it must be a {type(default).__name__}')
+  return dict(values)
+
+
+def _same_kind(value, default) -> bool:
+  if isinstance(default, float):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+  return type(value) is type(default)

@@ -1,0 +1,75 @@
+"""Greedy decoding with a key/value cache, all of it on the device."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from mrmt3.network import T5Config, Transformer
+
+START_ID = 0
+PAD_ID = 0
+EOS_ID = 1
+
+
+def greedy_decode(
+  params, config: T5Config, encoded: jax.Array, max_length: int, active: jax.Array | None = None
+) -> jax.Array:
+  """Decodes greedily until every row has produced EOS; to be called inside a jitted function.
+
+  A row's tokens are those that teacher forcing with them would rank first.
+
+  Args:
+    params: the network's parameters.
+    config: the network's configuration.
+    encoded: what `Transformer.encode` returned, `[batch, states, emb]`.
+    max_length: most tokens a row can have, EOS included; static.
+    active: bool `[batch]`, rows to decode; the others yield padding. None: all.
+
+  Returns:
+    int32 `[batch, max_length]`: tokens, EOS, then padding (0); no EOS if `max_length` was not enough.
+  """
+  module = Transformer(config)
+  variables = {'params': params}
+
+  def step(state):
+    position, last, tokens, done, cache = state
+    logits, cache = module.apply(variables, last, position, cache, max_length, method=Transformer.decode_step)
+    token = jnp.where(done, PAD_ID, logits.argmax(axis=-1).astype(jnp.int32))
+    tokens = jax.lax.dynamic_update_slice_in_dim(tokens, token[:, None], position, axis=1)
+    return position + 1, token, tokens, done | (token == EOS_ID), cache
+
+  batch = encoded.shape[0]
+  done = jnp.zeros(batch, bool) if active is None else ~active
+  cache = module.apply(variables, encoded, max_length, method=Transformer.init_cache)
+  state = (jnp.int32(0), jnp.full(batch, START_ID), jnp.full((batch, max_length), PAD_ID), done, cache)
+  return jax.lax.while_loop(lambda state: (state[0] < max_length) & ~state[3].all(), step, state)[2]
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'max_length'))
+def transcribe_segments(
+  params,
+  inputs: jax.Array,
+  prior_tokens: jax.Array | None,
+  active: jax.Array | None = None,
+  *,
+  config: T5Config,
+  max_length: int,
+) -> jax.Array:
+  """Encodes segments with their memory and decodes them greedily; jitted, compiled once a shape.
+
+  Args:
+    params: the network's parameters.
+    inputs: log-mel frames `[batch, frames, mel]`.
+    prior_tokens: int `[batch, prior]` for a network with memory, else None.
+    active: bool `[batch]`, rows to decode, or None: all.
+    config: the network's configuration.
+    max_length: most tokens a row can have, EOS included.
+
+  Returns:
+    int32 `[batch, max_length]`: tokens, EOS, then padding (0).
+  """
+  encoded = Transformer(config).apply(
+    {'params': params}, inputs, prior_tokens, enable_dropout=False, method=Transformer.encode
+  )
+  return greedy_decode(params, config, encoded, max_length, active)

@@ -1,0 +1,244 @@
+"""The layers of T5.1.1 as MT3 uses them: bias-free, RMS-normalised, with fixed positions (flax.linen).
+
+Parameters carry T5X's logical axis names (vocab, embed, joined_kv, mlp) in the `params_axes` collection. Two
+families of weights exist, `mt3` (magenta's Flax code) and `mr_mt3` (its PyTorch ports); both are here.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.linen import partitioning
+
+MASKED_LOGIT = -1e10  # finite, so that a query that may see nothing attends uniformly to everything
+SHORTEST_PREFIX = 64  # of a cache, in positions
+
+_truncated_normal = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
+_normal = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
+_uniform = nn.initializers.variance_scaling(1.0 / 3.0, 'fan_in', 'uniform')  # within +-1/sqrt(fan_in)
+
+ATTENTION_INITIALIZER = _normal
+MLP_INITIALIZERS = {'mt3': _truncated_normal, 'mr_mt3': _normal}
+PROJECTION_INITIALIZERS = {'mt3': _truncated_normal, 'mr_mt3': _uniform}
+
+
+@functools.lru_cache(maxsize=16)
+def sinusoidal_positions(length: int, features: int, kind: str = 'mt3') -> np.ndarray:
+  """Returns the fixed position table, float32 `[length, features]`: sines in the first half, cosines in the second.
+
+  Wavelengths run from 2 pi to 2 pi 10000; `mt3` reaches the longest one at the last sine, `mr_mt3` one step later.
+  """
+  half = features // 2
+  exponents = np.arange(half) / (half - 1 if kind == 'mt3' else half)
+  angles = np.arange(length)[:, None] * 10000.0**-exponents
+  table = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1).astype(np.float32)
+  table.flags.writeable = False
+  return table
+
+
+def causal_mask(length: int) -> np.ndarray:
+  """Returns bool `[1, 1, length, length]`: query i sees keys 0..i."""
+  return np.tril(np.ones((length, length), bool))[None, None]
+
+
+class Dropout(nn.Module):
+  """Dropout with one mask for all positions (`shared`, over axis -2) or one for each element."""
+
+  rate: float
+  shared: bool = True
+
+  @nn.compact
+  def __call__(self, x: jax.Array, enable_dropout: bool) -> jax.Array:
+    """Returns `x` `[..., length, features]` with features dropped and the others scaled up."""
+    dims = (-2,) if self.shared else ()
+    return nn.Dropout(self.rate, broadcast_dims=dims)(x, deterministic=not enable_dropout)
+
+
+class LayerNorm(nn.Module):
+  """Division by the root mean square (eps 1e-6) in float32, then a learned scale."""
+
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns `x` `[..., features]` normalised."""
+    scale = partitioning.param_with_axes('scale', nn.initializers.ones, (x.shape[-1],), jnp.float32, axes=('embed',))
+    x = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+    return (x * inverse).astype(self.dtype) * scale.astype(self.dtype)
+
+
+class Dense(nn.Module):
+  """A linear map of the last axis, without bias."""
+
+  features: int
+  kernel_axes: tuple[str, str]
+  kernel_init: nn.initializers.Initializer
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns `[..., features]`."""
+    shape = (x.shape[-1], self.features)
+    kernel = partitioning.param_with_axes('kernel', self.kernel_init, shape, jnp.float32, axes=self.kernel_axes)
+    return jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+
+
+class Embed(nn.Module):
+  """A table of token embeddings."""
+
+  num_embeddings: int
+  features: int
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, tokens: jax.Array) -> jax.Array:
+    """Returns the rows for int tokens `[...]` as `[..., features]`."""
+    shape = (self.num_embeddings, self.features)
+    table = partitioning.param_with_axes(
+      'embedding', nn.initializers.normal(1.0), shape, jnp.float32, axes=('vocab', 'embed')
+    )
+    return table.astype(self.dtype)[tokens]
+
+  def attend(self, x: jax.Array) -> jax.Array:
+    """Returns the products of `x` `[..., features]` with every row, float32 `[..., num_embeddings]`."""
+    return jnp.dot(x.astype(jnp.float32), self.get_variable('params', 'embedding').T)
+
+
+class MlpBlock(nn.Module):
+  """Gated MLP: the product of several activated maps, dropout, and a map back."""
+
+  intermediate_dim: int
+  activations: tuple[str, ...] = ('gelu', 'linear')
+  dropout_rate: float = 0.1
+  shared_dropout: bool = True
+  initializers: str = 'mt3'
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, enable_dropout: bool) -> jax.Array:
+    """Returns `[..., length, features]` for `x` of that shape."""
+    init = MLP_INITIALIZERS[self.initializers]
+    hidden = None
+    for index, activation in enumerate(self.activations):
+      name = 'wi' if len(self.activations) == 1 else f'wi_{index}'
+      part = Dense(self.intermediate_dim, ('embed', 'mlp'), init, self.dtype, name=name)(x)
+      if activation != 'linear':
+        part = getattr(nn, activation)(part)  # nn.gelu is the tanh approximation by default
+      hidden = part if hidden is None else hidden * part
+    hidden = Dropout(self.dropout_rate, self.shared_dropout)(hidden, enable_dropout)
+    return Dense(x.shape[-1], ('mlp', 'embed'), init, self.dtype, name='wo')(hidden)
+
+
+def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask=None, dropout=None) -> jax.Array:
+  """Attends without scaling the logits; softmax in float32.
+
+  The weights are normalised after the product with the values: on a CPU that saves a pass over the largest array of the
+  network, which costs as much as the products.
+
+  Args:
+    queries: `[..., queries, head_dim]`; batch and heads lead, apart or joined.
+    keys: `[..., keys, head_dim]`.
+    values: `[..., keys, head_dim]`.
+    mask: bool, broadcastable to `[..., queries, keys]`, or None: all keys are seen.
+    dropout: a function applied to the weights, or None.
+
+  Returns:
+    `[..., queries, head_dim]`.
+  """
+  logits = jnp.einsum('...qd,...kd->...qk', queries, keys).astype(jnp.float32)
+  if mask is not None:
+    logits = jnp.where(mask, logits, MASKED_LOGIT)
+  weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
+  total = weights.sum(axis=-1)[..., None]
+  if dropout is not None:
+    weights = dropout(weights)
+  return jnp.einsum('...qk,...kd->...qd', weights.astype(values.dtype), values) / total.astype(values.dtype)
+
+
+def attend_to_prefix(queries: jax.Array, keys: jax.Array, values: jax.Array, position: jax.Array) -> jax.Array:
+  """Attends to keys 0..position only, and does hardly more work than they need.
+
+  Empty room in a cache costs as much as keys, so the shortest of a few prefixes that hold the position is taken.
+
+  Args:
+    queries: `[rows, queries, head_dim]`.
+    keys: `[rows, length, head_dim]`.
+    values: `[rows, length, head_dim]`.
+    position: int scalar below `length`, may be traced.
+
+  Returns:
+    `[rows, queries, head_dim]`.
+  """
+  lengths = [keys.shape[1]]
+  while lengths[0] > SHORTEST_PREFIX:
+    lengths.insert(0, -(-lengths[0] // 2))
+
+  def over(length):
+    return lambda q, k, v: attend(q, k[:, :length], v[:, :length], jnp.arange(length) <= position)
+
+  index = jnp.searchsorted(jnp.asarray(lengths), position, side='right')
+  return jax.lax.switch(index, [over(length) for length in lengths], queries, keys, values)
+
+
+class MultiHeadDotProductAttention(nn.Module):
+  """Multi-head attention; heads are joined in the kernels (`joined_kv`), apart in keys and values."""
+
+  num_heads: int
+  head_dim: int
+  features: int
+  dropout_rate: float = 0.1
+  shared_dropout: bool = True
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    """Declares the parts."""
+
+    def scaled_init(*args):
+      return ATTENTION_INITIALIZER(*args) / np.sqrt(self.head_dim)  # stands in for scaling the logits
+
+    def dense(init):
+      return Dense(self.num_heads * self.head_dim, ('embed', 'joined_kv'), init, self.dtype)
+
+    self.query, self.key, self.value = dense(scaled_init), dense(ATTENTION_INITIALIZER), dense(ATTENTION_INITIALIZER)
+    self.out = Dense(self.features, ('joined_kv', 'embed'), ATTENTION_INITIALIZER, self.dtype)
+    self.dropout = nn.Dropout(self.dropout_rate, broadcast_dims=(-1,) if self.shared_dropout else ())
+
+  def _split_heads(self, x):
+    # [b, t, h d] -> [b, h, t, d]: batched matrix products with leading batch axes are XLA:CPU's fast path.
+    return x.reshape(*x.shape[:2], self.num_heads, self.head_dim).transpose(0, 2, 1, 3)
+
+  def keys_values(self, context: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys and values of `context` `[batch, length, features]`, each `[batch, heads, length, head_dim]`."""
+    return self._split_heads(self.key(context)), self._split_heads(self.value(context))
+
+  def __call__(self, x: jax.Array, context: jax.Array, mask=None, enable_dropout: bool = False) -> jax.Array:
+    """Returns what the queries of `x` `[batch, queries, features]` find in `context` `[batch, keys, features]`."""
+    queries, (keys, values) = self._split_heads(self.query(x)), self.keys_values(context)
+    weights_dropout = None
+    if enable_dropout and self.shared_dropout:
+      # One mask for all queries: dropping a key's weights is dropping its value.
+      values = self.dropout(values, deterministic=False)
+    elif enable_dropout:
+      weights_dropout = functools.partial(self.dropout, deterministic=False)
+    y = attend(queries, keys, values, mask, weights_dropout)
+    return self.out(y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
+
+  def step(self, x: jax.Array, keys: jax.Array, values: jax.Array, position: jax.Array | None = None) -> jax.Array:
+    """Does one query a row, without dropout.
+
+    Args:
+      x: `[batch, 1, features]`.
+      keys: `[batch * heads, length, head_dim]`.
+      values: `[batch * heads, length, head_dim]`.
+      position: the last key to be seen, or None: all are.
+
+    Returns:
+      `[batch, 1, features]`.
+    """
+    queries = self.query(x).reshape(-1, 1, self.head_dim)
+    y = attend(queries, keys, values) if position is None else attend_to_prefix(queries, keys, values, position)
+    return self.out(y.reshape(x.shape[0], 1, -1))

@@ -1,0 +1,383 @@
+"""The network: MT3's encoder-decoder over log-mel frames, with MR-MT3's memory of prior tokens.
+
+Encoder output and memory are joined along time; the decoder's cross-attention sees both. Without memory
+(`memory_length` 0) this is exactly MT3. Parameter names are those of magenta's checkpoints; the memory's are
+`memory_encoder/{projection, layers_N, memory_norm}`. The network does not know what a token means.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from mrmt3 import layers
+from mrmt3.errors import UserError
+
+KINDS = ('mt3', 'mr_mt3')
+
+_SIZES = (
+  'vocab_size', 'emb_dim', 'num_heads', 'num_encoder_layers', 'num_decoder_layers', 'head_dim', 'mlp_dim',
+  'memory_length', 'memory_layers',
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+  """Everything that determines the network's parameters and arithmetic. Raises UserError for nonsense.
+
+  Attributes:
+    vocab_size: rows of the embedding table and width of the logits.
+    dtype: dtype of the activations, kept as its name; parameters, softmax, norms' statistics and logits are float32.
+    emb_dim: width of the residual stream.
+    num_heads: attention heads.
+    num_encoder_layers: layers of the encoder.
+    num_decoder_layers: layers of the decoder.
+    head_dim: width of a head.
+    mlp_dim: hidden width of the MLPs.
+    mlp_activations: activations whose product is the MLP's hidden layer; names in flax.linen, or 'linear'.
+    dropout_rate: share of what is dropped in training.
+    logits_via_embedding: the output layer is the embedding table (then logits are divided by sqrt(emb_dim)).
+    positions: 'mt3' or 'mr_mt3', which position table the weights were trained with.
+    memory_length: states of the memory the decoder sees (L_agg in the paper); 0 = no memory.
+    memory_layers: layers of the memory encoder.
+    initializers: 'mt3' or 'mr_mt3', how parameters start.
+    dropout_masks: 'mt3' (one mask for all positions, but after the encoder's norm) or 'mr_mt3' (element-wise).
+    decoder_padding_masks: the decoder's padding tokens (0) see and are seen by nothing, as MT3 trains; False: causal
+      mask only, as MR-MT3. They differ at padded positions only.
+  """
+
+  vocab_size: int
+  dtype: Any = 'float32'
+  emb_dim: int = 512
+  num_heads: int = 6
+  num_encoder_layers: int = 8
+  num_decoder_layers: int = 8
+  head_dim: int = 64
+  mlp_dim: int = 1024
+  mlp_activations: tuple[str, ...] = ('gelu', 'linear')
+  dropout_rate: float = 0.1
+  logits_via_embedding: bool = False
+  positions: str = 'mt3'
+  memory_length: int = 0
+  memory_layers: int = 1
+  initializers: str = 'mt3'
+  dropout_masks: str = 'mt3'
+  decoder_padding_masks: bool = True
+
+  def __post_init__(self):
+    try:
+      object.__setattr__(self, 'dtype', jnp.dtype(self.dtype).name)
+    except TypeError:
+      raise UserError(f'network: dtype is {self.dtype!r}; use float32 or bfloat16') from None
+    for name in _SIZES:
+      value, least = getattr(self, name), 0 if name == 'memory_length' else 1
+      if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f'network: {name} is {value!r}; it must be a whole number of at least {least}')
+    for name in ('positions', 'initializers', 'dropout_masks'):
+      if getattr(self, name) not in KINDS:
+        raise UserError(f'network: {name} is {getattr(self, name)!r}; it must be one of {", ".join(KINDS)}')
+    if self.emb_dim % 2 or self.emb_dim < 4:
+      raise UserError(f'network: emb_dim is {self.emb_dim}; positions need an even number of at least 4')
+    if not 0 <= self.dropout_rate < 1:
+      raise UserError(f'network: dropout_rate is {self.dropout_rate!r}; it must lie in 0 .. 1')
+    names = self.mlp_activations
+    known = isinstance(names, (list, tuple)) and all(name == 'linear' or hasattr(nn, str(name)) for name in names)
+    if not known or not names:
+      raise UserError(f'network: mlp_activations are {names!r}; give a list of names such as gelu, relu, linear')
+    object.__setattr__(self, 'mlp_activations', tuple(names))
+
+
+def _attention(config: T5Config) -> layers.MultiHeadDotProductAttention:
+  return layers.MultiHeadDotProductAttention(
+    config.num_heads, config.head_dim, config.emb_dim, config.dropout_rate, config.dropout_masks == 'mt3', config.dtype
+  )
+
+
+def _mlp(config: T5Config) -> layers.MlpBlock:
+  return layers.MlpBlock(
+    config.mlp_dim,
+    config.mlp_activations,
+    config.dropout_rate,
+    config.dropout_masks == 'mt3',
+    config.initializers,
+    config.dtype,
+  )
+
+
+def _dropout(config: T5Config) -> layers.Dropout:
+  return layers.Dropout(config.dropout_rate, config.dropout_masks == 'mt3')
+
+
+def _projection(config: T5Config, features: int, axes: tuple[str, str], dtype: Any) -> layers.Dense:
+  return layers.Dense(features, axes, layers.PROJECTION_INITIALIZERS[config.initializers], dtype)
+
+
+def _join_heads(x: jax.Array) -> jax.Array:
+  # [b, h, t, d] -> [b h, t, d]: with one leading axis XLA updates the cache in place, with two it copies it.
+  return x.reshape(-1, *x.shape[2:])
+
+
+class EncoderLayer(nn.Module):
+  """Self-attention and MLP, each normalised before and added after."""
+
+  config: T5Config
+
+  def setup(self):
+    """Declares the parts."""
+    cfg = self.config
+    self.pre_attention_layer_norm = layers.LayerNorm(cfg.dtype)
+    self.attention = _attention(cfg)
+    self.pre_mlp_layer_norm = layers.LayerNorm(cfg.dtype)
+    self.mlp = _mlp(cfg)
+    self.dropout = _dropout(cfg)
+
+  def __call__(self, x: jax.Array, enable_dropout: bool, outputs: int | None = None) -> jax.Array:
+    """Returns the first `outputs` rows (default all) of `[batch, length, emb]`; all rows serve as keys and values."""
+    context = self.pre_attention_layer_norm(x)
+    y = self.attention(context[:, :outputs], context, None, enable_dropout)
+    x = x[:, :outputs] + self.dropout(y, enable_dropout)
+    y = self.mlp(self.pre_mlp_layer_norm(x), enable_dropout)
+    return x + self.dropout(y, enable_dropout)
+
+
+class DecoderLayer(nn.Module):
+  """Self-attention, cross-attention and MLP, each normalised before and added after."""
+
+  config: T5Config
+
+  def setup(self):
+    """Declares the parts."""
+    cfg = self.config
+    self.pre_self_attention_layer_norm = layers.LayerNorm(cfg.dtype)
+    self.self_attention = _attention(cfg)
+    self.pre_cross_attention_layer_norm = layers.LayerNorm(cfg.dtype)
+    self.encoder_decoder_attention = _attention(cfg)
+    self.pre_mlp_layer_norm = layers.LayerNorm(cfg.dtype)
+    self.mlp = _mlp(cfg)
+    self.dropout = _dropout(cfg)
+
+  def __call__(self, x: jax.Array, encoded: jax.Array, self_mask, cross_mask, enable_dropout: bool) -> jax.Array:
+    """Returns `[batch, length, emb]`; `encoded` is `[batch, states, emb]`, masks as in `layers.attend`."""
+    y = self.pre_self_attention_layer_norm(x)
+    x = x + self.dropout(self.self_attention(y, y, self_mask, enable_dropout), enable_dropout)
+    y = self.pre_cross_attention_layer_norm(x)
+    x = x + self.dropout(self.encoder_decoder_attention(y, encoded, cross_mask, enable_dropout), enable_dropout)
+    return x + self.dropout(self.mlp(self.pre_mlp_layer_norm(x), enable_dropout), enable_dropout)
+
+  def step(self, x: jax.Array, position: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
+    """Does one position `[batch, 1, emb]` without dropout; returns it and the cache with its key and value added."""
+    y = self.pre_self_attention_layer_norm(x)
+    key, value = map(_join_heads, self.self_attention.keys_values(y))
+    keys = jax.lax.dynamic_update_slice_in_dim(cache['self_keys'], key, position, axis=1)
+    values = jax.lax.dynamic_update_slice_in_dim(cache['self_values'], value, position, axis=1)
+    x = x + self.self_attention.step(y, keys, values, position)
+    y = self.pre_cross_attention_layer_norm(x)
+    x = x + self.encoder_decoder_attention.step(y, cache['cross_keys'], cache['cross_values'])
+    return x + self.mlp(self.pre_mlp_layer_norm(x), False), {**cache, 'self_keys': keys, 'self_values': values}
+
+
+class Encoder(nn.Module):
+  """Encodes log-mel frames."""
+
+  config: T5Config
+
+  def setup(self):
+    """Declares the parts."""
+    cfg = self.config
+    self.continuous_inputs_projection = _projection(cfg, cfg.emb_dim, ('input', 'embed'), cfg.dtype)
+    self.layers = [EncoderLayer(cfg) for _ in range(cfg.num_encoder_layers)]
+    self.encoder_norm = layers.LayerNorm(cfg.dtype)
+    self.input_dropout = _dropout(cfg)
+    self.output_dropout = layers.Dropout(cfg.dropout_rate, shared=False)
+
+  def __call__(self, inputs: jax.Array, enable_dropout: bool) -> jax.Array:
+    """Returns `[batch, frames, emb]` for frames `[batch, frames, mel]`."""
+    cfg = self.config
+    table = layers.sinusoidal_positions(inputs.shape[1], cfg.emb_dim, cfg.positions)
+    x = self.continuous_inputs_projection(inputs) + table.astype(cfg.dtype)
+    x = self.input_dropout(x, enable_dropout)
+    for layer in self.layers:
+      x = layer(x, enable_dropout)
+    return self.output_dropout(self.encoder_norm(x), enable_dropout)
+
+
+class MemoryEncoder(nn.Module):
+  """Encodes the embedded tokens of a prior segment; no masks, no dropout."""
+
+  config: T5Config
+
+  def setup(self):
+    """Declares the parts."""
+    cfg = self.config
+    self.projection = _projection(cfg, cfg.emb_dim, ('embed_in', 'embed'), cfg.dtype)
+    self.layers = [EncoderLayer(cfg) for _ in range(cfg.memory_layers)]
+    self.memory_norm = layers.LayerNorm(cfg.dtype)
+
+  def __call__(self, embedded: jax.Array) -> jax.Array:
+    """Returns `[batch, memory_length, emb]` for embedded prior tokens `[batch, prior, emb]`."""
+    cfg = self.config
+    table = layers.sinusoidal_positions(embedded.shape[1], cfg.emb_dim, cfg.positions)
+    x = self.projection(embedded) + table.astype(cfg.dtype)
+    for layer in self.layers[:-1]:
+      x = layer(x, False)
+    # Only these rows leave the memory, so only they are computed in its last layer.
+    return self.memory_norm(self.layers[-1](x, False, outputs=cfg.memory_length))
+
+
+class Decoder(nn.Module):
+  """Predicts the next token from those before and the encoded states."""
+
+  config: T5Config
+
+  def setup(self):
+    """Declares the parts."""
+    cfg = self.config
+    self.token_embedder = layers.Embed(cfg.vocab_size, cfg.emb_dim, cfg.dtype)
+    self.layers = [DecoderLayer(cfg) for _ in range(cfg.num_decoder_layers)]
+    self.decoder_norm = layers.LayerNorm(cfg.dtype)
+    if not cfg.logits_via_embedding:
+      self.logits_dense = _projection(cfg, cfg.vocab_size, ('embed', 'vocab'), jnp.float32)
+    self.dropout = _dropout(cfg)
+
+  def embed(self, tokens: jax.Array) -> jax.Array:
+    """Returns the embeddings of tokens `[batch, length]` as `[batch, length, emb]`."""
+    return self.token_embedder(tokens)
+
+  def _logits(self, x: jax.Array) -> jax.Array:
+    x = x.astype(jnp.float32)
+    if self.config.logits_via_embedding:
+      return self.token_embedder.attend(x) / np.sqrt(self.config.emb_dim)
+    return self.logits_dense(x)
+
+  def __call__(self, encoded: jax.Array, tokens: jax.Array, self_mask, cross_mask, enable_dropout: bool) -> jax.Array:
+    """Returns logits, float32 `[batch, length, vocab]`, for input tokens `[batch, length]` (targets shifted right)."""
+    cfg = self.config
+    table = layers.sinusoidal_positions(tokens.shape[1], cfg.emb_dim, cfg.positions)
+    x = self.dropout(self.embed(tokens) + table.astype(cfg.dtype), enable_dropout)
+    for layer in self.layers:
+      x = layer(x, encoded, self_mask, cross_mask, enable_dropout)
+    return self._logits(self.dropout(self.decoder_norm(x), enable_dropout))
+
+  def init_cache(self, encoded: jax.Array, length: int) -> list[dict]:
+    """Returns what `step` needs: a dict a layer with room for `length` positions, and the keys and values of `encoded`.
+
+    All are `[batch * heads, positions, head_dim]`.
+    """
+    cfg = self.config
+    room = jnp.zeros((encoded.shape[0] * cfg.num_heads, length, cfg.head_dim), cfg.dtype)
+    caches = []
+    for layer in self.layers:
+      keys, values = map(_join_heads, layer.encoder_decoder_attention.keys_values(encoded))
+      caches.append({'self_keys': room, 'self_values': room, 'cross_keys': keys, 'cross_values': values})
+    return caches
+
+  def step(
+    self, tokens: jax.Array, position: jax.Array, cache: list[dict], max_length: int
+  ) -> tuple[jax.Array, list[dict]]:
+    """Returns the logits, float32 `[batch, vocab]`, after input tokens `[batch]` at `position`, and the new cache.
+
+    `max_length` is the number of positions that will ever be asked for: the size of the position table.
+    """
+    cfg = self.config
+    table = layers.sinusoidal_positions(max_length, cfg.emb_dim, cfg.positions)
+    x = self.embed(tokens)[:, None] + jnp.asarray(table, cfg.dtype)[position]
+    stepped = []
+    for layer, layer_cache in zip(self.layers, cache, strict=True):
+      x, layer_cache = layer.step(x, position, layer_cache)
+      stepped.append(layer_cache)
+    return self._logits(self.decoder_norm(x))[:, 0], stepped
+
+
+class Transformer(nn.Module):
+  """Encoder, memory and decoder."""
+
+  config: T5Config
+
+  def setup(self):
+    """Declares the parts."""
+    self.encoder = Encoder(self.config)
+    self.decoder = Decoder(self.config)
+    if self.config.memory_length:
+      self.memory_encoder = MemoryEncoder(self.config)
+
+  def encode(
+    self, encoder_input_tokens: jax.Array, prior_tokens: jax.Array | None = None, enable_dropout: bool = True
+  ) -> jax.Array:
+    """Encodes a segment and the memory.
+
+    Args:
+      encoder_input_tokens: float log-mel frames `[batch, frames, mel]`.
+      prior_tokens: int model ids `[batch, prior]` of a prior segment, padded with 0; required if the network has a
+        memory, and then at least `memory_length` long; ignored if it has none.
+      enable_dropout: whether to drop (needs the `dropout` random stream).
+
+    Returns:
+      `[batch, frames + memory_length, emb]`.
+    """
+    encoded = self.encoder(encoder_input_tokens, enable_dropout)
+    length = self.config.memory_length
+    if not length:
+      return encoded
+    if prior_tokens is None or prior_tokens.shape[1] < length:
+      raise ValueError(f'a network with a memory of {length} states needs at least {length} prior tokens')
+    return jnp.concatenate([encoded, self.memory_encoder(self.decoder.embed(prior_tokens))], axis=1)
+
+  def decode(
+    self,
+    encoded: jax.Array,
+    decoder_input_tokens: jax.Array,
+    decoder_target_tokens: jax.Array | None = None,
+    enable_dropout: bool = True,
+  ) -> jax.Array:
+    """Returns logits, float32 `[batch, length, vocab]`.
+
+    Args:
+      encoded: what `encode` returned.
+      decoder_input_tokens: int `[batch, length]`, the targets shifted right behind the start token 0.
+      decoder_target_tokens: int `[batch, length]`, 0 is padding; None, or a config without `decoder_padding_masks`:
+        causal mask only.
+      enable_dropout: whether to drop (needs the `dropout` random stream).
+    """
+    self_mask, cross_mask = layers.causal_mask(decoder_input_tokens.shape[1]), None
+    if self.config.decoder_padding_masks and decoder_target_tokens is not None:
+      real = decoder_target_tokens > 0
+      cross_mask = real[:, None, :, None]
+      self_mask = self_mask & cross_mask & real[:, None, None, :]
+    return self.decoder(encoded, decoder_input_tokens, self_mask, cross_mask, enable_dropout)
+
+  def init_cache(self, encoded: jax.Array, length: int) -> list[dict]:
+    """Returns the cache for decoding `length` positions step by step; see `Decoder.init_cache`."""
+    return self.decoder.init_cache(encoded, length)
+
+  def decode_step(
+    self, tokens: jax.Array, position: jax.Array, cache: list[dict], max_length: int
+  ) -> tuple[jax.Array, list[dict]]:
+    """Returns logits `[batch, vocab]` after one more token a row, and the new cache; see `Decoder.step`."""
+    return self.decoder.step(tokens, position, cache, max_length)
+
+  def __call__(
+    self,
+    encoder_input_tokens: jax.Array,
+    decoder_input_tokens: jax.Array,
+    decoder_target_tokens: jax.Array,
+    prior_tokens: jax.Array | None = None,
+    *,
+    enable_dropout: bool = True,
+  ) -> jax.Array:
+    """Returns teacher-forced logits, float32 `[batch, length, vocab]`; arguments as in `encode` and `decode`."""
+    encoded = self.encode(encoder_input_tokens, prior_tokens, enable_dropout)
+    return self.decode(encoded, decoder_input_tokens, decoder_target_tokens, enable_dropout)
+
+
+def parameter_shapes(config: T5Config, num_mel_bins: int) -> dict:
+  """Returns the parameter tree of the network with a `jax.ShapeDtypeStruct` for each array; computes nothing."""
+  tokens = jax.ShapeDtypeStruct((1, max(1, config.memory_length)), jnp.int32)
+  frames = jax.ShapeDtypeStruct((1, 1, num_mel_bins), jnp.float32)
+
+  def init(frames, tokens):
+    return Transformer(config).init(jax.random.key(0), frames, tokens, tokens, tokens, enable_dropout=False)['params']
+
+  return jax.eval_shape(init, frames, tokens)

@@ -1,0 +1,215 @@
+"""Log-mel spectrograms of 16 kHz mono audio, and how a piece is cut into the network's segments.
+
+Both front ends take the magnitude of a 2048-point FFT (periodic Hann window, hop 128, frames not centred) through 512
+triangular mel filters and the natural log. `mt3` draws the triangles in the mel domain (the magenta checkpoints),
+`mr_mt3` in the Hz domain (MR-MT3 trained from scratch). Scaling is a choice of
+its own: weights only fit the scaling they saw.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from mrmt3.errors import UserError
+
+FRONT_ENDS = ('mt3', 'mr_mt3')
+SCALINGS = ('none', 'unit')
+
+LOG_FLOOR = 1e-5  # stands in for magnitudes that are not above zero
+SCALE_RANGE = (-12.0, 5.0)  # what 'unit' scaling maps to 0..1
+
+
+@dataclasses.dataclass(frozen=True)
+class SpectrogramConfig:
+  """What turns samples into the network's input frames. Raises UserError for values that make no sense together.
+
+  Attributes:
+    sample_rate: samples a second, Hz.
+    hop_width: samples from one frame to the next.
+    num_mel_bins: values a frame.
+    fft_size: FFT size and window length, samples.
+    front_end: 'mt3' or 'mr_mt3', which filterbank.
+    scaling: 'none' (raw log-mel) or 'unit' (clipped to [-12, 5], then mapped to [0, 1]).
+    mel_lo_hz: lower edge of the lowest filter, Hz.
+    mel_hi_hz: upper edge of the highest filter, Hz.
+  """
+
+  sample_rate: int = 16000
+  hop_width: int = 128
+  num_mel_bins: int = 512
+  fft_size: int = 2048
+  front_end: str = 'mt3'
+  scaling: str = 'none'
+  mel_lo_hz: float = 20.0
+  mel_hi_hz: float = 7600.0
+
+  def __post_init__(self):
+    for name in ('sample_rate', 'hop_width', 'num_mel_bins', 'fft_size'):
+      value = getattr(self, name)
+      if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f'spectrogram: {name} is {value!r}; it must be a whole number above 0')
+    if self.front_end not in FRONT_ENDS:
+      raise UserError(f'spectrogram: front_end is {self.front_end!r}; it must be one of {", ".join(FRONT_ENDS)}')
+    if self.scaling not in SCALINGS:
+      raise UserError(f'spectrogram: scaling is {self.scaling!r}; it must be one of {", ".join(SCALINGS)}')
+    if not 0 <= self.mel_lo_hz < self.mel_hi_hz <= self.sample_rate / 2:
+      raise UserError(
+        f'spectrogram: mel filters from {self.mel_lo_hz} to {self.mel_hi_hz} Hz do not lie in '
+        f'0 .. {self.sample_rate / 2} Hz'
+      )
+
+  @property
+  def frames_per_second(self) -> float:
+    """Frames a second (125 at 16 kHz and hop 128)."""
+    return self.sample_rate / self.hop_width
+
+
+def input_depth(config: SpectrogramConfig) -> int:
+  """Returns the number of values a network input frame has."""
+  return config.num_mel_bins
+
+
+def num_frames(num_samples: int, config: SpectrogramConfig) -> int:
+  """Returns how many frames a piece of `num_samples` has: always padded by at least one sample, as MT3."""
+  return num_samples // config.hop_width + 1
+
+
+def split_audio(samples: np.ndarray, config: SpectrogramConfig) -> np.ndarray:
+  """Cuts samples `[n]` into frames `[ceil(n / hop), hop]` that do not overlap, the last one padded with zeros."""
+  padded = np.pad(samples, (0, -len(samples) % config.hop_width))
+  return padded.reshape(-1, config.hop_width)
+
+
+def flatten_frames(frames: np.ndarray) -> np.ndarray:
+  """Joins frames `[..., frames, hop]` to samples `[..., frames * hop]`; the inverse of `split_audio`."""
+  return frames.reshape(*frames.shape[:-2], -1)
+
+
+def piece_segments(
+  samples: np.ndarray, config: SpectrogramConfig, segment_frames: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Cuts a piece into segments that do not overlap.
+
+  Args:
+    samples: float32 `[n]`, mono.
+    config: the spectrogram.
+    segment_frames: frames a segment.
+
+  Returns:
+    samples `[segments, segment_frames * hop]` of the same dtype, padded with zeros, and int32 `[segments]`: how many
+    frames of each segment belong to the piece (all except in the last segment). The piece is padded by at least one
+    sample, so one whose length is a multiple of the hop gets one more frame (as MT3).
+  """
+  frames = num_frames(len(samples), config)
+  segments = -(-frames // segment_frames)
+  padded = np.zeros(segments * segment_frames * config.hop_width, samples.dtype)
+  padded[: len(samples)] = samples
+  valid = np.minimum(segment_frames, frames - segment_frames * np.arange(segments)).astype(np.int32)
+  return padded.reshape(segments, -1), valid
+
+
+def _hz_to_mel(hz):
+  return 2595.0 * np.log10(1.0 + np.asarray(hz, np.float64) / 700.0)
+
+
+def _mel_to_hz(mel):
+  return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+
+
+@functools.lru_cache(maxsize=8)
+def mel_filterbank(config: SpectrogramConfig) -> np.ndarray:
+  """Returns the read-only filter weights, float64 `[fft_size // 2 + 1, num_mel_bins]`; the DC bin's are 0 for `mt3`."""
+  bins = np.arange(config.fft_size // 2 + 1) * config.sample_rate / config.fft_size
+  edges = np.linspace(*_hz_to_mel([config.mel_lo_hz, config.mel_hi_hz]), config.num_mel_bins + 2)
+  if config.front_end == 'mt3':
+    bins = _hz_to_mel(bins)
+  else:
+    edges = _mel_to_hz(edges)
+  lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
+  rising = (bins[:, None] - lower) / (centre - lower)
+  falling = (upper - bins[:, None]) / (upper - centre)
+  weights = np.maximum(0.0, np.minimum(rising, falling))
+  if config.front_end == 'mt3':
+    weights[0] = 0.0
+  weights.flags.writeable = False
+  return weights
+
+
+@functools.lru_cache(maxsize=8)
+def _sparse_filterbank(config: SpectrogramConfig):
+  # An FFT bin feeds two filters at most: the sparse product does a few hundredths of the dense one's work.
+  import scipy.sparse
+
+  return scipy.sparse.csr_array(mel_filterbank(config).T.astype(np.float32))
+
+
+def _hann_window(size: int) -> np.ndarray:
+  return (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(size) / size)).astype(np.float32)
+
+
+def _log_and_scale(mel, config: SpectrogramConfig, xp):
+  log_mel = xp.log(xp.where(mel > 0, mel, np.float32(LOG_FLOOR)))
+  if config.scaling == 'none':
+    return log_mel
+  low, high = SCALE_RANGE
+  return (xp.clip(log_mel, low, high) - low) / (high - low)
+
+
+def compute_spectrogram(samples: np.ndarray, config: SpectrogramConfig) -> np.ndarray:
+  """Returns the (scaled) log-mel of samples `[..., n]` as float32 `[..., ceil(n / hop), mel]`; numpy.
+
+  Frame k covers the `fft_size` samples from k * hop on; zeros follow the last sample.
+  """
+  import scipy.fft
+
+  samples = np.asarray(samples, np.float32)
+  lead, length = samples.shape[:-1], samples.shape[-1]
+  frames = -(-length // config.hop_width)
+  if frames == 0:
+    return np.zeros((*lead, 0, config.num_mel_bins), np.float32)
+  tail = (frames - 1) * config.hop_width + config.fft_size - length
+  padded = np.pad(samples, [(0, 0)] * len(lead) + [(0, max(tail, 0))])
+  windows = np.lib.stride_tricks.sliding_window_view(padded, config.fft_size, axis=-1)[..., :: config.hop_width, :]
+  spectrum = scipy.fft.rfft(windows[..., :frames, :] * _hann_window(config.fft_size))
+  magnitude = np.abs(spectrum).reshape(-1, spectrum.shape[-1])  # [all frames, bins]
+  mel = (_sparse_filterbank(config) @ magnitude.T).T.reshape(*lead, frames, config.num_mel_bins)
+  return np.ascontiguousarray(_log_and_scale(mel, config, np), np.float32)
+
+
+def log_mel(samples, config: SpectrogramConfig):
+  """Does what `compute_spectrogram` does in JAX, for batches `[..., n]` inside a jitted function."""
+  import jax.numpy as jnp
+
+  samples = jnp.asarray(samples, jnp.float32)
+  frames = -(-samples.shape[-1] // config.hop_width)
+  tail = max((frames - 1) * config.hop_width + config.fft_size - samples.shape[-1], 0)
+  padded = jnp.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(0, tail)])
+  starts = np.arange(frames)[:, None] * config.hop_width
+  windows = padded[..., starts + np.arange(config.fft_size)] * _hann_window(config.fft_size)
+  magnitude = jnp.abs(jnp.fft.rfft(windows))
+  mel = jnp.dot(magnitude, mel_filterbank(config).astype(np.float32), precision='highest')
+  return _log_and_scale(mel, config, jnp)
+
+
+def clear_invalid_frames(spectrogram, valid_frames):
+  """Sets frames beyond the audio's end to 0, the last step before the network (numpy or JAX arrays).
+
+  Args:
+    spectrogram: `[..., frames, mel]`, after the log and the scaling.
+    valid_frames: int `[...]`, how many frames of each segment lie within the audio.
+
+  Returns:
+    `[..., frames, mel]` of the same kind of array and dtype.
+  """
+  beyond = np.arange(spectrogram.shape[-2]) >= valid_frames[..., None]
+  return spectrogram * (1 - beyond[..., None].astype(spectrogram.dtype))
+
+
+def segment_inputs(samples: np.ndarray, config: SpectrogramConfig, segment_frames: int) -> np.ndarray:
+  """Returns a piece's network inputs, float32 `[segments, segment_frames, mel]`, from its samples `[n]`; numpy.
+
+  Each segment's log-mel comes from that segment's samples only, as in training.
+  """
+  segments, valid = piece_segments(samples, config, segment_frames)
+  return clear_invalid_frames(compute_spectrogram(segments, config), valid)

@@ -1,0 +1,66 @@
+import functools
+
+import jax
+import network_fixture as fixture
+import numpy as np
+
+from mrmt3 import decoding, network
+
+
+def decode(params, config, inputs, prior, max_length, active=None):
+  return np.asarray(decoding.transcribe_segments(params, inputs, prior, active, config=config, max_length=max_length))
+
+
+def teacher_forced_argmax(params, config, inputs, prior, tokens):
+  """What the network ranks first after each prefix of `tokens`, without a cache."""
+  apply = jax.jit(functools.partial(network.Transformer(config).apply, enable_dropout=False))
+  logits = apply({'params': params}, inputs, fixture.shift_right(tokens), np.ones_like(tokens), prior)
+  return np.asarray(logits).argmax(axis=-1)
+
+
+def test_t5x_fixture():
+  f = fixture.T5X
+  tokens = decode(fixture.t5x_params(), fixture.T5X_CONFIG, f['inputs'], None, f['greedy'].shape[1])
+  np.testing.assert_array_equal(tokens, f['greedy'])
+
+
+def ending_params():
+  """Weights under which rows end at different places: EOS is an everyday token."""
+  params = jax.tree.map(np.array, fixture.params())
+  kernel = params['decoder']['logits_dense']['kernel']
+  kernel[:, decoding.EOS_ID] += 0.6 * kernel[:, 300:306].sum(axis=1)
+  return params
+
+
+def test_rows_end_at_eos_and_equal_teacher_forcing():
+  f, params = fixture.FIXTURE, ending_params()
+  rng = np.random.default_rng(0)
+  inputs = rng.normal(size=(6, 40, 64)).astype(np.float32)
+  prior = rng.integers(0, 1400, (6, f['prior_targets'].shape[1])).astype(np.int32)
+  tokens = decode(params, fixture.CONFIG, inputs, prior, 90)  # longer than the shortest cache prefix
+  ends = [list(row).index(1) if 1 in row else None for row in tokens]
+  assert len(set(ends)) > 2, ends
+  expected = teacher_forced_argmax(params, fixture.CONFIG, inputs, prior, tokens)
+  for row, wanted, end in zip(tokens, expected, ends, strict=True):
+    length = 90 if end is None else end + 1
+    np.testing.assert_array_equal(row[:length], wanted[:length])
+    assert not row[length:].any()
+
+
+def test_a_row_does_not_depend_on_its_neighbours_and_inactive_rows_are_empty():
+  f, params = fixture.FIXTURE, ending_params()
+  together, alone = (
+    decode(params, fixture.CONFIG, f['inputs'], f['prior_targets'], 48, np.array(active))
+    for active in ([True, True, True], [False, True, False])
+  )
+  np.testing.assert_array_equal(alone[1], together[1])
+  assert not alone[[0, 2]].any()
+  assert together.any(axis=1).all()
+
+
+def test_a_single_token():
+  f = fixture.FIXTURE
+  tokens = decode(fixture.params(), fixture.CONFIG, f['inputs'], f['prior_targets'], 1)
+  assert tokens.shape == (3, 1)
+  assert tokens.dtype == np.int32
+  assert tokens.all()

@@ -1,0 +1,106 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrmt3 import layers
+
+
+def reference_attention(queries, keys, values, mask):
+  logits = queries @ keys.swapaxes(-1, -2)
+  logits = np.where(mask, logits, layers.MASKED_LOGIT)
+  weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+  return (weights / weights.sum(axis=-1, keepdims=True)) @ values
+
+
+def random_qkv(rng, queries=5, keys=7):
+  return [rng.normal(size=(2, 3, n, 4)) for n in (queries, keys, keys)]
+
+
+def test_attention_against_the_definition():
+  rng = np.random.default_rng(0)
+  q, k, v = random_qkv(rng)
+  mask = rng.random((2, 1, 5, 7)) < 0.5
+  mask[0, 0, 2] = False  # a query that may see nothing
+  actual = np.asarray(layers.attend(*map(jnp.asarray, (q, k, v)), mask))
+  np.testing.assert_allclose(actual, reference_attention(q, k, v, mask), atol=1e-5)
+  np.testing.assert_allclose(actual[0, :, 2], v[0].mean(axis=1), atol=1e-6)
+
+
+def test_attention_survives_huge_logits():
+  q, k, v = random_qkv(np.random.default_rng(1))
+  actual = layers.attend(jnp.asarray(q * 1e3), jnp.asarray(k * 1e3), jnp.asarray(v))
+  np.testing.assert_allclose(actual, reference_attention(q * 1e3, k * 1e3, v, True), atol=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(position=st.integers(0, 299))
+def test_prefix_sees_exactly_the_keys_up_to_position(position):
+  rng = np.random.default_rng(position)
+  q, k, v = (rng.normal(size=(3, n, 4)).astype(np.float32) for n in (1, 300, 300))
+  seen = np.arange(300) <= position
+  garbage = ~seen[:, None]
+  actual = attend_to_prefix(q, np.where(garbage, 1e6, k), np.where(garbage, 1e6, v), position)
+  np.testing.assert_allclose(actual, reference_attention(q, k, v, seen), atol=1e-5)
+
+
+attend_to_prefix = jax.jit(layers.attend_to_prefix)
+
+
+def test_shared_attention_dropout_is_one_mask_for_all_queries():
+  # Values are one-hot, so the output rows are the attention weights themselves.
+  q = next(jnp.asarray(x, jnp.float32) for x in random_qkv(np.random.default_rng(2), queries=6, keys=4))
+  module = layers.MultiHeadDotProductAttention(1, 4, 4, dropout_rate=0.5)
+  eye = jnp.eye(4)
+  variables = {'params': {name: {'kernel': eye} for name in ('query', 'key', 'value', 'out')}}
+  x, context = q[:, 0], jnp.broadcast_to(eye, (2, 4, 4))
+  clean = module.apply(variables, x, context)
+  dropped = module.apply(variables, x, context, None, True, rngs={'dropout': jax.random.key(3)})
+  ratio = np.asarray(dropped / clean)
+  assert set(np.unique(ratio.round(4))) == {0.0, 2.0}
+  np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1], ratio.shape), atol=1e-4)
+  apart = layers.MultiHeadDotProductAttention(1, 4, 4, dropout_rate=0.5, shared_dropout=False)
+  ratio = np.asarray(apart.apply(variables, x, context, None, True, rngs={'dropout': jax.random.key(3)}) / clean)
+  assert set(np.unique(ratio.round(4))) == {0.0, 2.0}
+  assert (ratio != ratio[:, :1]).any()
+
+
+@pytest.mark.parametrize('shared', [True, False])
+def test_dropout_masks(shared):
+  x = jnp.ones((4, 6, 50))
+  module = layers.Dropout(0.4, shared)
+  y = np.asarray(module.apply({}, x, True, rngs={'dropout': jax.random.key(0)}))
+  assert set(np.unique(y.round(4))) == {0.0, np.float32(1 / 0.6).round(4)}
+  assert (y == y[:, :1]).all() == shared
+  np.testing.assert_array_equal(module.apply({}, x, False), x)
+
+
+def test_positions():
+  mt3, mr_mt3 = (layers.sinusoidal_positions(1024, 512, kind) for kind in ('mt3', 'mr_mt3'))
+  for table, last in ((mt3, 1e-4), (mr_mt3, 10000 ** (-255 / 256))):
+    assert table.shape == (1024, 512)
+    np.testing.assert_allclose(table[:, 0], np.sin(np.arange(1024)), atol=1e-6)
+    np.testing.assert_allclose(table[:, 256], np.cos(np.arange(1024)), atol=1e-6)
+    np.testing.assert_allclose(table[1000, 255], np.sin(1000 * last), atol=1e-6)
+
+
+def test_layer_norm_has_no_mean_and_no_bias():
+  x = np.random.default_rng(0).normal(3, 2, size=(2, 8)).astype(np.float32)
+  module = layers.LayerNorm()
+  variables = module.init(jax.random.key(0), x)
+  assert [leaf.shape for leaf in jax.tree.leaves(variables['params'])] == [(8,)]
+  expected = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6)
+  np.testing.assert_allclose(module.apply(variables, x), expected, atol=1e-5)
+
+
+def test_gated_mlp_against_the_definition():
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(2, 3, 4)).astype(np.float32)
+  module = layers.MlpBlock(6, dropout_rate=0.0)
+  params = module.init(jax.random.key(0), x, False)['params']
+  gate, linear, out = (np.asarray(params[name]['kernel'], np.float64) for name in ('wi_0', 'wi_1', 'wo'))
+  hidden = x @ gate
+  gelu = 0.5 * hidden * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3)))
+  np.testing.assert_allclose(module.apply({'params': params}, x, False), (gelu * (x @ linear)) @ out, atol=1e-5)

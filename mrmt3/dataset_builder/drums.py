@@ -1,0 +1,93 @@
+"""Plays drums to a score: patterns in the score's own metre, with fills at the ends of phrases."""
+
+import dataclasses
+
+import numpy as np
+
+from mrmt3.dataset_builder.score import Score, bar_phases
+from mrmt3.notes import empty_notes
+
+KICK, SIDE_STICK, SNARE, CLOSED_HAT, OPEN_HAT, CRASH, RIDE = 36, 37, 38, 42, 46, 49, 51
+TOMS = (50, 47, 45, 41)  # high to low
+PHRASE_BARS = 8
+STROKE_SECONDS = 0.1  # a drum's label has no meaningful end
+_MAX_TIME_STROKES = 3.0  # hi-hat or ride strokes a second
+
+
+@dataclasses.dataclass(frozen=True)
+class Groove:
+  """How a kit plays: which sound keeps time, which one the back beats, and where the kicks fall.
+
+  `kicks` and `backbeats` are in beats from the bar line, for bars with an even and an odd number of beats;
+  what lies past the end of a bar is not played.
+  """
+
+  time: int
+  backbeat: int
+  even_kicks: tuple[float, ...]
+  odd_kicks: tuple[float, ...]
+  even_backbeats: tuple[float, ...]
+  odd_backbeats: tuple[float, ...]
+
+
+GROOVES = (
+    Groove(CLOSED_HAT, SNARE, (0, 2), (0,), (1, 3), (1, 2)),
+    Groove(CLOSED_HAT, SNARE, (0, 2, 2.5), (0, 1.5), (1, 3), (2,)),
+    Groove(RIDE, SIDE_STICK, (0, 2), (0,), (1, 3), (2,)),
+    Groove(CLOSED_HAT, SIDE_STICK, (0, 1.5, 2), (0, 2.5), (1, 3), (1,)),
+)
+
+
+def beat_length(numerator: int, denominator: int) -> float:
+  """Returns the length of a beat in quarters: a dotted one in compound metres (6/8, 9/8, 12/8)."""
+  if numerator % 3 == 0 and numerator > 3:
+    return 12.0 / denominator
+  return 4.0 / denominator
+
+
+def play_drums(score: Score, quarters_per_minute: float, rng: np.random.Generator) -> np.ndarray:
+  """Returns a note table (s) of a drum kit that accompanies the score from its first to its last bar.
+
+  The groove is chosen once. Every `PHRASE_BARS` bars a fill on toms ends the phrase and a crash cymbal opens the next;
+  pickups and split bars are entered in their middle.
+  """
+  groove = GROOVES[rng.integers(len(GROOVES))]
+  seconds = 60.0 / quarters_per_minute
+  strokes = []  # (quarter, pitch, velocity)
+  for index, (bar, phase) in enumerate(zip(score.bars, bar_phases(score.bars), strict=True)):
+    beat = beat_length(bar['numerator'], bar['denominator'])
+    whole = 4.0 * bar['numerator'] / bar['denominator']
+    fill = index % PHRASE_BARS == PHRASE_BARS - 1 and index + 1 < len(score.bars)
+    times, pitches, velocities = _bar_strokes(groove, whole, beat, beat * seconds, fill, index % PHRASE_BARS == 0)
+    # Strokes of the whole bar, of which a pickup has the end and a cut bar the beginning.
+    heard = (times > phase - 1e-6) & (times < phase + bar['length'] - 1e-6)
+    strokes.append(np.stack([times - phase + bar['start'], pitches, velocities])[:, heard])
+  quarters, pitches, velocities = np.concatenate(strokes, axis=1)
+  notes = empty_notes(len(quarters))
+  notes['onset'] = quarters * seconds
+  notes['offset'] = notes['onset'] + STROKE_SECONDS
+  notes['pitch'] = pitches
+  notes['velocity'] = np.clip(np.rint(velocities + rng.normal(0, 4, len(quarters))), 1, 127)
+  notes['is_drum'] = True
+  return notes[np.lexsort((notes['pitch'], notes['onset']))]
+
+
+def _bar_strokes(groove, whole, beat, beat_seconds, fill, opens):
+  """Returns (quarters from the bar line, pitches, velocities) of a whole bar, float arrays `[n]`."""
+  beats = round(whole / beat)
+  even = beats % 2 == 0
+  kicks = [at for at in (groove.even_kicks if even else groove.odd_kicks) if at < beats]
+  backs = [at for at in (groove.even_backbeats if even else groove.odd_backbeats) if at < beats]
+  steps = 2 if 2 / beat_seconds <= _MAX_TIME_STROKES else 1
+  ticks = np.arange(beats * steps) / steps
+  strokes = [(at, KICK, 100) for at in kicks] + [(at, groove.backbeat, 92) for at in backs]
+  strokes += [(at, groove.time, 84 if at == int(at) else 68) for at in ticks]
+  if fill:
+    begin = beats - 1 if beats < 4 else beats - 2
+    strokes = [stroke for stroke in strokes if stroke[0] < begin]
+    at = np.arange(begin, beats, 0.5)
+    strokes += [(moment, TOMS[index * len(TOMS) // len(at)], 96) for index, moment in enumerate(at)]
+  if opens:
+    strokes = [stroke for stroke in strokes if stroke[:2] != (0, groove.time)] + [(0, CRASH, 100)]
+  times, pitches, velocities = np.array(strokes, np.float64).T
+  return times * beat, pitches, velocities

@@ -1,0 +1,99 @@
+"""Groups pieces so that a split by group leaks no music: one work, or one tune, never is in two splits.
+
+Two scores share a tune when enough of their melodies' interval patterns agree: many chorales set the same melody in
+another key and harmony, so neither names nor bass lines show it.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mrmt3.dataset_builder.score import Score
+
+PATTERN_LENGTH = 7  # intervals
+SHARED_PATTERNS = 0.35  # of the shorter melody's patterns
+_MIN_PATTERNS = 8  # a melody with fewer says nothing
+
+
+def melody_patterns(part: np.ndarray) -> set[tuple[int, ...]]:
+  """Returns all runs of `PATTERN_LENGTH` successive intervals (semitones) of a part's top line.
+
+  Struck repetitions count as one note, so that a tune is the same with other words.
+  """
+  order = np.lexsort((-part['pitch'], part['start']))
+  pitch, start = part['pitch'][order], part['start'][order]
+  pitch = pitch[np.r_[True, np.diff(start) > 1e-6]] if len(pitch) else pitch
+  intervals = np.diff(pitch)
+  intervals = intervals[intervals != 0]
+  if len(intervals) < PATTERN_LENGTH:
+    return set()
+  return set(map(tuple, np.lib.stride_tricks.sliding_window_view(intervals, PATTERN_LENGTH).tolist()))
+
+
+def group_scores(scores: Sequence[Score], works: Sequence[str]) -> list[int]:
+  """Returns a group number for each score; scores of one work or with one tune have the same.
+
+  Args:
+    scores: the pieces; the melody is the part with the highest mean pitch.
+    works: the work each score is part of (see sources.work_of).
+  """
+  parents = list(range(len(scores)))
+
+  def root(index):
+    while parents[index] != index:
+      parents[index] = parents[parents[index]]
+      index = parents[index]
+    return index
+
+  first_of_work = {}
+  for index, work in enumerate(works):
+    parents[root(index)] = root(first_of_work.setdefault(work, index))
+  patterns = [melody_patterns(max(score.parts, key=lambda part: part['pitch'].mean())) for score in scores]
+  for one, other in _pairs_with_shared_tunes(patterns):
+    parents[root(one)] = root(other)
+  numbers = {}
+  return [numbers.setdefault(root(index), len(numbers)) for index in range(len(scores))]
+
+
+def _pairs_with_shared_tunes(patterns):
+  holders = defaultdict(list)
+  for index, found in enumerate(patterns):
+    for pattern in found:
+      holders[pattern].append(index)
+  shared = defaultdict(int)
+  for indices in holders.values():
+    for position, one in enumerate(indices):
+      for other in indices[position + 1 :]:
+        shared[one, other] += 1
+  for (one, other), count in shared.items():
+    smaller = min(len(patterns[one]), len(patterns[other]))
+    if smaller >= _MIN_PATTERNS and count >= SHARED_PATTERNS * smaller:
+      yield one, other
+
+
+def split_groups(
+    groups: Sequence[int], shares: Mapping[str, float], rng: np.random.Generator
+) -> list[str]:
+  """Returns the split of each piece: whole groups go to the split that lacks most of its share.
+
+  Args:
+    groups: a group number for each piece.
+    shares: the share of the pieces each split should have, e.g. {'train': 0.8, 'test': 0.2}.
+    rng: decides the order of the groups.
+  """
+  members = defaultdict(list)
+  for index, group in enumerate(groups):
+    members[group].append(index)
+  order = [list(members)[index] for index in rng.permutation(len(members))]
+  # The biggest first: a big group placed last would overfill a small split.
+  order.sort(key=lambda group: -len(members[group]))
+  total = sum(shares.values())
+  missing = {split: share / total * len(groups) for split, share in shares.items()}
+  splits = [''] * len(groups)
+  for group in order:
+    split = max(missing, key=missing.get)
+    missing[split] -= len(members[group])
+    for index in members[group]:
+      splits[index] = split
+  return splits

@@ -1,0 +1,228 @@
+"""Writes one track of a data set in Slakh2100's layout.
+
+A track folder holds `mix.flac`, `stems/SNN.flac`, `MIDI/SNN.mid`, `all_src.mid` and `metadata.yaml` with the fields
+of Slakh2100. As there, every stem is first brought to one loudness (ITU-R BS.1770-4), then all get the same gain so
+that the mix peaks at `TARGET_PEAK`. The audio is 16-bit, and the mix is the sample-exact sum of its stems.
+"""
+
+import dataclasses
+import os
+import shutil
+import tempfile
+import uuid as uuid_module
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.errors import UserError
+from mrmt3.files import make_folder
+
+STEM_LOUDNESS = -13.0  # LUFS: `normalization_factor` of metadata.yaml
+TARGET_PEAK = -1.0  # dBFS, of the mix
+AUDIBLE_LOUDNESS = -70.0  # LUFS: the absolute gate of BS.1770; below it a stem counts as silent
+DRUM_PROGRAM_NUM = 128  # what metadata.yaml says for drums
+MAX_STEMS = 100  # S00 .. S99
+_MIN_LOUDNESS_SECONDS = 0.4  # one gating block
+_FULL_SCALE = 2**15 - 1
+
+_FAMILIES = (
+    'Piano', 'Chromatic Percussion', 'Organ', 'Guitar', 'Bass', 'Strings', 'Strings (continued)', 'Brass', 'Reed',
+    'Pipe', 'Synth Lead', 'Synth Pad', 'Synth Effects', 'Ethnic', 'Percussive', 'Sound Effects',
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Stem:
+  """One instrument of a track.
+
+  Attributes:
+    program: MIDI program 0..127; of no meaning for drums.
+    is_drum: whether it is a drum kit.
+    notes: note table (times in s); its program and is_drum columns are overwritten by the stem's.
+    audio: float32 `[n]` at the track's sample rate, or None for a stem that is listed but was not rendered.
+    plugin_name: what made the sound, for metadata.yaml.
+  """
+
+  program: int
+  is_drum: bool
+  notes: np.ndarray
+  audio: np.ndarray | None
+  plugin_name: str = ''
+
+  @property
+  def inst_class(self) -> str:
+    """The instrument family, as metadata.yaml names it."""
+    return 'Drums' if self.is_drum else _FAMILIES[self.program // 8]
+
+  @property
+  def midi_program_name(self) -> str:
+    """The General MIDI name of the program."""
+    import pretty_midi
+
+    return 'Drums' if self.is_drum else pretty_midi.program_to_instrument_name(self.program)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+  """Stems balanced against each other.
+
+  Attributes:
+    stems: int16 `[n]` a stem, all of one length; None where a stem has no audible audio.
+    mix: int16 `[n]`, the sum of the stems.
+    loudness: integrated loudness of each stem as rendered, LUFS; None where it has no audible audio.
+    overall_gain: the factor on all (loudness-normalised) stems.
+  """
+
+  stems: list[np.ndarray | None]
+  mix: np.ndarray
+  loudness: list[float | None]
+  overall_gain: float
+
+
+def integrated_loudness(audio: np.ndarray, sample_rate: int) -> float | None:
+  """Returns the loudness of float audio `[n]` in LUFS (ITU-R BS.1770-4), or None where there is nothing to hear."""
+  import pyloudnorm
+
+  if not len(audio) or not np.any(audio):
+    return None
+  missing = int(_MIN_LOUDNESS_SECONDS * sample_rate) + 1 - len(audio)
+  audio = np.pad(np.asarray(audio, np.float64), (0, max(0, missing)))
+  with np.errstate(divide='ignore'):
+    loudness = float(pyloudnorm.Meter(sample_rate).integrated_loudness(audio))
+  return loudness if loudness > AUDIBLE_LOUDNESS else None
+
+
+def mix_stems(audios: Sequence[np.ndarray | None], sample_rate: int) -> Mixture:
+  """Returns the stems (float `[n]` each, or None) at one loudness, and their sum with its peak at `TARGET_PEAK`.
+
+  Shorter stems are padded with silence. UserError where no stem can be heard or one holds NaN or infinite samples.
+  """
+  for index, audio in enumerate(audios):
+    if audio is not None and not np.isfinite(audio).all():
+      raise UserError(f'stem S{index:02d} has NaN or infinite samples; render it again')
+  loudness = [None if audio is None else integrated_loudness(audio, sample_rate) for audio in audios]
+  if all(level is None for level in loudness):
+    raise UserError('none of the stems of the track can be heard; give it at least one with sound')
+
+  length = max(len(audio) for audio in audios if audio is not None)
+  leveled = [
+      None if level is None else np.pad(audio * 10 ** ((STEM_LOUDNESS - level) / 20), (0, length - len(audio)))
+      for audio, level in zip(audios, loudness, strict=True)
+  ]
+  heard = [audio for audio in leveled if audio is not None]
+  # A stem can peak higher than the mix where others cancel it, and must not clip either.
+  peak = max(float(np.abs(audio).max()) for audio in [*heard, np.sum(heard, axis=0)])
+  gain = 10 ** (TARGET_PEAK / 20) / peak
+  stems = [None if audio is None else np.rint(audio * gain * _FULL_SCALE).astype(np.int16) for audio in leveled]
+  mix = np.sum([stem for stem in stems if stem is not None], axis=0, dtype=np.int32).astype(np.int16)
+  return Mixture(stems, mix, loudness, gain)
+
+
+def write_track(
+    folder: str | os.PathLike,
+    stems: Sequence[Stem],
+    *,
+    sample_rate: int = 16000,
+    uuid: str | None = None,
+    source: str = '',
+) -> Path:
+  """Writes a track folder, in one piece: it is built under a temporary name beside `folder`, then renamed.
+
+  Args:
+    folder: the track's folder, e.g. `train/Track00001`; an existing one is replaced.
+    stems: at most `MAX_STEMS`, numbered S00, S01, ... in order; a stem without audible audio keeps its MIDI file and
+      its metadata says `audio_rendered: false`, so that readers leave it out.
+    sample_rate: of all audio, Hz.
+    uuid: the piece's identity in the metadata; made from `folder` and `source` if not given.
+    source: where the music came from (`lmd_midi_dir` in the metadata).
+
+  Returns:
+    The folder.
+
+  Raises:
+    UserError: nothing can be heard, too many stems, a bad program, or the folder cannot be written.
+  """
+  folder = Path(folder)
+  _check_stems(stems, folder)
+  make_folder(folder.parent)
+  mixture = mix_stems([stem.audio for stem in stems], sample_rate)
+  if uuid is None:
+    uuid = uuid_module.uuid5(uuid_module.NAMESPACE_URL, f'{source}#{folder.name}').hex
+  metadata = _metadata(stems, mixture, uuid, source)
+  try:
+    temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
+    try:
+      _fill(temporary, stems, mixture, metadata, sample_rate)
+      temporary.chmod(folder.parent.stat().st_mode & 0o777)
+      if folder.exists():
+        shutil.rmtree(folder)
+      temporary.rename(folder)
+    finally:
+      shutil.rmtree(temporary, ignore_errors=True)
+  except OSError as error:
+    raise UserError(f'cannot write the track {folder}: {error.strerror or error}') from error
+  return folder
+
+
+def _check_stems(stems, folder):
+  if not 0 < len(stems) <= MAX_STEMS:
+    raise UserError(f'cannot write the track {folder}: it has {len(stems)} stems; give it 1 to {MAX_STEMS}')
+  for index, stem in enumerate(stems):
+    if not stem.is_drum and not 0 <= stem.program < 128:
+      raise UserError(f'cannot write the track {folder}: stem S{index:02d} has program {stem.program}; use 0 to 127')
+
+
+def _metadata(stems, mixture, uuid, source):
+  entries = {}
+  for index, (stem, level) in enumerate(zip(stems, mixture.loudness, strict=True)):
+    entries[f'S{index:02d}'] = {
+        'audio_rendered': level is not None,
+        'inst_class': stem.inst_class,
+        'is_drum': bool(stem.is_drum),
+        'midi_program_name': stem.midi_program_name,
+        'midi_saved': True,
+        'plugin_name': stem.plugin_name,
+        'program_num': DRUM_PROGRAM_NUM if stem.is_drum else int(stem.program),
+    }
+    if level is not None:
+      entries[f'S{index:02d}']['integrated_loudness'] = level
+  return {
+      'UUID': uuid,
+      'audio_dir': 'stems',
+      'lmd_midi_dir': source,
+      'midi_dir': 'MIDI',
+      'normalization_factor': STEM_LOUDNESS,
+      'normalized': True,
+      'overall_gain': mixture.overall_gain,
+      'stems': entries,
+      'target_peak': TARGET_PEAK,
+  }
+
+
+def _fill(folder, stems, mixture, metadata, sample_rate):
+  import soundfile
+  import yaml
+
+  from mrmt3.midi_io import write_midi
+
+  (folder / 'stems').mkdir()
+  (folder / 'MIDI').mkdir()
+  tables = [_stem_notes(stem) for stem in stems]
+  try:
+    for index, (notes, samples) in enumerate(zip(tables, mixture.stems, strict=True)):
+      write_midi(notes, folder / 'MIDI' / f'S{index:02d}.mid')
+      if samples is not None:
+        soundfile.write(folder / 'stems' / f'S{index:02d}.flac', samples, sample_rate, subtype='PCM_16')
+    soundfile.write(folder / 'mix.flac', mixture.mix, sample_rate, subtype='PCM_16')
+  except soundfile.LibsndfileError as error:
+    raise UserError(f'cannot write audio in {folder}: {error}') from error
+  write_midi(np.concatenate(tables), folder / 'all_src.mid')
+  (folder / 'metadata.yaml').write_text(yaml.safe_dump(metadata, sort_keys=True), encoding='utf-8')
+
+
+def _stem_notes(stem):
+  notes = stem.notes.copy()
+  notes['program'] = 0 if stem.is_drum else stem.program
+  notes['is_drum'] = stem.is_drum
+  return notes

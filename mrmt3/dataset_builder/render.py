@@ -1,0 +1,98 @@
+"""Makes sound from notes with a soundfont."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.errors import UserError
+
+_QUALITY = 4  # symusic's interpolation of samples: 0 fast .. 6
+_FADE_SECONDS = 0.02
+_SILENT_NOTE = 1e-5  # power relative to the stem's loudest moment: -50 dB
+
+
+def default_soundfont() -> Path:
+  """Returns the General MIDI soundfont inside the pretty_midi package; UserError where it is missing."""
+  spec = importlib.util.find_spec('pretty_midi')
+  path = Path(spec.origin).parent / 'TimGM6mb.sf2' if spec else None
+  if path is None or not path.is_file():
+    raise UserError('no soundfont: pretty_midi has no TimGM6mb.sf2; name one with --soundfont FILE')
+  return path
+
+
+class Synth:
+  """A soundfont synthesizer. Its onsets come 1 ms after the notes' (measured on TimGM6mb's drums)."""
+
+  def __init__(self, soundfont: str | os.PathLike, sample_rate: int = 16000):
+    """Loads a soundfont (.sf2, .sf3); `sample_rate` in Hz. UserError where the file is not one."""
+    import symusic
+
+    path = Path(soundfont)
+    if not path.is_file():
+      raise UserError(f'no such soundfont: {path}; name a .sf2 or .sf3 file')
+    with path.open('rb') as file:
+      head = file.read(12)
+    if head[:4] != b'RIFF' or head[8:] != b'sfbk':
+      raise UserError(f'{path} is not a soundfont; name a .sf2 or .sf3 file')
+    try:
+      self._synthesizer = symusic.Synthesizer(path, sample_rate, _QUALITY)
+    except (RuntimeError, ValueError) as error:
+      raise UserError(f'cannot load the soundfont {path}: {error}') from error
+    self.sample_rate = sample_rate
+    self.name = path.name
+
+  def render(self, notes: np.ndarray, program: int, is_drum: bool, seconds: float) -> np.ndarray:
+    """Returns notes played by one instrument: float32 `[seconds * sample_rate]`, mono, its end faded out.
+
+    Args:
+      notes: note table; its program and is_drum columns are not used.
+      program: MIDI program 0..127.
+      is_drum: whether to play the drum kit.
+      seconds: length of the result; what sounds later is cut off.
+    """
+    import symusic
+
+    track = symusic.Track(program=0 if is_drum else int(program), is_drum=bool(is_drum), ttype='second')
+    track.notes = symusic.Note.from_numpy(
+        time=notes['onset'].astype(np.float32),
+        duration=(notes['offset'] - notes['onset']).astype(np.float32),
+        pitch=notes['pitch'].astype(np.int8),
+        velocity=notes['velocity'].astype(np.int8),
+        ttype='second',
+    )
+    score = symusic.Score(ttype='second')
+    score.tracks.append(track)
+    score.tracks.append(_end_marker(seconds))
+    samples = round(seconds * self.sample_rate)
+    audio = np.zeros(samples, np.float32)
+    rendered = np.asarray(self._synthesizer.render(score, stereo=False))[0, :samples]
+    audio[: len(rendered)] = rendered
+    fade = min(samples, round(_FADE_SECONDS * self.sample_rate))
+    audio[samples - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return audio
+
+
+def _end_marker(seconds):
+  """Returns a track with one note at the end: the synthesizer stops, tails and all, with the last note."""
+  import symusic
+
+  track = symusic.Track(program=0, is_drum=False, ttype='second')
+  track.notes.append(symusic.Note(time=float(seconds), duration=0.01, pitch=60, velocity=1, ttype='second'))
+  return track
+
+
+def silent_share(audio: np.ndarray, notes: np.ndarray, sample_rate: int) -> float:
+  """Returns the share of notes that cannot be heard: no sound in the 60 ms after the onset, relative to the stem.
+
+  Some presets have no samples for some pitches, or play a sound effect on few of them.
+  """
+  if not len(notes):
+    return 0.0
+  energy = np.concatenate([[0.0], np.cumsum(np.square(audio, dtype=np.float64))])
+  window = round(0.06 * sample_rate)
+  begin = np.clip(np.rint(notes['onset'] * sample_rate).astype(np.int64), 0, max(0, len(audio) - window))
+  power = energy[np.minimum(begin + window, len(audio))] - energy[begin]
+  loudest = power.max()
+  return float(np.mean(power < _SILENT_NOTE * loudest)) if loudest > 0 else 1.0

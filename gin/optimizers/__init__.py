@@ -1,0 +1,1 @@
+"""gin files; the folder is a package so that they are installed with mrmt3."""

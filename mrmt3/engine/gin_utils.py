@@ -1,0 +1,109 @@
+"""Reading gin files and command lines, with errors a person can act on."""
+
+import argparse
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import gin
+from mrmt3 import files
+from mrmt3.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def search_paths() -> list[str]:
+  """Returns where gin files are looked for: the working folder, then mrmt3's own gin folder."""
+  return ['.', str(_PACKAGE / 'gin')]
+
+
+def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Namespace:
+  """Reads t5x's flags: `--gin_file` (many, later wins), `--gin.NAME=VALUE` (many), `--gin_search_paths`.
+
+  Returns a namespace with gin_file, gin_bindings and gin_search_paths, all lists of strings.
+  """
+  parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+  parser.add_argument('--gin_file', action='append', default=[], help='gin file; repeatable, later ones win')
+  parser.add_argument('--gin_search_paths', default='', help='comma-separated folders to look for gin files in')
+  parser.epilog = '--gin.NAME=VALUE binds one name, e.g. --gin.MODEL_DIR=\\"/tmp/run\\"; quotes around text may be left out'
+  plain, bindings = [], []
+  rest = list(argv)
+  while rest:
+    flag = rest.pop(0)
+    match = re.fullmatch(r'--gin\.([^=]+)(?:=(.*))?', flag, re.DOTALL)
+    if not match:
+      plain.append(flag)
+      continue
+    value = match[2] if match[2] is not None else (rest.pop(0) if rest else None)
+    if value is None:
+      raise UserError(f'{flag}: a value is missing; write {flag}=VALUE')
+    bindings.append(f'{match[1]} = {_quoted(value)}')
+  flags = parser.parse_args(plain)
+  if not flags.gin_file:
+    raise UserError('no --gin_file given; for example --gin_file=runs/train.gin')
+  flags.gin_bindings = bindings
+  flags.gin_search_paths = [path for path in flags.gin_search_paths.split(',') if path]
+  return flags
+
+
+def _quoted(value: str) -> str:
+  """Puts quotes around what gin would not take as a value: paths and plain words (shells eat the user's quotes)."""
+  if re.match(r'''^\s*(['"\[({@%]|[-+]?\.?\d|None\b|True\b|False\b)''', value):
+    return value
+  return repr(value)
+
+
+def check_files(flags: argparse.Namespace) -> None:
+  """Raises UserError if a gin file is nowhere on the search path; quick, since nothing heavy is imported yet."""
+  folders = [*flags.gin_search_paths, *search_paths()]
+  for name in flags.gin_file:
+    if not any((Path(folder) / name).is_file() for folder in folders):
+      raise UserError(f'gin: no file {name}; looked in {", ".join(folders)}')
+
+
+def parse_config(flags: argparse.Namespace) -> None:
+  """Parses the gin files and bindings of `parse_flags` into gin's global configuration.
+
+  Raises UserError, in one line, for a file that is not there, a syntax error, or a name that does not exist.
+  """
+  for path in reversed([*flags.gin_search_paths, *search_paths()]):
+    gin.add_config_file_search_path(path)
+  # gin logs an error for every folder in which it does not find a file, before it looks into the next.
+  root, level = logging.getLogger(), logging.getLogger().level
+  root.setLevel(logging.CRITICAL)
+  try:
+    gin.parse_config_files_and_bindings(flags.gin_file, flags.gin_bindings)
+  except (OSError, ImportError, ValueError, SyntaxError, AttributeError, TypeError, NameError) as error:
+    raise UserError(f'gin: {one_line(error)}') from error
+  finally:
+    root.setLevel(level)
+
+
+def one_line(error: BaseException) -> str:
+  """Returns what gin says as one line."""
+  if isinstance(error, SyntaxError) and error.filename:
+    return f'{error.filename}, line {error.lineno}: {error.msg}'
+  unset = re.search(r'(\w+)/macro\.value set to `%gin.REQUIRED`', str(error))
+  if unset:
+    return f'{unset[1]} is not set; add --gin.{unset[1]}=VALUE'
+  return ' '.join(str(error).split()) or type(error).__name__
+
+
+def summarize_gin_config(model_dir: str, summary_writer=None, step: int = 0) -> None:
+  """Writes model_dir/config.gin (all that was bound) and, with a writer, the same as a TensorBoard text."""
+  text = gin.config_str()
+  with files.atomic_path(Path(model_dir) / 'config.gin') as temporary:
+    temporary.write_text(text)
+  if summary_writer is not None:
+    summary_writer.write_texts(step, {'config': gin.markdown(text)})
+
+
+def call(configured, *args, **kwargs):
+  """Calls a gin configurable; what gin says of missing or wrong arguments becomes a one-line UserError."""
+  try:
+    return configured(*args, **kwargs)
+  except (RuntimeError, TypeError, ValueError) as error:
+    if 'gin' in getattr(type(error), '__module__', '') or 'In call to configurable' in str(error):
+      raise UserError(f'gin: {one_line(error)}') from error
+    raise

@@ -1,0 +1,31 @@
+"""The training loss of T5 / t5x: cross-entropy with label smoothing and z-loss, summed over weighted tokens."""
+
+import jax
+import jax.numpy as jnp
+
+
+def cross_entropy_with_logits(
+    logits: jax.Array, targets: jax.Array, *, label_smoothing: float = 0.0, z_loss: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+  """Returns (loss, z-loss) of every token, in nats.
+
+  The loss is the cross-entropy against the smoothed target, minus that target's own entropy (so a perfect prediction
+  costs 0), plus z_loss * log(Z)^2. A smoothed target has 1 - s at the label and s / (V - 1) elsewhere.
+
+  Args:
+    logits: `[..., vocabulary]`, unnormalised.
+    targets: `[...]` int, the labels.
+    label_smoothing: s, in [0, 1).
+    z_loss: weight of the squared log-normaliser, which keeps logits from drifting.
+  """
+  log_z = jax.nn.logsumexp(logits, axis=-1)
+  label_logit = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+  vocabulary = logits.shape[-1]
+  confidence, rest = 1.0 - label_smoothing, label_smoothing / (vocabulary - 1)
+  # sum_k q_k (log_z - logit_k), split into the label and all others, needs no one-hot array.
+  loss = log_z - confidence * label_logit
+  if label_smoothing:
+    loss -= rest * (logits.sum(axis=-1) - label_logit)
+    loss += confidence * jnp.log(confidence) + (vocabulary - 1) * rest * jnp.log(rest)
+  z_term = z_loss * jnp.square(log_z)
+  return loss + z_term, z_term

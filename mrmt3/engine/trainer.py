@@ -1,0 +1,108 @@
+"""One training step, jitted once, and the numbers that are reported about it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from mrmt3.engine import models, partitioning
+from mrmt3.errors import UserError
+
+
+class TrainState(flax.struct.PyTreeNode):
+  """What training changes: step (int32, steps done), params, and the optimiser's state."""
+
+  step: jax.Array
+  params: Any
+  opt_state: Any
+
+  def state_dict(self) -> dict:
+    """Returns the tree that goes into a checkpoint, in t5x's layout."""
+    return {'target': self.params, 'state': {'step': self.step, 'param_states': self.opt_state}}
+
+  @classmethod
+  def from_state_dict(cls, tree: Mapping) -> 'TrainState':
+    """The inverse of `state_dict`."""
+    return cls(tree['state']['step'], tree['target'], tree['state']['param_states'])
+
+
+@dataclasses.dataclass
+class Trainer:
+  """Runs single steps of training and evaluation.
+
+  Attributes:
+    model: what to train.
+    partitioner: where arrays go.
+    rng: base key; a step's key is fold_in(rng, step), so a resumed run draws the same dropout masks.
+    learning_rate_fn: step -> rate. Optimisers with a rate of their own ignore it; then it is only reported.
+    num_microbatches: the batch is split in so many parts whose gradients are added; None or 0 is off.
+    weight_metrics_computer: not supported, keep None.
+  """
+
+  model: models.EncoderDecoderModel
+  partitioner: partitioning.PjitPartitioner
+  rng: jax.Array
+  learning_rate_fn: Callable[[jax.Array], jax.Array]
+  num_microbatches: int | None
+  weight_metrics_computer: None = None
+
+  def __post_init__(self):
+    if self.weight_metrics_computer is not None:
+      raise UserError('trainer.Trainer: weight_metrics_computer is not supported; leave it out')
+    self.train_step = jax.jit(self._train_step, donate_argnums=0)
+    self.eval_step = jax.jit(lambda params, batch: self.model.eval_fn(params, batch)[1])
+
+  def initial_state(self, batch: Mapping[str, Any]) -> TrainState:
+    """Returns step 0 with fresh parameters, for batches shaped like `batch`."""
+    params = self.model.get_initial_params(jax.random.fold_in(self.rng, 0x1217), batch)
+    state = TrainState(jnp.zeros((), jnp.int32), params, self.model.optimizer_def.init(params))
+    return self.partitioner.place_state(state)
+
+  def _gradients(self, params, batch, rng):
+    """Returns (gradients, sums) of the whole batch, a microbatch at a time."""
+    gradient_fn = jax.grad(self.model.loss_fn, has_aux=True)
+    parts = self.num_microbatches or 1
+    if parts == 1:
+      return gradient_fn(params, batch, rng)
+
+    def split(x):
+      # Each part takes every parts-th example, so that it stays spread over all devices.
+      return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+
+    def add_part(total, part):
+      index, examples = part
+      return jax.tree.map(jnp.add, total, gradient_fn(params, examples, jax.random.fold_in(rng, index))), None
+
+    numbered = (jnp.arange(parts), jax.tree.map(split, batch))
+    shapes = jax.eval_shape(gradient_fn, params, jax.tree.map(lambda x: split(x)[0], batch), rng)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return jax.lax.scan(add_part, zeros, numbered)[0]
+
+  def _train_step(self, state: TrainState, batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    rng = jax.random.fold_in(self.rng, state.step)
+    gradients, sums = self._gradients(state.params, batch, rng)
+    rate = jnp.asarray(self.learning_rate_fn(state.step), jnp.float32)
+    params, opt_state = self.model.optimizer_def.update(gradients, state.opt_state, state.params, rate)
+    numbers = {**sums, 'learning_rate': rate, 'gradient_norm': optax.global_norm(gradients)}
+    return TrainState(state.step + 1, params, opt_state), numbers
+
+
+def summarise(numbers: list[Mapping[str, jax.Array]]) -> dict[str, float]:
+  """Returns per-token means over several steps: loss, z_loss, accuracy (0..1); plus the last rate, mean gradient norm."""
+  rows = jax.device_get(list(numbers))
+  sums = {key: float(sum(row[key] for row in rows)) for key in rows[0]}
+  tokens = max(sums['tokens'], 1.0)
+  summary = {
+      'loss': sums['loss'] / tokens,
+      'z_loss': sums['z_loss'] / tokens,
+      'accuracy': sums['correct'] / tokens,
+      'tokens_per_step': sums['tokens'] / len(rows),
+  }
+  if 'learning_rate' in rows[-1]:
+    summary['learning_rate'] = float(rows[-1]['learning_rate'])
+    summary['gradient_norm'] = sums['gradient_norm'] / len(rows)
+  return summary

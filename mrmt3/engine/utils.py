@@ -1,0 +1,215 @@
+"""Configuration objects that gin files bind, and what the train loop does with them, under t5x's names."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mrmt3.errors import UserError
+
+
+def _require_defaults(config, **unsupported) -> None:
+  """Raises UserError if a field that is accepted for t5x's sake has another value than the one given."""
+  for field, default in unsupported.items():
+    if getattr(config, field) != default:
+      raise UserError(f'utils.{type(config).__name__}.{field} is not supported; leave it at {default!r}')
+
+
+@dataclasses.dataclass
+class DatasetConfig:
+  """Which data, as seqio names it.
+
+  Attributes:
+    mixture_or_task_name: a registered name, or a seqio Task or Mixture.
+    task_feature_lengths: longest length of each task feature.
+    split: 'train', 'validation', ...
+    batch_size: examples a step, over all devices.
+    shuffle: whether the order is random.
+    seed: of order and of random preprocessing; None means the run's random_seed.
+    use_cached: read the task's cache instead of its source.
+    pack: not supported (a segment fills its example), keep False.
+    use_custom_packing_ops: not supported, keep False.
+    use_memory_cache: accepted; the tasks here keep their own audio cache.
+    trim_output_features: whether seqio cuts features at their lengths.
+    module: a module to import before the name is looked up.
+  """
+
+  mixture_or_task_name: Any
+  task_feature_lengths: Mapping[str, int]
+  split: str
+  batch_size: int
+  shuffle: bool
+  seed: int | None
+  use_cached: bool = False
+  pack: bool = False
+  use_custom_packing_ops: bool = False
+  use_memory_cache: bool = True
+  trim_output_features: bool = True
+  module: str | None = None
+
+  def __post_init__(self):
+    _require_defaults(self, pack=False, use_custom_packing_ops=False)
+
+
+@dataclasses.dataclass
+class SaveCheckpointConfig:
+  """How often to save.
+
+  Attributes:
+    dtype: of the saved parameters; only 'float32' is supported.
+    period: steps between checkpoints; one more is saved at the end. None saves only at the end.
+    checkpoint_steps: further steps to save at.
+    keep: how many of the newest to keep; None keeps all.
+    keep_dataset_checkpoints: not supported, keep None.
+    save_dataset: not supported, keep False (the data position follows from the step).
+    state_transformation_fns: not supported, keep empty.
+  """
+
+  dtype: str = 'float32'
+  period: int | None = None
+  checkpoint_steps: Sequence[int] | None = None
+  keep: int | None = None
+  keep_dataset_checkpoints: int | None = None
+  save_dataset: bool = False
+  state_transformation_fns: Sequence = dataclasses.field(default_factory=list)
+
+  def __post_init__(self):
+    _require_defaults(
+        self, dtype='float32', keep_dataset_checkpoints=None, save_dataset=False, state_transformation_fns=[]
+    )
+    if self.period is not None and self.period < 1:
+      raise UserError(f'utils.SaveCheckpointConfig.period is {self.period}; it counts steps, from 1')
+
+  def is_due(self, step: int, total_steps: int) -> bool:
+    """Returns whether a checkpoint is saved after `step` steps."""
+    periodic = self.period is not None and step % self.period == 0
+    return periodic or step == total_steps or step in (self.checkpoint_steps or ())
+
+
+@dataclasses.dataclass
+class RestoreCheckpointConfig:
+  """Which weights to start from when model_dir has no checkpoint.
+
+  Attributes:
+    path: a checkpoint folder, or a model_dir of which the newest is taken.
+    mode: 'latest' or 'specific'; both are told by the path.
+    dtype: not supported, keep None.
+    strict: whether all parameters must be there; only True is supported.
+    assignment_map: not supported, keep None.
+    fallback_to_scratch: start from fresh weights if there is nothing at `path`.
+    restore_dataset: not supported, keep False.
+  """
+
+  path: str
+  mode: str = 'latest'
+  dtype: str | None = None
+  strict: bool = True
+  assignment_map: Sequence | None = None
+  fallback_to_scratch: bool = False
+  restore_dataset: bool = False
+
+  def __post_init__(self):
+    _require_defaults(self, dtype=None, strict=True, assignment_map=None, restore_dataset=False)
+    if self.mode not in ('latest', 'specific'):
+      raise UserError(f"utils.RestoreCheckpointConfig.mode is {self.mode!r}; 'latest' and 'specific' are supported")
+
+
+@dataclasses.dataclass
+class CheckpointConfig:
+  """What to save and what to restore; None for either means not at all."""
+
+  save: SaveCheckpointConfig | None = None
+  restore: RestoreCheckpointConfig | None = None
+
+
+def get_dataset(config: DatasetConfig, feature_converter_cls, *, seed: int, num_epochs: int | None = None):
+  """Returns this host's part of a tf.data.Dataset of model features, batched `[batch / hosts, ...]`.
+
+  Args:
+    config: which data.
+    feature_converter_cls: the model's seqio.FeatureConverter class.
+    seed: used where config.seed is None.
+    num_epochs: None repeats for ever.
+
+  Raises:
+    UserError: for a name that is not registered, or a batch that the hosts do not divide.
+  """
+  import importlib
+
+  import seqio
+
+  if config.module:
+    importlib.import_module(config.module)
+  hosts = jax.process_count()
+  if config.batch_size < 1 or config.batch_size % hosts:
+    raise UserError(f'utils.DatasetConfig.batch_size is {config.batch_size}; it must be a multiple of {hosts} host(s)')
+  if isinstance(config.mixture_or_task_name, str):
+    try:
+      seqio.get_mixture_or_task(config.mixture_or_task_name)
+    except ValueError as error:
+      raise UserError(f'there is no task or mixture {config.mixture_or_task_name!r}') from error
+  dataset = seqio.get_dataset(
+      config.mixture_or_task_name,
+      dict(config.task_feature_lengths),
+      feature_converter_cls(pack=False),
+      dataset_split=config.split,
+      use_cached=config.use_cached,
+      shuffle=config.shuffle,
+      num_epochs=num_epochs,
+      shard_info=seqio.ShardInfo(jax.process_index(), hosts),
+      seed=seed if config.seed is None else config.seed,
+      trim_output_features=config.trim_output_features,
+      verbose=False,
+  )
+  # Training goes on for ever, so nothing is lost with a batch that is not full; evaluation wants the rest too.
+  return dataset.batch(config.batch_size // hosts, drop_remainder=num_epochs is None)
+
+
+_FACTORS = ('constant', 'linear_warmup', 'linear_decay', 'rsqrt_decay', 'rsqrt_normalized_decay', 'decay_every',
+            'cosine_decay')  # fmt: skip
+
+
+def create_learning_rate_scheduler(
+    factors: str = 'constant * linear_warmup * rsqrt_decay',
+    base_learning_rate: float = 0.5,
+    warmup_steps: int = 1000,
+    decay_factor: float = 0.5,
+    steps_per_decay: int = 20000,
+    steps_per_cycle: int = 100000,
+    step_offset: int = 0,
+    min_learning_rate: float = 1e-8,
+) -> Callable[[Any], jax.Array]:
+  """Returns step -> learning rate as a product of named factors, with t5x's names and defaults.
+
+  constant: base_learning_rate. linear_warmup: min(1, step / warmup_steps). linear_decay: falls by decay_factor each
+  step after the warm-up, never below 0. rsqrt_decay: 1 / sqrt(max(step, warmup_steps)). rsqrt_normalized_decay: the
+  same times sqrt(warmup_steps). decay_every: decay_factor to the power of step // steps_per_decay. cosine_decay: half a
+  cosine from 1 to 0 over steps_per_cycle after the warm-up, repeating.
+
+  Steps count from step_offset. The rate is never below min_learning_rate. Raises UserError for an unknown factor.
+  """
+  names = [name.strip() for name in factors.split('*')]
+  for name in names:
+    if name not in _FACTORS:
+      raise UserError(f'create_learning_rate_scheduler.factors: no factor {name!r}; there are {", ".join(_FACTORS)}')
+
+  def schedule(step):
+    step = jnp.maximum(0.0, jnp.asarray(step, jnp.float32) - step_offset)
+    after_warmup = jnp.maximum(0.0, step - warmup_steps)
+    values = {
+        'constant': lambda: base_learning_rate,
+        'linear_warmup': lambda: jnp.minimum(1.0, step / warmup_steps),
+        'linear_decay': lambda: jnp.maximum(0.0, 1.0 - decay_factor * after_warmup),
+        'rsqrt_decay': lambda: 1.0 / jnp.sqrt(jnp.maximum(step, warmup_steps)),
+        'rsqrt_normalized_decay': lambda: jnp.sqrt(warmup_steps / jnp.maximum(step, warmup_steps)),
+        'decay_every': lambda: decay_factor ** jnp.floor(step / steps_per_decay),
+        'cosine_decay': lambda: 0.5 * (1.0 + jnp.cos(jnp.pi * ((after_warmup / steps_per_cycle) % 1.0))),
+    }
+    rate = 1.0
+    for name in names:
+      rate *= values[name]()
+    return jnp.maximum(jnp.asarray(rate, jnp.float32), min_learning_rate)
+
+  return schedule

@@ -1,0 +1,73 @@
+"""seqio feature converters: from a task's features to what the network is called with."""
+
+import seqio
+import tensorflow as tf
+
+
+class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
+  """Spectrogram frames in, tokens out (as MT3).
+
+  Task features inputs `[frames, mel]` float32 and targets `[length]` int32 become encoder_input_tokens `[frames, mel]`
+  (padded with zeros), decoder_target_tokens, decoder_input_tokens (shifted right, start token 0) and
+  decoder_loss_weights `[length]` (1 at every token that is not padding). Packing is not supported.
+  """
+
+  FeatureSpec = seqio.FeatureConverter.FeatureSpec
+  TASK_FEATURES = {'inputs': FeatureSpec(dtype=tf.float32, rank=2), 'targets': FeatureSpec(dtype=tf.int32)}
+  MODEL_FEATURES = {
+      'encoder_input_tokens': FeatureSpec(dtype=tf.float32, rank=2),
+      'decoder_target_tokens': FeatureSpec(dtype=tf.int32),
+      'decoder_input_tokens': FeatureSpec(dtype=tf.int32),
+      'decoder_loss_weights': FeatureSpec(dtype=tf.int32),
+  }
+  PACKING_FEATURE_DTYPES = None
+
+  def __init__(self, pack: bool = False, **kwargs):
+    """Raises ValueError with `pack`: a segment's frames cannot share an example."""
+    if pack:
+      raise ValueError('packing is not supported with continuous inputs; set pack = False')
+    super().__init__(pack=False, **kwargs)
+
+  def _model_features(self, features):
+    targets = features['targets']
+    return {
+        'encoder_input_tokens': features['inputs'],
+        'decoder_target_tokens': targets,
+        'decoder_input_tokens': tf.concat([[self.bos_id], targets[:-1]], axis=0),
+        'decoder_loss_weights': tf.cast(targets > 0, tf.int32),
+    }
+
+  def _convert_features(self, ds, task_feature_lengths):
+    """Pads, then renames; see the class."""
+    names = list(self.TASK_FEATURES)
+    ds = ds.map(lambda features: {name: features[name] for name in names}, num_parallel_calls=tf.data.AUTOTUNE)
+    ds = self._pack_or_pad(ds, task_feature_lengths)
+    return ds.map(self._model_features, num_parallel_calls=tf.data.AUTOTUNE)
+
+  def get_model_feature_lengths(self, task_feature_lengths):
+    """Returns the padded length of each model feature."""
+    decoder = dict.fromkeys(list(self.MODEL_FEATURES)[1:], task_feature_lengths['targets'])
+    return {'encoder_input_tokens': task_feature_lengths['inputs'], **decoder}
+
+
+class MemoryFeatureConverter(ContinuousInputsEncDecFeatureConverter):
+  """As its base, with the tokens of a prior segment: prior_targets `[length]` int32 becomes prior_tokens."""
+
+  FeatureSpec = seqio.FeatureConverter.FeatureSpec
+  TASK_FEATURES = {
+      **ContinuousInputsEncDecFeatureConverter.TASK_FEATURES,
+      'prior_targets': FeatureSpec(dtype=tf.int32),
+  }
+  MODEL_FEATURES = {
+      **ContinuousInputsEncDecFeatureConverter.MODEL_FEATURES,
+      'prior_tokens': FeatureSpec(dtype=tf.int32),
+  }
+
+  def _model_features(self, features):
+    return {**super()._model_features(features), 'prior_tokens': features['prior_targets']}
+
+  def get_model_feature_lengths(self, task_feature_lengths):
+    """Returns the padded length of each model feature."""
+    lengths = super().get_model_feature_lengths(task_feature_lengths)
+    lengths.pop('prior_tokens', None)
+    return {**lengths, 'prior_tokens': task_feature_lengths['prior_targets']}

@@ -1,0 +1,54 @@
+"""Shared test data: twin-instrument pieces in the Slakh layout, and the settings of a network small enough for tests."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+import pytest
+
+# Compiling is most of a small run's time, so tests and the processes they start share compiled programs and take them
+# unoptimised. jax reads this when it is imported, hence here and not in a fixture.
+_CACHE = tempfile.mkdtemp(prefix='mrmt3-test-jax-')
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+os.environ.update(
+    JAX_COMPILATION_CACHE_DIR=_CACHE,
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
+    JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1',
+    XLA_FLAGS=os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0',
+    TF_CPP_MIN_LOG_LEVEL='3',
+)
+
+SEGMENT_FRAMES = 32
+HOP = 256
+SEGMENT_SECONDS = SEGMENT_FRAMES * HOP / 16000
+
+
+@pytest.fixture(scope='session')
+def small_data(tmp_path_factory):
+  """A folder with 3 training and 1 test piece of 4 segments each."""
+  from mrmt3 import twin_instruments
+
+  folder = tmp_path_factory.mktemp('data') / 'twins'
+  twin_instruments.write_dataset(folder, seed=1, train_pieces=3, test_pieces=1, segment_seconds=SEGMENT_SECONDS, pairs=2)
+  return folder
+
+
+@pytest.fixture(scope='session')
+def small_spec():
+  """A ModelSpec of a network with memory that compiles and runs in seconds."""
+  from mrmt3.config import ModelSpec
+  from mrmt3.network import T5Config
+  from mrmt3.spectrograms import SpectrogramConfig
+  from mrmt3.vocabularies import VocabularyConfig
+
+  return ModelSpec(
+      network=T5Config(
+          vocab_size=1536, emb_dim=16, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, head_dim=8, mlp_dim=16,
+          dropout_rate=0.1, memory_length=4,
+      ),
+      spectrogram=SpectrogramConfig(hop_width=HOP, num_mel_bins=32, scaling='unit'),
+      vocabulary=VocabularyConfig(),
+      segment_frames=SEGMENT_FRAMES,
+      targets_length=64,
+  )  # fmt: skip

@@ -1,0 +1,163 @@
+"""Training on a shrunken network: it learns, it resumes exactly, and it says what is wrong."""
+
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from mrmt3 import checkpoints, train
+from mrmt3.engine import adafactor, optimizers, partitioning, trainer, utils
+from mrmt3.errors import UserError
+from mrmt3.models import MemoryEncoderDecoderModel
+
+LENGTHS = {'inputs': 32, 'targets': 64, 'prior_targets': 64}
+
+
+def run(model_dir, data, spec, total_steps, *, restore=None, seed=0, microbatches=None, evaluation=False, rate=1e-2):
+  from mrmt3.tasks import slakh
+
+  def data_config(split, sampling, shuffle):
+    task = slakh.task(str(data), spec, sampling=sampling, max_hop=2, shuffle_scope='paper' if shuffle else None)
+    return utils.DatasetConfig(task, LENGTHS, split, batch_size=4, shuffle=shuffle, seed=None)
+
+  return train.train(
+      model=MemoryEncoderDecoderModel(spec, adafactor.Adafactor(), z_loss=1e-4),
+      train_dataset_cfg=data_config('train', 'random', True),
+      train_eval_dataset_cfg=data_config('test', 'grid', False) if evaluation else None,
+      infer_eval_dataset_cfg=None,
+      checkpoint_cfg=utils.CheckpointConfig(
+          utils.SaveCheckpointConfig(period=2, keep=2),
+          None if restore is None else utils.RestoreCheckpointConfig(str(restore)),
+      ),
+      partitioner=partitioning.PjitPartitioner(),
+      trainer_cls=functools.partial(
+          trainer.Trainer,
+          learning_rate_fn=utils.create_learning_rate_scheduler('constant', base_learning_rate=rate),
+          num_microbatches=microbatches,
+      ),
+      model_dir=str(model_dir),
+      total_steps=total_steps,
+      eval_steps=2,
+      eval_period=4,
+      random_seed=seed,
+      summarize_config_fn=lambda *_: None,
+      stats_period=1,
+  )
+
+
+def weights(model_dir):
+  return jax.tree.leaves(checkpoints.restore_params(model_dir)[0])
+
+
+def scalars(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_resumed_equals_uninterrupted(tmp_path, small_data, small_spec):
+  run(tmp_path / 'whole', small_data, small_spec, 5)
+  run(tmp_path / 'parts', small_data, small_spec, 2)
+  run(tmp_path / 'parts', small_data, small_spec, 5)
+  for a, b in zip(weights(tmp_path / 'whole'), weights(tmp_path / 'parts'), strict=True):
+    np.testing.assert_array_equal(a, b)
+  whole, parts = (scalars(tmp_path / name / 'train.jsonl') for name in ('whole', 'parts'))
+  assert whole == parts
+
+
+def test_learns_evaluates_and_keeps_checkpoints(tmp_path, small_data, small_spec):
+  run(tmp_path, small_data, small_spec, 12, evaluation=True)
+  lines = scalars(tmp_path / 'train.jsonl')
+  assert [line['step'] for line in lines] == list(range(1, 13))
+  assert lines[-1]['loss'] < lines[0]['loss'] - 0.5
+  assert lines[-1]['learning_rate'] == pytest.approx(1e-2)
+  evaluations = scalars(tmp_path / 'training_eval.jsonl')
+  assert [line['step'] for line in evaluations] == [4, 8, 12]
+  assert evaluations[-1]['loss'] < evaluations[0]['loss']
+  assert checkpoints.checkpoint_steps(tmp_path) == [10, 12]
+  assert list((tmp_path / 'train').glob('events.out.tfevents.*'))
+
+
+def test_seed_decides(tmp_path, small_data, small_spec):
+  losses = [run(tmp_path / name, small_data, small_spec, 1, seed=seed) for name, seed in (('a', 0), ('b', 0), ('c', 1))]
+  assert losses[0] == losses[1] != losses[2]
+
+
+def test_starts_from_other_weights(tmp_path, small_data, small_spec):
+  run(tmp_path / 'first', small_data, small_spec, 2)
+  run(tmp_path / 'second', small_data, small_spec, 1, restore=tmp_path / 'first', rate=0.0)
+  for a, b in zip(weights(tmp_path / 'first'), weights(tmp_path / 'second'), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-6)
+  with pytest.raises(UserError, match='nowhere'):
+    run(tmp_path / 'third', small_data, small_spec, 1, restore=tmp_path / 'nowhere')
+
+
+def test_microbatches_add_up(small_spec):
+  rng = np.random.default_rng(0)
+  batch = {
+      'encoder_input_tokens': rng.normal(size=(4, 32, 32)).astype(np.float32),
+      'decoder_input_tokens': rng.integers(3, 1000, (4, 64), np.int32),
+      'decoder_target_tokens': rng.integers(3, 1000, (4, 64), np.int32),
+      'decoder_loss_weights': np.ones((4, 64), np.int32),
+      'prior_tokens': rng.integers(3, 1000, (4, 64), np.int32),
+  }
+  spec = dataclasses.replace(small_spec, network=dataclasses.replace(small_spec.network, dropout_rate=0.0))
+  model = MemoryEncoderDecoderModel(spec, optimizers.sgd(1e-2))
+  states = []
+  for microbatches in (None, 2):
+    one = trainer.Trainer(model, partitioning.PjitPartitioner(), jax.random.key(0), lambda step: 1.0, microbatches)
+    states.append(one.train_step(one.initial_state(batch), batch)[0])
+  for a, b in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_wrong_shapes_are_named(tmp_path, small_data, small_spec):
+  run(tmp_path / 'first', small_data, small_spec, 1)
+  wider = dataclasses.replace(small_spec, network=dataclasses.replace(small_spec.network, mlp_dim=24))
+  with pytest.raises(UserError, match='mlp'):
+    run(tmp_path / 'second', small_data, wider, 1, restore=tmp_path / 'first')
+
+
+def test_no_data(tmp_path, small_spec):
+  with pytest.raises(UserError, match="no split 'train'"):
+    run(tmp_path / 'model', tmp_path, small_spec, 1)
+
+
+def command(*flags):
+  return subprocess.run(
+      [sys.executable, '-m', 'mrmt3.train', *flags], capture_output=True, text=True, check=False, cwd='/', timeout=300
+  )
+
+
+def test_command_trains_from_any_folder(tmp_path, small_data):
+  sizes = ['emb_dim=16', 'num_heads=2', 'head_dim=8', 'mlp_dim=16', 'num_encoder_layers=1', 'num_decoder_layers=1']
+  result = command(
+      '--gin_file=runs/twin.gin',
+      f'--gin.MODEL_DIR={tmp_path / "model"}',
+      f'--gin.DATA_DIR={small_data}',
+      '--gin.TRAIN_STEPS=2',
+      '--gin.BATCH_SIZE=4',
+      *(f'--gin.network.T5Config.{size}' for size in sizes),
+  )
+  assert result.returncode == 0, result.stderr
+  assert 'fresh weights' in result.stderr and 'step 2/2' in result.stderr
+  assert 'emb_dim = 16' in (tmp_path / 'model' / 'config.gin').read_text()
+  assert checkpoints.latest_step(tmp_path / 'model') == 2
+
+
+@pytest.mark.parametrize(
+    'flags, said',
+    [
+        (['--gin_file=runs/nothing.gin'], 'runs/nothing.gin'),
+        (['--gin_file=runs/twin.gin', '--gin.train.totl_steps=3'], 'totl_steps'),
+        (['--gin_file=runs/twin.gin', '--gin.DATA_DIR=/nowhere'], 'MODEL_DIR'),
+        (['--gin_file=runs/twin.gin', '--gin.DATA_DIR=/nowhere', '--gin.MODEL_DIR=/dev/null/x'], '/nowhere'),
+    ],
+)
+def test_command_mistakes_are_one_line(flags, said):
+  result = command(*flags)
+  assert result.returncode == 2
+  assert said in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr

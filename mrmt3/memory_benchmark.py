@@ -1,0 +1,81 @@
+"""Does the memory carry what it should? Trains on twin-instrument pieces with and without it, and scores both."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3 import files, slakh
+from mrmt3.errors import UserError
+
+VARIANTS = {'memory': (), 'L_agg = 0': ('--gin_file=ablations/no_memory.gin',)}
+SEGMENT_SECONDS = 64 * 256 / 16000  # gin/runs/twin.gin: frames of 256 samples
+WITH_MEMORY, WITHOUT_MEMORY = 0.95, 0.6  # class F1: at least, at most
+
+
+def run(output: str, *, steps: int | None, seed: int, train_pieces: int, test_pieces: int) -> dict[str, dict[str, float]]:
+  """Renders the pieces under `output`, trains every variant for the same steps, and returns its mean test scores.
+
+  Args:
+    output: folder for data, models and scores.json; used again if it is there.
+    steps: training steps; None takes the gin file's.
+    seed: of data and training.
+    train_pieces: pieces to learn from, 8 segments each.
+    test_pieces: other pieces to be scored on.
+
+  Returns:
+    scores by variant: onset_f1 and class_f1 (0..1), and seconds of training.
+
+  Raises:
+    UserError: when a training run fails.
+  """
+  from mrmt3 import twin_instruments
+
+  folder = files.make_folder(output)
+  data = folder / f'data-{seed}-{train_pieces}-{test_pieces}'
+  print(f'rendering {train_pieces} + {test_pieces} twin-instrument pieces', file=sys.stderr, flush=True)
+  if not (data / 'test').exists():
+    twin_instruments.write_dataset(data, seed, train_pieces, test_pieces, SEGMENT_SECONDS)
+  scores = {}
+  for variant, gin_files in VARIANTS.items():
+    model = folder / ('model-' + ''.join(c if c.isalnum() else '_' for c in variant) + f'-{seed}')
+    print(f'\n{variant}: training', file=sys.stderr, flush=True)
+    start = time.monotonic()
+    train(data, model, gin_files, steps, seed)
+    scores[variant] = {**score(data, model), 'train_seconds': time.monotonic() - start}
+  with files.atomic_path(folder / 'scores.json') as temporary:
+    temporary.write_text(json.dumps(scores, indent=2) + '\n')
+  return scores
+
+
+def train(data: Path, model: Path, gin_files: tuple[str, ...], steps: int | None, seed: int) -> None:
+  """Trains gin/runs/twin.gin and what is laid over it, in a process of its own."""
+  command = [sys.executable, '-m', 'mrmt3.train', '--gin_file=runs/twin.gin', *gin_files]
+  command += [f'--gin.MODEL_DIR={model}', f'--gin.DATA_DIR={data}', f'--gin.SEED={seed}']
+  if steps is not None:
+    command.append(f'--gin.TRAIN_STEPS={steps}')
+  code = subprocess.run(command, check=False).returncode
+  if code != 0:
+    raise UserError(f'training ended with exit code {code}; its message is above')
+
+
+def score(data: Path, model: Path) -> dict[str, float]:
+  """Transcribes every test piece from its audio and returns the mean scores."""
+  from mrmt3 import audio_io, inference, metrics
+
+  transcriber = inference.Transcriber.load(model)
+  onset, by_class = [], []
+  for track in slakh.find_tracks(data, 'test'):
+    samples = audio_io.read_audio(track.audio_path, transcriber.spec.spectrogram.sample_rate)
+    scores = metrics.evaluate_piece(slakh.read_notes(track), transcriber.transcribe(samples).notes)
+    onset.append(scores['onset_f1'])
+    by_class.append(scores['onset_program_f1'])
+  return {'onset_f1': float(np.mean(onset)), 'class_f1': float(np.mean(by_class))}
+
+
+def verdict(scores: dict[str, dict[str, float]]) -> bool:
+  """Returns whether the memory tells the twins apart and nothing else does."""
+  return scores['memory']['class_f1'] >= WITH_MEMORY and scores['L_agg = 0']['class_f1'] <= WITHOUT_MEMORY

@@ -66,15 +66,17 @@ def draw_start_frame(record, seed, segment_frames: int):
   return {**record, 'start_frame': tf.random.stateless_uniform([], seed, 0, starts, tf.int32)}
 
 
-@seqio.map_over_dataset(num_seeds=1)
-def add_prior_segment(record, seed, segment_frames: int, max_hop: int):
+@seqio.map_over_dataset(num_seeds=2)
+def add_prior_segment(record, seeds, segment_frames: int, max_hop: int, memory_dropout: float = 0.0):
   """Adds prior_start_frame: `hop` segments before start_frame, hop drawn uniformly from 1..max_hop (paper, section 3.2).
 
-  The prior segment may begin anywhere in the piece, frame 0 included; where there is no room it is NO_PRIOR.
+  The prior segment may begin anywhere in the piece, frame 0 included. It is NO_PRIOR where there is no room, and (beyond
+  the paper) with probability `memory_dropout`, so that the network cannot lean on the memory alone.
   """
-  hop = tf.random.stateless_uniform([], seed, 1, max_hop + 1, tf.int32)
+  hop = tf.random.stateless_uniform([], seeds[0], 1, max_hop + 1, tf.int32)
   prior = record['start_frame'] - hop * segment_frames
-  return {**record, 'prior_start_frame': tf.where(prior >= 0, prior, NO_PRIOR)}
+  keep = tf.random.stateless_uniform([], seeds[1]) >= memory_dropout
+  return {**record, 'prior_start_frame': tf.where((prior >= 0) & keep, prior, NO_PRIOR)}
 
 
 def add_log_mel(dataset: tf.data.Dataset, store: TrackStore, cache_bytes: int = 0) -> tf.data.Dataset:

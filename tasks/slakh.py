@@ -84,6 +84,7 @@ def task(
     spec: ModelSpec,
     sampling: str = 'random',
     max_hop: int = 1,
+    memory_dropout: float = 0.0,
     shuffle_scope: str | None = None,
     on_overflow: str = 'skip',
     audio_cache_bytes: int = 1 << 30,
@@ -98,6 +99,7 @@ def task(
     spec: front end, vocabulary and segment length.
     sampling: 'random' draws each segment's start anew; 'grid' takes the segments that inference uses.
     max_hop: L_max_hop, the prior segment is 1..max_hop segments back (paper: 1, 3 or 8). Evaluation wants 1.
+    memory_dropout: probability of an empty prior segment; 0 in the paper. Evaluation wants 0.
     shuffle_scope: None, or how far events of one time step are permuted: 'paper' or 'mr_mt3'.
     on_overflow: see preprocessors.add_targets.
     audio_cache_bytes: audio kept in memory.
@@ -110,7 +112,12 @@ def task(
     raise UserError(f"slakh.task.sampling is {sampling!r}; it is one of {', '.join(SAMPLINGS)}")
   if max_hop < 1:
     raise UserError(f'slakh.task.max_hop is {max_hop}; the prior segment is at least 1 segment back')
-  settings = (str(data_dir), spec, sampling, max_hop, shuffle_scope, on_overflow, audio_cache_bytes, log_mel_cache_bytes)
+  if not 0 <= memory_dropout <= 1:
+    raise UserError(f'slakh.task.memory_dropout is {memory_dropout}; it is a probability')
+  settings = (
+      str(data_dir), spec, sampling, max_hop, memory_dropout, shuffle_scope, on_overflow, audio_cache_bytes,
+      log_mel_cache_bytes,
+  )  # fmt: skip
   name = f'slakh_{sampling}_hop{max_hop}_{hashlib.sha1(repr(settings).encode()).hexdigest()[:8]}'
   if name in seqio.TaskRegistry.names():
     return name
@@ -122,7 +129,9 @@ def task(
       source=SlotSource(data_dir, spec),
       preprocessors=[
           *([functools.partial(preprocessors.draw_start_frame, **segment)] if sampling == 'random' else []),
-          functools.partial(preprocessors.add_prior_segment, **segment, max_hop=max_hop),
+          functools.partial(
+              preprocessors.add_prior_segment, **segment, max_hop=max_hop, memory_dropout=memory_dropout
+          ),
           functools.partial(
               preprocessors.add_targets, store=store, shuffle_scope=shuffle_scope, on_overflow=on_overflow
           ),

@@ -71,6 +71,14 @@ def test_hops_are_drawn_uniformly():
   assert all(abs(count - 750) < 5 * np.sqrt(3000 * 0.25 * 0.75) for count in hops.values())
 
 
+def test_memory_dropout_empties_prior_segments():
+  records = tf.data.Dataset.from_tensors({'start_frame': tf.constant(100 * FRAMES)}).repeat(3000)
+  with seqio.utils.map_seed_manager(7):
+    found = preprocessors.add_prior_segment(records, segment_frames=FRAMES, max_hop=4, memory_dropout=0.25)
+  empty = sum(int(x['prior_start_frame']) == preprocessors.NO_PRIOR for x in found.as_numpy_iterator())
+  assert abs(empty - 750) < 5 * np.sqrt(3000 * 0.25 * 0.75)
+
+
 def test_random_starts_cover_the_piece_and_its_tail():
   records = tf.data.Dataset.from_tensors({'frames': tf.constant(100), 'start_frame': tf.constant(0)}).repeat(3000)
   with seqio.utils.map_seed_manager(7):

@@ -1,0 +1,80 @@
+"""The command line as a whole: quick, and one clear line for every mistake."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(*arguments, **kwargs):
+  return subprocess.run(
+      [sys.executable, '-m', 'mrmt3', *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120, **kwargs
+  )
+
+
+def test_help_imports_nothing_heavy():
+  code = (
+      'import sys\nfrom mrmt3.cli.main import build_parser\nbuild_parser().format_help()\n'
+      "print([m for m in ('jax', 'flax', 'tensorflow', 'seqio', 'matplotlib', 'scipy') if m in sys.modules])"
+  )
+  result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  assert result.stdout.strip() == '[]'
+
+
+def test_help_names_all_commands():
+  result = command('--help')
+  assert result.returncode == 0
+  for name in ('transcribe', 'evaluate', 'dataset', 'bench', 'demo', 'train'):
+    assert name in result.stdout
+
+
+@pytest.mark.parametrize(
+    'arguments, said',
+    [
+        (['transcribe', 'missing.wav', '-o', 'x.mid', '--checkpoint', 'nowhere'], 'nowhere'),
+        (['transcribe', 'missing.wav', '-o', 'x.mid'], '--checkpoint'),
+        (['evaluate', 'missing.mid', 'other.mid'], 'missing.mid'),
+        (['dataset', 'build', 'file/inside'], 'file'),
+        (['demo', '-o', 'taken'], 'taken'),
+        (['train', '--gin_file=nothing.gin'], 'nothing.gin'),
+        (['train'], '--gin_file'),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, arguments, said):
+  (tmp_path / 'file').write_text('')
+  (tmp_path / 'taken').mkdir()
+  (tmp_path / 'taken' / 'precious').write_text('')
+  result = command(*arguments, cwd=tmp_path)
+  assert result.returncode == 2
+  assert len(result.stderr.splitlines()) == 1, result.stderr
+  assert result.stderr.startswith('mrmt3: error: ') and said in result.stderr
+  assert sorted(p.name for p in tmp_path.rglob('*')) == ['file', 'precious', 'taken']
+
+
+def test_interrupt_is_not_a_traceback(tmp_path):
+  import signal
+
+  process = subprocess.Popen(
+      [sys.executable, '-m', 'mrmt3', 'dataset', 'build', str(tmp_path / 'out'), '--recipe', 'demo'],
+      stderr=subprocess.PIPE, text=True, start_new_session=True,
+  )  # fmt: skip
+  time.sleep(4)
+  os.killpg(process.pid, signal.SIGINT)
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert 'Traceback' not in errors
+
+
+def test_launch_tpu_prints_its_commands():
+  script = ROOT / 'launch_tpu.sh'
+  flags = ['train', '--name', 'a', '--zone', 'b', '--spot', '--dry_run', '--', '--gin_file=x.gin', '--gin.A="b c"']
+  result = subprocess.run([script, *flags], capture_output=True, text=True, check=True)
+  for part in ('tpu-vm create a', '--spot', '--worker all', 'mrmt3.train', '--gin_file=x.gin'):
+    assert part in result.stdout
+  wrong = subprocess.run([script, 'train', '--name', 'a', '--dry_run'], capture_output=True, text=True, check=False)
+  assert wrong.returncode == 2 and '--zone' in wrong.stderr

@@ -37,8 +37,7 @@ def run(output: str, *, steps: int | None, seed: int, train_pieces: int, test_pi
   folder = files.make_folder(output)
   data = folder / f'data-{seed}-{train_pieces}-{test_pieces}'
   print(f'rendering {train_pieces} + {test_pieces} twin-instrument pieces', file=sys.stderr, flush=True)
-  if not (data / 'test').exists():
-    twin_instruments.write_dataset(data, seed, train_pieces, test_pieces, SEGMENT_SECONDS)
+  twin_instruments.write_dataset(data, seed, train_pieces, test_pieces, SEGMENT_SECONDS)
   scores = {}
   for variant, gin_files in VARIANTS.items():
     model = folder / ('model-' + ''.join(c if c.isalnum() else '_' for c in variant) + f'-{seed}')

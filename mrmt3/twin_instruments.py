@@ -8,35 +8,39 @@ prior segment's tokens can know. Every piece has both answers equally often, so 
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from mrmt3 import files, notes
 from mrmt3.dataset_builder import layout
 
 TWINS = (40, 73)  # programs: Violin, Pipe (flute)
 CUES = (36, 38)  # drum pitches: bass drum calls the first twin, snare the second
-PITCHES = (60, 62, 64, 65, 67, 69, 71, 72)
+PITCHES = (60, 62, 65, 67, 70, 72)
 NOTES_PER_SEGMENT = 8
+PLACES = 16  # of a segment on which notes can begin, apart from the first and the last two
 SAMPLE_RATE = 16000
 
 
-def compose(rng: np.random.Generator, segment_seconds: float, pairs: int) -> np.ndarray:
+def compose(
+    rng: np.random.Generator, segment_seconds: float, pairs: int, notes_per_segment: int = NOTES_PER_SEGMENT
+) -> np.ndarray:
   """Returns the note table of a piece of `pairs` cue segments, each followed by a twin segment.
 
-  Twin notes stand on a grid of 20 places a segment, from the second to the 17th, two places long at most, so none
-  crosses into another segment. `pairs` must be even: half of the pairs go to either twin, in random order.
+  Notes begin on a grid and are shorter than a place of it, so none crosses into another segment. `pairs` must be even:
+  half of the pairs go to either twin, in random order.
   """
   if pairs % 2:
     raise ValueError(f'pairs must be even, got {pairs}')
   answers = rng.permutation(np.repeat([0, 1], pairs // 2))
-  place = segment_seconds / 20
+  place = segment_seconds / PLACES
   rows = []
   for pair, answer in enumerate(answers):
     cue_start, twin_start = (2 * pair) * segment_seconds, (2 * pair + 1) * segment_seconds
-    onset = cue_start + place * rng.integers(1, 17)
+    onset = cue_start + place * rng.integers(1, PLACES - 2)
     rows.append((onset, onset + 0.01, CUES[answer], 100, 0, 1))
-    for index in np.sort(rng.choice(16, NOTES_PER_SEGMENT, replace=False)):
-      onset = twin_start + place * (1 + index)
-      rows.append((onset, onset + place * rng.uniform(0.8, 1.0), rng.choice(PITCHES), 100, TWINS[answer], 0))
+    for index in np.sort(rng.choice(np.arange(1, PLACES - 2), notes_per_segment, replace=False)):
+      onset = twin_start + place * index
+      rows.append((onset, onset + 0.9 * place, rng.choice(PITCHES), 100, TWINS[answer], 0))
   return notes.as_notes(rows)
 
 
@@ -67,9 +71,11 @@ def render(table: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndar
   return (0.15 * audio).astype(np.float32)
 
 
-def write_piece(folder: Path, rng: np.random.Generator, segment_seconds: float, pairs: int, uuid: str) -> None:
+def write_piece(
+    folder: Path, rng: np.random.Generator, segment_seconds: float, pairs: int, uuid: str, notes_per_segment: int
+) -> None:
   """Composes, renders and writes one piece as a track folder in the Slakh layout, a stem an instrument."""
-  table = compose(rng, segment_seconds, pairs)
+  table = compose(rng, segment_seconds, pairs, notes_per_segment)
   samples = round(2 * pairs * segment_seconds * SAMPLE_RATE)
   stems = []
   for program, is_drum in ((TWINS[0], False), (TWINS[1], False), (0, True)):
@@ -78,10 +84,23 @@ def write_piece(folder: Path, rng: np.random.Generator, segment_seconds: float, 
   layout.write_track(folder, stems, sample_rate=SAMPLE_RATE, uuid=uuid)
 
 
-def write_dataset(folder: str, seed: int, train_pieces: int, test_pieces: int, segment_seconds: float, pairs: int = 4) -> None:
-  """Writes a set of pieces in the Slakh layout, splits train and test. The same seed gives the same bytes."""
+def write_dataset(
+    folder: str,
+    seed: int,
+    train_pieces: int,
+    test_pieces: int,
+    segment_seconds: float,
+    pairs: int = 4,
+    notes_per_segment: int = NOTES_PER_SEGMENT,
+) -> None:
+  """Writes a set of pieces in the Slakh layout, splits train and test. The same seed gives the same bytes.
+
+  Pieces that are there already are kept, so an interrupted run goes on.
+  """
   for split, count, salt in (('train', train_pieces, 0), ('test', test_pieces, 1)):
     parent = files.make_folder(Path(folder) / split)
-    for number in range(count):
-      rng = np.random.default_rng([seed, salt, number])
-      write_piece(parent / f'Track{number:05d}', rng, segment_seconds, pairs, f'twin-{seed}-{split}-{number}')
+    for number in tqdm(range(count), desc=f'render {split}', unit='piece', disable=None):
+      track = parent / f'Track{number:05d}'
+      if not track.exists():
+        rng = np.random.default_rng([seed, salt, number])
+        write_piece(track, rng, segment_seconds, pairs, f'twin-{seed}-{split}-{number}', notes_per_segment)

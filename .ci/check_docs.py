@@ -21,9 +21,8 @@ from mrmt3.engine import gin_utils, names
 flags = gin_utils.parse_flags(sys.argv[1:], 'train', '')
 names.use_own_engine()
 import gin
-from mrmt3 import train
-sys.modules['__main__'].train = train.train
-gin.configurable(train.train, module='__main__')
+from mrmt3.train import train
+gin.configurable(train, module='__main__')
 gin_utils.parse_config(flags)
 """
 PARSE_OPTIONS = """

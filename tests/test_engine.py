@@ -1,5 +1,9 @@
 """The engine's parts on small arrays worked out by hand."""
 
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,3 +124,34 @@ class TestFlags:
   def test_no_gin_file(self):
     with pytest.raises(UserError, match='--gin_file'):
       gin_utils.parse_flags([], 'train', '')
+
+
+GIN_FOLDER = pathlib.Path(gin_utils.__file__).parent.parent / 'gin'
+RUNS = {
+    'runs/train.gin': ['models/mr_mt3.gin', 'optimizers/mr_mt3.gin'],
+    'runs/finetune.gin': ['models/base.gin', 'optimizers/mt3.gin'],
+    'runs/demo.gin': [],
+    'runs/twin.gin': [],
+}
+PARSE = """
+import sys
+from mrmt3.engine import gin_utils, names
+names.use_own_engine()
+import gin
+from mrmt3.train import train
+gin.configurable(train, module='__main__')
+for run in sys.argv[1:]:
+  gin.clear_config()
+  flags = [f'--gin_file={name}' for name in run.split('+')]
+  needed = [f'--gin.{name}=x' for name in ('MODEL_DIR', 'DATA_DIR', 'INIT_FROM')]
+  gin_utils.parse_config(gin_utils.parse_flags(flags + needed, 'train', ''))
+"""
+
+
+def test_every_gin_file_parses():
+  runs = ['+'.join([*before, run]) for run, before in RUNS.items()]
+  ablations = [path.relative_to(GIN_FOLDER).as_posix() for path in GIN_FOLDER.glob('ablations/*.gin')]
+  runs += [f'runs/demo.gin+{ablation}' for ablation in ablations]
+  assert {path.relative_to(GIN_FOLDER).as_posix() for path in GIN_FOLDER.glob('runs/*.gin')} == set(RUNS) and ablations
+  result = subprocess.run([sys.executable, '-c', PARSE, *runs], capture_output=True, text=True, check=False, cwd='/')
+  assert result.returncode == 0, result.stderr

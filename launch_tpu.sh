@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains on a TPU VM or pod slice: creates or reuses it, copies this checkout, installs it on every worker, and starts
-# the run in tmux. --dry_run prints every command and runs none. Needs the gcloud command, logged in.
+# Trains on a TPU VM: creates or reuses it, copies this checkout, installs it, and starts the run in tmux in the home folder.
+# --dry_run prints every command and runs none. Needs the gcloud command, logged in.
 set -euo pipefail
 
 usage() {
@@ -8,15 +8,15 @@ usage() {
 usage: launch_tpu.sh COMMAND --name NAME --zone ZONE [options] [-- TRAIN FLAGS]
 
 commands:
-  train     create the TPU if it is not there, copy and install mrmt3, start python -m mrmt3.train in tmux everywhere
-  logs      follow the log of worker 0
+  train     create the TPU VM if it is not there, copy and install mrmt3, start python -m mrmt3.train in tmux
+  logs      follow the run's log
   stop      end the run, keep the TPU
   delete    delete the TPU
 
 options:
   --name NAME      name of the TPU VM
   --zone ZONE      for example us-central2-b
-  --type TYPE      accelerator type (default v4-8)
+  --type TYPE      accelerator type of one host (default v4-8)
   --version NAME   TPU software version (default tpu-ubuntu2204-base)
   --project ID     Google Cloud project (default: gcloud's own)
   --spot           a preemptible TPU
@@ -25,7 +25,7 @@ options:
 example:
   ./launch_tpu.sh train --name mr-mt3 --zone us-central2-b -- \
     --gin_file=models/mr_mt3.gin --gin_file=optimizers/mr_mt3.gin --gin_file=runs/train.gin \
-    --gin.MODEL_DIR=gs://bucket/mr_mt3 --gin.DATA_DIR=/data/slakh2100_flac_redux
+    --gin.MODEL_DIR=runs/mr_mt3 --gin.DATA_DIR=/data/slakh2100_flac_redux
 USAGE
 }
 
@@ -88,10 +88,10 @@ case "$command" in
     trap 'rm -f "$archive"' EXIT
     run git -C "$(dirname "$0")" archive --format tar.gz -o "$archive" HEAD
     tpu scp "$archive" "$name:mrmt3.tar.gz" --worker all
-    on_all_workers 'sudo apt-get install -y -q tmux python3-venv && rm -rf mrmt3 && mkdir mrmt3 && tar xzf mrmt3.tar.gz -C mrmt3 && python3 -m venv venv && venv/bin/pip install -q -e "mrmt3[train]" "jax[tpu]"'
+    on_all_workers 'sudo apt-get install -y -q tmux python3.11 python3.11-venv && rm -rf mrmt3 && mkdir mrmt3 && tar xzf mrmt3.tar.gz -C mrmt3 && python3.11 -m venv venv && venv/bin/pip install -q -e "mrmt3[train]" "jax[tpu]"'
     flags=$(printf ' %q' "$@")
     # The inner quotes are for the remote shell, which hands the whole line to tmux.
-    on_all_workers "tmux new-session -d -s mrmt3 $(printf '%q' "cd mrmt3 && ../venv/bin/python -m mrmt3.train$flags 2>&1 | tee -a ../train.log")"
+    on_all_workers "tmux new-session -d -s mrmt3 $(printf '%q' "venv/bin/python -m mrmt3.train$flags 2>&1 | tee -a train.log")"
     ;;
   logs) tpu ssh "$name" --worker 0 --command 'tail -n 100 -f train.log' ;;
   stop) on_all_workers 'tmux kill-session -t mrmt3' ;;

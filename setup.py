@@ -19,6 +19,7 @@ TRAIN = [
     'tensorflow-datasets>=4.9',
     'clu>=0.0.12',
     'note-seq>=0.0.5',
+    'audioop-lts; python_version >= "3.13"',  # note-seq imports pydub, which needs what Python 3.13 removed
     'tensorboard',  # TensorFlow 2.21 no longer brings it
 ]
 DATASET = [

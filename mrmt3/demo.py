@@ -48,8 +48,9 @@ def prepare_folder(folder: Path) -> None:
   marker = folder / MARKER
   if folder.exists() and not marker.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise UserError(f'{folder} exists and is not an earlier demo; choose another folder with -o')
-  if folder.exists():
-    shutil.rmtree(folder)
+  for entry in folder.iterdir() if folder.exists() else ():
+    # The folder itself may be the one we stand in.
+    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
   files.make_folder(folder)
   marker.touch()
 

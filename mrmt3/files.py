@@ -11,6 +11,8 @@ from mrmt3.errors import UserError
 
 def make_folder(folder: str | os.PathLike) -> Path:
   """Makes `folder` and its parents where missing and returns it; UserError if that cannot be done."""
+  if '://' in str(folder):
+    raise UserError(f'cannot write to {folder}: it is not a folder on this machine; mount it, or name a local one')
   folder = Path(folder)
   try:
     folder.mkdir(parents=True, exist_ok=True)

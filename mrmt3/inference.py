@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 
 import numpy as np
 
@@ -73,7 +72,7 @@ class Transcriber:
     """
     config, frames = self.spec.spectrogram, self.spec.segment_frames
     cut, valid = spectrograms.piece_segments(np.asarray(samples, np.float32), config, frames)
-    decoder = SegmentDecoder(self.codec, frames_per_second=Fraction(config.sample_rate, config.hop_width))
+    decoder = SegmentDecoder(self.codec, frames_per_second=config.frames_per_second)
     segments = []
 
     def inputs():
@@ -86,7 +85,7 @@ class Transcriber:
       for row in tokens:
         start = len(segments) * frames
         decoder.segment(row, start)
-        segments.append(Segment(start / config.frames_per_second, until_eos(row)))
+        segments.append(Segment(float(start / config.frames_per_second), until_eos(row)))
       if progress:
         progress(len(segments), len(cut))
     notes, stats = decoder.finish()

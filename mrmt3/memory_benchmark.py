@@ -34,13 +34,17 @@ def run(output: str, *, steps: int | None, seed: int, train_pieces: int, test_pi
   """
   from mrmt3 import twin_instruments
 
+  if min(seed, train_pieces - 1, test_pieces - 1) < 0 or (steps is not None and steps < 1):
+    raise UserError('bench memory: pieces and steps must be at least 1, the seed at least 0')
+
   folder = files.make_folder(output)
   data = folder / f'data-{seed}-{train_pieces}-{test_pieces}'
   print(f'rendering {train_pieces} + {test_pieces} twin-instrument pieces', file=sys.stderr, flush=True)
   twin_instruments.write_dataset(data, seed, train_pieces, test_pieces, SEGMENT_SECONDS)
   scores = {}
   for variant, gin_files in VARIANTS.items():
-    model = folder / ('model-' + ''.join(c if c.isalnum() else '_' for c in variant) + f'-{seed}')
+    # Another length or other data is another model, not one to go on from.
+    model = folder / f'model-{"".join(c if c.isalnum() else "_" for c in variant)}-{data.name}-{steps or "all"}'
     print(f'\n{variant}: training', file=sys.stderr, flush=True)
     start = time.monotonic()
     train(data, model, gin_files, steps, seed)

@@ -23,7 +23,7 @@ TICKS_PER_SECOND = 1000
 _SUSTAIN = 64
 _PEDAL_DOWN = 64  # a sustain pedal is down from this value on
 _CHANNELS = 16
-_MAX_TICKS = 2**28 - 1  # the longest wait that a MIDI file can hold, 74 h
+_MAX_TICKS = 40_000_000  # 11 h; readers make tables as long as a file has ticks
 
 
 def read_midi(path: str | os.PathLike) -> np.ndarray:
@@ -39,6 +39,8 @@ def read_midi(path: str | os.PathLike) -> np.ndarray:
     raise UserError(f'cannot read {path}: there is no such file')
   import pretty_midi
 
+  # Its own limit, 2.8 h of milliseconds, is shorter than what `write_midi` writes.
+  pretty_midi.pretty_midi.MAX_TICK = max(pretty_midi.pretty_midi.MAX_TICK, _MAX_TICKS)
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')  # about tempo changes on odd tracks, which are read all the same

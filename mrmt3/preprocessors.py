@@ -18,6 +18,8 @@ from mrmt3 import audio_io, segment_tokens, slakh, spectrograms, vocabularies
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 
+MOST_SKIPPED = 1000  # segments in a row that do not fit, before that is taken for a mistake
+OVERFLOWS = ('skip', 'error')
 NO_PRIOR = -1  # prior_start_frame where there is no room for a prior segment
 
 
@@ -139,25 +141,29 @@ def add_targets(
     shuffle_scope: None keeps events of one step in canonical order, else a scope of `token_shuffling`; targets and
       prior targets are shuffled independently.
     on_overflow: what happens to a segment with more tokens than sequence_length: 'skip' leaves the example out and
-      warns once a track, 'error' stops.
+      warns once a track (MOST_SKIPPED in a row stop all the same), 'error' stops.
   """
   del output_features
   limits = sequence_length or {}
   encode = segment_encoder(store, shuffle_scope)
   warned = set()
+  skipped_in_a_row = 0
 
   def tokens(folder: bytes, start: np.int32, prior_start: np.int32, seed: np.ndarray):
+    nonlocal skipped_in_a_row
     rng = np.random.default_rng(seed.view(np.uint32))
     both = encode(folder.decode(), int(start), rng), encode(folder.decode(), int(prior_start), rng)
     for name, ids in zip(('targets', 'prior_targets'), both, strict=True):
       if len(ids) > (limits.get(name) or len(ids)):
         message = f'{folder.decode()}, frame {start}: {len(ids)} {name} do not fit {limits[name]}'
-        if on_overflow == 'error':
+        skipped_in_a_row += 1
+        if on_overflow == 'error' or skipped_in_a_row > MOST_SKIPPED:
           raise UserError(f'{message}; raise task_feature_lengths')
         if folder not in warned:
           warned.add(folder)
           logging.warning('%s; such segments are left out', message)
         return *both, False
+    skipped_in_a_row = 0
     return *both, True
 
   @seqio.map_over_dataset(num_seeds=1)

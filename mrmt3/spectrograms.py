@@ -8,6 +8,7 @@ its own: weights only fit the scaling they saw.
 
 import dataclasses
 import functools
+from fractions import Fraction
 
 import numpy as np
 
@@ -60,9 +61,9 @@ class SpectrogramConfig:
       )
 
   @property
-  def frames_per_second(self) -> float:
-    """Frames a second (125 at 16 kHz and hop 128)."""
-    return self.sample_rate / self.hop_width
+  def frames_per_second(self) -> Fraction:
+    """Frames a second (125 at 16 kHz and hop 128); exact, since segment boundaries are rounded to steps by it."""
+    return Fraction(self.sample_rate, self.hop_width)
 
 
 def input_depth(config: SpectrogramConfig) -> int:

@@ -64,7 +64,11 @@ def train(
     raise UserError('train.infer_eval_dataset_cfg is not supported; set it to None and use mrmt3 evaluate')
   if random_seed is None:
     raise UserError('train.random_seed is None, which would differ on each start; give a number')
+  if jax.process_count() > 1:
+    raise UserError('train runs on one host with any number of devices; several hosts are not supported yet')
+  check_numbers(total_steps=total_steps, eval_steps=eval_steps, eval_period=eval_period, random_seed=random_seed)
   stats_period = stats_period or eval_period
+  check_numbers(batch_size=train_dataset_cfg.batch_size)
   partitioner.check_batch_size(train_dataset_cfg.batch_size, 'train_dataset_cfg')
 
   # Data: the position follows from the step, so that a resumed run sees what it would have seen.
@@ -79,6 +83,7 @@ def train(
 
   # Model and start state.
   trainer = trainer_cls(model=model, partitioner=partitioner, rng=jax.random.key(random_seed))
+  trainer.check_batch_size(train_dataset_cfg.batch_size)
   state, origin = start_state(trainer, checkpoint_cfg, model_dir, example_batch)
   step = int(state.step)
   count = sum(x.size for x in jax.tree.leaves(state.params))
@@ -88,7 +93,9 @@ def train(
   eval_writer = reporting.ScalarWriter(model_dir, 'training_eval') if evaluate else None
   progress = reporting.TrainProgress(step, total_steps)
   numbers, summary = [], {'loss': float('nan')}
-  batches = dataset.skip(step).prefetch(2).as_numpy_iterator()
+  if step:
+    print(f'passing over the data of {step} steps', file=sys.stderr, flush=True)
+  batches = utils.iterate(dataset.skip(step).prefetch(2))
   for batch in itertools.islice(batches, max(0, total_steps - step)):
     state, result = trainer.train_step(state, partitioner.place_batch(batch))
     step += 1
@@ -104,6 +111,13 @@ def train(
   if eval_writer:
     eval_writer.close()
   return summary['loss']
+
+
+def check_numbers(**numbers) -> None:
+  """Raises UserError naming the first argument of `train` that is not a whole number of at least 0."""
+  for name, value in numbers.items():
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+      raise UserError(f'train.{name} is {value!r}; it must be a whole number')
 
 
 def zero_batch(dataset):
@@ -158,12 +172,16 @@ def _evaluator(model, dataset_cfg, eval_steps: int, random_seed: int, partitione
   from mrmt3.engine import utils
 
   partitioner.check_batch_size(dataset_cfg.batch_size, 'train_eval_dataset_cfg')
-  dataset = utils.get_dataset(dataset_cfg, model.FEATURE_CONVERTER_CLS, seed=random_seed, num_epochs=1)
-  rows = next(iter(dataset.element_spec.values())).shape[0] or dataset_cfg.batch_size
 
   def evaluate(trainer, params) -> dict[str, float]:
-    batches = itertools.islice(dataset.as_numpy_iterator(), eval_steps)
-    numbers = [trainer.eval_step(params, partitioner.place_batch(pad_batch(batch, rows))) for batch in batches]
+    # Built anew, it begins with the same examples every time, shuffled or not.
+    dataset = utils.get_dataset(dataset_cfg, model.FEATURE_CONVERTER_CLS, seed=random_seed, num_epochs=1)
+    numbers = []
+    for batch in itertools.islice(utils.iterate(dataset), eval_steps):
+      padded = pad_batch(batch, dataset_cfg.batch_size)
+      numbers.append(trainer.eval_step(params, partitioner.place_batch(padded)))
+    if not numbers:
+      raise UserError('train_eval_dataset_cfg: no example of the split fits task_feature_lengths')
     return trainer_lib.summarise(numbers)
 
   return evaluate

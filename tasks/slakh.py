@@ -13,7 +13,7 @@ import seqio
 import soundfile
 import tensorflow as tf
 
-from mrmt3 import preprocessors, slakh, spectrograms, vocabularies
+from mrmt3 import preprocessors, slakh, spectrograms, token_shuffling, vocabularies
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 
@@ -114,6 +114,10 @@ def task(
     raise UserError(f'slakh.task.max_hop is {max_hop}; the prior segment is at least 1 segment back')
   if not 0 <= memory_dropout <= 1:
     raise UserError(f'slakh.task.memory_dropout is {memory_dropout}; it is a probability')
+  if on_overflow not in preprocessors.OVERFLOWS:
+    raise UserError(f"slakh.task.on_overflow is {on_overflow!r}; it is one of {', '.join(preprocessors.OVERFLOWS)}")
+  if shuffle_scope is not None and shuffle_scope not in token_shuffling.SCOPES:
+    raise UserError(f"slakh.task.shuffle_scope is {shuffle_scope!r}; it is None or one of {', '.join(token_shuffling.SCOPES)}")
   settings = (
       str(data_dir), spec, sampling, max_hop, memory_dropout, shuffle_scope, on_overflow, audio_cache_bytes,
       log_mel_cache_bytes,

@@ -43,17 +43,34 @@ def test_help_names_all_commands():
         (['demo', '-o', 'taken'], 'taken'),
         (['train', '--gin_file=nothing.gin'], 'nothing.gin'),
         (['train'], '--gin_file'),
+        (['transcribe', 'missing.wav', '-o', '-'], '-o -'),
+        (['bench', 'memory', '--seed', '-1'], 'seed'),
+        (['dataset', 'build', 'foreign', '--force', '--recipe', 'demo'], 'left alone'),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, arguments, said):
   (tmp_path / 'file').write_text('')
   (tmp_path / 'taken').mkdir()
+  (tmp_path / 'foreign' / 'train').mkdir(parents=True)
   (tmp_path / 'taken' / 'precious').write_text('')
   result = command(*arguments, cwd=tmp_path)
   assert result.returncode == 2
   assert len(result.stderr.splitlines()) == 1, result.stderr
   assert result.stderr.startswith('mrmt3: error: ') and said in result.stderr
-  assert sorted(p.name for p in tmp_path.rglob('*')) == ['file', 'precious', 'taken']
+  assert sorted(p.name for p in tmp_path.rglob('*')) == ['file', 'foreign', 'precious', 'taken', 'train']
+
+
+def test_full_standard_output_is_one_line(tmp_path):
+  from mrmt3 import midi_io, notes
+
+  midi_io.write_midi(notes.as_notes([(0, 1, 60, 100, 0, 0)]), tmp_path / 'a.mid')
+  with open('/dev/full', 'w') as full:
+    result = subprocess.run(
+        [sys.executable, '-m', 'mrmt3', 'evaluate', 'a.mid', 'a.mid'],
+        stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+  assert result.returncode == 2
+  assert 'No space left' in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr
 
 
 def test_interrupt_is_not_a_traceback(tmp_path):

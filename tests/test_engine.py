@@ -112,10 +112,10 @@ class TestConfigs:
 
 class TestFlags:
   def test_bindings(self):
-    argv = ['--gin_file=a.gin', '--gin.MODEL_DIR=/tmp/x', "--gin.NAME='y'", '--gin.train.total_steps=5', '--gin.C', 'None']
+    argv = ['--gin_file=a.gin', '--gin.MODEL_DIR=2024_run', "--gin.NAME='y'", '--gin.train.total_steps=5', '--gin.C', 'None']
     flags = gin_utils.parse_flags(argv, 'train', '')
     assert flags.gin_file == ['a.gin']
-    assert flags.gin_bindings == ["MODEL_DIR = '/tmp/x'", "NAME = 'y'", 'train.total_steps = 5', 'C = None']
+    assert flags.gin_bindings == ["MODEL_DIR = '2024_run'", "NAME = 'y'", 'train.total_steps = 5', 'C = None']
 
   @pytest.mark.parametrize('value', ['@utils.f()', '%MACRO', '-1e-3', '.5', "['a']", '(1, 2)', '{"a": 1}', 'True'])
   def test_values_stay_values(self, value):
@@ -129,7 +129,7 @@ class TestFlags:
 GIN_FOLDER = pathlib.Path(gin_utils.__file__).parent.parent / 'gin'
 RUNS = {
     'runs/train.gin': ['models/mr_mt3.gin', 'optimizers/mr_mt3.gin'],
-    'runs/finetune.gin': ['models/base.gin', 'optimizers/mt3.gin'],
+    'runs/finetune.gin': ['models/base.gin', 'optimizers/continual.gin'],
     'runs/demo.gin': [],
     'runs/twin.gin': [],
 }
@@ -151,6 +151,7 @@ for run in sys.argv[1:]:
 def test_every_gin_file_parses():
   runs = ['+'.join([*before, run]) for run, before in RUNS.items()]
   ablations = [path.relative_to(GIN_FOLDER).as_posix() for path in GIN_FOLDER.glob('ablations/*.gin')]
+  runs += ['models/base.gin+optimizers/mt3.gin+runs/train.gin']
   runs += [f'runs/demo.gin+{ablation}' for ablation in ablations]
   assert {path.relative_to(GIN_FOLDER).as_posix() for path in GIN_FOLDER.glob('runs/*.gin')} == set(RUNS) and ablations
   result = subprocess.run([sys.executable, '-c', PARSE, *runs], capture_output=True, text=True, check=False, cwd='/')

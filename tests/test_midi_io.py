@@ -78,6 +78,12 @@ def test_no_notes_make_a_valid_file(tmp_path):
   assert len(midi_io.read_midi(tmp_path / 'silence.mid')) == 0
 
 
+def test_hours_of_music_are_read_back(tmp_path):
+  notes = as_notes([(0.5, 1.0, 60, 100, 0, 0), (15_000.0, 15_001.0, 62, 100, 0, 0)])
+  midi_io.write_midi(notes, tmp_path / 'long.mid')
+  np.testing.assert_array_equal(midi_io.read_midi(tmp_path / 'long.mid'), notes)
+
+
 def test_very_short_notes_are_not_lost(tmp_path):
   midi_io.write_midi(as_notes([(1.0, 1.0001, 60, 80, 0, 0)]), tmp_path / 'short.mid')
   np.testing.assert_allclose(midi_io.read_midi(tmp_path / 'short.mid')['offset'], [1.001])

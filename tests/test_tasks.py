@@ -131,6 +131,24 @@ def test_segments_that_do_not_fit_are_skipped_aloud_or_stop(small_data, small_sp
     examples(strict, lengths=short)
 
 
+def test_nothing_that_fits_is_an_error_not_an_endless_loop(small_data, small_spec, monkeypatch):
+  monkeypatch.setattr(preprocessors, 'MOST_SKIPPED', 50)
+  name = slakh_task.task(str(small_data), small_spec, sampling='random')
+  with pytest.raises(tf.errors.OpError, match='do not fit 3'):
+    examples(name, lengths={**LENGTHS, 'targets': 3}, epochs=None, shuffle=True, count=1)
+
+
+def test_segments_meet_whatever_the_hop(small_spec):
+  """Steps of segment borders are exact: float arithmetic would be a step off for some frames at a hop of 120."""
+  import dataclasses
+
+  config = dataclasses.replace(small_spec.spectrogram, hop_width=120)
+  codec = preprocessors.TrackStore(small_spec).codec
+  for frame in range(0, 20_000, 7):
+    exact = frame * 120 * 100 // 16000
+    assert segment_tokens.covering_step(frame, codec, config.frames_per_second) == exact
+
+
 def test_features_for_the_network(small_data, small_spec):
   from mrmt3.feature_converters import MemoryFeatureConverter
 
@@ -151,6 +169,10 @@ def test_features_for_the_network(small_data, small_spec):
 def test_mistakes_are_named(small_data, small_spec, tmp_path):
   with pytest.raises(UserError, match='sampling'):
     slakh_task.task(str(small_data), small_spec, sampling='all')
+  with pytest.raises(UserError, match='on_overflow'):
+    slakh_task.task(str(small_data), small_spec, on_overflow='eror')
+  with pytest.raises(UserError, match='shuffle_scope'):
+    slakh_task.task(str(small_data), small_spec, shuffle_scope='papr')
   with pytest.raises(UserError, match='max_hop'):
     slakh_task.task(str(small_data), small_spec, max_hop=0)
   with pytest.raises(UserError, match='no such folder'):

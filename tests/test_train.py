@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 import subprocess
 import sys
 
@@ -95,7 +96,8 @@ def test_starts_from_other_weights(tmp_path, small_data, small_spec):
     run(tmp_path / 'third', small_data, small_spec, 1, restore=tmp_path / 'nowhere')
 
 
-def test_microbatches_add_up(small_spec):
+@pytest.mark.parametrize('factor', [None, 'tokens'])
+def test_microbatches_add_up(small_spec, factor):
   rng = np.random.default_rng(0)
   batch = {
       'encoder_input_tokens': rng.normal(size=(4, 32, 32)).astype(np.float32),
@@ -104,8 +106,10 @@ def test_microbatches_add_up(small_spec):
       'decoder_loss_weights': np.ones((4, 64), np.int32),
       'prior_tokens': rng.integers(3, 1000, (4, 64), np.int32),
   }
+  batch['decoder_target_tokens'][1:3, 20:] = 0
+  batch['decoder_loss_weights'][1:3, 20:] = 0
   spec = dataclasses.replace(small_spec, network=dataclasses.replace(small_spec.network, dropout_rate=0.0))
-  model = MemoryEncoderDecoderModel(spec, optimizers.sgd(1e-2))
+  model = MemoryEncoderDecoderModel(spec, optimizers.sgd(1e-2), loss_normalizing_factor=factor)
   states = []
   for microbatches in (None, 2):
     one = trainer.Trainer(model, partitioning.PjitPartitioner(), jax.random.key(0), lambda step: 1.0, microbatches)
@@ -119,6 +123,29 @@ def test_wrong_shapes_are_named(tmp_path, small_data, small_spec):
   wider = dataclasses.replace(small_spec, network=dataclasses.replace(small_spec.network, mlp_dim=24))
   with pytest.raises(UserError, match='mlp'):
     run(tmp_path / 'second', small_data, wider, 1, restore=tmp_path / 'first')
+
+
+def test_a_broken_file_is_one_line(tmp_path, small_data, small_spec):
+  data = tmp_path / 'data'
+  shutil.copytree(small_data, data)
+  (data / 'train' / 'Track00001' / 'MIDI' / 'S00.mid').write_bytes(b'junk')
+  with pytest.raises(UserError, match=r'S00\.mid') as caught:
+    run(tmp_path / 'model', data, small_spec, 20)
+  assert len(str(caught.value).splitlines()) == 1
+
+
+def test_evaluation_without_an_example_that_fits(tmp_path, small_data, small_spec, monkeypatch):
+  monkeypatch.setitem(LENGTHS, 'targets', 3)
+  with pytest.raises(UserError, match=r'do not fit 3|no example'):
+    run(tmp_path, small_data, small_spec, 4, evaluation=True)
+
+
+@pytest.mark.parametrize(
+    'arguments, said', [({'total_steps': 1.5}, 'total_steps'), ({'total_steps': 2, 'microbatches': 3}, 'num_microbatches')]
+)
+def test_numbers_that_do_not_fit(tmp_path, small_data, small_spec, arguments, said):
+  with pytest.raises(UserError, match=said):
+    run(tmp_path, small_data, small_spec, **arguments)
 
 
 def test_no_data(tmp_path, small_spec):

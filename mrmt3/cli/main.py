@@ -12,6 +12,9 @@ from mrmt3.cli import bench, dataset, demo, evaluate, transcribe
 from mrmt3.errors import UserError
 from mrmt3.version import __version__
 
+EXTRA_OF = {'music21': 'dataset', 'symusic': 'dataset', 'pyloudnorm': 'dataset', 'tensorflow': 'train', 'seqio': 'train',
+            'clu': 'train', 'gin': 'train'}  # fmt: skip
+
 
 def build_parser() -> argparse.ArgumentParser:
   """Returns the parser of all commands."""
@@ -35,14 +38,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.execv(sys.executable, [sys.executable, '-m', 'mrmt3.train', *arguments[1:]])
   args = build_parser().parse_args(arguments)
   try:
-    return args.run(args)
+    code = args.run(args)
+    sys.stdout.flush()
+    return code
   except UserError as error:
     print(f'mrmt3: error: {error}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print('mrmt3: interrupted', file=sys.stderr)
     return 130
-  except BrokenPipeError:
-    # The reader of a pipe has gone (mrmt3 ... | head); nothing is left to say, not even at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+  except ModuleNotFoundError as error:
+    package = (error.name or '').split('.')[0]
+    if package not in EXTRA_OF:
+      raise
+    extra = EXTRA_OF[package]
+    print(f'mrmt3: error: this needs {package}; install it with: pip install "mrmt3[{extra}]"', file=sys.stderr)
+    return 2
+  except OSError as error:
+    # All files are written by functions that say what failed; what is left is stdout.
+    if error.filename is not None:
+      raise
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing more is said at exit
+    if isinstance(error, BrokenPipeError):
+      return 0  # the reader has gone (mrmt3 ... | head)
+    print(f'mrmt3: error: cannot write to the standard output: {error.strerror}', file=sys.stderr)
+    return 2

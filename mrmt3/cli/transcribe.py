@@ -88,6 +88,8 @@ def plan_jobs(audio: list[str], output: str, json_file: str | None, plot_file: s
   paths = [Path(name) for name in audio]
   _check_suffix('--json', json_file, ('.json',), len(paths), allowed='-')
   _check_suffix('--plot', plot_file, _PLOT_SUFFIXES, len(paths))
+  if output == '-':
+    raise UserError('-o -: MIDI does not go to the standard output; name a .mid file or a folder (--json - writes there)')
   out = Path(output)
   if out.suffix.lower() in _MIDI_SUFFIXES and not out.is_dir():
     if len(paths) > 1:

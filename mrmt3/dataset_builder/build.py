@@ -105,10 +105,12 @@ def build(
   """
   chosen, settings, soundfont = _settings(recipe, pieces, seconds, seed, soundfont)
   out = Path(out)
-  workers = workers or os.cpu_count() or 1
+  workers = (os.cpu_count() or 1) if workers is None else workers
   if workers < 1:
     raise UserError(f'{workers} workers cannot work; use 1 or more')
   make_folder(out)
+  if force:
+    _check_is_ours(out)
   plan = None if force else _known_plan(out, settings)
   if plan is None:
     plan = _make_plan(chosen, settings, workers, progress)
@@ -208,12 +210,18 @@ def _known_plan(out: Path, settings: Settings) -> list[TrackPlan] | None:
     same = stored['settings'] == dataclasses.asdict(settings)
     plan = [TrackPlan(**track) for track in stored['tracks']]
   except FileNotFoundError:
-    raise UserError(f'{out} holds something else; choose an empty folder, or write into it with --force') from None
+    raise UserError(f'{out} holds something else; choose an empty folder') from None
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f'cannot read {path}; choose another folder, or build anew with --force') from error
   if not same:
     raise UserError(f'{out} holds a data set with other settings; choose another folder, or replace it with --force')
   return plan
+
+
+def _check_is_ours(out: Path) -> None:
+  """Raises UserError if `out` holds tracks that no build made: --force replaces data sets of ours only."""
+  if not (out / PLAN_FILE).exists() and any((out / split).exists() for split in SPLITS):
+    raise UserError(f'{out} holds a data set that was not built here, and is left alone; choose an empty folder')
 
 
 def _remove(out: Path, pattern: str) -> None:

@@ -1,6 +1,7 @@
 """Reading gin files and command lines, with errors a person can act on."""
 
 import argparse
+import ast
 import logging
 import re
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
   parser.add_argument('--gin_file', action='append', default=[], help='gin file; repeatable, later ones win')
   parser.add_argument('--gin_search_paths', default='', help='comma-separated folders to look for gin files in')
-  parser.epilog = '--gin.NAME=VALUE binds one name, e.g. --gin.MODEL_DIR=\\"/tmp/run\\"; quotes around text may be left out'
+  parser.epilog = '--gin.NAME=VALUE binds one name, e.g. --gin.MODEL_DIR=/tmp/run'
   plain, bindings = [], []
   rest = list(argv)
   while rest:
@@ -49,9 +50,13 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
 
 def _quoted(value: str) -> str:
   """Puts quotes around what gin would not take as a value: paths and plain words (shells eat the user's quotes)."""
-  if re.match(r'''^\s*(['"\[({@%]|[-+]?\.?\d|None\b|True\b|False\b)''', value):
+  if re.match(r'\s*[\[({@%]', value):
     return value
-  return repr(value)
+  try:
+    ast.literal_eval(value.strip())
+  except (ValueError, SyntaxError):
+    return repr(value)
+  return value
 
 
 def check_files(flags: argparse.Namespace) -> None:
@@ -87,7 +92,9 @@ def one_line(error: BaseException) -> str:
   unset = re.search(r'(\w+)/macro\.value set to `%gin.REQUIRED`', str(error))
   if unset:
     return f'{unset[1]} is not set; add --gin.{unset[1]}=VALUE'
-  return ' '.join(str(error).split()) or type(error).__name__
+  # Where in the call graph it was is for those who wrote the program.
+  text = re.sub(r"\s*In call to configurable .*", '', str(error), flags=re.DOTALL)
+  return ' '.join(text.split()) or type(error).__name__
 
 
 def summarize_gin_config(model_dir: str, summary_writer=None, step: int = 0) -> None:
@@ -104,6 +111,10 @@ def call(configured, *args, **kwargs):
   try:
     return configured(*args, **kwargs)
   except (RuntimeError, TypeError, ValueError) as error:
-    if 'gin' in getattr(type(error), '__module__', '') or 'In call to configurable' in str(error):
-      raise UserError(f'gin: {one_line(error)}') from error
-    raise
+    trace = error.__traceback__
+    while trace.tb_next:
+      trace = trace.tb_next
+    # Raised by gin itself (a missing argument, an unset macro); anything deeper is a bug and keeps its traceback.
+    if Path(trace.tb_frame.f_code.co_filename).parent != Path(gin.__file__).parent:
+      raise
+    raise UserError(f'gin: {one_line(error)}') from error

@@ -61,7 +61,10 @@ class EncoderDecoderModel:
     return self.module.apply({'params': params}, *arguments, enable_dropout=dropout_rng is not None, rngs=rngs)
 
   def loss_fn(self, params, batch: Mapping[str, jax.Array], dropout_rng: jax.Array | None):
-    """Returns (loss, sums): what to minimise, and sums over the batch of loss, z_loss, correct tokens and tokens."""
+    """Returns (loss, sums): the summed loss, and sums over the batch of loss, z_loss, correct tokens and tokens.
+
+    What is minimised is the summed loss divided by `loss_normalizer(sums)`, also where a batch is summed in parts.
+    """
     logits = self.logits(params, batch, dropout_rng)
     targets = batch['decoder_target_tokens']
     weights = batch.get('decoder_loss_weights')
@@ -75,10 +78,13 @@ class EncoderDecoderModel:
         'correct': ((logits.argmax(axis=-1) == targets) * weights).sum(),
         'tokens': weights.sum(),
     }
-    factor = self._loss_normalizing_factor
-    if factor == 'tokens':
-      factor = jnp.maximum(sums['tokens'], 1.0)
-    return sums['loss'] / (1.0 if factor is None else factor), sums
+    return sums['loss'], sums
+
+  def loss_normalizer(self, sums: Mapping[str, jax.Array]) -> jax.Array | float:
+    """Returns what the summed loss of a whole batch, and its gradient, are divided by."""
+    if self._loss_normalizing_factor == 'tokens':
+      return jnp.maximum(sums['tokens'], 1.0)
+    return 1.0 if self._loss_normalizing_factor is None else self._loss_normalizing_factor
 
   def eval_fn(self, params, batch: Mapping[str, jax.Array]):
     """As `loss_fn` without dropout."""

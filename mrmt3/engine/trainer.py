@@ -56,6 +56,11 @@ class Trainer:
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.eval_step = jax.jit(lambda params, batch: self.model.eval_fn(params, batch)[1])
 
+  def check_batch_size(self, batch_size: int) -> None:
+    """Raises UserError if microbatches do not divide the batch."""
+    if batch_size % (self.num_microbatches or 1):
+      raise UserError(f'trainer.Trainer.num_microbatches is {self.num_microbatches}; it must divide the batch of {batch_size}')
+
   def initial_state(self, batch: Mapping[str, Any]) -> TrainState:
     """Returns step 0 with fresh parameters, for batches shaped like `batch`."""
     params = self.model.get_initial_params(jax.random.fold_in(self.rng, 0x1217), batch)
@@ -63,7 +68,7 @@ class Trainer:
     return self.partitioner.place_state(state)
 
   def _gradients(self, params, batch, rng):
-    """Returns (gradients, sums) of the whole batch, a microbatch at a time."""
+    """Returns (gradients, sums) of the whole batch's summed loss, a microbatch at a time."""
     gradient_fn = jax.grad(self.model.loss_fn, has_aux=True)
     parts = self.num_microbatches or 1
     if parts == 1:
@@ -85,6 +90,8 @@ class Trainer:
   def _train_step(self, state: TrainState, batch) -> tuple[TrainState, dict[str, jax.Array]]:
     rng = jax.random.fold_in(self.rng, state.step)
     gradients, sums = self._gradients(state.params, batch, rng)
+    normalizer = self.model.loss_normalizer(sums)
+    gradients = jax.tree.map(lambda gradient: gradient / normalizer, gradients)
     rate = jnp.asarray(self.learning_rate_fn(state.step), jnp.float32)
     params, opt_state = self.model.optimizer_def.update(gradients, state.opt_state, state.params, rate)
     numbers = {**sums, 'learning_rate': rate, 'gradient_norm': optax.global_norm(gradients)}

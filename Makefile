@@ -21,7 +21,7 @@ demo: $(VENV)/demo.done
 	$(BIN)/mrmt3 demo -o demo
 
 test: $(VENV)/test.done
-	$(BIN)/python -m pytest -q -m 'not slow'
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow'
 
 test-slow: $(VENV)/test.done
 	$(BIN)/python -m pytest -q -m slow

@@ -34,7 +34,7 @@ EXTRAS = {
     't5x': [*TRAIN, 'cached_property', 'chex', 'fiddle', 'jaxtyping', 'jestimator==0.3.3', 'orbax-checkpoint>=0.11'],
     'bench': [*TRAIN, *DATASET],
     'demo': [*TRAIN, *DATASET],
-    'test': [*TRAIN, *DATASET, 'hypothesis>=6', 'librosa>=0.10', 'pytest>=8', 'ruff>=0.8'],
+    'test': [*TRAIN, *DATASET, 'hypothesis>=6', 'librosa>=0.10', 'pytest>=8', 'pytest-xdist', 'ruff>=0.8'],
 }
 
 setup(

@@ -9,15 +9,15 @@ import pytest
 
 # Compiling is most of a small run's time, so tests and the processes they start share compiled programs and take them
 # unoptimised. jax reads this when it is imported, hence here and not in a fixture.
-_CACHE = tempfile.mkdtemp(prefix='mrmt3-test-jax-')
-atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
-os.environ.update(
-    JAX_COMPILATION_CACHE_DIR=_CACHE,
-    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
-    JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1',
-    XLA_FLAGS=os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0',
-    TF_CPP_MIN_LOG_LEVEL='3',
-)
+if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers inherit what their parent has set
+  _CACHE = tempfile.mkdtemp(prefix='mrmt3-test-jax-')
+  atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+  os.environ.update(
+      JAX_COMPILATION_CACHE_DIR=_CACHE,
+      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
+      JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1',
+      XLA_FLAGS=os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0',
+  )
 
 SEGMENT_FRAMES = 32
 HOP = 256

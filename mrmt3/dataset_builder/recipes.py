@@ -1,8 +1,10 @@
 """What a data set is made of: each recipe says which music, how dense, how long, and for which instruments."""
 
 import dataclasses
+import typing
 
-import numpy as np
+if typing.TYPE_CHECKING:  # the command line's help reads this module and nothing heavier
+  import numpy as np
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -94,11 +96,13 @@ def fixed_plan(recipe: Recipe, pieces: int) -> list[tuple[str, str]]:
   return [(split, source) for split in SPLITS if split in counts for source in recipe.works[split][: counts[split]]]
 
 
-def draw_order(sources: list[str], rng: np.random.Generator) -> list[str]:
+def draw_order(sources: list[str], rng: 'np.random.Generator') -> list[str]:
   """Returns all sources in random order, with composers of few pieces not drowned by those of many.
 
   A composer's share of the beginning goes with the square root of how many pieces there are.
   """
+  import numpy as np
+
   composers = np.array([source.split('/')[1] for source in sources])
   _, composer, counts = np.unique(composers, return_inverse=True, return_counts=True)
   shuffled = rng.permutation(len(sources))

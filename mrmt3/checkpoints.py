@@ -60,6 +60,8 @@ def save_checkpoint(model_dir: str | os.PathLike, step: int, state, spec: ModelS
     UserError: if it cannot be written; nothing is left behind then.
   """
   folder = checkpoint_folder(make_folder(model_dir), step)
+  for left_over in folder.parent.glob('.writing_*'):  # of a run that was killed in the middle
+    shutil.rmtree(left_over, ignore_errors=True)
   temporary = None
   try:
     temporary = Path(tempfile.mkdtemp(prefix='.writing_', dir=folder.parent))

@@ -82,6 +82,7 @@ def test_newest_wins_and_old_ones_go(tmp_path):
 
 
 def test_same_step_is_replaced_and_nothing_else_stays(tmp_path):
+  (tmp_path / '.writing_killed').mkdir()  # of a run that was killed in the middle
   for seed in (1, 2):
     checkpoints.save_checkpoint(tmp_path, 3, make_state(seed), SPEC)
   assert [p.name for p in tmp_path.iterdir()] == ['checkpoint_3']

@@ -12,6 +12,7 @@ import pytest
 _CACHE = tempfile.mkdtemp(prefix='mrmt3-test-jax-')
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ.update(
+    MRMT3_CACHE=_CACHE,  # parsed scores: neither read from nor left in the user's cache
     JAX_COMPILATION_CACHE_DIR=_CACHE,
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
     JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1',

@@ -35,5 +35,5 @@ def test_full_disk_leaves_nothing(tmp_path):
 def test_impossible_targets_are_named(tmp_path, place):
   (tmp_path / 'file').write_text('')
   (tmp_path / 'folder').mkdir()
-  with pytest.raises(UserError, match='cannot (make|write)'):
+  with pytest.raises(UserError, match=r'cannot (make|write)'):
     write(tmp_path / place)

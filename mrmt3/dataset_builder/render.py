@@ -8,7 +8,8 @@ import numpy as np
 
 from mrmt3.errors import UserError
 
-_QUALITY = 4  # symusic's interpolation of samples: 0 fast .. 6
+BEST_QUALITY = 4  # of the conversion of a font's samples to the sample rate
+GOOD_QUALITY = 3  # 3 to 5 times faster: converting is what takes long, once for each preset
 _FADE_SECONDS = 0.02
 _SILENT_NOTE = 1e-5  # power relative to the stem's loudest moment: -50 dB
 
@@ -25,7 +26,7 @@ def default_soundfont() -> Path:
 class Synth:
   """A soundfont synthesizer. Its onsets come 1 ms after the notes' (measured on TimGM6mb's drums)."""
 
-  def __init__(self, soundfont: str | os.PathLike, sample_rate: int = 16000):
+  def __init__(self, soundfont: str | os.PathLike, sample_rate: int = 16000, quality: int = BEST_QUALITY):
     """Loads a soundfont (.sf2, .sf3); `sample_rate` in Hz. UserError where the file is not one."""
     import symusic
 
@@ -37,7 +38,7 @@ class Synth:
     if head[:4] != b'RIFF' or head[8:] != b'sfbk':
       raise UserError(f'{path} is not a soundfont; name a .sf2 or .sf3 file')
     try:
-      self._synthesizer = symusic.Synthesizer(path, sample_rate, _QUALITY)
+      self._synthesizer = symusic.Synthesizer(path, sample_rate, quality)
     except (RuntimeError, ValueError) as error:
       raise UserError(f'cannot load the soundfont {path}: {error}') from error
     self.sample_rate = sample_rate
@@ -67,7 +68,10 @@ class Synth:
     score.tracks.append(_end_marker(seconds))
     samples = round(seconds * self.sample_rate)
     audio = np.zeros(samples, np.float32)
-    rendered = np.asarray(self._synthesizer.render(score, stereo=False))[0, :samples]
+    try:
+      rendered = np.asarray(self._synthesizer.render(score, stereo=False))[0, :samples]
+    except (RuntimeError, ValueError) as error:
+      raise UserError(f'the soundfont {self.name} cannot play program {program}: {error}; try another one') from error
     audio[: len(rendered)] = rendered
     fade = min(samples, round(_FADE_SECONDS * self.sample_rate))
     audio[samples - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mrmt3.dataset_builder.soundfonts import read_soundfont
+from mrmt3.dataset_builder.tuned_font import tuned_path
 from mrmt3.errors import UserError
 
 BEST_QUALITY = 4  # of the conversion of a font's samples to the sample rate
@@ -31,14 +33,9 @@ class Synth:
     import symusic
 
     path = Path(soundfont)
-    if not path.is_file():
-      raise UserError(f'no such soundfont: {path}; name a .sf2 or .sf3 file')
-    with path.open('rb') as file:
-      head = file.read(12)
-    if head[:4] != b'RIFF' or head[8:] != b'sfbk':
-      raise UserError(f'{path} is not a soundfont; name a .sf2 or .sf3 file')
+    font = read_soundfont(path)
     try:
-      self._synthesizer = symusic.Synthesizer(path, sample_rate, quality)
+      self._synthesizer = symusic.Synthesizer(tuned_path(path, font.sha256), sample_rate, quality)
     except (RuntimeError, ValueError) as error:
       raise UserError(f'cannot load the soundfont {path}: {error}') from error
     self.sample_rate = sample_rate

@@ -17,6 +17,7 @@ from mrmt3.dataset_builder.arrange import (
     draw_style,
     perform,
 )
+from mrmt3.dataset_builder.check import has_pitch
 from mrmt3.dataset_builder.drums import play_drums, play_written_drums
 from mrmt3.dataset_builder.layout import Stem, integrated_loudness, write_track
 from mrmt3.dataset_builder.render import BEST_QUALITY, GOOD_QUALITY, Synth, silent_share
@@ -26,6 +27,7 @@ from mrmt3.dataset_builder.timing import TAIL_SECONDS, fit, fit_tempo
 from mrmt3.errors import UserError
 
 _MAX_SILENT = 0.02  # share of a stem's notes that may be inaudible before it gets another instrument
+_NOTES_HEARD, _IN_TUNE = 48, 0.8  # so many notes are listened to, and this share must have its pitch
 _KEEP_WRITTEN = 0.5  # of the pieces that name instruments
 _TEMPO_CHANGE = 0.15
 _KEYS = (-5, 7)  # semitones up
@@ -158,13 +160,16 @@ def _pitched_stems(score, tempo, seconds, track, setup, rng):
 
 
 def _play(part, score, tempo, seconds, font, vary, rng):
-  """Returns a part as a stem, None where it cannot be heard."""
+  """Returns a part as a stem, None where it cannot be heard or sounds at another pitch."""
   synth = _synth(font.path, vary)
   style = draw_style(rng) if vary else PLAIN
   notes = perform(part, score, tempo, rng, style)
   audio = synth.render(notes, part.program, False, seconds)
   loudness = integrated_loudness(audio, synth.sample_rate)
   if loudness is None or silent_share(audio, notes, synth.sample_rate) > _MAX_SILENT:
+    return None
+  some = notes[np.unique(np.linspace(0, len(notes) - 1, _NOTES_HEARD).astype(int))]
+  if has_pitch(audio, some['onset'], some['pitch'], synth.sample_rate).mean() < _IN_TUNE:
     return None
   return Stem(part.program, False, notes, audio, synth.name, style.gain_db, loudness)
 

@@ -84,16 +84,18 @@ def _end_marker(seconds):
   return track
 
 
-def silent_share(audio: np.ndarray, notes: np.ndarray, sample_rate: int) -> float:
-  """Returns the share of notes that cannot be heard: no sound in the 60 ms after the onset, relative to the stem.
+def silent_notes(audio: np.ndarray, notes: np.ndarray, sample_rate: int) -> np.ndarray:
+  """Returns bool `[notes]`: which cannot be heard, having no sound in the 60 ms after the onset, relative to the stem.
 
   Some presets have no samples for some pitches, or play a sound effect on few of them.
   """
-  if not len(notes):
-    return 0.0
   energy = np.concatenate([[0.0], np.cumsum(np.square(audio, dtype=np.float64))])
   window = round(0.06 * sample_rate)
   begin = np.clip(np.rint(notes['onset'] * sample_rate).astype(np.int64), 0, max(0, len(audio) - window))
   power = energy[np.minimum(begin + window, len(audio))] - energy[begin]
-  loudest = power.max()
-  return float(np.mean(power < _SILENT_NOTE * loudest)) if loudest > 0 else 1.0
+  return power <= _SILENT_NOTE * power.max(initial=0.0)
+
+
+def silent_share(audio: np.ndarray, notes: np.ndarray, sample_rate: int) -> float:
+  """Returns the share of notes that cannot be heard (see `silent_notes`)."""
+  return float(silent_notes(audio, notes, sample_rate).mean()) if len(notes) else 0.0

@@ -20,7 +20,7 @@ from mrmt3.dataset_builder.arrange import (
 from mrmt3.dataset_builder.check import has_pitch
 from mrmt3.dataset_builder.drums import play_drums, play_written_drums
 from mrmt3.dataset_builder.layout import Stem, integrated_loudness, write_track
-from mrmt3.dataset_builder.render import BEST_QUALITY, GOOD_QUALITY, Synth, silent_share
+from mrmt3.dataset_builder.render import BEST_QUALITY, GOOD_QUALITY, Synth, silent_notes, silent_share
 from mrmt3.dataset_builder.score import Score
 from mrmt3.dataset_builder.settings import SAMPLE_RATE, Setup
 from mrmt3.dataset_builder.timing import TAIL_SECONDS, fit, fit_tempo
@@ -122,10 +122,9 @@ def _stems(track, setup):
   fonts = [font for font in setup.fonts_of(track.split) if font.has_drums]
   if drums is not None and len(drums) and fonts:
     synth = _synth(_pick(fonts, rng).path, setup.recipe.vary)
-    stem = Stem(0, True, drums, synth.render(drums, 0, True, seconds), synth.name)
-    if setup.recipe.vary:
-      stem = dataclasses.replace(stem, gain_db=rng.uniform(-6, 3))
-    stems.append(stem)
+    audio = synth.render(drums, 0, True, seconds)
+    drums = drums[~silent_notes(audio, drums, synth.sample_rate)]  # strokes that the kit has no sound for
+    stems.append(Stem(0, True, drums, audio, synth.name, rng.uniform(-6, 3) if setup.recipe.vary else 0.0))
   return score, stems
 
 

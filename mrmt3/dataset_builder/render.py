@@ -1,5 +1,6 @@
 """Makes sound from notes with a soundfont."""
 
+import functools
 import importlib.util
 import os
 from pathlib import Path
@@ -26,7 +27,11 @@ def default_soundfont() -> Path:
 
 
 class Synth:
-  """A soundfont synthesizer. Its onsets come 1 ms after the notes' (measured on TimGM6mb's drums)."""
+  """A soundfont synthesizer. Its onsets come 1 ms after the notes' (measured on TimGM6mb's drums).
+
+  Every preset has a symusic synthesizer of its own: one that plays several changes the samples that they share, and the
+  sound would depend on what was played before.
+  """
 
   def __init__(self, soundfont: str | os.PathLike, sample_rate: int = 16000, quality: int = BEST_QUALITY):
     """Loads a soundfont (.sf2, .sf3); `sample_rate` in Hz. UserError where the file is not one."""
@@ -34,12 +39,14 @@ class Synth:
 
     path = Path(soundfont)
     font = read_soundfont(path)
+    path = tuned_path(path, font.sha256)
+    self._load = functools.cache(lambda program, is_drum: symusic.Synthesizer(path, sample_rate, quality))
     try:
-      self._synthesizer = symusic.Synthesizer(tuned_path(path, font.sha256), sample_rate, quality)
+      self._load(0, False)
     except (RuntimeError, ValueError) as error:
-      raise UserError(f'cannot load the soundfont {path}: {error}') from error
+      raise UserError(f'cannot load the soundfont {soundfont}: {error}') from error
     self.sample_rate = sample_rate
-    self.name = path.name
+    self.name = Path(soundfont).name
 
   def render(self, notes: np.ndarray, program: int, is_drum: bool, seconds: float) -> np.ndarray:
     """Returns notes played by one instrument: float32 `[seconds * sample_rate]`, mono, its end faded out.
@@ -66,10 +73,11 @@ class Synth:
     samples = round(seconds * self.sample_rate)
     audio = np.zeros(samples, np.float32)
     try:
-      rendered = np.asarray(self._synthesizer.render(score, stereo=False))[0, :samples]
+      rendered = np.asarray(self._load(int(program), bool(is_drum)).render(score, stereo=False))[0, :samples]
     except (RuntimeError, ValueError) as error:
       raise UserError(f'the soundfont {self.name} cannot play program {program}: {error}; try another one') from error
-    audio[: len(rendered)] = rendered
+    if np.isfinite(rendered).all():  # a few presets are beyond the synthesizer; they stay silent
+      audio[: len(rendered)] = rendered
     fade = min(samples, round(_FADE_SECONDS * self.sample_rate))
     audio[samples - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
     return audio

@@ -212,7 +212,7 @@ def _draw_classes(axes, report):
   axes.get_yticklabels()[-1].set_color(DRUM_COLOR)
   axes.set_ylim(len(places) - 0.4, -0.6)
   _style(axes, 'minutes of tracks with each class', axis='x')
-  axes.legend(loc='lower right', frameon=True, facecolor='white', edgecolor='none', fontsize=9, title='tracks', title_fontsize=9)
+  axes.legend(loc='center right', frameon=True, facecolor='white', edgecolor='none', fontsize=9, title='tracks', title_fontsize=9)
 
 
 def _draw_histogram(axes, tracks, values, bins, label):

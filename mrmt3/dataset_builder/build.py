@@ -99,9 +99,7 @@ def build(
   out = make_folder(Path(out))
   known = None if force else _known_plan(out, setup.settings)
   if known is None:
-    plan, left_out = make_plan(setup, workers, progress)
-    for line in left_out:
-      say(f'left out: {line}')
+    plan, left_out = make_plan(setup, workers, progress, say)
     _remove(out, 'Track[0-9]*')
     _write_plan(out, setup.settings, plan, left_out)
   else:

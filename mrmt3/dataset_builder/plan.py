@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -21,8 +21,10 @@ _MIN_NOTES, _MIN_DENSITY = 48, 2.0  # the lesser of so many notes and so many a 
 _STEERING = 3.0  # how strongly classes that have had little are preferred
 
 
-def make_plan(setup: Setup, workers: int, progress: bool) -> tuple[list[TrackPlan], list[str]]:
-  """Returns the tracks of a data set, and a line for each piece of music that cannot be used.
+def make_plan(
+    setup: Setup, workers: int, progress: bool, say: Callable[[str], None]
+) -> tuple[list[TrackPlan], list[str]]:
+  """Returns the tracks of a data set, and a line for each piece of music that cannot be used, which is also said.
 
   UserError where there is not enough music.
   """
@@ -40,7 +42,7 @@ def make_plan(setup: Setup, workers: int, progress: bool) -> tuple[list[TrackPla
         f'there are {len(sources)} pieces of music, not {settings.pieces}; ask for fewer with --pieces,'
         ' or for more arrangements of each with --takes'
     )
-  chosen, scores, left_out = _draw(setup, draw_order(sources, rng), workers, progress)
+  chosen, scores, left_out = _draw(setup, draw_order(sources, rng), workers, progress, say)
   split_of = _split(setup, scores, rng)
   order = sorted(chosen, key=lambda pair: SPLITS.index(split_of[pair[0]]))
   tracks = [
@@ -53,7 +55,7 @@ def _name(number):
   return f'Track{number:05d}'
 
 
-def _draw(setup, order, workers, progress):
+def _draw(setup, order, workers, progress, say):
   """Returns the (source, take) of all tracks, the scores of their sources, and lines about what cannot be used."""
   settings = setup.settings
   usable, chosen, left_out = {}, [], []
@@ -65,7 +67,9 @@ def _draw(setup, order, workers, progress):
   with contextlib.closing(parallel(functools.partial(usable_score, setup=setup), order, workers)) as read:
     for source, (score, length, reason) in zip(order, with_bar(read, None, 'reading', 'score', progress), strict=False):
       if score is None:
-        left_out += [reason] if reason else []
+        if reason:
+          say(f'left out: {reason}')
+          left_out.append(reason)
         continue
       usable[source] = (score, length)
       chosen.append((source, 0))

@@ -19,6 +19,7 @@ from mrmt3.dataset_builder import check, layout, plan, render, report, settings,
 from mrmt3.dataset_builder.arrange import INSTRUMENTS
 from mrmt3.errors import UserError
 from mrmt3.instruments import SLAKH_CLASSES
+from mrmt3.midi_io import write_midi
 from mrmt3.notes import as_notes
 
 RATE = 16000
@@ -262,8 +263,13 @@ def test_full_disk_leaves_no_half_track(tmp_path, monkeypatch, synth):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['SIGKILL', 'SIGINT', 'SIGTERM'])
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, name):
+  for seed in range(6):
+    rng = np.random.default_rng(seed)
+    rows = [(i * 0.4, i * 0.4 + 0.35, 48 + rng.integers(24), 90, program, 0) for i in range(60) for program in (0, 24, 73)]
+    write_midi(as_notes(rows), tmp_path / 'songs' / f'{"abcdef"[seed]}.mid')
+
   def command(out, workers):
-    options = ['--recipe', 'corpus', '--pieces', '5', '--seconds', '10', '--workers', str(workers)]
+    options = ['--midi', str(tmp_path / 'songs'), '--seconds', '20', '--workers', str(workers)]
     return [sys.executable, '-m', 'mrmt3', 'dataset', 'build', str(out), *options]
 
   def contents(folder):
@@ -271,7 +277,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, name):
 
   subprocess.run(command(tmp_path / 'whole', 1), check=True, capture_output=True)
   whole = contents(tmp_path / 'whole')
-  for seconds in (3, 5, 7):
+  for seconds in (2, 3, 4):
     with subprocess.Popen(command(tmp_path / 'set', 2), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
       time.sleep(seconds)
       process.send_signal(getattr(signal, name))

@@ -1,6 +1,7 @@
 """Audio files in and out: any file that libsndfile knows becomes float32 mono at the model's sample rate."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from mrmt3.files import atomic_path
 
 SAMPLE_RATE = 16000  # Hz, what MT3 and MR-MT3 listen at
 _BLOCK_FRAMES = 1 << 20  # read at a time, so that a header that lies about the length cannot exhaust memory
+_WHOLE_FRAMES = 1 << 24  # 6 minutes at 44.1 kHz; longer files are converted while they are read, to spare memory
 
 
 def read_audio(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -25,13 +27,10 @@ def read_audio(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> np.nd
     raise ValueError(f'sample_rate must be positive, not {sample_rate}')
   path = Path(path)
   _check_regular_file(path)
-  samples, file_rate = _read_mono(path)
+  samples = _read_mono(path, sample_rate)
   if not samples.size:
     raise UserError(f'{path} holds no sound (0 samples); give a recording')
-  if not np.isfinite(samples).all():
-    second = np.argmin(np.isfinite(samples)) / file_rate
-    raise UserError(f'{path} holds samples that are no numbers (first at {second:.3f} s); export the recording again')
-  return resample(samples, file_rate, sample_rate)
+  return samples
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -86,20 +85,47 @@ def _check_regular_file(path: Path) -> None:
   raise UserError(f'no such file: {path}')
 
 
-def _read_mono(path: Path) -> tuple[np.ndarray, int]:
-  """Returns the mean of the file's channels, float32 `[n]`, and its sample rate in Hz."""
+def _read_mono(path: Path, sample_rate: int) -> np.ndarray:
+  """Returns the mean of the file's channels at `sample_rate` Hz, float32 `[n]`."""
   import soundfile
 
-  blocks = []
   try:
     with soundfile.SoundFile(path) as file:
-      while len(block := file.read(_BLOCK_FRAMES, dtype='float32', always_2d=True)):
-        blocks.append(block[:, 0] if block.shape[1] == 1 else block.mean(axis=1))
-      rate = file.samplerate
+      return _converted(_mono_blocks(file, path), file.samplerate, sample_rate)
   # soundfile asks for a TypeError's missing arguments where the suffix says headerless (.raw)
   except (soundfile.SoundFileError, TypeError, ValueError) as error:
     raise UserError(f'cannot read {path} as audio ({_reason(error)}); convert it to wav, flac, ogg or mp3') from error
-  return np.concatenate(blocks) if blocks else np.zeros(0, np.float32), rate
+
+
+def _mono_blocks(file, path: Path) -> Iterator[np.ndarray]:
+  """Yields the file's sound block by block, float32 `[n]` each; UserError at the first sample that is no number."""
+  done = 0
+  while len(block := file.read(_BLOCK_FRAMES, dtype='float32', always_2d=True)):
+    mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    if not np.isfinite(mono).all():
+      second = (done + np.argmin(np.isfinite(mono))) / file.samplerate
+      raise UserError(f'{path} holds samples that are no numbers (first at {second:.3f} s); export the recording again')
+    done += len(mono)
+    yield mono
+
+
+def _converted(blocks: Iterator[np.ndarray], from_rate: int, to_rate: int) -> np.ndarray:
+  """Returns all blocks as one signal at `to_rate` Hz; the same as `resample` up to rounding, however long."""
+  kept, frames, stream = [], 0, None
+  for block in blocks:
+    frames += len(block)
+    kept.append(block if stream is None else stream.resample_chunk(block))
+    if stream is None and frames > _WHOLE_FRAMES and from_rate != to_rate:
+      import soxr
+
+      stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype='float32', quality='HQ')
+      kept = [stream.resample_chunk(np.concatenate(kept))]
+  if stream is None:
+    return resample(np.concatenate(kept) if kept else np.zeros(0, np.float32), from_rate, to_rate)
+  kept.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+  size = -(-frames * to_rate // from_rate)
+  converted = np.concatenate(kept)[:size]
+  return np.pad(converted, (0, size - len(converted)))
 
 
 def _reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers inherit what their parent
   _CACHE = tempfile.mkdtemp(prefix='mrmt3-test-jax-')
   atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
   os.environ.update(
+      MRMT3_CACHE=_CACHE,  # parsed scores: neither read from nor left in the user's cache
       JAX_COMPILATION_CACHE_DIR=_CACHE,
       JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
       JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1',

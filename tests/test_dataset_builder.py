@@ -11,7 +11,20 @@ from hypothesis import strategies as st
 
 from mrmt3 import slakh
 from mrmt3.cli import dataset as dataset_cli
-from mrmt3.dataset_builder import arrange, build, drums, groups, layout, recipes, render, sources, timing
+from mrmt3.dataset_builder import (
+    arrange,
+    build,
+    drums,
+    groups,
+    layout,
+    parallel,
+    recipes,
+    render,
+    settings,
+    sources,
+    timing,
+)
+from mrmt3.dataset_builder import track as track_module
 from mrmt3.dataset_builder.score import (
     BAR_DTYPE,
     SCORE_NOTE_DTYPE,
@@ -31,7 +44,7 @@ METRES = [(4, 4), (3, 4), (2, 2), (2, 4), (3, 8), (6, 8), (9, 8), (12, 8), (5, 4
 
 
 def part(*rows):
-  return np.array(list(rows), SCORE_NOTE_DTYPE)
+  return np.array([(*row, 0)[:4] for row in rows], SCORE_NOTE_DTYPE)
 
 
 def bars_of(lengths, metre=(4, 4)):
@@ -504,8 +517,15 @@ def test_force_replaces_tracks_and_nothing_else(small_set, tmp_path):
         ({'seconds': float('nan')}, 'tracks of nan s'),
         ({'seed': -1}, 'negative'),
         ({'workers': -1}, 'workers'),
-        ({'soundfont': 'nowhere.sf2'}, 'no such soundfont'),
-        ({'recipe': 'corpus', 'pieces': 99999}, 'fewer with --pieces'),
+        ({'soundfonts': ['nowhere.sf2']}, 'no such soundfont'),
+        ({'recipe': 'corpus', 'pieces': 999999}, 'fewer with --pieces'),
+        ({'recipe': 'corpus', 'hours': 1, 'pieces': 9}, 'give one of them'),
+        ({'recipe': 'corpus', 'hours': 0, 'pieces': None}, '0 hours'),
+        ({'recipe': 'corpus', 'drums': 2}, 'drums'),
+        ({'recipe': 'corpus', 'takes': 0}, '0 takes'),
+        ({'recipe': 'midi'}, 'name a folder'),
+        ({'recipe': 'demo', 'hours': 2, 'pieces': None}, 'its own pieces'),
+        ({'midi': ['nowhere']}, 'no such folder'),
     ],
 )
 def test_settings_that_make_no_sense(tmp_path, changes, words):
@@ -520,15 +540,17 @@ def test_out_must_be_a_folder(tmp_path):
     build_small(tmp_path / 'file')
 
 
-def test_a_program_the_soundfont_leaves_silent_is_replaced(synth, monkeypatch):
+def test_a_program_the_soundfont_leaves_silent_is_replaced(monkeypatch):
   class HalfSynth(render.Synth):
     def render(self, notes, program, is_drum, seconds):
       audio = super().render(notes, program, is_drum, seconds)
       return audio * 0 if program in (0, 33) else audio
 
   half = HalfSynth(render.default_soundfont())
-  score = scale_score(4)
-  stems = build._pitched_stems(score, 120, 9.5, recipes.RECIPES['demo'], half, np.random.default_rng(0))
+  monkeypatch.setattr(track_module, '_synth', lambda path, vary: half)
+  setup, _ = settings.prepare('demo')
+  plan = track_module.TrackPlan('train', 'Track00001', 'x', programs=(40, 16, 24, 33))
+  stems = track_module._pitched_stems(scale_score(4), 120, 9.5, plan, setup, np.random.default_rng(0))
   assert len(stems) >= 3 and not {stem.program for stem in stems} & {0, 33}
 
 
@@ -539,11 +561,11 @@ def cube(number):
 
 
 def test_parallel_keeps_order_and_passes_errors_on():
-  assert list(build._parallel(cube, [3, 1, 2], 1)) == [27, 1, 8]
-  assert list(build._parallel(cube, [], 4)) == []
-  assert list(build._parallel(cube, list(range(9)), 2)) == [n**3 for n in range(9)]
+  assert list(parallel.parallel(cube, [3, 1, 2], 1)) == [27, 1, 8]
+  assert list(parallel.parallel(cube, [], 4)) == []
+  assert list(parallel.parallel(cube, list(range(9)), 2)) == [n**3 for n in range(9)]
   with pytest.raises(UserError, match='thirteen'):
-    list(build._parallel(cube, [1, 13, 2], 2))
+    list(parallel.parallel(cube, [1, 13, 2], 2))
 
 
 def test_command_line(small_set, capsys):

@@ -1,7 +1,7 @@
 """Gives each part of a score an instrument of another Slakh class that can play it, and turns quarters into seconds."""
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -60,16 +60,92 @@ INSTRUMENTS = (
     Instrument(80, 48, 84),  # square lead
     Instrument(88, 36, 84, True),  # pad
 )
+# More sounds and the classes that only large data sets have; apart, so that a choice among INSTRUMENTS stays what it is.
+MORE_INSTRUMENTS = (
+    Instrument(1, 28, 96, True),  # bright piano
+    Instrument(5, 36, 88, True),  # FM electric piano
+    Instrument(9, 67, 96),  # glockenspiel
+    Instrument(13, 65, 96),  # xylophone
+    Instrument(17, 36, 84, True),  # percussive organ
+    Instrument(18, 36, 84, True),  # rock organ
+    Instrument(20, 36, 84, True),  # reed organ
+    Instrument(26, 40, 79, True),  # jazz guitar
+    Instrument(30, 40, 76),  # distortion guitar
+    Instrument(34, 28, 60),  # picked bass
+    Instrument(35, 28, 60),  # fretless bass
+    Instrument(38, 28, 60),  # synth bass
+    Instrument(47, 36, 57),  # timpani
+    Instrument(49, 36, 88, True),  # slow strings
+    Instrument(51, 36, 88, True),  # synth strings 2
+    Instrument(54, 43, 79, True),  # synth voice
+    Instrument(55, 48, 72),  # orchestral hit
+    Instrument(62, 40, 79, True),  # synth brass
+    Instrument(64, 54, 86),  # soprano sax
+    Instrument(74, 62, 91),  # recorder
+    Instrument(75, 60, 91),  # pan flute
+    Instrument(79, 60, 89),  # ocarina
+    Instrument(81, 48, 84),  # saw lead
+    Instrument(89, 36, 84, True),  # warm pad
+    Instrument(90, 36, 84, True),  # polysynth
+)
+ALL_INSTRUMENTS = INSTRUMENTS + MORE_INSTRUMENTS
 BASSES = (32, 33, 43, 58)  # programs for the lowest part
 _SHIFTS = (0, -12, 12, -24, 24)  # whole octaves a part may move, best first
+_STEERED_SHIFTS = 3  # as many of them are as good as none where classes are steered
+_BASS_SHARE = 0.6  # of the lowest parts, where classes are steered
 
 
 @dataclasses.dataclass(frozen=True)
 class ArrangedPart:
-  """A part (`SCORE_NOTE_DTYPE` table, already in its instrument's range) and the program that plays it."""
+  """A part (`SCORE_NOTE_DTYPE` table, already in its instrument's range), the program that plays it, and its index."""
 
   program: int
   notes: np.ndarray
+  index: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+  """How a part is played.
+
+  Attributes:
+    level: velocity off the beat.
+    spread: standard deviation of the velocity.
+    accent: velocity that a bar line adds.
+    dynamics: share of the written velocities' differences that is heard.
+    gap: s that a note ends before its written end, so that repeated notes are heard as two...
+    keep: ...but it sounds for at least this share of its length.
+    jitter: standard deviation of the onsets, s.
+    gain_db: how much louder or softer than other stems, dB.
+  """
+
+  level: float = 78.0
+  spread: float = 4.0
+  accent: float = 12.0
+  dynamics: float = 0.0
+  gap: float = 0.05
+  keep: float = 0.8
+  jitter: float = 0.0
+  gain_db: float = 0.0
+
+
+PLAIN = Style()
+_SHORTEST = 0.03  # s
+
+
+def draw_style(rng: np.random.Generator) -> Style:
+  """Returns a random way to play: soft or loud, even or accented, legato to staccato, in front or behind."""
+  gap, keep = ((0.01, 0.95), (0.05, 0.8), (60.0, rng.uniform(0.45, 0.75)))[rng.choice(3, p=(0.35, 0.4, 0.25))]
+  return Style(
+      level=rng.uniform(60, 98),
+      spread=rng.uniform(2, 8),
+      accent=rng.uniform(4, 16),
+      dynamics=rng.uniform(0.4, 1.0),
+      gap=gap,
+      keep=keep,
+      jitter=rng.uniform(0.0, 0.01),
+      gain_db=rng.uniform(-9, 3),
+  )
 
 
 def arrange(
@@ -78,6 +154,9 @@ def arrange(
     *,
     palette: Collection[int] | None = None,
     exclude: Collection[int] = (),
+    instruments: Sequence[Instrument] = INSTRUMENTS,
+    weights: Mapping[int, float] | None = None,
+    keep_written: bool = False,
 ) -> list[ArrangedPart]:
   """Returns the parts of a score, highest first, with instruments of distinct Slakh classes.
 
@@ -88,32 +167,72 @@ def arrange(
   Args:
     score: what to play.
     rng: chooses among the instruments that fit.
-    palette: programs to choose from; None for all of `INSTRUMENTS`.
+    palette: programs to choose from; None for all of `instruments`.
     exclude: programs not to use.
+    instruments: what there is.
+    weights: how much each Slakh class (by its program) is wanted, to steer the choice; an octave up or down is then as
+      good as none, and only some of the lowest parts go to basses. None for all alike.
+    keep_written: give a part the class that its score names, where that can play it and is free.
   """
   busiest = sorted(range(len(score.parts)), key=lambda index: -len(score.parts[index]))[:MAX_PITCHED_STEMS]
-  parts = [score.parts[index] for index in sorted(busiest, key=lambda index: -score.parts[index]['pitch'].mean())]
+  order = sorted(busiest, key=lambda index: -score.parts[index]['pitch'].mean())
+  parts = [score.parts[index] for index in order]
+  written = [score.programs[index] if keep_written and score.programs else None for index in order]
   instruments = [
       instrument
-      for instrument in INSTRUMENTS
+      for instrument in instruments
       if instrument.program not in exclude and (palette is None or instrument.program in palette)
   ]
   choices = [_fitting(part, instruments) for part in parts]
-  choices[-1] = [choice for choice in choices[-1] if choice[0] in BASSES] or choices[-1]
+  if weights is None or rng.random() < _BASS_SHARE:
+    choices[-1] = [choice for choice in choices[-1] if choice[0] in BASSES] or choices[-1]
   taken, chosen = set(), {}
   # Parts with least choice first, or the flute part would take the only bass.
   for index in sorted(range(len(parts)), key=lambda index: len(choices[index])):
     free = [(program, shift) for program, shift in choices[index] if slakh_class_program(program) not in taken]
     if not free:
       continue
-    least = min(_SHIFTS.index(shift) for _, shift in free)
-    free = [choice for choice in free if _SHIFTS.index(choice[1]) == least]
-    program, shift = free[rng.integers(len(free))]
+    program, shift = _choose(free, written[index], weights, rng)
     taken.add(slakh_class_program(program))
-    notes = parts[index].copy()
-    notes['pitch'] += shift
-    chosen[index] = ArrangedPart(program, notes)
+    chosen[index] = _moved(parts[index], program, shift, order[index])
   return [chosen[index] for index in sorted(chosen)]
+
+
+def arrange_as_planned(score: Score, programs: Sequence[int]) -> list[ArrangedPart]:
+  """Returns the parts of a score with the programs that an arrangement gave them: one a part, -1 to leave it out.
+
+  ValueError where an instrument cannot play its part.
+  """
+  by_program = {instrument.program: instrument for instrument in ALL_INSTRUMENTS}
+  arranged = []
+  for index, (part, program) in enumerate(zip(score.parts, programs, strict=True)):
+    if program < 0:
+      continue
+    fitting = _fitting(part, [by_program[program]] if program in by_program else [])
+    if not fitting:
+      raise ValueError(f'program {program} cannot play part {index} of {score.name}')
+    arranged.append(_moved(part, *fitting[0], index))
+  return sorted(arranged, key=lambda part: -part.notes['pitch'].mean())
+
+
+def _choose(free, written, weights, rng):
+  if written is not None:
+    same = [choice for choice in free if slakh_class_program(choice[0]) == slakh_class_program(written)]
+    free = [choice for choice in same if choice[0] == written] or same or free
+  best = _STEERED_SHIFTS - 1 if weights is not None else 0
+  least = max(best, min(_SHIFTS.index(shift) for _, shift in free))
+  free = [choice for choice in free if _SHIFTS.index(choice[1]) <= least]
+  if weights is None:
+    return free[rng.integers(len(free))]
+  classes = [slakh_class_program(program) for program, _ in free]
+  chances = np.array([weights.get(one, 0.0) / classes.count(one) for one in classes]) + 1e-12
+  return free[rng.choice(len(free), p=chances / chances.sum())]
+
+
+def _moved(part, program, shift, index):
+  notes = part.copy()
+  notes['pitch'] += shift
+  return ArrangedPart(program, notes, index)
 
 
 def _fitting(part: np.ndarray, instruments: Sequence[Instrument]) -> list[tuple[int, int]]:
@@ -145,19 +264,25 @@ def accents(score: Score, starts: np.ndarray) -> np.ndarray:
   return np.where(np.abs(position) < 1e-3, 1.0, np.where(on_beat, 0.4, 0.0))
 
 
-def perform(part: ArrangedPart, score: Score, quarters_per_minute: float, rng: np.random.Generator) -> np.ndarray:
-  """Returns a note table (s) of a part played at a tempo: detached a little, stressed as the metre says.
-
-  Each note ends up to 50 ms before its written end, so that repeated notes are heard as two.
-  """
+def perform(
+    part: ArrangedPart, score: Score, quarters_per_minute: float, rng: np.random.Generator, style: Style = PLAIN
+) -> np.ndarray:
+  """Returns a note table (s) of a part played at a tempo in a style, stressed as the metre says."""
   seconds = 60.0 / quarters_per_minute
   written = part.notes
   notes = empty_notes(len(written))
   notes['onset'] = written['start'] * seconds
   length = written['length'] * seconds
-  notes['offset'] = notes['onset'] + np.maximum(length - 0.05, 0.8 * length)
+  notes['offset'] = notes['onset'] + np.maximum(length - style.gap, style.keep * length)
   notes['pitch'] = written['pitch']
-  stress = 12 * accents(score, written['start'])
-  notes['velocity'] = np.clip(np.rint(78 + stress + rng.normal(0, 4, len(written))), 1, 127)
+  stress = style.accent * accents(score, written['start'])
+  velocity = style.level + stress + rng.normal(0, style.spread, len(written))
+  if style.dynamics and written['velocity'].any():
+    velocity += style.dynamics * (written['velocity'] - written['velocity'].mean())
+  notes['velocity'] = np.clip(np.rint(velocity), 1, 127)
   notes['program'] = part.program
+  if style.jitter:
+    shift = np.maximum(rng.normal(0, style.jitter, len(written)), -notes['onset'])
+    notes['onset'] += shift
+    notes['offset'] = np.maximum(notes['offset'] + shift, notes['onset'] + _SHORTEST)
   return notes

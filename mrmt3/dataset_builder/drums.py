@@ -72,6 +72,18 @@ def play_drums(score: Score, quarters_per_minute: float, rng: np.random.Generato
   return notes[np.lexsort((notes['pitch'], notes['onset']))]
 
 
+def play_written_drums(score: Score, quarters_per_minute: float, rng: np.random.Generator) -> np.ndarray:
+  """Returns a note table (s) of the drums that a score brings, of which it must have some."""
+  written = score.drums
+  notes = empty_notes(len(written))
+  notes['onset'] = written['start'] * 60.0 / quarters_per_minute
+  notes['offset'] = notes['onset'] + STROKE_SECONDS
+  notes['pitch'] = written['pitch']
+  notes['velocity'] = np.clip(np.rint(np.maximum(written['velocity'], 40) + rng.normal(0, 4, len(written))), 1, 127)
+  notes['is_drum'] = True
+  return notes
+
+
 def _bar_strokes(groove, whole, beat, beat_seconds, fill, opens):
   """Returns (quarters from the bar line, pitches, velocities) of a whole bar, float arrays `[n]`."""
   beats = round(whole / beat)

@@ -1,7 +1,8 @@
 """Groups pieces so that a split by group leaks no music: one work, or one tune, never is in two splits.
 
 Two scores share a tune when enough of their melodies' interval patterns agree: many chorales set the same melody in
-another key and harmony, so neither names nor bass lines show it.
+another key and harmony, so neither names nor bass lines show it. Two scores are near-duplicates when most of the patterns
+of all their parts agree.
 """
 
 from collections import defaultdict
@@ -13,6 +14,8 @@ from mrmt3.dataset_builder.score import Score
 
 PATTERN_LENGTH = 7  # intervals
 SHARED_PATTERNS = 0.35  # of the shorter melody's patterns
+SHARED_IN_ALL = 0.5  # of all parts' patterns: copies with other parts on top, or in another order
+_COMMON = 40  # pieces; a pattern in more of them is a scale or a drone, and only neighbours are compared for it
 _MIN_PATTERNS = 8  # a melody with fewer says nothing
 
 
@@ -49,14 +52,16 @@ def group_scores(scores: Sequence[Score], works: Sequence[str]) -> list[int]:
   first_of_work = {}
   for index, work in enumerate(works):
     parents[root(index)] = root(first_of_work.setdefault(work, index))
-  patterns = [melody_patterns(max(score.parts, key=lambda part: part['pitch'].mean())) for score in scores]
-  for one, other in _pairs_with_shared_tunes(patterns):
-    parents[root(one)] = root(other)
+  melodies = [melody_patterns(max(score.parts, key=lambda part: part['pitch'].mean())) for score in scores]
+  wholes = [set().union(*map(melody_patterns, score.parts)) for score in scores]
+  for patterns, least in ((melodies, SHARED_PATTERNS), (wholes, SHARED_IN_ALL)):
+    for one, other in _pairs_with_shared_tunes(patterns, least):
+      parents[root(one)] = root(other)
   numbers = {}
   return [numbers.setdefault(root(index), len(numbers)) for index in range(len(scores))]
 
 
-def _pairs_with_shared_tunes(patterns):
+def _pairs_with_shared_tunes(patterns, least):
   holders = defaultdict(list)
   for index, found in enumerate(patterns):
     for pattern in found:
@@ -64,11 +69,11 @@ def _pairs_with_shared_tunes(patterns):
   shared = defaultdict(int)
   for indices in holders.values():
     for position, one in enumerate(indices):
-      for other in indices[position + 1 :]:
+      for other in indices[position + 1 : None if len(indices) <= _COMMON else position + 2]:
         shared[one, other] += 1
   for (one, other), count in shared.items():
     smaller = min(len(patterns[one]), len(patterns[other]))
-    if smaller >= _MIN_PATTERNS and count >= SHARED_PATTERNS * smaller:
+    if smaller >= _MIN_PATTERNS and count >= least * smaller:
       yield one, other
 
 

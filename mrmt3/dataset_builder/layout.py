@@ -6,7 +6,9 @@ that the mix peaks at `TARGET_PEAK`. The audio is 16-bit, and the mix is the sam
 """
 
 import dataclasses
+import io
 import os
+import secrets
 import shutil
 import tempfile
 import uuid as uuid_module
@@ -17,6 +19,7 @@ import numpy as np
 
 from mrmt3.errors import UserError
 from mrmt3.files import make_folder
+from mrmt3.instruments import slakh_class_name
 
 STEM_LOUDNESS = -13.0  # LUFS: `normalization_factor` of metadata.yaml
 TARGET_PEAK = -1.0  # dBFS, of the mix
@@ -42,6 +45,8 @@ class Stem:
     notes: note table (times in s); its program and is_drum columns are overwritten by the stem's.
     audio: float32 `[n]` at the track's sample rate, or None for a stem that is listed but was not rendered.
     plugin_name: what made the sound, for metadata.yaml.
+    gain_db: how much louder than the other stems it is in the mix, dB.
+    loudness: `integrated_loudness` of the audio where it is known already.
   """
 
   program: int
@@ -49,6 +54,8 @@ class Stem:
   notes: np.ndarray
   audio: np.ndarray | None
   plugin_name: str = ''
+  gain_db: float = 0.0
+  loudness: float | None = None
 
   @property
   def inst_class(self) -> str:
@@ -93,30 +100,48 @@ def integrated_loudness(audio: np.ndarray, sample_rate: int) -> float | None:
   return loudness if loudness > AUDIBLE_LOUDNESS else None
 
 
-def mix_stems(audios: Sequence[np.ndarray | None], sample_rate: int) -> Mixture:
+def mix_stems(
+    audios: Sequence[np.ndarray | None],
+    sample_rate: int,
+    *,
+    known_loudness: Sequence[float | None] = (),
+    gains_db: Sequence[float] = (),
+) -> Mixture:
   """Returns the stems (float `[n]` each, or None) at one loudness, and their sum with its peak at `TARGET_PEAK`.
 
-  Shorter stems are padded with silence. UserError where no stem can be heard or one holds NaN or infinite samples.
+  Args:
+    audios: shorter ones are padded with silence.
+    sample_rate: Hz.
+    known_loudness: what `integrated_loudness` said of each; measured here where it is None or not given.
+    gains_db: how far from the common loudness each is put.
+
+  Raises:
+    UserError: no stem can be heard, or one holds NaN or infinite samples.
   """
+  known_loudness = list(known_loudness) or [None] * len(audios)
+  gains_db = list(gains_db) or [0.0] * len(audios)
   for index, audio in enumerate(audios):
     if audio is not None and not np.isfinite(audio).all():
       raise UserError(f'stem S{index:02d} has NaN or infinite samples; render it again')
-  loudness = [None if audio is None else integrated_loudness(audio, sample_rate) for audio in audios]
+  loudness = [
+      None if audio is None else integrated_loudness(audio, sample_rate) if known is None else known
+      for audio, known in zip(audios, known_loudness, strict=True)
+  ]
   if all(level is None for level in loudness):
     raise UserError('none of the stems of the track can be heard; give it at least one with sound')
 
   length = max(len(audio) for audio in audios if audio is not None)
   leveled = [
-      None if level is None else np.pad(audio * 10 ** ((STEM_LOUDNESS - level) / 20), (0, length - len(audio)))
-      for audio, level in zip(audios, loudness, strict=True)
+      None if level is None else np.pad(audio * 10 ** ((STEM_LOUDNESS + gain - level) / 20), (0, length - len(audio)))
+      for audio, level, gain in zip(audios, loudness, gains_db, strict=True)
   ]
   heard = [audio for audio in leveled if audio is not None]
   # A stem can peak higher than the mix where others cancel it, and must not clip either.
   peak = max(float(np.abs(audio).max()) for audio in [*heard, np.sum(heard, axis=0)])
-  gain = 10 ** (TARGET_PEAK / 20) / peak
-  stems = [None if audio is None else np.rint(audio * gain * _FULL_SCALE).astype(np.int16) for audio in leveled]
+  overall = 10 ** (TARGET_PEAK / 20) / peak
+  stems = [None if audio is None else np.rint(audio * overall * _FULL_SCALE).astype(np.int16) for audio in leveled]
   mix = np.sum([stem for stem in stems if stem is not None], axis=0, dtype=np.int32).astype(np.int16)
-  return Mixture(stems, mix, loudness, gain)
+  return Mixture(stems, mix, loudness, overall)
 
 
 def write_track(
@@ -126,6 +151,7 @@ def write_track(
     sample_rate: int = 16000,
     uuid: str | None = None,
     source: str = '',
+    extras: bool = False,
 ) -> Path:
   """Writes a track folder, in one piece: it is built under a temporary name beside `folder`, then renamed.
 
@@ -136,6 +162,7 @@ def write_track(
     sample_rate: of all audio, Hz.
     uuid: the piece's identity in the metadata; made from `folder` and `source` if not given.
     source: where the music came from (`lmd_midi_dir` in the metadata).
+    extras: also write what MR-MT3's and MT3-style loaders read: mix_16k.wav, inst_names.json, all_src_v2.mid.
 
   Returns:
     The folder.
@@ -146,7 +173,12 @@ def write_track(
   folder = Path(folder)
   _check_stems(stems, folder)
   make_folder(folder.parent)
-  mixture = mix_stems([stem.audio for stem in stems], sample_rate)
+  mixture = mix_stems(
+      [stem.audio for stem in stems],
+      sample_rate,
+      known_loudness=[stem.loudness for stem in stems],
+      gains_db=[stem.gain_db for stem in stems],
+  )
   if uuid is None:
     uuid = uuid_module.uuid5(uuid_module.NAMESPACE_URL, f'{source}#{folder.name}').hex
   metadata = _metadata(stems, mixture, uuid, source)
@@ -154,9 +186,11 @@ def write_track(
     temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
     try:
       _fill(temporary, stems, mixture, metadata, sample_rate)
+      if extras:
+        _fill_extras(temporary, stems, mixture, sample_rate)
       temporary.chmod(folder.parent.stat().st_mode & 0o777)
       if folder.exists():
-        shutil.rmtree(folder)
+        remove_folder(folder)
       temporary.rename(folder)
     finally:
       shutil.rmtree(temporary, ignore_errors=True)
@@ -200,8 +234,14 @@ def _metadata(stems, mixture, uuid, source):
   }
 
 
+def remove_folder(folder: Path) -> None:
+  """Removes a track's folder so that nobody ever sees half of it: renamed first. Raises OSError."""
+  doomed = folder.with_name(f'.{folder.name}.{secrets.token_hex(4)}.old')
+  folder.rename(doomed)
+  shutil.rmtree(doomed)
+
+
 def _fill(folder, stems, mixture, metadata, sample_rate):
-  import soundfile
   import yaml
 
   from mrmt3.midi_io import write_midi
@@ -209,16 +249,42 @@ def _fill(folder, stems, mixture, metadata, sample_rate):
   (folder / 'stems').mkdir()
   (folder / 'MIDI').mkdir()
   tables = [_stem_notes(stem) for stem in stems]
-  try:
-    for index, (notes, samples) in enumerate(zip(tables, mixture.stems, strict=True)):
-      write_midi(notes, folder / 'MIDI' / f'S{index:02d}.mid')
-      if samples is not None:
-        soundfile.write(folder / 'stems' / f'S{index:02d}.flac', samples, sample_rate, subtype='PCM_16')
-    soundfile.write(folder / 'mix.flac', mixture.mix, sample_rate, subtype='PCM_16')
-  except soundfile.LibsndfileError as error:
-    raise UserError(f'cannot write audio in {folder}: {error}') from error
+  for index, (notes, samples) in enumerate(zip(tables, mixture.stems, strict=True)):
+    write_midi(notes, folder / 'MIDI' / f'S{index:02d}.mid')
+    if samples is not None:
+      _write_audio(folder / 'stems' / f'S{index:02d}.flac', samples, sample_rate)
+  _write_audio(folder / 'mix.flac', mixture.mix, sample_rate)
   write_midi(np.concatenate(tables), folder / 'all_src.mid')
-  (folder / 'metadata.yaml').write_text(yaml.safe_dump(metadata, sort_keys=True), encoding='utf-8')
+  dumper = getattr(yaml, 'CSafeDumper', yaml.SafeDumper)
+  text = yaml.dump(metadata, Dumper=dumper, sort_keys=True)
+  (folder / 'metadata.yaml').write_text(text, encoding='utf-8')
+
+
+def _fill_extras(folder, stems, mixture, sample_rate):
+  """Writes the mix as 16 kHz wav, the class of each audible stem by name, and the MIDI of all audible stems."""
+  import json
+
+  from mrmt3.audio_io import SAMPLE_RATE, resample
+  from mrmt3.midi_io import write_midi
+
+  mix = mixture.mix
+  if sample_rate != SAMPLE_RATE:
+    mix = np.clip(np.rint(resample(mix.astype(np.float32), sample_rate, SAMPLE_RATE)), -_FULL_SCALE, _FULL_SCALE)
+  _write_audio(folder / 'mix_16k.wav', mix.astype(np.int16), SAMPLE_RATE)
+  heard = {f'S{index:02d}': stem for index, stem in enumerate(stems) if mixture.stems[index] is not None}
+  names = {name: 'Drums' if stem.is_drum else slakh_class_name(stem.program) for name, stem in heard.items()}
+  (folder / 'inst_names.json').write_text(json.dumps(names) + '\n', encoding='utf-8')
+  write_midi(np.concatenate([_stem_notes(stem) for stem in heard.values()]), folder / 'all_src_v2.mid')
+
+
+def _write_audio(path, samples, sample_rate):
+  """Writes int16 samples; through memory, because libsndfile does not say when a disk is full."""
+  import soundfile
+
+  memory = io.BytesIO()
+  kind = {'.flac': 'FLAC', '.wav': 'WAV'}[path.suffix]
+  soundfile.write(memory, samples, sample_rate, subtype='PCM_16', format=kind)
+  path.write_bytes(memory.getbuffer())
 
 
 def _stem_notes(stem):

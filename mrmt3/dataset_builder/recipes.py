@@ -15,15 +15,18 @@ class Recipe:
 
   Attributes:
     description: one line for the command line's help.
-    pieces: how many tracks if the user does not say.
+    pieces: how many tracks if the user does not say; 10**6 for all.
     seconds: length of a track (the most, where `fill` is False) if the user does not say.
     fill: whether short pieces are repeated to that length.
     notes_per_second: range of the pitched notes' density; one value a track is drawn from it.
-    drums: share of the tracks that get drums.
+    drums: share of the pieces without drums that get some.
     min_parts: fewest pitched instruments of a track.
     shares: share of the tracks in each split.
-    works: fixed sources for each split, used in this order; None to draw from all of music21's corpus.
+    works: fixed sources for each split, used in this order; None to draw from all there is.
     palette: programs to use; None for all.
+    music21: whether to draw from music21's corpus.
+    box: whether to draw from the Debian packages that are installed.
+    vary: whether key, tempo, playing and balance vary from track to track, and rare classes get their share.
   """
 
   description: str
@@ -36,6 +39,9 @@ class Recipe:
   shares: dict[str, float]
   works: dict[str, tuple[str, ...]] | None = None
   palette: tuple[int, ...] | None = None
+  music21: bool = True
+  box: bool = False
+  vary: bool = True
 
 
 RECIPES = {
@@ -68,6 +74,7 @@ RECIPES = {
         },
         # They speak at once, so that labels and sound agree, and keep their pitch clear.
         palette=(0, 16, 24, 33, 40, 56, 70),
+        vary=False,
     ),
     'corpus': Recipe(
         description="any number of pieces from music21's corpus, for all Slakh classes, split by work and by tune",
@@ -78,6 +85,28 @@ RECIPES = {
         drums=0.85,
         min_parts=3,
         shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
+    ),
+    'box': Recipe(
+        description="the corpus and what Debian's freedoom, simutrans-data, openttd-openmsx and mma bring, if installed",
+        pieces=200,
+        seconds=180.0,
+        fill=False,
+        notes_per_second=(4.0, 10.0),
+        drums=0.5,
+        min_parts=3,
+        shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
+        box=True,
+    ),
+    'midi': Recipe(
+        description='only the MIDI files of --midi DIR (the default with --midi)',
+        pieces=10**6,
+        seconds=240.0,
+        fill=False,
+        notes_per_second=(4.0, 10.0),
+        drums=0.0,
+        min_parts=1,
+        shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
+        music21=False,
     ),
 }
 
@@ -97,13 +126,13 @@ def fixed_plan(recipe: Recipe, pieces: int) -> list[tuple[str, str]]:
 
 
 def draw_order(sources: list[str], rng: 'np.random.Generator') -> list[str]:
-  """Returns all sources in random order, with composers of few pieces not drowned by those of many.
+  """Returns all sources in random order, with composers (or collections) of few pieces not drowned by those of many.
 
   A composer's share of the beginning goes with the square root of how many pieces there are.
   """
   import numpy as np
 
-  composers = np.array([source.split('/')[1] for source in sources])
+  composers = np.array([_composer(source) for source in sources])
   _, composer, counts = np.unique(composers, return_inverse=True, return_counts=True)
   shuffled = rng.permutation(len(sources))
   rank = np.zeros(len(sources))
@@ -111,3 +140,8 @@ def draw_order(sources: list[str], rng: 'np.random.Generator') -> list[str]:
     own = shuffled[composer[shuffled] == index]
     rank[own] = (np.arange(len(own)) + rng.random()) / np.sqrt(counts[index])
   return [sources[index] for index in np.argsort(rank, kind='stable')]
+
+
+def _composer(source):
+  collection, rest = source.split('/', 1)
+  return rest.split('/')[0] if collection == 'music21' else f'{collection}/' if collection == 'mma' else source.rsplit('/', 1)[0]

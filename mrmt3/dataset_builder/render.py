@@ -1,14 +1,18 @@
 """Makes sound from notes with a soundfont."""
 
+import functools
 import importlib.util
 import os
 from pathlib import Path
 
 import numpy as np
 
+from mrmt3.dataset_builder.soundfonts import read_soundfont
+from mrmt3.dataset_builder.tuned_font import tuned_path
 from mrmt3.errors import UserError
 
-_QUALITY = 4  # symusic's interpolation of samples: 0 fast .. 6
+BEST_QUALITY = 4  # of the conversion of a font's samples to the sample rate
+GOOD_QUALITY = 3  # 3 to 5 times faster: converting is what takes long, once for each preset
 _FADE_SECONDS = 0.02
 _SILENT_NOTE = 1e-5  # power relative to the stem's loudest moment: -50 dB
 
@@ -23,25 +27,26 @@ def default_soundfont() -> Path:
 
 
 class Synth:
-  """A soundfont synthesizer. Its onsets come 1 ms after the notes' (measured on TimGM6mb's drums)."""
+  """A soundfont synthesizer. Its onsets come 1 ms after the notes' (measured on TimGM6mb's drums).
 
-  def __init__(self, soundfont: str | os.PathLike, sample_rate: int = 16000):
+  Every preset has a symusic synthesizer of its own: one that plays several changes the samples that they share, and the
+  sound would depend on what was played before.
+  """
+
+  def __init__(self, soundfont: str | os.PathLike, sample_rate: int = 16000, quality: int = BEST_QUALITY):
     """Loads a soundfont (.sf2, .sf3); `sample_rate` in Hz. UserError where the file is not one."""
     import symusic
 
     path = Path(soundfont)
-    if not path.is_file():
-      raise UserError(f'no such soundfont: {path}; name a .sf2 or .sf3 file')
-    with path.open('rb') as file:
-      head = file.read(12)
-    if head[:4] != b'RIFF' or head[8:] != b'sfbk':
-      raise UserError(f'{path} is not a soundfont; name a .sf2 or .sf3 file')
+    font = read_soundfont(path)
+    path = tuned_path(path, font.sha256)
+    self._load = functools.cache(lambda program, is_drum: symusic.Synthesizer(path, sample_rate, quality))
     try:
-      self._synthesizer = symusic.Synthesizer(path, sample_rate, _QUALITY)
+      self._load(0, False)
     except (RuntimeError, ValueError) as error:
-      raise UserError(f'cannot load the soundfont {path}: {error}') from error
+      raise UserError(f'cannot load the soundfont {soundfont}: {error}') from error
     self.sample_rate = sample_rate
-    self.name = path.name
+    self.name = Path(soundfont).name
 
   def render(self, notes: np.ndarray, program: int, is_drum: bool, seconds: float) -> np.ndarray:
     """Returns notes played by one instrument: float32 `[seconds * sample_rate]`, mono, its end faded out.
@@ -67,8 +72,12 @@ class Synth:
     score.tracks.append(_end_marker(seconds))
     samples = round(seconds * self.sample_rate)
     audio = np.zeros(samples, np.float32)
-    rendered = np.asarray(self._synthesizer.render(score, stereo=False))[0, :samples]
-    audio[: len(rendered)] = rendered
+    try:
+      rendered = np.asarray(self._load(int(program), bool(is_drum)).render(score, stereo=False))[0, :samples]
+    except (RuntimeError, ValueError) as error:
+      raise UserError(f'the soundfont {self.name} cannot play program {program}: {error}; try another one') from error
+    if np.isfinite(rendered).all():  # a few presets are beyond the synthesizer; they stay silent
+      audio[: len(rendered)] = rendered
     fade = min(samples, round(_FADE_SECONDS * self.sample_rate))
     audio[samples - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
     return audio
@@ -83,16 +92,18 @@ def _end_marker(seconds):
   return track
 
 
-def silent_share(audio: np.ndarray, notes: np.ndarray, sample_rate: int) -> float:
-  """Returns the share of notes that cannot be heard: no sound in the 60 ms after the onset, relative to the stem.
+def silent_notes(audio: np.ndarray, notes: np.ndarray, sample_rate: int) -> np.ndarray:
+  """Returns bool `[notes]`: which cannot be heard, having no sound in the 60 ms after the onset, relative to the stem.
 
   Some presets have no samples for some pitches, or play a sound effect on few of them.
   """
-  if not len(notes):
-    return 0.0
   energy = np.concatenate([[0.0], np.cumsum(np.square(audio, dtype=np.float64))])
   window = round(0.06 * sample_rate)
   begin = np.clip(np.rint(notes['onset'] * sample_rate).astype(np.int64), 0, max(0, len(audio) - window))
   power = energy[np.minimum(begin + window, len(audio))] - energy[begin]
-  loudest = power.max()
-  return float(np.mean(power < _SILENT_NOTE * loudest)) if loudest > 0 else 1.0
+  return power <= _SILENT_NOTE * power.max(initial=0.0)
+
+
+def silent_share(audio: np.ndarray, notes: np.ndarray, sample_rate: int) -> float:
+  """Returns the share of notes that cannot be heard (see `silent_notes`)."""
+  return float(silent_notes(audio, notes, sample_rate).mean()) if len(notes) else 0.0

@@ -1,6 +1,7 @@
 """A score: parts and bars in quarter notes, before any tempo, instrument or sound is chosen."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,6 +11,7 @@ SCORE_NOTE_DTYPE = np.dtype([
     ('start', np.float64),  # quarters
     ('length', np.float64),  # quarters
     ('pitch', np.int32),  # MIDI pitch as it sounds
+    ('velocity', np.int32),  # 1..127; 0 where the source says nothing
 ])
 BAR_DTYPE = np.dtype([
     ('start', np.float64),  # quarters
@@ -28,11 +30,17 @@ class Score:
     name: where it comes from, e.g. 'music21/bach/bwv227.1'.
     parts: one `SCORE_NOTE_DTYPE` table a part, sorted by start.
     bars: `BAR_DTYPE` table that covers the score without gaps.
+    programs: the MIDI program written for each part; empty where the source names none.
+    drums: `SCORE_NOTE_DTYPE` table of the drums that were written, or None.
+    tempo: written quarters a minute, or None.
   """
 
   name: str
   parts: tuple[np.ndarray, ...]
   bars: np.ndarray
+  programs: tuple[int, ...] = ()
+  drums: np.ndarray | None = None
+  tempo: float | None = None
 
   @property
   def length(self) -> float:
@@ -43,6 +51,18 @@ class Score:
   def num_notes(self) -> int:
     """Notes of all parts."""
     return sum(len(part) for part in self.parts)
+
+  def with_parts(self, indices: Sequence[int]) -> 'Score':
+    """Returns the score with only the parts of these indices, in their order."""
+    programs = tuple(self.programs[index] for index in indices) if self.programs else ()
+    return dataclasses.replace(self, parts=tuple(self.parts[index] for index in indices), programs=programs)
+
+  def transposed(self, semitones: int) -> 'Score':
+    """Returns the score in another key; drums stay."""
+    parts = tuple(part.copy() for part in self.parts)
+    for part in parts:
+      part['pitch'] += semitones
+    return dataclasses.replace(self, parts=parts)
 
 
 def bar_phases(bars: np.ndarray) -> np.ndarray:
@@ -77,21 +97,24 @@ def excerpt(score: Score, first: int, end: int) -> Score:
     raise ValueError(f'an excerpt needs at least one bar, got bars {first} to {end} of {len(score.bars)}')
   begin, stop = bars['start'][0], bars['start'][-1] + bars['length'][-1]
   bars['start'] -= begin
-  parts = []
-  for part in score.parts:
+
+  def cut(part):
     part = part[(part['start'] >= begin - _SAME) & (part['start'] < stop - _SAME)].copy()
     part['length'] = np.minimum(part['length'], stop - part['start'])
     part['start'] -= begin
-    parts.append(part)
-  return Score(score.name, tuple(parts), bars)
+    return part
+
+  drums = None if score.drums is None else cut(score.drums)
+  return dataclasses.replace(score, parts=tuple(cut(part) for part in score.parts), bars=bars, drums=drums)
 
 
 def repeat(score: Score, times: int) -> Score:
   """Returns the whole score played `times` times in a row."""
-  return Score(
-      score.name,
-      tuple(_shifted_copies(part, score.length, times) for part in score.parts),
-      _shifted_copies(score.bars, score.length, times),
+  return dataclasses.replace(
+      score,
+      parts=tuple(_shifted_copies(part, score.length, times) for part in score.parts),
+      bars=_shifted_copies(score.bars, score.length, times),
+      drums=None if score.drums is None else _shifted_copies(score.drums, score.length, times),
   )
 
 
@@ -126,11 +149,11 @@ def drop_doubles(score: Score, shared: float = 0.9) -> Score:
   when nothing is left.
   """
   kept, heard = [], []
-  for part in score.parts:
+  for index, part in enumerate(score.parts):
     notes = set(zip(np.round(part['start'], 3).tolist(), part['pitch'].tolist(), strict=True))
     if notes and not any(len(notes & other) >= shared * len(notes) for other in heard):
-      kept.append(part)
+      kept.append(index)
       heard.append(notes)
   if not kept:
     raise UserError(f'the score {score.name} has no notes; choose another one')
-  return Score(score.name, tuple(kept), score.bars)
+  return score.with_parts(kept)

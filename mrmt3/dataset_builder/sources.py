@@ -1,26 +1,194 @@
-"""Where the music comes from: reads scores that were installed with a package.
+"""Where the music comes from: pip's music21, any folder of MIDI files, and games' music and a band of Debian's.
 
-A source name says which reader it belongs to and what it is there: 'music21/bach/bwv227.1.mxl' is a file of the corpus
-inside the music21 package. (The corpus has mixed licences: it is read where it is installed and never copied.)
+A source name says which collection it belongs to and what it is there:
+
+  music21/bach/bwv227.1.mxl         a score of the corpus inside the music21 package
+  midi/FOLDER/song.mid              a file of a folder that the user named
+  freedoom/freedoom1.wad/D_E1M1     music in a game's WAD file
+  simutrans/..., openttd/...        MIDI files of two more games
+  mma/bossanova/BossaNova           a song made with a groove of mma
+
+All is read where it is installed and never copied: the licences differ.
 """
 
+import dataclasses
 import functools
+import hashlib
+import os
 import re
-from collections.abc import Iterable
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mrmt3.dataset_builder import accompaniment
+from mrmt3.dataset_builder.midi_score import MAX_BYTES, read_midi_score
 from mrmt3.dataset_builder.score import BAR_DTYPE, SCORE_NOTE_DTYPE, Score, drop_doubles, tidy_part
+from mrmt3.dataset_builder.score_cache import cached
 from mrmt3.errors import UserError
 
 MUSIC21 = 'music21/'
+MIDI = 'midi/'
+MMA = 'mma/'
+_MIDI_SUFFIXES = ('.mid', '.midi', '.kar', '.rmi')
+_GAMES = Path('/usr/share/games')
 # Folders of the corpus with music for several parts; the others hold melodies, songs with chord symbols and tests.
 MUSIC21_FOLDERS = (
     'bach', 'beach', 'beethoven', 'corelli', 'handel', 'haydn', 'johnson_j_r', 'liliuokalani', 'lusitano', 'monteverdi',
     'mozart', 'palestrina', 'schubert', 'schumann_clara', 'schumann_robert', 'weber',
 )  # fmt: skip
 _SCORE_SUFFIXES = ('.mxl', '.musicxml', '.xml', '.krn')  # best first, where one piece comes in several
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection:
+  """Music that a Debian package brings: `package` has it, `folder` holds its MIDI or WAD files."""
+
+  package: str
+  what: str
+  folder: Path
+
+
+BOX = {
+    'freedoom': Collection('freedoom', 'about 70 pieces of game music', _GAMES / 'doom'),
+    'simutrans': Collection('simutrans-data', '53 pieces of game music', _GAMES / 'simutrans' / 'music'),
+    'openttd': Collection('openttd-openmsx', '31 pieces of game music', _GAMES / 'openttd' / 'baseset' / 'openmsx'),
+    'mma': Collection('mma', 'bands with drums in some 900 grooves', accompaniment.LIBRARY),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Library:
+  """The music a data set is made from.
+
+  Attributes:
+    music21: whether music21's corpus is in it.
+    box: names in `BOX` of the Debian collections in it.
+    folders: (name, folder) of the user's MIDI folders.
+  """
+
+  music21: bool = True
+  box: tuple[str, ...] = ()
+  folders: tuple[tuple[str, Path], ...] = ()
+
+  def sources(self) -> list[str]:
+    """Returns the names of all there is, sorted; UserError where music21 is wanted and missing."""
+    names = list_music21() if self.music21 else []
+    for box in self.box:
+      names += [f'{MMA}{groove}' for groove in accompaniment.grooves()] if box == 'mma' else _list_games(box)
+    for name, folder in self.folders:
+      names += [f'{MIDI}{name}/{path.relative_to(folder).as_posix()}' for path in _midi_files(folder)]
+    return sorted(names)
+
+  def digest(self) -> str:
+    """Returns a digest of the user's own files: their names and bytes."""
+    digest = hashlib.sha256()
+    for name, folder in self.folders:
+      for path in _midi_files(folder):
+        digest.update(f'{name}/{path.relative_to(folder).as_posix()}\0'.encode(errors='surrogateescape'))
+        digest.update(hashlib.sha256(_read_bytes(path, str(path))).digest())
+    return digest.hexdigest()
+
+  def read(self, source: str) -> Score:
+    """Returns the score behind a source name, at sounding pitch, parts that double another left out.
+
+    UserError where there is no such source or it cannot be read as music.
+    """
+    if source.startswith(MUSIC21):
+      return _read_from_music21(source)
+    if source.startswith(MMA):
+      return cached(lambda: self._read_midi(source), 'mma', source, accompaniment.definition(source[len(MMA) :]))
+    return cached(lambda: self._read_midi(source), 'midi', source, self._midi_bytes(source))
+
+  def _read_midi(self, source):
+    return drop_doubles(read_midi_score(self._midi_bytes(source), source))
+
+  def _midi_bytes(self, source):
+    collection, _, rest = source.partition('/')
+    if source.startswith(MIDI):
+      for name, folder in self.folders:
+        if rest.startswith(f'{name}/'):
+          return _read_bytes(folder / rest[len(name) + 1 :], source)
+    elif source.startswith(MMA):
+      return accompaniment.generate(rest.split('/')[-1], zlib.crc32(source.encode()) % 2**31)
+    if collection in BOX:
+      wad, _, lump = rest.partition('.wad/')
+      if lump:
+        return dict(_wad_music(BOX[collection].folder / f'{wad}.wad')).get(lump, b'')
+      return _read_bytes(BOX[collection].folder / rest, source)
+    raise UserError(f'no such source of music: {source!r}; the music is not where it was, name its folder with --midi')
+
+
+def open_library(*, music21: bool, box: bool, midi: Sequence[str | os.PathLike]) -> tuple[Library, list[str]]:
+  """Returns the library of what is installed, and a line for each Debian package that is missing.
+
+  UserError where one of the `midi` folders is none, has no MIDI files, or two have one name.
+  """
+  there = tuple(name for name, collection in BOX.items() if box and _is_installed(name, collection))
+  missing = [
+      f'{collection.package} is not installed ({collection.what}); get it with: apt-get install {collection.package}'
+      for name, collection in BOX.items()
+      if box and name not in there
+  ]
+  folders = {}
+  for folder in map(Path, midi):
+    if not folder.is_dir():
+      raise UserError(f'no MIDI files in {folder}: {"it is a file" if folder.exists() else "no such folder"}; name a folder')
+    if not _midi_files(folder):
+      raise UserError(f'no MIDI files in {folder}: expected names ending in {", ".join(_MIDI_SUFFIXES)} there or below')
+    name = folder.resolve().name or 'root'
+    if folders.setdefault(name, folder) != folder:
+      raise UserError(f'{folders[name]} and {folder} have one name; rename one of the folders')
+  return Library(music21, there, tuple(folders.items())), missing
+
+
+def _is_installed(name, collection):
+  return accompaniment.program() is not None if name == 'mma' else collection.folder.is_dir() and bool(_list_games(name))
+
+
+def _midi_files(folder):
+  return sorted(
+      path for path in folder.rglob('*') if path.suffix.lower() in _MIDI_SUFFIXES and path.is_file()
+  )
+
+
+def _list_games(name):
+  folder = BOX[name].folder
+  if name == 'freedoom':
+    return [f'{name}/{wad.name}/{lump}' for wad in sorted(folder.glob('free*.wad')) for lump, _ in _wad_music(wad)]
+  return [f'{name}/{path.relative_to(folder).as_posix()}' for path in _midi_files(folder)]
+
+
+def _read_bytes(path, source):
+  try:
+    with path.open('rb') as file:
+      return file.read(MAX_BYTES + 1)
+  except OSError as error:
+    raise UserError(f'cannot read {source}: {error.strerror}; put it back or take it away') from error
+
+
+@functools.lru_cache(maxsize=4)
+def _wad_music(path):
+  """Returns (lump name, bytes) of the MIDI files inside a game's WAD file."""
+  try:
+    with path.open('rb') as file:
+      magic, count, offset = struct.unpack('<4sii', file.read(12))
+      if magic not in (b'IWAD', b'PWAD'):
+        return ()
+      file.seek(offset)
+      entries = [struct.unpack('<ii8s', file.read(16)) for _ in range(count)]
+      music = []
+      for begin, size, name in entries:
+        if name.startswith(b'D_'):
+          file.seek(begin)
+          data = file.read(size)
+          if data[:4] == b'MThd':
+            music.append((name.rstrip(b'\0').decode('ascii', 'replace'), data))
+      return tuple(music)
+  except (OSError, struct.error, ValueError):
+    return ()
 
 
 @functools.cache
@@ -51,9 +219,15 @@ def work_of(source: str) -> str:
   """Returns the work a source is part of: what shares it must share a split.
 
   Movements in a folder of their own (mozart/k155/movement1) share the folder, cantata movements (bach/bwv227.1) the
-  BWV number, sections of Palestrina's masses (Kyrie_12) the mass.
+  BWV number, sections of Palestrina's masses (Kyrie_12) the mass. MIDI files of one name share it whatever folder they
+  are in, as do copies ("song (2).mid", "song_copy.mid"); grooves share the file that defines them.
   """
   path = Path(source).with_suffix('')
+  if not source.startswith(MUSIC21):
+    if source.startswith(MMA):
+      return path.parent.as_posix()
+    name = re.sub(r'([ _-]*\((\d+|copy)\)|[ _-]+(copy|v?\d))+$', '', path.name.lower())
+    return f'{path.parts[0]}/{name or path.name.lower()}'
   composer = path.parts[1] if len(path.parts) > 1 else ''
   if re.match(r'movement|\d+[a-z]', path.name):
     return path.parent.as_posix()
@@ -65,16 +239,24 @@ def work_of(source: str) -> str:
 
 
 def read_score(source: str) -> Score:
-  """Returns the score behind a source name, at sounding pitch, ties joined and parts that double another left out.
+  """Returns a score of music21's corpus by its source name (see Library.read)."""
+  return Library().read(source)
 
-  UserError where there is no such source or it cannot be read as a score with notes.
-  """
-  if not source.startswith(MUSIC21):
-    raise UserError(f'no such source of music: {source!r}; names start with {MUSIC21!r}')
+
+def _read_from_music21(source):
   path = music21_folder() / source[len(MUSIC21) :]
   if not path.is_file():
     raise UserError(f"no such piece in music21's corpus: {source}; install another version of music21")
-  return drop_doubles(_read_music21(path, source))
+  return cached(
+      lambda: drop_doubles(_read_music21(path, source)), 'music21', _music21_version(), source, _read_bytes(path, source)
+  )
+
+
+@functools.cache
+def _music21_version():
+  import importlib.metadata
+
+  return importlib.metadata.version('music21')
 
 
 def _read_music21(path, source):

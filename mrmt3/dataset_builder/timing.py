@@ -49,3 +49,18 @@ def fit(
   cost += 1e6 * (np.maximum(shortest - lengths, 0) + np.maximum(lengths - longest, 0))
   count = int(np.argmin(cost)) + 1
   return excerpt(score, first, first + count), 60.0 * float(lengths[count - 1]) / music_seconds
+
+
+def fit_tempo(score: Score, seconds: float, quarters_per_minute: float, rng: np.random.Generator) -> Score:
+  """Returns whole bars of a score that last at most `seconds` less `TAIL_SECONDS` at a tempo, begun at a random bar.
+
+  A short piece stays whole; there is always at least one bar.
+  """
+  bars = score.bars
+  wanted = (seconds - TAIL_SECONDS) * quarters_per_minute / 60.0
+  if score.length <= wanted:
+    return score
+  ends = bars['start'] + bars['length']
+  first = int(rng.integers(max(1, np.searchsorted(bars['start'], ends[-1] - wanted, side='right'))))
+  end = int(np.searchsorted(ends, bars['start'][first] + wanted + 1e-6, side='right'))
+  return excerpt(score, first, max(end, first + 1))

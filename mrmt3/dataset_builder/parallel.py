@@ -1,0 +1,59 @@
+"""Runs a function over many items in several processes, in order."""
+
+import collections
+import concurrent.futures
+import itertools
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from mrmt3.errors import UserError
+
+
+def parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
+  """Yields function(item) for all items in order, computed by `workers` processes not far ahead of what is taken.
+
+  UserError where a process dies.
+  """
+  workers = min(workers, len(items))
+  if workers <= 1:
+    yield from map(function, items)
+    return
+  # Not forked: the caller may have threads running.
+  pool = concurrent.futures.ProcessPoolExecutor(
+      workers, mp_context=multiprocessing.get_context('spawn'), initializer=_prepare_worker
+  )
+  try:
+    waiting, coming = collections.deque(), iter(items)
+    while True:
+      for item in itertools.islice(coming, 4 * workers - len(waiting)):
+        waiting.append(pool.submit(function, item))
+      if not waiting:
+        return
+      yield waiting.popleft().result()
+  except concurrent.futures.process.BrokenProcessPool as error:
+    raise UserError('a worker process died, perhaps for want of memory; try again with --workers 1') from error
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+def _prepare_worker():
+  """Leaves interrupts to the caller, and ends the worker at once where the caller was killed."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+
+  def watch():
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
+
+
+def with_bar(iterable: Iterable, total: int | None, what: str, unit: str, progress: bool) -> Iterable:
+  """Returns the iterable with a progress bar on stderr, if there is to be one."""
+  import tqdm
+
+  return tqdm.tqdm(iterable, total=total, desc=what, unit=unit, disable=None if progress else True)

@@ -1,0 +1,251 @@
+"""Says what is in a data set in Slakh2100's layout: hours, pieces, notes, instruments, polyphony, minutes of each class."""
+
+import dataclasses
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from mrmt3 import slakh
+from mrmt3.dataset_builder.parallel import parallel, with_bar
+from mrmt3.errors import UserError
+from mrmt3.instruments import DRUM_COLOR, SLAKH_CLASSES, instrument_name
+
+DRUMS = (0, True)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackStats:
+  """What is in one track.
+
+  Attributes:
+    split, name: where it is.
+    source: where its music came from, as its metadata says; tracks of one source are one piece.
+    seconds: length of its audio.
+    notes: number of notes of each (Slakh class program, is_drum) in it.
+    polyphony: mean number of pitched notes that sound together, while any does.
+    most: the most pitched notes that sound together.
+  """
+
+  split: str
+  name: str
+  source: str
+  seconds: float
+  notes: dict[tuple[int, bool], int]
+  polyphony: float
+  most: int
+
+
+def track_stats(track: slakh.Track) -> TrackStats | str:
+  """Returns what is in a track, or a line about why it cannot be read."""
+  import soundfile
+
+  try:
+    metadata = slakh.read_metadata(track)
+    notes = slakh.read_notes(track)
+    seconds = soundfile.info(track.audio_path).duration
+  except UserError as error:
+    return f'{track.split}/{track.name}: {error}'
+  except soundfile.SoundFileError:
+    return f'{track.split}/{track.name}: the mix is not audio'
+  counts = defaultdict(int)
+  for program, is_drum in zip(notes['program'].tolist(), notes['is_drum'].tolist(), strict=True):
+    counts[program, is_drum] += 1
+  source = str(metadata.get('lmd_midi_dir') or metadata.get('UUID') or track.name).split('#')[0]
+  return TrackStats(track.split, track.name, source, seconds, dict(counts), *polyphony(notes[~notes['is_drum']]))
+
+
+def polyphony(notes: np.ndarray) -> tuple[float, int]:
+  """Returns the mean number of notes that sound together while any does, and the most."""
+  if not len(notes):
+    return 0.0, 0
+  times = np.concatenate([notes['onset'], notes['offset']])
+  steps = np.concatenate([np.ones(len(notes), int), -np.ones(len(notes), int)])
+  order = np.lexsort((steps, times))  # what ends comes before what begins
+  together = np.cumsum(steps[order])
+  lasting = np.diff(times[order])
+  sounding = lasting[together[:-1] > 0].sum()
+  return float((together[:-1] * lasting).sum() / sounding) if sounding else 0.0, int(together.max())
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What is in a data set.
+
+  Attributes:
+    tracks: stats of all readable tracks.
+    troubles: a line for each of the others.
+  """
+
+  tracks: tuple[TrackStats, ...]
+  troubles: tuple[str, ...] = ()
+
+  def hours(self, split: str | None = None) -> float:
+    """Hours of audio, of one split or all."""
+    return sum(track.seconds for track in self.tracks if split in (None, track.split)) / 3600
+
+  def pieces(self) -> int:
+    """Number of different pieces of music."""
+    return len({track.source for track in self.tracks})
+
+  def splits(self) -> dict[str, int]:
+    """Number of tracks in each split."""
+    names = dict.fromkeys(track.split for track in self.tracks)
+    return {split: sum(track.split == split for track in self.tracks) for split in names}
+
+  def minutes(self) -> dict[tuple[int, bool], float]:
+    """Minutes of the tracks in which each Slakh class plays, drums last; classes that never do have 0."""
+    minutes = {(program, False): 0.0 for program in SLAKH_CLASSES.values()} | {DRUMS: 0.0}
+    for track in self.tracks:
+      for instrument in track.notes:
+        minutes[instrument] += track.seconds / 60
+    return minutes
+
+  def notes(self) -> dict[tuple[int, bool], int]:
+    """Number of notes of each class that has any."""
+    counts = defaultdict(int)
+    for track in self.tracks:
+      for instrument, count in track.notes.items():
+        counts[instrument] += count
+    return dict(counts)
+
+
+def describe(
+    root: str | os.PathLike, *, workers: int | None = None, progress: bool = True
+) -> Report:
+  """Returns what is in a data set in Slakh2100's layout; UserError where it is none or no track can be read."""
+  found = slakh.find_tracks(root)
+  # Starting processes takes longer than reading a few tracks.
+  workers = min(workers or os.cpu_count() or 1, 1 + len(found) // 40)
+  results = list(with_bar(parallel(track_stats, found, workers), len(found), 'counting', 'track', progress))
+  report = Report(
+      tuple(one for one in results if isinstance(one, TrackStats)), tuple(one for one in results if isinstance(one, str))
+  )
+  if not report.tracks:
+    raise UserError(f'no track in {root} can be read ({report.troubles[0]}); build the data set again')
+  return report
+
+
+def lines(report: Report) -> list[str]:
+  """Returns the report as lines of text for people."""
+  tracks = report.tracks
+  counts = [len(track.notes) for track in tracks]
+  mean = float(np.average([track.polyphony for track in tracks], weights=[track.seconds for track in tracks]))
+  text = [
+      f'{report.hours():.2f} hours, {len(tracks)} tracks of {report.pieces()} pieces, '
+      f'{sum(report.notes().values())} notes',
+      'splits: ' + ', '.join(f'{split} {count} ({report.hours(split):.2f} h)' for split, count in report.splits().items()),
+      f'instruments a track: {np.mean(counts):.1f} ({min(counts)} to {max(counts)})',
+      f'pitched notes at once: {mean:.1f} on average, {max(track.most for track in tracks)} at most',
+      '',
+      f'{"class":<26} {"minutes":>8} {"notes":>8}',
+  ]
+  notes = report.notes()
+  for instrument, minutes in report.minutes().items():
+    text.append(f'{instrument_name(*instrument):<26} {minutes:>8.1f} {notes.get(instrument, 0):>8}')
+  return text
+
+
+def as_json(report: Report) -> dict:
+  """Returns the report as plain values for a JSON file."""
+  minutes, notes = report.minutes(), report.notes()
+  return {
+      'hours': report.hours(),
+      'pieces': report.pieces(),
+      'splits': {split: {'tracks': count, 'hours': report.hours(split)} for split, count in report.splits().items()},
+      'classes': {
+          instrument_name(*instrument): {'minutes': minutes[instrument], 'notes': notes.get(instrument, 0)}
+          for instrument in minutes
+      },
+      'tracks': [
+          {**dataclasses.asdict(track), 'notes': {instrument_name(*one): n for one, n in track.notes.items()}}
+          for track in report.tracks
+      ],
+      'troubles': list(report.troubles),
+  }
+
+
+_INK, _FAINT, _PAPER, _MAIN = '#24292f', '#6e7781', '#f6f8fa', '#4c78a8'
+_SPLIT_COLORS = {'train': '#4c78a8', 'validation': '#f2a541', 'test': '#d1495b'}
+
+
+def draw(report: Report, path: str | os.PathLike, title: str = ''):
+  """Draws the report as a picture (.png, .pdf or .svg): minutes of each class, and how the tracks differ.
+
+  UserError where it cannot be written.
+  """
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(13, 8.6), dpi=130, facecolor='white')
+  FigureCanvasAgg(figure)
+  figure.text(0.015, 0.965, title or 'Data set', size=16, weight='bold', color=_INK, va='center')
+  figure.text(0.015, 0.93, '   '.join(lines(report)[:1]), size=10.5, color=_FAINT, va='center')
+  grid = figure.add_gridspec(
+      3, 2, left=0.155, right=0.985, top=0.885, bottom=0.06, width_ratios=(1.25, 1), wspace=0.16, hspace=0.42
+  )
+  _draw_classes(figure.add_subplot(grid[:, 0]), report)
+  tracks = report.tracks
+  most = max(len(track.notes) for track in tracks)
+  _draw_histogram(
+      figure.add_subplot(grid[0, 1]), tracks, [len(track.notes) for track in tracks], np.arange(most + 1) + 0.5,
+      'instruments in a track',
+  )  # fmt: skip
+  _draw_histogram(
+      figure.add_subplot(grid[1, 1]), tracks, [track.polyphony for track in tracks], 24, 'pitched notes at once, mean of a track'
+  )
+  rates = [sum(track.notes.values()) / track.seconds for track in tracks]
+  _draw_histogram(figure.add_subplot(grid[2, 1]), tracks, rates, 24, 'notes per second, with drums')
+  _save(figure, path)
+
+
+def _draw_classes(axes, report):
+  places = {instrument: index for index, instrument in enumerate(report.minutes())}
+  left = np.zeros(len(places))
+  for split, color in _splits_with_colors(report):
+    part = Report(tuple(track for track in report.tracks if track.split == split)).minutes()
+    widths = np.array([part[instrument] for instrument in places])
+    axes.barh(list(places.values()), widths, left=left, color=color, height=0.78, label=f'{split} ({report.splits()[split]})')
+    left += widths
+  axes.set_yticks(list(places.values()), [instrument_name(*instrument) for instrument in places], size=9, color=_INK)
+  axes.get_yticklabels()[-1].set_color(DRUM_COLOR)
+  axes.set_ylim(len(places) - 0.4, -0.6)
+  _style(axes, 'minutes of tracks with each class', axis='x')
+  axes.legend(loc='center right', frameon=True, facecolor='white', edgecolor='none', fontsize=9, title='tracks', title_fontsize=9)
+
+
+def _draw_histogram(axes, tracks, values, bins, label):
+  edges = np.histogram_bin_edges(values, bins)
+  values = np.array(values)
+  splits = [(split, color) for split, color in _splits_with_colors(Report(tuple(tracks)))]
+  groups = [values[[track.split == split for track in tracks]] for split, _ in splits]
+  axes.hist(groups, edges, stacked=True, color=[color for _, color in splits], rwidth=0.9)
+  _style(axes, label, axis='y')
+  axes.set_ylabel('tracks', size=9, color=_FAINT)
+  axes.yaxis.get_major_locator().set_params(integer=True)
+
+
+def _splits_with_colors(report) -> Sequence[tuple[str, str]]:
+  return [(split, _SPLIT_COLORS.get(split, _FAINT)) for split in report.splits()]
+
+
+def _style(axes, label, axis):
+  axes.set_facecolor(_PAPER)
+  axes.set_title(label, size=10.5, color=_INK, loc='left')
+  axes.grid(axis=axis, color='white', linewidth=1.5)
+  axes.set_axisbelow(True)
+  axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
+  for spine in axes.spines.values():
+    spine.set_visible(False)
+
+
+def _save(figure, path):
+  from pathlib import Path
+
+  from mrmt3.files import atomic_path
+
+  if Path(path).suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
+    raise UserError(f'cannot draw {path}: unknown picture format {Path(path).suffix!r}; use .png, .pdf or .svg')
+  with atomic_path(path) as temporary:
+    figure.savefig(temporary)

@@ -1,0 +1,86 @@
+"""Keeps parsed scores, so that music which takes seconds to read is read once.
+
+One .npz file a piece in the user's cache folder (`MRMT3_CACHE`, else `$XDG_CACHE_HOME/mrmt3`, else `~/.cache/mrmt3`), named
+by a digest of what it was read from. It may be deleted at any time; where it cannot be written, nothing is kept.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.dataset_builder.score import BAR_DTYPE, SCORE_NOTE_DTYPE, Score
+from mrmt3.errors import UserError
+from mrmt3.files import atomic_path
+
+FORMAT = 1  # to be raised when a reader gives another score for the same bytes
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+  """Returns the folder of kept scores; None where the user has no home to put it."""
+  if os.environ.get('MRMT3_CACHE'):
+    return Path(os.environ['MRMT3_CACHE']) / 'scores'
+  with contextlib.suppress(RuntimeError):  # no home folder
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mrmt3' / 'scores'
+  return None
+
+
+def cached(read: Callable[[], Score], *identity: bytes | str) -> Score:
+  """Returns `read()`, or what it returned (or the UserError it raised) when last called with the same identity."""
+  folder = cache_folder()
+  if folder is None:
+    return read()
+  digest = hashlib.sha256(repr((FORMAT, SCORE_NOTE_DTYPE.descr, BAR_DTYPE.descr)).encode())
+  for part in identity:
+    digest.update(b'\0' + (part if isinstance(part, bytes) else part.encode()))
+  name = digest.hexdigest()
+  path = folder / name[:2] / f'{name}.npz'
+  with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError):  # not there, or broken: read again
+    return _load(path)
+  try:
+    score = read()
+  except UserError as error:
+    _save(path, error=str(error))
+    raise
+  _save(path, score)
+  return score
+
+
+def _save(path, score=None, error=''):
+  about, tables = {'error': error}, {}
+  if score is not None:
+    about |= {'name': score.name, 'programs': score.programs, 'tempo': score.tempo, 'parts': len(score.parts)}
+    tables = {f'part{index}': part for index, part in enumerate(score.parts)} | {'bars': score.bars}
+    if score.drums is not None:
+      tables['drums'] = score.drums
+  with contextlib.suppress(UserError), atomic_path(path) as temporary:
+    np.savez(temporary, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **tables)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+  error: str
+  name: str = ''
+  programs: tuple[int, ...] = ()
+  tempo: float | None = None
+  parts: int = 0
+
+
+def _load(path):
+  try:
+    with np.load(path) as file:
+      kept = _Kept(**json.loads(file['about'].tobytes()))
+      if not kept.error:
+        parts = tuple(file[f'part{index}'] for index in range(kept.parts))
+        drums = file.get('drums')
+        return Score(kept.name, parts, file['bars'], tuple(kept.programs), drums, kept.tempo)
+  except Exception as error:  # zipfile and zlib have exceptions of their own
+    raise ValueError(f'{path} is not a kept score') from error
+  raise UserError(kept.error)

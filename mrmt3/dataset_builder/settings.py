@@ -1,0 +1,166 @@
+"""What the user asks for, checked, and all that decides the bytes of a data set."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mrmt3.dataset_builder import soundfonts
+from mrmt3.dataset_builder.recipes import RECIPES, Recipe
+from mrmt3.dataset_builder.render import Synth, default_soundfont
+from mrmt3.dataset_builder.soundfonts import Soundfont
+from mrmt3.dataset_builder.sources import Library, open_library
+from mrmt3.errors import UserError
+
+SAMPLE_RATE = 16000
+MIN_SECONDS, MAX_SECONDS = 4.0, 3600.0
+ALL = 10**6  # pieces: as many as there are
+_FORMAT = 3  # to be raised when the same settings give other bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """All that decides the bytes of a data set, as dataset.json keeps it.
+
+  Attributes:
+    recipe: name of the recipe.
+    pieces: number of tracks; `ALL` for all that the music gives, or with `hours`.
+    hours: of music altogether, or None where `pieces` counts.
+    seconds: length of a track.
+    seed: of all that is random.
+    takes: in how many arrangements a piece may be there.
+    drums: share of the pieces without drums that get some.
+    soundfonts: [name, sha256] of the fonts to train with.
+    held_out: [name, sha256] of the fonts of the test split; empty for the same ones.
+    sources: names of the collections.
+    sources_sha256: digest of the user's MIDI files.
+    extras: whether tracks have the files of MR-MT3's loader.
+    sample_rate: Hz.
+    format: of the builder.
+  """
+
+  recipe: str
+  pieces: int
+  hours: float | None
+  seconds: float
+  seed: int
+  takes: int
+  drums: float
+  soundfonts: list[list[str]]
+  held_out: list[list[str]]
+  sources: list[str]
+  sources_sha256: str
+  extras: bool
+  sample_rate: int = SAMPLE_RATE
+  format: int = _FORMAT
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """Settings with what they stand for on this machine; goes to the worker processes."""
+
+  settings: Settings
+  recipe: Recipe
+  library: Library
+  fonts: tuple[Soundfont, ...]
+  held_out: tuple[Soundfont, ...]
+
+  def fonts_of(self, split: str) -> tuple[Soundfont, ...]:
+    """Returns the fonts that may play in a split."""
+    return self.held_out if split == 'test' and self.held_out else self.fonts
+
+
+def prepare(
+    recipe: str | None,
+    *,
+    pieces: int | None = None,
+    hours: float | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
+    takes: int = 1,
+    drums: float | None = None,
+    midi: Sequence[str | os.PathLike] = (),
+    fonts: Sequence[str | os.PathLike] = (),
+    held_out: Sequence[str | os.PathLike] = (),
+    extras: bool = False,
+) -> tuple[Setup, list[str]]:
+  """Returns the setup for what a user asks (see build.build), and lines about what is missing or cannot be used.
+
+  UserError where it makes no sense or nothing is left.
+  """
+  name = recipe or ('midi' if midi else 'demo')
+  if name not in RECIPES:
+    raise UserError(f'no such recipe: {name!r}; use one of {", ".join(RECIPES)}')
+  chosen = RECIPES[name]
+  if name == 'midi' and not midi:
+    raise UserError('the recipe midi needs music: name a folder of MIDI files with --midi DIR')
+  if chosen.works is not None and (midi or hours is not None or takes != 1):
+    raise UserError(f'the recipe {name} has its own pieces; leave out --midi, --hours and --takes, or use another recipe')
+  if pieces is not None and hours is not None:
+    raise UserError('--pieces and --hours cannot both be met; give one of them')
+  seconds = chosen.seconds if seconds is None else float(seconds)
+  drums = chosen.drums if drums is None else float(drums)
+  if pieces is None:
+    pieces = ALL if hours is not None else chosen.pieces
+  _check_numbers(pieces, hours, seconds, seed, takes, drums)
+  good, lines = _usable_fonts(fonts or [default_soundfont()], '--soundfont')
+  held, more = _usable_fonts(held_out, '--held-out') if held_out else ((), [])
+  soundfonts.check_held_out(good, held)
+  library, missing = open_library(music21=chosen.music21, box=chosen.box, midi=midi)
+  settings = Settings(
+      recipe=name,
+      pieces=pieces,
+      hours=hours,
+      seconds=seconds,
+      seed=seed,
+      takes=takes,
+      drums=drums,
+      soundfonts=[[font.path.name, font.sha256] for font in good],
+      held_out=[[font.path.name, font.sha256] for font in held],
+      sources=[*(['music21'] if library.music21 else []), *library.box, *(f'midi/{name}' for name, _ in library.folders)],
+      sources_sha256=library.digest(),
+      extras=extras,
+  )
+  # Workers need not know the samples' names.
+  good, held = (tuple(dataclasses.replace(font, samples=frozenset()) for font in group) for group in (good, held))
+  return Setup(settings, chosen, library, good, held), [*lines, *more, *missing]
+
+
+def _check_numbers(pieces, hours, seconds, seed, takes, drums):
+  if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+    raise UserError(f'tracks of {seconds:g} s cannot be built; use {MIN_SECONDS:g} to {MAX_SECONDS:g} s')
+  if hours is not None and not 0 < hours <= 10_000:
+    raise UserError(f'a data set of {hours:g} hours cannot be built; use more than 0 and at most 10000')
+  if seed < 0:
+    raise UserError(f'the seed {seed} is negative; use 0 or more')
+  if pieces < 2:
+    raise UserError(f'a data set of {pieces} pieces has nothing to test on; use 2 or more')
+  if not 1 <= takes <= 100:
+    raise UserError(f'{takes} takes of a piece make no sense; use 1 to 100')
+  if not 0 <= drums <= 1:
+    raise UserError(f'a share of {drums:g} of the pieces cannot get drums; use 0 to 1')
+
+
+def _usable_fonts(paths, option) -> tuple[tuple[Soundfont, ...], list[str]]:
+  """Returns the fonts that can be played, and a line for each of the others; the only one's trouble is a UserError."""
+  good, lines = [], []
+  for path in map(Path, paths):
+    try:
+      font = soundfonts.read_soundfont(path)
+      Synth(path, SAMPLE_RATE)  # loads it
+      good.append(font)
+    except UserError as error:
+      if len(paths) == 1:
+        raise
+      lines.append(f'left out: {error}')
+      continue
+    if len(font.programs) < 128 or not font.has_drums:
+      lines.append(
+          f'{path} is not a whole General MIDI soundfont: it has {len(font.programs)} of 128 programs'
+          f'{"" if font.has_drums else " and no drums"}; only those are used'
+      )
+  if not good:
+    raise UserError(f'none of the {len(paths)} soundfonts of {option} can be used ({lines[0]}); name another one')
+  if len({font.sha256 for font in good}) < len(good):
+    raise UserError(f'{option} names the same soundfont twice; leave one out')
+  return tuple(good), lines

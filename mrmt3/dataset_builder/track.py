@@ -1,0 +1,183 @@
+"""Makes one track: reads its music, arranges, plays and renders it, and writes it."""
+
+import dataclasses
+import functools
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.dataset_builder.arrange import (
+    ALL_INSTRUMENTS,
+    INSTRUMENTS,
+    PLAIN,
+    ArrangedPart,
+    arrange,
+    arrange_as_planned,
+    draw_style,
+    perform,
+)
+from mrmt3.dataset_builder.check import has_pitch
+from mrmt3.dataset_builder.drums import play_drums, play_written_drums
+from mrmt3.dataset_builder.layout import Stem, integrated_loudness, write_track
+from mrmt3.dataset_builder.render import BEST_QUALITY, GOOD_QUALITY, Synth, silent_notes, silent_share
+from mrmt3.dataset_builder.score import Score
+from mrmt3.dataset_builder.settings import SAMPLE_RATE, Setup
+from mrmt3.dataset_builder.timing import TAIL_SECONDS, fit, fit_tempo
+from mrmt3.errors import UserError
+
+_MAX_SILENT = 0.02  # share of a stem's notes that may be inaudible before it gets another instrument
+_NOTES_HEARD, _IN_TUNE = 48, 0.8  # so many notes are listened to, and this share must have its pitch
+_KEEP_WRITTEN = 0.5  # of the pieces that name instruments
+_TEMPO_CHANGE = 0.15
+_KEYS = (-5, 7)  # semitones up
+
+
+@dataclasses.dataclass(frozen=True)
+class TrackPlan:
+  """One track to be made.
+
+  Attributes:
+    split: train, validation or test.
+    name: its folder's name.
+    source: the music it is made from.
+    take: 0 for the first track of a source, 1 for its second, ...
+    programs: what plays each part of the fitted score, -1 for nothing; empty to arrange it as chance will have it.
+  """
+
+  split: str
+  name: str
+  source: str
+  take: int = 0
+  programs: tuple[int, ...] = ()
+
+
+def track_rng(seed: int, source: str, take: int = 0) -> np.random.Generator:
+  """Returns the source of randomness of one track, whatever other tracks there are."""
+  return np.random.default_rng([seed, zlib.crc32(source.encode(errors='surrogateescape')), *([take] if take else [])])
+
+
+def fitted(score: Score, setup: Setup, rng: np.random.Generator) -> tuple[Score, float]:
+  """Returns the bars of a piece that a track is made of, in the track's key, and quarters per minute."""
+  recipe, seconds = setup.recipe, setup.settings.seconds
+  density = rng.uniform(*recipe.notes_per_second)
+  if recipe.vary:
+    score = score.transposed(int(rng.integers(*_KEYS)))
+  if score.tempo is not None:
+    tempo = score.tempo * rng.uniform(1 - _TEMPO_CHANGE, 1 + _TEMPO_CHANGE)
+    score = fit_tempo(score, seconds, tempo, rng)
+  else:
+    score, tempo = fit(score, seconds, density, fill=recipe.fill, rng=rng)
+  return score.with_parts([index for index, part in enumerate(score.parts) if len(part)]), tempo
+
+
+def track_seconds(score: Score, tempo: float) -> float:
+  """Returns the length of a fitted score's audio, s."""
+  return score.length * 60.0 / tempo + TAIL_SECONDS
+
+
+def arrange_for(
+    score: Score, setup: Setup, split: str, rng: np.random.Generator, *, weights=None, exclude=frozenset()
+) -> list[ArrangedPart]:
+  """Returns a fitted score arranged for the instruments that the split's soundfonts have."""
+  recipe = setup.recipe
+  there = frozenset().union(*(font.programs for font in setup.fonts_of(split)))
+  return arrange(
+      score,
+      rng,
+      palette=there if recipe.palette is None else there.intersection(recipe.palette),
+      exclude=exclude,
+      instruments=ALL_INSTRUMENTS if recipe.vary else INSTRUMENTS,
+      weights=weights,
+      keep_written=recipe.vary and rng.random() < _KEEP_WRITTEN,
+  )
+
+
+def make_track(track: TrackPlan, *, out: Path, setup: Setup) -> str | None:
+  """Makes one track of a data set; returns None, or why its music cannot be used.
+
+  UserError where it cannot be written.
+  """
+  try:
+    score, stems = _stems(track, setup)
+  except UserError as error:
+    return f'{track.source}: {error}'
+  settings = setup.settings
+  source = score.name if not track.take else f'{score.name}#{track.take}'
+  folder = out / track.split / track.name
+  write_track(folder, stems, sample_rate=settings.sample_rate, source=source, extras=settings.extras)
+  return None
+
+
+def _stems(track, setup):
+  rng = track_rng(setup.settings.seed, track.source, track.take)
+  score, tempo = fitted(setup.library.read(track.source), setup, rng)
+  seconds = track_seconds(score, tempo)
+  stems = _pitched_stems(score, tempo, seconds, track, setup, rng)
+  if len(stems) < setup.recipe.min_parts:
+    raise UserError(
+        f'only {len(stems)} of its parts can be heard with these soundfonts, not {setup.recipe.min_parts}; try others'
+    )
+  drums = _drums(score, tempo, setup, rng)
+  fonts = [font for font in setup.fonts_of(track.split) if font.has_drums]
+  if drums is not None and len(drums) and fonts:
+    synth = _synth(_pick(fonts, rng).path, setup.recipe.vary)
+    audio = synth.render(drums, 0, True, seconds)
+    drums = drums[~silent_notes(audio, drums, synth.sample_rate)]  # strokes that the kit has no sound for
+    stems.append(Stem(0, True, drums, audio, synth.name, rng.uniform(-6, 3) if setup.recipe.vary else 0.0))
+  return score, stems
+
+
+def _drums(score, tempo, setup, rng):
+  if score.drums is not None and len(score.drums):
+    return play_written_drums(score, tempo, rng)
+  return play_drums(score, tempo, rng) if rng.random() < setup.settings.drums else None
+
+
+def _pitched_stems(score, tempo, seconds, track, setup, rng):
+  """Returns the pitched stems, arranged anew without the programs that turn out silent until all can be heard."""
+  fonts = setup.fonts_of(track.split)
+  silent = set()  # (program, font)
+  parts = arrange_as_planned(score, track.programs) if track.programs else arrange_for(score, setup, track.split, rng)
+  while True:
+    stems = []
+    for part in parts:
+      able = [font for font in fonts if font.has(part.program, False) and (part.program, font.path) not in silent]
+      font = _pick(able, rng)
+      stem = _play(part, score, tempo, seconds, font, setup.recipe.vary, rng)
+      if stem is None:
+        silent.add((part.program, font.path))
+      stems.append(stem)
+    if None not in stems:
+      return stems
+    mute = {
+        program
+        for program, _ in silent
+        if all((program, font.path) in silent for font in fonts if font.has(program, False))
+    }
+    parts = arrange_for(score, setup, track.split, rng, exclude=mute)
+
+
+def _play(part, score, tempo, seconds, font, vary, rng):
+  """Returns a part as a stem, None where it cannot be heard or sounds at another pitch."""
+  synth = _synth(font.path, vary)
+  style = draw_style(rng) if vary else PLAIN
+  notes = perform(part, score, tempo, rng, style)
+  audio = synth.render(notes, part.program, False, seconds)
+  loudness = integrated_loudness(audio, synth.sample_rate)
+  if loudness is None or silent_share(audio, notes, synth.sample_rate) > _MAX_SILENT:
+    return None
+  some = notes[np.unique(np.linspace(0, len(notes) - 1, _NOTES_HEARD).astype(int))]
+  if has_pitch(audio, some['onset'], some['pitch'], synth.sample_rate).mean() < _IN_TUNE:
+    return None
+  return Stem(part.program, False, notes, audio, synth.name, style.gain_db, loudness)
+
+
+def _pick(fonts, rng):
+  return fonts[0] if len(fonts) == 1 else fonts[rng.integers(len(fonts))]
+
+
+# A synthesizer keeps the samples that it has converted, which is most of its work.
+@functools.lru_cache(maxsize=8)
+def _synth(path, vary):
+  return Synth(path, SAMPLE_RATE, GOOD_QUALITY if vary else BEST_QUALITY)

@@ -499,6 +499,9 @@ def test_other_contents_are_not_overwritten(small_set, tmp_path):
 def test_force_replaces_tracks_and_nothing_else(small_set, tmp_path):
   (tmp_path / 'thesis.txt').write_text('mine')
   (tmp_path / 'train' / 'Track00099').mkdir(parents=True)
+  with pytest.raises(UserError, match='left alone'):  # Slakh2100 itself, for example
+    build_small(tmp_path, force=True)
+  (tmp_path / 'dataset.json').write_text('{')  # an earlier build, broken
   with pytest.raises(UserError, match='cannot give'):
     build_small(tmp_path, force=True, pieces=1000)
   assert (tmp_path / 'train' / 'Track00099').exists()  # nothing is removed for a build that cannot be

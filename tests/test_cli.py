@@ -77,10 +77,10 @@ def test_interrupt_is_not_a_traceback(tmp_path):
   import signal
 
   process = subprocess.Popen(
-      [sys.executable, '-m', 'mrmt3', 'dataset', 'build', str(tmp_path / 'out'), '--recipe', 'demo'],
+      [sys.executable, '-m', 'mrmt3', 'dataset', 'build', str(tmp_path / 'out'), '--recipe', 'corpus', '--hours', '3'],
       stderr=subprocess.PIPE, text=True, start_new_session=True,
   )  # fmt: skip
-  time.sleep(4)
+  time.sleep(4)  # hours of music take longer than that
   os.killpg(process.pid, signal.SIGINT)
   _, errors = process.communicate(timeout=60)
   assert process.returncode == 130

@@ -80,9 +80,9 @@ def test_interrupt_is_not_a_traceback(tmp_path):
       [sys.executable, '-m', 'mrmt3', 'dataset', 'build', str(tmp_path / 'out'), '--recipe', 'corpus', '--hours', '3'],
       stderr=subprocess.PIPE, text=True, start_new_session=True,
   )  # fmt: skip
-  time.sleep(4)  # hours of music take longer than that
+  time.sleep(4)  # three hours of music take longer than that
   os.killpg(process.pid, signal.SIGINT)
-  _, errors = process.communicate(timeout=60)
+  _, errors = process.communicate(timeout=30)
   assert process.returncode == 130
   assert 'Traceback' not in errors
 

@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import itertools
 import multiprocessing
 import multiprocessing.connection
@@ -30,14 +31,30 @@ def parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
     waiting, coming = collections.deque(), iter(items)
     while True:
       for item in itertools.islice(coming, 4 * workers - len(waiting)):
-        waiting.append(pool.submit(function, item))
+        with _interrupts_held_back():
+          waiting.append(pool.submit(function, item))
       if not waiting:
         return
       yield waiting.popleft().result()
   except concurrent.futures.process.BrokenProcessPool as error:
     raise UserError('a worker process died, perhaps for want of memory; try again with --workers 1') from error
+  except (KeyboardInterrupt, GeneratorExit):
+    # Nobody waits for a long score to be read; what is half-made is made anew by the next run.
+    for process in list((pool._processes or {}).values()):
+      process.kill()
+    raise
   finally:
     pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+  """Blocks SIGINT, which new processes inherit: one that is interrupted while it starts can leave the pool hanging."""
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare_worker():

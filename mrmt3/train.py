@@ -1,7 +1,7 @@
 """Training: `python -m mrmt3.train --gin_file=runs/train.gin --gin.MODEL_DIR=... --gin.DATA_DIR=...`.
 
 The names are t5x's (`train_script.train`, `utils.DatasetConfig`, ...), answered by `mrmt3.engine`. `train` reads top to
-bottom in the order things happen: data, logging, model, start state, loop.
+bottom in the order things happen: data, model, logging, start state, loop.
 """
 
 import itertools
@@ -68,6 +68,8 @@ def train(
     raise UserError('train runs on one host with any number of devices; several hosts are not supported yet')
   check_numbers(total_steps=total_steps, eval_steps=eval_steps, eval_period=eval_period, random_seed=random_seed)
   stats_period = stats_period or eval_period
+  if min(eval_period, stats_period) < 1:
+    raise UserError(f'train.eval_period is {eval_period}, stats_period {stats_period}; they count steps, from 1')
   check_numbers(batch_size=train_dataset_cfg.batch_size)
   partitioner.check_batch_size(train_dataset_cfg.batch_size, 'train_dataset_cfg')
 
@@ -76,14 +78,16 @@ def train(
   example_batch = zero_batch(dataset)
   evaluate = _evaluator(model, train_eval_dataset_cfg, eval_steps, random_seed, partitioner)
 
-  # Logging.
+  # Model.
+  trainer = trainer_cls(model=model, partitioner=partitioner, rng=jax.random.key(random_seed))
+  trainer.check_batch_size(train_dataset_cfg.batch_size)
+
+  # Logging: nothing is written before the configuration has proved possible.
   files.make_folder(model_dir)
   writer = reporting.ScalarWriter(model_dir, 'train')
   summarize_config_fn(model_dir, writer, 0)
 
-  # Model and start state.
-  trainer = trainer_cls(model=model, partitioner=partitioner, rng=jax.random.key(random_seed))
-  trainer.check_batch_size(train_dataset_cfg.batch_size)
+  # Start state.
   state, origin = start_state(trainer, checkpoint_cfg, model_dir, example_batch)
   step = int(state.step)
   count = sum(x.size for x in jax.tree.leaves(state.params))

@@ -19,7 +19,7 @@ from mrmt3.models import MemoryEncoderDecoderModel
 LENGTHS = {'inputs': 32, 'targets': 64, 'prior_targets': 64}
 
 
-def run(model_dir, data, spec, total_steps, *, restore=None, seed=0, microbatches=None, evaluation=False, rate=1e-2):
+def run(model_dir, data, spec, total_steps, *, eval_period=4, restore=None, seed=0, microbatches=None, evaluation=False, rate=1e-2):
   from mrmt3.tasks import slakh
 
   def data_config(split, sampling, shuffle):
@@ -44,7 +44,7 @@ def run(model_dir, data, spec, total_steps, *, restore=None, seed=0, microbatche
       model_dir=str(model_dir),
       total_steps=total_steps,
       eval_steps=2,
-      eval_period=4,
+      eval_period=eval_period,
       random_seed=seed,
       summarize_config_fn=lambda *_: None,
       stats_period=1,
@@ -141,11 +141,13 @@ def test_evaluation_without_an_example_that_fits(tmp_path, small_data, small_spe
 
 
 @pytest.mark.parametrize(
-    'arguments, said', [({'total_steps': 1.5}, 'total_steps'), ({'total_steps': 2, 'microbatches': 3}, 'num_microbatches')]
+    'arguments, said', [({'total_steps': 1.5}, 'total_steps'), ({'total_steps': 2, 'microbatches': 3}, 'num_microbatches'),
+     ({'total_steps': 2, 'eval_period': 0}, 'eval_period')]
 )
 def test_numbers_that_do_not_fit(tmp_path, small_data, small_spec, arguments, said):
   with pytest.raises(UserError, match=said):
-    run(tmp_path, small_data, small_spec, **arguments)
+    run(tmp_path / 'model', small_data, small_spec, **arguments)
+  assert not (tmp_path / 'model').exists()
 
 
 def test_no_data(tmp_path, small_spec):

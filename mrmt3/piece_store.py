@@ -293,7 +293,7 @@ def _problem(name, problem, count, text, left_out):
 def _as_stored(samples: np.ndarray) -> np.ndarray:
   """Returns the samples as int16 where that loses nothing, else as float32."""
   scaled = samples * np.float32(_FULL_SCALE)
-  if scaled.size and (np.abs(scaled) >= _FULL_SCALE).any():
+  if scaled.size and (scaled.min() < -_FULL_SCALE or scaled.max() > _FULL_SCALE - 1):
     return np.asarray(samples, np.float32)
   whole = scaled.astype(np.int16)
   return whole if np.array_equal(whole, scaled) else np.asarray(samples, np.float32)

@@ -1,7 +1,11 @@
 import dataclasses
-from mrmt3 import slakh, audio_io
-from mrmt3.pieces import PieceContent
+
 import numpy as np
+
+from mrmt3 import audio_io, slakh
+from mrmt3.pieces import PieceContent
+
+
 @dataclasses.dataclass(frozen=True)
 class SlakhFolder:
   data_dir: str

@@ -6,6 +6,7 @@
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
@@ -21,7 +22,6 @@ EOS, OTHER = 'EOS', 'other'  # token types beside those of the codec; other: wha
 ON, OFF, TIE, UNKNOWN = 'on', 'off', 'tie', '?'
 
 _NOTE_NAMES = ('C', 'C#', 'D', 'D#', 'E', 'F', 'F#', 'G', 'G#', 'A', 'A#', 'B')
-_COLUMN = 50  # characters of a list of events
 _BAR = 16  # characters
 
 
@@ -421,9 +421,9 @@ def side_by_side(segment: Segment, codec: Codec, frames_per_second: Fraction, se
     columns.append([right, *event_lines(segment.priors[-1], codec)])
     for number, prior in enumerate(reversed(segment.priors[:-1]), 2):
       columns.append([f'prior {number}: {len(prior)} tokens', *event_lines(prior, codec)])
-  height = max(map(len, columns))
-  rows = zip(*([*column, *[''] * (height - len(column))] for column in columns), strict=True)
-  return [' | '.join(f'{cell:<{_COLUMN}}' for cell in row).rstrip(' |') for row in rows]
+  widths = [max(map(len, column)) for column in columns]
+  rows = itertools.zip_longest(*columns, fillvalue='')
+  return [' | '.join(map(str.ljust, row, widths)).rstrip(' |') for row in rows]
 
 
 def report_lines(report: Report) -> list[str]:

@@ -13,6 +13,7 @@ _INK, _FAINT = '#24292f', '#8b949e'
 _DPI = 130
 _ROW, _WIDTH = 3.3, 14.0  # inches
 _DRUM_PLACE = 0.035  # of the height
+_LOWEST, _HIGHEST, _STEP = 26.0, 116.0, 0.25  # MIDI pitches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +36,8 @@ def plot_segments(
 ):
   """Draws each row of panels, e.g. the prior segment and the segment itself, and returns the matplotlib Figure.
 
-  A note is a box from its onset to its offset, a semitone high, at its fundamental; what sounds above are its overtones.
-  Drums are ticks along the lower edge.
+  The axis of the log-mel is stretched to one of pitch. A note is a box from its onset to its offset at its fundamental;
+  what sounds above are its overtones. Drums are ticks along the lower edge.
 
   Args:
     path: the .png, .svg or .pdf to write, whole or not at all; None writes nothing.
@@ -60,7 +61,8 @@ def plot_segments(
   for row, row_axes in zip(rows, axes, strict=True):
     for panel, one in zip(row, row_axes, strict=False):
       _draw(one, panel, spectrogram, seconds, colors)
-    row_axes[0].set_yticks(*_ticks(spectrogram))
+    octaves = np.arange(12 * np.ceil(_LOWEST / 12), _pitches(spectrogram)[1], 12)
+    row_axes[0].set_yticks(octaves, [f'C{int(pitch) // 12 - 1}' for pitch in octaves])
   for one in axes[-1]:
     one.set_xlabel('s', color=_FAINT)
   if title:
@@ -90,21 +92,37 @@ def _colors(notes):
   return {player: palette[own] for player, own in classes.items()}
 
 
+def _pitches(spectrogram):
+  """Returns the lowest and highest pitch to show."""
+  top = 69 + 12 * np.log2(spectrogram.mel_hi_hz / 440)
+  return _LOWEST, min(_HIGHEST, top)
+
+
+def _image(log_mel, spectrogram):
+  """Returns the log-mel with an axis of pitch, `[pitches, frames]`, on which what is a semitone apart is so anywhere."""
+  low, high = _pitches(spectrogram)
+  places = mel_place(np.arange(low, high, _STEP), spectrogram)
+  bins = np.arange(log_mel.shape[1])
+  return np.stack([np.interp(places, bins, frame) for frame in log_mel], axis=-1)
+
+
 def _draw(axes, panel, spectrogram, seconds, colors):
+  low, high = _pitches(spectrogram)
   axes.set_title(panel.title, size=9, color=_INK, loc='left')
-  axes.set_xlim(0, seconds)
-  axes.set_ylim(-0.5, spectrogram.num_mel_bins - 0.5)
   axes.tick_params(length=0, labelsize=8, labelcolor=_FAINT)
   for spine in axes.spines.values():
     spine.set_visible(False)
   if panel.log_mel is not None and len(panel.log_mel):
-    end = len(panel.log_mel) / float(spectrogram.frames_per_second)
-    low, high = np.percentile(panel.log_mel, [20, 99.8])
+    # A frame holds the sound of the window that begins with it: its energy belongs in the window's middle.
+    first = spectrogram.fft_size / 2 / spectrogram.sample_rate
+    last = first + len(panel.log_mel) / float(spectrogram.frames_per_second)
+    dark, light = np.percentile(panel.log_mel, [99.8, 20])
     axes.imshow(
-        panel.log_mel.T, origin='lower', aspect='auto', cmap='Greys', interpolation='nearest', vmin=low, vmax=max(high, low + 1e-6),
-        extent=(0, end, -0.5, spectrogram.num_mel_bins - 0.5),
+        _image(panel.log_mel, spectrogram), origin='lower', aspect='auto', cmap='Greys', interpolation='nearest',
+        vmin=light, vmax=max(dark, light + 1e-6), extent=(first, last, low - _STEP / 2, high - _STEP / 2),
     )  # fmt: skip
-    axes.set_xlim(0, seconds)
+  axes.set_xlim(0, seconds)
+  axes.set_ylim(low, high)
   if panel.notes is None or not len(panel.notes):
     return
   for (program, is_drum), color in colors.items():
@@ -113,27 +131,17 @@ def _draw(axes, panel, spectrogram, seconds, colors):
       axes.plot(own['onset'], np.full(len(own), _DRUM_PLACE), '|', color=color, markersize=11, markeredgewidth=1.8,
                 transform=axes.get_xaxis_transform(), clip_on=False)  # fmt: skip
     elif len(own):
-      _boxes(axes, own, spectrogram, color)
+      _boxes(axes, own, color)
 
 
-def _boxes(axes, notes, spectrogram, color):
+def _boxes(axes, notes, color):
   from matplotlib.collections import PolyCollection
 
-  low, high = mel_place(notes['pitch'] - 0.5, spectrogram), mel_place(notes['pitch'] + 0.5, spectrogram)
-  least = spectrogram.num_mel_bins / 100  # or the lowest notes would be hairlines
-  middle, half = (low + high) / 2, np.maximum(high - low, least) / 2
-  corners = [(notes['onset'], middle - half), (notes['offset'], middle - half), (notes['offset'], middle + half),
-             (notes['onset'], middle + half)]  # fmt: skip
+  low, high = notes['pitch'] - 0.5, notes['pitch'] + 0.5
+  corners = [(notes['onset'], low), (notes['offset'], low), (notes['offset'], high), (notes['onset'], high)]
   boxes = np.stack([np.stack(corner, -1) for corner in corners], 1)
-  axes.add_collection(PolyCollection(boxes, facecolor='none', edgecolor=color, linewidth=1.5))
-  axes.vlines(notes['onset'], middle - half, middle + half, color=color, linewidth=3)
-
-
-def _ticks(spectrogram):
-  pitches = np.arange(36, 109, 12)
-  places = mel_place(pitches, spectrogram)
-  shown = (places >= 0) & (places < spectrogram.num_mel_bins)
-  return places[shown], [f'C{pitch // 12 - 1}' for pitch in pitches[shown]]
+  axes.add_collection(PolyCollection(boxes, facecolor='none', edgecolor=color, linewidth=1.4))
+  axes.vlines(notes['onset'], low, high, color=color, linewidth=3)
 
 
 def _legend(figure, colors):

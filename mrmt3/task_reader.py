@@ -5,6 +5,7 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,13 +21,14 @@ from mrmt3 import examples, inspection, preprocessors, spectrograms, vocabularie
 from mrmt3.config import ModelSpec
 from mrmt3.engine import gin_utils, names, utils
 from mrmt3.errors import UserError
-from mrmt3.example_config import PIECES
+from mrmt3.example_config import GRID, PIECES
 from mrmt3.instruments import instruments_of
 from mrmt3.transcription_task import LIBRARIES
 
 DEFAULT_GIN = 'models/mr_mt3.gin'
 LONGEST = 1 << 15  # tokens; no segment has more, and arrays padded to it stay small
 _SCOPE = 'inspected'
+_HEADER = 'from __gin__ import dynamic_registration\nfrom mrmt3 import task_reader'
 _FIELDS = ('split', 'piece', 'index', 'frames', 'seed', 'start_frame', 'num_frames', 'hop', 'prior_starts')
 
 
@@ -174,12 +176,23 @@ def _from_gin(declaration, gin_files, gin_bindings, gin_search_paths):
   names.use_own_engine()
   gin.clear_config()
   with _train_as_main():
-    gin.parse_config(f'from __gin__ import dynamic_registration\nfrom mrmt3 import task_reader\n{declaration}'
-                     'task_reader.chosen.spec = %SPEC\n')  # fmt: skip
+    gin.parse_config(f'{_HEADER}\n{declaration}task_reader.chosen.spec = %SPEC\n')
     gin_utils.parse_config(flags, complete=False)
   if 'utils.DatasetConfig' in declaration:
     _require_dataset(declaration.rsplit('@', 1)[1].split('/')[0], gin_files)
-  return gin_utils.call(gin.get_configurable(chosen))
+  # What is asked for must be bound; the rest (an optimiser, a model_dir) need not.
+  missing = [f'{name} = @{name}/task_reader.unset()' for name in re.findall(r'^(\w+) = %gin.REQUIRED$', gin.config_str(), re.M)]
+  gin.parse_config('\n'.join([_HEADER, *missing]))
+  try:
+    return gin_utils.call(gin.get_configurable(chosen))
+  except UserError as error:
+    raise UserError(gin_utils.one_line(error)) from error
+
+
+def unset():
+  """Raises UserError that names the gin macro in whose place it stands."""
+  name = gin.current_scope_str().split('/')[-1]
+  raise UserError(f'gin: {name} is not set; add --gin.{name}=VALUE')
 
 
 def _require_dataset(name, gin_files):
@@ -268,7 +281,7 @@ def read(found: Found, count: int, shown: int, seed: int = 0) -> Reading:
 
   Args:
     found: the task.
-    count: how many examples, at most an epoch.
+    count: how many examples; at most an epoch of what is not drawn anew in each.
     shown: how many segments to keep for looking at.
     seed: of the order and of all that is drawn.
 
@@ -300,7 +313,9 @@ def _dataset(found, seed):
   lengths = {'inputs': found.spec.segment_frames, 'targets': LONGEST, 'prior_targets': LONGEST}
   if found.config:
     lengths['prior_targets'] *= found.config.prior_segments
-  options = {'split': found.split, 'shuffle': True, 'seed': seed, 'num_epochs': 1, 'trim_output_features': False,
+  # What is drawn anew in each epoch is worth reading again: a small data set shows more of it.
+  epochs = None if found.config and found.config.sampling not in (GRID, PIECES) else 1
+  options = {'split': found.split, 'shuffle': True, 'seed': seed, 'num_epochs': epochs, 'trim_output_features': False,
              'use_cached': found.use_cached}  # fmt: skip
   if isinstance(found.task, seqio.Mixture) and len(found.libraries) == len(_task_names(found.name)):
     options['passthrough_features'] = _FIELDS

@@ -6,6 +6,11 @@ import sys
 from mrmt3.errors import UserError
 
 EXAMPLES = 1000
+_DESCRIPTION = """\
+Reads examples of a seqio task as training would and shows what they are made of:
+features, lengths, token types, hops to prior segments, instruments; and some of them as
+lists of events, each segment beside its prior one.
+"""
 _EXPLANATION = """\
 WHAT is one of
   a module of tasks/, with its data:         mrmt3 inspect slakh --data DIR
@@ -44,8 +49,7 @@ def add_parser(subparsers) -> None:
   parser = subparsers.add_parser(
       'inspect',
       help='look at and listen to the examples of a task',
-      description='Reads examples of a seqio task as training would and shows what they are made of: features, lengths, token '
-      'types, hops to prior segments, instruments; and some of them as lists of events, each segment beside its prior one.',
+      description=_DESCRIPTION,
       epilog=_EXPLANATION,
       formatter_class=argparse.RawDescriptionHelpFormatter,
       allow_abbrev=False,
@@ -56,7 +60,7 @@ def add_parser(subparsers) -> None:
   parser.add_argument('--split', metavar='NAME', help="which split (default: the run's, else train)")
   parser.add_argument('--n', type=int, default=2, metavar='N', help='examples to show (default: 2)')
   parser.add_argument(
-      '--examples', type=int, default=EXAMPLES, metavar='M', help=f'examples to measure, at most an epoch (default: {EXAMPLES})'
+      '--examples', type=int, default=EXAMPLES, metavar='M', help=f'examples to measure (default: {EXAMPLES}, or an epoch of a grid)'
   )
   parser.add_argument('--length', type=int, metavar='L', help="most tokens that fit (default: the model's, 1024 for MT3)")
   parser.add_argument('--seed', type=int, default=0, metavar='N', help='same seed, same examples (default: 0)')
@@ -127,14 +131,15 @@ def _check(args):
 
 
 def _head(found, reading):
-  total = f' of {reading.total:,} an epoch' if reading.total is not None else ''
+  total = f', {reading.total:,} an epoch' if reading.total is not None else ''
   rate = f'; {reading.rate:.1f} examples/s' if reading.rate else ''
   lines = [f'{found.name}, split {found.split}: {reading.examples:,} examples{total}{rate}']
   if len(reading.segments) != reading.examples:
     lines.append(f'an example is a whole piece; they have {len(reading.segments):,} segments')
   lines += ['', 'features']
-  for name, (dtype, low, high, is_feature) in reading.features.items():
-    if is_feature:
+  for name in found.task.output_features:
+    if name in reading.features:
+      dtype, low, high, _ = reading.features[name]
       lines.append(f'  {name:<14}  {dtype} [{", ".join(map(_range, low, high))}]')
   others = [f'{name} {dtype}' for name, (dtype, _, _, is_feature) in reading.features.items() if not is_feature]
   if others:

@@ -127,10 +127,12 @@ def _draw(axes, panel, spectrogram, seconds, colors):
     return
   for (program, is_drum), color in colors.items():
     own = panel.notes[(panel.notes['is_drum'] == is_drum) & (is_drum | (panel.notes['program'] == program))]
+    if not len(own):
+      continue
     if is_drum:
       axes.plot(own['onset'], np.full(len(own), _DRUM_PLACE), '|', color=color, markersize=11, markeredgewidth=1.8,
-                transform=axes.get_xaxis_transform(), clip_on=False)  # fmt: skip
-    elif len(own):
+                transform=axes.get_xaxis_transform())  # fmt: skip
+    else:
       _boxes(axes, own, color)
 
 

@@ -302,11 +302,11 @@ def read(found: Found, count: int, shown: int, seed: int = 0) -> Reading:
     if len(kept) < shown:
       # Of whole pieces evenly many, or an intro would be all that is seen.
       places = np.unique(np.linspace(0, len(own) - 1, min(shown - len(kept), len(own)) + 2).astype(int)[1:-1])
-      kept += [_shown(found, example, own[place], place) for place in (places if len(own) > 1 else [0])]
+      kept += [(example, own[place], place) for place in (places if len(own) > 1 else [0])]
+  seconds = time.perf_counter() - begin
   if not segments:
     raise UserError(f'{found.name}: there are no examples in the split {found.split!r}')
-  seconds = time.perf_counter() - begin
-  return Reading(segments, kept[:shown], features, done, _epoch(found), seconds)
+  return Reading(segments, [_shown(found, *one) for one in kept], features, done, _epoch(found), seconds)
 
 
 def _dataset(found, seed):

@@ -144,8 +144,8 @@ def test_numbers_of_a_known_piece_are_exact(known, capsys, sampling):
   assert (lengths['longest'], lengths['limit'], lengths['too_long'], lengths['mean']) == (16, 8, 1, 6.5)
   assert found['lengths']['prior_targets']['histogram'] == [0, 2, 0, 0, 0, 1, 0, 0, 1]  # of the empty, 0, 1 and 2
   hops = found['hops']
-  assert hops['realised'] == {'1.0': 0.75} and hops['none'] == 0.25 and hops['silent'] == 0.5
-  assert hops['drawn'] == ({'1.0': 1.0} if sampling == 'grid' else {})
+  assert hops['realised'] == {'1': 0.75} and hops['none'] == 0.25 and hops['silent'] == 0.5
+  assert hops['drawn'] == ({'1': 1.0} if sampling == 'grid' else {})
   assert found['instruments']['histogram'] == {'3': 1}
   assert found['instruments']['share'] == {'Acoustic Piano': 1, 'Drums': 1, 'Electric Bass': 1}
   assert found['examples_an_epoch'] == found['examples']
@@ -175,10 +175,10 @@ def test_drawn_and_realised_hops_agree_where_there_is_room(small_data, capsys):
   found = as_json(capsys, *arguments)
   assert found['examples'] == 400 > found['examples_an_epoch']
   drawn, realised, none = (found['hops'][name] for name in ('drawn', 'realised', 'none_of_drawn'))
-  assert set(drawn) == {'1.0', '2.0', '3.0'} and sum(drawn.values()) == pytest.approx(1)
+  assert set(drawn) == {'1', '2', '3'} and sum(drawn.values()) == pytest.approx(1)
   for hop, share in drawn.items():
     assert realised[hop] == pytest.approx(share * (1 - none[hop]))
-  assert none['1.0'] < none['2.0'] < none['3.0']  # of 4 segments
+  assert none['1'] < none['2'] < none['3']  # of 4 segments
   again = as_json(capsys, *arguments)
   assert {**again, 'examples_per_second': 0} == {**found, 'examples_per_second': 0}
   assert as_json(capsys, *arguments, '--seed', 1)['shown'] != found['shown']

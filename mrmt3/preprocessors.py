@@ -128,6 +128,12 @@ def _window(library, split, index, start, num_frames, prior_starts, seed, mix_pi
   return split, library.with_stems(split, window)
 
 
+def example_window(library: examples.Library, example) -> tuple[str, Window]:
+  """Returns (split, window) of an example as a task gives it, in numpy: what its audio is cut by."""
+  empty = np.zeros(0, np.int32)
+  return _window(library, *(example.get(name, empty) for name in _WINDOW_FIELDS))
+
+
 def add_targets(
     dataset: tf.data.Dataset, library: examples.Library, sequence_length=None, output_features=None
 ) -> tf.data.Dataset:

@@ -282,7 +282,8 @@ def add_whole_piece(
       inputs = spectrograms.clear_invalid_frames(spectrograms.compute_spectrogram(cut, spec.spectrogram), valid)
     targets = np.zeros((len(cut), limit), np.int32)
     for segment in range(len(cut)):
-      tokens, _ = library.tokens(split, library.piece_window(split, index, segment))
+      window = Window((Part(index, segment * spec.segment_frames),), spec.segment_frames)
+      tokens, _ = library.tokens(split, window)
       tokens = overflow.fit(tokens, limit, f'{store.names[index]}, segment {segment}')
       targets[segment, : len(tokens)] = tokens
     return inputs, targets, valid, note_tables.as_rows(store.notes(index))

@@ -9,7 +9,7 @@ from mrmt3 import inference, schedules, slakh, train, twin_instruments
 from mrmt3.audio_io import read_audio
 from mrmt3.engine import optimizers, partitioning, trainer, utils
 from mrmt3.example_config import ExampleConfig
-from mrmt3.examples import Library
+from mrmt3.examples import Library, Part, Window
 from mrmt3.models import MemoryEncoderDecoderModel
 from mrmt3.sources.slakh_folder import SlakhFolder
 
@@ -54,7 +54,7 @@ def twin_accuracy(model_dir, data) -> float:
   for piece, track in enumerate(slakh.find_tracks(data, 'test')):
     found = transcriber.transcribe(read_audio(track.audio_path)).segments
     for index, segment in enumerate(found):
-      tokens, _ = library.tokens('test', library.piece_window('test', piece, index))
+      tokens, _ = library.tokens('test', Window((Part(piece, 32 * index),), 32))
       wanted = [token for token in tokens if token in PROGRAM_IDS]
       if wanted:
         right.append([token for token in segment.tokens if token in PROGRAM_IDS][:1] == wanted[:1])

@@ -300,9 +300,9 @@ def read(found: Found, count: int, shown: int, seed: int = 0) -> Reading:
     own = inspection.segments_of(example, codec, length, prior_segments)
     segments += own
     if len(kept) < shown:
-      # Of whole pieces evenly many, or an intro would be all that is seen.
-      places = np.unique(np.linspace(0, len(own) - 1, min(shown - len(kept), len(own)) + 2).astype(int)[1:-1])
-      kept += [(example, own[place], place) for place in (places if len(own) > 1 else [0])]
+      # Spread over a whole piece, or an intro would be all that is seen.
+      number = min(shown - len(kept), len(own))
+      kept += [(example, own[place], place) for place in ((2 * np.arange(number) + 1) * len(own) // (2 * number)).tolist()]
   seconds = time.perf_counter() - begin
   if not segments:
     raise UserError(f'{found.name}: there are no examples in the split {found.split!r}')

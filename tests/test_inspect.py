@@ -156,6 +156,23 @@ def test_numbers_of_a_known_piece_are_exact(known, capsys, sampling):
     assert shown['prior_targets'][0]['tokens'] == (SEGMENTS[place - 1] if place else SEGMENTS[3])
 
 
+@pytest.mark.parametrize('on_overflow', ['skip', 'error', 'cut'])
+def test_what_is_too_long_is_counted_and_not_left_out(known, capsys, on_overflow):
+  found = as_json(
+      capsys, 'own_folder', '--data', known, *SMALL, '--gin.TARGETS_LENGTH=8', '--gin.T5Config.memory_length=4', '--n', 4,
+      '--gin.ExampleConfig.sampling=grid', f'--gin.ExampleConfig.on_overflow={on_overflow}',
+  )  # fmt: skip
+  lengths = found['lengths']['targets']
+  assert (lengths['count'], lengths['limit'], lengths['too_long']) == (4, 8, 1) and found['without_eos'] == 0
+  assert sorted(len(shown['targets']['tokens']) for shown in found['shown']) == [2, 2, 6, 16]
+
+
+def test_whole_pieces_show_segments_spread_over_them(known, capsys):
+  arguments = ['own_folder', '--data', known, *SMALL, '--gin.ExampleConfig.sampling=pieces', '--n']
+  for number, places in {1: [2], 2: [1, 3], 4: [0, 1, 2, 3], 9: [0, 1, 2, 3]}.items():
+    assert [shown['start_frame'] // 32 for shown in as_json(capsys, *arguments, number)['shown']] == places
+
+
 def test_events_stand_beside_those_of_the_prior_segment(known, capsys):
   text = inspect(capsys, 'own_folder', '--data', known, *SMALL, '--gin.ExampleConfig.sampling=grid', '--n', 4)
   lines = text.splitlines()

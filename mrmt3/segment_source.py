@@ -78,4 +78,7 @@ class SegmentSource(seqio.DataSource):
           'seed': drawn,
       }
 
-    return dataset.map(record, num_parallel_calls=tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    # An iterator's state then holds positions, and not the batches that were being made.
+    options.experimental_symbolic_checkpoint = True
+    return dataset.map(record, num_parallel_calls=tf.data.AUTOTUNE).with_options(options)

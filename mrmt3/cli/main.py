@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mrmt3.cli import bench, dataset, demo, evaluate, transcribe
+from mrmt3.cli import bench, dataset, demo, evaluate, inspect, transcribe
 from mrmt3.errors import UserError
 from mrmt3.version import __version__
 
@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog='mrmt3', description='Multi-instrument music transcription with memory (MR-MT3).')
   parser.add_argument('--version', action='version', version=f'mrmt3 {__version__}')
   subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-  for command in (transcribe, evaluate, dataset, bench, demo):
+  for command in (transcribe, evaluate, dataset, inspect, bench, demo):
     command.add_parser(subparsers)
   subparsers.add_parser(
       'train', help='train a model; same as python -m mrmt3.train', add_help=False, prefix_chars='\0'

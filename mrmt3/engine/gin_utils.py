@@ -67,8 +67,11 @@ def check_files(flags: argparse.Namespace) -> None:
       raise UserError(f'gin: no file {name}; looked in {", ".join(folders)}')
 
 
-def parse_config(flags: argparse.Namespace) -> None:
+def parse_config(flags: argparse.Namespace, complete: bool = True) -> None:
   """Parses the gin files and bindings of `parse_flags` into gin's global configuration.
+
+  With `complete`, everything has to be bound and nothing can be changed afterwards; without, what is not asked for may be
+  missing.
 
   Raises UserError, in one line, for a file that is not there, a syntax error, or a name that does not exist.
   """
@@ -78,7 +81,7 @@ def parse_config(flags: argparse.Namespace) -> None:
   root, level = logging.getLogger(), logging.getLogger().level
   root.setLevel(logging.CRITICAL)
   try:
-    gin.parse_config_files_and_bindings(flags.gin_file, flags.gin_bindings)
+    gin.parse_config_files_and_bindings(flags.gin_file, flags.gin_bindings, finalize_config=complete)
   except (OSError, ImportError, ValueError, SyntaxError, AttributeError, TypeError, NameError) as error:
     raise UserError(f'gin: {one_line(error)}') from error
   finally:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mrmt3.errors import UserError
 from mrmt3.notes import as_notes, as_rows, sort_notes
+from mrmt3.piece_checks import LEFT_OUT
 from mrmt3.pieces import PieceSource
 from mrmt3.sources import record_messages
 from mrmt3.sources.crc32c import _byte_table, crc32c
@@ -391,7 +392,7 @@ def test_one_damaged_record_among_a_thousand(tmp_path):
   source = Mt3Records(str(tmp_path), 'musicnet', {'train': 'a@1'})
   store = prepare(source, 'train', RATE, cache_dir=tmp_path / 'cache', progress=False, workers=1)
   assert len(store) == 998
-  left_out = {line['piece']: line for line in store.skipped() if line['left_out']}
+  left_out = {line['piece']: line for line in store.skipped() if line['action'] == LEFT_OUT}
   assert {piece: line['problem'] for piece, line in left_out.items()} == {
       f'{path.name}#600': 'unreadable', f'{path.name}#601': 'silence',
   }  # fmt: skip

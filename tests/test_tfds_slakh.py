@@ -84,11 +84,11 @@ def test_tfds_reads_them_as_documented(slakh, built):
 
 def test_bad_tracks_are_named_beside_the_records(built):
   lines = [json.loads(line) for line in (built / 'skipped.jsonl').read_text().splitlines()]
-  found = {(line['piece'], line['problem'], line['count'], line['left_out']) for line in lines}
+  found = {(line['piece'], line['problem'], line['count'], line['action']) for line in lines}
   assert found == {
-      ('train/Track00003', 'unreadable', 1, True),
-      ('train/Track00005', 'begins-after-end', 1, False),
-      ('train/Track00007', 'unreadable', 1, True),
+      ('train/Track00003', 'unreadable', 1, 'left out'),
+      ('train/Track00005', 'begins-after-end', 1, 'dropped'),
+      ('train/Track00007', 'unreadable', 1, 'left out'),
   }
 
 

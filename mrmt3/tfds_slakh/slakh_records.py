@@ -90,8 +90,8 @@ class SlakhRecords(tfds.core.GeneratorBasedBuilder):
         for problem in problems:
           if self.builder_config.strict and problem.action != KEPT:
             raise UserError(f'{split}/{name}: {problem.text} (strict)')
-          line = {'piece': f'{split}/{name}', 'problem': problem.name, 'count': problem.count, 'text': problem.text}
-          skipped.write(json.dumps({**line, 'left_out': features is None}) + '\n')
+          line = {'problem': problem.name, 'count': problem.count, 'text': problem.text, 'action': problem.action}
+          skipped.write(json.dumps({'piece': f'{split}/{name}', **line}) + '\n')
           last = problem
         if features is not None:
           written += 1

@@ -479,18 +479,20 @@ def _bar(share):
 
 
 def as_json(report: Report) -> dict:
-  """Returns a report as what JSON can hold."""
-  return dataclasses.asdict(report)
+  """Returns a report as what JSON can hold; hops are text there, such as '1'."""
+  content = dataclasses.asdict(report)
+  for name, value in (content['hops'] or {}).items():
+    if isinstance(value, dict):
+      content['hops'][name] = {f'{hop:g}': share for hop, share in value.items()}
+  return content
 
 
 def segment_as_json(segment: Segment, codec: Codec) -> dict:
   """Returns a segment, its tokens and events as what JSON can hold."""
   rows = {'targets': [segment.targets], 'prior_targets': segment.priors or ()}
-  found = {name: [{'tokens': row.tolist(), 'events': [_event_as_json(e) for e in read_events(row, codec)]} for row in own]
-           for name, own in rows.items()}  # fmt: skip
+  found = {
+      name: [{'tokens': row.tolist(), 'events': [dataclasses.asdict(e) for e in read_events(row, codec)]} for row in own]
+      for name, own in rows.items()
+  }
   place = {name: getattr(segment, name) for name in ('piece', 'start_frame', 'prior_starts', 'hop')}
   return {**place, 'targets': found['targets'][0], 'prior_targets': found['prior_targets']}
-
-
-def _event_as_json(event):
-  return dataclasses.asdict(event)

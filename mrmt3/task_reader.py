@@ -88,7 +88,7 @@ def find(
   Args:
     name: registered with seqio; or a data set of a run's gin files ('train' for train/utils.DatasetConfig); or, with
       `data`, a module of mrmt3.tasks.
-    data: first argument of the module's `task`.
+    data: data_dir of the module's `task`; what else it needs is bound by gin.
     split: 'train', ...; None is that of the run, else 'train'.
     limit: most tokens that fit; None is that of the run, else the model's.
     modules: imported first, so that they can register tasks.
@@ -149,8 +149,8 @@ def _declaration(name, data, is_run):
     )
   if data is None:
     raise UserError(f'{name} needs its data: add --data DIR')
-  arguments = list(inspect.signature(importlib.import_module(f'mrmt3.tasks.{name}').task).parameters)
-  values = {arguments[0]: repr(data), 'spec': '%SPEC', 'examples': '@example_config.ExampleConfig()'}
+  arguments = inspect.signature(importlib.import_module(f'mrmt3.tasks.{name}').task).parameters
+  values = {'data_dir': repr(data), 'spec': '%SPEC', 'examples': '@example_config.ExampleConfig()'}
   bound = [f'{_SCOPE}/{name}.task.{field} = {value}' for field, value in values.items() if field in arguments]
   lines = [f'from mrmt3.tasks import {name}', 'from mrmt3 import example_config',
            f'task_reader.chosen.task = @{_SCOPE}/{name}.task()', *bound]  # fmt: skip
@@ -257,7 +257,7 @@ class Reading:
   Attributes:
     segments: of all examples.
     shown: those to look at.
-    features: name -> (dtype, smallest and largest shape, whether it is a feature of the task).
+    features: name -> (dtype, smallest and largest shape, whether it is a feature of the task); tokens without padding.
     examples: how many examples.
     total: how many an epoch of the split has; None where the task does not say.
     seconds: how long all but the first one took.
@@ -296,17 +296,17 @@ def read(found: Found, count: int, shown: int, seed: int = 0) -> Reading:
   for example in _iterate(dataset.take(count), found.name):
     begin = begin if done else time.perf_counter()
     done += 1
-    _note_features(features, example, found.task.output_features)
+    _note_features(features, example, found.task.output_features, prior_segments)
     own = inspection.segments_of(example, codec, length, prior_segments)
     segments += own
     if len(kept) < shown:
       # Of whole pieces evenly many, or an intro would be all that is seen.
       places = np.unique(np.linspace(0, len(own) - 1, min(shown - len(kept), len(own)) + 2).astype(int)[1:-1])
-      kept += [_shown(found, example, own[place], place) for place in (places if len(own) > 1 else [0])]
+      kept += [(example, own[place], place) for place in (places if len(own) > 1 else [0])]
+  seconds = time.perf_counter() - begin
   if not segments:
     raise UserError(f'{found.name}: there are no examples in the split {found.split!r}')
-  seconds = time.perf_counter() - begin
-  return Reading(segments, kept[:shown], features, done, _epoch(found), seconds)
+  return Reading(segments, [_shown(found, *one) for one in kept], features, done, _epoch(found), seconds)
 
 
 def _dataset(found, seed):
@@ -333,13 +333,19 @@ def _iterate(dataset, name):
     raise UserError(f'{name}: {lines[0].strip()}') from error
 
 
-def _note_features(features, example, output_features):
+def _note_features(features, example, output_features, prior_segments):
   for name, value in example.items():
     value = np.asarray(value)
-    _, low, high, _ = features.get(name, (None, value.shape, value.shape, None))
+    shape = value.shape
+    if name in ('targets', 'prior_targets'):
+      # Padded to LONGEST, where they are padded, which only reading them like this brings about.
+      rows = value.reshape(prior_segments if name == 'prior_targets' else len(value) if value.ndim == 2 else 1, -1)
+      longest = max((len(inspection.without_padding(row)) for row in rows), default=0)
+      shape = (*shape[:-1], longest * (len(rows) if value.ndim == 1 else 1))
+    _, low, high, _ = features.get(name, (None, shape, shape, None))
     dtype = 'string' if value.dtype == object or value.dtype.kind == 'S' else value.dtype.name
-    if len(low) == value.ndim:
-      low, high = tuple(map(min, low, value.shape)), tuple(map(max, high, value.shape))
+    if len(low) == len(shape):
+      low, high = tuple(map(min, low, shape)), tuple(map(max, high, shape))
     features[name] = dtype, low, high, name in output_features
 
 

@@ -7,23 +7,23 @@ import sys
 import warnings
 import xml.etree.ElementTree as ET
 
-import gin
 import numpy as np
 import pytest
 import soundfile
 from matplotlib.image import imread
 
+import gin
 import mrmt3.tasks
 from mrmt3 import (
-    audio_io,
-    inspection,
-    midi_io,
-    note_sequences,
-    resynthesis,
-    segment_plots,
-    segment_tokens,
-    spectrograms,
-    vocabularies,
+  audio_io,
+  inspection,
+  midi_io,
+  note_sequences,
+  resynthesis,
+  segment_plots,
+  segment_tokens,
+  spectrograms,
+  vocabularies,
 )
 from mrmt3.cli.main import main
 from mrmt3.notes import as_notes
@@ -65,8 +65,37 @@ def known(tmp_path_factory):
   return folder
 
 
+@pytest.fixture(scope='module')
+def records(small_data, tmp_path_factory):
+  """A data set of TensorFlow Datasets of the small one."""
+  from mrmt3.tfds_slakh import slakh_records
+
+  return slakh_records.build(small_data, tmp_path_factory.mktemp('records'), num_shards=1)
+
+
+@pytest.fixture(scope='module')
+def musicnet(tmp_path_factory):
+  """A file of two records as MT3 published MusicNet."""
+  import tensorflow as tf
+
+  def feature(value):
+    if isinstance(value, bytes):
+      return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+    return tf.train.Feature(float_list=tf.train.FloatList(value=np.atleast_1d(value)))
+
+  folder = tmp_path_factory.mktemp('musicnet')
+  sequence = note_sequences.notes_to_note_sequence(NOTES).SerializeToString()
+  fields = {'id': b'1', 'sample_rate': 16000.0, 'audio': resynthesis.play_notes(NOTES, 2.0), 'sequence': sequence}
+  record = tf.train.Example(features=tf.train.Features(feature={name: feature(value) for name, value in fields.items()}))
+  with tf.io.TFRecordWriter(str(folder / 'train.tfrecord-00000-of-00103')) as writer:
+    writer.write(record.SerializeToString())
+    writer.write(record.SerializeToString())
+  return folder
+
+
 def inspect(capsys, *arguments):
   """Returns what is printed by `mrmt3 inspect`, which has to end well."""
+  capsys.readouterr()  # what making the data has printed
   assert main(['inspect', *map(str, arguments)]) == 0, capsys.readouterr().err
   return capsys.readouterr().out
 
@@ -75,8 +104,14 @@ def as_json(capsys, *arguments):
   return json.loads(inspect(capsys, *arguments, '--json', '-'))
 
 
-# Every module of tasks/ needs the data it is inspected with: (fixture, how many pieces, more arguments).
-DATA = {'slakh': ('small_data', 3, []), 'own_folder': ('known', 1, [])}
+# Every module of tasks/ needs the data it is inspected with: (fixture, how many pieces, how its tasks are called, more
+# arguments).
+DATA = {
+    'slakh': ('small_data', 3, 'slakh', []),
+    'own_folder': ('known', 1, 'own_folder', []),
+    'slakh_records': ('records', 3, 'slakh_records', []),
+    'mt3_records': ('musicnet', 2, 'mt3_musicnet_em', ['--gin.mt3_records.task.name=musicnet_em']),
+}
 SAMPLINGS = ('random', 'grid', 'pieces', 'mr_mt3', 'mt3')
 
 
@@ -85,10 +120,10 @@ SAMPLINGS = ('random', 'grid', 'pieces', 'mr_mt3', 'mt3')
 )
 def test_every_task_is_inspected(task, sampling, request, capsys):
   assert task in DATA, f'tasks/{task}.py is new: say in DATA what it is to be inspected with'
-  fixture, pieces, more = DATA[task]
+  fixture, pieces, name, more = DATA[task]
   data = request.getfixturevalue(fixture)
   found = as_json(capsys, task, '--data', data, *SMALL, f'--gin.ExampleConfig.sampling={sampling}', '--examples', 40, *more)
-  assert found['task'].startswith(f'{task}_{sampling}_')
+  assert found['task'].startswith(f'{name}_{sampling}_')
   assert found['instruments']['of'] == 'piece' and found['instruments']['count'] == pieces
   assert sum(found['shares']['targets'].values()) == pytest.approx(1) and found['shares']['targets']['other'] == 0
   assert found['lengths']['targets']['count'] == found['segments'] >= found['examples'] > 0
@@ -109,11 +144,12 @@ def test_numbers_of_a_known_piece_are_exact(known, capsys, sampling):
   assert (lengths['longest'], lengths['limit'], lengths['too_long'], lengths['mean']) == (16, 8, 1, 6.5)
   assert found['lengths']['prior_targets']['histogram'] == [0, 2, 0, 0, 0, 1, 0, 0, 1]  # of the empty, 0, 1 and 2
   hops = found['hops']
-  assert hops['realised'] == {'1.0': 0.75} and hops['none'] == 0.25 and hops['silent'] == 0.5
-  assert hops['drawn'] == ({'1.0': 1.0} if sampling == 'grid' else {})
+  assert hops['realised'] == {'1': 0.75} and hops['none'] == 0.25 and hops['silent'] == 0.5
+  assert hops['drawn'] == ({'1': 1.0} if sampling == 'grid' else {})
   assert found['instruments']['histogram'] == {'3': 1}
   assert found['instruments']['share'] == {'Acoustic Piano': 1, 'Drums': 1, 'Electric Bass': 1}
   assert found['examples_an_epoch'] == found['examples']
+  assert found['features']['targets']['largest'] == ([16] if sampling == 'grid' else [4, 16])
   for shown in found['shown']:
     place = shown['start_frame'] // 32
     assert shown['targets']['tokens'] == SEGMENTS[place]
@@ -139,10 +175,10 @@ def test_drawn_and_realised_hops_agree_where_there_is_room(small_data, capsys):
   found = as_json(capsys, *arguments)
   assert found['examples'] == 400 > found['examples_an_epoch']
   drawn, realised, none = (found['hops'][name] for name in ('drawn', 'realised', 'none_of_drawn'))
-  assert set(drawn) == {'1.0', '2.0', '3.0'} and sum(drawn.values()) == pytest.approx(1)
+  assert set(drawn) == {'1', '2', '3'} and sum(drawn.values()) == pytest.approx(1)
   for hop, share in drawn.items():
     assert realised[hop] == pytest.approx(share * (1 - none[hop]))
-  assert none['1.0'] < none['2.0'] < none['3.0']  # of 4 segments
+  assert none['1'] < none['2'] < none['3']  # of 4 segments
   again = as_json(capsys, *arguments)
   assert {**again, 'examples_per_second': 0} == {**found, 'examples_per_second': 0}
   assert as_json(capsys, *arguments, '--seed', 1)['shown'] != found['shown']
@@ -150,7 +186,7 @@ def test_drawn_and_realised_hops_agree_where_there_is_room(small_data, capsys):
 
 def test_several_prior_segments_are_told_apart(known, capsys):
   found = as_json(capsys, 'own_folder', '--data', known, *SMALL, '--gin.ExampleConfig.sampling=grid', '--gin.ExampleConfig.prior_segments=2')
-  assert found['lengths']['prior_targets']['count'] == 8
+  assert found['lengths']['prior_targets']['count'] == 8 and found['features']['prior_targets']['largest'] == [32]
   (two,) = [shown for shown in as_json(capsys, 'own_folder', '--data', known, *SMALL, '--n', 4, '--gin.ExampleConfig.sampling=grid',
                                       '--gin.ExampleConfig.prior_segments=2')['shown'] if shown['start_frame'] == 64]  # fmt: skip
   assert [prior['tokens'] for prior in two['prior_targets']] == SEGMENTS[:2]
@@ -354,7 +390,9 @@ def test_odd_tokens_are_shown_and_not_fatal():
 @pytest.mark.parametrize(
     'arguments, said',
     [
-        (['nothing'], 'task modules own_folder, slakh'),
+        (['nothing'], 'own_folder, slakh'),
+        (['mt3_records', '--data', 'DATA'], "'name'"),
+        (['mt3_records', '--data', 'DATA', '--gin.mt3_records.task.name=x'], 'unknown data set'),
         (['slakh'], '--data DIR'),
         (['slakh', '--data', 'nowhere'], 'nowhere'),
         (['nothing', '--data', 'nowhere'], "nothing is called 'nothing'"),

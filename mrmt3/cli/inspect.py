@@ -14,8 +14,9 @@ lists of events, each segment beside its prior one.
 _EXPLANATION = """\
 WHAT is one of
   a module of tasks/, with its data:         mrmt3 inspect slakh --data DIR
-      examples as in --gin.ExampleConfig.FIELD=VALUE (mrmt3/example_config.py), sizes of the
-      model in --gin_file (default: models/mr_mt3.gin)
+      how examples are made: --gin.ExampleConfig.FIELD=VALUE (see mrmt3/example_config.py);
+      sizes of the model: --gin_file (default: models/mr_mt3.gin); what else the module's task
+      needs: --gin.mt3_records.task.name=musicnet_em
   a data set of a run, by its gin files:     mrmt3 inspect train --gin_file=models/tiny.gin
       --gin_file=runs/train.gin --gin.DATA_DIR=DIR    (train_eval: what the run is evaluated on)
   a task or mixture registered with seqio:   mrmt3 inspect NAME --module my.tasks
@@ -83,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
 
   if args.audio:
     import symusic  # noqa: F401  what is missing is said before anything is read
+  if args.module and '' not in sys.path:
+    sys.path.append('')  # modules in the working folder are found, as by python -m mrmt3.train
   start_tensorflow()
   from mrmt3 import inspection, task_reader
 
@@ -108,7 +111,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args):
   """Raises UserError for what can be told before anything heavy is imported."""
-  import importlib
   from pathlib import Path
 
   for name, least in {'n': 0, 'examples': 1, 'length': 1, 'seed': 0}.items():
@@ -124,10 +126,6 @@ def _check(args):
     raise UserError(f'cannot write to {args.audio}: it is not a folder')
   if (args.plot or args.audio) and not args.n:
     raise UserError('--plot and --audio show examples; give --n 1 or more')
-  if '.' in sys.path or '' in sys.path or not args.module:
-    return
-  sys.path.append('')  # modules of the working folder, as python -m finds them
-  importlib.invalidate_caches()
 
 
 def _head(found, reading):

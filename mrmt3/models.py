@@ -44,3 +44,10 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     """Returns the positional arguments of the network for a batch."""
     prior_tokens = batch['prior_tokens'] if self.spec.network.memory_length else None
     return (*super().call_arguments(batch), prior_tokens)
+
+  @property
+  def token_types(self):
+    """Kinds of tokens whose accuracy is reported apart: name -> (first model id, last model id)."""
+    from mrmt3 import vocabularies
+
+    return vocabularies.token_types(vocabularies.build_codec(self.spec.vocabulary))

@@ -1,5 +1,6 @@
 """Where a run's numbers go: TensorBoard, a JSONL file, and a progress line."""
 
+import contextlib
 import json
 import sys
 import time
@@ -14,14 +15,16 @@ from mrmt3 import files
 class ScalarWriter:
   """Writes scalars to TensorBoard events in `<model_dir>/<name>/` and to `<model_dir>/<name>.jsonl`, a line a step.
 
-  A resumed run appends.
+  A run that goes on after `first_step` steps appends; lines of later steps, which it will do again, are taken out.
   """
 
-  def __init__(self, model_dir: str, name: str):
+  def __init__(self, model_dir: str, name: str, first_step: int = 0):
     from clu import metric_writers
 
     self._events = metric_writers.SummaryWriter(str(files.make_folder(Path(model_dir) / name)))
-    self._lines = (Path(model_dir) / f'{name}.jsonl').open('a', buffering=1)
+    path = Path(model_dir) / f'{name}.jsonl'
+    _drop_later_lines(path, first_step)
+    self._lines = path.open('a', buffering=1)
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes named numbers at a step."""
@@ -36,6 +39,19 @@ class ScalarWriter:
     """Flushes and closes both."""
     self._events.close()
     self._lines.close()
+
+
+def _drop_later_lines(path: Path, step: int) -> None:
+  """Takes out of a JSONL file what was written after a step, and a last line that was cut off."""
+  if not path.exists():
+    return
+  kept = []
+  for line in path.read_text().splitlines(keepends=True):
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+      if line.endswith('\n') and json.loads(line)['step'] <= step:
+        kept.append(line)
+  with files.atomic_path(path) as temporary:
+    temporary.write_text(''.join(kept))
 
 
 class TrainProgress:

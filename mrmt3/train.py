@@ -5,10 +5,16 @@ bottom in the order things happen: data, model, logging, start state, loop.
 """
 
 import itertools
+import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 
+from mrmt3.engine.data_iterator import EXAMPLE_ID
+from mrmt3.engine.stopping import EXIT_CODE, Stopped
 from mrmt3.errors import UserError
+
+PROGRESS_NAME = 'progress.json'
 
 
 def train(
@@ -58,7 +64,7 @@ def train(
   import jax
 
   from mrmt3 import files, reporting
-  from mrmt3.engine import utils
+  from mrmt3.engine import data_iterator, run_log, saving, stopping, utils
 
   if infer_eval_dataset_cfg is not None:
     raise UserError('train.infer_eval_dataset_cfg is not supported; set it to None and use mrmt3 evaluate')
@@ -73,7 +79,7 @@ def train(
   check_numbers(batch_size=train_dataset_cfg.batch_size)
   partitioner.check_batch_size(train_dataset_cfg.batch_size, 'train_dataset_cfg')
 
-  # Data: the position follows from the step, so that a resumed run sees what it would have seen.
+  # Data: the order follows from the seed, and a checkpoint has the position in it.
   dataset = utils.get_dataset(train_dataset_cfg, model.FEATURE_CONVERTER_CLS, seed=random_seed)
   example_batch = zero_batch(dataset)
   evaluate = _evaluator(model, train_eval_dataset_cfg, eval_steps, random_seed, partitioner)
@@ -82,39 +88,95 @@ def train(
   trainer = trainer_cls(model=model, partitioner=partitioner, rng=jax.random.key(random_seed))
   trainer.check_batch_size(train_dataset_cfg.batch_size)
 
-  # Logging: nothing is written before the configuration has proved possible.
-  files.make_folder(model_dir)
-  writer = reporting.ScalarWriter(model_dir, 'train')
-  summarize_config_fn(model_dir, writer, 0)
-
   # Start state.
+  files.make_folder(model_dir)
   state, origin = start_state(trainer, checkpoint_cfg, model_dir, example_batch)
   step = int(state.step)
+  batches = data_iterator.DataIterator(dataset)
+  fingerprint = data_fingerprint(train_dataset_cfg, random_seed)
+  rows = take_up(batches, model_dir, step, fingerprint, dataset) if step and origin.startswith('resum') else []
+
+  # Logging.
+  writer = reporting.ScalarWriter(model_dir, 'train', step)
+  summarize_config_fn(model_dir, writer, 0)
+  eval_writer = reporting.ScalarWriter(model_dir, 'training_eval', step) if evaluate else None
   count = sum(x.size for x in jax.tree.leaves(state.params))
   print(f'{origin}; {count:,} parameters; step {step} of {total_steps}', file=sys.stderr, flush=True)
+  progress = reporting.TrainProgress(step, total_steps)
 
   # Loop.
-  eval_writer = reporting.ScalarWriter(model_dir, 'training_eval') if evaluate else None
-  progress = reporting.TrainProgress(step, total_steps)
-  numbers, summary = [], {'loss': float('nan')}
-  if step:
-    print(f'passing over the data of {step} steps', file=sys.stderr, flush=True)
-  batches = utils.iterate(dataset.skip(step).prefetch(2))
-  for batch in itertools.islice(batches, max(0, total_steps - step)):
-    state, result = trainer.train_step(state, partitioner.place_batch(batch))
-    step += 1
-    numbers.append(result)
-    progress.advance()
-    if step % stats_period == 0 or step == total_steps:
-      summary, numbers = report(numbers, step, writer, progress), []
-    if evaluate and (step % eval_period == 0 or step == total_steps):
-      eval_writer.write_scalars(step, evaluate(trainer, state.params))
-    save(checkpoint_cfg.save, state, step, total_steps, model, model_dir)
-  progress.close()
-  writer.close()
-  if eval_writer:
-    eval_writer.close()
+  save_cfg = checkpoint_cfg.save
+  saver = saving.CheckpointSaver(model_dir, getattr(model, 'spec', None), save_cfg and save_cfg.keep)
+  log = run_log.RunLog(train_dataset_cfg.batch_size, step, rows)
+  summary = {'loss': float('nan')}
+
+  def save() -> None:
+    log.check()  # so that no checkpoint has weights that are not numbers
+    progress_file = {'rows': log.rows, 'data': fingerprint}
+    saver.save(step, state.state_dict(), {**batches.save(), PROGRESS_NAME: json.dumps(progress_file).encode()})
+
+  try:
+    with stopping.StopRequest() as stop:
+      while step < total_steps:
+        batch, ids = data_iterator.split_ids(next(batches))
+        state, numbers = trainer.train_step(state, partitioner.place_batch(batch))
+        step += 1
+        log.add(numbers, ids)
+        progress.advance()
+        if step % stats_period == 0 or step == total_steps:
+          summary = log.report(batches.waited)
+          writer.write_scalars(step, summary)
+          progress.show(step, summary)
+        if evaluate and (step % eval_period == 0 or step == total_steps):
+          since = log.pause()
+          eval_writer.write_scalars(step, evaluate(trainer, state.params))
+          log.go_on(since)
+        is_due = save_cfg is not None and save_cfg.is_due(step, total_steps)
+        if is_due or (stop.requested and save_cfg is not None):
+          save()
+        if stop.requested and step < total_steps:
+          saver.wait()
+          where = f'saved checkpoint_{step}' if save_cfg is not None else 'saved nothing, as checkpoint_cfg says'
+          raise stopping.Stopped(f'stopped by SIGTERM after step {step} of {total_steps}, {where}')
+    saver.wait()
+  finally:
+    batches.close()
+    try:
+      saver.close()
+    finally:
+      progress.close()
+      writer.close()
+      if eval_writer:
+        eval_writer.close()
   return summary['loss']
+
+
+def data_fingerprint(config, seed: int) -> str:
+  """Returns a text that is the same for data sets between which a position can be carried over."""
+  lengths = dict(sorted(config.task_feature_lengths.items()))
+  seed = seed if config.seed is None else config.seed
+  return repr((str(config.mixture_or_task_name), lengths, config.split, config.batch_size, config.shuffle, seed))
+
+
+def take_up(batches, model_dir: str, step: int, fingerprint: str, dataset) -> list[dict[str, float]]:
+  """Moves `batches` to where the checkpoint of a step left the data; returns its numbers that are not reported yet.
+
+  A checkpoint without a position, or one of other data, is passed over with a line on stderr: then the data begins anew.
+  """
+  from mrmt3 import checkpoints
+
+  folder = checkpoints.checkpoint_folder(model_dir, step)
+  try:
+    progress = json.loads((folder / PROGRESS_NAME).read_text())
+    saved, rows = progress['data'], progress['rows']
+  except (OSError, ValueError, KeyError, TypeError):
+    saved, rows = None, []
+  if saved != fingerprint:
+    reason = 'has no position in the data' if saved is None else 'is of a run with other data'
+    print(f'checkpoint_{step} {reason}; the data begins anew', file=sys.stderr, flush=True)
+    return []
+  batches.restore(folder)
+  return rows
 
 
 def check_numbers(**numbers) -> None:
@@ -128,7 +190,8 @@ def zero_batch(dataset):
   """Returns a batch of zeros with the dataset's shapes; reading a real one would do the first batch's work twice."""
   import numpy as np
 
-  return {name: np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for name, spec in dataset.element_spec.items()}
+  specs = {name: spec for name, spec in dataset.element_spec.items() if name != EXAMPLE_ID}
+  return {name: np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for name, spec in specs.items()}
 
 
 def start_state(trainer, checkpoint_cfg, model_dir: str, example_batch):
@@ -172,8 +235,8 @@ def _evaluator(model, dataset_cfg, eval_steps: int, random_seed: int, partitione
   """Returns (trainer, params) -> mean loss and accuracy over the evaluation data, or None without data."""
   if dataset_cfg is None:
     return None
+  from mrmt3.engine import data_iterator, utils
   from mrmt3.engine import trainer as trainer_lib
-  from mrmt3.engine import utils
 
   partitioner.check_batch_size(dataset_cfg.batch_size, 'train_eval_dataset_cfg')
 
@@ -182,11 +245,12 @@ def _evaluator(model, dataset_cfg, eval_steps: int, random_seed: int, partitione
     dataset = utils.get_dataset(dataset_cfg, model.FEATURE_CONVERTER_CLS, seed=random_seed, num_epochs=1)
     numbers = []
     for batch in itertools.islice(utils.iterate(dataset), eval_steps):
-      padded = pad_batch(batch, dataset_cfg.batch_size)
+      features, _ = data_iterator.split_ids(batch)
+      padded = pad_batch(features, dataset_cfg.batch_size)
       numbers.append(trainer.eval_step(params, partitioner.place_batch(padded)))
     if not numbers:
       raise UserError('train_eval_dataset_cfg: no example of the split fits task_feature_lengths')
-    return trainer_lib.summarise(numbers)
+    return trainer_lib.summarise(trainer_lib.as_floats(numbers))
 
   return evaluate
 
@@ -196,33 +260,6 @@ def pad_batch(batch, rows: int):
   import numpy as np
 
   return {name: np.pad(x, [(0, rows - len(x))] + [(0, 0)] * (x.ndim - 1)) for name, x in batch.items()}
-
-
-def report(numbers: Sequence, step: int, writer, progress) -> dict[str, float]:
-  """Writes and shows the numbers of the last steps; UserError if the loss is not a number."""
-  import math
-
-  from mrmt3.engine import trainer
-
-  summary = trainer.summarise(numbers)
-  if not math.isfinite(summary['loss']):
-    raise UserError(f'the loss is {summary["loss"]} at step {step}; lower the learning rate, or look at the data')
-  writer.write_scalars(step, summary)
-  progress.show(step, summary)
-  return summary
-
-
-def save(save_cfg, state, step: int, total_steps: int, model, model_dir: str) -> None:
-  """Writes a checkpoint if one is due, then forgets the oldest beyond save_cfg.keep."""
-  if save_cfg is None or not save_cfg.is_due(step, total_steps):
-    return
-  import jax
-
-  from mrmt3 import checkpoints
-
-  checkpoints.save_checkpoint(model_dir, step, jax.device_get(state.state_dict()), model.spec)
-  if save_cfg.keep is not None:
-    checkpoints.remove_old(model_dir, save_cfg.keep)
 
 
 def _main(argv: Sequence[str]) -> int:
@@ -242,7 +279,7 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Command line; returns the exit code: 0, or 2 after a one-line error."""
+  """Command line; returns the exit code: 0, 2 after a one-line error, 130 or 143 when stopped by SIGINT or SIGTERM."""
   try:
     return _main(sys.argv[1:] if argv is None else argv)
   except ModuleNotFoundError as error:
@@ -254,10 +291,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     # gin appends where in the configuration it was to the message, on further lines.
     print(f'mrmt3: error: {str(error).splitlines()[0]}', file=sys.stderr)
     return 2
+  except Stopped as stopped:
+    print(f'mrmt3: {stopped}; start the same command again to go on', file=sys.stderr)
+    return EXIT_CODE
   except KeyboardInterrupt:
     print('mrmt3: interrupted; start the same command again to go on from the last checkpoint', file=sys.stderr)
     return 130
 
 
+def end_process(code: int) -> None:
+  """Ends the process at once: TensorFlow's threads, one of which may still prepare data, would hang an orderly exit."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)
+
+
 if __name__ == '__main__':
-  sys.exit(main())
+  try:
+    exit_code = main()
+  except SystemExit as error:  # of argparse
+    exit_code = error.code if isinstance(error.code, int) else 2
+  except BaseException:
+    import traceback
+
+    traceback.print_exc()
+    exit_code = 1
+  end_process(exit_code)

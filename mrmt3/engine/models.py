@@ -8,6 +8,8 @@ from flax import linen as nn
 
 from mrmt3.engine import losses, optimizers
 
+EXAMPLE_LOSS = 'example_loss'
+
 
 class EncoderDecoderModel:
   """An encoder-decoder network with teacher forcing.
@@ -63,6 +65,9 @@ class EncoderDecoderModel:
   def loss_fn(self, params, batch: Mapping[str, jax.Array], dropout_rng: jax.Array | None):
     """Returns (loss, sums): the summed loss, and sums over the batch of loss, z_loss, correct tokens and tokens.
 
+    With `token_types`, the latter two for each type as well (`correct/TYPE`, `tokens/TYPE`). `example_loss` is the loss of
+    every example, `[batch]`.
+
     What is minimised is the summed loss divided by `loss_normalizer(sums)`, also where a batch is summed in parts.
     """
     logits = self.logits(params, batch, dropout_rng)
@@ -72,13 +77,23 @@ class EncoderDecoderModel:
     token_loss, z_term = losses.cross_entropy_with_logits(
         logits, targets, label_smoothing=self._label_smoothing, z_loss=self._z_loss
     )
+    correct = (logits.argmax(axis=-1) == targets) * weights
     sums = {
         'loss': (token_loss * weights).sum(),
         'z_loss': (z_term * weights).sum(),
-        'correct': ((logits.argmax(axis=-1) == targets) * weights).sum(),
+        'correct': correct.sum(),
         'tokens': weights.sum(),
+        EXAMPLE_LOSS: (token_loss * weights).sum(axis=-1),
     }
+    for name, (first, last) in self.token_types.items():
+      of_type = (targets >= first) & (targets <= last)
+      sums |= {f'correct/{name}': (correct * of_type).sum(), f'tokens/{name}': (weights * of_type).sum()}
     return sums['loss'], sums
+
+  @property
+  def token_types(self) -> Mapping[str, tuple[int, int]]:
+    """Kinds of tokens that are reported apart: name -> (first model id, last model id); none here."""
+    return {}
 
   def loss_normalizer(self, sums: Mapping[str, jax.Array]) -> jax.Array | float:
     """Returns what the summed loss of a whole batch, and its gradient, are divided by."""

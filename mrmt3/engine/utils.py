@@ -1,7 +1,6 @@
 """Configuration objects that gin files bind, and what the train loop does with them, under t5x's names."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -170,16 +169,10 @@ def get_dataset(config: DatasetConfig, feature_converter_cls, *, seed: int, num_
 
 def iterate(dataset):
   """Yields a tf.data.Dataset's elements as numpy trees; UserError for what a preprocessor had to say of bad data."""
-  import tensorflow as tf
+  from mrmt3.engine.data_iterator import user_errors
 
-  try:
+  with user_errors():
     yield from dataset.as_numpy_iterator()
-  except tf.errors.OpError as error:
-    # TensorFlow wraps what Python functions raise into an error of its own, as text with a traceback.
-    said = re.search(r'\bUserError: (.+)', error.message)
-    if said is None:
-      raise
-    raise UserError(said[1]) from error
 
 
 _FACTORS = ('constant', 'linear_warmup', 'linear_decay', 'rsqrt_decay', 'rsqrt_normalized_decay', 'decay_every',

@@ -6,12 +6,11 @@ bottom in the order things happen: data, model, logging, start state, loop.
 
 import itertools
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 
+from mrmt3.engine import entry
 from mrmt3.engine.data_iterator import EXAMPLE_ID
-from mrmt3.engine.stopping import EXIT_CODE, Stopped
 from mrmt3.errors import UserError
 
 PROGRESS_NAME = 'progress.json'
@@ -262,58 +261,10 @@ def pad_batch(batch, rows: int):
   return {name: np.pad(x, [(0, rows - len(x))] + [(0, 0)] * (x.ndim - 1)) for name, x in batch.items()}
 
 
-def _main(argv: Sequence[str]) -> int:
-  from mrmt3.engine import gin_utils, names
-  from mrmt3.tensorflow_start import start_tensorflow
-
-  flags = gin_utils.parse_flags(argv, 'python -m mrmt3.train', __doc__.split('\n')[0])
-  gin_utils.check_files(flags)
-  start_tensorflow()
-  names.use_own_engine()
-  import gin
-
-  configured = gin.configurable(train, module='__main__')
-  gin_utils.parse_config(flags)
-  gin_utils.call(configured)
-  return 0
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-  """Command line; returns the exit code: 0, 2 after a one-line error, 130 or 143 when stopped by SIGINT or SIGTERM."""
-  try:
-    return _main(sys.argv[1:] if argv is None else argv)
-  except ModuleNotFoundError as error:
-    if (error.name or '').startswith('mrmt3'):
-      raise
-    print(f'mrmt3: error: training needs {error.name}; install it with: pip install "mrmt3[train]"', file=sys.stderr)
-    return 2
-  except UserError as error:
-    # gin appends where in the configuration it was to the message, on further lines.
-    print(f'mrmt3: error: {str(error).splitlines()[0]}', file=sys.stderr)
-    return 2
-  except Stopped as stopped:
-    print(f'mrmt3: {stopped}; start the same command again to go on', file=sys.stderr)
-    return EXIT_CODE
-  except KeyboardInterrupt:
-    print('mrmt3: interrupted; start the same command again to go on from the last checkpoint', file=sys.stderr)
-    return 130
-
-
-def end_process(code: int) -> None:
-  """Ends the process at once: TensorFlow's threads, one of which may still prepare data, would hang an orderly exit."""
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(code)
+  """Command line; returns the exit code, see `engine.entry`."""
+  return entry.main(train, 'python -m mrmt3.train', __doc__.split('\n')[0], argv)
 
 
 if __name__ == '__main__':
-  try:
-    exit_code = main()
-  except SystemExit as error:  # of argparse
-    exit_code = error.code if isinstance(error.code, int) else 2
-  except BaseException:
-    import traceback
-
-    traceback.print_exc()
-    exit_code = 1
-  end_process(exit_code)
+  entry.run_and_end(main)

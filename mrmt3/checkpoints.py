@@ -154,14 +154,30 @@ def restore_params(path: str | os.PathLike) -> tuple[dict, ModelSpec, int]:
   folder = find_checkpoint(path)
   spec = read_spec(folder)
   with _reading(folder), _checkpointer() as checkpointer:
-    metadata = checkpointer.metadata((folder / STATE_NAME).absolute()).item_metadata
-    tree = {} if metadata is None else metadata.tree
-    if 'target' not in tree:
-      raise UserError(f'{folder}: {STATE_NAME}/ holds no parameters; it is broken or was not copied as a whole')
-    params = _restore(checkpointer, folder, {'target': tree['target']}, partial=True)['target']
+    params = _target(checkpointer, folder)
   _check_shapes(params, spec, folder)
+  return params, spec, _step_of(folder)
+
+
+def restore_target(path: str | os.PathLike) -> tuple[dict, int]:
+  """As `restore_params` for any model, without its specification: returns (parameter tree, step), shapes unchecked."""
+  folder = find_checkpoint(path)
+  with _reading(folder), _checkpointer() as checkpointer:
+    params = _target(checkpointer, folder)
+  return params, _step_of(folder)
+
+
+def _target(checkpointer, folder: Path):
+  metadata = checkpointer.metadata((folder / STATE_NAME).absolute()).item_metadata
+  tree = {} if metadata is None else metadata.tree
+  if 'target' not in tree:
+    raise UserError(f'{folder}: {STATE_NAME}/ holds no parameters; it is broken or was not copied as a whole')
+  return _restore(checkpointer, folder, {'target': tree['target']}, partial=True)['target']
+
+
+def _step_of(folder: Path) -> int:
   match = _FOLDER.fullmatch(folder.absolute().name)
-  return params, spec, int(match[1]) if match else 0
+  return int(match[1]) if match else 0
 
 
 def restore_state(path: str | os.PathLike, like):
@@ -180,7 +196,7 @@ def restore_state(path: str | os.PathLike, like):
   folder = find_checkpoint(path)
   with _reading(folder), _checkpointer() as checkpointer:
     state = _restore(checkpointer, folder, like, partial=False)
-  _compare_shapes(like, state, folder)
+  check_shapes(like, state, folder)
   return state
 
 
@@ -243,10 +259,10 @@ def _first_line(error: BaseException) -> str:
 def _check_shapes(params, spec: ModelSpec, folder: Path) -> None:
   from mrmt3 import network
 
-  _compare_shapes(network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins), params, folder)
+  check_shapes(network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins), params, folder)
 
 
-def _compare_shapes(wanted, found, folder: Path) -> None:
+def check_shapes(wanted, found, folder: Path) -> None:
   """Raises UserError naming the first array that is missing, left over or of another shape."""
   import jax
 

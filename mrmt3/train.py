@@ -7,6 +7,7 @@ bottom in the order things happen: data, model, logging, start state, loop.
 import itertools
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from mrmt3.engine import entry
@@ -29,9 +30,19 @@ def train(
     total_steps: int,
     eval_steps: int,
     eval_period: int,
-    random_seed: int,
+    random_seed: int | None,
     summarize_config_fn: Callable,
     stats_period: int | None = None,
+    inference_evaluator_cls: Callable | None = None,
+    run_eval_before_training: bool = False,
+    profile: int = 0,
+    dry_run: bool = False,
+    relative_steps: int | None = None,
+    actions=None,
+    use_hardware_rng: bool = False,
+    concurrent_metrics: bool = True,
+    use_orbax: bool = True,
+    gc_period: int = 0,
 ) -> float:
   """Trains to `total_steps`, from the newest checkpoint in model_dir where there is one.
 
@@ -42,7 +53,7 @@ def train(
     model: an engine.models.EncoderDecoderModel.
     train_dataset_cfg: utils.DatasetConfig to learn from.
     train_eval_dataset_cfg: utils.DatasetConfig for the loss on other data, or None.
-    infer_eval_dataset_cfg: not supported yet by `train`, keep None; `mrmt3 evaluate` scores transcriptions.
+    infer_eval_dataset_cfg: utils.DatasetConfig for metrics of predictions, or None.
     checkpoint_cfg: utils.CheckpointConfig.
     partitioner: partitioning.PjitPartitioner.
     trainer_cls: trainer.Trainer with its gin arguments.
@@ -50,9 +61,20 @@ def train(
     total_steps: steps to have done at the end.
     eval_steps: batches of an evaluation, at most.
     eval_period: steps between evaluations.
-    random_seed: of weights, dropout, and data whose config has no seed of its own.
+    random_seed: of weights, dropout, and data whose config has no seed of its own. None takes one from the clock, and says
+      which; only with a number can a run be repeated or taken up again exactly.
     summarize_config_fn: called with (model_dir, writer, step) to write down the configuration.
     stats_period: steps between reported numbers; None takes eval_period.
+    inference_evaluator_cls: seqio.Evaluator with its gin arguments; None takes it as it is.
+    run_eval_before_training: evaluate once before the first step.
+    profile: number of steps, from the third on, to write a profile of, to model_dir/profile (TensorBoard, Perfetto).
+    dry_run: check and show the configuration, the model and the first batch, then return.
+    relative_steps: not supported, keep None.
+    actions: not supported, keep None.
+    use_hardware_rng: not supported, keep False.
+    concurrent_metrics: accepted; metrics are computed between steps.
+    use_orbax: accepted; checkpoints are Orbax's.
+    gc_period: not supported, keep 0.
 
   Returns:
     the last reported loss per token.
@@ -64,19 +86,28 @@ def train(
 
   from mrmt3 import files, reporting
   from mrmt3.engine import data_iterator, run_log, saving, stopping, utils
+  from mrmt3.engine.inference_evaluator import InferenceEvaluator
 
-  if infer_eval_dataset_cfg is not None:
-    raise UserError('train.infer_eval_dataset_cfg is not supported; set it to None and use mrmt3 evaluate')
+  del concurrent_metrics, use_orbax
+  for name, supported in (
+      ('relative_steps', relative_steps is None), ('actions', not actions), ('use_hardware_rng', not use_hardware_rng),
+      ('gc_period', not gc_period),
+  ):  # fmt: skip
+    utils.require(supported, f'train.{name}')
   if random_seed is None:
-    raise UserError('train.random_seed is None, which would differ on each start; give a number')
+    random_seed = time.time_ns() % 2**31
+    print(f'random_seed is None, taken from the clock: {random_seed}', file=sys.stderr, flush=True)
   if jax.process_count() > 1:
     raise UserError('train runs on one host with any number of devices; several hosts are not supported yet')
-  check_numbers(total_steps=total_steps, eval_steps=eval_steps, eval_period=eval_period, random_seed=random_seed)
+  check_numbers(total_steps=total_steps, eval_steps=eval_steps, eval_period=eval_period, random_seed=random_seed, profile=profile)
   stats_period = stats_period or eval_period
   if min(eval_period, stats_period) < 1:
     raise UserError(f'train.eval_period is {eval_period}, stats_period {stats_period}; they count steps, from 1')
   check_numbers(batch_size=train_dataset_cfg.batch_size)
   partitioner.check_batch_size(train_dataset_cfg.batch_size, 'train_dataset_cfg')
+
+  for cfg, name in ((train_dataset_cfg, 'train_dataset_cfg'), (train_eval_dataset_cfg, 'train_eval_dataset_cfg')):
+    check_lengths(model, cfg, name)
 
   # Data: the order follows from the seed, and a checkpoint has the position in it.
   dataset = utils.get_dataset(train_dataset_cfg, model.FEATURE_CONVERTER_CLS, seed=random_seed)
@@ -86,6 +117,12 @@ def train(
   # Model.
   trainer = trainer_cls(model=model, partitioner=partitioner, rng=jax.random.key(random_seed))
   trainer.check_batch_size(train_dataset_cfg.batch_size)
+
+  if dry_run:
+    return show_dry_run(model, trainer, partitioner, dataset, example_batch)
+  infer = None
+  if infer_eval_dataset_cfg is not None:
+    infer = InferenceEvaluator(model, infer_eval_dataset_cfg, inference_evaluator_cls, partitioner, model_dir)
 
   # Start state.
   files.make_folder(model_dir)
@@ -99,7 +136,7 @@ def train(
   writer = reporting.ScalarWriter(model_dir, 'train', step)
   summarize_config_fn(model_dir, writer, 0)
   eval_writer = reporting.ScalarWriter(model_dir, 'training_eval', step) if evaluate else None
-  count = sum(x.size for x in jax.tree.leaves(state.params))
+  count = reporting.write_model_info(model_dir, state.state_dict())
   print(f'{origin}; {count:,} parameters; step {step} of {total_steps}', file=sys.stderr, flush=True)
   progress = reporting.TrainProgress(step, total_steps)
 
@@ -114,9 +151,21 @@ def train(
     progress_file = {'rows': log.rows, 'data': fingerprint}
     saver.save(step, state.state_dict(), {**batches.save(), PROGRESS_NAME: json.dumps(progress_file).encode()})
 
+  def evaluate_now() -> None:
+    since = log.pause()
+    if evaluate:
+      eval_writer.write_scalars(step, evaluate(trainer, state.params))
+    if infer:
+      infer.evaluate(state.params, step)
+    log.go_on(since)
+
+  profiler = reporting.Profiler(model_dir, first=step + 3, steps=profile)
   try:
+    if run_eval_before_training:
+      evaluate_now()
     with stopping.StopRequest() as stop:
       while step < total_steps:
+        profiler.before(step + 1, state)
         batch, ids = data_iterator.split_ids(next(batches))
         state, numbers = trainer.train_step(state, partitioner.place_batch(batch))
         step += 1
@@ -126,10 +175,8 @@ def train(
           summary = log.report(batches.waited)
           writer.write_scalars(step, summary)
           progress.show(step, summary)
-        if evaluate and (step % eval_period == 0 or step == total_steps):
-          since = log.pause()
-          eval_writer.write_scalars(step, evaluate(trainer, state.params))
-          log.go_on(since)
+        if step % eval_period == 0 or step == total_steps:
+          evaluate_now()
         is_due = save_cfg is not None and save_cfg.is_due(step, total_steps)
         if is_due or (stop.requested and save_cfg is not None):
           save()
@@ -143,6 +190,7 @@ def train(
     try:
       saver.close()
     finally:
+      profiler.close()
       progress.close()
       writer.close()
       if eval_writer:
@@ -183,6 +231,37 @@ def check_numbers(**numbers) -> None:
   for name, value in numbers.items():
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
       raise UserError(f'train.{name} is {value!r}; it must be a whole number')
+
+
+def check_lengths(model, config, name: str) -> None:
+  """Raises UserError if a config's features are longer than what the model is made for, where it says so."""
+  spec = getattr(model, 'spec', None)
+  if spec is None or config is None:
+    return
+  most = {'inputs': spec.segment_frames, 'targets': spec.targets_length, 'prior_targets': spec.targets_length}
+  for feature, length in config.task_feature_lengths.items():
+    if isinstance(length, int) and feature in most and length > most[feature]:
+      raise UserError(
+          f'{name}: task_feature_lengths has {feature}: {length}, above the model\'s {most[feature]}; the model\'s spec says '
+          'segment_frames and targets_length'
+      )
+
+
+def show_dry_run(model, trainer, partitioner, dataset, example_batch) -> float:
+  """Prints what a run would do; returns NaN, as no loss was computed."""
+  import jax
+
+  from mrmt3.engine import data_iterator, dry_running
+
+  batches = data_iterator.DataIterator(dataset)
+  try:
+    batch, _ = data_iterator.split_ids(next(batches))
+  finally:
+    batches.close()
+  state = jax.eval_shape(trainer.initial_state_unplaced, example_batch)
+  params = dry_running.tree_bytes(state.params)
+  dry_running.show(model, batch, state.params, partitioner, dry_running.tree_bytes(state.opt_state) + params)
+  return float('nan')
 
 
 def zero_batch(dataset):

@@ -99,7 +99,7 @@ def test_starts_from_other_weights(tmp_path, small_data, small_spec):
     run(tmp_path / 'third', small_data, small_spec, 1, restore=tmp_path / 'nowhere')
 
 
-@pytest.mark.parametrize('factor', [None, 'tokens'])
+@pytest.mark.parametrize('factor', [None, 'NUM_REAL_TARGET_TOKENS'])
 def test_microbatches_add_up(small_spec, factor):
   rng = np.random.default_rng(0)
   batch = {

@@ -26,7 +26,10 @@ def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -
   configured = gin.configurable(function, module='__main__')
   gin_utils.apply_flags(flags)
   gin_utils.parse_config(flags)
-  gin_utils.call(configured, **({'dry_run': True} if flags.dry_run else {}))
+  options = {'dry_run': True} if flags.dry_run else {}
+  if flags.profile:
+    options['profile'] = flags.profile
+  gin_utils.call(configured, **options)
 
 
 def main(function: Callable, prog: str, description: str, argv: Sequence[str] | None = None) -> int:

@@ -65,9 +65,12 @@ class Trainer:
 
   def initial_state(self, batch: Mapping[str, Any]) -> TrainState:
     """Returns step 0 with fresh parameters, for batches shaped like `batch`."""
+    return self.partitioner.place_state(self.initial_state_unplaced(batch))
+
+  def initial_state_unplaced(self, batch: Mapping[str, Any]) -> TrainState:
+    """As `initial_state`, before it is placed on the devices; for `jax.eval_shape` too."""
     params = self.model.get_initial_params(jax.random.fold_in(self.rng, 0x1217), batch)
-    state = TrainState(jnp.zeros((), jnp.int32), params, self.model.optimizer_def.init(params))
-    return self.partitioner.place_state(state)
+    return TrainState(jnp.zeros((), jnp.int32), params, self.model.optimizer_def.init(params))
 
   def _gradients(self, params, batch, rng):
     """Returns (gradients, sums) of the whole batch's summed loss, a microbatch at a time."""

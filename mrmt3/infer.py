@@ -136,7 +136,7 @@ def infer(
       print(f'{path} is there already', file=sys.stderr, flush=True)
       continue
     task_ds = utils.task_examples(subtask, dataset_cfg, shard_id, num_shards)
-    model_ds = model.FEATURE_CONVERTER_CLS(pack=False)(task_ds, utils.lengths_or_none(dataset_cfg))
+    model_ds = model.FEATURE_CONVERTER_CLS(pack=False)(task_ds, dict(dataset_cfg.task_feature_lengths))
     if params is None:
       element = {name: tuple(spec.shape) for name, spec in model_ds.element_spec.items()}
       shapes = restoring.parameter_shapes(model, *utils.batch_shapes(element, dataset_cfg.batch_size))

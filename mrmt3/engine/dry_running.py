@@ -70,7 +70,7 @@ def show_prediction(model, dataset_cfg, partitioner, paths) -> dict:
   from mrmt3.engine import restoring, utils
 
   task_ds = utils.task_examples(utils.resolve_task(dataset_cfg), dataset_cfg, 0, 1)
-  model_ds = model.FEATURE_CONVERTER_CLS(pack=False)(task_ds, utils.lengths_or_none(dataset_cfg))
+  model_ds = model.FEATURE_CONVERTER_CLS(pack=False)(task_ds, dict(dataset_cfg.task_feature_lengths))
   batch = next(utils.iterate(model_ds.padded_batch(dataset_cfg.batch_size).take(1)))
   shapes, types = {k: x.shape for k, x in batch.items()}, {k: x.dtype for k, x in batch.items()}
   show(model, batch, restoring.parameter_shapes(model, shapes, types), partitioner)

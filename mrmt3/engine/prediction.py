@@ -45,6 +45,8 @@ def as_arrays(results: list[tuple[int, object]]):
 
 
 def _stack(rows):
+  if not np.ndim(rows[0]):
+    return np.array(rows)
   shape = np.max([np.shape(row) for row in rows], axis=0)
   return np.stack([np.pad(row, [(0, most - n) for most, n in zip(shape, np.shape(row), strict=True)]) for row in rows])
 

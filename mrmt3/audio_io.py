@@ -1,5 +1,6 @@
 """Audio files in and out: any file that libsndfile knows becomes float32 mono at the model's sample rate."""
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +28,12 @@ def read_audio(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> np.nd
     raise ValueError(f'sample_rate must be positive, not {sample_rate}')
   path = Path(path)
   _check_regular_file(path)
-  samples = _read_mono(path, sample_rate)
-  if not samples.size:
-    raise UserError(f'{path} holds no sound (0 samples); give a recording')
-  return samples
+  return _read_mono(path, str(path), sample_rate)
+
+
+def decode_audio(data: bytes, name: str, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+  """Returns the sound of an audio file's bytes, as `read_audio`; errors call it `name`."""
+  return _read_mono(io.BytesIO(data), name, sample_rate)
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -85,26 +88,29 @@ def _check_regular_file(path: Path) -> None:
   raise UserError(f'no such file: {path}')
 
 
-def _read_mono(path: Path, sample_rate: int) -> np.ndarray:
-  """Returns the mean of the file's channels at `sample_rate` Hz, float32 `[n]`."""
+def _read_mono(source: Path | io.BytesIO, name: str, sample_rate: int) -> np.ndarray:
+  """Returns the mean of the file's channels at `sample_rate` Hz, float32 `[n]`; UserError where it holds none."""
   import soundfile
 
   try:
-    with soundfile.SoundFile(path) as file:
-      return _converted(_mono_blocks(file, path), file.samplerate, sample_rate)
+    with soundfile.SoundFile(source) as file:
+      samples = _converted(_mono_blocks(file, name), file.samplerate, sample_rate)
   # soundfile asks for a TypeError's missing arguments where the suffix says headerless (.raw)
   except (soundfile.SoundFileError, TypeError, ValueError) as error:
-    raise UserError(f'cannot read {path} as audio ({_reason(error)}); convert it to wav, flac, ogg or mp3') from error
+    raise UserError(f'cannot read {name} as audio ({_reason(error)}); convert it to wav, flac, ogg or mp3') from error
+  if not samples.size:
+    raise UserError(f'{name} holds no sound (0 samples); give a recording')
+  return samples
 
 
-def _mono_blocks(file, path: Path) -> Iterator[np.ndarray]:
+def _mono_blocks(file, name: str) -> Iterator[np.ndarray]:
   """Yields the file's sound block by block, float32 `[n]` each; UserError at the first sample that is no number."""
   done = 0
   while len(block := file.read(_BLOCK_FRAMES, dtype='float32', always_2d=True)):
     mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
     if not np.isfinite(mono).all():
       second = (done + np.argmin(np.isfinite(mono))) / file.samplerate
-      raise UserError(f'{path} holds samples that are no numbers (first at {second:.3f} s); export the recording again')
+      raise UserError(f'{name} holds samples that are no numbers (first at {second:.3f} s); export the recording again')
     done += len(mono)
     yield mono
 

@@ -37,21 +37,29 @@ class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
         'decoder_loss_weights': tf.cast(targets > 0, tf.int32),
     }
 
+  def _task_features(self, features):
+    return {name: features[name] for name in self.TASK_FEATURES}
+
   def _convert_features(self, ds, task_feature_lengths):
     """Pads, then renames; see the class."""
-    names = list(self.TASK_FEATURES)
-    ds = ds.map(lambda features: {name: features[name] for name in names}, num_parallel_calls=tf.data.AUTOTUNE)
+    ds = ds.map(self._task_features, num_parallel_calls=tf.data.AUTOTUNE)
     ds = self._pack_or_pad(ds, task_feature_lengths)
     return ds.map(self._model_features, num_parallel_calls=tf.data.AUTOTUNE)
 
   def get_model_feature_lengths(self, task_feature_lengths):
     """Returns the padded length of each model feature."""
-    decoder = dict.fromkeys(list(self.MODEL_FEATURES)[1:], task_feature_lengths['targets'])
+    decoder = dict.fromkeys(
+        list(ContinuousInputsEncDecFeatureConverter.MODEL_FEATURES)[1:], task_feature_lengths['targets']
+    )
     return {'encoder_input_tokens': task_feature_lengths['inputs'], **decoder}
 
 
 class MemoryFeatureConverter(ContinuousInputsEncDecFeatureConverter):
-  """As its base, with the tokens of a prior segment: prior_targets `[length]` int32 becomes prior_tokens."""
+  """As its base, with the tokens of prior segments: prior_targets `[length]` int32 becomes prior_tokens.
+
+  encoder_input_frames `[1]` int32 says how many frames were there before padding: a model that computes log-mels from
+  samples has to clear the others after the log.
+  """
 
   FeatureSpec = seqio.FeatureConverter.FeatureSpec
   TASK_FEATURES = {
@@ -61,13 +69,51 @@ class MemoryFeatureConverter(ContinuousInputsEncDecFeatureConverter):
   MODEL_FEATURES = {
       **ContinuousInputsEncDecFeatureConverter.MODEL_FEATURES,
       'prior_tokens': FeatureSpec(dtype=tf.int32),
+      'encoder_input_frames': FeatureSpec(dtype=tf.int32),
   }
 
+  def _task_features(self, features):
+    return {**super()._task_features(features), 'encoder_input_frames': tf.shape(features['inputs'])[:1]}
+
   def _model_features(self, features):
-    return {**super()._model_features(features), 'prior_tokens': features['prior_targets']}
+    return {
+        **super()._model_features(features),
+        'prior_tokens': features['prior_targets'],
+        'encoder_input_frames': features['encoder_input_frames'],
+    }
 
   def get_model_feature_lengths(self, task_feature_lengths):
     """Returns the padded length of each model feature."""
     lengths = super().get_model_feature_lengths(task_feature_lengths)
-    lengths.pop('prior_tokens', None)
-    return {**lengths, 'prior_tokens': task_feature_lengths['prior_targets']}
+    return {**lengths, 'prior_tokens': task_feature_lengths['prior_targets'], 'encoder_input_frames': 1}
+
+
+class PredictedPriorFeatureConverter(MemoryFeatureConverter):
+  """As its base, with the inputs of the prior segment, of which the model predicts prior tokens itself.
+
+  prior_inputs `[frames, depth]` float32 becomes prior_input_tokens, prior_input_frames `[1]` as encoder_input_frames; 0
+  where there is no prior segment.
+  """
+
+  FeatureSpec = seqio.FeatureConverter.FeatureSpec
+  TASK_FEATURES = {**MemoryFeatureConverter.TASK_FEATURES, 'prior_inputs': FeatureSpec(dtype=tf.float32, rank=2)}
+  MODEL_FEATURES = {
+      **MemoryFeatureConverter.MODEL_FEATURES,
+      'prior_input_tokens': FeatureSpec(dtype=tf.float32, rank=2),
+      'prior_input_frames': FeatureSpec(dtype=tf.int32),
+  }
+
+  def _task_features(self, features):
+    return {**super()._task_features(features), 'prior_input_frames': tf.shape(features['prior_inputs'])[:1]}
+
+  def _model_features(self, features):
+    return {
+        **super()._model_features(features),
+        'prior_input_tokens': features['prior_inputs'],
+        'prior_input_frames': features['prior_input_frames'],
+    }
+
+  def get_model_feature_lengths(self, task_feature_lengths):
+    """Returns the padded length of each model feature."""
+    lengths = super().get_model_feature_lengths(task_feature_lengths)
+    return {**lengths, 'prior_input_tokens': task_feature_lengths['prior_inputs'], 'prior_input_frames': 1}

@@ -1,206 +1,293 @@
-"""seqio preprocessors: from (track, slot) records to log-mel inputs, target tokens and the prior segment's tokens.
+"""seqio preprocessors: from light records to inputs, target tokens and the prior segments' tokens.
 
-Records stay light (a few numbers) until after shuffling; audio and notes of a track are read once and kept in a
-`TrackStore`. A record holds `track` (folder, string), `frames` (of the whole piece, int32) and `start_frame` (int32).
+A record is a few numbers until everything that is drawn has been drawn, so shuffling and the state of an iterator stay
+small; audio and notes come last, from an `examples.Library`. All randomness follows from the record's own `seed`: an
+example is the same whichever host makes it, and after a restart.
+
+Fields of a record: `split` and `piece` (names, string), `index` (of the piece, int32), `frames` (of the piece, int32),
+`chunk_start` and `chunk_end` (where the segment is to lie, frames, int32), `seed` (int64 `[2]`).
 """
 
 import collections
 import logging
 import threading
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
-from mrmt3 import audio_io, segment_tokens, slakh, spectrograms, vocabularies
-from mrmt3.config import ModelSpec
-from mrmt3.errors import UserError
+from mrmt3 import examples
+from mrmt3.example_config import CHUNKS_MR_MT3, CHUNKS_MT3, GRID
+from mrmt3.examples import NO_PIECE, NO_PRIOR, Part, Window
 
-MOST_SKIPPED = 1000  # segments in a row that do not fit, before that is taken for a mistake
-OVERFLOWS = ('skip', 'error')
-NO_PRIOR = -1  # prior_start_frame where there is no room for a prior segment
+MOST_SKIPPED = 1000  # examples in a row that do not fit, before that is taken for a mistake
+
+_START, _HOP, _DROPOUT, _MIX = range(4)  # streams of randomness
 
 
-class TrackStore:
-  """Audio and encoded notes of tracks, read on first use, the least recently used ones forgotten beyond a budget.
+def _uniform(record, stream: int, low, high, shape=()):
+  """Returns int32 `shape` from low to high - 1, drawn from the record's seed."""
+  seed = tf.random.experimental.stateless_fold_in(record['seed'], stream)
+  return tf.random.stateless_uniform(shape, seed, low, high, tf.int32)
 
-  Safe to use from several threads.
+
+def _chance(record, stream: int, shape=()):
+  """Returns float32 `shape` from 0 to 1, drawn from the record's seed."""
+  return tf.random.stateless_uniform(shape, tf.random.experimental.stateless_fold_in(record['seed'], stream))
+
+
+@seqio.map_over_dataset
+def draw_window(record, segment_frames: int, sampling: str):
+  """Adds start_frame and num_frames, drawn uniformly from the record's chunk as `ExampleConfig.sampling` says.
+
+  'grid' takes the chunk itself. 'random' and 'mr_mt3' take any full segment within the chunk (all of it where it is
+  shorter), 'mt3' any that overlaps it, cut short at its ends.
+  """
+  first, last = record['chunk_start'], record['chunk_end']
+  if sampling == GRID:
+    start, end = first, tf.minimum(first + segment_frames, last)
+  elif sampling == CHUNKS_MT3:
+    start = _uniform(record, _START, first - segment_frames + 1, last)
+    start, end = tf.maximum(start, first), tf.minimum(start + segment_frames, last)
+  else:
+    start = _uniform(record, _START, first, tf.maximum(first, last - segment_frames) + 1)
+    end = tf.minimum(start + segment_frames, last)
+  return {**record, 'start_frame': start, 'num_frames': segment_frames if sampling != CHUNKS_MT3 else end - start}
+
+
+@seqio.map_over_dataset
+def add_prior_segments(
+    record, segment_frames: int, max_hop: int, prior_segments: int = 1, memory_dropout: float = 0.0, sampling: str = ''
+):
+  """Adds hop and prior_starts: where the prior segments begin (MR-MT3, section 3.2).
+
+  The latest prior segment lies `hop` segments before the example, hop drawn uniformly from 1..max_hop; others lie right
+  before it. A prior segment may begin anywhere in the piece, its first frame included; with sampling 'mr_mt3' only
+  within the chunk and not on its first frame (as published).
 
   Args:
-    spec: front end and vocabulary.
-    max_bytes: audio kept in memory, in bytes.
+    record: with start_frame.
+    segment_frames: length of a segment.
+    max_hop: L_max_hop.
+    prior_segments: how many.
+    memory_dropout: probability that there are none (beyond the paper).
+    sampling: see above.
+
+  Returns:
+    the record with hop (int32, as drawn) and prior_starts (int32 `[prior_segments]`, earliest first, NO_PRIOR where there
+    is no room).
   """
-
-  def __init__(self, spec: ModelSpec, max_bytes: int = 1 << 30):
-    self.spec = spec
-    self.codec = vocabularies.build_codec(spec.vocabulary)
-    self._max_bytes = max_bytes
-    self._tracks: collections.OrderedDict[str, tuple] = collections.OrderedDict()
-    self._bytes = 0
-    self._lock = threading.Lock()
-
-  def get(self, folder: str) -> tuple[np.ndarray, segment_tokens.PieceEvents]:
-    """Returns (samples `[n]` float32, events) of a Slakh-layout track folder."""
-    with self._lock:
-      if folder in self._tracks:
-        self._tracks.move_to_end(folder)
-        return self._tracks[folder]
-    track = slakh.Track(Path(folder))
-    samples = audio_io.read_audio(track.audio_path, self.spec.spectrogram.sample_rate)
-    notes = segment_tokens.trim_overlapping_notes(slakh.read_notes(track))
-    entry = samples, segment_tokens.encode_piece(notes, self.codec)
-    with self._lock:
-      if folder not in self._tracks:
-        self._tracks[folder] = entry
-        self._bytes += samples.nbytes
-      while self._bytes > self._max_bytes and len(self._tracks) > 1:
-        _, (oldest, _) = self._tracks.popitem(last=False)
-        self._bytes -= oldest.nbytes
-    return entry
+  hop = _uniform(record, _HOP, 1, max_hop + 1)
+  back = hop + tf.range(prior_segments - 1, -1, -1)
+  starts = record['start_frame'] - back * segment_frames
+  has_room = starts > record['chunk_start'] if sampling == CHUNKS_MR_MT3 else starts >= 0
+  keep = _chance(record, _DROPOUT) >= memory_dropout
+  return {**record, 'hop': hop, 'prior_starts': tf.where(has_room & keep, starts, NO_PRIOR)}
 
 
-@seqio.map_over_dataset(num_seeds=1)
-def draw_start_frame(record, seed, segment_frames: int):
-  """Replaces start_frame by one drawn uniformly from all full segments of the piece (0 in a piece shorter than one)."""
-  starts = tf.maximum(record['frames'] - segment_frames, 0) + 1
-  return {**record, 'start_frame': tf.random.stateless_uniform([], seed, 0, starts, tf.int32)}
+def add_mix(dataset: tf.data.Dataset, library: examples.Library, max_pieces: int) -> tf.data.Dataset:
+  """Adds mix_pieces and mix_starts (int32 `[max_pieces - 1]`): other segments to be heard at the same time.
 
-
-@seqio.map_over_dataset(num_seeds=2)
-def add_prior_segment(record, seeds, segment_frames: int, max_hop: int, memory_dropout: float = 0.0):
-  """Adds prior_start_frame: `hop` segments before start_frame, hop drawn uniformly from 1..max_hop (paper, section 3.2).
-
-  The prior segment may begin anywhere in the piece, frame 0 included. It is NO_PRIOR where there is no room, and (beyond
-  the paper) with probability `memory_dropout`, so that the network cannot lean on the memory alone.
+  One to max_pieces segments are heard, each number as likely; NO_PIECE for those that are not. Pieces are drawn by their
+  length, starts uniformly.
   """
-  hop = tf.random.stateless_uniform([], seeds[0], 1, max_hop + 1, tf.int32)
-  prior = record['start_frame'] - hop * segment_frames
-  keep = tf.random.stateless_uniform([], seeds[1]) >= memory_dropout
-  return {**record, 'prior_start_frame': tf.where((prior >= 0) & keep, prior, NO_PRIOR)}
+  length = library.spec.segment_frames
 
-
-def add_log_mel(dataset: tf.data.Dataset, store: TrackStore, cache_bytes: int = 0) -> tf.data.Dataset:
-  """Adds inputs `[frames, mel]` float32: the segment's log-mel, computed from its own samples only (as MT3).
-
-  Args:
-    dataset: records.
-    store: where tracks come from.
-    cache_bytes: log-mels kept in memory, in bytes; useful where the same segments come again (a grid, not random ones).
-  """
-  spec, cache = store.spec, {}
-  room = cache_bytes // (4 * spec.segment_frames * spec.spectrogram.num_mel_bins)
-
-  def log_mel(folder: bytes, start: np.int32) -> np.ndarray:
-    key = folder, int(start)
-    if key not in cache:
-      mel = segment_log_mel(store.get(folder.decode())[0], int(start), spec)
-      if len(cache) >= room:
-        return mel
-      cache[key] = mel
-    return cache[key]
+  def draw(split: bytes, seed: np.ndarray):
+    frames = library.frames(split.decode())
+    rng = np.random.default_rng((*seed.view(np.uint64).tolist(), _MIX))
+    pieces = np.full(max_pieces - 1, NO_PIECE, np.int32)
+    count = rng.integers(0, max_pieces)
+    pieces[:count] = np.searchsorted(np.cumsum(frames), rng.integers(0, frames.sum(), count), side='right')
+    starts = rng.integers(0, np.maximum(frames[pieces] - length, 0) + 1)
+    return pieces, starts.astype(np.int32)
 
   def add(record):
-    mel = tf.numpy_function(log_mel, [record['track'], record['start_frame']], tf.float32)
-    mel.set_shape([None, spec.spectrogram.num_mel_bins])
-    return {**record, 'inputs': mel}
+    drawn = tf.numpy_function(draw, [record['split'], record['seed']], (tf.int32, tf.int32), stateful=False)
+    for array in drawn:
+      array.set_shape([max_pieces - 1])
+    return {**record, 'mix_pieces': drawn[0], 'mix_starts': drawn[1]}
 
   return dataset.map(add, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def segment_log_mel(samples: np.ndarray, start_frame: int, spec: ModelSpec) -> np.ndarray:
-  """Returns the log-mel `[segment_frames, mel]` of a segment; frames beyond the piece's last are 0 (as MT3)."""
-  hop, frames = spec.spectrogram.hop_width, spec.segment_frames
-  segment = np.zeros(frames * hop, np.float32)
-  part = samples[start_frame * hop : (start_frame + frames) * hop]
-  segment[: len(part)] = part
-  mel = np.array(spectrograms.compute_spectrogram(segment, spec.spectrogram), np.float32)
-  mel[max(0, spectrograms.num_frames(len(samples), spec.spectrogram) - start_frame) :] = 0.0
-  return mel
+_WINDOW_FIELDS = ('split', 'index', 'start_frame', 'num_frames', 'prior_starts', 'seed', 'mix_pieces', 'mix_starts')
+
+
+def _window_arguments(record):
+  empty = tf.zeros([0], tf.int32)
+  return [record.get(name, empty) for name in _WINDOW_FIELDS]
+
+
+def _window(library, split, index, start, num_frames, prior_starts, seed, mix_pieces, mix_starts):
+  """Returns (split, Window) of the fields of a record, as a numpy function gets them."""
+  parts = [Part(int(index), int(start))]
+  parts += [Part(int(p), int(s)) for p, s in zip(mix_pieces, mix_starts, strict=True) if p != NO_PIECE]
+  window = Window(tuple(parts), int(num_frames), tuple(prior_starts.tolist()), tuple(seed.view(np.uint64).tolist()))
+  split = split.decode()
+  return split, library.with_stems(split, window)
 
 
 def add_targets(
-    dataset: tf.data.Dataset,
-    store: TrackStore,
-    sequence_length,
-    output_features=None,
-    *,
-    shuffle_scope: str | None = None,
-    on_overflow: str = 'skip',
+    dataset: tf.data.Dataset, library: examples.Library, sequence_length=None, output_features=None
 ) -> tf.data.Dataset:
-  """Adds targets and prior_targets `[length]` int32: the tokens, EOS last, of the segment and of its prior segment.
+  """Adds targets and prior_targets `[length]` int32: the tokens, EOS last, of the segment and of its prior segments.
 
-  Both take the same path; a missing prior segment is the empty one (tie, EOS).
+  Several prior segments follow each other, each padded to its share of the feature's length. An example with more
+  tokens than sequence_length says is left out, or what else `ExampleConfig.on_overflow` wants; it is named once a piece,
+  `mrmt3 inspect` counts, and MOST_SKIPPED in a row stop all the same.
 
   Args:
-    dataset: records with prior_start_frame.
-    store: where tracks come from.
+    dataset: records with prior_starts.
+    library: where pieces come from.
     sequence_length: from seqio: longest 'targets' and 'prior_targets'; None for no limit.
     output_features: from seqio, unused.
-    shuffle_scope: None keeps events of one step in canonical order, else a scope of `token_shuffling`; targets and
-      prior targets are shuffled independently.
-    on_overflow: what happens to a segment with more tokens than sequence_length: 'skip' leaves the example out and
-      warns once a track (MOST_SKIPPED in a row stop all the same), 'error' stops.
   """
   del output_features
-  limits = sequence_length or {}
-  encode = segment_encoder(store, shuffle_scope)
-  warned = set()
-  skipped_in_a_row = 0
+  config, limits = library.config, sequence_length or {}
+  longest = limits.get('prior_targets') or library.spec.targets_length * config.prior_segments
+  prior_limit = longest // config.prior_segments if config.prior_segments > 1 else limits.get('prior_targets')
+  overflow = _Overflow(config.on_overflow)
 
-  def tokens(folder: bytes, start: np.int32, prior_start: np.int32, seed: np.ndarray):
-    nonlocal skipped_in_a_row
-    rng = np.random.default_rng(seed.view(np.uint32))
-    both = encode(folder.decode(), int(start), rng), encode(folder.decode(), int(prior_start), rng)
-    for name, ids in zip(('targets', 'prior_targets'), both, strict=True):
-      if len(ids) > (limits.get(name) or len(ids)):
-        message = f'{folder.decode()}, frame {start}: {len(ids)} {name} do not fit {limits[name]}'
-        skipped_in_a_row += 1
-        if on_overflow == 'error' or skipped_in_a_row > MOST_SKIPPED:
-          raise UserError(f'{message}; raise task_feature_lengths')
-        if folder not in warned:
-          warned.add(folder)
-          logging.warning('%s; such segments are left out', message)
-        return *both, False
-    skipped_in_a_row = 0
-    return *both, True
+  def tokens(*fields):
+    split, window = _window(library, *fields)
+    targets, priors = library.tokens(split, window)
+    what = f'{library.open(split)[0].names[window.parts[0].piece]}, frame {window.parts[0].start_frame}'
+    targets = overflow.fit(targets, limits.get('targets'), what)
+    priors = [overflow.fit(prior, prior_limit, f'{what} (prior segment)') for prior in priors]
+    if targets is None or any(prior is None for prior in priors):
+      return np.zeros(0, np.int32), np.zeros(0, np.int32), False
+    overflow.fitted()
+    if len(priors) > 1:
+      priors = [np.pad(prior, (0, prior_limit - len(prior))) for prior in priors]
+    return targets, np.concatenate(priors), True
 
-  @seqio.map_over_dataset(num_seeds=1)
-  def add(record, seed):
-    arguments = [record['track'], record['start_frame'], record['prior_start_frame'], tf.cast(seed, tf.int32)]
-    targets, prior_targets, fits = tf.numpy_function(tokens, arguments, (tf.int32, tf.int32, tf.bool))
+  def add(record):
+    kinds = (tf.int32, tf.int32, tf.bool)
+    targets, prior_targets, fits = tf.numpy_function(tokens, _window_arguments(record), kinds, stateful=False)
     targets.set_shape([None])
     prior_targets.set_shape([None])
     fits.set_shape([])
     return {**record, 'targets': targets, 'prior_targets': prior_targets, 'fits': fits}
 
-  return add(dataset).filter(lambda record: record['fits'])
+  dataset = dataset.map(add, num_parallel_calls=tf.data.AUTOTUNE).filter(lambda record: record['fits'])
+  return dataset.map(lambda record: {name: x for name, x in record.items() if name != 'fits'})
 
 
-def segment_encoder(
-    store: TrackStore, shuffle_scope: str | None = None
-) -> Callable[[str, int, np.random.Generator], np.ndarray]:
-  """Returns (track folder, start frame or NO_PRIOR, generator) -> the segment's tokens `[length]` int32, EOS last."""
-  from mrmt3 import token_shuffling
+class _Overflow:
+  """Examples that are too long: names each piece once, and stops where nothing seems to fit."""
 
-  spec = store.spec
-  shuffle = None if shuffle_scope is None else token_shuffling.Shuffle(scope=shuffle_scope)
-  empty = segment_tokens.empty_segment(store.codec)
+  def __init__(self, policy: str):
+    self._policy = policy
+    self._in_a_row = 0
+    self._warned = collections.Counter()
+    self._lock = threading.Lock()
 
-  def encode(folder: str, start: int, rng: np.random.Generator) -> np.ndarray:
+  def fit(self, tokens: np.ndarray, limit: int | None, what: str) -> np.ndarray | None:
+    """As `examples.fit_tokens`, aloud."""
+    if limit is None or len(tokens) <= limit:
+      return tokens
+    with self._lock:
+      self._in_a_row += self._policy != 'cut'
+      in_a_row = self._in_a_row
+      piece = what.split(',')[0]
+      self._warned[piece] += 1
+      if self._warned[piece] == 1:
+        fate = 'cut' if self._policy == 'cut' else 'left out'
+        logging.warning('%s: %d tokens do not fit %d; such segments are %s', what, len(tokens), limit, fate)
+    policy = 'error' if in_a_row > MOST_SKIPPED else self._policy
+    return examples.fit_tokens(tokens, limit, policy, what)
+
+  def fitted(self) -> None:
+    """Notes that an example did fit."""
+    self._in_a_row = 0
+
+
+def add_inputs(dataset: tf.data.Dataset, library: examples.Library, cache_bytes: int = 0) -> tf.data.Dataset:
+  """Adds inputs `[valid frames, depth]` float32: the segment's log-mel, computed from its own samples only (as MT3).
+
+  There are fewer than a segment's frames where the piece ends; what the feature converter pads with is 0 (as MT3). With
+  `ExampleConfig.log_mel_on` 'device' the inputs are the samples, `[valid frames, hop]`; with prior_inputs there are also
+  prior_inputs, those of the latest prior segment (of length 0 where there is none).
+
+  Args:
+    dataset: records.
+    library: where pieces come from.
+    cache_bytes: inputs kept in memory, bytes; useful where the same segments come again (a grid, not random ones).
+  """
+  config, spec, cache = library.config, library.spec, {}
+  depth = spec.spectrogram.hop_width if config.log_mel_on == 'device' else spec.spectrogram.num_mel_bins
+  room = cache_bytes // (4 * spec.segment_frames * depth)
+
+  def inputs(*fields):
+    split, window = _window(library, *fields)
+    key = split, window.parts[0].piece, window.parts[0].start_frame
+    if not room or config.composes:
+      return library.inputs(library.samples(split, window))
+    if key not in cache:
+      made = library.inputs(library.samples(split, window))
+      if len(cache) >= room:
+        return made
+      cache[key] = made
+    return cache[key]
+
+  def prior_inputs(*fields):
+    split, window = _window(library, *fields)
+    start = window.prior_starts[-1]
     if start == NO_PRIOR:
-      return empty
-    samples, events = store.get(folder)
-    return segment_tokens.segment_targets(
-        events,
-        start,
-        spec.segment_frames,
-        frames_per_second=spec.spectrogram.frames_per_second,
-        piece_frames=spectrograms.num_frames(len(samples), spec.spectrogram),
-        codec=store.codec,
-        shuffle=shuffle,
-        rng=rng,
-    )
+      return np.zeros((0, depth), np.float32)
+    return library.inputs(library.samples(split, window, start, spec.segment_frames))
 
-  return encode
+  def add(record):
+    functions = {'inputs': inputs, **({'prior_inputs': prior_inputs} if config.prior_inputs else {})}
+    for name, function in functions.items():
+      record[name] = tf.numpy_function(function, _window_arguments(record), tf.float32, stateful=False)
+      record[name].set_shape([None, depth])
+    return record
+
+  return dataset.map(add, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def add_whole_piece(
+    dataset: tf.data.Dataset, library: examples.Library, sequence_length=None, output_features=None
+) -> tf.data.Dataset:
+  """Makes an example of each whole piece, all its segments in order, so that memory can be carried.
+
+  Adds inputs `[segments, frames, depth]` float32 (frames beyond the piece's end are 0), targets `[segments, length]` int32
+  (padded; tokens that do not fit are cut, which is named: scores are taken from the notes), valid_frames `[segments]` int32
+  and notes `[notes, 6]` float64, the reference (columns as `notes.as_rows`, untrimmed).
+  """
+  del output_features
+  from mrmt3 import notes as note_tables
+  from mrmt3 import spectrograms
+
+  config, spec = library.config, library.spec
+  limit = (sequence_length or {}).get('targets') or spec.targets_length
+  limit = limit if isinstance(limit, int) else limit[-1]
+  overflow = _Overflow('cut')
+  depth = spec.spectrogram.hop_width if config.log_mel_on == 'device' else spec.spectrogram.num_mel_bins
+
+  def read(split: bytes, index: np.int32):
+    split, index = split.decode(), int(index)
+    store, _ = library.open(split)
+    cut, valid = spectrograms.piece_segments(store.audio(index), spec.spectrogram, spec.segment_frames)
+    inputs = cut.reshape(len(cut), spec.segment_frames, -1)
+    if config.log_mel_on == 'host':
+      inputs = spectrograms.clear_invalid_frames(spectrograms.compute_spectrogram(cut, spec.spectrogram), valid)
+    targets = np.zeros((len(cut), limit), np.int32)
+    for segment in range(len(cut)):
+      tokens, _ = library.tokens(split, library.piece_window(split, index, segment))
+      tokens = overflow.fit(tokens, limit, f'{store.names[index]}, segment {segment}')
+      targets[segment, : len(tokens)] = tokens
+    return inputs, targets, valid, note_tables.as_rows(store.notes(index))
+
+  def add(record):
+    kinds = (tf.float32, tf.int32, tf.int32, tf.float64)
+    inputs, targets, valid, notes = tf.numpy_function(read, [record['split'], record['index']], kinds, stateful=False)
+    inputs.set_shape([None, spec.segment_frames, depth])
+    targets.set_shape([None, limit])
+    valid.set_shape([None])
+    notes.set_shape([None, 6])
+    return {**record, 'inputs': inputs, 'targets': targets, 'valid_frames': valid, 'notes': notes}
+
+  return dataset.map(add, num_parallel_calls=1)

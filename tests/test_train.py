@@ -20,10 +20,12 @@ LENGTHS = {'inputs': 32, 'targets': 64, 'prior_targets': 64}
 
 
 def run(model_dir, data, spec, total_steps, *, eval_period=4, restore=None, seed=0, microbatches=None, evaluation=False, rate=1e-2):
+  from mrmt3.example_config import ExampleConfig
   from mrmt3.tasks import slakh
 
   def data_config(split, sampling, shuffle):
-    task = slakh.task(str(data), spec, sampling=sampling, max_hop=2, shuffle_scope='paper' if shuffle else None)
+    examples = ExampleConfig(sampling=sampling, max_hop=2, shuffle_scope='paper' if shuffle else None)
+    task = slakh.task(str(data), spec, examples)
     return utils.DatasetConfig(task, LENGTHS, split, batch_size=4, shuffle=shuffle, seed=None)
 
   return train.train(
@@ -128,12 +130,18 @@ def test_wrong_shapes_are_named(tmp_path, small_data, small_spec):
     run(tmp_path / 'second', small_data, wider, 1, restore=tmp_path / 'first')
 
 
-def test_a_broken_file_is_one_line(tmp_path, small_data, small_spec):
+def test_broken_files_are_one_line(tmp_path, small_data, small_spec, capsys):
   data = tmp_path / 'data'
   shutil.copytree(small_data, data)
   (data / 'train' / 'Track00001' / 'MIDI' / 'S00.mid').write_bytes(b'junk')
-  with pytest.raises(UserError, match=r'S00\.mid') as caught:
-    run(tmp_path / 'model', data, small_spec, 20)
+  run(tmp_path / 'model', data, small_spec, 2)
+  said = [line for line in capsys.readouterr().err.splitlines() if 'left out' in line]
+  assert len(said) == 1 and '1 of 3 pieces' in said[0]
+  shutil.copytree(data, tmp_path / 'worse')
+  for path in (tmp_path / 'worse' / 'train').glob('*/MIDI/S00.mid'):
+    path.write_bytes(b'junk')
+  with pytest.raises(UserError, match=r'nothing usable.*S00\.mid') as caught:
+    run(tmp_path / 'other', tmp_path / 'worse', small_spec, 2)
   assert len(str(caught.value).splitlines()) == 1
 
 
@@ -154,7 +162,7 @@ def test_numbers_that_do_not_fit(tmp_path, small_data, small_spec, arguments, sa
 
 
 def test_no_data(tmp_path, small_spec):
-  with pytest.raises(UserError, match="no split 'train'"):
+  with pytest.raises(UserError, match='no splits in'):
     run(tmp_path / 'model', tmp_path, small_spec, 1)
 
 

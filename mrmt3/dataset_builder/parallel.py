@@ -8,6 +8,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -31,7 +32,7 @@ def parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
     waiting, coming = collections.deque(), iter(items)
     while True:
       for item in itertools.islice(coming, 4 * workers - len(waiting)):
-        with _interrupts_held_back():
+        with _interrupts_held_back(), _main_left_alone():
           waiting.append(pool.submit(function, item))
       if not waiting:
         return
@@ -55,6 +56,21 @@ def _interrupts_held_back() -> Iterator[None]:
     yield
   finally:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _main_left_alone() -> Iterator[None]:
+  """Keeps new processes from running the caller's script again, which has nothing they need and may have no guard."""
+  main = sys.modules['__main__']
+  before = {name: getattr(main, name) for name in ('__spec__', '__file__') if hasattr(main, name)}
+  try:
+    main.__spec__ = None
+    if '__file__' in before:
+      del main.__file__
+    yield
+  finally:
+    for name, value in before.items():
+      setattr(main, name, value)
 
 
 def _prepare_worker():

@@ -1,0 +1,225 @@
+"""Examples in numpy: the tokens and inputs of any window of any piece, also of mixes and of some of the stems.
+
+The functions of seqio's preprocessors (`preprocessors`) and of everything else that needs the same tokens or inputs.
+"""
+
+import dataclasses
+import threading
+
+import numpy as np
+
+from mrmt3 import piece_store, segment_tokens, spectrograms, token_corruption, vocabularies
+from mrmt3.config import ModelSpec
+from mrmt3.errors import UserError
+from mrmt3.example_config import ExampleConfig
+from mrmt3.notes import empty_notes
+from mrmt3.pieces import PieceSource
+
+NO_PRIOR = -1  # start frame of a prior segment that does not exist
+NO_PIECE = -1  # in a mix: nobody
+_TARGETS, _PRIOR, _STEMS = range(3)  # streams of randomness
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """What is heard in an example: a piece, from a frame on, all of it or some of its stems (bool `[stems]`)."""
+
+  piece: int
+  start_frame: int
+  stems: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+  """An example's place.
+
+  Attributes:
+    parts: what is heard; the first one gives the time and the piece's end.
+    num_frames: length, frames.
+    prior_starts: start frames of the prior segments in the first part's time, earliest first; NO_PRIOR for none.
+    seed: whole numbers that all randomness of the example follows from.
+  """
+
+  parts: tuple[Part, ...]
+  num_frames: int
+  prior_starts: tuple[int, ...] = ()
+  seed: tuple[int, ...] = (0,)
+
+
+class Library:
+  """The pieces of all splits of a source, prepared on first use; safe to use from several threads.
+
+  Args:
+    source: where pieces come from.
+    spec: front end, vocabulary and segment length.
+    config: what an example is made of.
+    cache_dir: where prepared pieces are kept; None is the user's cache folder.
+  """
+
+  def __init__(self, source: PieceSource, spec: ModelSpec, config: ExampleConfig, cache_dir: str | None = None):
+    self.source = source
+    self.spec = spec
+    self.config = config
+    self.codec = vocabularies.build_codec(spec.vocabulary)
+    self._cache_dir = cache_dir
+    self._splits: dict[str, tuple[piece_store.PieceStore, piece_store.EventStore]] = {}
+    self._lock = threading.Lock()
+    self._empty = segment_tokens.empty_segment(self.codec)
+
+  def open(self, split: str) -> tuple[piece_store.PieceStore, piece_store.EventStore]:
+    """Returns the prepared pieces of a split and their events; UserError where nothing can be used."""
+    with self._lock:
+      if split not in self._splits:
+        store = piece_store.prepare(
+            self.source, split, self.spec.spectrogram.sample_rate, stems=self.config.stem_subset_rate > 0,
+            strict=self.config.strict, cache_dir=self._cache_dir,
+        )  # fmt: skip
+        self._splits[split] = store, store.encode(self.codec, self.config.granularity, self.config.trim)
+      return self._splits[split]
+
+  def frames(self, split: str) -> np.ndarray:
+    """Returns how many frames each piece has, int64 `[pieces]`."""
+    return self.open(split)[0].lengths // self.spec.spectrogram.hop_width + 1
+
+  def with_stems(self, split: str, window: Window) -> Window:
+    """Returns the window with the stems that its seed chooses, where the configuration asks for stem subsets."""
+    if not self.config.stem_subset_rate:
+      return window
+    store, _ = self.open(split)
+    rng = np.random.default_rng((*window.seed, _STEMS))
+    parts = []
+    for part in window.parts:
+      count, stems = store.entries[part.piece].stems, None
+      if rng.random() < self.config.stem_subset_rate:
+        stems = np.zeros(count, bool)
+        stems[rng.permutation(count)[: rng.integers(1, count + 1)]] = True
+      parts.append(dataclasses.replace(part, stems=stems))
+    return dataclasses.replace(window, parts=tuple(parts))
+
+  def tokens(self, split: str, window: Window) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Returns the window's target tokens and those of each prior segment, int32 model ids `[n]`, EOS last.
+
+    Both take the same path; a prior segment that does not exist is the empty one (tie, EOS).
+    """
+    config, encode = self.config, self._encoder(split, window)
+    rng = np.random.default_rng((*window.seed, _TARGETS))
+    targets = encode(window.parts[0].start_frame, window.num_frames, self._shuffle(rng), rng)
+    rng = np.random.default_rng((*window.seed, _PRIOR))
+    priors = []
+    for start in window.prior_starts:
+      tokens = self._empty
+      if start != NO_PRIOR:
+        tokens = encode(start, self.spec.segment_frames, self._shuffle(rng), rng)
+      if config.prior_drop or config.prior_replace:
+        tokens = token_corruption.corrupt_tokens(
+            tokens, self.codec, drop=config.prior_drop, replace=config.prior_replace, rng=rng
+        )
+      priors.append(tokens)
+    return targets, priors
+
+  def _shuffle(self, rng):
+    shuffle = self.config.shuffle
+    return shuffle if shuffle is not None and rng.random() < self.config.shuffle_probability else None
+
+  def _encoder(self, split, window):
+    """Returns (start frame, frames, shuffle, generator) -> tokens of a window of what is heard."""
+    store, events = self.open(split)
+    main, lead = window.parts[0], 0
+    piece_frames = spectrograms.num_frames(store.entries[main.piece].samples, self.spec.spectrogram)
+    if len(window.parts) == 1 and main.stems is None:
+      piece = events.events(main.piece)
+    else:
+      piece, lead = self._compose(store, window)
+
+    def encode(start, num_frames, shuffle, rng):
+      return segment_tokens.segment_targets(
+          piece,
+          start + lead,
+          num_frames,
+          frames_per_second=self.spec.spectrogram.frames_per_second,
+          piece_frames=piece_frames + lead,
+          codec=self.codec,
+          shuffle=shuffle,
+          rng=rng,
+      )
+
+    return encode
+
+  def _compose(self, store, window):
+    """Returns the events of what is heard, and by how many frames they lie later than in the first part."""
+    # A lead that is a whole number of frames, steps and seconds leaves rounding as it is in the first part's own time; in it
+    # lie the onsets of what sounds already when another part's piece begins.
+    frames_per_second = self.spec.spectrogram.frames_per_second
+    lead_seconds, lead_frames = frames_per_second.denominator, frames_per_second.numerator
+    main = window.parts[0]
+    starts = [main.start_frame, *(start for start in window.prior_starts if start != NO_PRIOR)]
+    first = float(min(starts) / frames_per_second) + lead_seconds
+    end = float((main.start_frame + window.num_frames) / frames_per_second) + lead_seconds
+    tables = [empty_notes()]
+    for part in window.parts:
+      notes = store.notes(part.piece)
+      if part.stems is not None:
+        notes = notes[part.stems[store.note_stems(part.piece)]]
+      shift = lead_seconds + float((main.start_frame - part.start_frame) / frames_per_second)
+      near = notes['offset'] + shift >= first - 0.1
+      if part is not main:
+        near &= notes['onset'] + shift < end + 0.1
+      table = np.array(notes[near])
+      table['onset'] = np.maximum(table['onset'] + shift, 0.0)
+      table['offset'] = np.maximum(table['offset'] + shift, 0.0)
+      tables.append(table)
+    table = np.concatenate(tables)
+    if self.config.trim:
+      table = segment_tokens.trim_overlapping_notes(table)
+    return segment_tokens.encode_piece(table, self.codec, self.config.granularity), lead_frames
+
+  def samples(self, split: str, window: Window, start_frame: int | None = None, num_frames: int | None = None):
+    """Returns what is heard, float32 frames `[valid frames, hop]`: no frames beyond the first part's end.
+
+    Args:
+      split: which split.
+      window: the example.
+      start_frame: another start than the window's, in the first part's time.
+      num_frames: another length than the window's, frames.
+    """
+    store, _ = self.open(split)
+    hop, main = self.spec.spectrogram.hop_width, window.parts[0]
+    start = main.start_frame if start_frame is None else start_frame
+    frames = window.num_frames if num_frames is None else num_frames
+    frames = min(frames, spectrograms.num_frames(store.entries[main.piece].samples, self.spec.spectrogram) - start)
+    total = None
+    for part in window.parts:
+      first = (part.start_frame + start - main.start_frame) * hop
+      heard = store.audio(part.piece, first, first + frames * hop, part.stems)
+      total = heard if total is None else total + heard
+    if len(window.parts) > 1:
+      total /= max(1.0, float(np.abs(total).max(initial=0.0)))
+    return total.reshape(frames, hop)
+
+  def inputs(self, frames: np.ndarray) -> np.ndarray:
+    """Returns the network's inputs of frames `[frames, hop]`: log-mel `[frames, mel]`, or the frames themselves."""
+    if self.config.log_mel_on == 'device':
+      return frames
+    return spectrograms.compute_spectrogram(frames.reshape(-1), self.spec.spectrogram)
+
+  def piece_window(self, split: str, piece: int, segment: int) -> Window:
+    """Returns a segment of the grid that inference uses, with the segments before it as prior segments."""
+    length = self.spec.segment_frames
+    start = segment * length
+    priors = [start - (back + 1) * length for back in reversed(range(self.config.prior_segments))]
+    priors = tuple(prior if prior >= 0 else NO_PRIOR for prior in priors)
+    return Window((Part(piece, start),), length, priors)
+
+
+def fit_tokens(tokens: np.ndarray, limit: int | None, on_overflow: str, what: str) -> np.ndarray | None:
+  """Returns tokens `[n]` that are at most `limit` long, None where the example is to be left out.
+
+  UserError where too many tokens are an error.
+  """
+  if limit is None or len(tokens) <= limit:
+    return tokens
+  if on_overflow == 'cut':
+    return tokens[:limit]
+  if on_overflow == 'error':
+    raise UserError(f'{what}: {len(tokens)} tokens do not fit {limit}; raise task_feature_lengths')
+  return None

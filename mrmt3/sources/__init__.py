@@ -1,0 +1,1 @@
+"""Where pieces come from: each module is one `pieces.PieceSource`."""

@@ -1,0 +1,41 @@
+"""Corrupting prior tokens, so that a network learns not to trust its memory blindly (beyond the papers).
+
+At training the memory holds the truth, at inference what the model said. Corrupted training tokens stand in for its
+mistakes: notes left out, and notes of another pitch or instrument.
+"""
+
+import numpy as np
+
+from mrmt3.event_codec import Codec
+from mrmt3.vocabularies import SPECIAL_TOKENS
+
+_NOTE_TYPES = ('pitch', 'drum')
+_REPLACED_TYPES = ('pitch', 'drum', 'program')
+
+
+def corrupt_tokens(
+  tokens: np.ndarray, codec: Codec, *, drop: float, replace: float, rng: np.random.Generator
+) -> np.ndarray:
+  """Returns model ids `[<= n]` in which some events are left out or say something else.
+
+  Args:
+    tokens: int32 model ids `[n]` of a segment.
+    codec: the codec of the ids.
+    drop: probability that a pitch or drum, and with it the note-on, note-off or tie that it says, is left out.
+    replace: probability that a pitch, drum or program is replaced by another of its type, drawn uniformly.
+    rng: randomness.
+  """
+  tokens = np.asarray(tokens)
+  chance = rng.random(len(tokens))
+  other = rng.random(len(tokens))
+  corrupted, dropped = tokens.copy(), np.zeros(len(tokens), bool)
+  for event_type in _REPLACED_TYPES:
+    first, last = (index + SPECIAL_TOKENS for index in codec.event_type_range(event_type))
+    of_type = (tokens >= first) & (tokens <= last)
+    if event_type in _NOTE_TYPES:
+      dropped |= of_type & (chance < drop)
+    # A distance of 1..n-1 around the circle of the n ids: never the id itself.
+    distance = 1 + (other * (last - first)).astype(tokens.dtype)
+    replaced = of_type & (chance >= drop) & (chance < drop + replace)
+    corrupted = np.where(replaced, first + (tokens - first + distance) % (last - first + 1), corrupted)
+  return corrupted[~dropped]

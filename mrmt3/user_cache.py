@@ -1,0 +1,14 @@
+"""Where what can be made again is kept: `MRMT3_CACHE`, else `$XDG_CACHE_HOME/mrmt3`, else `~/.cache/mrmt3`."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def cache_root() -> Path | None:
+  """Returns the user's cache folder for mrmt3, which may not exist yet; None where the user has no home to put it."""
+  if os.environ.get('MRMT3_CACHE'):
+    return Path(os.environ['MRMT3_CACHE'])
+  with contextlib.suppress(RuntimeError):  # no home folder
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mrmt3'
+  return None

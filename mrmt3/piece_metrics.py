@@ -12,6 +12,7 @@ import dataclasses
 import numpy as np
 
 from mrmt3 import metrics, vocabularies
+from mrmt3 import notes as note_tables
 from mrmt3.config import ModelSpec
 from mrmt3.note_sequences import decode_piece
 
@@ -32,9 +33,11 @@ class Postprocessor:
     Args:
       decoded: of a prediction, regular ids of every segment, EOS and invalid ones negative, as the task's vocabulary
         decodes them; not looked at for a target.
-      example: the task's example; of a target its feature targets counts.
+      example: the task's example; of a target its feature notes (rows, see `notes`) counts, else its targets.
       is_target: whether this is a target.
     """
+    if is_target and 'notes' in example:
+      return note_tables.as_notes(np.asarray(example['notes']))
     count = len(example['targets'])
     rows = list(example['targets']) if is_target else [self._model_ids(ids) for ids in decoded[:count]]
     starts = [row * self.spec.segment_frames for row in range(count)]
@@ -50,7 +53,7 @@ class Postprocessor:
 def scores(targets: list[np.ndarray], predictions: list[np.ndarray]) -> dict[str, float]:
   """Returns the mean scores over pieces, of note tables; see `metrics.evaluate_piece`.
 
-  The references are the notes of the targets, so onsets are in whole token steps; `mrmt3 evaluate` scores against MIDI.
+  References of a task without the feature notes are what its targets say, in whole token steps.
   """
   pairs = {str(row): pair for row, pair in enumerate(zip(targets, predictions, strict=True))}
   return metrics.evaluate_pieces(pairs).mean

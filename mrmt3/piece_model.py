@@ -46,7 +46,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     spec = self.spec
     inputs = jnp.zeros((1, spec.segment_frames, spec.spectrogram.num_mel_bins))
     tokens = jnp.zeros((1, spec.targets_length), jnp.int32)
-    return self.module.init({'params': rng}, inputs, tokens, tokens, tokens, enable_dropout=False)
+    return self.module.init({'params': rng}, inputs, tokens, tokens, self._empty(1), enable_dropout=False)
 
   def predict_batch(self, params, batch, rng=None, decoder_params=None, **kwargs) -> jax.Array:
     """Returns int32 `[batch, segments, length]`: tokens, EOS, padding (0) of every segment; padded segments are 0.
@@ -63,7 +63,8 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
       mel, is_real = part
       encoded = self._encode(params, mel, prior)
       tokens = decoding.greedy_decode(params, self.spec.network, encoded, max_length, is_real)
-      return jnp.pad(tokens, ((0, 0), (length - max_length, 0))), tokens
+      latest = jnp.pad(tokens, ((0, 0), (length - max_length, 0)))
+      return jnp.concatenate([prior[:, length:], latest], axis=1), tokens
 
     tokens = jax.lax.scan(segment, self._empty(inputs.shape[1]), (inputs, active))[1]
     return jnp.moveaxis(tokens, 0, 1)
@@ -94,7 +95,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
           {'params': params}, encoded, shifted, tokens, enable_dropout=False, method=Transformer.decode
       )
       loss, _ = losses.cross_entropy_with_logits(logits, tokens)
-      return self._fit(tokens), -(loss * counted).sum(axis=-1)
+      return jnp.concatenate([prior[:, self.spec.targets_length :], self._fit(tokens)], axis=1), -(loss * counted).sum(axis=-1)
 
     return jax.lax.scan(segment, self._empty(inputs.shape[0]), tuple(by_segment))[1].sum(axis=0)
 
@@ -108,6 +109,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     return self.module.apply({'params': params}, mel, prior, enable_dropout=False, method=Transformer.encode)
 
   def _empty(self, rows: int) -> jax.Array:
-    """Returns the prior tokens of the first segments, `[rows, targets_length]`."""
+    """Returns the prior tokens of the first segments, `[rows, memory_segments * targets_length]`."""
     empty = empty_segment(build_codec(self.spec.vocabulary))
-    return jnp.zeros((rows, self.spec.targets_length), jnp.int32).at[:, : len(empty)].set(np.asarray(empty, np.int32))
+    padded = np.pad(np.asarray(empty, np.int32), (0, self.spec.targets_length - len(empty)))
+    return jnp.tile(padded, (rows, self.spec.network.memory_segments))

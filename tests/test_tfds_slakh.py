@@ -122,7 +122,7 @@ def test_nothing_is_left_of_a_build_that_fails(slakh, tmp_path):
   with pytest.raises(UserError, match='no such folder'):
     slakh_records.build(tmp_path / 'nowhere', tmp_path / 'a')
   shutil.copytree(broken / 'train', tmp_path / 'duplicates' / 'omitted')
-  with pytest.raises(UserError, match='no tracks in .*duplicates'):
+  with pytest.raises(UserError, match=r'no tracks in .*duplicates'):
     slakh_records.build(tmp_path / 'duplicates', tmp_path / 'a')
   with pytest.raises(UserError, match='number_of_shards'):
     slakh_records.build(slakh, tmp_path / 'a', num_shards=50)

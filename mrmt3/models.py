@@ -18,6 +18,25 @@ class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
 
     return feature_converters.ContinuousInputsEncDecFeatureConverter
 
+  def call_arguments(self, batch) -> tuple:
+    """Returns the positional arguments of the network for a batch."""
+    return batch['encoder_input_tokens'], batch['decoder_input_tokens'], batch['decoder_target_tokens']
+
+  def get_initial_variables(self, rng, input_shapes, input_types=None):
+    """Returns fresh variables of the network for batches of the given shapes and dtypes."""
+    import jax.numpy as jnp
+
+    types = input_types or {}
+    batch = {name: jnp.zeros(shape, types.get(name, jnp.float32)) for name, shape in input_shapes.items()}
+    return self.module.init({'params': rng}, *self.call_arguments(batch), enable_dropout=False)
+
+  def _compute_logits(self, params, batch, dropout_rng=None, mutable=False, other_variables=None):
+    rngs = {} if dropout_rng is None else {'dropout': dropout_rng}
+    variables = {'params': params, **(other_variables or {})}
+    return self.module.apply(
+        variables, *self.call_arguments(batch), enable_dropout=dropout_rng is not None, rngs=rngs, mutable=mutable
+    )
+
 
 class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
   """MR-MT3: the decoder also attends to a memory of the tokens of prior segments (paper, section 3).
@@ -110,3 +129,10 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     # No gradient flows through what was said.
     predicted = jax.lax.cond(chosen.any(), predict, lambda _: truth, jax.lax.stop_gradient(params))
     return jnp.where(chosen[:, None], jax.lax.stop_gradient(predicted), truth)
+
+  @property
+  def token_types(self):
+    """Kinds of tokens whose accuracy is reported apart: name -> (first model id, last model id)."""
+    from mrmt3 import vocabularies
+
+    return vocabularies.token_types(vocabularies.build_codec(self.spec.vocabulary))

@@ -295,6 +295,8 @@ def add_whole_piece(
     targets.set_shape([None, limit])
     valid.set_shape([None])
     notes.set_shape([None, 6])
-    return {**record, 'inputs': inputs, 'targets': targets, 'valid_frames': valid, 'notes': notes}
+    # seqio's evaluator and t5x's inference write down, and do not decode, what is called *_pretokenized.
+    named = {**record, 'targets_pretokenized': record['piece']}
+    return {**named, 'inputs': inputs, 'targets': targets, 'valid_frames': valid, 'notes': notes}
 
   return dataset.map(add, num_parallel_calls=1)

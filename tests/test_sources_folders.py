@@ -273,3 +273,17 @@ def test_own_folder_fingerprint_tells_changes(tmp_path):
 def test_read_midi_is_not_changed_by_counting(tmp_path):
   write_midi(GUITAR, tmp_path / 'a.mid')
   np.testing.assert_allclose(as_rows(read_midi(tmp_path / 'a.mid')), as_rows(GUITAR), atol=1e-9)
+
+
+def test_links_that_lead_back_up_are_no_trap(tmp_path):
+  add_pair(tmp_path, 'album/a')
+  (tmp_path / 'album' / 'loop').symlink_to(tmp_path)
+  assert OwnFolder(str(tmp_path), (1.0, 0.0, 0.0)).list_pieces('train') == ['album/a']
+
+
+def test_recording_that_is_cut_off_is_named(tmp_path):
+  add_pair(tmp_path, 'a')
+  path = tmp_path / 'a.wav'
+  path.write_bytes(path.read_bytes()[:30000])
+  with pytest.raises(UserError, match=r'a\.wav is cut off or damaged: 0\.9 of 1\.5 s can be read'):
+    OwnFolder(str(tmp_path)).read_piece('train', 'a', RATE)

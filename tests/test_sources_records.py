@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mrmt3.errors import UserError
 from mrmt3.notes import as_notes, as_rows, sort_notes
+from mrmt3.piece_checks import LEFT_OUT
 from mrmt3.pieces import PieceSource
 from mrmt3.sources import record_messages
 from mrmt3.sources.crc32c import _byte_table, crc32c
@@ -377,3 +378,24 @@ def test_serialized_notes_come_back_exactly():
   np.testing.assert_array_equal(as_rows(back), as_rows(notes))
   proto = note_seq.NoteSequence.FromString(data)
   assert proto.id == 'name' and proto.total_time == 12.5 and [n.instrument for n in proto.notes] == [0, 9, 1]
+
+
+def test_one_damaged_record_among_a_thousand(tmp_path):
+  from mrmt3.piece_store import prepare
+
+  good = records_of('musicnet')[0]
+  nothing = example(id=b'1', sample_rate=float(RATE), audio=np.zeros(100, np.float32), sequence=sequence(PIANO))
+  path = tmp_path / 'a-00000-of-00001'
+  short = example(id=b'1', sample_rate=float(RATE), audio=tone(440, 0.2), sequence=sequence(PIANO[:1]))
+  write_records(path, [*[short] * 600, good, nothing, *[short] * 398])
+  damage(path, 12 + 600 * (len(short) + 16) + 9000)
+  source = Mt3Records(str(tmp_path), 'musicnet', {'train': 'a@1'})
+  store = prepare(source, 'train', RATE, cache_dir=tmp_path / 'cache', progress=False, workers=1)
+  assert len(store) == 998
+  left_out = {line['piece']: line for line in store.skipped() if line['action'] == LEFT_OUT}
+  assert {piece: line['problem'] for piece, line in left_out.items()} == {
+      f'{path.name}#600': 'unreadable', f'{path.name}#601': 'silence',
+  }  # fmt: skip
+  assert 'record 600' in left_out[f'{path.name}#600']['text']
+  with pytest.raises(UserError, match='strict'):
+    prepare(source, 'train', RATE, cache_dir=tmp_path / 'other', progress=False, workers=1, strict=True)

@@ -84,11 +84,11 @@ def test_tfds_reads_them_as_documented(slakh, built):
 
 def test_bad_tracks_are_named_beside_the_records(built):
   lines = [json.loads(line) for line in (built / 'skipped.jsonl').read_text().splitlines()]
-  found = {(line['piece'], line['problem'], line['count'], line['left_out']) for line in lines}
+  found = {(line['piece'], line['problem'], line['count'], line['action']) for line in lines}
   assert found == {
-      ('train/Track00003', 'unreadable', 1, True),
-      ('train/Track00005', 'begins-after-end', 1, False),
-      ('train/Track00007', 'unreadable', 1, True),
+      ('train/Track00003', 'unreadable', 1, 'left out'),
+      ('train/Track00005', 'begins-after-end', 1, 'dropped'),
+      ('train/Track00007', 'unreadable', 1, 'left out'),
   }
 
 
@@ -121,6 +121,9 @@ def test_nothing_is_left_of_a_build_that_fails(slakh, tmp_path):
     slakh_records.build(broken, tmp_path / 'a')
   with pytest.raises(UserError, match='no such folder'):
     slakh_records.build(tmp_path / 'nowhere', tmp_path / 'a')
+  shutil.copytree(broken / 'train', tmp_path / 'duplicates' / 'omitted')
+  with pytest.raises(UserError, match=r'no tracks in .*duplicates'):
+    slakh_records.build(tmp_path / 'duplicates', tmp_path / 'a')
   with pytest.raises(UserError, match='number_of_shards'):
     slakh_records.build(slakh, tmp_path / 'a', num_shards=50)
   (tmp_path / 'file').touch()
@@ -212,3 +215,15 @@ def test_they_are_records_as_mt3s(built):
       one, other = source.read_piece('test', name, RATE), TfdsRecords(str(built)).read_piece('test', name, RATE)
       np.testing.assert_array_equal(one.samples, other.samples)
       np.testing.assert_array_equal(as_rows(one.notes), as_rows(other.notes))
+
+
+def test_command_line(slakh, tmp_path, capsys):
+  from mrmt3.tfds_slakh.__main__ import main
+
+  shutil.copytree(slakh / 'test', tmp_path / 'music' / 'test')
+  assert main([str(tmp_path / 'music'), str(tmp_path / 'out'), '--workers', '1']) == 0
+  folder = capsys.readouterr().out.splitlines()[-1]
+  assert folder == str(tmp_path / 'out' / 'slakh_records' / 'full' / '1.0.0')
+  assert len(TfdsRecords(folder).list_pieces('test')) == 2
+  assert main([str(tmp_path / 'nowhere'), str(tmp_path / 'out2')]) == 2
+  assert 'error: no data set at' in capsys.readouterr().err.splitlines()[-1]

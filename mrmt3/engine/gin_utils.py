@@ -27,6 +27,10 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
   parser.add_argument('--gin_file', action='append', default=[], help='gin file; repeatable, later ones win')
   parser.add_argument('--gin_search_paths', default='', help='comma-separated folders to look for gin files in')
+  parser.add_argument('--dry_run', action='store_true', help='check and show everything, compute nothing, write nothing')
+  parser.add_argument('--profile', type=int, default=0, metavar='N', help='training: write a profile of N steps')
+  parser.add_argument('--seqio_additional_cache_dirs', default='', help='comma-separated folders of cached tasks')
+  parser.add_argument('--tfds_data_dir', default=None, help='where TensorFlow Datasets keeps its data')
   parser.epilog = '--gin.NAME=VALUE binds one name, e.g. --gin.MODEL_DIR=/tmp/run'
   plain, bindings = [], []
   rest = list(argv)
@@ -46,6 +50,17 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   flags.gin_bindings = bindings
   flags.gin_search_paths = [path for path in flags.gin_search_paths.split(',') if path]
   return flags
+
+
+def apply_flags(flags: argparse.Namespace) -> None:
+  """Hands seqio the folders that the flags name."""
+  import seqio
+
+  folders = [folder for folder in flags.seqio_additional_cache_dirs.split(',') if folder]
+  if folders:
+    seqio.add_global_cache_dirs(folders)
+  if flags.tfds_data_dir:
+    seqio.set_tfds_data_dir_override(flags.tfds_data_dir)
 
 
 def _quoted(value: str) -> str:
@@ -101,10 +116,14 @@ def one_line(error: BaseException) -> str:
 
 
 def summarize_gin_config(model_dir: str, summary_writer=None, step: int = 0) -> None:
-  """Writes model_dir/config.gin (all that was bound) and, with a writer, the same as a TensorBoard text."""
+  """Writes model_dir/config.gin (all that was bound) and, with a writer, the same as a TensorBoard text.
+
+  operative_config.gin beside it has what was in use so far, defaults included.
+  """
   text = gin.config_str()
-  with files.atomic_path(Path(model_dir) / 'config.gin') as temporary:
-    temporary.write_text(text)
+  for name, content in (('config.gin', text), ('operative_config.gin', gin.operative_config_str())):
+    with files.atomic_path(Path(model_dir) / name) as temporary:
+      temporary.write_text(content)
   if summary_writer is not None:
     summary_writer.write_texts(step, {'config': gin.markdown(text)})
 

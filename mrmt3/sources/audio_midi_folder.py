@@ -7,6 +7,7 @@
 import dataclasses
 import hashlib
 import math
+import os
 from pathlib import Path
 
 from mrmt3.audio_io import read_audio
@@ -64,7 +65,8 @@ class OwnFolder:
     if name.startswith('../'):
       raise UserError(f'{base.resolve()} is in none of the folders {", ".join(folders)}: move it into one of them')
     try:
-      siblings = [path for path in base.parent.iterdir() if path.stem == base.name and path.is_file()]
+      with os.scandir(base.parent) as entries:
+        siblings = [Path(entry) for entry in entries if os.path.splitext(entry.name)[0] == base.name and entry.is_file()]
     except OSError as error:
       raise UserError(f'cannot read {base.parent}: {error.strerror}') from error
     audio = _only(siblings, AUDIO_SUFFIXES, base, 'audio')
@@ -72,7 +74,7 @@ class OwnFolder:
     notes, lost = read_midi_counted(midi)
     if self.slakh_classes:
       notes = map_to_slakh_classes(notes)
-    return PieceContent(read_audio(audio, sample_rate), notes, lost_notes=lost)
+    return PieceContent(read_audio(audio, sample_rate, whole=True), notes, lost_notes=lost)
 
   def fingerprint(self, split: str) -> str:
     """Returns a digest of the names, sizes and times of the split's files."""

@@ -20,9 +20,17 @@ def files_fingerprint(paths: Iterable[Path], root: Path) -> str:
 
 
 def files_below(folder: Path) -> list[Path]:
-  """Returns the files in a folder at any depth, sorted, without hidden ones (names with a dot in front)."""
-  found = []
+  """Returns the files in a folder at any depth, sorted, without hidden ones (names with a dot in front).
+
+  Links to folders are followed, but none is entered twice: a link may lead back up.
+  """
+  found, seen = [], set()
   for parent, folders, names in os.walk(folder, followlinks=True):
+    status = os.stat(parent)
+    if (status.st_dev, status.st_ino) in seen:
+      folders.clear()
+      continue
+    seen.add((status.st_dev, status.st_ino))
     folders[:] = sorted(name for name in folders if not name.startswith('.'))
     found += [Path(parent, name) for name in names if not name.startswith('.')]
   return sorted(found)

@@ -112,7 +112,7 @@ def _audio(example, layout, where, sample_rate):
     sound = _only(example, layout.audio, where)
     if not isinstance(sound, bytes):
       raise UserError(f'{where}: the feature {layout.audio!r} is no audio file; check the layout')
-    return decode_audio(sound, where, sample_rate)
+    return decode_audio(sound, where, sample_rate, whole=True)
   return _at_rate(_samples(example, layout.audio, where), example, layout, where, sample_rate)
 
 

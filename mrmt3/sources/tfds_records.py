@@ -109,7 +109,10 @@ def _parse_info(path, _changed):
 
 
 def _read_array_record(path: Path, number: int) -> bytes:
-  from array_record.python.array_record_module import ArrayRecordReader
+  try:
+    from array_record.python.array_record_module import ArrayRecordReader
+  except ImportError as error:
+    raise UserError(f'{path} is an array_record file: pip install array_record, or build tfrecord files') from error
 
   reader = None
   try:

@@ -1,7 +1,7 @@
 """Writes a folder in the Slakh2100 layout as sharded records, one a track, that TensorFlow Datasets knows.
 
     slakh_records.build('/data/slakh2100_flac_redux', '/data/records')           -> .../slakh_records/full/1.0.0
-    tfds build mrmt3/tfds_slakh/slakh_records.py --manual_dir /data/slakh2100_flac_redux
+    python -m mrmt3.tfds_slakh /data/slakh2100_flac_redux /data/records
 
 Features of a record:
 
@@ -90,8 +90,8 @@ class SlakhRecords(tfds.core.GeneratorBasedBuilder):
         for problem in problems:
           if self.builder_config.strict and problem.action != KEPT:
             raise UserError(f'{split}/{name}: {problem.text} (strict)')
-          line = {'piece': f'{split}/{name}', 'problem': problem.name, 'count': problem.count, 'text': problem.text}
-          skipped.write(json.dumps({**line, 'left_out': features is None}) + '\n')
+          line = {'problem': problem.name, 'count': problem.count, 'text': problem.text, 'action': problem.action}
+          skipped.write(json.dumps({'piece': f'{split}/{name}', **line}) + '\n')
           last = problem
         if features is not None:
           written += 1
@@ -123,7 +123,7 @@ def _manual_folder(dl_manager) -> Path:
   try:
     return Path(dl_manager.manual_dir)
   except AssertionError as error:
-    raise UserError('no folder to read: give SlakhRecordsConfig(slakh_dir=...) or --manual_dir') from error
+    raise UserError('no folder to read: give SlakhRecordsConfig(slakh_dir=...) or DownloadConfig(manual_dir=...)') from error
 
 
 def _read(source: SlakhFolder, split: str, name: str) -> tuple[dict | None, list[Problem]]:
@@ -171,10 +171,13 @@ def build(
     UserError: no such folder, a split without usable tracks, no room to write, (strict) a bad track, or records of this
       name that were built from other tracks. Nothing half-built is left.
   """
+  source = SlakhFolder(str(slakh_dir))
+  if not _splits(source):
+    raise UserError(f'no tracks in {slakh_dir}: expected folders named {", ".join(SPLITS)} (Slakh2100 layout)')
   config = SlakhRecordsConfig(name=name, slakh_dir=str(slakh_dir), strict=strict, workers=workers)
   try:
     builder = SlakhRecords(data_dir=str(data_dir), config=config, file_format=file_format)
-    _check_origin(Path(builder.data_dir), SlakhFolder(str(slakh_dir)))
+    _check_origin(Path(builder.data_dir), source)
     download = tfds.download.DownloadConfig(num_shards=num_shards, try_download_gcs=False)
     builder.download_and_prepare(download_config=download)
   except OSError as error:

@@ -373,7 +373,8 @@ def _shown(found, example, segment, place):
   prior_samples = None
   if library is not None:
     if library.config.sampling == PIECES:
-      split, window = found.split, library.piece_window(found.split, int(example['index']), int(place))
+      part = examples.Part(int(example['index']), segment.start_frame)
+      split, window = found.split, examples.Window((part,), spec.segment_frames)
     else:
       split, window = preprocessors.example_window(library, example)
     samples = library.samples(split, window).reshape(-1)

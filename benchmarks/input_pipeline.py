@@ -161,12 +161,13 @@ def main() -> None:
 
   from mrmt3.config import ModelSpec
   from mrmt3.network import T5Config
+  from mrmt3.sources.slakh_folder import SlakhFolder
   from mrmt3.tensorflow_start import start_tensorflow
+  from mrmt3.vocabularies import VocabularyConfig, num_embeddings
 
   start_tensorflow()
-  from mrmt3.sources.slakh_folder import SlakhFolder
 
-  spec = ModelSpec(network=T5Config())
+  spec = ModelSpec(network=T5Config(vocab_size=num_embeddings(VocabularyConfig())))
   with tempfile.TemporaryDirectory() as folder:
     data_dir = args.data or render(f'{folder}/data')
     ours, mt3 = measure_ours(data_dir, spec, folder, args.seconds), None

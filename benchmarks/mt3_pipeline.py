@@ -76,14 +76,14 @@ def run(records: str, seconds: float, batch_size: int, lengths: dict[str, int]) 
   """Times MT3's pipeline over records that `write_records` wrote; see `measure`, and tokenize_seconds besides."""
   import seqio
   import tensorflow as tf
-  from mt3 import models, preprocessors, tasks  # noqa: F401
+  from mt3 import datasets, models, preprocessors, tasks  # noqa: F401
 
   task = seqio.TaskRegistry.get(TASK)
   steps = task.preprocessors
   cached_until = [isinstance(step, seqio.CacheDatasetPlaceholder) for step in steps].index(True)
 
   def parse(record):
-    return tf.io.parse_single_example(record, task.source._feature_description)
+    return tf.io.parse_single_example(record, datasets.SLAKH_CONFIG.features)
 
   def read(split, shuffle_files=False, seed=None):
     return task.preprocess_precache(tf.data.TFRecordDataset(records).map(parse, tf.data.AUTOTUNE), seed=0)

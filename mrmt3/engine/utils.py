@@ -172,9 +172,10 @@ def iterate(dataset):
   """Yields a tf.data.Dataset's elements as numpy trees; UserError for what a preprocessor had to say of bad data."""
   import tensorflow as tf
 
+  op_error = tf.errors.OpError  # looked up now: an iterator left open is closed when TensorFlow's modules are gone
   try:
     yield from dataset.as_numpy_iterator()
-  except tf.errors.OpError as error:
+  except op_error as error:
     # TensorFlow wraps what Python functions raise into an error of its own, as text with a traceback.
     said = re.search(r'\bUserError: (.+)', error.message)
     if said is None:

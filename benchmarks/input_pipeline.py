@@ -68,7 +68,7 @@ def lengths_of(spec) -> dict[str, int]:
 def measure_ours(data_dir: str, spec, cache_dir: str, seconds: float) -> dict[str, dict]:
   """Returns what `mt3_pipeline.measure` gives for 'host' and 'device', and 'prepare': seconds from files to events."""
   from mrmt3 import piece_store, vocabularies
-  from mrmt3.engine import utils
+  from mrmt3.engine.data_iterator import DataIterator
   from mrmt3.sources.slakh_folder import SlakhFolder
 
   started = time.perf_counter()
@@ -78,7 +78,7 @@ def measure_ours(data_dir: str, spec, cache_dir: str, seconds: float) -> dict[st
   audio_seconds = float(store.lengths.sum() / spec.spectrogram.sample_rate)
   figures = {'prepare': {'audio_seconds': audio_seconds, 'store': stored - started, 'events': time.perf_counter() - stored}}
   for where in ('host', 'device'):
-    with contextlib.closing(utils.iterate(our_dataset(data_dir, spec, where, cache_dir).prefetch(2))) as batches:
+    with contextlib.closing(DataIterator(our_dataset(data_dir, spec, where, cache_dir))) as batches:
       figures[where] = mt3_pipeline.measure(batches, seconds)
   return figures
 
@@ -98,25 +98,23 @@ def measure_mt3(args: argparse.Namespace, spec, records: Path) -> dict:
 
 
 def look_at_memory(data_dir: str, spec, cache_dir: str) -> None:
-  """Makes 20,000 examples, log-mel on the host; prints the memory of this process and the size of an iterator's state."""
+  """Makes 20,000 examples, log-mel on the host; prints this process's memory and the size of a position's file."""
   import psutil
-  import tensorflow as tf
+
+  from mrmt3.engine.data_iterator import DataIterator
 
   process, sizes = psutil.Process(), []
-  iterator = iter(our_dataset(data_dir, spec, 'host', cache_dir).prefetch(2))
-  for made in range(0, MEMORY_EXAMPLES, BATCH_SIZE):
-    next(iterator)
-    if made // MEMORY_EVERY != (made - BATCH_SIZE) // MEMORY_EVERY:
-      sizes.append((made, process.memory_info().rss / 2**20))
-  with tempfile.TemporaryDirectory() as folder:
-    tf.train.Checkpoint(iterator=iterator).write(f'{folder}/state')
-    state = sum(path.stat().st_size for path in Path(folder).iterdir())
-  del iterator  # before Python ends, else its threads wait for the lock that Python never gives back
+  with contextlib.closing(DataIterator(our_dataset(data_dir, spec, 'host', cache_dir))) as batches:
+    for made in range(0, MEMORY_EXAMPLES, BATCH_SIZE):
+      next(batches)
+      if made % MEMORY_EVERY < BATCH_SIZE:
+        sizes.append((made, process.memory_info().rss / 2**20))
+    state = sum(len(content) for content in batches.save().values())
   made, size = np.array(sizes[len(sizes) // 5 :]).T  # buffers are full by then
   slope, _ = np.polyfit(made / 1000, size, 1)
   print(f'\nmemory over {MEMORY_EXAMPLES} examples: {", ".join(f"{size:.0f}" for _, size in sizes[::5])} MiB')
   print(f'slope after the first fifth: {slope:+.2f} MiB per 1000 examples (from {size.min():.0f} to {size.max():.0f} MiB)')
-  print(f"an iterator's checkpoint: {state / 2**20:.1f} MiB")
+  print(f'position in the data, saved: {state / 2**20:.3f} MiB')
 
 
 def print_table(ours: dict, mt3: dict | None, audio_seconds: float) -> None:

@@ -1,6 +1,8 @@
 """Audio files in and out: any file that libsndfile knows becomes float32 mono at the model's sample rate."""
 
+import io
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,15 +13,19 @@ from mrmt3.files import atomic_path
 
 SAMPLE_RATE = 16000  # Hz, what MT3 and MR-MT3 listen at
 _BLOCK_FRAMES = 1 << 20  # read at a time, so that a header that lies about the length cannot exhaust memory
+_WHOLE_SHARE = 0.99  # of its length must be there; the headers of mp3 files are not exact
+_SHORTENED = re.compile(r'^data : (\d+) \(should be (\d+)\)', re.MULTILINE)  # in libsndfile's log
+_UNKNOWN_BYTES = 0x7FFFF000  # programs that write to a pipe put a size like this into a wav file's header
 _WHOLE_FRAMES = 1 << 24  # 6 minutes at 44.1 kHz; longer files are converted while they are read, to spare memory
 
 
-def read_audio(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+def read_audio(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE, whole: bool = False) -> np.ndarray:
   """Returns the sound of a file as mono float32 samples `[n]` at `sample_rate` Hz, full scale being -1..1.
 
   Reads wav, flac, ogg, opus, mp3 and aiff with any sample rate and number of channels. Channels are averaged, then
   the rate is converted with soxr's high quality, as MT3 does by librosa. `n` is the length in the file times the
-  ratio of the rates, rounded up.
+  ratio of the rates, rounded up. With `whole`, a file that ends before its header says is an error; else its sound is
+  what there is.
 
   Raises UserError if there is no such file, it is a folder or not audio, or it holds no samples or a NaN or infinity.
   """
@@ -27,10 +33,12 @@ def read_audio(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> np.nd
     raise ValueError(f'sample_rate must be positive, not {sample_rate}')
   path = Path(path)
   _check_regular_file(path)
-  samples = _read_mono(path, sample_rate)
-  if not samples.size:
-    raise UserError(f'{path} holds no sound (0 samples); give a recording')
-  return samples
+  return _read_mono(path, str(path), sample_rate, whole)
+
+
+def decode_audio(data: bytes, name: str, sample_rate: int = SAMPLE_RATE, whole: bool = False) -> np.ndarray:
+  """Returns the sound of an audio file's bytes, as `read_audio`; errors call it `name`."""
+  return _read_mono(io.BytesIO(data), name, sample_rate, whole)
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -85,28 +93,44 @@ def _check_regular_file(path: Path) -> None:
   raise UserError(f'no such file: {path}')
 
 
-def _read_mono(path: Path, sample_rate: int) -> np.ndarray:
-  """Returns the mean of the file's channels at `sample_rate` Hz, float32 `[n]`."""
+def _read_mono(source: Path | io.BytesIO, name: str, sample_rate: int, whole: bool) -> np.ndarray:
+  """Returns the mean of the file's channels at `sample_rate` Hz, float32 `[n]`; UserError where it holds none."""
   import soundfile
 
   try:
-    with soundfile.SoundFile(path) as file:
-      return _converted(_mono_blocks(file, path), file.samplerate, sample_rate)
+    with soundfile.SoundFile(source) as file:
+      samples = _converted(_mono_blocks(file, name, whole), file.samplerate, sample_rate)
   # soundfile asks for a TypeError's missing arguments where the suffix says headerless (.raw)
   except (soundfile.SoundFileError, TypeError, ValueError) as error:
-    raise UserError(f'cannot read {path} as audio ({_reason(error)}); convert it to wav, flac, ogg or mp3') from error
+    raise UserError(f'cannot read {name} as audio ({_reason(error)}); convert it to wav, flac, ogg or mp3') from error
+  if not samples.size:
+    raise UserError(f'{name} holds no sound (0 samples); give a recording')
+  return samples
 
 
-def _mono_blocks(file, path: Path) -> Iterator[np.ndarray]:
+def _mono_blocks(file, name: str, whole: bool) -> Iterator[np.ndarray]:
   """Yields the file's sound block by block, float32 `[n]` each; UserError at the first sample that is no number."""
   done = 0
   while len(block := file.read(_BLOCK_FRAMES, dtype='float32', always_2d=True)):
     mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
     if not np.isfinite(mono).all():
       second = (done + np.argmin(np.isfinite(mono))) / file.samplerate
-      raise UserError(f'{path} holds samples that are no numbers (first at {second:.3f} s); export the recording again')
+      raise UserError(f'{name} holds samples that are no numbers (first at {second:.3f} s); export the recording again')
     done += len(mono)
     yield mono
+  promised = _promised_frames(file)
+  if whole and done < _WHOLE_SHARE * promised:
+    raise UserError(
+        f'{name} is cut off or damaged: {done / file.samplerate:.1f} of {promised / file.samplerate:.1f} s can be read'
+    )
+
+
+def _promised_frames(file) -> float:
+  """Returns how long the file says it is, in frames; libsndfile quietly shortens wav files that are cut off."""
+  size = _SHORTENED.search(file.extra_info)
+  if not size or int(size[1]) >= _UNKNOWN_BYTES or not int(size[2]):
+    return file.frames
+  return file.frames * int(size[1]) / int(size[2])
 
 
 def _converted(blocks: Iterator[np.ndarray], from_rate: int, to_rate: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Checkpoints on disk.
 
     <model_dir>/checkpoint_<step>/model.json   the ModelSpec
+    <model_dir>/checkpoint_<step>/data.*       where the run stood in its data, see engine/data_iterator.py
     <model_dir>/checkpoint_<step>/state/       Orbax PyTree {target: parameters, state: {step, param_states}}, as t5x
 
 A checkpoint appears under its name when all of it has been written.
@@ -13,6 +14,8 @@ import re
 import shutil
 import sys
 import tempfile
+import types
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +27,7 @@ from mrmt3.files import make_folder
 SPEC_NAME = 'model.json'
 STATE_NAME = 'state'
 
+_WRITING, _REMOVING = '.writing_', '.removing_'
 _FOLDER = re.compile(r'checkpoint_(\d+)')
 
 
@@ -47,30 +51,38 @@ def latest_step(model_dir: str | os.PathLike) -> int | None:
   return steps[-1] if steps else None
 
 
-def save_checkpoint(model_dir: str | os.PathLike, step: int, state, spec: ModelSpec) -> Path:
+def save_checkpoint(
+  model_dir: str | os.PathLike,
+  step: int,
+  state,
+  spec: ModelSpec | None,
+  more_files: Mapping[str, bytes] = types.MappingProxyType({}),
+) -> Path:
   """Writes a checkpoint and returns its folder; one of the same step is replaced.
 
   Args:
     model_dir: made if missing.
     step: training steps done.
     state: PyTree of arrays with the parameters under 'target'.
-    spec: what the parameters belong to.
+    spec: what the parameters belong to; None for a model that is not mrmt3's, then there is no model.json.
+    more_files: contents of further files by name: what a run needs to go on.
 
   Raises:
     UserError: if it cannot be written; nothing is left behind then.
   """
   folder = checkpoint_folder(make_folder(model_dir), step)
-  for left_over in folder.parent.glob('.writing_*'):  # of a run that was killed in the middle
-    shutil.rmtree(left_over, ignore_errors=True)
+  clear_unfinished(model_dir)
   temporary = None
   try:
-    temporary = Path(tempfile.mkdtemp(prefix='.writing_', dir=folder.parent))
-    (temporary / SPEC_NAME).write_text(spec.to_json(), encoding='utf-8')
+    temporary = Path(tempfile.mkdtemp(prefix=_WRITING, dir=folder.parent))
+    if spec is not None:
+      (temporary / SPEC_NAME).write_text(spec.to_json(), encoding='utf-8')
+    for name, content in more_files.items():
+      (temporary / name).write_bytes(content)
     with _quiet_orbax(), _checkpointer() as checkpointer:
       checkpointer.save(temporary.absolute() / STATE_NAME, state)
     temporary.chmod(0o755)
-    if folder.exists():
-      shutil.rmtree(folder)
+    _remove(folder)
     temporary.replace(folder)
   except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
     raise UserError(f'cannot write {folder}: {_first_line(error)}') from error
@@ -83,13 +95,28 @@ def save_checkpoint(model_dir: str | os.PathLike, step: int, state, spec: ModelS
 def remove_old(model_dir: str | os.PathLike, keep: int) -> None:
   """Removes all but the `keep` newest checkpoints (at least one is kept)."""
   for step in checkpoint_steps(model_dir)[: -max(1, keep)]:
-    shutil.rmtree(checkpoint_folder(model_dir, step), ignore_errors=True)
+    _remove(checkpoint_folder(model_dir, step))
+
+
+def clear_unfinished(model_dir: str | os.PathLike) -> None:
+  """Removes what a run that was killed had begun to write or to remove."""
+  for prefix in (_WRITING, _REMOVING):
+    for left_over in Path(model_dir).glob(f'{prefix}*'):
+      shutil.rmtree(left_over, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+  """Removes a checkpoint; it loses its name first, so that nobody ever finds half of one."""
+  if folder.exists():
+    leaving = Path(tempfile.mkdtemp(prefix=_REMOVING, dir=folder.parent))
+    folder.replace(leaving)
+    shutil.rmtree(leaving, ignore_errors=True)
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:
   """Returns the checkpoint folder that `path` names: itself, or the newest one in it. UserError if there is none."""
   path = Path(path)
-  if (path / SPEC_NAME).is_file() and (path / STATE_NAME).is_dir():
+  if (path / STATE_NAME).is_dir():
     return path
   step = latest_step(path)
   if step is not None:
@@ -127,14 +154,30 @@ def restore_params(path: str | os.PathLike) -> tuple[dict, ModelSpec, int]:
   folder = find_checkpoint(path)
   spec = read_spec(folder)
   with _reading(folder), _checkpointer() as checkpointer:
-    metadata = checkpointer.metadata((folder / STATE_NAME).absolute()).item_metadata
-    tree = {} if metadata is None else metadata.tree
-    if 'target' not in tree:
-      raise UserError(f'{folder}: {STATE_NAME}/ holds no parameters; it is broken or was not copied as a whole')
-    params = _restore(checkpointer, folder, {'target': tree['target']}, partial=True)['target']
+    params = _target(checkpointer, folder)
   _check_shapes(params, spec, folder)
+  return params, spec, _step_of(folder)
+
+
+def restore_target(path: str | os.PathLike) -> tuple[dict, int]:
+  """As `restore_params` for any model, without its specification: returns (parameter tree, step), shapes unchecked."""
+  folder = find_checkpoint(path)
+  with _reading(folder), _checkpointer() as checkpointer:
+    params = _target(checkpointer, folder)
+  return params, _step_of(folder)
+
+
+def _target(checkpointer, folder: Path):
+  metadata = checkpointer.metadata((folder / STATE_NAME).absolute()).item_metadata
+  tree = {} if metadata is None else metadata.tree
+  if 'target' not in tree:
+    raise UserError(f'{folder}: {STATE_NAME}/ holds no parameters; it is broken or was not copied as a whole')
+  return _restore(checkpointer, folder, {'target': tree['target']}, partial=True)['target']
+
+
+def _step_of(folder: Path) -> int:
   match = _FOLDER.fullmatch(folder.absolute().name)
-  return params, spec, int(match[1]) if match else 0
+  return int(match[1]) if match else 0
 
 
 def restore_state(path: str | os.PathLike, like):
@@ -153,7 +196,7 @@ def restore_state(path: str | os.PathLike, like):
   folder = find_checkpoint(path)
   with _reading(folder), _checkpointer() as checkpointer:
     state = _restore(checkpointer, folder, like, partial=False)
-  _compare_shapes(like, state, folder)
+  check_shapes(like, state, folder)
   return state
 
 
@@ -216,10 +259,10 @@ def _first_line(error: BaseException) -> str:
 def _check_shapes(params, spec: ModelSpec, folder: Path) -> None:
   from mrmt3 import network
 
-  _compare_shapes(network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins), params, folder)
+  check_shapes(network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins), params, folder)
 
 
-def _compare_shapes(wanted, found, folder: Path) -> None:
+def check_shapes(wanted, found, folder: Path) -> None:
   """Raises UserError naming the first array that is missing, left over or of another shape."""
   import jax
 

@@ -40,7 +40,7 @@ class ExampleConfig:
       stops, 'cut' keeps what fits, without EOS (as published).
     log_mel_on: 'host' gives log-mels `[frames, mel]`, 'device' raw samples `[frames, hop]`, a quarter of the bytes,
       of which the model computes the log-mel.
-    strict: whether anything wrong with any piece is an error.
+    strict: whether a piece that would be left out, or of which notes would be dropped, is an error.
   """
 
   sampling: str = RANDOM

@@ -201,14 +201,6 @@ class Library:
       return frames
     return spectrograms.compute_spectrogram(frames.reshape(-1), self.spec.spectrogram)
 
-  def piece_window(self, split: str, piece: int, segment: int) -> Window:
-    """Returns a segment of the grid that inference uses, with the segments before it as prior segments."""
-    length = self.spec.segment_frames
-    start = segment * length
-    priors = [start - (back + 1) * length for back in reversed(range(self.config.prior_segments))]
-    priors = tuple(prior if prior >= 0 else NO_PRIOR for prior in priors)
-    return Window((Part(piece, start),), length, priors)
-
 
 def fit_tokens(tokens: np.ndarray, limit: int | None, on_overflow: str, what: str) -> np.ndarray | None:
   """Returns tokens `[n]` that are at most `limit` long, None where the example is to be left out.

@@ -103,7 +103,8 @@ class Transcriber:
     """
     from mrmt3 import decoding
 
-    prior = pad_tokens(empty_segment(self.codec), self.spec.targets_length)[None]
+    empty = pad_tokens(empty_segment(self.codec), self.spec.targets_length)[None]
+    prior = np.tile(empty, (1, self.spec.network.memory_segments))
     has_memory = self.spec.network.memory_length > 0
     for mel in inputs:
       rows = len(mel)
@@ -118,7 +119,7 @@ class Transcriber:
       )
       tokens = np.asarray(tokens)[:rows]
       if has_memory:
-        prior = self._as_prior(tokens)
+        prior = np.concatenate([prior[:, self.spec.targets_length :], self._as_prior(tokens)], axis=1)
       yield tokens
 
   def _as_prior(self, tokens: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from mrmt3 import files, slakh
 from mrmt3.errors import UserError
 
-VARIANTS = {'memory': (), 'L_agg = 0': ('--gin_file=ablations/no_memory.gin',)}
+VARIANTS = {'memory': (), 'L_agg = 0': ('--gin_file=ablations/l_agg_0.gin',)}
 SEGMENT_SECONDS = 64 * 256 / 16000  # gin/runs/twin.gin: frames of 256 samples
 WITH_MEMORY, WITHOUT_MEMORY = 0.95, 0.6  # class F1: at least, at most
 

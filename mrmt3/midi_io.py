@@ -4,6 +4,7 @@ Reading applies the sustain pedal and takes everything on channel 10 for drums; 
 that never end. Written files count milliseconds, and have one named track for each instrument.
 """
 
+import functools
 import os
 import warnings
 from pathlib import Path
@@ -32,6 +33,11 @@ def read_midi(path: str | os.PathLike) -> np.ndarray:
   Raises:
     UserError: there is no such file, or it is not a whole MIDI file.
   """
+  return read_midi_counted(path)[0]
+
+
+def read_midi_counted(path: str | os.PathLike) -> tuple[np.ndarray, int]:
+  """Returns (notes as of `read_midi`, how many more are struck in the file but never released or have no length)."""
   path = Path(path)
   if path.is_dir():
     raise UserError(f'cannot read {path}: it is a folder; name a MIDI file')
@@ -44,12 +50,29 @@ def read_midi(path: str | os.PathLike) -> np.ndarray:
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')  # about tempo changes on odd tracks, which are read all the same
-      return notes_from_midi_data(pretty_midi.PrettyMIDI(str(path)))
+      midi = _counting_reader()(str(path))
+      notes = notes_from_midi_data(midi)
+      return notes, midi.struck - len(notes)
   except PermissionError as error:
     raise UserError(f'cannot read {path}: {error.strerror}') from error
   except Exception as error:  # the parser lets out whatever it trips over
     reason = ' '.join(str(error).split()) or type(error).__name__
     raise UserError(f'cannot read {path}: not a MIDI file, or a broken one ({reason}); give a .mid file') from error
+
+
+@functools.cache
+def _counting_reader():
+  """Returns a `pretty_midi.PrettyMIDI` that counts what is struck in its file as `struck`; it drops some of it."""
+  import pretty_midi
+
+  class Reader(pretty_midi.PrettyMIDI):
+    def _load_instruments(self, midi_data):
+      self.struck = sum(
+          message.type == 'note_on' and message.velocity > 0 for track in midi_data.tracks for message in track
+      )
+      super()._load_instruments(midi_data)
+
+  return Reader
 
 
 def notes_from_midi_data(midi) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from mrmt3.config import ModelSpec
 from mrmt3.engine.names import t5x_module
+from mrmt3.errors import UserError
+from mrmt3.example_config import LOG_MEL_ON
 
 _t5x_models = t5x_module('models')
 
@@ -16,31 +18,121 @@ class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
 
     return feature_converters.ContinuousInputsEncDecFeatureConverter
 
+  def call_arguments(self, batch) -> tuple:
+    """Returns the positional arguments of the network for a batch."""
+    return batch['encoder_input_tokens'], batch['decoder_input_tokens'], batch['decoder_target_tokens']
+
+  def get_initial_variables(self, rng, input_shapes, input_types=None):
+    """Returns fresh variables of the network for batches of the given shapes and dtypes."""
+    import jax.numpy as jnp
+
+    types = input_types or {}
+    batch = {name: jnp.zeros(shape, types.get(name, jnp.float32)) for name, shape in input_shapes.items()}
+    return self.module.init({'params': rng}, *self.call_arguments(batch), enable_dropout=False)
+
+  def _compute_logits(self, params, batch, dropout_rng=None, mutable=False, other_variables=None):
+    rngs = {} if dropout_rng is None else {'dropout': dropout_rng}
+    variables = {'params': params, **(other_variables or {})}
+    return self.module.apply(
+        variables, *self.call_arguments(batch), enable_dropout=dropout_rng is not None, rngs=rngs, mutable=mutable
+    )
+
 
 class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
-  """MR-MT3: the decoder also attends to a memory of the tokens of a prior segment (paper, section 3).
+  """MR-MT3: the decoder also attends to a memory of the tokens of prior segments (paper, section 3).
 
   Args:
     spec: network, front end and vocabulary; stored in every checkpoint, so that one folder is all that
       `mrmt3 transcribe` needs. With spec.network.memory_length 0 this is MT3 and the prior tokens are not looked at.
     optimizer_def: how to update the parameters.
+    log_mel_on: 'host', or 'device' where the task gives raw samples (as its ExampleConfig.log_mel_on).
+    predicted_prior: probability that an example's prior tokens, in training, are not the truth but what the network
+      itself says of the prior segment, with an empty memory (scheduled sampling; paper: 0). The task must have
+      prior_inputs. Each such step decodes greedily: count on several times the time of a step without.
     **kwargs: as EncoderDecoderModel's.
+
+  Raises:
+    UserError: for values out of range.
   """
 
-  def __init__(self, spec: ModelSpec, optimizer_def=None, **kwargs):
+  def __init__(self, spec: ModelSpec, optimizer_def=None, log_mel_on: str = 'host', predicted_prior: float = 0.0, **kwargs):
     from mrmt3.network import Transformer
 
+    if log_mel_on not in LOG_MEL_ON:
+      raise UserError(f'MemoryEncoderDecoderModel.log_mel_on is {log_mel_on!r}; it is one of {", ".join(LOG_MEL_ON)}')
+    if not 0 <= predicted_prior <= 1:
+      raise UserError(f'MemoryEncoderDecoderModel.predicted_prior is {predicted_prior!r}; it is a probability, 0 to 1')
+    if predicted_prior and (not spec.network.memory_length or spec.network.memory_segments > 1):
+      raise UserError('MemoryEncoderDecoderModel.predicted_prior needs a network with a memory of one prior segment')
     super().__init__(Transformer(spec.network), optimizer_def=optimizer_def, **kwargs)
     self.spec = spec
+    self._log_mel_on = log_mel_on
+    self._predicted_prior = predicted_prior
 
   @property
   def FEATURE_CONVERTER_CLS(self):
     """The seqio feature converter's class."""
     from mrmt3 import feature_converters
 
+    if self._predicted_prior:
+      return feature_converters.PredictedPriorFeatureConverter
     return feature_converters.MemoryFeatureConverter
 
   def call_arguments(self, batch) -> tuple:
     """Returns the positional arguments of the network for a batch."""
+    _, decoder_inputs, targets = super().call_arguments(batch)
+    inputs = self.network_inputs(batch['encoder_input_tokens'], batch.get('encoder_input_frames'))
     prior_tokens = batch['prior_tokens'] if self.spec.network.memory_length else None
-    return (*super().call_arguments(batch), prior_tokens)
+    return inputs, decoder_inputs, targets, prior_tokens
+
+  def network_inputs(self, inputs, frames):
+    """Returns log-mel inputs `[batch, frames, mel]`: as they are, or computed of samples `[batch, frames, hop]`.
+
+    `frames` `[batch, 1]` says how many frames of each example are not padding.
+    """
+    if self._log_mel_on == 'host':
+      return inputs
+    from mrmt3 import spectrograms
+
+    mel = spectrograms.log_mel(spectrograms.flatten_frames(inputs), self.spec.spectrogram)
+    return spectrograms.clear_invalid_frames(mel, frames[:, 0])
+
+  def loss_fn(self, params, batch, dropout_rng):
+    """As EncoderDecoderModel's; in training, prior tokens are predicted where `predicted_prior` asks for it."""
+    if self._predicted_prior and dropout_rng is not None:
+      import jax
+
+      dropout_rng, chance_rng = jax.random.split(dropout_rng)
+      batch = {**batch, 'prior_tokens': self.predict_prior(params, batch, chance_rng)}
+    return super().loss_fn(params, batch, dropout_rng)
+
+  def predict_prior(self, params, batch, rng):
+    """Returns prior tokens `[batch, length]`: for a random choice of rows what the network says of the prior segment."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from mrmt3 import decoding, segment_tokens, vocabularies
+
+    truth = batch['prior_tokens']
+    has_prior = batch['prior_input_frames'][:, 0] > 0
+    chosen = has_prior & (jax.random.uniform(rng, has_prior.shape) < self._predicted_prior)
+    empty = segment_tokens.empty_segment(vocabularies.build_codec(self.spec.vocabulary))
+    memory = jnp.zeros_like(truth).at[:, : len(empty)].set(np.asarray(empty))
+
+    def predict(params):
+      inputs = self.network_inputs(batch['prior_input_tokens'], batch['prior_input_frames'])
+      return decoding.transcribe_segments(
+          params, inputs, memory, chosen, config=self.spec.network, max_length=truth.shape[1]
+      )
+
+    # No gradient flows through what was said.
+    predicted = jax.lax.cond(chosen.any(), predict, lambda _: truth, jax.lax.stop_gradient(params))
+    return jnp.where(chosen[:, None], jax.lax.stop_gradient(predicted), truth)
+
+  @property
+  def token_types(self):
+    """Kinds of tokens whose accuracy is reported apart: name -> (first model id, last model id)."""
+    from mrmt3 import vocabularies
+
+    return vocabularies.token_types(vocabularies.build_codec(self.spec.vocabulary))

@@ -20,7 +20,7 @@ KINDS = ('mt3', 'mr_mt3')
 
 _SIZES = (
   'vocab_size', 'emb_dim', 'num_heads', 'num_encoder_layers', 'num_decoder_layers', 'head_dim', 'mlp_dim',
-  'memory_length', 'memory_layers',
+  'memory_length', 'memory_layers', 'memory_segments',
 )  # fmt: skip
 
 
@@ -43,6 +43,7 @@ class T5Config:
     positions: 'mt3' or 'mr_mt3', which position table the weights were trained with.
     memory_length: states of the memory the decoder sees (L_agg in the paper); 0 = no memory.
     memory_layers: layers of the memory encoder.
+    memory_segments: prior segments that the memory holds, `memory_length` states of each (the paper: 1).
     initializers: 'mt3' or 'mr_mt3', how parameters start.
     dropout_masks: 'mt3' (one mask for all positions, but after the encoder's norm) or 'mr_mt3' (element-wise).
     decoder_padding_masks: the decoder's padding tokens (0) see and are seen by nothing, as MT3 trains; False: causal
@@ -63,6 +64,7 @@ class T5Config:
   positions: str = 'mt3'
   memory_length: int = 0
   memory_layers: int = 1
+  memory_segments: int = 1
   initializers: str = 'mt3'
   dropout_masks: str = 'mt3'
   decoder_padding_masks: bool = True
@@ -205,7 +207,7 @@ class Encoder(nn.Module):
 
 
 class MemoryEncoder(nn.Module):
-  """Encodes the embedded tokens of a prior segment; no masks, no dropout."""
+  """Encodes the embedded tokens of prior segments, each on its own; no masks, no dropout."""
 
   config: T5Config
 
@@ -217,14 +219,18 @@ class MemoryEncoder(nn.Module):
     self.memory_norm = layers.LayerNorm(cfg.dtype)
 
   def __call__(self, embedded: jax.Array) -> jax.Array:
-    """Returns `[batch, memory_length, emb]` for embedded prior tokens `[batch, prior, emb]`."""
+    """Returns `[batch, memory_segments * memory_length, emb]` for embedded prior tokens `[batch, prior, emb]`."""
     cfg = self.config
-    table = layers.sinusoidal_positions(embedded.shape[1], cfg.emb_dim, cfg.positions)
+    batch, prior, _ = embedded.shape
+    # Positions count on from one prior segment to the next, so that they can be told apart.
+    table = layers.sinusoidal_positions(prior, cfg.emb_dim, cfg.positions)
     x = self.projection(embedded) + table.astype(cfg.dtype)
+    x = x.reshape(batch * cfg.memory_segments, prior // cfg.memory_segments, cfg.emb_dim)
     for layer in self.layers[:-1]:
       x = layer(x, False)
     # Only these rows leave the memory, so only they are computed in its last layer.
-    return self.memory_norm(self.layers[-1](x, False, outputs=cfg.memory_length))
+    x = self.memory_norm(self.layers[-1](x, False, outputs=cfg.memory_length))
+    return x.reshape(batch, cfg.memory_segments * cfg.memory_length, cfg.emb_dim)
 
 
 class Decoder(nn.Module):
@@ -310,19 +316,22 @@ class Transformer(nn.Module):
 
     Args:
       encoder_input_tokens: float log-mel frames `[batch, frames, mel]`.
-      prior_tokens: int model ids `[batch, prior]` of a prior segment, padded with 0; required if the network has a
-        memory, and then at least `memory_length` long; ignored if it has none.
+      prior_tokens: int model ids `[batch, prior]` of the prior segments, earliest first, each padded with 0 to the same
+        length; required if the network has a memory, and then at least `memory_length` a segment; ignored if it has none.
       enable_dropout: whether to drop (needs the `dropout` random stream).
 
     Returns:
-      `[batch, frames + memory_length, emb]`.
+      `[batch, frames + memory_segments * memory_length, emb]`.
     """
     encoded = self.encoder(encoder_input_tokens, enable_dropout)
     length = self.config.memory_length
     if not length:
       return encoded
-    if prior_tokens is None or prior_tokens.shape[1] < length:
-      raise ValueError(f'a network with a memory of {length} states needs at least {length} prior tokens')
+    segments = self.config.memory_segments
+    if prior_tokens is None or prior_tokens.shape[1] < length * segments or prior_tokens.shape[1] % segments:
+      raise ValueError(
+        f'a network with a memory of {segments} x {length} states needs at least {length} prior tokens a segment'
+      )
     return jnp.concatenate([encoded, self.memory_encoder(self.decoder.embed(prior_tokens))], axis=1)
 
   def decode(
@@ -374,7 +383,7 @@ class Transformer(nn.Module):
 
 def parameter_shapes(config: T5Config, num_mel_bins: int) -> dict:
   """Returns the parameter tree of the network with a `jax.ShapeDtypeStruct` for each array; computes nothing."""
-  tokens = jax.ShapeDtypeStruct((1, max(1, config.memory_length)), jnp.int32)
+  tokens = jax.ShapeDtypeStruct((1, max(1, config.memory_length * config.memory_segments)), jnp.int32)
   frames = jax.ShapeDtypeStruct((1, 1, num_mel_bins), jnp.float32)
 
   def init(frames, tokens):

@@ -33,6 +33,11 @@ def as_rows(notes: np.ndarray) -> np.ndarray:
   return np.stack([notes[name].astype(np.float64) for name in NOTE_DTYPE.names], axis=-1)
 
 
+def sort_order(notes: np.ndarray) -> np.ndarray:
+  """Returns the places of the notes in the order of `sort_notes`, int64 `[n]`."""
+  return np.lexsort((notes['offset'], notes['pitch'], notes['program'], notes['is_drum'], notes['onset']))
+
+
 def sort_notes(notes: np.ndarray) -> np.ndarray:
   """Returns the notes by onset, then drums last, program, pitch, offset."""
-  return notes[np.lexsort((notes['offset'], notes['pitch'], notes['program'], notes['is_drum'], notes['onset']))]
+  return notes[sort_order(notes)]

@@ -19,9 +19,10 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from mrmt3.errors import UserError
 from mrmt3.event_codec import Codec
 from mrmt3.files import make_folder
 from mrmt3.notes import NOTE_DTYPE
-from mrmt3.piece_checks import check_piece
+from mrmt3.piece_checks import DROPPED, KEPT, LEFT_OUT, Problem, check_piece
 from mrmt3.pieces import PieceSource
 from mrmt3.user_cache import cache_root
 
@@ -137,7 +138,7 @@ class PieceStore:
     return self._stems[entry.notes_offset : entry.notes_offset + entry.notes]
 
   def skipped(self) -> list[dict]:
-    """Returns the lines of skipped.jsonl: piece, problem, count, text, left_out."""
+    """Returns the lines of skipped.jsonl: piece, problem, count, text, action (see `piece_checks`)."""
     return [json.loads(line) for line in (self.folder / 'skipped.jsonl').read_text('utf-8').splitlines()]
 
   def encode(self, codec: Codec, granularity: str = 'full', trim: bool = True) -> 'EventStore':
@@ -199,7 +200,7 @@ def prepare(
     split: which split.
     sample_rate: of the stored samples, Hz.
     stems: whether to keep the stems apart.
-    strict: whether the first thing wrong with any piece is an error, instead of a line in skipped.jsonl.
+    strict: whether the first piece that would be left out, or of which notes would be dropped, is an error.
     cache_dir: where stores lie; None is the user's cache folder (see `user_cache`).
     workers: processes that read pieces; None is one a processor.
     progress: whether to show a bar on stderr.
@@ -218,7 +219,7 @@ def prepare(
       if not (folder / 'complete.json').exists():
         _fill(folder, source, split, sample_rate, stems, strict, workers, progress)
   store = PieceStore(folder)
-  if strict and (wrong := store.skipped()):
+  if strict and (wrong := _serious(store.skipped())):
     raise UserError(f'{wrong[0]["piece"]}: {wrong[0]["text"]} (strict; {len(wrong)} such lines in {folder / "skipped.jsonl"})')
   if not len(store):
     raise UserError(f'nothing usable in the split {split!r} of {source}: {_first_reason(store)}')
@@ -243,18 +244,18 @@ def _fill(folder, source, split, sample_rate, stems, strict, workers, progress) 
   results = with_bar(_results(read, coming, workers), len(coming), f'read {split}', 'piece', progress)
   with _writing(folder), _Writer(folder, journal, stems) as writer:
     for name, result in zip(coming, results, strict=True):
-      if strict and result.problems:
-        raise UserError(f'{name}: {result.problems[0]["text"]} (strict)')
+      if strict and (wrong := _serious(result.problems)):
+        raise UserError(f'{name}: {wrong[0]["text"]} (strict)')
       writer.add(name, result)
     (folder / 'complete.json').write_text(json.dumps({'pieces': len(journal.entries), 'source': repr(source)}) + '\n')
   lines = PieceStore(folder).skipped()
   if lines:
-    import sys
-
     left_out = len(names) - len(journal.entries)
+    dropped = sum(line['count'] for line in lines if line['action'] == DROPPED)
+    odd = len({line['piece'] for line in lines})
     print(
-        f'mrmt3: {split}: {left_out} of {len(names)} pieces left out, {len({line["piece"] for line in lines})} with '
-        f'something wrong; named in {folder / "skipped.jsonl"}',
+        f'mrmt3: {split}: {left_out} of {len(names)} pieces left out, {dropped} notes of others dropped, something odd about '
+        f'{odd} pieces: named in {folder / "skipped.jsonl"}',
         file=sys.stderr,
     )
 
@@ -286,9 +287,9 @@ def _read(source: PieceSource, split: str, sample_rate: int, stems: bool, name: 
   try:
     content = source.read_piece(split, name, sample_rate, stems)
   except UserError as error:
-    return _Result(None, None, None, [_problem(name, 'unreadable', 1, str(error), True)])
+    return _Result(None, None, None, [_problem(name, Problem('unreadable', 1, str(error), LEFT_OUT))])
   checked = check_piece(content, sample_rate)
-  problems = [_problem(name, p.name, p.count, p.text, checked.content is None) for p in checked.problems]
+  problems = [_problem(name, problem) for problem in checked.problems]
   if checked.content is None:
     return _Result(None, None, None, problems)
   content = checked.content
@@ -299,14 +300,20 @@ def _read(source: PieceSource, split: str, sample_rate: int, stems: bool, name: 
   return _Result(_as_stored(rows), content.notes, note_stem, problems)
 
 
-def _problem(name, problem, count, text, left_out):
-  return {'piece': name, 'problem': problem, 'count': int(count), 'text': text, 'left_out': bool(left_out)}
+def _problem(name: str, problem: Problem) -> dict:
+  fields = {'problem': problem.name, 'count': int(problem.count), 'text': problem.text, 'action': problem.action}
+  return {'piece': name, **fields}
+
+
+def _serious(problems: Iterable[dict]) -> list[dict]:
+  """Returns the problems for which something was left out or dropped."""
+  return [problem for problem in problems if problem['action'] != KEPT]
 
 
 def _as_stored(samples: np.ndarray) -> np.ndarray:
   """Returns the samples as int16 where that loses nothing, else as float32."""
   scaled = samples * np.float32(_FULL_SCALE)
-  if scaled.size and (np.abs(scaled) >= _FULL_SCALE).any():
+  if scaled.size and (scaled.min() < -_FULL_SCALE or scaled.max() > _FULL_SCALE - 1):
     return np.asarray(samples, np.float32)
   whole = scaled.astype(np.int16)
   return whole if np.array_equal(whole, scaled) else np.asarray(samples, np.float32)

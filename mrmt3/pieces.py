@@ -19,12 +19,14 @@ class PieceContent:
     notes: note table, as the source has it (neither trimmed nor checked).
     stems: float32 `[stems, n]`, whose sum is `samples`, where the source has them and was asked for them.
     note_stem: int32 `[notes]`, the stem each note is played by; None without stems.
+    lost_notes: notes of the source's MIDI that are not in `notes`: never released, or with no length.
   """
 
   samples: np.ndarray
   notes: np.ndarray
   stems: np.ndarray | None = None
   note_stem: np.ndarray | None = None
+  lost_notes: int = 0
 
 
 @runtime_checkable

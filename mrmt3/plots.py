@@ -77,11 +77,12 @@ def piano_roll(
     _draw_panel(figure, layout, index, name, notes)
   _draw_legend(figure, layout)
   if path is not None:
-    _save(figure, path)
+    save(figure, path)
   return figure
 
 
-def _save(figure, path):
+def save(figure, path: str | os.PathLike) -> None:
+  """Writes a figure, whole or not at all; UserError for an unknown picture format, or where it cannot be written."""
   formats = figure.canvas.get_supported_filetypes()
   if Path(path).suffix[1:].lower() not in formats:
     raise UserError(f'cannot draw {path}: unknown picture format {Path(path).suffix!r}; use .png, .pdf or .svg')

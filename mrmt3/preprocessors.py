@@ -138,6 +138,12 @@ def _window(library, split, index, start, num_frames, prior_starts, seed, mix_pi
   return split, library.with_stems(split, window)
 
 
+def example_window(library: examples.Library, example) -> tuple[str, Window]:
+  """Returns (split, window) of an example as a task gives it, in numpy: what its audio is cut by."""
+  empty = np.zeros(0, np.int32)
+  return _window(library, *(example.get(name, empty) for name in _WINDOW_FIELDS))
+
+
 def add_targets(
     dataset: tf.data.Dataset, library: examples.Library, sequence_length=None, output_features=None
 ) -> tf.data.Dataset:
@@ -286,7 +292,8 @@ def add_whole_piece(
       inputs = spectrograms.clear_invalid_frames(spectrograms.compute_spectrogram(cut, spec.spectrogram), valid)
     targets = np.zeros((len(cut), limit), np.int32)
     for segment in range(len(cut)):
-      tokens, _ = library.tokens(split, library.piece_window(split, index, segment))
+      window = Window((Part(index, segment * spec.segment_frames),), spec.segment_frames)
+      tokens, _ = library.tokens(split, window)
       tokens = overflow.fit(tokens, limit, f'{store.names[index]}, segment {segment}')
       targets[segment, : len(tokens)] = tokens
     return inputs, targets, valid, note_tables.as_rows(store.notes(index))
@@ -298,6 +305,8 @@ def add_whole_piece(
     targets.set_shape([None, limit])
     valid.set_shape([None])
     notes.set_shape([None, 6])
-    return {**record, 'inputs': inputs, 'targets': targets, 'valid_frames': valid, 'notes': notes}
+    # seqio's evaluator and t5x's inference write down, and do not decode, what is called *_pretokenized.
+    named = {**record, 'targets_pretokenized': record['piece']}
+    return {**named, 'inputs': inputs, 'targets': targets, 'valid_frames': valid, 'notes': notes}
 
   return dataset.map(add, num_parallel_calls=1)

@@ -160,15 +160,21 @@ def _stem_info(track, name, entry, midi_folder, audio_folder):
 
 def read_stem_notes(stem: StemInfo) -> np.ndarray:
   """Returns the note table of one stem with its Slakh class as program; UserError where its MIDI file is broken."""
-  from mrmt3.midi_io import read_midi
+  return read_stem_notes_counted(stem)[0]
+
+
+def read_stem_notes_counted(stem: StemInfo) -> tuple[np.ndarray, int]:
+  """Returns (notes as of `read_stem_notes`, how many its MIDI file loses, see `midi_io.read_midi_counted`)."""
+  from mrmt3.midi_io import read_midi_counted
 
   if not stem.midi_path.is_file():
     raise UserError(f'the MIDI file of stem {stem.name} is missing: {stem.midi_path}; restore it from the data set')
-  notes = read_midi(stem.midi_path).copy()
+  notes, lost = read_midi_counted(stem.midi_path)
+  notes = notes.copy()
   # The metadata decides: a stem's file may hold a program change of its own.
   notes['program'] = stem.program
   notes['is_drum'] = stem.is_drum
-  return map_to_slakh_classes(notes)
+  return map_to_slakh_classes(notes), lost
 
 
 def read_notes(track: Track) -> np.ndarray:

@@ -28,6 +28,9 @@ def held_back_stderr() -> Iterator[None]:
 
 def start_tensorflow() -> None:
   """Imports TensorFlow and seqio, and leaves all accelerators to JAX."""
+  # Of what it logs later, only errors are for people; it warns of every Python function in a pipeline whose position is
+  # saved.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   # TensorFlow 2.21 writes about oneDNN and CUDA before any log level can stop it.
   with held_back_stderr():
     import seqio  # noqa: F401

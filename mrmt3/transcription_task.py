@@ -41,6 +41,7 @@ def add_task(
       source=SegmentSource(library),
       preprocessors=_whole_pieces(library) if config.sampling == PIECES else _segments(library, cache_bytes),
       output_features=_features(library),
+      **(_piece_scores(spec) if config.sampling == PIECES else {}),
       shuffle_buffer_size=None,
   )
   LIBRARIES[name] = library
@@ -64,6 +65,12 @@ def _segments(library, cache_bytes):
       draw(preprocessors.add_targets, library=library),
       draw(preprocessors.add_inputs, library=library, cache_bytes=cache_bytes),
   ]
+
+
+def _piece_scores(spec):
+  from mrmt3 import piece_metrics
+
+  return {'postprocess_fn': piece_metrics.Postprocessor(spec), 'metric_fns': [piece_metrics.scores]}
 
 
 def _whole_pieces(library):

@@ -83,6 +83,14 @@ def num_embeddings(codec: Codec | VocabularyConfig) -> int:
   return _EMBEDDINGS_MULTIPLE * math.ceil(num_ids / _EMBEDDINGS_MULTIPLE)
 
 
+def token_types(codec: Codec) -> dict[str, tuple[int, int]]:
+  """Returns the kinds of tokens: time, pitch, velocity, program, drum, tie and eos -> (first, last) model id."""
+  ids = {'time': codec.event_type_range('shift')}
+  ids |= {name: codec.event_type_range(name) for name in ('pitch', 'velocity', 'program', 'drum', 'tie')}
+  shifted = {name: (first + SPECIAL_TOKENS, last + SPECIAL_TOKENS) for name, (first, last) in ids.items()}
+  return {**shifted, 'eos': (EOS_ID, EOS_ID)}
+
+
 def num_velocity_bins_from_codec(codec: Codec) -> int:
   """Returns the number of velocity bins, not counting 0."""
   first_id, last_id = codec.event_type_range('velocity')

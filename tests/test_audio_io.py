@@ -177,3 +177,32 @@ def test_place_of_a_bad_sample_in_a_later_block(tmp_path, monkeypatch):
   soundfile.write(tmp_path / 'x.wav', samples, 8000, subtype='FLOAT')
   with pytest.raises(UserError, match=r'first at 0\.375 s'):
     audio_io.read_audio(tmp_path / 'x.wav')
+
+
+@pytest.mark.parametrize('suffix', ['.wav', '.flac', '.ogg', '.mp3'])
+def test_a_file_that_is_cut_off_is_an_error_where_it_must_be_whole(tmp_path, suffix):
+  path = tmp_path / f'a{suffix}'
+  samples = 0.1 * np.random.default_rng(0).standard_normal(160000).astype(np.float32)
+  soundfile.write(path, samples, 16000)
+  assert len(audio_io.read_audio(path, whole=True)) == len(audio_io.read_audio(path)) == 160000
+  data = path.read_bytes()
+  if suffix == '.ogg':  # without its end an ogg file does not say how long it is; spoil its middle
+    path.write_bytes(data[: len(data) // 2] + bytes(20000) + data[len(data) // 2 + 20000 :])
+  else:
+    path.write_bytes(data[: len(data) // 2])
+  with pytest.raises(UserError, match=r'cut off or damaged|cannot read'):
+    audio_io.read_audio(path, whole=True)
+  if suffix != '.flac':
+    assert 0 < len(audio_io.read_audio(path)) < 160000
+
+
+@pytest.mark.parametrize('size', [0xFFFFFFFF, 0x7FFFFFFF])
+def test_wav_written_to_a_pipe_is_whole(tmp_path, size):
+  path = tmp_path / 'a.wav'
+  soundfile.write(path, np.zeros(1600, np.float32) + 0.1, 16000)
+  data = bytearray(path.read_bytes())
+  at = data.index(b'data') + 4
+  data[at : at + 4] = size.to_bytes(4, 'little')
+  data[4:8] = size.to_bytes(4, 'little')
+  path.write_bytes(data)
+  assert len(audio_io.read_audio(path, whole=True)) == 1600

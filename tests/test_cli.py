@@ -29,7 +29,7 @@ def test_help_imports_nothing_heavy():
 def test_help_names_all_commands():
   result = command('--help')
   assert result.returncode == 0
-  for name in ('transcribe', 'evaluate', 'dataset', 'bench', 'demo', 'train'):
+  for name in ('transcribe', 'evaluate', 'dataset', 'inspect', 'bench', 'demo', 'train'):
     assert name in result.stdout
 
 

@@ -42,6 +42,25 @@ def test_own_memory_chain_hands_on_the_tokens_as_in_training(monkeypatch):
     np.testing.assert_array_equal(prior[0], np.pad(expected, (0, 48 - len(expected))))
 
 
+def test_several_prior_segments_are_the_latest_ones(monkeypatch):
+  from mrmt3 import decoding
+
+  priors, answers = [], [[1200, 5, 1], [7, 1], [9, 9, 9, 9]]
+
+  def fake(params, inputs, prior, active, *, config, max_length):
+    priors.append(prior)
+    return np.pad(answers[len(priors) - 1], (0, max_length))[None, :max_length]
+
+  monkeypatch.setattr(decoding, 'transcribe_segments', fake)
+  network = dataclasses.replace(SPEC.network, memory_segments=2)
+  transcriber = inference.Transcriber(fixture.params(), dataclasses.replace(SPEC, network=network, prior_layout='targets'))
+  list(transcriber.decode(fixture.FIXTURE['inputs'][:, None]))
+  said = [[1134, 1], [1134, 1], *answers]
+  for step, prior in enumerate(priors):
+    wanted = np.concatenate([np.pad(tokens, (0, 48 - len(tokens))) for tokens in said[step : step + 2]])
+    np.testing.assert_array_equal(prior[0], wanted)
+
+
 @pytest.fixture(scope='module')
 def samples():
   return np.random.default_rng(0).normal(0, 0.1, 40 * 128 * 3 - 500).astype(np.float32)

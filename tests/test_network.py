@@ -122,6 +122,26 @@ def test_first_rows_of_the_memory_do_not_depend_on_how_many_are_kept():
   np.testing.assert_allclose(few, whole[:, :12], atol=1e-5)
 
 
+def test_prior_segments_are_encoded_on_their_own():
+  two = dataclasses.replace(SMALL, memory_segments=2)
+  rng = np.random.default_rng(1)
+  inputs, _, _, prior = small_batch(rng)
+  params = random_params(SMALL)  # the parameters of one segment's memory serve any number
+
+  def memory(config, prior):
+    variables = {'params': params}
+    encoded = network.Transformer(config).apply(variables, inputs, prior, False, method=network.Transformer.encode)
+    return np.asarray(encoded[:, inputs.shape[1] :])
+
+  other = rng.integers(0, SMALL.vocab_size, prior.shape).astype(np.int32)
+  found = memory(two, np.concatenate([prior, other], axis=1))
+  assert found.shape == (2, 2 * SMALL.memory_length, SMALL.emb_dim)
+  np.testing.assert_allclose(found[:, : SMALL.memory_length], memory(SMALL, prior), rtol=1e-5, atol=1e-5)
+  # Which of the two comes first can be told: positions count on.
+  swapped = memory(two, np.concatenate([other, prior], axis=1))
+  assert np.abs(swapped[:, SMALL.memory_length :] - memory(SMALL, prior)).max() > 1e-3
+
+
 def test_memory_has_no_dropout():
   batch = small_batch(np.random.default_rng(0))
   params = random_params(SMALL)

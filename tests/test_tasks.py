@@ -1,16 +1,23 @@
-"""The Slakh task: what an example holds, where its prior segment lies, and that randomness follows the seed."""
+"""Tasks over a folder: what an example holds, where its prior segments lie, and that randomness follows the seed."""
 
 import collections
+import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
 
-from mrmt3 import preprocessors, segment_tokens, slakh, spectrograms
+from mrmt3 import notes as note_tables
+from mrmt3 import preprocessors, segment_tokens, slakh, spectrograms, vocabularies
 from mrmt3.audio_io import read_audio
 from mrmt3.errors import UserError
+from mrmt3.example_config import ExampleConfig
+from mrmt3.examples import NO_PRIOR, Library, Part, Window
+from mrmt3.sources.slakh_folder import SlakhFolder
 from mrmt3.tasks import slakh as slakh_task
+from mrmt3.transcription_task import LIBRARIES
 
 FRAMES = 32
 LENGTHS = {'inputs': FRAMES, 'targets': 64, 'prior_targets': 64}
@@ -24,126 +31,258 @@ def examples(name, *, split='train', shuffle=False, seed=0, epochs=1, lengths=LE
   return list(dataset.take(count or -1).as_numpy_iterator())
 
 
+def register(data, spec, **fields):
+  return slakh_task.task(str(data), spec, ExampleConfig(**fields))
+
+
 def key(example):
-  return example['track'].decode(), int(example['start_frame'])
+  return example['piece'].decode(), int(example['start_frame'])
+
+
+def records(count, **fields):
+  """Returns records with seeds of their own, as `SegmentSource` makes them."""
+  base = {'chunk_start': 0, 'chunk_end': 100 * FRAMES, 'frames': 100 * FRAMES, **fields}
+  base = {name: np.int32(value) for name, value in base.items()}
+  seeds = tf.data.Dataset.random(seed=7).batch(2, drop_remainder=True).take(count)
+  return seeds.map(lambda seed: {**base, 'seed': seed})
 
 
 def test_grid_examples_are_the_segments_of_inference(small_data, small_spec):
-  found = examples(slakh_task.task(str(small_data), small_spec, sampling='grid'), split='test')
+  found = examples(register(small_data, small_spec, sampling='grid'), split='test')
   (track,) = slakh.find_tracks(small_data, 'test')
   samples = read_audio(track.audio_path)
   cut, valid = spectrograms.piece_segments(samples, small_spec.spectrogram, FRAMES)
   inputs = spectrograms.clear_invalid_frames(spectrograms.compute_spectrogram(cut, small_spec.spectrogram), valid)
   assert [example['start_frame'] for example in found] == list(range(0, FRAMES * len(cut), FRAMES))
-  np.testing.assert_allclose([example['inputs'] for example in found], inputs, atol=1e-5)
+  for example, wanted, frames in zip(found, inputs, valid, strict=True):
+    assert len(example['inputs']) == frames
+    np.testing.assert_allclose(example['inputs'], wanted[:frames], atol=1e-5)
+
+
+def test_whole_pieces_are_the_segments_of_inference(small_data, small_spec):
+  (piece,) = examples(register(small_data, small_spec, sampling='pieces'), split='test', lengths=None)
+  grid = examples(register(small_data, small_spec, sampling='grid'), split='test')
+  (track,) = slakh.find_tracks(small_data, 'test')
+  inputs = spectrograms.segment_inputs(read_audio(track.audio_path), small_spec.spectrogram, FRAMES)
+  np.testing.assert_allclose(piece['inputs'], inputs, atol=1e-5)
+  assert piece['targets'].shape == (len(grid), small_spec.targets_length) and piece['piece'] == b'Track00000'
+  for row, example in zip(piece['targets'], grid, strict=True):
+    np.testing.assert_array_equal(row[: len(example['targets'])], example['targets'])
+    assert not row[len(example['targets']) :].any()
+  np.testing.assert_array_equal(note_tables.as_notes(piece['notes']), slakh.read_notes(track))
 
 
 def test_prior_targets_are_the_tokens_of_that_window(small_data, small_spec):
-  found = examples(slakh_task.task(str(small_data), small_spec, sampling='random', max_hop=3), epochs=3)
-  store = preprocessors.TrackStore(small_spec)
-  encode = preprocessors.segment_encoder(store)
+  found = examples(register(small_data, small_spec, max_hop=3), epochs=3)
+  codec = vocabularies.build_codec(small_spec.vocabulary)
   with_prior = 0
   for example in found:
-    prior, start = int(example['prior_start_frame']), int(example['start_frame'])
-    np.testing.assert_array_equal(example['targets'], encode(example['track'].decode(), start, None))
-    if prior == preprocessors.NO_PRIOR:
-      assert example['prior_targets'].tolist() == EMPTY
+    track = slakh.Track(small_data / 'train' / example['piece'].decode())
+    piece = segment_tokens.encode_piece(segment_tokens.trim_overlapping_notes(slakh.read_notes(track)), codec)
+
+    def tokens(start, piece=piece, frames=int(example['frames'])):
+      fps = small_spec.spectrogram.frames_per_second
+      return segment_tokens.segment_targets(piece, start, FRAMES, codec=codec, frames_per_second=fps, piece_frames=frames)
+
+    (prior,), start = example['prior_starts'], int(example['start_frame'])
+    np.testing.assert_array_equal(example['targets'], tokens(start))
+    if prior == NO_PRIOR:
+      assert example['prior_targets'].tolist() == EMPTY and start < example['hop'] * FRAMES
     else:
-      assert (start - prior) % FRAMES == 0 and 1 <= (start - prior) // FRAMES <= 3
-      np.testing.assert_array_equal(example['prior_targets'], encode(example['track'].decode(), prior, None))
+      assert start - prior == example['hop'] * FRAMES
+      np.testing.assert_array_equal(example['prior_targets'], tokens(int(prior)))
       with_prior += 1
   assert with_prior > len(found) // 5
 
 
 def test_a_prior_segment_may_begin_at_frame_0(small_data, small_spec):
-  second = examples(slakh_task.task(str(small_data), small_spec, sampling='grid'), split='test')[1]
-  assert second['prior_start_frame'] == 0
+  second = examples(register(small_data, small_spec, sampling='grid'), split='test')[1]
+  assert second['prior_starts'].tolist() == [0]
   assert second['prior_targets'].tolist() != EMPTY
 
 
+def test_several_prior_segments_follow_each_other(small_data, small_spec):
+  found = examples(
+      register(small_data, small_spec, sampling='grid', prior_segments=2), split='test', lengths={**LENGTHS, 'prior_targets': 128}
+  )
+  assert [example['prior_starts'].tolist() for example in found[:3]] == [[-1, -1], [-1, 0], [0, FRAMES]]
+  for index, example in enumerate(found[2:], 2):
+    for half, wanted in zip(np.split(example['prior_targets'], 2), found[index - 2 : index], strict=True):
+      np.testing.assert_array_equal(half[half > 0], wanted['targets'])
+
+
 def test_hops_are_drawn_uniformly():
-  records = tf.data.Dataset.from_tensors({'start_frame': tf.constant(100 * FRAMES)}).repeat(3000)
-  with seqio.utils.map_seed_manager(7):
-    found = preprocessors.add_prior_segment(records, segment_frames=FRAMES, max_hop=4)
-  hops = collections.Counter(int(100 - x['prior_start_frame'] // FRAMES) for x in found.as_numpy_iterator())
+  found = preprocessors.add_prior_segments(records(3000, start_frame=99 * FRAMES), segment_frames=FRAMES, max_hop=4)
+  hops = collections.Counter()
+  for record in found.as_numpy_iterator():
+    assert record['prior_starts'].tolist() == [(99 - record['hop']) * FRAMES]
+    hops[int(record['hop'])] += 1
   assert sorted(hops) == [1, 2, 3, 4]
   # Five standard deviations of a count of 3000 / 4.
   assert all(abs(count - 750) < 5 * np.sqrt(3000 * 0.25 * 0.75) for count in hops.values())
 
 
 def test_memory_dropout_empties_prior_segments():
-  records = tf.data.Dataset.from_tensors({'start_frame': tf.constant(100 * FRAMES)}).repeat(3000)
-  with seqio.utils.map_seed_manager(7):
-    found = preprocessors.add_prior_segment(records, segment_frames=FRAMES, max_hop=4, memory_dropout=0.25)
-  empty = sum(int(x['prior_start_frame']) == preprocessors.NO_PRIOR for x in found.as_numpy_iterator())
+  found = preprocessors.add_prior_segments(
+      records(3000, start_frame=99 * FRAMES), segment_frames=FRAMES, max_hop=4, memory_dropout=0.25
+  )
+  empty = sum(record['prior_starts'][0] == NO_PRIOR for record in found.as_numpy_iterator())
   assert abs(empty - 750) < 5 * np.sqrt(3000 * 0.25 * 0.75)
 
 
-def test_random_starts_cover_the_piece_and_its_tail():
-  records = tf.data.Dataset.from_tensors({'frames': tf.constant(100), 'start_frame': tf.constant(0)}).repeat(3000)
-  with seqio.utils.map_seed_manager(7):
-    found = preprocessors.draw_start_frame(records, segment_frames=FRAMES)
-  starts = [int(x['start_frame']) for x in found.as_numpy_iterator()]
-  assert min(starts) == 0 and max(starts) == 100 - FRAMES and len(set(starts)) == 100 - FRAMES + 1
+def test_published_chunks_keep_hops_inside_and_off_their_first_frame():
+  def starts(start, hop):
+    dataset = records(1, start_frame=start, chunk_start=2000, chunk_end=4000)
+    found = preprocessors.add_prior_segments(dataset, segment_frames=256, max_hop=1, sampling='mr_mt3')
+    del hop
+    return next(found.as_numpy_iterator())['prior_starts'].tolist()
+
+  assert starts(2256, 1) == [NO_PRIOR]
+  assert starts(2257, 1) == [2001]
+  assert starts(2100, 1) == [NO_PRIOR]
+
+
+@pytest.mark.parametrize(
+    'sampling, chunk, low, high', [('random', (0, 100), 0, 68), ('mr_mt3', (40, 140), 40, 108), ('random', (0, 20), 0, 0)]
+)
+def test_starts_cover_all_full_segments(sampling, chunk, low, high):
+  dataset = records(3000, chunk_start=chunk[0], chunk_end=chunk[1], frames=chunk[1])
+  found = preprocessors.draw_window(dataset, segment_frames=FRAMES, sampling=sampling)
+  starts = {(int(x['start_frame']), int(x['num_frames'])) for x in found.as_numpy_iterator()}
+  assert starts == {(start, FRAMES) for start in range(low, high + 1)}
+
+
+def test_mt3_segments_may_be_cut_short_at_either_end():
+  dataset = records(5000, chunk_start=40, chunk_end=140)
+  found = preprocessors.draw_window(dataset, segment_frames=FRAMES, sampling='mt3')
+  windows = {(int(x['start_frame']), int(x['num_frames'])) for x in found.as_numpy_iterator()}
+  wanted = {(max(s, 40), min(s + FRAMES, 140) - max(s, 40)) for s in range(40 - FRAMES + 1, 140)}
+  assert windows == wanted
+
+
+def test_published_chunks_leave_out_the_tail(small_data, small_spec, monkeypatch):
+  from mrmt3 import segment_source
+
+  monkeypatch.setattr(segment_source, 'CHUNK_FRAMES', 50)  # pieces here are of 129 frames
+  for sampling, chunks in (('mr_mt3', [(0, 50), (50, 100)]), ('mt3', [(0, 50), (50, 100), (100, 129)])):
+    name = register(small_data, small_spec, sampling=sampling)
+    found = examples(name, split='test')
+    assert [(x['chunk_start'], x['chunk_end']) for x in found] == chunks
+
+
+def chord_library(small_data, small_spec, **fields):
+  """Returns a library whose first training piece is two chords of 12 notes, a segment apart."""
+  library = Library(SlakhFolder(str(small_data)), small_spec, ExampleConfig(**fields))
+  rows = [(0.1, 0.2, pitch, 100, 0, 0) for pitch in range(60, 72)]
+  rows += [(onset + FRAMES * 256 / 16000, offset + FRAMES * 256 / 16000, *rest) for onset, offset, *rest in rows]
+  events = segment_tokens.encode_piece(note_tables.as_notes(rows), library.codec)
+  store, _ = library.open('train')
+
+  class Chords:
+    def events(self, index):
+      return events
+
+  library._splits['train'] = store, Chords()
+  return library
 
 
 def test_targets_and_prior_targets_are_shuffled_independently(small_data, small_spec):
-  """Twin pieces have no simultaneous events, so a hand-made chord shows it."""
-  from mrmt3 import notes as note_tables
+  plain, _ = chord_library(small_data, small_spec).tokens('train', Window((Part(0, 0),), FRAMES))
+  library = chord_library(small_data, small_spec, shuffle_scope='paper')
+  targets, (prior,) = library.tokens('train', Window((Part(0, FRAMES),), FRAMES, (0,), (1, 2)))
+  for tokens in (targets, prior):
+    assert sorted(tokens) == sorted(plain) and tokens.tolist() != plain.tolist()
+  assert targets.tolist() != prior.tolist()
 
-  rows = [(0.1, 0.2, pitch, 100, 0, 0) for pitch in range(60, 72)]
-  rows += [(onset + FRAMES * 256 / 16000, offset + FRAMES * 256 / 16000, *rest) for onset, offset, *rest in rows]
-  store = preprocessors.TrackStore(small_spec)
-  events = segment_tokens.encode_piece(note_tables.as_notes(rows), store.codec)
-  store._tracks['chords'] = np.zeros(3 * FRAMES * 256, np.float32), events
-  record = {'track': 'chords', 'start_frame': FRAMES, 'prior_start_frame': 0}
-  with seqio.utils.map_seed_manager(3):
-    dataset = preprocessors.add_targets(tf.data.Dataset.from_tensors(record), store, None, shuffle_scope='paper')
-  (example,) = dataset.as_numpy_iterator()
-  plain = preprocessors.segment_encoder(store)('chords', 0, None)
-  for name in ('targets', 'prior_targets'):
-    assert sorted(example[name]) == sorted(plain) and example[name].tolist() != plain.tolist()
-  assert example['targets'].tolist() != example['prior_targets'].tolist()
+
+def test_shuffle_probability_is_the_share_of_shuffled_examples(small_data, small_spec):
+  plain, _ = chord_library(small_data, small_spec).tokens('train', Window((Part(0, 0),), FRAMES))
+  library = chord_library(small_data, small_spec, shuffle_scope='paper', shuffle_probability=0.3)
+  windows = [Window((Part(0, 0),), FRAMES, (), (seed,)) for seed in range(1000)]
+  shuffled = sum(library.tokens('train', window)[0].tolist() != plain.tolist() for window in windows)
+  assert abs(shuffled - 300) < 5 * np.sqrt(1000 * 0.3 * 0.7)
+
+
+def test_corrupted_prior_tokens_leave_targets_alone(small_data, small_spec):
+  clean = examples(register(small_data, small_spec, sampling='grid'), split='test')
+  dropped = examples(register(small_data, small_spec, sampling='grid', prior_drop=1.0), split='test')
+  for a, b in zip(clean, dropped, strict=True):
+    np.testing.assert_array_equal(a['targets'], b['targets'])
+    assert not any(1004 <= token <= 1131 or token >= 1263 for token in b['prior_targets'])
 
 
 def test_same_seed_same_examples_and_each_epoch_is_new(small_data, small_spec):
-  name = slakh_task.task(str(small_data), small_spec, sampling='random', max_hop=2)
+  name = register(small_data, small_spec, max_hop=2)
   runs = [[key(e) for e in examples(name, shuffle=True, seed=seed, epochs=2)] for seed in (5, 5, 6)]
   assert runs[0] == runs[1] != runs[2]
   half = len(runs[0]) // 2
   assert runs[0][:half] != runs[0][half:]
 
 
-def test_shards_cover_everything_once(small_data, small_spec):
-  name = slakh_task.task(str(small_data), small_spec, sampling='grid')
-  whole = sorted(map(key, examples(name)))
-  parts = [examples(name, shuffle=True, seed=3, shard=seqio.ShardInfo(index, 3)) for index in range(3)]
-  assert sorted(key(example) for part in parts for example in part) == whole
+@pytest.mark.parametrize('hosts', [1, 2, 4, 8])
+@pytest.mark.parametrize('sampling', ['grid', 'random'])
+def test_hosts_share_an_epoch_without_overlap_or_loss(small_data, small_spec, hosts, sampling):
+  name = register(small_data, small_spec, sampling=sampling, shuffle_scope='paper')
+  whole = examples(name, shuffle=True, seed=3)
+  parts = [examples(name, shuffle=True, seed=3, shard=seqio.ShardInfo(index, hosts)) for index in range(hosts)]
+  # However many hosts there are, the examples are the same ones in the same order, dealt out in turn.
+  for position, example in enumerate(whole):
+    other = parts[position % hosts][position // hosts]
+    assert key(example) == key(other)
+    np.testing.assert_array_equal(example['targets'], other['targets'])
+  assert sum(map(len, parts)) == len(whole)
+  if sampling == 'grid':
+    assert len(set(map(key, whole))) == len(whole)
 
 
-def test_segments_that_do_not_fit_are_skipped_aloud_or_stop(small_data, small_spec, caplog):
+def batches(name, lengths=LENGTHS):
+  from mrmt3.feature_converters import MemoryFeatureConverter
+
+  return seqio.get_dataset(
+      name, lengths, MemoryFeatureConverter(pack=False), dataset_split='train', shuffle=True, num_epochs=None, seed=11, verbose=False
+  ).batch(4)
+
+
+@pytest.mark.parametrize('steps', [1, 5, 17])
+def test_an_iterator_goes_on_exactly_from_its_checkpoint(small_data, small_spec, tmp_path, steps):
+  name = register(small_data, small_spec, max_hop=2, shuffle_scope='paper')
+  iterator = iter(batches(name))
+  for _ in range(steps):
+    next(iterator)
+  path = tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / 'iterator'))
+  wanted = [next(iterator) for _ in range(20)]
+  assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 50e6
+  again = iter(batches(name))
+  tf.train.Checkpoint(iterator=again).read(path)
+  for batch in wanted:
+    found = next(again)
+    for feature, value in batch.items():
+      np.testing.assert_array_equal(value, found[feature])
+
+
+def test_segments_that_do_not_fit_are_skipped_aloud_cut_or_stop(small_data, small_spec, caplog):
   short = {**LENGTHS, 'targets': 10}
-  kept = examples(slakh_task.task(str(small_data), small_spec, sampling='grid'), lengths=short)
+  kept = examples(register(small_data, small_spec, sampling='grid'), lengths=short)
   assert kept and all(len(example['targets']) <= 10 for example in kept)
   assert 'do not fit 10' in caplog.text
-  strict = slakh_task.task(str(small_data), small_spec, sampling='grid', on_overflow='error')
+  cut = examples(register(small_data, small_spec, sampling='grid', on_overflow='cut'), lengths=short)
+  assert len(cut) > len(kept) and all(len(example['targets']) <= 10 for example in cut)
+  strict = register(small_data, small_spec, sampling='grid', on_overflow='error')
   with pytest.raises(tf.errors.OpError, match='do not fit 10'):
     examples(strict, lengths=short)
 
 
 def test_nothing_that_fits_is_an_error_not_an_endless_loop(small_data, small_spec, monkeypatch):
   monkeypatch.setattr(preprocessors, 'MOST_SKIPPED', 50)
-  name = slakh_task.task(str(small_data), small_spec, sampling='random')
+  name = register(small_data, small_spec)
   with pytest.raises(tf.errors.OpError, match='do not fit 3'):
     examples(name, lengths={**LENGTHS, 'targets': 3}, epochs=None, shuffle=True, count=1)
 
 
 def test_segments_meet_whatever_the_hop(small_spec):
   """Steps of segment borders are exact: float arithmetic would be a step off for some frames at a hop of 120."""
-  import dataclasses
-
   config = dataclasses.replace(small_spec.spectrogram, hop_width=120)
-  codec = preprocessors.TrackStore(small_spec).codec
+  codec = vocabularies.build_codec(small_spec.vocabulary)
   for frame in range(0, 20_000, 7):
     exact = frame * 120 * 100 // 16000
     assert segment_tokens.covering_step(frame, codec, config.frames_per_second) == exact
@@ -152,37 +291,124 @@ def test_segments_meet_whatever_the_hop(small_spec):
 def test_features_for_the_network(small_data, small_spec):
   from mrmt3.feature_converters import MemoryFeatureConverter
 
-  name = slakh_task.task(str(small_data), small_spec, sampling='grid')
+  name = register(small_data, small_spec, sampling='grid')
   dataset = seqio.get_dataset(name, LENGTHS, MemoryFeatureConverter(pack=False), dataset_split='test', verbose=False)
-  example = list(dataset.as_numpy_iterator())[1]
-  targets = example['decoder_target_tokens']
-  assert {name: x.shape for name, x in example.items()} == {
+  found = list(dataset.as_numpy_iterator())
+  targets = found[1]['decoder_target_tokens']
+  assert {name: x.shape for name, x in found[1].items()} == {
       'encoder_input_tokens': (FRAMES, 32), 'decoder_target_tokens': (64,), 'decoder_input_tokens': (64,),
-      'decoder_loss_weights': (64,), 'prior_tokens': (64,),
+      'decoder_loss_weights': (64,), 'prior_tokens': (64,), 'encoder_input_frames': (1,),
   }  # fmt: skip
-  assert example['decoder_input_tokens'][0] == 0
-  np.testing.assert_array_equal(example['decoder_input_tokens'][1:], targets[:-1])
-  np.testing.assert_array_equal(example['decoder_loss_weights'], targets > 0)
+  assert found[1]['decoder_input_tokens'][0] == 0
+  np.testing.assert_array_equal(found[1]['decoder_input_tokens'][1:], targets[:-1])
+  np.testing.assert_array_equal(found[1]['decoder_loss_weights'], targets > 0)
   assert targets[targets > 0][-1] == 1
+  assert [int(x['encoder_input_frames'][0]) for x in found] == [32, 32, 32, 32, 1]
+  assert not found[-1]['encoder_input_tokens'][1:].any()
+
+
+def test_log_mel_on_the_device_is_that_of_the_host(small_data, small_spec):
+  from mrmt3.models import MemoryEncoderDecoderModel
+
+  def inputs(where):
+    name = register(small_data, small_spec, sampling='grid', log_mel_on=where)
+    model = MemoryEncoderDecoderModel(small_spec, log_mel_on=where)
+    dataset = seqio.get_dataset(name, LENGTHS, model.FEATURE_CONVERTER_CLS(pack=False), dataset_split='test', verbose=False)
+    return model.call_arguments(next(dataset.batch(5).as_numpy_iterator()))[0]
+
+  assert inputs('host').shape == (5, FRAMES, 32)
+  np.testing.assert_allclose(inputs('device'), inputs('host'), atol=1e-4)
+
+
+def test_stem_subsets_are_heard_and_written(small_data, small_spec):
+  name = register(small_data, small_spec, sampling='grid', stem_subset_rate=1.0)
+  library = LIBRARIES[name]
+  store, _ = library.open('train')
+  whole = Library(SlakhFolder(str(small_data)), small_spec, ExampleConfig())
+  subsets = set()
+  for seed in range(40):
+    window = library.with_stems('train', Window((Part(1, FRAMES),), FRAMES, (0,), (seed,)))
+    stems = window.parts[0].stems
+    subsets.add(tuple(stems))
+    heard = library.samples('train', window).reshape(-1)
+    np.testing.assert_array_equal(heard, store.audio(1, FRAMES * 256, 2 * FRAMES * 256, stems))
+    targets, (prior,) = library.tokens('train', window)
+    if stems.all():
+      plain = whole.tokens('train', dataclasses.replace(window, parts=(Part(1, FRAMES),)))
+      np.testing.assert_array_equal(targets, plain[0])
+      np.testing.assert_array_equal(prior, plain[1][0])
+    programs = {int(token) - 1135 for token in np.concatenate([targets, prior]) if 1135 <= token <= 1262}
+    stem_programs = {int(p) for p in store.notes(1)['program'][stems[store.note_stems(1)] & ~store.notes(1)['is_drum']]}
+    assert programs <= stem_programs
+  assert len(subsets) == 7  # all but the empty one, of 3 stems
+  mixed = store.audio(1)
+  np.testing.assert_allclose(mixed, sum(store.audio(1, stems=np.arange(3) == k) for k in range(3)), atol=1e-6)
+
+
+def test_mixes_add_up_sounds_and_notes(small_data, small_spec):
+  name = register(small_data, small_spec, max_pieces_per_mix=2)
+  library = LIBRARIES[name]
+  found = examples(name, epochs=6)
+  mixed = [example for example in found if example['mix_pieces'][0] >= 0]
+  assert 0.25 < len(mixed) / len(found) < 0.75
+  store, _ = library.open('train')
+  for example in mixed:
+    parts = [(int(example['index']), int(example['start_frame'])), (int(example['mix_pieces'][0]), int(example['mix_starts'][0]))]
+    window = Window(tuple(Part(*part) for part in parts), FRAMES)
+    heard = sum(store.audio(piece, start * 256, (start + FRAMES) * 256) for piece, start in parts)
+    heard = heard / max(1.0, np.abs(heard).max())
+    np.testing.assert_allclose(library.samples('train', window).reshape(-1), heard, atol=1e-6)
+    # Every pitch of either part that is struck in the middle of the window is in the targets.
+    wanted = collections.Counter()
+    for piece, start in parts:
+      onset = store.notes(piece)['onset'] - start * 256 / 16000
+      inside = (onset > 0.02) & (onset < FRAMES * 256 / 16000 - 0.02)
+      wanted.update(store.notes(piece)['pitch'][inside].tolist())
+    tokens = collections.Counter(int(t) - 1004 for t in example['targets'] if 1004 <= t <= 1131)
+    tokens.update(int(t) - 1263 for t in example['targets'] if 1263 <= t <= 1390)
+    assert set(wanted) <= set(tokens)
+
+
+def test_prior_inputs_are_those_of_the_prior_segment(small_data, small_spec):
+  found = examples(
+      register(small_data, small_spec, sampling='grid', prior_inputs=True), split='test', lengths={**LENGTHS, 'prior_inputs': FRAMES}
+  )
+  assert len(found[0]['prior_inputs']) == 0
+  for before, example in itertools.pairwise(found):
+    np.testing.assert_array_equal(example['prior_inputs'], before['inputs'])
+
+
+def test_predicted_prior_tokens_are_what_the_network_says(small_data, small_spec):
+  import jax
+
+  from mrmt3 import decoding
+  from mrmt3.engine import adafactor
+  from mrmt3.models import MemoryEncoderDecoderModel
+
+  name = register(small_data, small_spec, sampling='grid', prior_inputs=True)
+  model = MemoryEncoderDecoderModel(small_spec, adafactor.Adafactor(), predicted_prior=1.0)
+  lengths = {**LENGTHS, 'prior_inputs': FRAMES}
+  dataset = seqio.get_dataset(name, lengths, model.FEATURE_CONVERTER_CLS(pack=False), dataset_split='test', verbose=False)
+  batch = next(dataset.batch(5).as_numpy_iterator())
+  params = model.get_initial_params(jax.random.key(0), batch)
+  prior = np.asarray(jax.jit(model.predict_prior)(params, batch, jax.random.key(1)))
+  np.testing.assert_array_equal(prior[0], batch['prior_tokens'][0])  # nothing came before the first segment
+  empty = np.pad([EMPTY], [(0, 0), (0, 62)]).astype(np.int32)
+  for row in range(1, 5):
+    said = decoding.transcribe_segments(
+        params, batch['prior_input_tokens'][row][None], empty, config=small_spec.network, max_length=64
+    )
+    np.testing.assert_array_equal(prior[row], said[0])
+  loss, _ = model.loss_fn(params, batch, jax.random.key(2))
+  assert np.isfinite(loss)
 
 
 def test_mistakes_are_named(small_data, small_spec, tmp_path):
-  with pytest.raises(UserError, match='sampling'):
-    slakh_task.task(str(small_data), small_spec, sampling='all')
-  with pytest.raises(UserError, match='on_overflow'):
-    slakh_task.task(str(small_data), small_spec, on_overflow='eror')
-  with pytest.raises(UserError, match='shuffle_scope'):
-    slakh_task.task(str(small_data), small_spec, shuffle_scope='papr')
-  with pytest.raises(UserError, match='max_hop'):
-    slakh_task.task(str(small_data), small_spec, max_hop=0)
+  for field, value in {
+      'sampling': 'all', 'on_overflow': 'eror', 'shuffle_scope': 'papr', 'max_hop': 0, 'memory_dropout': 1.5,
+      'log_mel_on': 'gpu', 'prior_segments': 0, 'granularity': 'coarse', 'stem_subset_rate': -1, 'max_pieces_per_mix': True,
+  }.items():  # fmt: skip
+    with pytest.raises(UserError, match=field):
+      ExampleConfig(**{field: value})
   with pytest.raises(UserError, match='no such folder'):
     examples(slakh_task.task(str(tmp_path / 'nowhere'), small_spec))
-
-
-def test_store_forgets_the_least_recently_used_track(small_data, small_spec):
-  folders = [str(track.path) for track in slakh.find_tracks(small_data, 'train')]
-  samples, _ = preprocessors.TrackStore(small_spec).get(folders[0])
-  store = preprocessors.TrackStore(small_spec, max_bytes=2 * samples.nbytes)
-  for folder in (folders[0], folders[1], folders[0], folders[2]):
-    store.get(folder)
-  assert list(store._tracks) == [folders[0], folders[2]]

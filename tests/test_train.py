@@ -19,15 +19,20 @@ from mrmt3.models import MemoryEncoderDecoderModel
 LENGTHS = {'inputs': 32, 'targets': 64, 'prior_targets': 64}
 
 
-def run(model_dir, data, spec, total_steps, *, eval_period=4, restore=None, seed=0, microbatches=None, evaluation=False, rate=1e-2):
+def run(
+    model_dir, data, spec, total_steps, *, eval_period=4, restore=None, seed=0, microbatches=None, evaluation=False, rate=1e-2,
+    lengths=None, model=None, **fields,
+):  # fmt: skip
+  from mrmt3.example_config import ExampleConfig
   from mrmt3.tasks import slakh
 
   def data_config(split, sampling, shuffle):
-    task = slakh.task(str(data), spec, sampling=sampling, max_hop=2, shuffle_scope='paper' if shuffle else None)
-    return utils.DatasetConfig(task, LENGTHS, split, batch_size=4, shuffle=shuffle, seed=None)
+    examples = ExampleConfig(sampling=sampling, max_hop=2, shuffle_scope='paper' if shuffle else None, **fields)
+    task = slakh.task(str(data), spec, examples)
+    return utils.DatasetConfig(task, lengths or LENGTHS, split, batch_size=4, shuffle=shuffle, seed=None)
 
   return train.train(
-      model=MemoryEncoderDecoderModel(spec, adafactor.Adafactor(), z_loss=1e-4),
+      model=MemoryEncoderDecoderModel(spec, adafactor.Adafactor(), z_loss=1e-4, **(model or {})),
       train_dataset_cfg=data_config('train', 'random', True),
       train_eval_dataset_cfg=data_config('test', 'grid', False) if evaluation else None,
       infer_eval_dataset_cfg=None,
@@ -56,7 +61,10 @@ def weights(model_dir):
 
 
 def scalars(path):
-  return [json.loads(line) for line in path.read_text().splitlines()]
+  """Returns the lines of a JSONL file without what the clock says."""
+  timed = {'examples_per_second', 'input_wait_share'}
+  lines = [json.loads(line) for line in path.read_text().splitlines()]
+  return [{key: value for key, value in line.items() if key not in timed} for line in lines]
 
 
 def test_resumed_equals_uninterrupted(tmp_path, small_data, small_spec):
@@ -96,7 +104,7 @@ def test_starts_from_other_weights(tmp_path, small_data, small_spec):
     run(tmp_path / 'third', small_data, small_spec, 1, restore=tmp_path / 'nowhere')
 
 
-@pytest.mark.parametrize('factor', [None, 'tokens'])
+@pytest.mark.parametrize('factor', [None, 'NUM_REAL_TARGET_TOKENS'])
 def test_microbatches_add_up(small_spec, factor):
   rng = np.random.default_rng(0)
   batch = {
@@ -125,12 +133,33 @@ def test_wrong_shapes_are_named(tmp_path, small_data, small_spec):
     run(tmp_path / 'second', small_data, wider, 1, restore=tmp_path / 'first')
 
 
-def test_a_broken_file_is_one_line(tmp_path, small_data, small_spec):
+@pytest.mark.parametrize(
+    'network, lengths, model, fields',
+    [
+        ({'memory_segments': 2}, {'prior_targets': 128}, {}, {'prior_segments': 2}),
+        ({}, {'prior_inputs': 32}, {'predicted_prior': 0.5}, {'prior_inputs': True}),
+        ({}, {}, {'log_mel_on': 'device'}, {'log_mel_on': 'device', 'stem_subset_rate': 0.5, 'max_pieces_per_mix': 2}),
+    ],
+    ids=['two_prior_segments', 'predicted_prior', 'device_stems_mixes'],
+)
+def test_trains_beyond_the_papers(tmp_path, small_data, small_spec, network, lengths, model, fields):
+  spec = dataclasses.replace(small_spec, network=dataclasses.replace(small_spec.network, **network))
+  run(tmp_path, small_data, spec, 3, lengths={**LENGTHS, **lengths}, model=model, evaluation=True, eval_period=3, **fields)
+  assert all(np.isfinite(line['loss']) for name in ('train', 'training_eval') for line in scalars(tmp_path / f'{name}.jsonl'))
+
+
+def test_broken_files_are_one_line(tmp_path, small_data, small_spec, capsys):
   data = tmp_path / 'data'
   shutil.copytree(small_data, data)
   (data / 'train' / 'Track00001' / 'MIDI' / 'S00.mid').write_bytes(b'junk')
-  with pytest.raises(UserError, match=r'S00\.mid') as caught:
-    run(tmp_path / 'model', data, small_spec, 20)
+  run(tmp_path / 'model', data, small_spec, 2)
+  said = [line for line in capsys.readouterr().err.splitlines() if 'left out' in line]
+  assert len(said) == 1 and '1 of 3 pieces' in said[0]
+  shutil.copytree(data, tmp_path / 'worse')
+  for path in (tmp_path / 'worse' / 'train').glob('*/MIDI/S00.mid'):
+    path.write_bytes(b'junk')
+  with pytest.raises(UserError, match=r'nothing usable.*S00\.mid') as caught:
+    run(tmp_path / 'other', tmp_path / 'worse', small_spec, 2)
   assert len(str(caught.value).splitlines()) == 1
 
 
@@ -151,7 +180,7 @@ def test_numbers_that_do_not_fit(tmp_path, small_data, small_spec, arguments, sa
 
 
 def test_no_data(tmp_path, small_spec):
-  with pytest.raises(UserError, match="no split 'train'"):
+  with pytest.raises(UserError, match='no splits in'):
     run(tmp_path / 'model', tmp_path, small_spec, 1)
 
 

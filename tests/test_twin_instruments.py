@@ -5,10 +5,13 @@ import functools
 
 import numpy as np
 
-from mrmt3 import inference, preprocessors, schedules, slakh, train, twin_instruments
+from mrmt3 import inference, schedules, slakh, train, twin_instruments
 from mrmt3.audio_io import read_audio
 from mrmt3.engine import optimizers, partitioning, trainer, utils
+from mrmt3.example_config import ExampleConfig
+from mrmt3.examples import Library, Part, Window
 from mrmt3.models import MemoryEncoderDecoderModel
+from mrmt3.sources.slakh_folder import SlakhFolder
 
 SECONDS = 32 * 256 / 16000
 PROGRAM_IDS = [3 + 1132 + program for program in twin_instruments.TWINS]
@@ -46,12 +49,13 @@ def test_same_seed_same_bytes(tmp_path):
 def twin_accuracy(model_dir, data) -> float:
   """Returns the share of the test's twin segments that name the right one of the twins first."""
   transcriber = inference.Transcriber.load(model_dir)
-  encode = preprocessors.segment_encoder(preprocessors.TrackStore(transcriber.spec))
+  library = Library(SlakhFolder(str(data)), transcriber.spec, ExampleConfig())
   right = []
-  for track in slakh.find_tracks(data, 'test'):
+  for piece, track in enumerate(slakh.find_tracks(data, 'test')):
     found = transcriber.transcribe(read_audio(track.audio_path)).segments
     for index, segment in enumerate(found):
-      wanted = [token for token in encode(str(track.path), 32 * index, None) if token in PROGRAM_IDS]
+      tokens, _ = library.tokens('test', Window((Part(piece, 32 * index),), 32))
+      wanted = [token for token in tokens if token in PROGRAM_IDS]
       if wanted:
         right.append([token for token in segment.tokens if token in PROGRAM_IDS][:1] == wanted[:1])
   assert len(right) == 80
@@ -74,7 +78,7 @@ def test_memory_tells_twins_apart(tmp_path, small_spec):
         spectrogram=dataclasses.replace(small_spec.spectrogram, scaling='none'),
     )  # fmt: skip
     lengths = {'inputs': 32, 'targets': 16, 'prior_targets': 16}
-    task = slakh_task.task(str(data), spec, sampling='grid', log_mel_cache_bytes=1 << 27)
+    task = slakh_task.task(str(data), spec, ExampleConfig(sampling='grid'), cache_bytes=1 << 27)
     train.train(
         model=MemoryEncoderDecoderModel(spec, optimizers.adamw(schedules.warmup_cosine(5e-3, 50, 450, 0.1)), loss_normalizing_factor='tokens'),
         train_dataset_cfg=utils.DatasetConfig(task, lengths, 'train', batch_size=32, shuffle=True, seed=0),

@@ -8,12 +8,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mrmt3.cli import bench, dataset, demo, evaluate, transcribe
+from mrmt3.cli import bench, dataset, demo, evaluate, inspect, transcribe
 from mrmt3.errors import UserError
 from mrmt3.version import __version__
 
 EXTRA_OF = {'music21': 'dataset', 'symusic': 'dataset', 'pyloudnorm': 'dataset', 'tensorflow': 'train', 'seqio': 'train',
             'clu': 'train', 'gin': 'train'}  # fmt: skip
+
+GIN_COMMANDS = {
+    'train': 'train a model',
+    'eval': 'score checkpoints with the metrics of a task',
+    'infer': 'write down what a model predicts of a split',
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -21,21 +27,22 @@ def build_parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog='mrmt3', description='Multi-instrument music transcription with memory (MR-MT3).')
   parser.add_argument('--version', action='version', version=f'mrmt3 {__version__}')
   subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-  for command in (transcribe, evaluate, dataset, bench, demo):
+  for command in (transcribe, evaluate, dataset, inspect, bench, demo):
     command.add_parser(subparsers)
-  subparsers.add_parser(
-      'train', help='train a model; same as python -m mrmt3.train', add_help=False, prefix_chars='\0'
-  ).add_argument('rest', nargs=argparse.REMAINDER)
+  for name, help_text in GIN_COMMANDS.items():
+    subparsers.add_parser(
+        name, help=f'{help_text}; same as python -m mrmt3.{name}', add_help=False, prefix_chars='\0'
+    ).add_argument('rest', nargs=argparse.REMAINDER)
   return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line and returns the exit code."""
   arguments = list(sys.argv[1:] if argv is None else argv)
-  if arguments[:1] == ['train']:
+  if arguments and arguments[0] in GIN_COMMANDS:
     # gin files say `import __main__ as train_script`, so training has to be the main module.
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, '-m', 'mrmt3.train', *arguments[1:]])
+    os.execv(sys.executable, [sys.executable, '-m', f'mrmt3.{arguments[0]}', *arguments[1:]])
   args = build_parser().parse_args(arguments)
   try:
     code = args.run(args)

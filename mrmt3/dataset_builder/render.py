@@ -1,6 +1,5 @@
 """Makes sound from notes with a soundfont."""
 
-import functools
 import importlib.util
 import os
 from pathlib import Path
@@ -12,7 +11,7 @@ from mrmt3.dataset_builder.tuned_font import tuned_path
 from mrmt3.errors import UserError
 
 BEST_QUALITY = 4  # of the conversion of a font's samples to the sample rate
-GOOD_QUALITY = 3  # 3 to 5 times faster: converting is what takes long, once for each preset
+GOOD_QUALITY = 3  # 3 to 5 times faster: converting is what takes long, once for each stem
 _FADE_SECONDS = 0.02
 _SILENT_NOTE = 1e-5  # power relative to the stem's loudest moment: -50 dB
 
@@ -29,8 +28,8 @@ def default_soundfont() -> Path:
 class Synth:
   """A soundfont synthesizer. Its onsets come 1 ms after the notes' (measured on TimGM6mb's drums).
 
-  Every preset has a symusic synthesizer of its own: one that plays several changes the samples that they share, and the
-  sound would depend on what was played before.
+  Every stem has a symusic synthesizer of its own: one that plays several changes the samples that they share, and the sound
+  (drums most of all) would depend on what was played before. Loading takes milliseconds, converting the samples longer.
   """
 
   def __init__(self, soundfont: str | os.PathLike, sample_rate: int = 16000, quality: int = BEST_QUALITY):
@@ -40,9 +39,9 @@ class Synth:
     path = Path(soundfont)
     font = read_soundfont(path)
     path = tuned_path(path, font.sha256)
-    self._load = functools.cache(lambda program, is_drum: symusic.Synthesizer(path, sample_rate, quality))
+    self._load = lambda: symusic.Synthesizer(path, sample_rate, quality)
     try:
-      self._load(0, False)
+      self._load()
     except (RuntimeError, ValueError) as error:
       raise UserError(f'cannot load the soundfont {soundfont}: {error}') from error
     self.sample_rate = sample_rate
@@ -73,7 +72,7 @@ class Synth:
     samples = round(seconds * self.sample_rate)
     audio = np.zeros(samples, np.float32)
     try:
-      rendered = np.asarray(self._load(int(program), bool(is_drum)).render(score, stereo=False))[0, :samples]
+      rendered = np.asarray(self._load().render(score, stereo=False))[0, :samples]
     except (RuntimeError, ValueError) as error:
       raise UserError(f'the soundfont {self.name} cannot play program {program}: {error}; try another one') from error
     if np.isfinite(rendered).all():  # a few presets are beyond the synthesizer; they stay silent

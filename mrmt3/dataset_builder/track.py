@@ -177,7 +177,7 @@ def _pick(fonts, rng):
   return fonts[0] if len(fonts) == 1 else fonts[rng.integers(len(fonts))]
 
 
-# A synthesizer keeps the samples that it has converted, which is most of its work.
+# Loading one reads and checks the whole font.
 @functools.lru_cache(maxsize=8)
 def _synth(path, vary):
   return Synth(path, SAMPLE_RATE, GOOD_QUALITY if vary else BEST_QUALITY)

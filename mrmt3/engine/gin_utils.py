@@ -27,6 +27,10 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
   parser.add_argument('--gin_file', action='append', default=[], help='gin file; repeatable, later ones win')
   parser.add_argument('--gin_search_paths', default='', help='comma-separated folders to look for gin files in')
+  parser.add_argument('--dry_run', action='store_true', help='check and show everything, compute nothing, write nothing')
+  parser.add_argument('--profile', type=int, default=0, metavar='N', help='training: write a profile of N steps')
+  parser.add_argument('--seqio_additional_cache_dirs', default='', help='comma-separated folders of cached tasks')
+  parser.add_argument('--tfds_data_dir', default=None, help='where TensorFlow Datasets keeps its data')
   parser.epilog = '--gin.NAME=VALUE binds one name, e.g. --gin.MODEL_DIR=/tmp/run'
   plain, bindings = [], []
   rest = list(argv)
@@ -48,6 +52,17 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   return flags
 
 
+def apply_flags(flags: argparse.Namespace) -> None:
+  """Hands seqio the folders that the flags name."""
+  import seqio
+
+  folders = [folder for folder in flags.seqio_additional_cache_dirs.split(',') if folder]
+  if folders:
+    seqio.add_global_cache_dirs(folders)
+  if flags.tfds_data_dir:
+    seqio.set_tfds_data_dir_override(flags.tfds_data_dir)
+
+
 def _quoted(value: str) -> str:
   """Puts quotes around what gin would not take as a value: paths and plain words (shells eat the user's quotes)."""
   if re.match(r'\s*[\[({@%]', value):
@@ -67,8 +82,11 @@ def check_files(flags: argparse.Namespace) -> None:
       raise UserError(f'gin: no file {name}; looked in {", ".join(folders)}')
 
 
-def parse_config(flags: argparse.Namespace) -> None:
+def parse_config(flags: argparse.Namespace, complete: bool = True) -> None:
   """Parses the gin files and bindings of `parse_flags` into gin's global configuration.
+
+  With `complete`, everything has to be bound and nothing can be changed afterwards; without, what is not asked for may be
+  missing.
 
   Raises UserError, in one line, for a file that is not there, a syntax error, or a name that does not exist.
   """
@@ -78,7 +96,7 @@ def parse_config(flags: argparse.Namespace) -> None:
   root, level = logging.getLogger(), logging.getLogger().level
   root.setLevel(logging.CRITICAL)
   try:
-    gin.parse_config_files_and_bindings(flags.gin_file, flags.gin_bindings)
+    gin.parse_config_files_and_bindings(flags.gin_file, flags.gin_bindings, finalize_config=complete)
   except (OSError, ImportError, ValueError, SyntaxError, AttributeError, TypeError, NameError) as error:
     raise UserError(f'gin: {one_line(error)}') from error
   finally:
@@ -98,10 +116,14 @@ def one_line(error: BaseException) -> str:
 
 
 def summarize_gin_config(model_dir: str, summary_writer=None, step: int = 0) -> None:
-  """Writes model_dir/config.gin (all that was bound) and, with a writer, the same as a TensorBoard text."""
+  """Writes model_dir/config.gin (all that was bound) and, with a writer, the same as a TensorBoard text.
+
+  operative_config.gin beside it has what was in use so far, defaults included.
+  """
   text = gin.config_str()
-  with files.atomic_path(Path(model_dir) / 'config.gin') as temporary:
-    temporary.write_text(text)
+  for name, content in (('config.gin', text), ('operative_config.gin', gin.operative_config_str())):
+    with files.atomic_path(Path(model_dir) / name) as temporary:
+      temporary.write_text(content)
   if summary_writer is not None:
     summary_writer.write_texts(step, {'config': gin.markdown(text)})
 

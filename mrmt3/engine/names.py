@@ -11,7 +11,7 @@ import types
 
 from mrmt3.errors import UserError
 
-MODULES = ('adafactor', 'gin_utils', 'losses', 'models', 'optimizers', 'partitioning', 'trainer', 'utils')
+MODULES = ('adafactor', 'decoding', 'gin_utils', 'losses', 'models', 'optimizers', 'partitioning', 'trainer', 'utils')
 OWN = 'mrmt3.engine'
 
 

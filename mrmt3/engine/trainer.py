@@ -12,6 +12,8 @@ import optax
 from mrmt3.engine import models, partitioning
 from mrmt3.errors import UserError
 
+EXAMPLE_LOSS = models.EXAMPLE_LOSS
+
 
 class TrainState(flax.struct.PyTreeNode):
   """What training changes: step (int32, steps done), params, and the optimiser's state."""
@@ -63,9 +65,12 @@ class Trainer:
 
   def initial_state(self, batch: Mapping[str, Any]) -> TrainState:
     """Returns step 0 with fresh parameters, for batches shaped like `batch`."""
+    return self.partitioner.place_state(self.initial_state_unplaced(batch))
+
+  def initial_state_unplaced(self, batch: Mapping[str, Any]) -> TrainState:
+    """As `initial_state`, before it is placed on the devices; for `jax.eval_shape` too."""
     params = self.model.get_initial_params(jax.random.fold_in(self.rng, 0x1217), batch)
-    state = TrainState(jnp.zeros((), jnp.int32), params, self.model.optimizer_def.init(params))
-    return self.partitioner.place_state(state)
+    return TrainState(jnp.zeros((), jnp.int32), params, self.model.optimizer_def.init(params))
 
   def _gradients(self, params, batch, rng):
     """Returns (gradients, sums) of the whole batch's summed loss, a microbatch at a time."""
@@ -78,14 +83,21 @@ class Trainer:
       # Each part takes every parts-th example, so that it stays spread over all devices.
       return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
 
+    def part_of(index, examples):
+      gradients, sums = gradient_fn(params, examples, jax.random.fold_in(rng, index))
+      return (gradients, sums), sums.pop(EXAMPLE_LOSS, ())
+
     def add_part(total, part):
-      index, examples = part
-      return jax.tree.map(jnp.add, total, gradient_fn(params, examples, jax.random.fold_in(rng, index))), None
+      added, example_loss = part_of(*part)
+      return jax.tree.map(jnp.add, total, added), example_loss
 
     numbered = (jnp.arange(parts), jax.tree.map(split, batch))
-    shapes = jax.eval_shape(gradient_fn, params, jax.tree.map(lambda x: split(x)[0], batch), rng)
+    shapes, _ = jax.eval_shape(part_of, jnp.int32(0), jax.tree.map(lambda x: split(x)[0], batch))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    return jax.lax.scan(add_part, zeros, numbered)[0]
+    (gradients, sums), example_loss = jax.lax.scan(add_part, zeros, numbered)
+    if len(example_loss):
+      sums[EXAMPLE_LOSS] = example_loss.T.reshape(-1)
+    return gradients, sums
 
   def _train_step(self, state: TrainState, batch) -> tuple[TrainState, dict[str, jax.Array]]:
     rng = jax.random.fold_in(self.rng, state.step)
@@ -98,10 +110,19 @@ class Trainer:
     return TrainState(state.step + 1, params, opt_state), numbers
 
 
-def summarise(numbers: list[Mapping[str, jax.Array]]) -> dict[str, float]:
-  """Returns per-token means over several steps: loss, z_loss, accuracy (0..1); plus the last rate, mean gradient norm."""
-  rows = jax.device_get(list(numbers))
-  sums = {key: float(sum(row[key] for row in rows)) for key in rows[0]}
+def as_floats(numbers: list[Mapping[str, jax.Array]]) -> list[dict[str, float]]:
+  """Returns the numbers of several steps as Python floats, which a file keeps exactly; losses of examples are left out."""
+  rows = jax.device_get([{key: x for key, x in row.items() if key != EXAMPLE_LOSS} for row in numbers])
+  return [{key: float(x) for key, x in row.items()} for row in rows]
+
+
+def summarise(rows: list[Mapping[str, float]]) -> dict[str, float]:
+  """Returns per-token means over several steps: loss, z_loss, accuracy (0..1); plus the last rate, mean gradient norm.
+
+  `accuracy/TYPE` are the accuracies of the tokens of a type (time, pitch, velocity, program, drum, tie, eos), where there
+  were any.
+  """
+  sums = {key: sum(row[key] for row in rows) for key in rows[0]}
   tokens = max(sums['tokens'], 1.0)
   summary = {
       'loss': sums['loss'] / tokens,
@@ -109,7 +130,11 @@ def summarise(numbers: list[Mapping[str, jax.Array]]) -> dict[str, float]:
       'accuracy': sums['correct'] / tokens,
       'tokens_per_step': sums['tokens'] / len(rows),
   }
+  for key, count in sums.items():
+    kind = key.removeprefix('tokens/')
+    if kind != key and count:
+      summary[f'accuracy/{kind}'] = sums[f'correct/{kind}'] / count
   if 'learning_rate' in rows[-1]:
-    summary['learning_rate'] = float(rows[-1]['learning_rate'])
+    summary['learning_rate'] = rows[-1]['learning_rate']
     summary['gradient_norm'] = sums['gradient_norm'] / len(rows)
   return summary

@@ -1,7 +1,6 @@
 """Configuration objects that gin files bind, and what the train loop does with them, under t5x's names."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -95,9 +94,9 @@ class RestoreCheckpointConfig:
 
   Attributes:
     path: a checkpoint folder, or a model_dir of which the newest is taken.
-    mode: 'latest' or 'specific'; both are told by the path.
-    dtype: not supported, keep None.
-    strict: whether all parameters must be there; only True is supported.
+    mode: 'latest' or 'specific', both told by the path; 'all', in evaluation, is every checkpoint in the folder.
+    dtype: the parameters are turned into it for evaluation; None leaves them.
+    strict: accepted; parameters must all be there in any case.
     assignment_map: not supported, keep None.
     fallback_to_scratch: start from fresh weights if there is nothing at `path`.
     restore_dataset: not supported, keep False.
@@ -112,9 +111,9 @@ class RestoreCheckpointConfig:
   restore_dataset: bool = False
 
   def __post_init__(self):
-    _require_defaults(self, dtype=None, strict=True, assignment_map=None, restore_dataset=False)
-    if self.mode not in ('latest', 'specific'):
-      raise UserError(f"utils.RestoreCheckpointConfig.mode is {self.mode!r}; 'latest' and 'specific' are supported")
+    _require_defaults(self, assignment_map=None, restore_dataset=False)
+    if self.mode not in ('latest', 'specific', 'all'):
+      raise UserError(f"utils.RestoreCheckpointConfig.mode is {self.mode!r}; it is 'latest', 'specific' or 'all'")
 
 
 @dataclasses.dataclass
@@ -123,6 +122,60 @@ class CheckpointConfig:
 
   save: SaveCheckpointConfig | None = None
   restore: RestoreCheckpointConfig | None = None
+
+
+def require(supported: bool, what: str) -> None:
+  """Raises UserError saying that `what` is not supported, unless it is."""
+  if not supported:
+    raise UserError(f'{what} is not supported; leave it at its default')
+
+
+def resolve_task(config: DatasetConfig):
+  """Returns the seqio task or mixture that a config names, after importing its module; UserError if there is none."""
+  import importlib
+
+  import seqio
+
+  if config.module:
+    try:
+      importlib.import_module(config.module)
+    except ImportError as error:
+      raise UserError(f'utils.DatasetConfig.module: cannot import {config.module} ({error})') from error
+  if not isinstance(config.mixture_or_task_name, str):
+    return config.mixture_or_task_name
+  try:
+    task = seqio.get_mixture_or_task(config.mixture_or_task_name)
+  except ValueError as error:
+    raise UserError(f'there is no task or mixture {config.mixture_or_task_name!r}') from error
+  if isinstance(task, seqio.Task) and config.split not in task.splits:
+    raise UserError(f'{task.name} has no split {config.split!r}; it has {", ".join(task.splits)}')
+  return task
+
+
+def lengths_or_none(config: DatasetConfig) -> dict | None:
+  """Returns task_feature_lengths as a plain dict, or None where they are all None (whole pieces)."""
+  lengths = dict(config.task_feature_lengths or {})
+  return lengths if any(length is not None for length in lengths.values()) else None
+
+
+def batch_shapes(feature_shapes: Mapping[str, Sequence], batch_size: int) -> tuple[dict, dict]:
+  """Returns (shapes, dtypes) of a batch of features of these shapes; lengths that are not known count as 1."""
+  shapes = {k: (batch_size, *(1 if n is None else n for n in shape)) for k, shape in feature_shapes.items()}
+  return shapes, {k: jnp.float32 if k.startswith('encoder_input') else jnp.int32 for k in shapes}
+
+
+def task_examples(task, config: DatasetConfig, shard_id: int, num_shards: int):
+  """Returns one epoch of the examples of a seqio task, in order, as a tf.data.Dataset; every num_shards-th of them."""
+  dataset = task.get_dataset(
+      lengths_or_none(config),
+      split=config.split,
+      use_cached=config.use_cached,
+      shuffle=False,
+      seed=config.seed,
+      num_epochs=1,
+      trim_output_features=config.trim_output_features,
+  )
+  return dataset.shard(num_shards, shard_id)
 
 
 def get_dataset(config: DatasetConfig, feature_converter_cls, *, seed: int, num_epochs: int | None = None):
@@ -137,20 +190,12 @@ def get_dataset(config: DatasetConfig, feature_converter_cls, *, seed: int, num_
   Raises:
     UserError: for a name that is not registered, or a batch that the hosts do not divide.
   """
-  import importlib
-
   import seqio
 
-  if config.module:
-    importlib.import_module(config.module)
+  resolve_task(config)
   hosts = jax.process_count()
   if config.batch_size < 1 or config.batch_size % hosts:
     raise UserError(f'utils.DatasetConfig.batch_size is {config.batch_size}; it must be a multiple of {hosts} host(s)')
-  if isinstance(config.mixture_or_task_name, str):
-    try:
-      seqio.get_mixture_or_task(config.mixture_or_task_name)
-    except ValueError as error:
-      raise UserError(f'there is no task or mixture {config.mixture_or_task_name!r}') from error
   dataset = seqio.get_dataset(
       config.mixture_or_task_name,
       dict(config.task_feature_lengths),
@@ -170,17 +215,10 @@ def get_dataset(config: DatasetConfig, feature_converter_cls, *, seed: int, num_
 
 def iterate(dataset):
   """Yields a tf.data.Dataset's elements as numpy trees; UserError for what a preprocessor had to say of bad data."""
-  import tensorflow as tf
+  from mrmt3.engine.data_iterator import user_errors
 
-  op_error = tf.errors.OpError  # looked up now: an iterator left open is closed when TensorFlow's modules are gone
-  try:
+  with user_errors():
     yield from dataset.as_numpy_iterator()
-  except op_error as error:
-    # TensorFlow wraps what Python functions raise into an error of its own, as text with a traceback.
-    said = re.search(r'\bUserError: (.+)', error.message)
-    if said is None:
-      raise
-    raise UserError(said[1]) from error
 
 
 _FACTORS = ('constant', 'linear_warmup', 'linear_decay', 'rsqrt_decay', 'rsqrt_normalized_decay', 'decay_every',

@@ -1,1 +1,1 @@
-"""x"""
+"""Where pieces come from: each module is one `pieces.PieceSource`."""

@@ -1,0 +1,91 @@
+"""A data set's batches, one by one, with a position that can be saved and taken up again."""
+
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.errors import UserError
+
+FILE = 'data'  # what the files of a saved position begin with
+EXAMPLE_ID = 'example_id'
+
+
+class DataIterator(Iterator):
+  """Batches of a tf.data.Dataset as numpy trees.
+
+  A position says where every stage of the pipeline stands, not what is in it (tf.data's symbolic checkpoints), so it is
+  small and takes no passing over data. Functions in Python (tf.numpy_function) must follow from their arguments alone.
+
+  Attributes:
+    waited: seconds that the caller has spent in `next` so far.
+  """
+
+  def __init__(self, dataset):
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.experimental_symbolic_checkpoint = True
+    # Functions in Python count as having state that cannot be saved; ours have none.
+    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
+    self._iterator = iter(dataset.prefetch(2).with_options(options))
+    self.waited = 0.0
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    start = time.perf_counter()
+    try:
+      with user_errors():
+        return {name: value.numpy() for name, value in next(self._iterator).items()}
+    finally:
+      self.waited += time.perf_counter() - start
+
+  def save(self) -> dict[str, bytes]:
+    """Returns the position behind the last batch that was handed out, as contents of files by name."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder:
+      tf.train.Checkpoint(iterator=self._iterator).write(str(Path(folder) / FILE))
+      return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+  def restore(self, folder: Path) -> None:
+    """Takes up the position whose files lie in `folder`; UserError if they are not there or of another data set."""
+    import tensorflow as tf
+
+    try:
+      tf.train.Checkpoint(iterator=self._iterator).read(str(folder / FILE)).assert_consumed()
+    except (tf.errors.OpError, AssertionError, ValueError) as error:
+      reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+      raise UserError(f'{folder}: cannot take up the position in the data ({reason})') from error
+
+  def close(self) -> None:
+    """Stops the pipeline's threads; one that runs Python code while the interpreter ends would hang it."""
+    self._iterator = None
+
+
+class user_errors:
+  """A block in which a UserError that a preprocessor raised inside TensorFlow is raised as itself."""
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    import tensorflow as tf
+
+    if not isinstance(error, tf.errors.OpError):
+      return
+    # TensorFlow wraps what Python functions raise into an error of its own, as text with a traceback.
+    said = re.search(r'\bUserError: (.+)', error.message)
+    if said is not None:
+      raise UserError(said[1]) from error
+
+
+def split_ids(batch: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str] | None]:
+  """Returns (what the model takes, the examples' ids); ids, feature `example_id`, are None where the data has none."""
+  features = dict(batch)
+  ids = features.pop(EXAMPLE_ID, None)
+  if ids is None:
+    return features, None
+  return features, [value.decode() if isinstance(value, bytes) else str(value) for value in np.ravel(ids)]

@@ -1,0 +1,78 @@
+"""What `--dry_run` shows: configuration, mesh, memory, and the first batch as readable events. Nothing is compiled."""
+
+import jax
+import numpy as np
+
+MOST_EVENTS = 40
+
+
+def show(model, batch, params_shapes, partitioner, optimizer_copies: int = 0) -> None:
+  """Prints operative config, mesh, memory estimate and a batch of numpy arrays.
+
+  Args:
+    model: what would run.
+    batch: model features, `[batch, ...]`.
+    params_shapes: tree of shapes of the parameters.
+    partitioner: where things would go.
+    optimizer_copies: bytes of the optimiser's state and gradients together.
+  """
+  import gin
+
+  print(gin.operative_config_str())
+  print(f'mesh: {dict(partitioner.mesh.shape)}, {partitioner.mesh.size} device(s) of kind {jax.devices()[0].device_kind}')
+  params = tree_bytes(params_shapes)
+  inputs = sum(np.asarray(x).nbytes for x in batch.values())
+  total = params + optimizer_copies + inputs
+  count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params_shapes))
+  print(
+      f'memory: {count:,} parameters {params / 1e6:.1f} MB, optimiser and gradients {optimizer_copies / 1e6:.1f} MB, a batch '
+      f'{inputs / 1e6:.1f} MB: {total / 1e6:.1f} MB and the activations'
+  )
+  for name, value in batch.items():
+    print(f'{name}: {np.asarray(value).dtype} {list(np.shape(value))}')
+  for name in ('prior_tokens', 'decoder_target_tokens'):
+    if name in batch:
+      print(f'first example, {name}: {readable(model, np.asarray(batch[name])[0])}')
+
+
+def tree_bytes(tree) -> int:
+  """Returns the bytes of all arrays, or shapes with dtypes, of a tree."""
+  return sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+
+
+def readable(model, tokens: np.ndarray) -> str:
+  """Returns tokens `[..., length]` as the names of their events, where the model has a vocabulary, else as numbers."""
+  ids = [int(token) for token in tokens.reshape(-1) if token][: MOST_EVENTS + 1]
+  spec = getattr(model, 'spec', None)
+  if spec is None:
+    words = [str(i) for i in ids]
+  else:
+    from mrmt3 import vocabularies
+
+    codec = vocabularies.build_codec(spec.vocabulary)
+    words = [_name(codec, i) for i in ids]
+  return ' '.join(words[:MOST_EVENTS]) + (' ...' if len(words) > MOST_EVENTS else '')
+
+
+def _name(codec, model_id: int) -> str:
+  from mrmt3 import vocabularies
+
+  if model_id < vocabularies.SPECIAL_TOKENS:
+    return {vocabularies.EOS_ID: 'EOS'}.get(model_id, 'unknown')
+  if model_id - vocabularies.SPECIAL_TOKENS >= codec.num_classes:
+    return 'unused'
+  event = codec.decode_event_index(model_id - vocabularies.SPECIAL_TOKENS)
+  return f'{event.type}:{event.value}'
+
+
+def show_prediction(model, dataset_cfg, partitioner, paths) -> dict:
+  """Shows what an evaluation or inference would do; returns nothing done."""
+  from mrmt3.engine import restoring, utils
+
+  task_ds = utils.task_examples(utils.resolve_task(dataset_cfg), dataset_cfg, 0, 1)
+  model_ds = model.FEATURE_CONVERTER_CLS(pack=False)(task_ds, dict(dataset_cfg.task_feature_lengths))
+  batch = next(utils.iterate(model_ds.padded_batch(dataset_cfg.batch_size).take(1)))
+  shapes, types = {k: x.shape for k, x in batch.items()}, {k: x.dtype for k, x in batch.items()}
+  show(model, batch, restoring.parameter_shapes(model, shapes, types), partitioner)
+  print('checkpoints: ' + ', '.join(str(path) for path in paths))
+  return {}

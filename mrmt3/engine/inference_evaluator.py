@@ -1,0 +1,88 @@
+"""Metrics of a task's predictions (seqio.Evaluator), for `train` and `eval`."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mrmt3 import files
+from mrmt3.engine import prediction, utils
+from mrmt3.errors import UserError
+
+
+class InferenceEvaluator:
+  """Predicts a split with given parameters, and writes its metrics to <log_dir>/inference_eval/<task>-metrics.jsonl.
+
+  Attributes:
+    feature_shapes: shapes of the model's features, without the batch axis.
+  """
+
+  def __init__(self, model, config, evaluator_cls: Callable | None, partitioner, log_dir: str):
+    """Takes what to evaluate; UserError if the task has no metrics for the split, or the devices do not divide the batch."""
+    import seqio
+
+    task = utils.resolve_task(config)
+    partitioner.check_batch_size(config.batch_size, 'the data set to infer from')
+    self._model, self._config, self._partitioner = model, config, partitioner
+    self._folder = Path(log_dir) / 'inference_eval'
+    self._evaluator = (evaluator_cls or seqio.Evaluator)(
+        mixture_or_task_name=config.mixture_or_task_name,
+        feature_converter=model.FEATURE_CONVERTER_CLS(pack=False),
+        eval_split=config.split,
+        use_cached=config.use_cached,
+        seed=config.seed,
+        sequence_length=utils.lengths_or_none(config),
+        use_memory_cache=config.use_memory_cache,
+        log_dir=str(self._folder),
+    )
+    if not self._evaluator.eval_tasks:
+      raise UserError(f'{task.name} has no metrics for the split {config.split!r}, so there is nothing to evaluate')
+    self.feature_shapes = self._evaluator.model_feature_shapes
+
+  def is_done(self, step: int) -> bool:
+    """Returns whether there are metrics of a step already."""
+    return all(self._has_line(task.name, step) for task in self._evaluator.eval_tasks)
+
+  def evaluate(self, params, step: int) -> dict[str, dict[str, float]]:
+    """Returns {task: {metric: value}}, and writes them down; `params` are in place."""
+
+    def run(method):
+      predictor = prediction.Predictor(method, params, self._config.batch_size, self._partitioner)
+      return lambda dataset: prediction.uniform(predictor(dataset))
+
+    metrics, _ = self._evaluator.evaluate(
+        compute_metrics=True,
+        step=step,
+        predict_fn=run(self._model.predict_batch),
+        score_fn=run(self._model.score_batch),
+        predict_with_aux_fn=prediction.with_aux(run(self._model.predict_batch_with_aux)),
+    )
+    results = {name: _plain(values) for name, values in metrics.result().items()}
+    files.make_folder(self._folder)
+    for name, values in results.items():
+      if not self._has_line(name, step):  # else the evaluator's own logger has written it
+        with (self._folder / f'{name}-metrics.jsonl').open('a') as file:
+          file.write(json.dumps({'step': step, **values}) + '\n')
+    return results
+
+  def _has_line(self, name: str, step: int) -> bool:
+    path = self._folder / f'{name}-metrics.jsonl'
+    if not path.exists():
+      return False
+    return any(json.loads(line).get('step') == step for line in path.read_text().splitlines() if line.strip())
+
+  def close(self) -> None:
+    """Ends the evaluator's threads."""
+    self._evaluator.close()
+
+
+def _plain(values) -> dict[str, float]:
+  """Returns the metrics that are numbers as floats."""
+  plain = {}
+  for name, value in values.items():
+    value = getattr(value, 'value', value)  # clu's Scalar
+    try:
+      plain[name] = float(value)
+    except (TypeError, ValueError):
+      print(f'mrmt3: {name} is not a number and is left out', file=sys.stderr)
+  return plain

@@ -1,0 +1,86 @@
+"""Evaluation of checkpoints: `python -m mrmt3.eval --gin_file=models/mr_mt3.gin --gin_file=runs/eval.gin ...`.
+
+The names are t5x's (`eval_script.evaluate`), answered by `mrmt3.engine`. Metrics are those of the task; each of its
+examples is given to the model's predict_batch (or score_batch) once, nothing is carried from one to the next.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+
+from mrmt3.engine import entry
+
+
+def evaluate(
+    *,
+    model,
+    dataset_cfg,
+    restore_checkpoint_cfg,
+    partitioner,
+    output_dir: str,
+    inference_evaluator_cls: Callable | None = None,
+    summarize_config_fn: Callable | None = None,
+    training_evaluator_cls: Callable | None = None,
+    fallback_init_rng: int | None = None,
+    use_orbax: bool = True,
+    dry_run: bool = False,
+) -> dict[int, dict]:
+  """Evaluates one checkpoint, or all of a folder.
+
+  Writes output_dir/config.gin and a line a checkpoint to output_dir/inference_eval/<task>-metrics.jsonl, and prints it. With
+  RestoreCheckpointConfig.mode 'all', checkpoints that have their line already are passed over.
+
+  Args:
+    model: an EncoderDecoderModel with predict_batch and score_batch.
+    dataset_cfg: utils.DatasetConfig; the task must have metrics.
+    restore_checkpoint_cfg: utils.RestoreCheckpointConfig.
+    partitioner: partitioning.PjitPartitioner.
+    output_dir: folder for what is written.
+    inference_evaluator_cls: seqio.Evaluator, with its gin arguments; None takes it as it is.
+    summarize_config_fn: called with (output_dir, None, 0); None writes config.gin.
+    training_evaluator_cls: not supported, keep None.
+    fallback_init_rng: not supported, keep None.
+    use_orbax: accepted for t5x's sake; the format is told by the checkpoint.
+    dry_run: check and show the configuration, the model and the first batch, then return.
+
+  Returns:
+    {step: {task: {metric: value}}}.
+
+  Raises:
+    UserError: for a configuration that cannot work.
+  """
+  from mrmt3 import files
+  from mrmt3.engine import dry_running, gin_utils, restoring, utils
+  from mrmt3.engine.inference_evaluator import InferenceEvaluator
+
+  del use_orbax
+  utils.require(training_evaluator_cls is None, 'evaluate.training_evaluator_cls')
+  utils.require(fallback_init_rng is None, 'evaluate.fallback_init_rng')
+  utils.resolve_task(dataset_cfg)
+  partitioner.check_batch_size(dataset_cfg.batch_size, 'dataset_cfg')
+  paths = restoring.checkpoint_paths(restore_checkpoint_cfg)
+  if dry_run:
+    return dry_running.show_prediction(model, dataset_cfg, partitioner, paths)
+
+  evaluator = InferenceEvaluator(model, dataset_cfg, inference_evaluator_cls, partitioner, output_dir)
+  files.make_folder(output_dir)
+  (summarize_config_fn or gin_utils.summarize_gin_config)(output_dir, None, 0)
+  shapes = restoring.parameter_shapes(model, *utils.batch_shapes(evaluator.feature_shapes, dataset_cfg.batch_size))
+  results = {}
+  for path in paths:
+    params, step = restoring.restore(restore_checkpoint_cfg, path, shapes)
+    if restore_checkpoint_cfg.mode == 'all' and evaluator.is_done(step):
+      continue
+    results[step] = evaluator.evaluate(partitioner.place_state(params), step)
+    for name, values in results[step].items():
+      print(f'{name} {json.dumps({"step": step, **values})}', flush=True)
+  evaluator.close()
+  return results
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Command line; returns the exit code, see `engine.entry`."""
+  return entry.main(evaluate, 'python -m mrmt3.eval', __doc__.split('\n')[0], argv)
+
+
+if __name__ == '__main__':
+  entry.run_and_end(main)

@@ -1,0 +1,36 @@
+"""A text that changes when files change, made without reading them."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def files_fingerprint(paths: Iterable[Path], root: Path) -> str:
+  """Returns a digest of the files' paths (relative to `root`), sizes and times of change; missing files count as such."""
+  digest = hashlib.sha256()
+  for path in sorted(paths):
+    try:
+      status = path.stat()
+      state = f'{status.st_size} {status.st_mtime_ns}'
+    except OSError:
+      state = 'missing'
+    digest.update(f'{path.relative_to(root).as_posix()}\0{state}\0'.encode('utf-8', 'surrogateescape'))
+  return digest.hexdigest()
+
+
+def files_below(folder: Path) -> list[Path]:
+  """Returns the files in a folder at any depth, sorted, without hidden ones (names with a dot in front).
+
+  Links to folders are followed, but none is entered twice: a link may lead back up.
+  """
+  found, seen = [], set()
+  for parent, folders, names in os.walk(folder, followlinks=True):
+    status = os.stat(parent)
+    if (status.st_dev, status.st_ino) in seen:
+      folders.clear()
+      continue
+    seen.add((status.st_dev, status.st_ino))
+    folders[:] = sorted(name for name in folders if not name.startswith('.'))
+    found += [Path(parent, name) for name in names if not name.startswith('.')]
+  return sorted(found)

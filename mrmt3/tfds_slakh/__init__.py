@@ -1,0 +1,1 @@
+"""TensorFlow Datasets builder of sharded records from a folder in the Slakh2100 layout; see `slakh_records`."""

@@ -1,0 +1,44 @@
+"""Tasks over TFRecord files in MT3's published layouts: MAESTRO, GuitarSet, URMP, MusicNet, Cerberus4, Slakh.
+
+    utils.DatasetConfig.mixture_or_task_name = @mt3_records.task()
+    mt3_records.task:
+      name = 'musicnet_em'
+      data_dir = '/data/musicnet_em'
+"""
+
+import dataclasses
+
+from mrmt3.config import ModelSpec
+from mrmt3.example_config import ExampleConfig
+from mrmt3.sources.mt3_records import published
+from mrmt3.transcription_task import add_task
+
+TRIMMED = ('slakh', 'cerberus4')  # MT3 cuts overlapping notes of these data sets only
+
+
+def task(
+    name: str,
+    data_dir: str,
+    spec: ModelSpec,
+    examples: ExampleConfig = ExampleConfig(),
+    cache_bytes: int = 0,
+    cache_dir: str | None = None,
+) -> str:
+  """Registers a task over one of MT3's data sets and returns its name.
+
+  Notes that overlap are cut where `examples.trim` says so and MT3 does, for Slakh and Cerberus4.
+
+  Args:
+    name: one of `sources.mt3_records.PUBLISHED`, e.g. 'musicnet_em'; its splits are MT3's, train_subset and
+      validation_subset among them.
+    data_dir: the folder with the files, under the names they were published with.
+    spec: front end, vocabulary and segment length.
+    examples: how segments are sampled and what goes with them.
+    cache_bytes: log-mels kept in memory, bytes (for sampling 'grid').
+    cache_dir: where prepared pieces are kept; None is the user's cache folder.
+
+  Raises:
+    UserError: no such data set.
+  """
+  examples = dataclasses.replace(examples, trim=examples.trim and name in TRIMMED)
+  return add_task(f'mt3_{name}', published(name, data_dir), spec, examples, cache_bytes, cache_dir)

@@ -1,0 +1,21 @@
+"""Task over the user's own music: audio files with a MIDI file of the same name beside each.
+
+    utils.DatasetConfig.mixture_or_task_name = @own_folder.task()
+    own_folder.task.data_dir = '~/music'
+"""
+
+from mrmt3.sources.audio_midi_folder import OwnFolder
+
+from mrmt3.config import ModelSpec
+from mrmt3.example_config import ExampleConfig
+from mrmt3.transcription_task import add_task
+
+
+def task(
+    data_dir: str, spec: ModelSpec, examples: ExampleConfig = ExampleConfig(), cache_bytes: int = 0, cache_dir: str | None = None
+) -> str:
+  """Registers a task over a folder of pairs like song.wav and song.mid and returns its name.
+
+  See `sources.audio_midi_folder.OwnFolder` for what is a pair and how it is split, `tasks.slakh.task` for the arguments.
+  """
+  return add_task('own_folder', OwnFolder(str(data_dir)), spec, examples, cache_bytes, cache_dir)

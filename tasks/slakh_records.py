@@ -1,0 +1,20 @@
+"""Task over records of TensorFlow Datasets that `mrmt3.tfds_slakh` wrote from a folder in the Slakh2100 layout.
+
+    utils.DatasetConfig.mixture_or_task_name = @slakh_records.task()
+    slakh_records.task.data_dir = '/data/records'
+"""
+
+from mrmt3.config import ModelSpec
+from mrmt3.example_config import ExampleConfig
+from mrmt3.sources.tfds_records import TfdsRecords
+from mrmt3.transcription_task import add_task
+
+
+def task(
+    data_dir: str, spec: ModelSpec, examples: ExampleConfig = ExampleConfig(), cache_bytes: int = 0, cache_dir: str | None = None
+) -> str:
+  """Registers a task over sharded records (audio, NoteSequence, id) and returns its name.
+
+  There are no stems in them, so no stem subsets. The arguments are those of `tasks.slakh.task`.
+  """
+  return add_task('slakh_records', TfdsRecords(str(data_dir)), spec, examples, cache_bytes, cache_dir)

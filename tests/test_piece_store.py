@@ -135,7 +135,8 @@ def test_goes_on_where_it_was_interrupted(made_up, tmp_path, monkeypatch):
     assert (store.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
-def test_workers_change_nothing(tmp_path):
+def test_workers_change_nothing(tmp_path, monkeypatch):
+  monkeypatch.setattr(piece_store, 'SPAWN_AFTER', 0.0)
   source = MadeUp(9, str(tmp_path / 'reads'), broken=4)
   one, two = (prepare(source, tmp_path / str(workers), workers=workers) for workers in (1, 2))
   assert one.entries == two.entries

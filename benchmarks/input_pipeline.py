@@ -142,7 +142,8 @@ def print_table(ours: dict, mt3: dict | None, audio_seconds: float) -> None:
 def render(folder: str) -> str:
   """Renders half an hour of music into a folder and returns it."""
   command = [sys.executable, '-m', 'mrmt3', 'dataset', 'build', '--recipe', 'corpus', '--hours', '0.5', folder]
-  subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+  if code := subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+    raise SystemExit(code)  # it has said why
   return folder
 
 
@@ -181,4 +182,9 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  from mrmt3.errors import UserError
+
+  try:
+    main()
+  except UserError as error:
+    raise SystemExit(f'input_pipeline: error: {error}') from None

@@ -177,6 +177,7 @@ def main() -> None:
       mt3 = measure_mt3(args, spec, records)
     print(f'{os.cpu_count()} processors, {audio_seconds / 3600:.2f} hours of audio, batches of {BATCH_SIZE}')
     print_table(ours, mt3, audio_seconds)
+    sys.stdout.flush()
     if args.memory:
       look_at_memory(data_dir, spec, folder)
 

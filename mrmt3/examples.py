@@ -17,7 +17,7 @@ from mrmt3.pieces import PieceSource
 
 NO_PRIOR = -1  # start frame of a prior segment that does not exist
 NO_PIECE = -1  # in a mix: nobody
-_TARGETS, _PRIOR, _STEMS = range(3)  # streams of randomness
+_TOKENS, _STEMS = range(2)  # streams of randomness
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,9 +102,8 @@ class Library:
     Both take the same path; a prior segment that does not exist is the empty one (tie, EOS).
     """
     config, encode = self.config, self._encoder(split, window)
-    rng = np.random.default_rng((*window.seed, _TARGETS))
+    rng = np.random.default_rng((*window.seed, _TOKENS))
     targets = encode(window.parts[0].start_frame, window.num_frames, self._shuffle(rng), rng)
-    rng = np.random.default_rng((*window.seed, _PRIOR))
     priors = []
     for start in window.prior_starts:
       tokens = self._empty

@@ -8,7 +8,9 @@ Fields of a record: `split` and `piece` (names, string), `index` (of the piece, 
 `chunk_start` and `chunk_end` (where the segment is to lie, frames, int32), `seed` (int64 `[2]`).
 """
 
+import atexit
 import collections
+import gc
 import logging
 import threading
 
@@ -23,6 +25,14 @@ from mrmt3.examples import NO_PIECE, NO_PRIOR, Part, Window
 MOST_SKIPPED = 1000  # examples in a row that do not fit, before that is taken for a mistake
 
 _START, _HOP, _DROPOUT, _MIX = range(4)  # streams of randomness
+
+
+@atexit.register
+def _end_iterators() -> None:
+  """Ends all open iterators: at Python's end their threads would wait for its lock for ever, and the process for them."""
+  for item in gc.get_objects():
+    if issubclass(type(item), tf.data.Iterator) and hasattr(item, '_iterator_resource'):
+      item._iterator_resource = None
 
 
 def _uniform(record, stream: int, low, high, shape=()):

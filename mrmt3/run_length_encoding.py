@@ -50,13 +50,19 @@ def run_length_encode(steps: np.ndarray, event_ids: np.ndarray, codec: Codec) ->
     as several of that length and the rest.
   """
   # The ids of shifts are their values, because the codec numbers shifts from 0.
-  longest = codec.max_shift_steps
-  new_step = np.diff(steps, prepend=0) > 0
-  num_shifts = np.where(new_step, -(-steps // longest), 0)
-  first = np.cumsum(num_shifts + event_ids.shape[1]) - event_ids.shape[1]  # of each event's own ids
-  tokens = np.full(first[-1] + event_ids.shape[1] if len(first) else 0, longest, np.int32)
-  tokens[first[new_step] - 1] = steps[new_step] - longest * (num_shifts[new_step] - 1)
-  tokens[first[:, None] + np.arange(event_ids.shape[1])] = event_ids
+  longest, count = codec.max_shift_steps, len(steps)
+  rows = np.empty((count, 1 + event_ids.shape[1]), np.int32)
+  rows[:, 1:] = event_ids
+  shift = rows[:, 0]
+  shift[:] = steps
+  shift[1:][steps[1:] == steps[:-1]] = ABSENT
+  shift[shift == 0] = ABSENT
+  tokens = rows.reshape(-1)
+  long = (shift > longest).nonzero()[0]
+  if len(long):
+    more, rest = np.divmod(shift[long] - 1, longest)
+    shift[long] = rest + 1
+    tokens = np.insert(tokens, np.repeat(long * rows.shape[1], more), longest)
   return tokens[tokens != ABSENT]
 
 
@@ -65,11 +71,12 @@ def remove_redundant_state_changes(
 ) -> np.ndarray:
   """Returns the ids `[n]` without those that repeat the last one of their type; the state starts unset."""
   tokens = np.asarray(tokens)
-  keep = np.ones(len(tokens), bool)
+  keep = np.full(len(tokens), True)
   for event_type in state_change_event_types:
     first_id, last_id = codec.event_type_range(event_type)
-    changes = np.flatnonzero((tokens >= first_id) & (tokens <= last_id))
-    keep[changes[1:]] = tokens[changes[1:]] != tokens[changes[:-1]]
+    changes = ((tokens >= first_id) & (tokens <= last_id)).nonzero()[0]
+    states = tokens[changes]
+    keep[changes[1:]] = states[1:] != states[:-1]
   return tokens[keep]
 
 

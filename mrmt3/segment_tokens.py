@@ -16,6 +16,7 @@ FRAMES_PER_SECOND = 125  # hops of 128 samples at 16 kHz
 
 _ABSENT = run_length_encoding.ABSENT
 _NEVER = np.iinfo(np.int32).max
+_EOS = np.array([vocabularies.EOS_ID], np.int32)
 _MAX_SECONDS = 10_000_000  # steps stay far from the end of int32
 _PITCHES = vocabularies.MAX_PITCH + 1
 
@@ -148,7 +149,13 @@ def _next_step(step, key):
 
 def covering_step(frame: int, codec: Codec, frames_per_second=FRAMES_PER_SECOND) -> int:
   """Returns the last step that is not later than the start of a frame."""
-  return int(frame * Fraction(codec.steps_per_second) // Fraction(frames_per_second))
+  # Fractions of whole numbers, without the cost of making new ones: training comes here several times an example.
+  steps, frames = codec.steps_per_second, frames_per_second
+  if not isinstance(steps, int):
+    steps = Fraction(steps)
+  if not isinstance(frames, (int, Fraction)):
+    frames = Fraction(frames)
+  return int(frame) * steps.numerator * frames.denominator // (steps.denominator * frames.numerator)
 
 
 def segment_targets(
@@ -184,15 +191,15 @@ def segment_targets(
   if shuffle is not None and rng is None:
     raise ValueError('shuffling needs a random generator: give rng')
   start_step = covering_step(start_frame, codec, frames_per_second)
-  first = np.searchsorted(piece.step, start_step)
+  first = piece.step.searchsorted(np.int32(start_step))
   last = len(piece)
   if piece_frames is None or start_frame + num_frames < piece_frames:
-    last = np.searchsorted(piece.step, covering_step(start_frame + num_frames, codec, frames_per_second))
+    last = piece.step.searchsorted(np.int32(covering_step(start_frame + num_frames, codec, frames_per_second)))
   tokens = _event_tokens(piece, slice(first, last), start_step, codec, shuffle, rng)
   if ties:
     tokens = np.concatenate([_tie_section(piece, first, start_step, codec, shuffle, rng), tokens])
   tokens = run_length_encoding.remove_redundant_state_changes(tokens, codec)
-  return np.append(vocabularies.encode_ids(tokens), np.int32(vocabularies.EOS_ID))
+  return np.concatenate([vocabularies.encode_ids(tokens), _EOS])
 
 
 def empty_segment(codec: Codec) -> np.ndarray:
@@ -211,23 +218,25 @@ def _event_tokens(piece, window, start_step, codec, shuffle, rng):
     order = token_shuffling.shuffled_order(step, velocity_bin != 0, key, shuffle, rng)
     columns = [column[order] for column in columns]
   program, velocity_bin, pitch, is_drum = columns
-  pitch_ids = np.where(is_drum, codec.event_type_range('drum')[0], codec.event_type_range('pitch')[0]) + pitch
-  event_ids = np.stack(
-    [_ids_or_absent('program', program, codec), _ids_or_absent('velocity', velocity_bin, codec), pitch_ids], axis=-1
-  )
+  event_ids = np.empty((len(step), 3), np.int32)
+  event_ids[:, 0] = _ids_or_absent('program', program, codec)
+  event_ids[:, 1] = _ids_or_absent('velocity', velocity_bin, codec)
+  event_ids[:, 2] = np.where(is_drum, codec.event_type_range('drum')[0], codec.event_type_range('pitch')[0]) + pitch
   return run_length_encoding.run_length_encode(step, event_ids, codec)
 
 
 def _tie_section(piece, first, start_step, codec, shuffle, rng):
   """Returns regular ids: program and pitch of each note that sounds when event `first` is to come, then the tie."""
-  sounding = np.flatnonzero(piece.until[:first] >= start_step)
+  sounding = (piece.until[:first] >= start_step).nonzero()[0]
   if shuffle is not None and shuffle.ties:
     sounding = rng.permutation(sounding)
   else:
-    sounding = sounding[np.argsort(piece.tie_key[sounding], kind='stable')]
-  pitch_ids = codec.event_type_range('pitch')[0] + piece.pitch[sounding]
-  pairs = np.stack([_ids_or_absent('program', piece.program[sounding], codec), pitch_ids], axis=-1).reshape(-1)
-  return np.append(pairs[pairs != _ABSENT], codec.event_type_range('tie')[0]).astype(np.int32)
+    sounding = sounding[piece.tie_key[sounding].argsort(kind='stable')]
+  tokens = np.empty(2 * len(sounding) + 1, np.int32)
+  tokens[:-1:2] = _ids_or_absent('program', piece.program[sounding], codec)
+  tokens[1::2] = codec.event_type_range('pitch')[0] + piece.pitch[sounding]
+  tokens[-1] = codec.event_type_range('tie')[0]
+  return tokens[tokens != _ABSENT]
 
 
 def _ids_or_absent(event_type, values, codec):

@@ -145,6 +145,7 @@ def _sparse_filterbank(config: SpectrogramConfig):
   return scipy.sparse.csr_array(mel_filterbank(config).T.astype(np.float32))
 
 
+@functools.lru_cache(maxsize=8)
 def _hann_window(size: int) -> np.ndarray:
   return (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(size) / size)).astype(np.float32)
 

@@ -45,7 +45,9 @@ def shuffled_order(
   """
   chance = rng.random(len(steps))
   if shuffle.scope == PAPER:
-    return np.lexsort((chance, _rounds(steps, is_onset, keys), steps))
+    rounds = _rounds(steps, is_onset, keys)
+    most = rounds.max(initial=0) + 1
+    return np.argsort(steps * most + rounds + chance)  # within a step by round, within a round by chance
   if len(steps):
     fixed = (steps == 0) | (steps == steps[-1])
     chance = np.where(fixed, np.arange(len(steps)), chance)
@@ -58,10 +60,11 @@ def _rounds(steps, is_onset, keys):
   The events of one key keep their order. Mostly a step has round 0 and 1, that is what ended and what began; a note
   shorter than a step ends in round 2.
   """
-  order = np.lexsort((keys, steps))
-  onset, key, step = is_onset[order].astype(np.int64), keys[order], steps[order]
-  is_first = np.ones(len(order), bool)
-  is_first[1:] = (key[1:] != key[:-1]) | (step[1:] != step[:-1])
+  groups = steps.astype(np.int64) * (keys.max(initial=0) + 1) + keys
+  order = groups.argsort(kind='stable')
+  groups, onset = groups[order], is_onset[order].astype(np.int64)
+  is_first = np.full(len(order), True)
+  is_first[1:] = groups[1:] != groups[:-1]
   waits = np.ones(len(order), np.int64)
   waits[1:] += onset[1:] == onset[:-1]
   waits[is_first] = onset[is_first]

@@ -135,7 +135,8 @@ def test_goes_on_where_it_was_interrupted(made_up, tmp_path, monkeypatch):
     assert (store.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
-def test_workers_change_nothing(tmp_path):
+def test_workers_change_nothing(tmp_path, monkeypatch):
+  monkeypatch.setattr(piece_store, 'SPAWN_AFTER', 0.0)
   source = MadeUp(9, str(tmp_path / 'reads'), broken=4)
   one, two = (prepare(source, tmp_path / str(workers), workers=workers) for workers in (1, 2))
   assert one.entries == two.entries
@@ -214,7 +215,7 @@ def test_a_script_without_a_main_guard_does_not_hang(tmp_path, small_data):
       textwrap.dedent(f"""
       from mrmt3 import piece_store
       from mrmt3.sources.slakh_folder import SlakhFolder
-      piece_store.SPAWN_FROM = 1
+      piece_store.SPAWN_AFTER = 0.0
       store = piece_store.prepare(SlakhFolder({str(small_data)!r}), 'train', 16000, cache_dir={str(tmp_path / "c")!r}, workers=2)
       print(len(store))
       """)

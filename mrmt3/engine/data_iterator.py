@@ -72,6 +72,8 @@ class user_errors:
     return self
 
   def __exit__(self, kind, error, trace) -> None:
+    if not isinstance(error, Exception):
+      return  # also GeneratorExit while Python ends, when nothing can be imported any more
     import tensorflow as tf
 
     if not isinstance(error, tf.errors.OpError):

@@ -1,0 +1,191 @@
+"""How many training examples a second the input pipeline makes, beside magenta/mt3's own on the same audio and notes.
+
+    python benchmarks/input_pipeline.py --mt3 CHECKOUT --t5x CHECKOUT [--data DATA_DIR]
+
+Ours: random segments of 256 frames with a prior segment (max_hop 3) and token shuffling, batches of 16, with the log-mel
+computed here ('host') or left to the model ('device': raw samples travel). MT3's: its Slakh task, without prior segments,
+see mt3_pipeline.py. Both begin with what is kept between epochs: our piece store and events, its tokenised pieces.
+"Preparing" is what comes before: ours from FLAC and MIDI files to the piece store with its events, MT3's from TFRecords
+with float samples to tokenised pieces in memory.
+
+Without --data half an hour of music is rendered first. Without --mt3 only our figures are printed. --memory makes 20,000
+examples and prints how the process's memory went, and the size of an iterator's checkpoint.
+
+MT3 and t5x are found as checkouts of their repositories; neither has to be installed. What they import has to be: mrmt3's
+extra t5x, librosa, scikit-learn, and t5 with --no-deps (else it brings other versions of seqio) beside babel, nltk,
+portalocker, rouge-score and sacrebleu. Two more modules have to be on PYTHONPATH: `airio`, which is not on the package
+index, with `core` and `pygrain_common` (t5x only wants the names DatasetProviderBase, Task, Mixture,
+AirIODatasetIterator and dataset_providers to be there), and a jestimator that finds PartitionSpec in jax.sharding (t5x
+only wants amos.ScaleByAmosState, amos.amos and amos_helper.state_partition_rule). --python names the interpreter that has
+all this, if it is another one.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import mt3_pipeline
+import numpy as np
+
+BATCH_SIZE = 16
+TARGETS = {'host': 3, 'device': 10, 'prepare': 5}  # times MT3's
+MEMORY_EXAMPLES = 20_000
+MEMORY_EVERY = 500  # examples between two looks at the memory
+
+
+def our_dataset(data_dir: str, spec, log_mel_on: str, cache_dir: str):
+  """Returns an endless tf.data.Dataset of batches, as `mrmt3.train` reads them."""
+  from mrmt3.engine import utils
+  from mrmt3.example_config import ExampleConfig
+  from mrmt3.feature_converters import MemoryFeatureConverter
+  from mrmt3.tasks import slakh
+
+  task = slakh.task(
+      data_dir, spec, ExampleConfig(max_hop=3, shuffle_scope='paper', log_mel_on=log_mel_on), cache_dir=cache_dir
+  )
+  config = utils.DatasetConfig(
+      mixture_or_task_name=task,
+      task_feature_lengths={**lengths_of(spec), 'prior_targets': spec.targets_length},
+      split='train',
+      batch_size=BATCH_SIZE,
+      shuffle=True,
+      seed=0,
+  )
+  return utils.get_dataset(config, MemoryFeatureConverter, seed=0)
+
+
+def lengths_of(spec) -> dict[str, int]:
+  """Returns the feature lengths that both pipelines have."""
+  return {'inputs': spec.segment_frames, 'targets': spec.targets_length}
+
+
+def measure_ours(data_dir: str, spec, cache_dir: str, seconds: float) -> dict[str, dict]:
+  """Returns what `mt3_pipeline.measure` gives for 'host' and 'device', and 'prepare': seconds from files to events."""
+  from mrmt3 import piece_store, vocabularies
+  from mrmt3.engine.data_iterator import DataIterator
+  from mrmt3.sources.slakh_folder import SlakhFolder
+
+  started = time.perf_counter()
+  store = piece_store.prepare(SlakhFolder(data_dir), 'train', spec.spectrogram.sample_rate, cache_dir=cache_dir)
+  stored = time.perf_counter()
+  store.encode(vocabularies.build_codec(spec.vocabulary))
+  audio_seconds = float(store.lengths.sum() / spec.spectrogram.sample_rate)
+  figures = {'prepare': {'audio_seconds': audio_seconds, 'store': stored - started, 'events': time.perf_counter() - stored}}
+  for where in ('host', 'device'):
+    with contextlib.closing(DataIterator(our_dataset(data_dir, spec, where, cache_dir))) as batches:
+      figures[where] = mt3_pipeline.measure(batches, seconds)
+  return figures
+
+
+def measure_mt3(args: argparse.Namespace, spec, records: Path) -> dict:
+  """Runs mt3_pipeline.py over the records; SystemExit with its last words where it fails."""
+  paths = [*filter(None, [args.mt3, args.t5x, os.environ.get('PYTHONPATH')])]
+  command = [args.python, mt3_pipeline.__file__, str(records), '--seconds', str(args.seconds)]
+  command += ['--batch-size', str(BATCH_SIZE), '--lengths', json.dumps(lengths_of(spec))]
+  done = subprocess.run(
+      command, env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}, capture_output=True, text=True, check=False
+  )
+  if done.returncode:
+    said = done.stderr.strip().splitlines()[-1:] or [f'exit code {done.returncode}']
+    raise SystemExit(f"MT3's pipeline does not run: {said[0]}\nWhat it needs is at the head of {__file__}")
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def look_at_memory(data_dir: str, spec, cache_dir: str) -> None:
+  """Makes 20,000 examples, log-mel on the host; prints this process's memory and the size of a position's file."""
+  import psutil
+
+  from mrmt3.engine.data_iterator import DataIterator
+
+  process, sizes = psutil.Process(), []
+  with contextlib.closing(DataIterator(our_dataset(data_dir, spec, 'host', cache_dir))) as batches:
+    for made in range(0, MEMORY_EXAMPLES, BATCH_SIZE):
+      next(batches)
+      if made % MEMORY_EVERY < BATCH_SIZE:
+        sizes.append((made, process.memory_info().rss / 2**20))
+    state = sum(len(content) for content in batches.save().values())
+  made, size = np.array(sizes[len(sizes) // 5 :]).T  # buffers are full by then
+  slope, _ = np.polyfit(made / 1000, size, 1)
+  print(f'\nmemory over {MEMORY_EXAMPLES} examples: {", ".join(f"{size:.0f}" for _, size in sizes[::5])} MiB')
+  print(f'slope after the first fifth: {slope:+.2f} MiB per 1000 examples (from {size.min():.0f} to {size.max():.0f} MiB)')
+  print(f'position in the data, saved: {state / 2**20:.3f} MiB')
+
+
+def print_table(ours: dict, mt3: dict | None, audio_seconds: float) -> None:
+  """Prints figures, ratios and what they should be."""
+
+  def row(name, unit, our_figure, mt3_figure=None, target=None):
+    more = ''
+    if mt3_figure:
+      more = f'{mt3_figure:>10.0f} {our_figure / mt3_figure:>7.1f}x' + (f'  (wanted: {target}x)' if target else '')
+    print(f'{name:<38} {unit:<11} {our_figure:>10.0f}{more}')
+
+  print(f'\n{"":<38} {"":<11} {"mrmt3":>10}' + (f'{"mt3":>10} {"ratio":>8}' if mt3 else ''))
+  per_second = mt3 and mt3['examples_per_second']
+  row('training, log-mel on the host', 'examples/s', ours['host']['examples_per_second'], per_second, TARGETS['host'])
+  row('training, log-mel on the device', 'examples/s', ours['device']['examples_per_second'], per_second, TARGETS['device'])
+  prepare = ours['prepare']
+  row(
+      'preparing: files to store and events', 'audio s/s', audio_seconds / sum(prepare.values()),
+      mt3 and audio_seconds / mt3['tokenize_seconds'], TARGETS['prepare'],
+  )  # fmt: skip
+  row('preparing: notes to events alone', 'audio s/s', audio_seconds / prepare['events'])
+  row('tokens a target', '', ours['host']['tokens_per_target'], mt3 and mt3['tokens_per_target'])
+
+
+def render(folder: str) -> str:
+  """Renders half an hour of music into a folder and returns it."""
+  command = [sys.executable, '-m', 'mrmt3', 'dataset', 'build', '--recipe', 'corpus', '--hours', '0.5', folder]
+  if code := subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+    raise SystemExit(code)  # it has said why
+  return folder
+
+
+def main() -> None:
+  """Renders, measures, prints."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--data', metavar='DIR', help='data set in the Slakh layout, with a train split')
+  parser.add_argument('--mt3', metavar='DIR', help='checkout of magenta/mt3')
+  parser.add_argument('--t5x', metavar='DIR', help='checkout of google-research/t5x')
+  parser.add_argument('--python', metavar='FILE', default=sys.executable, help='interpreter for MT3 (default: this one)')
+  parser.add_argument('--seconds', type=float, default=20, help='to time each pipeline for, after a warm-up (default: 20)')
+  parser.add_argument('--memory', action='store_true', help='also look at memory over 20,000 examples')
+  args = parser.parse_args()
+
+  from mrmt3.config import ModelSpec
+  from mrmt3.network import T5Config
+  from mrmt3.sources.slakh_folder import SlakhFolder
+  from mrmt3.tensorflow_start import start_tensorflow
+  from mrmt3.vocabularies import VocabularyConfig, num_embeddings
+
+  start_tensorflow()
+
+  spec = ModelSpec(network=T5Config(vocab_size=num_embeddings(VocabularyConfig())))
+  with tempfile.TemporaryDirectory() as folder:
+    data_dir = args.data or render(f'{folder}/data')
+    ours, mt3 = measure_ours(data_dir, spec, folder, args.seconds), None
+    audio_seconds = ours['prepare'].pop('audio_seconds')
+    if args.mt3:
+      records = Path(folder, 'train.tfrecord')
+      mt3_pipeline.write_records(records, SlakhFolder(data_dir), 'train', spec.spectrogram.sample_rate)
+      mt3 = measure_mt3(args, spec, records)
+    print(f'{os.cpu_count()} processors, {audio_seconds / 3600:.2f} hours of audio, batches of {BATCH_SIZE}')
+    print_table(ours, mt3, audio_seconds)
+    sys.stdout.flush()
+    if args.memory:
+      look_at_memory(data_dir, spec, folder)
+
+
+if __name__ == '__main__':
+  from mrmt3.errors import UserError
+
+  try:
+    main()
+  except UserError as error:
+    raise SystemExit(f'input_pipeline: error: {error}') from None

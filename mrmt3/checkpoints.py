@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mrmt3 import legacy_checkpoints
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.files import make_folder
@@ -116,7 +117,7 @@ def _remove(folder: Path) -> None:
 def find_checkpoint(path: str | os.PathLike) -> Path:
   """Returns the checkpoint folder that `path` names: itself, or the newest one in it. UserError if there is none."""
   path = Path(path)
-  if (path / STATE_NAME).is_dir():
+  if (path / STATE_NAME).is_dir() or legacy_checkpoints.is_legacy(path):
     return path
   step = latest_step(path)
   if step is not None:
@@ -160,8 +161,13 @@ def restore_params(path: str | os.PathLike) -> tuple[dict, ModelSpec, int]:
 
 
 def restore_target(path: str | os.PathLike) -> tuple[dict, int]:
-  """As `restore_params` for any model, without its specification: returns (parameter tree, step), shapes unchecked."""
+  """As `restore_params` for any model, without its specification: returns (parameter tree, step), shapes unchecked.
+
+  Reads checkpoints of t5x too, before and since Orbax.
+  """
   folder = find_checkpoint(path)
+  if legacy_checkpoints.is_legacy(folder):
+    return legacy_checkpoints.read_params(folder)
   with _reading(folder), _checkpointer() as checkpointer:
     params = _target(checkpointer, folder)
   return params, _step_of(folder)

@@ -1,7 +1,7 @@
 """Models for training: MT3's encoder-decoder over spectrogram frames, and MR-MT3's with a memory of a prior segment."""
 
 from mrmt3.config import ModelSpec
-from mrmt3.engine.names import t5x_module
+from mrmt3.engine.names import is_own_engine, t5x_module
 from mrmt3.errors import UserError
 from mrmt3.example_config import LOG_MEL_ON
 
@@ -38,6 +38,16 @@ class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
     )
 
 
+def _vocabularies(spec: ModelSpec) -> dict:
+  """Returns what the real t5x asks a model for and compares with the task's; ours asks nothing, so it needs no seqio."""
+  import seqio
+
+  from mrmt3 import vocabularies
+
+  output = vocabularies.vocabulary_from_codec(vocabularies.build_codec(spec.vocabulary))
+  return {'input_vocabulary': seqio.PassThroughVocabulary(size=0), 'output_vocabulary': output}
+
+
 class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
   """MR-MT3: the decoder also attends to a memory of the tokens of prior segments (paper, section 3).
 
@@ -64,7 +74,8 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       raise UserError(f'MemoryEncoderDecoderModel.predicted_prior is {predicted_prior!r}; it is a probability, 0 to 1')
     if predicted_prior and (not spec.network.memory_length or spec.network.memory_segments > 1):
       raise UserError('MemoryEncoderDecoderModel.predicted_prior needs a network with a memory of one prior segment')
-    super().__init__(Transformer(spec.network), optimizer_def=optimizer_def, **kwargs)
+    vocabularies = _vocabularies(spec) if not is_own_engine() else {}
+    super().__init__(Transformer(spec.network), optimizer_def=optimizer_def, **vocabularies, **kwargs)
     self.spec = spec
     self._log_mel_on = log_mel_on
     self._predicted_prior = predicted_prior

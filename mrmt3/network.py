@@ -189,7 +189,7 @@ class Encoder(nn.Module):
   def setup(self):
     """Declares the parts."""
     cfg = self.config
-    self.continuous_inputs_projection = _projection(cfg, cfg.emb_dim, ('input', 'embed'), cfg.dtype)
+    self.continuous_inputs_projection = _projection(cfg, cfg.emb_dim, ('vocab', 'embed'), cfg.dtype)
     self.layers = [EncoderLayer(cfg) for _ in range(cfg.num_encoder_layers)]
     self.encoder_norm = layers.LayerNorm(cfg.dtype)
     self.input_dropout = _dropout(cfg)
@@ -214,7 +214,7 @@ class MemoryEncoder(nn.Module):
   def setup(self):
     """Declares the parts."""
     cfg = self.config
-    self.projection = _projection(cfg, cfg.emb_dim, ('embed_in', 'embed'), cfg.dtype)
+    self.projection = _projection(cfg, cfg.emb_dim, ('joined_kv', 'embed'), cfg.dtype)
     self.layers = [EncoderLayer(cfg) for _ in range(cfg.memory_layers)]
     self.memory_norm = layers.LayerNorm(cfg.dtype)
 

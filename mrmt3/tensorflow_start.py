@@ -1,6 +1,7 @@
 """Starting TensorFlow, which reads the music here and nothing else, without its start-up chatter."""
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -38,3 +39,5 @@ def start_tensorflow() -> None:
 
     tf.config.set_visible_devices([], 'GPU')
     tf.constant(0)  # its context looks for devices on first use
+  # seqio warns of loggers and lengths that are meant to be as they are.
+  logging.getLogger('absl').setLevel(logging.ERROR)

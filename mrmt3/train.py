@@ -286,7 +286,7 @@ def start_state(trainer, checkpoint_cfg, model_dir: str, example_batch):
   restore = checkpoint_cfg.restore
   if restore is not None:
     try:
-      params, _, step = checkpoints.restore_params(restore.path)
+      params, step = checkpoints.restore_target(restore.path)
     except UserError:
       if not restore.fallback_to_scratch:
         raise

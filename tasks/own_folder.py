@@ -4,10 +4,9 @@
     own_folder.task.data_dir = '~/music'
 """
 
-from mrmt3.sources.audio_midi_folder import OwnFolder
-
 from mrmt3.config import ModelSpec
 from mrmt3.example_config import ExampleConfig
+from mrmt3.sources.audio_midi_folder import OwnFolder
 from mrmt3.transcription_task import add_task
 
 

@@ -30,7 +30,7 @@ def params(small_spec):
   init = Transformer(small_spec.network).init(jax.random.key(3), np.zeros((1, 32, 32)), tokens, tokens, tokens, enable_dropout=False)
   params = jax.tree.map(np.array, init['params'])
   params['decoder']['logits_dense']['kernel'] *= 3
-  params['decoder']['logits_dense']['kernel'][:, 1] *= 4
+  params['decoder']['logits_dense']['kernel'][:, 1] *= 1.5
   return jax.device_put(params)
 
 
@@ -73,7 +73,8 @@ def test_predictions_are_the_transcribers(model, params, pieces, small_spec):
     np.testing.assert_array_equal(tokens[row, : len(mel)], expected)
     assert not tokens[row, len(mel) :].any()
   # The memory matters to these weights, so the test would see it break.
-  assert (tokens[:2, :3] != np.asarray(model.predict_batch(params, batch_of([x[::-1] for x in inputs[:2]], targets[:2], 9)))[:, 2::-1]).any()
+  first = np.asarray(jax.jit(model.predict_batch)(params, batch_of([x[1:2] for x in inputs], targets, 16)))
+  assert (first[:, 0] != tokens[:, 1]).any() and len(np.unique(tokens)) > 5
 
 
 def test_score_is_the_sum_of_log_probabilities(model, params, pieces, small_spec):

@@ -126,6 +126,35 @@ def test_microbatches_add_up(small_spec, factor):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path, small_data, small_spec):
+  run(tmp_path, small_data, small_spec, 2)
+  before = weights(tmp_path)
+  # The third step's update makes the weights NaN, the fourth step's loss shows it.
+  with pytest.raises(UserError, match=r'the loss is nan at step 4, examples .*12, 13, 14, 15;'):
+    run(tmp_path, small_data, small_spec, 6, rate=float('nan'))
+  assert checkpoints.checkpoint_steps(tmp_path) == [2]
+  for a, b in zip(before, weights(tmp_path), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_accuracy_by_token_type(small_spec):
+  """The types' counts are those of the targets; their correct tokens add up to all correct ones."""
+  targets = np.zeros((2, 64), np.int32)
+  targets[:, :4] = [[1134, 1, 0, 0], [50, 1006, 1133, 1]]
+  batch = {
+      'encoder_input_tokens': np.ones((2, 32, 32), np.float32), 'decoder_input_tokens': targets,
+      'decoder_target_tokens': targets, 'decoder_loss_weights': (targets > 0).astype(np.int32),
+      'prior_tokens': targets, 'encoder_input_frames': np.full((2, 1), 32, np.int32),
+  }  # fmt: skip
+  model = MemoryEncoderDecoderModel(small_spec)
+  params = model.get_initial_params(jax.random.key(0), batch)
+  sums = model.eval_fn(params, batch)[1]
+  counts = {name.removeprefix('tokens/'): int(x) for name, x in sums.items() if name.startswith('tokens/')}
+  assert counts == {'time': 1, 'pitch': 1, 'velocity': 1, 'program': 0, 'drum': 0, 'tie': 1, 'eos': 2}
+  correct = sum(float(x) for name, x in sums.items() if name.startswith('correct/'))
+  assert correct == float(sums['correct'])
+
+
 def test_wrong_shapes_are_named(tmp_path, small_data, small_spec):
   run(tmp_path / 'first', small_data, small_spec, 1)
   wider = dataclasses.replace(small_spec, network=dataclasses.replace(small_spec.network, mlp_dim=24))
@@ -204,6 +233,18 @@ def test_command_trains_from_any_folder(tmp_path, small_data):
   assert 'fresh weights' in result.stderr and 'step 2/2' in result.stderr
   assert 'emb_dim = 16' in (tmp_path / 'model' / 'config.gin').read_text()
   assert checkpoints.latest_step(tmp_path / 'model') == 2
+  assert 'Total number of parameters' in (tmp_path / 'model' / 'model-info.txt').read_text()
+  assert 'weight_decay = 0.01' in (tmp_path / 'model' / 'operative_config.gin').read_text()
+
+
+def test_dry_run_shows_and_writes_nothing(tmp_path, small_data):
+  result = command(
+      '--dry_run', '--gin_file=runs/twin.gin', f'--gin.MODEL_DIR={tmp_path / "model"}', f'--gin.DATA_DIR={small_data}',
+      '--gin.BATCH_SIZE=4',
+  )  # fmt: skip
+  assert result.returncode == 0, result.stderr
+  assert 'mesh:' in result.stdout and 'memory:' in result.stdout and 'decoder_target_tokens: tie:0' in result.stdout
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

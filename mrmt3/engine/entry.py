@@ -47,7 +47,7 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
     print(f'mrmt3: error: {str(error).splitlines()[0]}', file=sys.stderr)
     return 2
   except Stopped as stopped:
-    print(f'mrmt3: {stopped}; start the same command again to go on', file=sys.stderr)
+    print(f'mrmt3: {str(stopped).splitlines()[0]}; start the same command again to go on', file=sys.stderr)
     return EXIT_CODE
   except KeyboardInterrupt:
     print('mrmt3: interrupted; start the same command again to go on from what was saved', file=sys.stderr)

@@ -30,3 +30,9 @@ def t5x_module(name: str) -> types.ModuleType:
   loaded = sys.modules.get('t5x')
   package = OWN if loaded is None else loaded.__name__
   return importlib.import_module(f'{package}.{name}')
+
+
+def is_own_engine() -> bool:
+  """Returns whether ours is the engine that runs this process."""
+  loaded = sys.modules.get('t5x')
+  return loaded is None or loaded.__name__ == OWN

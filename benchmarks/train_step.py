@@ -145,7 +145,7 @@ def matmul_rate() -> float:
 def _run(arguments: list[str], python: str, path: list[str]) -> dict:
   environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([*path, os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu'}
   done = subprocess.run(
-    [python, __file__, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    [python, __file__, *arguments], env=environment, capture_output=True, text=True
   )
   if done.returncode:
     sys.exit(f'train_step: {" ".join(arguments)} failed:\n{done.stderr[-2000:]}')

@@ -15,6 +15,8 @@ from flax.linen import partitioning
 
 MASKED_LOGIT = -1e10  # finite, so that a query that may see nothing attends uniformly to everything
 SHORTEST_PREFIX = 64  # of a cache, in positions
+QUERY_BLOCKS = 4  # of an attention in training
+SMALLEST_QUERY_BLOCK = 64
 
 _truncated_normal = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
 _normal = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
@@ -42,6 +44,33 @@ def sinusoidal_positions(length: int, features: int, kind: str = 'mt3') -> np.nd
 def causal_mask(length: int) -> np.ndarray:
   """Returns bool `[1, 1, length, length]`: query i sees keys 0..i."""
   return np.tril(np.ones((length, length), bool))[None, None]
+
+
+@jax.custom_vjp
+def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Returns the product of `x` `[..., n]` and `kernel` `[n, m]`.
+
+  A kernel's gradient is the product of two arrays along their rows, one of which has to be transposed first. Left alone
+  that is the gradient of the output, often the larger one; here it is the smaller one.
+  """
+  return jnp.dot(x, kernel)
+
+
+def _project_forward(x, kernel):
+  return jnp.dot(x, kernel), (x, kernel)
+
+
+def _project_backward(saved, gradient):
+  x, kernel = saved
+  rows, gradients = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+  if rows.shape[1] <= gradients.shape[1]:
+    kernel_gradient = jnp.einsum('tn,tm->nm', rows, gradients)
+  else:
+    kernel_gradient = jnp.einsum('tm,tn->mn', gradients, rows).T
+  return jnp.dot(gradient, kernel.T), kernel_gradient
+
+
+project.defvjp(_project_forward, _project_backward)
 
 
 class Dropout(nn.Module):
@@ -84,7 +113,7 @@ class Dense(nn.Module):
     """Returns `[..., features]`."""
     shape = (x.shape[-1], self.features)
     kernel = partitioning.param_with_axes('kernel', self.kernel_init, shape, jnp.float32, axes=self.kernel_axes)
-    return jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
+    return project(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
 class Embed(nn.Module):
@@ -159,6 +188,85 @@ def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask=None, dr
   return jnp.einsum('...qk,...kd->...qd', weights.astype(values.dtype), values) / total.astype(values.dtype)
 
 
+def _blocks(queries: int, keys: int, causal: bool) -> list[tuple[slice, slice]]:
+  """Returns the (queries, keys) of each block; a causal block needs no keys after its last query."""
+  size = max(SMALLEST_QUERY_BLOCK, -(-queries // QUERY_BLOCKS))
+  ends = [min(start + size, queries) for start in range(0, queries, size)]
+  return [(slice(end - (end - 1) % size - 1, end), slice(0, end if causal else keys)) for end in ends]
+
+
+def _block_logits(queries, keys, seen, causal, rows, columns):
+  logits = jnp.einsum('...qd,...kd->...qk', queries[..., rows, :], keys[..., columns, :]).astype(jnp.float32)
+  mask = None if seen is None else seen[:, None, None, columns]
+  if causal:
+    past = np.arange(rows.start, rows.stop)[:, None] >= np.arange(columns.stop)
+    mask = past if mask is None else mask & past
+  return logits if mask is None else jnp.where(mask, logits, MASKED_LOGIT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def attend_in_blocks(queries: jax.Array, keys: jax.Array, values: jax.Array, seen, causal: bool) -> jax.Array:
+  """As `attend`, for training: a block of queries at a time, weights computed again in the backward pass.
+
+  So no array of queries x keys is kept, and a causal attention skips most of what it must not see.
+
+  Args:
+    queries: `[batch, heads, queries, head_dim]`.
+    keys: `[batch, heads, keys, head_dim]`.
+    values: `[batch, heads, keys, head_dim]`.
+    seen: bool `[batch, keys]`, the keys to be seen, or None: all are.
+    causal: whether query i sees keys 0..i only; then there must be as many queries as keys.
+
+  Returns:
+    `[batch, heads, queries, head_dim]`. A query that may see nothing gets some mean of the values.
+  """
+  return _attend_forward(queries, keys, values, seen, causal)[0]
+
+
+def _attend_forward(queries, keys, values, seen, causal):
+  outputs, log_totals = [], []
+  for rows, columns in _blocks(queries.shape[-2], keys.shape[-2], causal):
+    logits = _block_logits(queries, keys, seen, causal, rows, columns)
+    largest = logits.max(axis=-1)
+    weights = jnp.exp(logits - largest[..., None])
+    total = weights.sum(axis=-1)
+    y = jnp.einsum('...qk,...kd->...qd', weights.astype(values.dtype), values[..., columns, :])
+    outputs.append(y / total[..., None].astype(values.dtype))
+    log_totals.append(largest + jnp.log(total))
+  output = jnp.concatenate(outputs, axis=-2)
+  return output, (queries, keys, values, seen, output, jnp.concatenate(log_totals, axis=-1))
+
+
+def _attend_backward(causal, saved, gradient):
+  queries, keys, values, seen, output, log_total = saved
+  # Without the barrier XLA would recognise the logits of the forward pass and keep them for this.
+  queries, keys, gradient = jax.lax.optimization_barrier((queries, keys, gradient))
+  dtype = values.dtype
+  slope = (gradient * output).astype(jnp.float32).sum(axis=-1)
+  # Transposed, so that not the weights but the much smaller factors are transposed before the products.
+  keys_gradient = jnp.zeros_like(keys.swapaxes(-1, -2))
+  values_gradient = jnp.zeros_like(values.swapaxes(-1, -2))
+  queries_gradient = []
+  for rows, columns in _blocks(queries.shape[-2], keys.shape[-2], causal):
+    logits = _block_logits(queries, keys, seen, causal, rows, columns)
+    weights = jnp.exp(logits - log_total[..., rows, None])
+    part = gradient[..., rows, :]
+    values_gradient = values_gradient.at[..., columns].add(
+      jnp.einsum('...qd,...qk->...dk', part, weights.astype(dtype))
+    )
+    change = jnp.einsum('...qd,...kd->...qk', part, values[..., columns, :]).astype(jnp.float32)
+    change = (weights * (change - slope[..., rows, None])).astype(dtype)
+    queries_gradient.append(jnp.einsum('...qk,...kd->...qd', change, keys[..., columns, :]))
+    keys_gradient = keys_gradient.at[..., columns].add(
+      jnp.einsum('...qd,...qk->...dk', queries[..., rows, :], change)
+    )
+  queries_gradient = jnp.concatenate(queries_gradient, axis=-2)
+  return queries_gradient, keys_gradient.swapaxes(-1, -2), values_gradient.swapaxes(-1, -2), None
+
+
+attend_in_blocks.defvjp(_attend_forward, _attend_backward)
+
+
 def attend_to_prefix(queries: jax.Array, keys: jax.Array, values: jax.Array, position: jax.Array) -> jax.Array:
   """Attends to keys 0..position only, and does hardly more work than they need.
 
@@ -182,6 +290,14 @@ def attend_to_prefix(queries: jax.Array, keys: jax.Array, values: jax.Array, pos
 
   index = jnp.searchsorted(jnp.asarray(lengths), position, side='right')
   return jax.lax.switch(index, [over(length) for length in lengths], queries, keys, values)
+
+
+def _joint_mask(queries: int, real, seen, causal: bool):
+  mask = causal_mask(queries) if causal else None
+  for part in (None if real is None else real[:, None, :, None], None if seen is None else seen[:, None, None, :]):
+    if part is not None:
+      mask = part if mask is None else mask & part
+  return mask
 
 
 class MultiHeadDotProductAttention(nn.Module):
@@ -215,16 +331,40 @@ class MultiHeadDotProductAttention(nn.Module):
     """Returns the keys and values of `context` `[batch, length, features]`, each `[batch, heads, length, head_dim]`."""
     return self._split_heads(self.key(context)), self._split_heads(self.value(context))
 
-  def __call__(self, x: jax.Array, context: jax.Array, mask=None, enable_dropout: bool = False) -> jax.Array:
-    """Returns what the queries of `x` `[batch, queries, features]` find in `context` `[batch, keys, features]`."""
+  def __call__(
+    self,
+    x: jax.Array,
+    context: jax.Array,
+    enable_dropout: bool = False,
+    *,
+    real: jax.Array | None = None,
+    seen: jax.Array | None = None,
+    causal: bool = False,
+  ) -> jax.Array:
+    """Returns what the queries of `x` find in `context`.
+
+    Args:
+      x: `[batch, queries, features]`.
+      context: `[batch, keys, features]`.
+      enable_dropout: whether to drop (needs the `dropout` random stream).
+      real: bool `[batch, queries]`; the other queries attend uniformly to all keys. None: all are real.
+      seen: bool `[batch, keys]`, the keys that real queries see, or None: all.
+      causal: whether real query i sees keys 0..i only.
+
+    Returns:
+      `[batch, queries, features]`.
+    """
     queries, (keys, values) = self._split_heads(self.query(x)), self.keys_values(context)
-    weights_dropout = None
-    if enable_dropout and self.shared_dropout:
-      # One mask for all queries: dropping a key's weights is dropping its value.
-      values = self.dropout(values, deterministic=False)
-    elif enable_dropout:
-      weights_dropout = functools.partial(self.dropout, deterministic=False)
-    y = attend(queries, keys, values, mask, weights_dropout)
+    if enable_dropout and not self.shared_dropout:
+      mask = _joint_mask(x.shape[1], real, seen, causal)
+      y = attend(queries, keys, values, mask, functools.partial(self.dropout, deterministic=False))
+    else:
+      if enable_dropout:
+        # One mask for all queries: dropping a key's weights is dropping its value.
+        values = self.dropout(values, deterministic=False)
+      y = attend_in_blocks(queries, keys, values, seen, causal)
+      if real is not None:
+        y = jnp.where(real[:, None, :, None], y, values.mean(axis=-2, keepdims=True))
     return self.out(y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
 
   def step(self, x: jax.Array, keys: jax.Array, values: jax.Array, position: jax.Array | None = None) -> jax.Array:

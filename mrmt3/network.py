@@ -139,7 +139,7 @@ class EncoderLayer(nn.Module):
   def __call__(self, x: jax.Array, enable_dropout: bool, outputs: int | None = None) -> jax.Array:
     """Returns the first `outputs` rows (default all) of `[batch, length, emb]`; all rows serve as keys and values."""
     context = self.pre_attention_layer_norm(x)
-    y = self.attention(context[:, :outputs], context, None, enable_dropout)
+    y = self.attention(context[:, :outputs], context, enable_dropout)
     x = x[:, :outputs] + self.dropout(y, enable_dropout)
     y = self.mlp(self.pre_mlp_layer_norm(x), enable_dropout)
     return x + self.dropout(y, enable_dropout)
@@ -161,12 +161,14 @@ class DecoderLayer(nn.Module):
     self.mlp = _mlp(cfg)
     self.dropout = _dropout(cfg)
 
-  def __call__(self, x: jax.Array, encoded: jax.Array, self_mask, cross_mask, enable_dropout: bool) -> jax.Array:
-    """Returns `[batch, length, emb]`; `encoded` is `[batch, states, emb]`, masks as in `layers.attend`."""
+  def __call__(self, x: jax.Array, encoded: jax.Array, real: jax.Array | None, enable_dropout: bool) -> jax.Array:
+    """Returns `[batch, length, emb]`; `encoded` is `[batch, states, emb]`, `real` bool `[batch, length]` (None: all)."""
     y = self.pre_self_attention_layer_norm(x)
-    x = x + self.dropout(self.self_attention(y, y, self_mask, enable_dropout), enable_dropout)
+    y = self.self_attention(y, y, enable_dropout, real=real, seen=real, causal=True)
+    x = x + self.dropout(y, enable_dropout)
     y = self.pre_cross_attention_layer_norm(x)
-    x = x + self.dropout(self.encoder_decoder_attention(y, encoded, cross_mask, enable_dropout), enable_dropout)
+    y = self.encoder_decoder_attention(y, encoded, enable_dropout, real=real)
+    x = x + self.dropout(y, enable_dropout)
     return x + self.dropout(self.mlp(self.pre_mlp_layer_norm(x), enable_dropout), enable_dropout)
 
   def step(self, x: jax.Array, position: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
@@ -258,13 +260,18 @@ class Decoder(nn.Module):
       return self.token_embedder.attend(x) / np.sqrt(self.config.emb_dim)
     return self.logits_dense(x)
 
-  def __call__(self, encoded: jax.Array, tokens: jax.Array, self_mask, cross_mask, enable_dropout: bool) -> jax.Array:
-    """Returns logits, float32 `[batch, length, vocab]`, for input tokens `[batch, length]` (targets shifted right)."""
+  def __call__(
+    self, encoded: jax.Array, tokens: jax.Array, real: jax.Array | None, enable_dropout: bool
+  ) -> jax.Array:
+    """Returns logits, float32 `[batch, length, vocab]`, for input tokens `[batch, length]` (targets shifted right).
+
+    `real` is bool `[batch, length]`: the others see and are seen by nothing; None: all are real.
+    """
     cfg = self.config
     table = layers.sinusoidal_positions(tokens.shape[1], cfg.emb_dim, cfg.positions)
     x = self.dropout(self.embed(tokens) + table.astype(cfg.dtype), enable_dropout)
     for layer in self.layers:
-      x = layer(x, encoded, self_mask, cross_mask, enable_dropout)
+      x = layer(x, encoded, real, enable_dropout)
     return self._logits(self.dropout(self.decoder_norm(x), enable_dropout))
 
   def init_cache(self, encoded: jax.Array, length: int) -> list[dict]:
@@ -350,12 +357,10 @@ class Transformer(nn.Module):
         causal mask only.
       enable_dropout: whether to drop (needs the `dropout` random stream).
     """
-    self_mask, cross_mask = layers.causal_mask(decoder_input_tokens.shape[1]), None
+    real = None
     if self.config.decoder_padding_masks and decoder_target_tokens is not None:
       real = decoder_target_tokens > 0
-      cross_mask = real[:, None, :, None]
-      self_mask = self_mask & cross_mask & real[:, None, None, :]
-    return self.decoder(encoded, decoder_input_tokens, self_mask, cross_mask, enable_dropout)
+    return self.decoder(encoded, decoder_input_tokens, real, enable_dropout)
 
   def init_cache(self, encoded: jax.Array, length: int) -> list[dict]:
     """Returns the cache for decoding `length` positions step by step; see `Decoder.init_cache`."""

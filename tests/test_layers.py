@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,41 @@ def test_attention_against_the_definition():
   np.testing.assert_allclose(actual[0, :, 2], v[0].mean(axis=1), atol=1e-6)
 
 
+@pytest.mark.parametrize('causal', [False, True])
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('queries', [1, 64, 150, 300])
+def test_attention_in_blocks_and_its_gradient(queries, causal, masked):
+  rng = np.random.default_rng(queries)
+  keys = queries if causal else 90
+  q, k, v = (jnp.asarray(rng.normal(size=(2, 3, n, 4)), jnp.float32) for n in (queries, keys, keys))
+  seen = jnp.asarray(rng.random((2, keys)) < 0.7).at[:, 0].set(True) if masked else None
+  mask = np.tril(np.ones((queries, keys), bool)) if causal else np.ones((1, keys), bool)
+  mask = mask if seen is None else mask & seen[:, None, None, :]
+  weights = rng.normal(size=q.shape)
+
+  def loss(attention, *qkv):
+    y = attention(*qkv)
+    return (y * weights).sum(), y
+
+  results = [
+    jax.jit(jax.grad(functools.partial(loss, attention), (0, 1, 2), has_aux=True))(q, k, v)
+    for attention in (lambda *qkv: layers.attend_in_blocks(*qkv, seen, causal), lambda *qkv: layers.attend(*qkv, mask))
+  ]
+  for actual, expected in zip(*map(jax.tree.leaves, results), strict=True):
+    np.testing.assert_allclose(actual, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(('features', 'outputs'), [(3, 8), (8, 3)])
+def test_projection_gradient(features, outputs):
+  rng = np.random.default_rng(0)
+  x, w, g = (rng.normal(size=s).astype(np.float32) for s in ((2, 5, features), (features, outputs), (2, 5, outputs)))
+  y, pull = jax.vjp(layers.project, x, w)
+  np.testing.assert_allclose(y, x @ w, atol=1e-5)
+  x_gradient, w_gradient = pull(g)
+  np.testing.assert_allclose(x_gradient, g @ w.T, atol=1e-5)
+  np.testing.assert_allclose(w_gradient, np.einsum('btn,btm->nm', x, g), atol=1e-5)
+
+
 def test_attention_survives_huge_logits():
   q, k, v = random_qkv(np.random.default_rng(1))
   actual = layers.attend(jnp.asarray(q * 1e3), jnp.asarray(k * 1e3), jnp.asarray(v))
@@ -57,12 +94,12 @@ def test_shared_attention_dropout_is_one_mask_for_all_queries():
   variables = {'params': {name: {'kernel': eye} for name in ('query', 'key', 'value', 'out')}}
   x, context = q[:, 0], jnp.broadcast_to(eye, (2, 4, 4))
   clean = module.apply(variables, x, context)
-  dropped = module.apply(variables, x, context, None, True, rngs={'dropout': jax.random.key(3)})
+  dropped = module.apply(variables, x, context, True, rngs={'dropout': jax.random.key(3)})
   ratio = np.asarray(dropped / clean)
   assert set(np.unique(ratio.round(4))) == {0.0, 2.0}
   np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1], ratio.shape), atol=1e-4)
   apart = layers.MultiHeadDotProductAttention(1, 4, 4, dropout_rate=0.5, shared_dropout=False)
-  ratio = np.asarray(apart.apply(variables, x, context, None, True, rngs={'dropout': jax.random.key(3)}) / clean)
+  ratio = np.asarray(apart.apply(variables, x, context, True, rngs={'dropout': jax.random.key(3)}) / clean)
   assert set(np.unique(ratio.round(4))) == {0.0, 2.0}
   assert (ratio != ratio[:, :1]).any()
 

@@ -74,6 +74,8 @@ class Library:
             self.source, split, self.spec.spectrogram.sample_rate, stems=self.config.stem_subset_rate > 0,
             strict=self.config.strict, cache_dir=self._cache_dir,
         )  # fmt: skip
+        if store.has_stems and all(entry.stems < 2 for entry in store.entries):
+          raise UserError(f'ExampleConfig.stem_subset_rate: no piece of {self.source} has stems to choose from; set it to 0')
         self._splits[split] = store, store.encode(self.codec, self.config.granularity, self.config.trim)
       return self._splits[split]
 
@@ -146,10 +148,12 @@ class Library:
 
   def _compose(self, store, window):
     """Returns the events of what is heard, and by how many frames they lie later than in the first part."""
-    # A lead that is a whole number of frames, steps and seconds leaves rounding as it is in the first part's own time; in it
-    # lie the onsets of what sounds already when another part's piece begins.
+    # Onsets of what sounds already when another part's piece begins lie before the first part's start: all times get a lead
+    # of a whole number of frames, steps and seconds. One part needs none, and then rounds as the piece itself.
     frames_per_second = self.spec.spectrogram.frames_per_second
-    lead_seconds, lead_frames = frames_per_second.denominator, frames_per_second.numerator
+    lead_seconds, lead_frames = 0, 0
+    if len(window.parts) > 1:
+      lead_seconds, lead_frames = frames_per_second.denominator, frames_per_second.numerator
     main = window.parts[0]
     starts = [main.start_frame, *(start for start in window.prior_starts if start != NO_PRIOR)]
     first = float(min(starts) / frames_per_second) + lead_seconds
@@ -159,17 +163,16 @@ class Library:
       notes = store.notes(part.piece)
       if part.stems is not None:
         notes = notes[part.stems[store.note_stems(part.piece)]]
+      table = np.array(notes)
       shift = lead_seconds + float((main.start_frame - part.start_frame) / frames_per_second)
-      near = notes['offset'] + shift >= first - 0.1
-      if part is not main:
-        near &= notes['onset'] + shift < end + 0.1
-      table = np.array(notes[near])
-      table['onset'] = np.maximum(table['onset'] + shift, 0.0)
-      table['offset'] = np.maximum(table['offset'] + shift, 0.0)
-      tables.append(table)
+      table['onset'] += shift
+      table['offset'] += shift
+      tables.append(table if part is main else table[table['onset'] < end + 0.1])
     table = np.concatenate(tables)
-    if self.config.trim:
+    if self.config.trim:  # with notes that are over: they cut those of their pitch that would sound on
       table = segment_tokens.trim_overlapping_notes(table)
+    table = table[table['offset'] >= max(first - 0.1, 0.0)]
+    table['onset'] = np.maximum(table['onset'], 0.0)
     return segment_tokens.encode_piece(table, self.codec, self.config.granularity), lead_frames
 
   def samples(self, split: str, window: Window, start_frame: int | None = None, num_frames: int | None = None):

@@ -10,7 +10,7 @@ on; what only looks odd is kept as it is. All of it is counted and named, so tha
 | silence | no sample is louder than -80 dB of full scale | piece left out |
 | no-notes | no notes, or none left after the drops below | piece left out |
 | lost-in-midi | struck in the MIDI file, but never released or with no length (the source's count) | notes dropped |
-| bad-time | an onset or offset that is NaN or infinite, or an onset below 0 | notes dropped |
+| bad-time | an onset or offset that is NaN, infinite or beyond 10,000,000 s, or an onset below 0 | notes dropped |
 | bad-pitch, bad-program | not within 0..127 | notes dropped |
 | bad-velocity | not within 1..127; a velocity of 0 is no note in MIDI | notes dropped |
 | zero-length | the offset is not after the onset | notes dropped |
@@ -28,6 +28,7 @@ import dataclasses
 import numpy as np
 
 from mrmt3.pieces import PieceContent
+from mrmt3.segment_tokens import MAX_SECONDS
 
 SILENCE = 1e-4  # of full scale: -80 dB, below the lowest bit but one of 16
 END_TOLERANCE = 0.01  # s, a token step: releases rounded to it are nothing to speak of
@@ -103,7 +104,8 @@ def _usable_notes(content, seconds):
   notes = content.notes
   onset, offset = notes['onset'], notes['offset']
   tests = {
-      'bad-time': (~(np.isfinite(onset) & np.isfinite(offset) & (onset >= 0)), 'have impossible times'),
+      # False for NaN as well.
+      'bad-time': (~((onset >= 0) & (onset <= MAX_SECONDS) & (np.abs(offset) <= MAX_SECONDS)), 'have impossible times'),
       'bad-pitch': (_outside(notes['pitch'], 0), 'have a pitch out of 0..127'),
       'bad-program': (_outside(notes['program'], 0), 'have a program out of 0..127'),
       'bad-velocity': (_outside(notes['velocity'], 1), 'have a velocity out of 1..127'),

@@ -237,7 +237,7 @@ def add_inputs(dataset: tf.data.Dataset, library: examples.Library, cache_bytes:
 
   def inputs(*fields):
     split, window = _window(library, *fields)
-    key = split, window.parts[0].piece, window.parts[0].start_frame
+    key = split, window.parts[0].piece, window.parts[0].start_frame, window.num_frames
     if not room or config.composes:
       return library.inputs(library.samples(split, window))
     if key not in cache:

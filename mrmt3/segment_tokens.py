@@ -17,7 +17,7 @@ FRAMES_PER_SECOND = 125  # hops of 128 samples at 16 kHz
 _ABSENT = run_length_encoding.ABSENT
 _NEVER = np.iinfo(np.int32).max
 _EOS = np.array([vocabularies.EOS_ID], np.int32)
-_MAX_SECONDS = 10_000_000  # steps stay far from the end of int32
+MAX_SECONDS = 10_000_000  # steps stay far from the end of int32
 _PITCHES = vocabularies.MAX_PITCH + 1
 
 
@@ -134,8 +134,8 @@ def _check_notes(notes):
     if outside.any():
       raise ValueError(f'a note has {field} {notes[field][outside][0]}, not within {first[field]}..{last[field]}')
   for field in ('onset', 'offset'):
-    if not ((notes[field] >= 0) & (notes[field] <= _MAX_SECONDS)).all():  # false for NaN as well
-      raise ValueError(f'a note has an {field} that is not within 0..{_MAX_SECONDS} s')
+    if not ((notes[field] >= 0) & (notes[field] <= MAX_SECONDS)).all():  # false for NaN as well
+      raise ValueError(f'a note has an {field} that is not within 0..{MAX_SECONDS} s')
 
 
 def _next_step(step, key):

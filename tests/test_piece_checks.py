@@ -58,6 +58,7 @@ def test_piece_without_notes_is_left_out():
     [
         ((np.nan, 1, 60, 100, 0, 0), 'bad-time'),
         ((0, np.inf, 60, 100, 0, 0), 'bad-time'),
+        ((0, 1e9, 50, 100, 0, 0), 'bad-time'),
         ((-0.1, 1, 60, 100, 0, 0), 'bad-time'),
         ((0, 1, 128, 100, 0, 0), 'bad-pitch'),
         ((0, 1, -1, 100, 0, 0), 'bad-pitch'),

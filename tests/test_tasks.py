@@ -15,6 +15,7 @@ from mrmt3.audio_io import read_audio
 from mrmt3.errors import UserError
 from mrmt3.example_config import ExampleConfig
 from mrmt3.examples import NO_PRIOR, Library, Part, Window
+from mrmt3.pieces import PieceContent
 from mrmt3.sources.slakh_folder import SlakhFolder
 from mrmt3.tasks import slakh as slakh_task
 from mrmt3.transcription_task import LIBRARIES
@@ -343,6 +344,69 @@ def test_stem_subsets_are_heard_and_written(small_data, small_spec):
   assert len(subsets) == 7  # all but the empty one, of 3 stems
   mixed = store.audio(1)
   np.testing.assert_allclose(mixed, sum(store.audio(1, stems=np.arange(3) == k) for k in range(3)), atol=1e-6)
+
+
+def overlapping_library(tmp_path, small_spec, **fields):
+  """Returns a library of one piece: a note cut by one of its pitch that is long over at 3 s, and onsets between two steps."""
+  rows = [(0.0, 4.0, 60, 100, 0, 0), (0.5, 0.8, 60, 100, 0, 0)]
+  rows += [(2.2 + 0.005 * k, 3.9, 62 + k, 100, 0, 0) for k in range(1, 40, 2)]
+  return Library(OnePiece(tuple(rows)), small_spec, ExampleConfig(**fields), str(tmp_path))
+
+
+@dataclasses.dataclass(frozen=True)
+class OnePiece:
+  """A source of one piece of 5 s with the given notes and, if `count`, so many stems, of which the first plays them."""
+
+  rows: tuple
+  count: int = 2
+
+  def splits(self):
+    return ('train',)
+
+  def list_pieces(self, split):
+    return ['piece']
+
+  def fingerprint(self, split):
+    return ''
+
+  def read_piece(self, split, name, sample_rate, stems=False):
+    table, samples = note_tables.as_notes(self.rows), np.full(5 * sample_rate, 0.25, np.float32)
+    if not (stems and self.count):
+      return PieceContent(samples, table)
+    return PieceContent(samples, table, np.stack([samples / self.count] * self.count), np.zeros(len(table), np.int32))
+
+
+@pytest.mark.parametrize('start', range(0, 300, FRAMES))
+def test_all_stems_are_written_as_the_piece_itself(tmp_path, small_spec, start):
+  plain = overlapping_library(tmp_path, small_spec)
+  library = overlapping_library(tmp_path, small_spec, stem_subset_rate=1.0)
+  prior = (start - FRAMES if start else NO_PRIOR,)
+  wanted = plain.tokens('train', Window((Part(0, start),), FRAMES, prior))
+  found = library.tokens('train', Window((Part(0, start, np.ones(2, bool)),), FRAMES, prior))
+  np.testing.assert_array_equal(found[0], wanted[0])
+  np.testing.assert_array_equal(found[1][0], wanted[1][0])
+
+
+def test_notes_that_are_over_cut_those_of_their_pitch_in_mixes_too(tmp_path, small_spec):
+  library = overlapping_library(tmp_path, small_spec, max_pieces_per_mix=2)
+  for parts in ((64, 128), (128, 64), (128, 128)):  # 1.02 and 2.05 s: pitch 60 is long over
+    targets, _ = library.tokens('train', Window(tuple(Part(0, start) for start in parts), FRAMES))
+    ties = targets[: targets.tolist().index(EMPTY[0])].tolist()
+    assert 1004 + 60 not in ties
+
+
+def test_stem_subsets_need_stems(tmp_path, small_spec):
+  library = Library(OnePiece(((0.0, 1.0, 60, 100, 0, 0),), 0), small_spec, ExampleConfig(stem_subset_rate=0.5), str(tmp_path))
+  with pytest.raises(UserError, match=r'no piece of .* has stems'):
+    library.open('train')
+
+
+def test_cached_inputs_are_those_of_the_windows_length(tmp_path, small_spec):
+  library = overlapping_library(tmp_path, small_spec, sampling='mt3')
+  fields = {'split': 'train', 'index': 0, 'start_frame': 0, 'prior_starts': [NO_PRIOR], 'seed': np.int64([1, 2])}
+  records = tf.data.Dataset.from_tensor_slices(np.array([20, FRAMES, 5], np.int32)).map(lambda n: {**fields, 'num_frames': n})
+  found = preprocessors.add_inputs(records, library, cache_bytes=10**6)
+  assert [len(example['inputs']) for example in found.as_numpy_iterator()] == [20, FRAMES, 5]
 
 
 def test_mixes_add_up_sounds_and_notes(small_data, small_spec):

@@ -238,7 +238,8 @@ def check_lengths(model, config, name: str) -> None:
   spec = getattr(model, 'spec', None)
   if spec is None or config is None:
     return
-  most = {'inputs': spec.segment_frames, 'targets': spec.targets_length, 'prior_targets': spec.targets_length}
+  prior_length = spec.targets_length * spec.network.memory_segments
+  most = {'inputs': spec.segment_frames, 'targets': spec.targets_length, 'prior_targets': prior_length}
   for feature, length in config.task_feature_lengths.items():
     if isinstance(length, int) and feature in most and length > most[feature]:
       raise UserError(

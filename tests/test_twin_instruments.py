@@ -80,7 +80,7 @@ def test_memory_tells_twins_apart(tmp_path, small_spec):
     lengths = {'inputs': 32, 'targets': 16, 'prior_targets': 16}
     task = slakh_task.task(str(data), spec, ExampleConfig(sampling='grid'), cache_bytes=1 << 27)
     train.train(
-        model=MemoryEncoderDecoderModel(spec, optimizers.adamw(schedules.warmup_cosine(5e-3, 50, 450, 0.1)), loss_normalizing_factor='tokens'),
+        model=MemoryEncoderDecoderModel(spec, optimizers.adamw(schedules.warmup_cosine(5e-3, 50, 450, 0.1)), loss_normalizing_factor='NUM_REAL_TARGET_TOKENS'),
         train_dataset_cfg=utils.DatasetConfig(task, lengths, 'train', batch_size=32, shuffle=True, seed=0),
         train_eval_dataset_cfg=None,
         infer_eval_dataset_cfg=None,

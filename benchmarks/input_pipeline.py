@@ -130,6 +130,9 @@ def print_table(ours: dict, mt3: dict | None, audio_seconds: float) -> None:
   per_second = mt3 and mt3['examples_per_second']
   row('training, log-mel on the host', 'examples/s', ours['host']['examples_per_second'], per_second, TARGETS['host'])
   row('training, log-mel on the device', 'examples/s', ours['device']['examples_per_second'], per_second, TARGETS['device'])
+  mt3_cpu = mt3 and 1 / mt3['cpu_seconds']
+  row('the same, host, processor time', 'examples/s', 1 / ours['host']['cpu_seconds'], mt3_cpu)
+  row('the same, device, processor time', 'examples/s', 1 / ours['device']['cpu_seconds'], mt3_cpu)
   prepare = ours['prepare']
   row(
       'preparing: files to store and events', 'audio s/s', audio_seconds / sum(prepare.values()),

@@ -550,7 +550,7 @@ def test_a_program_the_soundfont_leaves_silent_is_replaced(monkeypatch):
       return audio * 0 if program in (0, 33) else audio
 
   half = HalfSynth(render.default_soundfont())
-  monkeypatch.setattr(track_module, '_synth', lambda path, vary: half)
+  monkeypatch.setattr(track_module, '_synth', lambda path: half)
   setup, _ = settings.prepare('demo')
   plan = track_module.TrackPlan('train', 'Track00001', 'x', programs=(40, 16, 24, 33))
   stems = track_module._pitched_stems(scale_score(4), 120, 9.5, plan, setup, np.random.default_rng(0))

@@ -10,8 +10,6 @@ from mrmt3.dataset_builder.soundfonts import read_soundfont
 from mrmt3.dataset_builder.tuned_font import tuned_path
 from mrmt3.errors import UserError
 
-BEST_QUALITY = 4  # of the conversion of a font's samples to the sample rate
-GOOD_QUALITY = 3  # 3 to 5 times faster: converting is what takes long, once for each stem
 _FADE_SECONDS = 0.02
 _SILENT_NOTE = 1e-5  # power relative to the stem's loudest moment: -50 dB
 
@@ -29,17 +27,17 @@ class Synth:
   """A soundfont synthesizer. Its onsets come 1 ms after the notes' (measured on TimGM6mb's drums).
 
   Every stem has a symusic synthesizer of its own: one that plays several changes the samples that they share, and the sound
-  (drums most of all) would depend on what was played before. Loading takes milliseconds, converting the samples longer.
+  (drums most of all) would depend on what was played before. Loading takes milliseconds.
   """
 
-  def __init__(self, soundfont: str | os.PathLike, sample_rate: int = 16000, quality: int = BEST_QUALITY):
+  def __init__(self, soundfont: str | os.PathLike, sample_rate: int = 16000):
     """Loads a soundfont (.sf2, .sf3); `sample_rate` in Hz. UserError where the file is not one."""
     import symusic
 
     path = Path(soundfont)
     font = read_soundfont(path)
-    path = tuned_path(path, font.sha256)
-    self._load = lambda: symusic.Synthesizer(path, sample_rate, quality)
+    path = tuned_path(path, font.sha256, sample_rate)
+    self._load = lambda: symusic.Synthesizer(path, sample_rate, 0)
     try:
       self._load()
     except (RuntimeError, ValueError) as error:

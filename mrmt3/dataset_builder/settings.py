@@ -15,7 +15,7 @@ from mrmt3.errors import UserError
 SAMPLE_RATE = 16000
 MIN_SECONDS, MAX_SECONDS = 4.0, 3600.0
 ALL = 10**6  # pieces: as many as there are
-_FORMAT = 4  # to be raised when the same settings give other bytes
+_FORMAT = 5  # to be raised when the same settings give other bytes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,7 +63,7 @@ def read_soundfont(path: Path) -> Soundfont:
   if data[:4] != b'RIFF' or data[8:12] != b'sfbk':
     raise UserError(f'{path} is not a soundfont; name a .sf2 or .sf3 file')
   try:
-    _, _, chunks = find_presets(data)
+    chunks = font_chunks(data)
     presets = [struct.unpack('<HH', record[20:24]) for record in _records(chunks[b'phdr'], _HEADER_RECORD)]
     samples = frozenset(bytes(record[:20]).split(b'\0')[0] for record in _records(chunks[b'shdr'], _SAMPLE_RECORD))
   except (KeyError, struct.error) as error:
@@ -80,28 +80,25 @@ def read_soundfont(path: Path) -> Soundfont:
   )
 
 
-def find_presets(data: bytes) -> tuple[int, int, dict[bytes, bytes]]:
-  """Returns where the list of presets begins and ends in a soundfont's bytes, and its parts by name.
-
-  KeyError where the file ends before or in it.
-  """
-  at = 12
+def font_chunks(data: bytes) -> dict[bytes, bytes]:
+  """Returns the parts of a soundfont by name: b'ifil', b'smpl', b'phdr', ...; KeyError where the file ends too early."""
+  at, found = 12, {}
   while at + 12 <= len(data):
-    size = struct.unpack('<I', data[at + 4 : at + 8])[0]
-    if data[at : at + 4] == b'LIST' and data[at + 8 : at + 12] == b'pdta':
-      return at, at + 8 + size, _chunks(data, at + 12, at + 8 + size)
-    at += 8 + size
+    end = at + 8 + struct.unpack('<I', data[at + 4 : at + 8])[0]
+    if end > len(data):
+      raise KeyError(data[at + 8 : at + 12])
+    if data[at : at + 4] == b'LIST':
+      found |= _chunks(data, at + 12, end)
+    at = end
     at += data[at : at + 4] != b'LIST'  # chunks begin at even places, but not all programs write them so
-  raise KeyError('pdta')
+  return found
 
 
 def _chunks(data, at, end):
-  if end > len(data):
-    raise KeyError('pdta')
   found = {}
   while at + 8 <= end:
     size = struct.unpack('<I', data[at + 4 : at + 8])[0]
-    found[data[at : at + 4]] = data[at + 8 : at + 8 + size]
+    found[data[at : at + 4]] = data[at + 8 : min(at + 8 + size, end)]
     at += 8 + size + size % 2
   return found
 

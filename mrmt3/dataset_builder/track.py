@@ -20,7 +20,7 @@ from mrmt3.dataset_builder.arrange import (
 from mrmt3.dataset_builder.check import has_pitch
 from mrmt3.dataset_builder.drums import play_drums, play_written_drums
 from mrmt3.dataset_builder.layout import Stem, integrated_loudness, write_track
-from mrmt3.dataset_builder.render import BEST_QUALITY, GOOD_QUALITY, Synth, silent_notes, silent_share
+from mrmt3.dataset_builder.render import Synth, silent_notes, silent_share
 from mrmt3.dataset_builder.score import Score
 from mrmt3.dataset_builder.settings import SAMPLE_RATE, Setup
 from mrmt3.dataset_builder.timing import TAIL_SECONDS, fit, fit_tempo
@@ -121,7 +121,7 @@ def _stems(track, setup):
   drums = _drums(score, tempo, setup, rng)
   fonts = [font for font in setup.fonts_of(track.split) if font.has_drums]
   if drums is not None and len(drums) and fonts:
-    synth = _synth(_pick(fonts, rng).path, setup.recipe.vary)
+    synth = _synth(_pick(fonts, rng).path)
     audio = synth.render(drums, 0, True, seconds)
     drums = drums[~silent_notes(audio, drums, synth.sample_rate)]  # strokes that the kit has no sound for
     stems.append(Stem(0, True, drums, audio, synth.name, rng.uniform(-6, 3) if setup.recipe.vary else 0.0))
@@ -160,7 +160,7 @@ def _pitched_stems(score, tempo, seconds, track, setup, rng):
 
 def _play(part, score, tempo, seconds, font, vary, rng):
   """Returns a part as a stem, None where it cannot be heard or sounds at another pitch."""
-  synth = _synth(font.path, vary)
+  synth = _synth(font.path)
   style = draw_style(rng) if vary else PLAIN
   notes = perform(part, score, tempo, rng, style)
   audio = synth.render(notes, part.program, False, seconds)
@@ -179,5 +179,5 @@ def _pick(fonts, rng):
 
 # Loading one reads and checks the whole font.
 @functools.lru_cache(maxsize=8)
-def _synth(path, vary):
-  return Synth(path, SAMPLE_RATE, GOOD_QUALITY if vary else BEST_QUALITY)
+def _synth(path):
+  return Synth(path, SAMPLE_RATE)

@@ -19,8 +19,8 @@ class ExampleConfig:
   Attributes:
     sampling: where segments start. 'random': anywhere in the piece, its tail included, as many an epoch as fit in it.
       'grid': one after the other, as in inference. 'pieces': an example is a whole piece, all its segments in
-      order. As published: 'mr_mt3' (chunks of 2000 frames, the last one of a song left out, prior segments only from
-      within the chunk, never from its first frame) and 'mt3' (chunks with the tail; a segment may be cut short at
+      order. As published: 'mr_mt3' (chunks of 2000 frames, each once an epoch, the last one of a song left out, prior
+      segments only from within the chunk, never from its first frame; the published code takes twelve chunks of each song) and 'mt3' (chunks with the tail; a segment may be cut short at
       either end of its chunk).
     max_hop: L_max_hop, the prior segment is 1..max_hop segments back (paper: 1, 3 or 8). Evaluation wants 1.
     prior_segments: how many prior segments the memory sees at once; the hop counts to the latest (paper: 1).
@@ -32,7 +32,8 @@ class ExampleConfig:
     shuffle_scope: None, or how far events of one time step are permuted, see `token_shuffling`: 'paper' or 'mr_mt3'.
     shuffle_ties: whether the tie section is permuted too.
     shuffle_probability: share of the examples that are shuffled (paper: all).
-    max_pieces_per_mix: up to so many segments of different pieces are added up to one example (MT3's mixing; 1: none).
+    max_pieces_per_mix: up to so many segments of pieces drawn at random are added up to one example (MT3's mixing; 1:
+      none).
     stem_subset_rate: probability that only a random choice of the stems is heard and written (needs stems).
     trim: whether overlapping notes of one pitch and instrument are cut at the next onset (as MT3 trains on Slakh).
     granularity: 'flat', 'midi_class' or 'full' programs.

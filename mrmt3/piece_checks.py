@@ -18,6 +18,7 @@ on; what only looks odd is kept as it is. All of it is counted and named, so tha
 | ends-after-end | the offset is more than 0.01 s after the end of the audio | kept |
 | overlap | begins while a note of its pitch and instrument sounds; training targets cut the first at its onset | kept |
 | length | audio and notes end more than 10 s apart | kept |
+| unlabelled-stem | an instrument that is heard, of which the source has no notes | kept |
 | silent-stem | a stem with notes but no sample above -80 dB | kept |
 
 Corrupt files are not seen here: reading them is a UserError, for which the piece is left out.
@@ -81,6 +82,9 @@ def check_piece(content: PieceContent, sample_rate: int) -> Checked:
   note_stem = None if content.note_stem is None else content.note_stem[usable]
   kept = content if usable.all() else dataclasses.replace(content, notes=notes, note_stem=note_stem)
   problems += _oddities(notes, seconds)
+  if content.unlabelled_stems:
+    text = f'{content.unlabelled_stems} stems are heard in the mix, but the source has no MIDI of them'
+    problems.append(Problem('unlabelled-stem', content.unlabelled_stems, text, KEPT))
   if content.stems is not None:
     problems += _silent_stems(content.stems, note_stem)
   return Checked(kept, problems)

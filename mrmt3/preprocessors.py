@@ -19,7 +19,7 @@ import seqio
 import tensorflow as tf
 
 from mrmt3 import examples
-from mrmt3.example_config import CHUNKS_MR_MT3, CHUNKS_MT3, GRID
+from mrmt3.example_config import CHUNKS_MR_MT3, CHUNKS_MT3, GRID, RANDOM
 from mrmt3.examples import NO_PIECE, NO_PRIOR, Part, Window
 
 MOST_SKIPPED = 1000  # examples in a row that do not fit, before that is taken for a mistake
@@ -67,7 +67,7 @@ def draw_window(record, segment_frames: int, sampling: str):
 
 @seqio.map_over_dataset
 def add_prior_segments(
-    record, segment_frames: int, max_hop: int, prior_segments: int = 1, memory_dropout: float = 0.0, sampling: str = ''
+    record, segment_frames: int, max_hop: int, prior_segments: int = 1, memory_dropout: float = 0.0, sampling: str = RANDOM
 ):
   """Adds hop and prior_starts: where the prior segments begin (MR-MT3, section 3.2).
 

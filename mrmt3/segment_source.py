@@ -41,6 +41,10 @@ class SegmentSource(seqio.DataSource):
     width = CHUNK_FRAMES if config.sampling == CHUNKS_MT3 else segment
     return np.cumsum(-(-frames // width)), width
 
+  def fingerprint(self, split: str) -> str:
+    """Returns a text that changes when the pieces of a split change."""
+    return self._library.source.fingerprint(split)
+
   def num_records(self, split: str) -> int:
     """Returns how many examples an epoch of the split has."""
     return int(self.chunks(split)[0][-1])

@@ -133,6 +133,12 @@ def read_stems(track: Track) -> list[StemInfo]:
   ]
 
 
+def count_unlabelled_stems(track: Track) -> int:
+  """Returns how many stems are heard in a track's mix but have no MIDI file; UserError where the metadata is broken."""
+  stems = read_metadata(track)['stems'].values()
+  return sum(_is_heard(entry) and not entry.get('midi_saved', True) for entry in stems)
+
+
 def _is_heard(entry):
   loudness = entry.get('integrated_loudness')
   return bool(entry.get('audio_rendered')) and isinstance(loudness, (int, float)) and np.isfinite(loudness)

@@ -200,9 +200,16 @@ def train(
 
 def data_fingerprint(config, seed: int) -> str:
   """Returns a text that is the same for data sets between which a position can be carried over."""
+  import seqio
+
   lengths = dict(sorted(config.task_feature_lengths.items()))
   seed = seed if config.seed is None else config.seed
-  return repr((str(config.mixture_or_task_name), lengths, config.split, config.batch_size, config.shuffle, seed))
+  # Our sources tell when files have changed; of others the name has to do.
+  provider = config.mixture_or_task_name
+  provider = seqio.get_mixture_or_task(provider) if isinstance(provider, str) else provider
+  fingerprint = getattr(getattr(provider, 'source', None), 'fingerprint', None)
+  files = fingerprint(config.split) if fingerprint else ''
+  return repr((str(config.mixture_or_task_name), files, lengths, config.split, config.batch_size, config.shuffle, seed))
 
 
 def take_up(batches, model_dir: str, step: int, fingerprint: str, dataset) -> list[dict[str, float]]:
@@ -319,11 +326,15 @@ def _evaluator(model, dataset_cfg, eval_steps: int, random_seed: int, partitione
 
   partitioner.check_batch_size(dataset_cfg.batch_size, 'train_eval_dataset_cfg')
 
+  def open_dataset():
+    return utils.get_dataset(dataset_cfg, model.FEATURE_CONVERTER_CLS, seed=random_seed, num_epochs=1)
+
+  open_dataset()  # what is wrong with it is to be said now, and not after hours of training
+
   def evaluate(trainer, params) -> dict[str, float]:
-    # Built anew, it begins with the same examples every time, shuffled or not.
-    dataset = utils.get_dataset(dataset_cfg, model.FEATURE_CONVERTER_CLS, seed=random_seed, num_epochs=1)
     numbers = []
-    for batch in itertools.islice(utils.iterate(dataset), eval_steps):
+    # Opened anew, it begins with the same examples every time, shuffled or not.
+    for batch in itertools.islice(utils.iterate(open_dataset()), eval_steps):
       features, _ = data_iterator.split_ids(batch)
       padded = pad_batch(features, dataset_cfg.batch_size)
       numbers.append(trainer.eval_step(params, partitioner.place_batch(padded)))

@@ -50,20 +50,20 @@ def add_task(
 
 def _segments(library, cache_bytes):
   config, segment = library.config, library.spec.segment_frames
-  draw = functools.partial
+  partial = functools.partial
   steps = [
-      draw(preprocessors.draw_window, segment_frames=segment, sampling=config.sampling),
-      draw(
+      partial(preprocessors.draw_window, segment_frames=segment, sampling=config.sampling),
+      partial(
           preprocessors.add_prior_segments, segment_frames=segment, max_hop=config.max_hop, sampling=config.sampling,
           prior_segments=config.prior_segments, memory_dropout=config.memory_dropout,
       ),
   ]  # fmt: skip
   if config.max_pieces_per_mix > 1:
-    steps.append(draw(preprocessors.add_mix, library=library, max_pieces=config.max_pieces_per_mix))
+    steps.append(partial(preprocessors.add_mix, library=library, max_pieces=config.max_pieces_per_mix))
   return [
       *steps,
-      draw(preprocessors.add_targets, library=library),
-      draw(preprocessors.add_inputs, library=library, cache_bytes=cache_bytes),
+      partial(preprocessors.add_targets, library=library),
+      partial(preprocessors.add_inputs, library=library, cache_bytes=cache_bytes),
   ]
 
 

@@ -107,6 +107,23 @@ def test_slakh_leaves_out_silent_and_unsaved_stems(data):
   assert len(content.stems) == 2 and set(content.notes['program']) == {29} and set(content.note_stem) == {0}
 
 
+def test_slakh_counts_stems_that_are_heard_without_labels(data):
+  from mrmt3.piece_checks import check_piece
+
+  source = SlakhFolder(str(data))
+  assert source.read_piece('train', 'Track00001', RATE).unlabelled_stems == 0
+
+  def unsave(stems):
+    stems['S02']['midi_saved'] = False
+    stems['S03']['midi_saved'] = False  # not rendered, so not heard either
+
+  edit(data / 'train' / 'Track00001', unsave)
+  content = source.read_piece('train', 'Track00001', RATE)
+  assert content.unlabelled_stems == 1
+  (problem,) = [p for p in check_piece(content, RATE).problems if p.name == 'unlabelled-stem']
+  assert (problem.count, problem.action) == (1, 'kept')
+
+
 def test_slakh_counts_notes_that_its_midi_loses(data):
   path = data / 'train' / 'Track00001' / 'MIDI' / 'S01.mid'
   midi = mido.MidiFile(path)
@@ -222,6 +239,17 @@ def test_own_folder_always_trains_on_something(tmp_path):
   assert len(source.list_pieces('train')) == 1
   with pytest.raises(UserError, match='sum to 1'):
     OwnFolder(str(tmp_path), (0.5, 0.5, 0.5))
+
+
+def test_own_folder_of_two_pieces_or_more_has_something_to_validate_on(tmp_path):
+  for count in range(1, 7):
+    for number in range(count):
+      add_pair(tmp_path / str(count), f'song{number}')
+    source = OwnFolder(str(tmp_path / str(count)))
+    assert ('validation' in source.splits()) == (count > 1) and 'train' in source.splits()
+    everything = [name for split in source.splits() for name in source.list_pieces(split)]
+    assert sorted(everything) == [f'song{number}' for number in range(count)]
+  assert 'validation' not in OwnFolder(str(tmp_path / '6'), fractions=(1.0, 0.0, 0.0)).splits()
 
 
 def test_own_folder_names_files_without_a_partner_and_doubled_ones(tmp_path):

@@ -132,15 +132,16 @@ def test_memory_dropout_empties_prior_segments():
 
 
 def test_published_chunks_keep_hops_inside_and_off_their_first_frame():
-  def starts(start, hop):
-    dataset = records(1, start_frame=start, chunk_start=2000, chunk_end=4000)
-    found = preprocessors.add_prior_segments(dataset, segment_frames=256, max_hop=1, sampling='mr_mt3')
-    del hop
-    return next(found.as_numpy_iterator())['prior_starts'].tolist()
+  def starts(start, max_hop=1):
+    dataset = records(200, start_frame=start, chunk_start=2000, chunk_end=4000)
+    found = preprocessors.add_prior_segments(dataset, segment_frames=256, max_hop=max_hop, sampling='mr_mt3')
+    return {(int(record['hop']), *record['prior_starts'].tolist()) for record in found.as_numpy_iterator()}
 
-  assert starts(2256, 1) == [NO_PRIOR]
-  assert starts(2257, 1) == [2001]
-  assert starts(2100, 1) == [NO_PRIOR]
+  assert starts(2256) == {(1, NO_PRIOR)}
+  assert starts(2257) == {(1, 2001)}
+  assert starts(2100) == {(1, NO_PRIOR)}
+  # No start is late enough for hops 7 and 8: a segment begins 1744 frames into its chunk at the latest.
+  assert starts(3744, 8) == {(hop, 3744 - 256 * hop if hop < 7 else NO_PRIOR) for hop in range(1, 9)}
 
 
 @pytest.mark.parametrize(
@@ -164,8 +165,15 @@ def test_mt3_segments_may_be_cut_short_at_either_end():
 def test_published_chunks_leave_out_the_tail(small_data, small_spec, monkeypatch):
   from mrmt3 import segment_source
 
-  monkeypatch.setattr(segment_source, 'CHUNK_FRAMES', 50)  # pieces here are of 129 frames
-  for sampling, chunks in (('mr_mt3', [(0, 50), (50, 100)]), ('mt3', [(0, 50), (50, 100), (100, 129)])):
+  for width, sampling, chunks in (  # pieces here are of 129 frames
+      (50, 'mr_mt3', [(0, 50), (50, 100)]),
+      (50, 'mt3', [(0, 50), (50, 100), (100, 129)]),
+      (43, 'mr_mt3', [(0, 43), (43, 86)]),  # three chunks exactly: the last one is left out
+      (43, 'mt3', [(0, 43), (43, 86), (86, 129)]),
+      (200, 'mr_mt3', [(0, 129)]),
+      (200, 'mt3', [(0, 129)]),
+  ):
+    monkeypatch.setattr(segment_source, 'CHUNK_FRAMES', width)
     name = register(small_data, small_spec, sampling=sampling)
     found = examples(name, split='test')
     assert [(x['chunk_start'], x['chunk_end']) for x in found] == chunks

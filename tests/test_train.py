@@ -208,6 +208,28 @@ def test_numbers_that_do_not_fit(tmp_path, small_data, small_spec, arguments, sa
   assert not (tmp_path / 'model').exists()
 
 
+def test_what_is_wrong_with_the_evaluation_is_said_at_the_start(tmp_path, small_data, small_spec):
+  data = tmp_path / 'data'
+  shutil.copytree(small_data / 'train', data / 'train')
+  with pytest.raises(UserError, match="no split 'test'"):
+    run(tmp_path / 'model', data, small_spec, 100_000, evaluation=True)
+  assert not (tmp_path / 'model').exists()
+
+
+def test_changed_music_begins_the_data_anew(tmp_path, small_data, small_spec, capsys):
+  from mrmt3 import transcription_task
+
+  data = tmp_path / 'data'
+  shutil.copytree(small_data, data)
+  run(tmp_path / 'model', data, small_spec, 2)
+  shutil.copytree(data / 'train' / 'Track00000', data / 'train' / 'Track00009')
+  # As in a new process, which prepares the pieces again.
+  for library in transcription_task.LIBRARIES.values():
+    library._splits.clear()
+  run(tmp_path / 'model', data, small_spec, 4)
+  assert 'is of a run with other data; the data begins anew' in capsys.readouterr().err
+
+
 def test_no_data(tmp_path, small_spec):
   with pytest.raises(UserError, match='no splits in'):
     run(tmp_path / 'model', tmp_path, small_spec, 1)

@@ -33,7 +33,8 @@ class OwnFolder:
   Attributes:
     data_dir: the folder; where it has a folder named train, validation or test, these are the splits.
     fractions: shares of train, validation and test otherwise, as drawn from each piece's name. They sum to 1; what a
-      split gets is as near to its share as chance has it, but 'train' is never empty.
+      split gets is as near to its share as chance has it, but neither 'train' nor, of two pieces or more, 'validation' is
+      empty.
     slakh_classes: whether programs become those of their Slakh classes, as in the published training targets, or stay
       as in the MIDI file.
   """
@@ -117,6 +118,8 @@ class OwnFolder:
     train, validation, _ = self.fractions
     if min(place[name] for name in pairs) >= train:
       place[min(pairs, key=place.get)] = -1.0
+    if validation and len(pairs) > 1 and not any(train <= place[name] < train + validation for name in pairs):
+      place[max(pairs, key=place.get)] = train
     drawn = {split: {} for split in SPLITS}
     for name, paths in pieces.items():
       # A half pair counts in no split's share; it is named where everybody looks first.

@@ -57,7 +57,9 @@ class SlakhFolder:
     notes = np.concatenate(tables) if tables else empty_notes()
     order = sort_order(notes)
     if not stems:
-      return PieceContent(read_audio(track.audio_path, sample_rate, whole=True), notes[order], lost_notes=lost)
+      unlabelled = slakh.count_unlabelled_stems(track)
+      samples = read_audio(track.audio_path, sample_rate, whole=True)
+      return PieceContent(samples, notes[order], lost_notes=lost, unlabelled_stems=unlabelled)
     audio = _stack([read_audio(info.audio_path, sample_rate, whole=True) for info in infos])
     note_stem = np.repeat(np.arange(len(infos), dtype=np.int32), [len(table) for table in tables])
     return PieceContent(audio.sum(axis=0), notes[order], audio, note_stem[order], lost)

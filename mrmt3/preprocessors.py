@@ -144,50 +144,89 @@ def example_window(library: examples.Library, example) -> tuple[str, Window]:
   return _window(library, *(example.get(name, empty) for name in _WINDOW_FIELDS))
 
 
-def add_targets(
-    dataset: tf.data.Dataset, library: examples.Library, sequence_length=None, output_features=None
+def add_targets_and_inputs(
+    dataset: tf.data.Dataset,
+    library: examples.Library,
+    sequence_length=None,
+    output_features=None,
+    *,
+    cache_bytes: int = 0,
 ) -> tf.data.Dataset:
-  """Adds targets and prior_targets `[length]` int32: the tokens, EOS last, of the segment and of its prior segments.
+  """Adds targets, prior_targets and inputs: all that is cut from a piece, in one call, since calls are what takes time.
 
-  Several prior segments follow each other, each padded to its share of the feature's length. An example with more
-  tokens than sequence_length says is left out, or what else `ExampleConfig.on_overflow` wants; it is named once a piece,
-  `mrmt3 inspect` counts, and MOST_SKIPPED in a row stop all the same.
+  targets and prior_targets `[length]` int32 are the tokens, EOS last, of the segment and of its prior segments. Several
+  prior segments follow each other, each padded to its share of the feature's length. An example with more tokens than
+  sequence_length says is left out, or what else `ExampleConfig.on_overflow` wants; it is named once a piece, `mrmt3 inspect`
+  counts, and MOST_SKIPPED in a row stop all the same.
+
+  inputs `[valid frames, depth]` float32 are the segment's log-mel, computed from its own samples only (as MT3). There are
+  fewer than a segment's frames where the piece ends; what the feature converter pads with is 0 (as MT3). With
+  `ExampleConfig.log_mel_on` 'device' the inputs are the samples, `[valid frames, hop]`; with prior_inputs there are also
+  prior_inputs, those of the latest prior segment (of length 0 where there is none).
 
   Args:
     dataset: records with prior_starts.
     library: where pieces come from.
     sequence_length: from seqio: longest 'targets' and 'prior_targets'; None for no limit.
     output_features: from seqio, unused.
+    cache_bytes: inputs kept in memory, bytes; useful where the same segments come again (a grid, not random ones).
   """
   del output_features
-  config, limits = library.config, sequence_length or {}
-  longest = limits.get('prior_targets') or library.spec.targets_length * config.prior_segments
+  config, spec, limits = library.config, library.spec, sequence_length or {}
+  longest = limits.get('prior_targets') or spec.targets_length * config.prior_segments
   prior_limit = longest // config.prior_segments if config.prior_segments > 1 else limits.get('prior_targets')
   overflow = _Overflow(config.on_overflow)
+  inputs_of = _InputsCache(library, cache_bytes)
+  no_tokens, no_inputs = np.zeros(0, np.int32), np.zeros((0, inputs_of.depth), np.float32)
 
-  def tokens(*fields):
+  def cut(*fields):
     split, window = _window(library, *fields)
     targets, priors = library.tokens(split, window)
     what = f'{library.open(split)[0].names[window.parts[0].piece]}, frame {window.parts[0].start_frame}'
     targets = overflow.fit(targets, limits.get('targets'), what)
     priors = [overflow.fit(prior, prior_limit, f'{what} (prior segment)') for prior in priors]
     if targets is None or any(prior is None for prior in priors):
-      return np.zeros(0, np.int32), np.zeros(0, np.int32), False
+      return False, no_tokens, no_tokens, no_inputs, no_inputs
     overflow.fitted()
     if len(priors) > 1:
       priors = [np.pad(prior, (0, prior_limit - len(prior))) for prior in priors]
-    return targets, np.concatenate(priors), True
+    prior_inputs = no_inputs
+    if config.prior_inputs and window.prior_starts[-1] != NO_PRIOR:
+      prior_inputs = library.inputs(library.samples(split, window, window.prior_starts[-1], spec.segment_frames))
+    return True, targets, np.concatenate(priors), inputs_of(split, window), prior_inputs
 
   def add(record):
-    kinds = (tf.int32, tf.int32, tf.bool)
-    targets, prior_targets, fits = tf.numpy_function(tokens, _window_arguments(record), kinds, stateful=False)
-    targets.set_shape([None])
-    prior_targets.set_shape([None])
-    fits.set_shape([])
-    return {**record, 'targets': targets, 'prior_targets': prior_targets, 'fits': fits}
+    kinds = (tf.bool, tf.int32, tf.int32, tf.float32, tf.float32)
+    made = tf.numpy_function(cut, _window_arguments(record), kinds, stateful=False)
+    shapes = [], [None], [None], [None, inputs_of.depth], [None, inputs_of.depth]
+    for array, shape in zip(made, shapes, strict=True):
+      array.set_shape(shape)
+    names = ('fits', 'targets', 'prior_targets', 'inputs', 'prior_inputs')
+    made = dict(zip(names, made, strict=True))
+    return {**record, **{name: x for name, x in made.items() if name != 'prior_inputs' or config.prior_inputs}}
 
-  dataset = dataset.map(add, num_parallel_calls=tf.data.AUTOTUNE).filter(lambda record: record['fits'])
-  return dataset.map(lambda record: {name: x for name, x in record.items() if name != 'fits'})
+  return dataset.map(add, num_parallel_calls=tf.data.AUTOTUNE).filter(lambda record: record['fits'])
+
+
+class _InputsCache:
+  """Makes the inputs of windows, and keeps them while there is room."""
+
+  def __init__(self, library: examples.Library, max_bytes: int):
+    config, spec = library.config, library.spec
+    self.depth = spec.spectrogram.hop_width if config.log_mel_on == 'device' else spec.spectrogram.num_mel_bins
+    self._library = library
+    self._room = 0 if config.composes else max_bytes // (4 * spec.segment_frames * self.depth)
+    self._kept = {}
+
+  def __call__(self, split: str, window: Window) -> np.ndarray:
+    """Returns float32 `[valid frames, depth]`."""
+    key = split, window.parts[0].piece, window.parts[0].start_frame, window.num_frames
+    inputs = self._kept.get(key)
+    if inputs is None:
+      inputs = self._library.inputs(self._library.samples(split, window))
+      if len(self._kept) < self._room:
+        self._kept[key] = inputs
+    return inputs
 
 
 class _Overflow:
@@ -217,51 +256,6 @@ class _Overflow:
   def fitted(self) -> None:
     """Notes that an example did fit."""
     self._in_a_row = 0
-
-
-def add_inputs(dataset: tf.data.Dataset, library: examples.Library, cache_bytes: int = 0) -> tf.data.Dataset:
-  """Adds inputs `[valid frames, depth]` float32: the segment's log-mel, computed from its own samples only (as MT3).
-
-  There are fewer than a segment's frames where the piece ends; what the feature converter pads with is 0 (as MT3). With
-  `ExampleConfig.log_mel_on` 'device' the inputs are the samples, `[valid frames, hop]`; with prior_inputs there are also
-  prior_inputs, those of the latest prior segment (of length 0 where there is none).
-
-  Args:
-    dataset: records.
-    library: where pieces come from.
-    cache_bytes: inputs kept in memory, bytes; useful where the same segments come again (a grid, not random ones).
-  """
-  config, spec, cache = library.config, library.spec, {}
-  depth = spec.spectrogram.hop_width if config.log_mel_on == 'device' else spec.spectrogram.num_mel_bins
-  room = cache_bytes // (4 * spec.segment_frames * depth)
-
-  def inputs(*fields):
-    split, window = _window(library, *fields)
-    key = split, window.parts[0].piece, window.parts[0].start_frame, window.num_frames
-    if not room or config.composes:
-      return library.inputs(library.samples(split, window))
-    if key not in cache:
-      made = library.inputs(library.samples(split, window))
-      if len(cache) >= room:
-        return made
-      cache[key] = made
-    return cache[key]
-
-  def prior_inputs(*fields):
-    split, window = _window(library, *fields)
-    start = window.prior_starts[-1]
-    if start == NO_PRIOR:
-      return np.zeros((0, depth), np.float32)
-    return library.inputs(library.samples(split, window, start, spec.segment_frames))
-
-  def add(record):
-    functions = {'inputs': inputs, **({'prior_inputs': prior_inputs} if config.prior_inputs else {})}
-    for name, function in functions.items():
-      record[name] = tf.numpy_function(function, _window_arguments(record), tf.float32, stateful=False)
-      record[name].set_shape([None, depth])
-    return record
-
-  return dataset.map(add, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def add_whole_piece(

@@ -7,6 +7,7 @@ import tensorflow as tf
 from mrmt3.example_config import CHUNK_FRAMES, CHUNKS_MR_MT3, CHUNKS_MT3, PIECES, RANDOM
 from mrmt3.examples import Library
 
+RECORDS_AT_ONCE = 64
 MOST_SHUFFLED = 4_000_000  # records in the shuffle buffer, 8 bytes each: an iterator's state stays below 50 MB
 
 
@@ -66,19 +67,20 @@ class SegmentSource(seqio.DataSource):
       dataset = dataset.shard(shard_info.num_shards, shard_info.index)
     sampling = self._library.config.sampling
 
-    def record(position, drawn):
-      index = tf.searchsorted(ends, [position], side='right')[0]
-      first = tf.cast(position - begins[index], tf.int32) * width
-      last = first + width
+    def records(position, drawn):
+      index = tf.searchsorted(ends, position, side='right')
+      first = tf.cast(position - tf.gather(begins, index), tf.int32) * width
+      of_piece = tf.gather(frames, index)
+      last = tf.minimum(first + width, of_piece)
       if sampling == RANDOM:
-        first, last = 0, frames[index]
+        first, last = tf.zeros_like(first), of_piece
       return {
-          'split': tf.constant(split),
-          'piece': names[index],
+          'split': tf.fill(tf.shape(index), split),
+          'piece': tf.gather(names, index),
           'index': index,
-          'frames': frames[index],
+          'frames': of_piece,
           'chunk_start': first,
-          'chunk_end': tf.minimum(last, frames[index]),
+          'chunk_end': last,
           'seed': drawn,
       }
 
@@ -87,4 +89,5 @@ class SegmentSource(seqio.DataSource):
     options.experimental_symbolic_checkpoint = True
     # The steps that follow are many and small; each on its own would hand every example to another thread.
     options.experimental_optimization.map_fusion = True
-    return dataset.map(record, num_parallel_calls=tf.data.AUTOTUNE).with_options(options)
+    # Many at a time: one by one, these few operations would take a third of all the time that an example does.
+    return dataset.batch(RECORDS_AT_ONCE).map(records).unbatch().with_options(options)

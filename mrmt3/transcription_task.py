@@ -62,8 +62,7 @@ def _segments(library, cache_bytes):
     steps.append(partial(preprocessors.add_mix, library=library, max_pieces=config.max_pieces_per_mix))
   return [
       *steps,
-      partial(preprocessors.add_targets, library=library),
-      partial(preprocessors.add_inputs, library=library, cache_bytes=cache_bytes),
+      partial(preprocessors.add_targets_and_inputs, library=library, cache_bytes=cache_bytes),
   ]
 
 

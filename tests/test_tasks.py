@@ -413,7 +413,7 @@ def test_cached_inputs_are_those_of_the_windows_length(tmp_path, small_spec):
   library = overlapping_library(tmp_path, small_spec, sampling='mt3')
   fields = {'split': 'train', 'index': 0, 'start_frame': 0, 'prior_starts': [NO_PRIOR], 'seed': np.int64([1, 2])}
   records = tf.data.Dataset.from_tensor_slices(np.array([20, FRAMES, 5], np.int32)).map(lambda n: {**fields, 'num_frames': n})
-  found = preprocessors.add_inputs(records, library, cache_bytes=10**6)
+  found = preprocessors.add_targets_and_inputs(records, library, cache_bytes=10**6)
   assert [len(example['inputs']) for example in found.as_numpy_iterator()] == [20, FRAMES, 5]
 
 

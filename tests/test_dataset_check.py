@@ -164,6 +164,17 @@ def test_odd_samples_sound_the_same_each_time(tmp_path):
   np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.parametrize('place', ['phdr', 'pbag', 'pgen', 'inst', 'ibag', 'igen'])
+def test_table_that_points_outside_is_named(tmp_path, place):
+  headers, zones = ODD[0]
+  data = bytearray(font_bytes(wave(3000).tobytes(), headers, zones))
+  offset = {'phdr': 38 + 24, 'inst': 22 + 20, 'pbag': 4, 'ibag': 4, 'pgen': 2, 'igen': 4 + 2}[place]
+  struct.pack_into('<H', data, data.index(place.encode()) + 8 + offset, 500)
+  (tmp_path / 'odd.sf2').write_bytes(data)
+  with pytest.raises(UserError, match='cut short or broken'):
+    render.Synth(tmp_path / 'odd.sf2')
+
+
 def read_tuned(data):
   chunks = soundfonts.font_chunks(data)
   headers = [struct.unpack_from('<20s5IBb2H', chunks[b'shdr'], at) for at in range(0, len(chunks[b'shdr']) - 46, 46)]

@@ -21,7 +21,7 @@ from mrmt3.errors import UserError
 from mrmt3.files import atomic_path
 
 _VERSION = 2
-_COARSE, _FINE, _SAMPLE, _MODE, _ROOT, _END = 51, 52, 53, 54, 58, 60
+_INSTRUMENT, _COARSE, _FINE, _SAMPLE, _MODE, _ROOT, _END = 41, 51, 52, 53, 54, 58, 60
 _MOVES = ((0, 4), (1, 12), (2, 45), (3, 50))  # generators of a zone's begin, end, loop begin and end: in 1 and in 32768
 _NEUTRAL = {_COARSE: 0, _FINE: 0, _ROOT: -1, **{kind: 0 for pair in _MOVES for kind in pair}}
 _ORDER = (b'phdr', b'pbag', b'pmod', b'pgen', b'inst', b'ibag', b'imod', b'igen', b'shdr')
@@ -44,7 +44,7 @@ def tuned_path(path: Path, sha256: str, sample_rate: int) -> Path:
   if not target.is_file():
     try:
       data = tune(path.read_bytes(), sample_rate)
-    except (struct.error, IndexError, KeyError, RuntimeError) as error:
+    except (struct.error, LookupError, ValueError, RuntimeError) as error:
       raise UserError(f'cannot load the soundfont {path}: it is cut short or broken; get the file again') from error
     with atomic_path(target) as temporary:
       temporary.write_bytes(data)
@@ -52,8 +52,13 @@ def tuned_path(path: Path, sha256: str, sample_rate: int) -> Path:
 
 
 def tune(data: bytes, sample_rate: int) -> bytes:
-  """Returns a soundfont (.sf2, .sf3) as a .sf2 file that has for each zone a sample header in tune, with its own audio."""
+  """Returns a soundfont (.sf2, .sf3) as a .sf2 file that has for each zone a sample header in tune, with its own audio.
+
+  Raises LookupError, ValueError, struct.error or RuntimeError where the soundfont is broken.
+  """
   chunks = font_chunks(data)
+  _check(chunks, b'phdr', 38, 24, b'pbag', b'pgen', _INSTRUMENT, len(chunks[b'inst']) // 22 - 1)
+  _check(chunks, b'inst', 22, 20, b'ibag', b'igen', _SAMPLE, len(chunks[b'shdr']) // _HEADER.size - 1)
   generators, zones = _zones(chunks)
   headers, audio = _headers(chunks, zones, sample_rate)
   chunks = {**chunks, b'igen': generators, b'pgen': _known(chunks[b'pgen']), b'shdr': headers}
@@ -70,9 +75,20 @@ def _list(name, parts):
   return b'LIST' + struct.pack('<I', len(body)) + body
 
 
+def _check(chunks, heads, size, at, bags, generators, kind, count):
+  """Raises IndexError where a table points behind the end of another, which symusic would read."""
+  first_bags = np.frombuffer(chunks[heads], np.uint8).reshape(-1, size)[:, at : at + 2].copy().view('<u2')
+  first_generators = np.frombuffer(chunks[bags], '<u2').reshape(-1, 2)[:, 0]
+  table = np.frombuffer(chunks[generators], '<u2').reshape(-1, 2)
+  aims = table[table[:, 0] == kind, 1]
+  for values, limit in ((first_bags, len(first_generators)), (first_generators, len(table) + 1), (aims, count)):
+    if values.max(initial=0) >= max(limit, 1):
+      raise IndexError(limit)
+
+
 def _known(generators):
   """Returns generators without the unknown, which symusic would write beyond its table."""
-  table = np.frombuffer(generators, '<u2', len(generators) // 4 * 2).reshape(-1, 2).copy()
+  table = np.frombuffer(generators, '<u2').reshape(-1, 2).copy()
   table[table[:, 0] > _END] = (_END, 0)
   return table.tobytes()
 

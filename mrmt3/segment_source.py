@@ -89,5 +89,6 @@ class SegmentSource(seqio.DataSource):
     options.experimental_symbolic_checkpoint = True
     # The steps that follow are many and small; each on its own would hand every example to another thread.
     options.experimental_optimization.map_fusion = True
+    options.threading.max_intra_op_parallelism = 1
     # Many at a time: one by one, these few operations would take a third of all the time that an example does.
     return dataset.batch(RECORDS_AT_ONCE).map(records).unbatch().with_options(options)

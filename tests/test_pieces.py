@@ -158,7 +158,8 @@ def test_infer_writes_t5x_files(model, task, checkpoint, tmp_path, params, piece
   assert [line['inputs']['targets_pretokenized'] for line in found] == ['piece 0', 'piece 1', 'piece 2']
   for line, mel in zip(found, pieces[0], strict=True):
     for ids, tokens in zip(line['prediction'], transcriber.decode([segment[None] for segment in mel]), strict=False):
-      np.testing.assert_array_equal([i + 3 for i in ids if i >= 0], [t for t in tokens[0] if t > 2])
+      regular = (tokens[0] > 2) & (tokens[0] < 3 + transcriber.codec.num_classes)  # random weights say others too
+      np.testing.assert_array_equal([i + 3 for i in ids if i >= 0], tokens[0][regular])
 
 
 def test_infer_goes_on_after_whole_chunks(model, task, checkpoint, tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 
 from mrmt3 import decoding
 from mrmt3.engine import losses
+from mrmt3.errors import UserError
 from mrmt3.models import MemoryEncoderDecoderModel
 from mrmt3.network import Transformer
 from mrmt3.segment_tokens import empty_segment
@@ -79,7 +80,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
   def score_batch(self, params, batch, return_intermediates: bool = False) -> jax.Array:
     """Returns the log-probability of each piece's targets, float32 `[batch]`; the memory is that of the targets."""
     if return_intermediates:
-      raise NotImplementedError('score_batch returns no intermediates')
+      raise UserError('score_batch returns no intermediates; leave return_intermediates at False')
     return self._score(
         params, batch['encoder_input_tokens'], batch['decoder_target_tokens'], batch['decoder_loss_weights'] > 0
     )

@@ -21,7 +21,6 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -37,7 +36,6 @@ from mrmt3.pieces import PieceSource
 from mrmt3.user_cache import cache_root
 
 FORMAT = 1  # to be raised when the files' layout or what is read into them changes
-SPAWN_AFTER = 4.0  # s of reading in this process; starting others takes a few seconds itself
 _ALIGNMENT = 8  # bytes
 _FULL_SCALE = 32768
 _COLUMNS = len(dataclasses.fields(segment_tokens.PieceEvents))
@@ -233,7 +231,7 @@ def _first_reason(store: PieceStore) -> str:
 
 def _fill(folder, source, split, sample_rate, stems, strict, workers, progress) -> None:
   """Reads all pieces that are not in the store yet, and says how it went."""
-  from mrmt3.dataset_builder.parallel import with_bar
+  from mrmt3.dataset_builder.parallel import parallel_if_long, with_bar
 
   names = source.list_pieces(split)
   make_folder(folder)
@@ -241,7 +239,7 @@ def _fill(folder, source, split, sample_rate, stems, strict, workers, progress) 
   coming = [name for name in names if name not in journal.seen]
   workers = workers or os.cpu_count() or 1
   read = functools.partial(_read, source, split, sample_rate, stems)
-  results = with_bar(_results(read, coming, workers), len(coming), f'read {split}', 'piece', progress)
+  results = with_bar(parallel_if_long(read, coming, workers), len(coming), f'read {split}', 'piece', progress)
   with _writing(folder), _Writer(folder, journal, stems) as writer:
     for name, result in zip(coming, results, strict=True):
       if strict and (wrong := _serious(result.problems)):
@@ -258,18 +256,6 @@ def _fill(folder, source, split, sample_rate, stems, strict, workers, progress) 
         f'{odd} pieces: named in {folder / "skipped.jsonl"}',
         file=sys.stderr,
     )
-
-
-def _results(read, names, workers):
-  """Yields read(name) for all names in order, with several processes where it takes long."""
-  from mrmt3.dataset_builder.parallel import parallel
-
-  until = time.monotonic() + SPAWN_AFTER
-  for count, name in enumerate(names):
-    if workers > 1 and time.monotonic() >= until:
-      yield from parallel(read, names[count:], workers)
-      return
-    yield read(name)
 
 
 @dataclasses.dataclass

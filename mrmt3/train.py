@@ -89,11 +89,7 @@ def train(
   from mrmt3.engine.inference_evaluator import InferenceEvaluator
 
   del concurrent_metrics, use_orbax
-  for name, supported in (
-      ('relative_steps', relative_steps is None), ('actions', not actions), ('use_hardware_rng', not use_hardware_rng),
-      ('gc_period', not gc_period),
-  ):  # fmt: skip
-    utils.require(supported, f'train.{name}')
+  check_defaults(relative_steps=relative_steps, actions=actions, use_hardware_rng=use_hardware_rng, gc_period=gc_period)
   if random_seed is None:
     random_seed = time.time_ns() % 2**31
     print(f'random_seed is None, taken from the clock: {random_seed}', file=sys.stderr, flush=True)
@@ -130,7 +126,7 @@ def train(
   step = int(state.step)
   batches = data_iterator.DataIterator(dataset)
   fingerprint = data_fingerprint(train_dataset_cfg, random_seed)
-  rows = take_up(batches, model_dir, step, fingerprint, dataset) if step and origin.startswith('resum') else []
+  rows = take_up(batches, model_dir, step, fingerprint) if step and origin.startswith('resum') else []
 
   # Logging.
   writer = reporting.ScalarWriter(model_dir, 'train', step)
@@ -212,7 +208,7 @@ def data_fingerprint(config, seed: int) -> str:
   return repr((str(config.mixture_or_task_name), files, lengths, config.split, config.batch_size, config.shuffle, seed))
 
 
-def take_up(batches, model_dir: str, step: int, fingerprint: str, dataset) -> list[dict[str, float]]:
+def take_up(batches, model_dir: str, step: int, fingerprint: str) -> list[dict[str, float]]:
   """Moves `batches` to where the checkpoint of a step left the data; returns its numbers that are not reported yet.
 
   A checkpoint without a position, or one of other data, is passed over with a line on stderr: then the data begins anew.
@@ -231,6 +227,14 @@ def take_up(batches, model_dir: str, step: int, fingerprint: str, dataset) -> li
     return []
   batches.restore(folder)
   return rows
+
+
+def check_defaults(**unsupported) -> None:
+  """Raises UserError naming the first argument of `train` that is not supported and has been given."""
+  from mrmt3.engine import utils
+
+  for name, value in unsupported.items():
+    utils.require(not value, f'train.{name}')
 
 
 def check_numbers(**numbers) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from mrmt3 import notes as note_tables
 from mrmt3 import piece_store, segment_tokens, vocabularies
+from mrmt3.dataset_builder import parallel
 from mrmt3.errors import UserError
 from mrmt3.pieces import PieceContent
 
@@ -136,7 +137,7 @@ def test_goes_on_where_it_was_interrupted(made_up, tmp_path, monkeypatch):
 
 
 def test_workers_change_nothing(tmp_path, monkeypatch):
-  monkeypatch.setattr(piece_store, 'SPAWN_AFTER', 0.0)
+  monkeypatch.setattr(parallel, 'SPAWN_AFTER', 0.0)
   source = MadeUp(9, str(tmp_path / 'reads'), broken=4)
   one, two = (prepare(source, tmp_path / str(workers), workers=workers) for workers in (1, 2))
   assert one.entries == two.entries
@@ -214,8 +215,9 @@ def test_a_script_without_a_main_guard_does_not_hang(tmp_path, small_data):
   script.write_text(
       textwrap.dedent(f"""
       from mrmt3 import piece_store
+      from mrmt3.dataset_builder import parallel
       from mrmt3.sources.slakh_folder import SlakhFolder
-      piece_store.SPAWN_AFTER = 0.0
+      parallel.SPAWN_AFTER = 0.0
       store = piece_store.prepare(SlakhFolder({str(small_data)!r}), 'train', 16000, cache_dir={str(tmp_path / "c")!r}, workers=2)
       print(len(store))
       """)

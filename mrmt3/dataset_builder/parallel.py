@@ -10,9 +10,12 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mrmt3.errors import UserError
+
+SPAWN_AFTER = 4.0  # s; starting processes takes a few seconds itself
 
 
 def parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
@@ -46,6 +49,16 @@ def parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
     raise
   finally:
     pool.shutdown(cancel_futures=True)
+
+
+def parallel_if_long(function: Callable, items: Sequence, workers: int) -> Iterator:
+  """As `parallel`, but begins in this process: small sets are done before others would have started."""
+  until = time.monotonic() + SPAWN_AFTER
+  for count, item in enumerate(items):
+    if workers > 1 and time.monotonic() >= until:
+      yield from parallel(function, items[count:], workers)
+      return
+    yield function(item)
 
 
 @contextlib.contextmanager

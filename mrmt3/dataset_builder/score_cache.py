@@ -1,7 +1,6 @@
 """Keeps parsed scores, so that music which takes seconds to read is read once.
 
-One .npz file a piece in the user's cache folder (`MRMT3_CACHE`, else `$XDG_CACHE_HOME/mrmt3`, else `~/.cache/mrmt3`), named
-by a digest of what it was read from. It may be deleted at any time; where it cannot be written, nothing is kept.
+One .npz file a piece in the user's cache folder (see `user_cache`), named by a digest of what it was read from. It may be deleted at any time; where it cannot be written, nothing is kept.
 """
 
 import contextlib
@@ -9,7 +8,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import numpy as np
 from mrmt3.dataset_builder.score import BAR_DTYPE, SCORE_NOTE_DTYPE, Score
 from mrmt3.errors import UserError
 from mrmt3.files import atomic_path
+from mrmt3.user_cache import cache_root
 
 FORMAT = 1  # to be raised when a reader gives another score for the same bytes
 
@@ -25,11 +24,8 @@ FORMAT = 1  # to be raised when a reader gives another score for the same bytes
 @functools.cache
 def cache_folder() -> Path | None:
   """Returns the folder of kept scores; None where the user has no home to put it."""
-  if os.environ.get('MRMT3_CACHE'):
-    return Path(os.environ['MRMT3_CACHE']) / 'scores'
-  with contextlib.suppress(RuntimeError):  # no home folder
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mrmt3' / 'scores'
-  return None
+  root = cache_root()
+  return None if root is None else root / 'scores'
 
 
 def cached(read: Callable[[], Score], *identity: bytes | str) -> Score:

@@ -32,7 +32,6 @@ from mrmt3.sources.record_messages import serialize_notes
 from mrmt3.sources.slakh_folder import SlakhFolder
 
 SKIPPED, BUILT_FROM = 'skipped.jsonl', 'built_from.json'
-_SPAWN_FROM = 8  # tracks; fewer are read in this process, which is quicker than starting others
 
 
 @dataclasses.dataclass
@@ -78,11 +77,11 @@ class SlakhRecords(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, source: SlakhFolder, split: str) -> Iterator[tuple[str, dict]]:
     """Yields (name, features) of the usable tracks of a split; UserError if there are none."""
-    from mrmt3.dataset_builder.parallel import parallel
+    from mrmt3.dataset_builder.parallel import parallel_if_long
 
     names = source.list_pieces(split)
     workers = self.builder_config.workers or os.cpu_count() or 1
-    results = parallel(functools.partial(_read, source, split), names, workers if len(names) >= _SPAWN_FROM else 1)
+    results = parallel_if_long(functools.partial(_read, source, split), names, workers)
     written, last = 0, None
     # The folder is TFDS's temporary one, which takes its place when all is written.
     with open(Path(self.data_dir) / SKIPPED, 'a', encoding='utf-8') as skipped:

@@ -181,7 +181,7 @@ def main() -> None:
 
   start_tensorflow()
 
-  spec = ModelSpec(network=T5Config(vocab_size=num_embeddings(VocabularyConfig())))
+  spec = ModelSpec(network=T5Config(vocab_size=num_embeddings(VocabularyConfig(num_velocity_bins=1))))
   with tempfile.TemporaryDirectory() as folder:
     data_dir = args.data or render(f'{folder}/data')
     ours, mt3 = measure_ours(data_dir, spec, folder, args.seconds), None

@@ -137,7 +137,7 @@ class Library:
           piece,
           start + lead,
           num_frames,
-          frames_per_second=self.spec.spectrogram.frames_per_second,
+          frames_per_second=self.spec.spectrogram.frame_rate,
           piece_frames=piece_frames + lead,
           codec=self.codec,
           shuffle=shuffle,
@@ -150,7 +150,7 @@ class Library:
     """Returns the events of what is heard, and by how many frames they lie later than in the first part."""
     # Onsets of what sounds already when another part's piece begins lie before the first part's start: all times get a lead
     # of a whole number of frames, steps and seconds. One part needs none, and then rounds as the piece itself.
-    frames_per_second = self.spec.spectrogram.frames_per_second
+    frames_per_second = self.spec.spectrogram.frame_rate
     lead_seconds, lead_frames = 0, 0
     if len(window.parts) > 1:
       lead_seconds, lead_frames = frames_per_second.denominator, frames_per_second.numerator

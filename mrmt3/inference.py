@@ -72,7 +72,7 @@ class Transcriber:
     """
     config, frames = self.spec.spectrogram, self.spec.segment_frames
     cut, valid = spectrograms.piece_segments(np.asarray(samples, np.float32), config, frames)
-    decoder = SegmentDecoder(self.codec, frames_per_second=config.frames_per_second)
+    decoder = SegmentDecoder(self.codec, frames_per_second=config.frame_rate)
     segments = []
 
     def inputs():
@@ -85,7 +85,7 @@ class Transcriber:
       for row in tokens:
         start = len(segments) * frames
         decoder.segment(row, start)
-        segments.append(Segment(float(start / config.frames_per_second), until_eos(row)))
+        segments.append(Segment(float(start / config.frame_rate), until_eos(row)))
       if progress:
         progress(len(segments), len(cut))
     notes, stats = decoder.finish()

@@ -1,9 +1,11 @@
-"""From tokens to notes, and between note tables and NoteSequence protos (note_seq is only loaded for the latter).
+"""From tokens to notes. With `note_events` and `note_protos`, whose names are here as well, MT3's note_sequences.
 
-Decoding never fails: whatever makes no sense in the place where it stands is counted and skipped (as MT3).
+Decoding never fails: whatever makes no sense in the place where it stands is counted and skipped (as MT3). note_seq is
+loaded only where a NoteSequence proto has to be made.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
@@ -12,15 +14,46 @@ import numpy as np
 from mrmt3 import notes as note_tables
 from mrmt3 import run_length_encoding, vocabularies
 from mrmt3.event_codec import Codec, Event
-from mrmt3.instruments import DRUM_CHANNEL
+from mrmt3.note_events import (
+  NoteEncodingState,
+  NoteEventData,
+  note_encoding_state_to_events,
+  note_event_data_to_events,
+  note_sequence_to_onsets,
+  note_sequence_to_onsets_and_offsets,
+  note_sequence_to_onsets_and_offsets_and_programs,
+)
+from mrmt3.note_protos import (
+  DEFAULT_NOTE_DURATION,
+  DEFAULT_VELOCITY,
+  TrackSpec,
+  add_notes,
+  assign_instruments,
+  extract_track,
+  new_note_sequence,
+  note_arrays_to_note_sequence,
+  note_sequence_to_notes,
+  notes_to_note_sequence,
+  trim_overlapping_notes,
+  validate_note_sequence,
+)
 from mrmt3.run_length_encoding import EventEncodingSpec
 from mrmt3.segment_tokens import FRAMES_PER_SECOND, covering_step
 
-DEFAULT_VELOCITY = 100
-DEFAULT_NOTE_DURATION = 0.01  # s; of drums, and of all notes where tokens hold no note-offs
 MIN_NOTE_DURATION = 0.01  # s
 
 START_TIMES = ('steps', 'float')
+
+__all__ = [
+  'DEFAULT_NOTE_DURATION', 'DEFAULT_VELOCITY', 'MIN_NOTE_DURATION', 'START_TIMES', 'DecodingStats', 'NoteDecodingState',
+  'NoteEncodingSpec', 'NoteEncodingSpecType', 'NoteEncodingState', 'NoteEncodingWithTiesSpec', 'NoteEventData',
+  'NoteOnsetEncodingSpec', 'SegmentDecoder', 'TrackSpec', 'assign_instruments', 'begin_tied_pitches_section',
+  'decode_note_event', 'decode_note_onset_event', 'decode_piece', 'encoding_spec', 'end_all_notes', 'extract_track',
+  'flush_note_decoding_state', 'note_arrays_to_note_sequence', 'note_encoding_state_to_events',
+  'note_event_data_to_events', 'note_sequence_to_notes', 'note_sequence_to_onsets',
+  'note_sequence_to_onsets_and_offsets', 'note_sequence_to_onsets_and_offsets_and_programs', 'notes_to_note_sequence',
+  'trim_overlapping_notes', 'validate_note_sequence',
+]  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -45,6 +78,16 @@ class NoteDecodingState:
   is_tie_section: bool = False
   notes: list[tuple] = dataclasses.field(default_factory=list)
 
+  @functools.cached_property
+  def _proto(self):
+    return new_note_sequence()
+
+  @property
+  def note_sequence(self):
+    """The completed notes as a NoteSequence (as MT3), the same object each time, brought up to date. Imports note_seq."""
+    add_notes(self._proto, self.notes[len(self._proto.notes) :])
+    return self._proto
+
 
 def decode_note_event(state: NoteDecodingState, time: float, event: Event, codec: Codec) -> None:
   """Plays one event at `time` (s) into the state; ValueError, and no change beyond the time, if it makes no sense."""
@@ -52,7 +95,7 @@ def decode_note_event(state: NoteDecodingState, time: float, event: Event, codec
   if event.type == 'pitch':
     _decode_pitch(state, event.value)
   elif event.type == 'drum':
-    _add_short_note(state, event.value, program=0, is_drum=True)
+    _add_drum(state, event.value)
   elif not _decode_state_change(state, event, codec):
     if event.type != 'tie':
       raise ValueError(f'unexpected event {event}')
@@ -60,13 +103,10 @@ def decode_note_event(state: NoteDecodingState, time: float, event: Event, codec
 
 
 def decode_note_onset_event(state: NoteDecodingState, time: float, event: Event, codec: Codec) -> None:
-  """Plays one event of tokens without note-offs: every pitch is a note of `DEFAULT_NOTE_DURATION`."""
-  _advance(state, time)
-  if event.type in ('pitch', 'drum'):
-    is_drum = event.type == 'drum'
-    _add_short_note(state, event.value, program=0 if is_drum else state.current_program, is_drum=is_drum)
-  elif not _decode_state_change(state, event, codec):
+  """Plays one event of tokens that are nothing but pitches: every one is a note of `DEFAULT_NOTE_DURATION`."""
+  if event.type != 'pitch':
     raise ValueError(f'unexpected event {event}')
+  state.notes.append((time, time + DEFAULT_NOTE_DURATION, event.value, DEFAULT_VELOCITY, 0, False))
 
 
 def _advance(state, time):
@@ -104,11 +144,11 @@ def _decode_pitch(state, pitch):
     state.active_pitches[key] = state.current_time, state.current_velocity
 
 
-def _add_short_note(state, pitch, *, program, is_drum):
+def _add_drum(state, pitch):
   if state.current_velocity == 0:
-    raise ValueError(f'pitch {pitch} begins with velocity 0')
+    raise ValueError(f'drum {pitch} begins with velocity 0')
   onset = state.current_time
-  state.notes.append((onset, onset + DEFAULT_NOTE_DURATION, pitch, state.current_velocity, program, is_drum))
+  state.notes.append((onset, onset + DEFAULT_NOTE_DURATION, pitch, state.current_velocity, 0, True))
 
 
 def _end_note(state, key, time):
@@ -145,27 +185,52 @@ def end_all_notes(state: NoteDecodingState) -> np.ndarray:
 
 def flush_note_decoding_state(state: NoteDecodingState):
   """Ends what still sounds and returns all notes as a NoteSequence, instruments assigned. Imports note_seq."""
-  return notes_to_note_sequence(end_all_notes(state))
+  end_all_notes(state)
+  assign_instruments(state.note_sequence)
+  return state.note_sequence
 
 
 def _begin_plain_segment(state):
   """Does nothing: a segment without a tie section leaves the state as it is."""
 
 
-NoteOnsetEncodingSpec = EventEncodingSpec(
-  onsets_only=True,
-  ties=False,
+class NoteEncodingSpecType(EventEncodingSpec):
+  """How notes become tokens, and tokens notes."""
+
+
+NoteOnsetEncodingSpec = NoteEncodingSpecType(
+  init_encoding_state_fn=lambda: None,
+  encode_event_fn=note_event_data_to_events,
+  encoding_state_to_events_fn=None,
   init_decoding_state_fn=NoteDecodingState,
   begin_decoding_segment_fn=_begin_plain_segment,
   decode_event_fn=decode_note_onset_event,
-  flush_decoding_state_fn=flush_note_decoding_state,
+  flush_decoding_state_fn=lambda state: state.note_sequence,
 )
 
-NoteEncodingSpec = dataclasses.replace(NoteOnsetEncodingSpec, onsets_only=False, decode_event_fn=decode_note_event)
+NoteEncodingSpec = dataclasses.replace(
+  NoteOnsetEncodingSpec, decode_event_fn=decode_note_event, flush_decoding_state_fn=flush_note_decoding_state
+)
 
 NoteEncodingWithTiesSpec = dataclasses.replace(
-  NoteEncodingSpec, ties=True, begin_decoding_segment_fn=begin_tied_pitches_section
+  NoteEncodingSpec,
+  init_encoding_state_fn=NoteEncodingState,
+  encoding_state_to_events_fn=note_encoding_state_to_events,
+  begin_decoding_segment_fn=begin_tied_pitches_section,
 )
+
+
+def encoding_spec(*, onsets_only: bool, ties: bool) -> NoteEncodingSpecType:
+  """Returns the specification of tokens that say only what begins, or that begin with a tie section, or neither.
+
+  Raises:
+    ValueError: for both.
+  """
+  if onsets_only and ties:
+    raise ValueError('tokens that say only what begins have no ties: give onsets_only or ties')
+  if onsets_only:
+    return NoteOnsetEncodingSpec
+  return NoteEncodingWithTiesSpec if ties else NoteEncodingSpec
 
 
 @dataclasses.dataclass
@@ -288,37 +353,3 @@ def decode_piece(
   for model_ids, start_frame in zip(segments, start_frames, strict=True):
     decoder.segment(model_ids, start_frame)
   return decoder.finish()
-
-
-def assign_instruments(note_sequence) -> None:
-  """Numbers the instruments of a NoteSequence in place: programs in order of appearance, without 9, which is drums'."""
-  numbers = {}
-  for note in note_sequence.notes:
-    if note.is_drum:
-      note.instrument = DRUM_CHANNEL
-    else:
-      count = len(numbers)
-      note.instrument = numbers.setdefault(note.program, count + (count >= DRUM_CHANNEL))
-
-
-def notes_to_note_sequence(notes: np.ndarray):
-  """Returns a note table as a NoteSequence with instruments assigned, notes in the order given. Imports note_seq."""
-  from note_seq.protobuf import music_pb2
-
-  note_sequence = music_pb2.NoteSequence(ticks_per_quarter=220)
-  for onset, offset, pitch, velocity, program, is_drum in notes.tolist():
-    note_sequence.notes.add(
-      start_time=onset, end_time=offset, pitch=pitch, velocity=velocity, program=program, is_drum=is_drum
-    )
-  note_sequence.total_time = float(notes['offset'].max(initial=0.0))
-  assign_instruments(note_sequence)
-  return note_sequence
-
-
-def note_sequence_to_notes(note_sequence) -> np.ndarray:
-  """Returns the notes of a NoteSequence as a note table, in the order given; drums get program 0."""
-  rows = [
-    (note.start_time, note.end_time, note.pitch, note.velocity, 0 if note.is_drum else note.program, note.is_drum)
-    for note in note_sequence.notes
-  ]
-  return np.array(rows, note_tables.NOTE_DTYPE)

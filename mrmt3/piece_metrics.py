@@ -42,7 +42,7 @@ class Postprocessor:
     rows = list(example['targets']) if is_target else [self._model_ids(ids) for ids in decoded[:count]]
     starts = [row * self.spec.segment_frames for row in range(count)]
     codec = vocabularies.build_codec(self.spec.vocabulary)
-    return decode_piece(rows, starts, codec, frames_per_second=self.spec.spectrogram.frames_per_second)[0]
+    return decode_piece(rows, starts, codec, frames_per_second=self.spec.spectrogram.frame_rate)[0]
 
   def _model_ids(self, ids) -> np.ndarray:
     ids = np.asarray(ids, np.int32)

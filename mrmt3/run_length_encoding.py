@@ -2,15 +2,20 @@
 
 All ids here are regular ids (`event_codec`). A shift is counted from the start of the segment, not from the event before
 it (as MT3).
+
+Tokens exist in two forms. Ours keeps a piece as a table of events and makes the tokens of a segment when they are asked
+for (`segment_tokens`). MT3's writes a whole piece as single-step shifts and events, with an index by audio frame, of which
+a segment is cut (`encode_and_index_events` and the functions over seqio data sets below it).
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from mrmt3.event_codec import SHIFT, Codec
+from mrmt3.event_codec import SHIFT, Codec, Event
+from mrmt3.vocabularies import is_tensor
 
 ABSENT = -1  # in a row of event ids: nothing is written here
 STATE_CHANGE_TYPES = ('velocity', 'program')
@@ -18,19 +23,21 @@ STATE_CHANGE_TYPES = ('velocity', 'program')
 
 @dataclasses.dataclass(frozen=True)
 class EventEncodingSpec:
-  """How events of one kind become tokens, and tokens state.
+  """How events of one kind become tokens, and tokens state (as MT3).
 
   Attributes:
-    onsets_only: whether targets say only what begins.
-    ties: whether targets begin with a tie section.
-    init_decoding_state_fn: () -> state.
+    init_encoding_state_fn: () -> encoding state, or None where none is kept.
+    encode_event_fn: (encoding state, what happens, codec) -> events; changes the state.
+    encoding_state_to_events_fn: (encoding state) -> the events that a segment begins with, or None without a tie section.
+    init_decoding_state_fn: () -> decoding state.
     begin_decoding_segment_fn: (state) -> None, called at the start of each segment.
     decode_event_fn: (state, time s, event, codec) -> None; ValueError if the event makes no sense in this state.
     flush_decoding_state_fn: (state) -> the decoded result.
   """
 
-  onsets_only: bool
-  ties: bool
+  init_encoding_state_fn: Callable[[], Any]
+  encode_event_fn: Callable[[Any, Any, Codec], Sequence[Event]]
+  encoding_state_to_events_fn: Callable[[Any], Sequence[Event]] | None
   init_decoding_state_fn: Callable[[], Any]
   begin_decoding_segment_fn: Callable[[Any], None]
   decode_event_fn: Callable[..., None]
@@ -78,6 +85,160 @@ def remove_redundant_state_changes(
     states = tokens[changes]
     keep[changes[1:]] = states[1:] != states[:-1]
   return tokens[keep]
+
+
+def run_length_encode_shifts(tokens: np.ndarray, codec: Codec) -> np.ndarray:
+  """Returns ids `[n]` in which every shift stands for a single step with the shifts counted from the start of the row.
+
+  Shifts after the last event are dropped.
+  """
+  tokens = np.asarray(tokens)
+  is_shift = codec.is_shift_event_index(tokens)
+  return run_length_encode(np.cumsum(is_shift)[~is_shift], tokens[~is_shift][:, None], codec)
+
+
+def encode_and_index_events(
+  state: Any,
+  event_times: Sequence[float],
+  event_values: Sequence[Any],
+  encode_event_fn: Callable[[Any, Any, Codec], Sequence[Event]],
+  codec: Codec,
+  frame_times: Sequence[float],
+  encoding_state_to_events_fn: Callable[[Any], Sequence[Event]] | None = None,
+  repeat_last_state: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+  """Writes a piece's events in a row, every shift a single step, with an index by audio frame (as MT3).
+
+  Args:
+    state: encoding state at the start; changed in place.
+    event_times: times `[events]`, s, in any order; events of the same time keep theirs.
+    event_values: what happens `[events]`.
+    encode_event_fn: see `EventEncodingSpec`.
+    codec: the codec.
+    frame_times: starts of the audio frames `[frames]`, s, ascending.
+    encoding_state_to_events_fn: see `EventEncodingSpec`.
+    repeat_last_state: what holds in the frames after the last event. False: the state then. True, MT3's way: the state
+      before the last event, so that a note that ended there is listed as sounding.
+
+  Returns:
+    (ids `[tokens]`, for each frame the index `[frames]` of its first id and that behind its last one, ids of the states
+    before each event `[state tokens]`, for each frame the index `[frames]` of the first id of its state).
+  """
+  order = np.argsort(event_times, kind='stable')
+  steps = np.array([round(event_times[i] * codec.steps_per_second) for i in order], np.int64)
+  rows, states = [], []
+  for i in order:
+    if encoding_state_to_events_fn is not None:
+      states.append([codec.encode_event(event) for event in encoding_state_to_events_fn(state)])
+    rows.append([codec.encode_event(event) for event in encode_event_fn(state, event_values[i], codec)])
+
+  frame_times = np.asarray(frame_times)
+  last_step = steps.max(initial=0)
+  # The row goes on to the first step that lies behind the last frame's start.
+  grid = np.arange(max(last_step, int(frame_times[-1] * codec.steps_per_second) + 2) + 1) / codec.steps_per_second
+  num_shifts = max(last_step, np.searchsorted(grid, frame_times[-1], side='right'))
+  frame_steps = np.maximum.accumulate(np.searchsorted(grid, frame_times, side='right') - 1).clip(0)
+  if encoding_state_to_events_fn is not None and not repeat_last_state and (not rows or frame_steps[-1] > last_step):
+    states.append([codec.encode_event(event) for event in encoding_state_to_events_fn(state)])
+
+  def tokens_before(step, lengths):
+    return np.concatenate([[0], np.cumsum(lengths)])[np.searchsorted(steps, step)]
+
+  lengths, state_lengths = [len(ids) for ids in rows], [len(ids) for ids in states] or [0] * len(rows)
+  event_ids = np.array([token for ids in rows for token in ids], np.int64)
+  one_step = codec.encode_event(Event(SHIFT, 1))
+  ids = np.full(num_shifts + len(event_ids), one_step)
+  ids[np.arange(len(event_ids)) + np.repeat(steps, lengths)] = event_ids
+  starts = frame_steps + tokens_before(frame_steps, lengths)
+  ends = np.append(starts[1:], len(ids))
+  state_steps = np.minimum(frame_steps, last_step) if repeat_last_state else frame_steps
+  state_starts = tokens_before(state_steps, state_lengths)
+  return ids, starts, ends, np.array([token for part in states for token in part], np.int64), state_starts
+
+
+def _over_dataset(function):
+  """Returns a function of seqio's kind, data set -> data set, for one of features -> features."""
+  import seqio
+
+  return seqio.map_over_dataset(function)
+
+
+def _on_tensor(function: Callable[[np.ndarray], np.ndarray], tokens):
+  """Returns what a numpy function makes of a tensor of ids, int32 `[n]`."""
+  import tensorflow as tf
+
+  made = tf.numpy_function(lambda ids: function(ids).astype(np.int32), [tokens], tf.int32, stateful=False)
+  made.set_shape([None])
+  return made
+
+
+def extract_target_sequence_with_indices(ds, state_events_end_token: int | None = None):
+  """Cuts the targets of an audio segment out of those of the piece (as MT3; imports seqio).
+
+  Args:
+    ds: data set with targets, input_event_start_indices, input_event_end_indices and, with an end token, state_events and
+      input_state_event_indices, see `encode_and_index_events`; those by frame are the segment's.
+    state_events_end_token: the id that ends a state (tie); None: targets begin without a state.
+  """
+  import tensorflow as tf
+
+  def extract(features):
+    first, last = features['input_event_start_indices'][0], features['input_event_end_indices'][-1]
+    targets = features['targets'][first:last]
+    if state_events_end_token is not None:
+      states = features['state_events'][features['input_state_event_indices'][0] :]
+      length = tf.argmax(states == state_events_end_token) + 1
+      targets = tf.concat([states[:length], targets], axis=0)
+    return {**features, 'targets': targets}
+
+  return _over_dataset(extract)(ds)
+
+
+def remove_redundant_state_changes_fn(
+  codec: Codec, feature_key: str = 'targets', state_change_event_types: Sequence[str] = ()
+) -> Callable:
+  """Returns `remove_redundant_state_changes` of a feature as a function over data sets (as MT3; imports seqio)."""
+
+  def remove(features):
+    tokens = _on_tensor(
+      lambda ids: remove_redundant_state_changes(ids, codec, state_change_event_types), features[feature_key]
+    )
+    return {**features, feature_key: tokens}
+
+  return _over_dataset(remove)
+
+
+def run_length_encode_shifts_fn(codec: Codec, feature_key: str = 'targets') -> Callable:
+  """Returns `run_length_encode_shifts` of a feature as a function over data sets (as MT3; imports seqio)."""
+
+  def encode(features):
+    tokens = _on_tensor(lambda ids: run_length_encode_shifts(ids, codec), features[feature_key])
+    return {**features, feature_key: tokens}
+
+  return _over_dataset(encode)
+
+
+def merge_run_length_encoded_targets(targets, codec: Codec):
+  """Merges rows of run-length encoded ids `[tracks, length]`, padded with 0, into one row (as MT3).
+
+  Events of a later step come later; those of one step by track, at the start of the segment the last track first.
+
+  Returns:
+    ids `[n]`, int32; a tensor for a tensor.
+  """
+  if is_tensor(targets):
+    return _on_tensor(lambda rows: merge_run_length_encoded_targets(rows, codec), targets)
+  targets = np.asarray(targets)
+  real = np.logical_and.accumulate(targets != 0, axis=1)
+  is_shift = codec.is_shift_event_index(targets)
+  # An event's step is the sum of the run of shifts before it.
+  sums = np.cumsum(np.where(is_shift, targets, 0), axis=1)
+  begins_run = is_shift & ~np.pad(is_shift, ((0, 0), (1, 0)))[:, :-1]
+  steps = sums - np.maximum.accumulate(np.where(begins_run, sums - targets, 0), axis=1)
+  track, position = (real & ~is_shift).nonzero()
+  step = steps[track, position]
+  order = np.lexsort((np.where(step > 0, track, -track), step))
+  return run_length_encode(step[order], targets[track, position][order][:, None], codec)
 
 
 def decode_events(

@@ -115,7 +115,7 @@ def _draw(axes, panel, spectrogram, seconds, colors):
   if panel.log_mel is not None and len(panel.log_mel):
     # A frame holds the sound of the window that begins with it: its energy belongs in the window's middle.
     first = spectrogram.fft_size / 2 / spectrogram.sample_rate
-    last = first + len(panel.log_mel) / float(spectrogram.frames_per_second)
+    last = first + len(panel.log_mel) / float(spectrogram.frame_rate)
     dark, light = np.percentile(panel.log_mel, [99.8, 20])
     axes.imshow(
         _image(panel.log_mel, spectrogram), origin='lower', aspect='auto', cmap='Greys', interpolation='nearest',

@@ -66,6 +66,14 @@ def trim_overlapping_notes(notes: np.ndarray) -> np.ndarray:
 
   Notes left with no length are dropped; of several with the same onset the last one stays (as MT3).
   """
+  offset, kept = trimmed_offsets(notes)
+  trimmed = notes.copy()
+  trimmed['offset'] = offset
+  return trimmed[kept]
+
+
+def trimmed_offsets(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns where `trim_overlapping_notes` lets each note end `[n]`, s, and whether it has a length then, bool `[n]`."""
   order = np.lexsort((notes['onset'], notes['pitch'], notes['program'], notes['is_drum']))
   ordered = notes[order]
   same = np.ones(max(len(notes) - 1, 0), bool)
@@ -73,9 +81,9 @@ def trim_overlapping_notes(notes: np.ndarray) -> np.ndarray:
     same &= ordered[field][1:] == ordered[field][:-1]
   offset = ordered['offset'].copy()
   offset[:-1] = np.where(same, np.minimum(offset[:-1], ordered['onset'][1:]), offset[:-1])
-  trimmed = notes.copy()
-  trimmed['offset'][order] = offset
-  return trimmed[trimmed['offset'] > trimmed['onset']]
+  trimmed = np.empty_like(offset)
+  trimmed[order] = offset
+  return trimmed, trimmed > notes['onset']
 
 
 def encode_piece(
@@ -87,7 +95,7 @@ def encode_piece(
     notes: note table; trim it first where overlapping notes are not wanted.
     codec: gives time resolution and velocity bins.
     granularity: 'flat', 'midi_class' or 'full', see `vocabularies.PROGRAM_GRANULARITIES`.
-    onsets_only: whether to write nothing but the pitches of what begins, drums left out (MT3's onset encoding).
+    onsets_only: whether to write nothing but the pitches of what begins, drums' as well (MT3's onset encoding).
 
   Raises:
     ValueError: a note out of range, or an unknown granularity.
@@ -97,11 +105,11 @@ def encode_piece(
   _check_notes(notes)
   # Sorted by time *before* rounding: within a step an early onset precedes a late offset. At the same time offsets
   # come before onsets, and each of the two by (is_drum, program, pitch).
-  notes = notes[np.lexsort((notes['pitch'], notes['program'], notes['is_drum']))]
   if onsets_only:
-    notes = notes[~notes['is_drum']]
-    ending = notes[:0]
+    notes = notes[np.argsort(notes['pitch'], kind='stable')]
+    notes['is_drum'], ending = False, notes[:0]
   else:
+    notes = notes[np.lexsort((notes['pitch'], notes['program'], notes['is_drum']))]
     notes = notes[notes['is_drum'] | (notes['offset'] > notes['onset'])]
     ending = notes[~notes['is_drum']]
   time = np.concatenate([ending['offset'], notes['onset']])

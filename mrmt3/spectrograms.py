@@ -4,6 +4,9 @@ Both front ends take the magnitude of a 2048-point FFT (periodic Hann window, ho
 triangular mel filters and the natural log. `mt3` draws the triangles in the mel domain (the magenta checkpoints),
 `mr_mt3` in the Hz domain (MR-MT3 trained from scratch). Scaling is a choice of
 its own: weights only fit the scaling they saw.
+
+The functions with MT3's names take TensorFlow tensors as well, and then give tensors: inside a tf.data pipeline they work
+as MT3's. Arrays give arrays, and TensorFlow is not imported.
 """
 
 import dataclasses
@@ -13,6 +16,13 @@ from fractions import Fraction
 import numpy as np
 
 from mrmt3.errors import UserError
+from mrmt3.vocabularies import is_tensor
+
+DEFAULT_SAMPLE_RATE = 16000  # Hz
+DEFAULT_HOP_WIDTH = 128  # samples
+DEFAULT_NUM_MEL_BINS = 512
+FFT_SIZE = 2048
+MEL_LO_HZ = 20.0
 
 FRONT_ENDS = ('mt3', 'mr_mt3')
 SCALINGS = ('none', 'unit')
@@ -36,13 +46,13 @@ class SpectrogramConfig:
     mel_hi_hz: upper edge of the highest filter, Hz.
   """
 
-  sample_rate: int = 16000
-  hop_width: int = 128
-  num_mel_bins: int = 512
-  fft_size: int = 2048
+  sample_rate: int = DEFAULT_SAMPLE_RATE
+  hop_width: int = DEFAULT_HOP_WIDTH
+  num_mel_bins: int = DEFAULT_NUM_MEL_BINS
+  fft_size: int = FFT_SIZE
   front_end: str = 'mt3'
   scaling: str = 'none'
-  mel_lo_hz: float = 20.0
+  mel_lo_hz: float = MEL_LO_HZ
   mel_hi_hz: float = 7600.0
 
   def __post_init__(self):
@@ -61,14 +71,31 @@ class SpectrogramConfig:
       )
 
   @property
-  def frames_per_second(self) -> Fraction:
+  def frame_rate(self) -> Fraction:
     """Frames a second (125 at 16 kHz and hop 128); exact, since segment boundaries are rounded to steps by it."""
     return Fraction(self.sample_rate, self.hop_width)
 
+  @property
+  def frames_per_second(self) -> float:
+    """Frames a second, as a plain number (as MT3)."""
+    return self.sample_rate / self.hop_width
 
-def input_depth(config: SpectrogramConfig) -> int:
+  @property
+  def abbrev_str(self) -> str:
+    """What differs from MT3's defaults, in short, as part of task names (as MT3): 'hw256' for a hop of 256 samples."""
+    parts = []
+    if self.sample_rate != DEFAULT_SAMPLE_RATE:
+      parts.append(f'sr{self.sample_rate}')
+    if self.hop_width != DEFAULT_HOP_WIDTH:
+      parts.append(f'hw{self.hop_width}')
+    if self.num_mel_bins != DEFAULT_NUM_MEL_BINS:
+      parts.append(f'mb{self.num_mel_bins}')
+    return ''.join(parts)
+
+
+def input_depth(spectrogram_config: SpectrogramConfig) -> int:
   """Returns the number of values a network input frame has."""
-  return config.num_mel_bins
+  return spectrogram_config.num_mel_bins
 
 
 def num_frames(num_samples: int, config: SpectrogramConfig) -> int:
@@ -76,14 +103,24 @@ def num_frames(num_samples: int, config: SpectrogramConfig) -> int:
   return num_samples // config.hop_width + 1
 
 
-def split_audio(samples: np.ndarray, config: SpectrogramConfig) -> np.ndarray:
+def split_audio(samples, spectrogram_config: SpectrogramConfig):
   """Cuts samples `[n]` into frames `[ceil(n / hop), hop]` that do not overlap, the last one padded with zeros."""
-  padded = np.pad(samples, (0, -len(samples) % config.hop_width))
-  return padded.reshape(-1, config.hop_width)
+  hop = spectrogram_config.hop_width
+  if is_tensor(samples):
+    import tensorflow as tf
+
+    return tf.reshape(tf.pad(samples, [[0, -tf.shape(samples)[0] % hop]]), [-1, hop])
+  samples = np.asarray(samples)
+  return np.pad(samples, (0, -len(samples) % hop)).reshape(-1, hop)
 
 
-def flatten_frames(frames: np.ndarray) -> np.ndarray:
+def flatten_frames(frames):
   """Joins frames `[..., frames, hop]` to samples `[..., frames * hop]`; the inverse of `split_audio`."""
+  if is_tensor(frames):
+    import tensorflow as tf
+
+    return tf.reshape(frames, tf.concat([tf.shape(frames)[:-2], [-1]], axis=0))
+  frames = np.asarray(frames)
   return frames.reshape(*frames.shape[:-2], -1)
 
 
@@ -158,11 +195,14 @@ def _log_and_scale(mel, config: SpectrogramConfig, xp):
   return (xp.clip(log_mel, low, high) - low) / (high - low)
 
 
-def compute_spectrogram(samples: np.ndarray, config: SpectrogramConfig) -> np.ndarray:
-  """Returns the (scaled) log-mel of samples `[..., n]` as float32 `[..., ceil(n / hop), mel]`; numpy.
+def compute_spectrogram(samples, spectrogram_config: SpectrogramConfig):
+  """Returns the (scaled) log-mel of samples `[..., n]` as float32 `[..., ceil(n / hop), mel]`.
 
   Frame k covers the `fft_size` samples from k * hop on; zeros follow the last sample.
   """
+  config = spectrogram_config
+  if is_tensor(samples):
+    return _tensor_log_mel(samples, config)
   import scipy.fft
 
   samples = np.asarray(samples, np.float32)
@@ -177,6 +217,20 @@ def compute_spectrogram(samples: np.ndarray, config: SpectrogramConfig) -> np.nd
   magnitude = np.abs(spectrum).reshape(-1, spectrum.shape[-1])  # [all frames, bins]
   mel = (_sparse_filterbank(config) @ magnitude.T).T.reshape(*lead, frames, config.num_mel_bins)
   return np.ascontiguousarray(_log_and_scale(mel, config, np), np.float32)
+
+
+def _tensor_log_mel(samples, config: SpectrogramConfig):
+  import tensorflow as tf
+
+  from mrmt3 import spectral_ops
+
+  samples = spectral_ops.tf_float32(samples)
+  spectrum = tf.signal.stft(samples, config.fft_size, config.hop_width, config.fft_size, pad_end=True)
+  mel = spectral_ops.safe_log(tf.tensordot(tf.abs(spectrum), mel_filterbank(config).astype(np.float32), 1), LOG_FLOOR)
+  if config.scaling == 'none':
+    return mel
+  low, high = SCALE_RANGE
+  return (tf.clip_by_value(mel, low, high) - low) / (high - low)
 
 
 def log_mel(samples, config: SpectrogramConfig):

@@ -8,11 +8,16 @@ ids sit above, and embedding tables are rounded up to a multiple of 128 (as MT3)
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
 
 from mrmt3.event_codec import Codec, EventRange
+
+DEFAULT_STEPS_PER_SECOND = 100
+DEFAULT_MAX_SHIFT_SECONDS = 10
+DEFAULT_NUM_VELOCITY_BINS = 127
 
 PAD_ID = 0
 EOS_ID = 1
@@ -38,48 +43,55 @@ class VocabularyConfig:
   Attributes:
     steps_per_second: token time resolution.
     max_shift_seconds: longest time shift of one token, s.
-    num_velocity_bins: velocities told apart, not counting 0, which means note-off.
+    num_velocity_bins: velocities told apart, not counting 0, which means note-off. The multi-instrument models have 1.
   """
 
-  steps_per_second: int = 100
-  max_shift_seconds: int = 10
-  num_velocity_bins: int = 1
+  steps_per_second: int = DEFAULT_STEPS_PER_SECOND
+  max_shift_seconds: int = DEFAULT_MAX_SHIFT_SECONDS
+  num_velocity_bins: int = DEFAULT_NUM_VELOCITY_BINS
 
   @property
   def abbrev_str(self) -> str:
     """What differs from the default, in short, as part of task names (as MT3): 'vb1' for one velocity bin."""
     parts = []
-    if self.steps_per_second != 100:
+    if self.steps_per_second != DEFAULT_STEPS_PER_SECOND:
       parts.append(f'ss{self.steps_per_second}')
-    if self.max_shift_seconds != 10:
+    if self.max_shift_seconds != DEFAULT_MAX_SHIFT_SECONDS:
       parts.append(f'ms{self.max_shift_seconds}')
-    if self.num_velocity_bins != MAX_VELOCITY:
+    if self.num_velocity_bins != DEFAULT_NUM_VELOCITY_BINS:
       parts.append(f'vb{self.num_velocity_bins}')
-    return '_'.join(parts)
+    return ''.join(parts)
 
 
-def build_codec(config: VocabularyConfig) -> Codec:
+def build_codec(vocab_config: VocabularyConfig) -> Codec:
   """Returns the codec of the configuration: shift, pitch, velocity, tie, program, drum.
 
   Raises ValueError if the configuration leaves no room for a shift or a velocity.
   """
+  config, bins = vocab_config, vocab_config.num_velocity_bins
   max_shift_steps = round(config.steps_per_second * config.max_shift_seconds)
-  if config.steps_per_second <= 0 or max_shift_steps < 1 or not 1 <= config.num_velocity_bins <= MAX_VELOCITY:
+  if config.steps_per_second <= 0 or max_shift_steps < 1 or not 1 <= bins <= MAX_VELOCITY:
     raise ValueError(f'{config} needs a longest shift of a step or more and 1..{MAX_VELOCITY} velocity bins')
   return Codec(max_shift_steps, config.steps_per_second, [
       EventRange('pitch', MIN_PITCH, MAX_PITCH),
-      EventRange('velocity', 0, config.num_velocity_bins),
+      EventRange('velocity', 0, bins),
       EventRange('tie', 0, 0),
       EventRange('program', MIN_PROGRAM, MAX_PROGRAM),
       EventRange('drum', MIN_PITCH, MAX_PITCH),
   ])  # fmt: skip
 
 
-def num_embeddings(codec: Codec | VocabularyConfig) -> int:
-  """Returns the rows of an embedding table for the codec: all ids, rounded up to a multiple of 128."""
-  if isinstance(codec, VocabularyConfig):
-    codec = build_codec(codec)
-  num_ids = SPECIAL_TOKENS + codec.num_classes + NUM_EXTRA_IDS
+def num_embeddings(vocabulary) -> int:
+  """Returns the rows of an embedding table: all ids, rounded up to a multiple of 128.
+
+  `vocabulary` is a seqio vocabulary, as MT3, or simply a `Codec` or `VocabularyConfig`.
+  """
+  if isinstance(vocabulary, VocabularyConfig):
+    vocabulary = build_codec(vocabulary)
+  if isinstance(vocabulary, Codec):
+    num_ids = SPECIAL_TOKENS + vocabulary.num_classes + NUM_EXTRA_IDS
+  else:
+    num_ids = vocabulary.vocab_size
   return _EMBEDDINGS_MULTIPLE * math.ceil(num_ids / _EMBEDDINGS_MULTIPLE)
 
 
@@ -112,7 +124,7 @@ class ProgramGranularity:
   """How finely programs are told apart. Both maps are idempotent.
 
   Attributes:
-    tokens_map_fn: (regular ids `[n]`, codec) -> regular ids `[<= n]`.
+    tokens_map_fn: (regular ids `[n]`, codec) -> regular ids `[<= n]`; arrays or tensors.
     program_map_fn: programs (a number or an integer array) -> programs.
   """
 
@@ -120,19 +132,26 @@ class ProgramGranularity:
   program_map_fn: Callable
 
 
-def drop_programs(tokens: np.ndarray, codec: Codec) -> np.ndarray:
-  """Returns the regular ids without program events."""
-  tokens = np.asarray(tokens)
+def is_tensor(x) -> bool:
+  """Returns whether `x` is a TensorFlow tensor, without importing TensorFlow for it."""
+  tensorflow = sys.modules.get('tensorflow')
+  return tensorflow is not None and hasattr(tensorflow, 'is_tensor') and tensorflow.is_tensor(x)
+
+
+def drop_programs(tokens, codec: Codec):
+  """Returns the regular ids (array or tensor) without program events."""
+  tokens = tokens if is_tensor(tokens) else np.asarray(tokens)
   first_id, last_id = codec.event_type_range('program')
   return tokens[(tokens < first_id) | (tokens > last_id)]
 
 
-def programs_to_midi_classes(tokens: np.ndarray, codec: Codec) -> np.ndarray:
-  """Returns the regular ids with each program replaced by the first one of its MIDI class (multiples of 8)."""
-  tokens = np.asarray(tokens)
+def programs_to_midi_classes(tokens, codec: Codec):
+  """Returns the regular ids (array or tensor) with each program replaced by the first of its MIDI class (8 programs)."""
+  tokens = tokens if is_tensor(tokens) else np.asarray(tokens)
+  where = sys.modules['tensorflow'].where if is_tensor(tokens) else np.where
   first_id, last_id = codec.event_type_range('program')
   is_program = (tokens >= first_id) & (tokens <= last_id)
-  return np.where(is_program, first_id + _midi_class(tokens - first_id), tokens)
+  return where(is_program, first_id + _midi_class(tokens - first_id), tokens)
 
 
 def _midi_class(program):
@@ -142,7 +161,7 @@ def _midi_class(program):
 PROGRAM_GRANULARITIES = {
   'flat': ProgramGranularity(drop_programs, lambda program: program * 0),
   'midi_class': ProgramGranularity(programs_to_midi_classes, _midi_class),
-  'full': ProgramGranularity(lambda tokens, codec: np.asarray(tokens), lambda program: program),
+  'full': ProgramGranularity(lambda tokens, codec: tokens, lambda program: program),
 }
 
 

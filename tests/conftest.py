@@ -49,7 +49,7 @@ def small_spec():
           dropout_rate=0.1, memory_length=4,
       ),
       spectrogram=SpectrogramConfig(hop_width=HOP, num_mel_bins=32, scaling='unit'),
-      vocabulary=VocabularyConfig(),
+      vocabulary=VocabularyConfig(num_velocity_bins=1),
       segment_frames=SEGMENT_FRAMES,
       targets_length=64,
   )  # fmt: skip

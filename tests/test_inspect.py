@@ -32,7 +32,7 @@ SMALL = [
     '--gin_file=models/tiny.gin', '--gin.SEGMENT_FRAMES=32', '--gin.TARGETS_LENGTH=64', '--gin.SpectrogramConfig.hop_width=256',
     '--gin.SpectrogramConfig.num_mel_bins', '32',
 ]  # fmt: skip
-CODEC = vocabularies.build_codec(vocabularies.VocabularyConfig())
+CODEC = vocabularies.build_codec(vocabularies.VocabularyConfig(num_velocity_bins=1))
 # Of 4 segments of 51.2 steps. A piano's C4 sounds on into the second one, where a bass and a drum begin.
 NOTES = as_notes([(0.1, 0.7, 60, 100, 0, 0), (0.6, 0.8, 40, 100, 33, 0), (0.6, 0.61, 36, 100, 0, 1)])
 SHIFT, PITCH, OFF, ON, TIE, PROGRAM, DRUM, EOS = 3, 1004, 1132, 1133, 1134, 1135, 1263, 1
@@ -224,7 +224,7 @@ def test_a_run_s_own_task_is_inspected(small_data, tmp_path, capsys):
 MODULE = """
 import numpy as np, seqio, tensorflow as tf
 from mrmt3 import vocabularies
-codec = vocabularies.build_codec(vocabularies.VocabularyConfig())
+codec = vocabularies.build_codec(vocabularies.VocabularyConfig(num_velocity_bins=1))
 inputs = np.zeros([3, 32, 32], np.float32)
 targets = np.array({segments}, np.int32)
 

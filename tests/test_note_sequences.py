@@ -11,7 +11,7 @@ from mrmt3.segment_tokens import empty_segment, encode_piece, segment_targets, t
 from mrmt3.token_shuffling import Shuffle
 from mrmt3.vocabularies import VocabularyConfig, build_codec
 
-CODEC = build_codec(VocabularyConfig())
+CODEC = build_codec(VocabularyConfig(num_velocity_bins=1))
 FINE_CODEC = build_codec(VocabularyConfig(num_velocity_bins=127))
 
 

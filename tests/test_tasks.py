@@ -82,7 +82,7 @@ def test_prior_targets_are_the_tokens_of_that_window(small_data, small_spec):
     piece = segment_tokens.encode_piece(segment_tokens.trim_overlapping_notes(slakh.read_notes(track)), codec)
 
     def tokens(start, piece=piece, frames=int(example['frames'])):
-      fps = small_spec.spectrogram.frames_per_second
+      fps = small_spec.spectrogram.frame_rate
       return segment_tokens.segment_targets(piece, start, FRAMES, codec=codec, frames_per_second=fps, piece_frames=frames)
 
     (prior,), start = example['prior_starts'], int(example['start_frame'])
@@ -294,7 +294,7 @@ def test_segments_meet_whatever_the_hop(small_spec):
   codec = vocabularies.build_codec(small_spec.vocabulary)
   for frame in range(0, 20_000, 7):
     exact = frame * 120 * 100 // 16000
-    assert segment_tokens.covering_step(frame, codec, config.frames_per_second) == exact
+    assert segment_tokens.covering_step(frame, codec, config.frame_rate) == exact
 
 
 def test_features_for_the_network(small_data, small_spec):

@@ -9,7 +9,7 @@ from mrmt3.segment_tokens import encode_piece, segment_targets, trim_overlapping
 from mrmt3.token_shuffling import Shuffle, shuffled_order
 from mrmt3.vocabularies import VocabularyConfig, build_codec
 
-CODEC = build_codec(VocabularyConfig())
+CODEC = build_codec(VocabularyConfig(num_velocity_bins=1))
 STEPS = np.repeat([0, 2, 9], 8)
 IS_ONSET = np.tile([False] * 3 + [True] * 5, 3)
 KEYS = np.tile([1, 2, 3, 1, 2, 3, 4, 5], 3)  # what ends is struck again

@@ -155,13 +155,13 @@ def _shown_lines(found, reading):
   lines = []
   for number, shown in enumerate(reading.shown, 1):
     lines += ['', f'example {number} {shown.segment.piece}'.rstrip()]
-    frames = found.spec.spectrogram.frames_per_second
+    frames = found.spec.spectrogram.frame_rate
     lines += inspection.side_by_side(shown.segment, found.codec, frames, found.spec.segment_frames)
   return lines
 
 
 def _seconds(found):
-  return float(found.spec.segment_frames / found.spec.spectrogram.frames_per_second)
+  return float(found.spec.segment_frames / found.spec.spectrogram.frame_rate)
 
 
 def _plot(path, found, reading):
@@ -170,7 +170,7 @@ def _plot(path, found, reading):
   rows = []
   for number, shown in enumerate(reading.shown, 1):
     segment = shown.segment
-    frames = found.spec.spectrogram.frames_per_second
+    frames = found.spec.spectrogram.frame_rate
     own, prior = inspection.heading(segment, frames, found.spec.segment_frames)
     notes = inspection.segment_notes(segment.targets, found.codec, _seconds(found))
     row = [segment_plots.Panel(f'example {number} {segment.piece}: {own}', shown.log_mel, notes)]

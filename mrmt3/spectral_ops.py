@@ -1,0 +1,71 @@
+"""Spectral operations on TensorFlow tensors, differentiable, in batch (as MT3's spectral_ops; imports TensorFlow).
+
+The front end of the models is `spectrograms`; this is what it is made of when it works on tensors.
+"""
+
+import gin
+import tensorflow as tf
+
+
+def tf_float32(x) -> tf.Tensor:
+  """Returns a tensor or array as a float32 tensor."""
+  return tf.cast(x, tf.float32) if tf.is_tensor(x) else tf.convert_to_tensor(x, tf.float32)
+
+
+def safe_log(x, eps: float = 1e-5) -> tf.Tensor:
+  """Returns the natural logarithm, of `eps` where `x` is not above 0."""
+  return tf.math.log(tf.where(x > 0.0, x, eps))
+
+
+def stft(audio, frame_size: int = 2048, overlap: float = 0.75, pad_end: bool = True) -> tf.Tensor:
+  """Returns the short-time Fourier transform (periodic Hann window), complex64 `[..., frames, bins]`.
+
+  Args:
+    audio: samples `[n]`, `[batch, n]` or `[batch, n, 1]`.
+    frame_size: samples a window; the FFT is as long, or the next power of two.
+    overlap: share of a window that the next one has in common with it.
+    pad_end: whether zeros follow the last sample, so that a frame starts at every hop within the audio.
+  """
+  audio = tf_float32(audio)
+  if audio.shape.rank == 3:
+    audio = audio[..., 0]
+  hop = int(frame_size * (1.0 - overlap))
+  return tf.signal.stft(audio, int(frame_size), hop, pad_end=pad_end)
+
+
+@gin.register(module='mrmt3.spectral_ops')
+def compute_mag(audio, size: int = 2048, overlap: float = 0.75, pad_end: bool = True) -> tf.Tensor:
+  """Returns magnitudes, float32 `[..., frames, bins]`; arguments as `stft`."""
+  return tf.abs(stft(audio, size, overlap, pad_end))
+
+
+@gin.register(module='mrmt3.spectral_ops')
+def compute_mel(
+    audio,
+    lo_hz: float = 0.0,
+    hi_hz: float = 8000.0,
+    bins: int = 64,
+    fft_size: int = 2048,
+    overlap: float = 0.75,
+    pad_end: bool = True,
+    sample_rate: int = 16000,
+) -> tf.Tensor:
+  """Returns mel magnitudes, float32 `[..., frames, bins]`: triangles drawn in the mel domain from `lo_hz` to `hi_hz`."""
+  magnitude = compute_mag(audio, fft_size, overlap, pad_end)
+  filters = tf.signal.linear_to_mel_weight_matrix(bins, magnitude.shape[-1], sample_rate, lo_hz, hi_hz)
+  return tf.tensordot(magnitude, filters, 1)
+
+
+@gin.register(module='mrmt3.spectral_ops')
+def compute_logmel(
+    audio,
+    lo_hz: float = 80.0,
+    hi_hz: float = 7600.0,
+    bins: int = 64,
+    fft_size: int = 2048,
+    overlap: float = 0.75,
+    pad_end: bool = True,
+    sample_rate: int = 16000,
+) -> tf.Tensor:
+  """Returns the natural logarithm of `compute_mel`, with 1e-5 in the place of 0."""
+  return safe_log(compute_mel(audio, lo_hz, hi_hz, bins, fft_size, overlap, pad_end, sample_rate))

@@ -136,3 +136,11 @@ def until_eos(tokens: np.ndarray) -> np.ndarray:
   """Returns the tokens `[n]` up to and including the first EOS; all of them if there is none."""
   ends = np.flatnonzero(tokens == EOS_ID)
   return tokens[: ends[0] + 1] if len(ends) else tokens
+
+
+def __getattr__(name: str):
+  if name == 'write_inferences_to_file':  # MT3's; imports seqio
+    from mrmt3.inference_files import write_inferences_to_file
+
+    return write_inferences_to_file
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

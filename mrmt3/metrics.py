@@ -357,3 +357,11 @@ def _mt3_suite(reference, estimate):
     result[f'onset_f1_at_{tolerance:g}s'] = onset.f1
     result[f'onset_offset_f1_at_{tolerance:g}s'] = onset_offset.f1
   return result
+
+
+def __getattr__(name: str):
+  if name == 'transcription_metrics':  # MT3's; imports seqio
+    from mrmt3.seqio_metrics import transcription_metrics
+
+    return transcription_metrics
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mrmt3 import run_length_encoding
 from mrmt3.event_codec import Codec
-from mrmt3.note_sequences import DecodingStats, decode_piece
+from mrmt3.note_protos import note_sequence_to_notes
+from mrmt3.note_sequences import DecodingStats, NoteEncodingSpecType, decode_piece
 from mrmt3.notes import NOTE_DTYPE
 from mrmt3.vocabularies import PROGRAM_GRANULARITIES
 
@@ -164,6 +166,25 @@ def get_pianoroll(notes: np.ndarray, frames_per_second: float = FRAMES_PER_SECON
   return np.cumsum(changes, axis=1)[:, :-1]
 
 
+def table_pianoroll(notes: np.ndarray, frames_per_second: float, is_drum: bool) -> np.ndarray:
+  """Returns MT3's piano roll of a note table, float64 `[128 pitches, frames]`.
+
+  Every note lasts 50 ms at least; with `is_drum` all last exactly 50 ms, without it drums only make the roll longer.
+  """
+  if is_drum:
+    notes = notes.copy()
+    notes['offset'] = notes['onset'] + MIN_DURATION
+  else:
+    notes = lengthen_notes(notes)
+    notes['velocity'][notes['is_drum']] = 0
+  return get_pianoroll(notes, frames_per_second).astype(np.float64)
+
+
+def get_prettymidi_pianoroll(ns, fps: float, is_drum: bool) -> np.ndarray:
+  """Returns `table_pianoroll` of a NoteSequence; unlike MT3's, the NoteSequence stays as it is."""
+  return table_pianoroll(note_sequence_to_notes(ns), fps, is_drum)
+
+
 def frame_metrics(
   ref_pianoroll: np.ndarray, est_pianoroll: np.ndarray, velocity_threshold: float = VELOCITY_THRESHOLD
 ) -> Scores:
@@ -200,3 +221,65 @@ def combine_predictions_by_id(
   for prediction in predictions:
     groups[prediction['unique_id']].append(prediction)
   return {unique_id: combine_predictions_fn(group) for unique_id, group in groups.items()}
+
+
+def decode_and_combine_predictions(
+  predictions: Iterable[Mapping[str, Any]],
+  init_state_fn: Callable[[], Any],
+  begin_segment_fn: Callable[[Any], None],
+  decode_tokens_fn: Callable[[Any, Any, float, float | None], tuple[int, int]],
+  flush_state_fn: Callable[[Any], Any],
+) -> tuple[Any, int, int]:
+  """Decodes the segments of a piece one after the other (as MT3).
+
+  Args:
+    predictions: segments in any order, each with start_time (s) and est_tokens.
+    init_state_fn: () -> decoding state.
+    begin_segment_fn: (state) -> None, called at the start of each segment.
+    decode_tokens_fn: (state, tokens, start s, start of the next segment s or None) -> (invalid events, dropped events).
+    flush_state_fn: (state) -> result.
+
+  Returns:
+    (result, invalid events, dropped events).
+  """
+  ordered = sorted(predictions, key=lambda prediction: prediction['start_time'])
+  ends = [prediction['start_time'] for prediction in ordered[1:]] + [None]
+  state, invalid, dropped = init_state_fn(), 0, 0
+  for prediction, end in zip(ordered, ends, strict=True):
+    begin_segment_fn(state)
+    counts = decode_tokens_fn(state, prediction['est_tokens'], prediction['start_time'], end)
+    invalid, dropped = invalid + counts[0], dropped + counts[1]
+  return flush_state_fn(state), invalid, dropped
+
+
+def event_predictions_to_ns(
+  predictions: Iterable[Mapping[str, Any]], codec: Codec, encoding_spec: NoteEncodingSpecType
+) -> dict[str, Any]:
+  """Puts the segments of a piece together as a NoteSequence (as MT3; imports note_seq).
+
+  Args:
+    predictions: segments in any order, each with start_time (s), est_tokens (regular ids `[tokens]`) and raw_inputs
+      (samples `[n]`).
+    codec: the codec of the tokens.
+    encoding_spec: what the tokens hold.
+
+  Returns:
+    {raw_inputs, start_times, est_ns, est_invalid_events, est_dropped_events}, the first two in order of time.
+  """
+  ordered = sorted(predictions, key=lambda prediction: prediction['start_time'])
+  ns, invalid, dropped = decode_and_combine_predictions(
+    ordered,
+    encoding_spec.init_decoding_state_fn,
+    encoding_spec.begin_decoding_segment_fn,
+    lambda state, tokens, start, end: run_length_encoding.decode_events(
+      state, tokens, start, end, codec, encoding_spec.decode_event_fn
+    ),
+    encoding_spec.flush_decoding_state_fn,
+  )
+  return {
+    'raw_inputs': np.concatenate([prediction['raw_inputs'] for prediction in ordered], axis=0),
+    'start_times': [prediction['start_time'] for prediction in ordered],
+    'est_ns': ns,
+    'est_invalid_events': invalid,
+    'est_dropped_events': dropped,
+  }

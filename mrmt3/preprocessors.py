@@ -6,6 +6,8 @@ example is the same whichever host makes it, and after a restart.
 
 Fields of a record: `split` and `piece` (names, string), `index` (of the piece, int32), `frames` (of the piece, int32),
 `chunk_start` and `chunk_end` (where the segment is to lie, frames, int32), `seed` (int64 `[2]`).
+
+MT3's preprocessors, which work on records of another kind, are here by name; see `mt3_preprocessors`, `example_tokenizers`.
 """
 
 import atexit
@@ -20,7 +22,26 @@ import tensorflow as tf
 
 from mrmt3 import examples
 from mrmt3.example_config import CHUNKS_MR_MT3, CHUNKS_MT3, GRID, RANDOM
+from mrmt3.example_tokenizers import (  # noqa: F401
+    PitchBendError,
+    add_track_to_notesequence,
+    guitarset_instrument_to_program,
+    slakh_class_to_program_and_is_drum,
+    tokenize_example_with_program_lookup,
+    tokenize_guitarset_example,
+    tokenize_slakh_example,
+    tokenize_transcription_example,
+    urmp_instrument_to_program,
+)
 from mrmt3.examples import NO_PIECE, NO_PRIOR, Part, Window
+from mrmt3.mt3_preprocessors import (  # noqa: F401
+    add_dummy_targets,
+    add_unique_id,
+    compute_spectrograms,
+    handle_too_long,
+    map_midi_programs,
+    pad_notesequence_array,
+)
 
 MOST_SKIPPED = 1000  # examples in a row that do not fit, before that is taken for a mistake
 

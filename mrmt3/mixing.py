@@ -1,0 +1,56 @@
+"""Mixing the sound and the tokens of several examples (as MT3; imports TensorFlow).
+
+Our own tasks mix pieces before they are tokenized (`preprocessors.add_mix`), which needs no merging of tokens and follows
+the data set's seed.
+"""
+
+from collections.abc import Sequence
+
+import gin
+import seqio
+import tensorflow as tf
+
+from mrmt3 import run_length_encoding
+from mrmt3.event_codec import Codec
+
+
+@gin.configurable
+def mix_transcription_examples(
+    ds: tf.data.Dataset,
+    sequence_length: seqio.preprocessors.SequenceLengthType,
+    output_features: seqio.preprocessors.OutputFeaturesType,
+    codec: Codec,
+    inputs_feature_key: str = 'inputs',
+    targets_feature_keys: Sequence[str] = ('targets',),
+    max_examples_per_mix: int | None = None,
+    shuffle_buffer_size: int = seqio.SHUFFLE_BUFFER_SIZE,
+) -> tf.data.Dataset:
+  """Mixes 1 to `max_examples_per_mix` examples into one, each number as likely.
+
+  Args:
+    ds: examples whose inputs are samples and whose targets are run-length encoded regular ids.
+    sequence_length: unused: what is too long is left to `handle_too_long`.
+    output_features: unused.
+    codec: the codec of the targets.
+    inputs_feature_key: feature that is summed and scaled to a peak of 1.
+    targets_feature_keys: features that are merged, see `run_length_encoding.merge_run_length_encoded_targets`.
+    max_examples_per_mix: None: examples stay as they are.
+    shuffle_buffer_size: examples to draw from, over all numbers of examples.
+
+  Returns:
+    the mixes. Other features are a row for each example in the mix, padded.
+  """
+  del sequence_length, output_features
+  if max_examples_per_mix is None:
+    return ds
+  shuffled = ds.shuffle(shuffle_buffer_size // max_examples_per_mix)
+  mixes = tf.data.Dataset.sample_from_datasets([shuffled.padded_batch(n) for n in range(1, max_examples_per_mix + 1)])
+
+  def mix(example):
+    samples = tf.reduce_sum(example[inputs_feature_key], axis=0)
+    merged = {
+        key: run_length_encoding.merge_run_length_encoded_targets(example[key], codec) for key in targets_feature_keys
+    }
+    return {**example, **merged, inputs_feature_key: tf.math.divide_no_nan(samples, tf.reduce_max(tf.abs(samples)))}
+
+  return mixes.map(mix, num_parallel_calls=tf.data.AUTOTUNE)

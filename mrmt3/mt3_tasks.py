@@ -1,0 +1,257 @@
+"""MT3's seqio tasks and mixtures, under MT3's names; `mrmt3.tasks` has the names of this module as well.
+
+A task goes record -> audio frames and the piece's tokens -> 2000 frames (what may be cached) -> a random segment -> its
+targets -> log-mel. Evaluation cuts pieces into consecutive segments and puts the predictions together again.
+
+MT3 looks for cached tasks in its own bucket; here `--seqio_additional_cache_dirs` says where caches are.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from mrmt3 import (
+    datasets,
+    example_tokenizers,
+    metrics,
+    mixing,
+    mt3_preprocessors,
+    run_length_encoding,
+    spectrograms,
+    vocabularies,
+)
+from mrmt3.event_codec import Codec, Event
+
+MAX_NUM_CACHED_FRAMES = 2000
+START_TIMES = ('steps', 'float')
+
+_SLACK = 0.02  # steps; input_times are float32
+
+
+def construct_task_name(
+    task_prefix: str,
+    spectrogram_config: spectrograms.SpectrogramConfig = spectrograms.SpectrogramConfig(),
+    vocab_config: vocabularies.VocabularyConfig = vocabularies.VocabularyConfig(),
+    task_suffix: str | None = None,
+) -> str:
+  """Returns a task's name: prefix, what differs from the default configurations, suffix, e.g. 'slakh_notes_ties_vb1_train'."""
+  parts = (task_prefix, spectrogram_config.abbrev_str, vocab_config.abbrev_str, task_suffix)
+  return '_'.join(part for part in parts if part)
+
+
+def trim_eos(tokens: Sequence[int]) -> np.ndarray:
+  """Returns regular ids `[n]`, int32, before the first end of sequence (`DECODED_EOS_ID`)."""
+  tokens = np.array(tokens, np.int32)
+  ends = np.flatnonzero(tokens == vocabularies.DECODED_EOS_ID)
+  return tokens[: ends[0]] if len(ends) else tokens
+
+
+def segment_start_time(first_frame_time: float, codec: Codec, start_times: str = 'steps') -> float:
+  """Returns the time of the last token step that is not later than a segment's first frame, s.
+
+  'float' rounds as MT3 does, which is a step early for about a tenth of the segments, and then loses what lies on the
+  boundary.
+  """
+  if start_times not in START_TIMES:
+    raise ValueError(f'unknown start_times {start_times!r}: choose one of {START_TIMES}')
+  if start_times == 'float':
+    return first_frame_time - first_frame_time % (1 / codec.steps_per_second)
+  return float(np.floor(float(first_frame_time) * codec.steps_per_second + _SLACK) / codec.steps_per_second)
+
+
+def parse_reference(sequence: bytes):
+  """Returns the NoteSequence in an example's first `sequence`, or None where that is empty. Imports note_seq."""
+  from note_seq.protobuf import music_pb2
+
+  return music_pb2.NoteSequence.FromString(sequence) if sequence else None
+
+
+def postprocess(
+    tokens: Sequence[int], example: Mapping[str, Any], is_target: bool, codec: Codec, start_times: str = 'steps'
+) -> dict[str, Any]:
+  """Returns what `metrics.transcription_metrics` takes, of a segment's regular ids and its example.
+
+  Args:
+    tokens: regular ids `[n]`.
+    example: unique_id `[1]`, sequence `[frames]`, input_times `[frames]` s, raw_inputs `[samples]`.
+    is_target: whether the tokens are the truth.
+    codec: the codec of the tokens.
+    start_times: see `segment_start_time`.
+  """
+  unique_id, tokens = example['unique_id'][0], trim_eos(tokens)
+  if is_target:
+    return {'unique_id': unique_id, 'ref_ns': parse_reference(example['sequence'][0]), 'ref_tokens': tokens}
+  start_time = segment_start_time(example['input_times'][0], codec, start_times)
+  return {'unique_id': unique_id, 'raw_inputs': example['raw_inputs'], 'est_tokens': tokens, 'start_time': start_time}
+
+
+def add_transcription_task_to_registry(
+    dataset_config: datasets.DatasetConfig,
+    spectrogram_config: spectrograms.SpectrogramConfig,
+    vocab_config: vocabularies.VocabularyConfig,
+    tokenize_fn: Callable[..., tf.data.Dataset],
+    onsets_only: bool,
+    include_ties: bool,
+    skip_too_long: bool = False,
+) -> None:
+  """Registers a data set's training task (suffix 'train'), its evaluation tasks, and the mixture of those ('eval').
+
+  Args:
+    dataset_config: the data set.
+    spectrogram_config: front end.
+    vocab_config: vocabulary.
+    tokenize_fn: one of the tokenize_* functions of `preprocessors`, with what is its own bound.
+    onsets_only: whether tokens say only what begins.
+    include_ties: whether targets begin with a tie section.
+    skip_too_long: leave out training examples that do not fit; else they are an error.
+  """
+  codec = vocabularies.build_codec(vocab_config)
+  features = {
+      'targets': seqio.Feature(vocabularies.vocabulary_from_codec(codec)),
+      'inputs': seqio.ContinuousFeature(dtype=tf.float32, rank=2),
+  }
+  name = functools.partial(
+      construct_task_name,
+      f'{dataset_config.name}_{"onsets" if onsets_only else "notes"}{"_ties" if include_ties else ""}',
+      spectrogram_config,
+      vocab_config,
+  )
+  tokenize = functools.partial(
+      tokenize_fn, spectrogram_config=spectrogram_config, codec=codec, onsets_only=onsets_only, include_ties=include_ties
+  )
+  log_mel = functools.partial(mt3_preprocessors.compute_spectrograms, spectrogram_config=spectrogram_config)
+  append_eos = functools.partial(seqio.preprocessors.tokenize_and_append_eos, copy_pretokenized=False)
+  paths = dataset_config.paths
+
+  def source(**splits):
+    return seqio.TFExampleDataSource({k: paths[split] for k, split in splits.items()}, dataset_config.features)
+
+  seqio.TaskRegistry.add(
+      name('train'),
+      source=source(train=dataset_config.train_split, eval=dataset_config.train_eval_split),
+      output_features=features,
+      preprocessors=[
+          functools.partial(tokenize, is_training_data=True),
+          *_random_segment(codec, include_ties),
+          log_mel,
+          functools.partial(mt3_preprocessors.handle_too_long, skip=skip_too_long),
+          append_eos,
+      ],
+      metric_fns=[],
+  )
+  in_mixture = []
+  for split in dataset_config.infer_eval_splits:
+    seqio.TaskRegistry.add(
+        name(split.suffix),
+        source=source(eval=split.name),
+        output_features=features,
+        preprocessors=[
+            functools.partial(tokenize, is_training_data='train' in split.name),
+            *_consecutive_segments(),
+            log_mel,
+            mt3_preprocessors.handle_too_long,
+            append_eos,
+        ],
+        postprocess_fn=functools.partial(postprocess, codec=codec),
+        metric_fns=[
+            functools.partial(
+                metrics.transcription_metrics, codec=codec, spectrogram_config=spectrogram_config,
+                onsets_only=onsets_only, use_ties=include_ties, track_specs=dataset_config.track_specs or None,
+            )
+        ],
+    )  # fmt: skip
+    in_mixture += [name(split.suffix)] if split.include_in_mixture else []
+  seqio.MixtureRegistry.add(name('eval'), in_mixture, default_rate=1)
+
+
+def _random_segment(codec, include_ties) -> list[Callable]:
+  """Returns the preprocessors from a tokenized piece to the targets of a random segment of it."""
+  cut = {
+      'feature_key': 'inputs',
+      'additional_feature_keys': [
+          'input_event_start_indices', 'input_event_end_indices', 'input_state_event_indices'
+      ],
+      'passthrough_feature_keys': ['targets', 'state_events'],
+  }  # fmt: skip
+  tie = codec.encode_event(Event('tie', 0)) if include_ties else None
+  return [
+      functools.partial(mt3_preprocessors.split_tokens, max_tokens_per_segment=MAX_NUM_CACHED_FRAMES, **cut),
+      seqio.CacheDatasetPlaceholder(),
+      functools.partial(mt3_preprocessors.select_random_chunk, uniform_random_start=True, **cut),
+      functools.partial(run_length_encoding.extract_target_sequence_with_indices, state_events_end_token=tie),
+      functools.partial(mt3_preprocessors.map_midi_programs, codec=codec),
+      run_length_encoding.run_length_encode_shifts_fn(codec),
+      functools.partial(mixing.mix_transcription_examples, codec=codec),
+      run_length_encoding.remove_redundant_state_changes_fn(
+          codec, state_change_event_types=run_length_encoding.STATE_CHANGE_TYPES
+      ),
+  ]
+
+
+def _consecutive_segments() -> list[Callable]:
+  """Returns the preprocessors from a tokenized piece to its segments; targets are left out, the notes are scored."""
+  return [
+      seqio.CacheDatasetPlaceholder(),
+      mt3_preprocessors.add_unique_id,
+      mt3_preprocessors.pad_notesequence_array,
+      functools.partial(
+          mt3_preprocessors.split_tokens_to_inputs_length, feature_key='inputs',
+          additional_feature_keys=['input_times', 'sequence'], passthrough_feature_keys=['unique_id'],
+      ),
+      mt3_preprocessors.add_dummy_targets,
+  ]  # fmt: skip
+
+
+SPECTROGRAM_CONFIG = spectrograms.SpectrogramConfig()
+VOCAB_CONFIG_FULL = vocabularies.VocabularyConfig()
+VOCAB_CONFIG_NOVELOCITY = vocabularies.VocabularyConfig(num_velocity_bins=1)
+
+_WAV = functools.partial(example_tokenizers.tokenize_transcription_example, audio_is_samples=False, id_feature_key='id')
+_SAMPLES = functools.partial(example_tokenizers.tokenize_transcription_example, audio_is_samples=True, id_feature_key='id')
+_URMP = functools.partial(
+    example_tokenizers.tokenize_example_with_program_lookup,
+    inst_name_to_program_fn=example_tokenizers.urmp_instrument_to_program,
+    id_feature_key='id',
+)
+_STEMS = functools.partial(example_tokenizers.tokenize_slakh_example, ignore_pitch_bends=True)
+
+for _config, _vocab_config, _tokenize_fn, _include_ties in (
+    (datasets.MAESTROV1_CONFIG, VOCAB_CONFIG_FULL, _WAV, False),
+    (datasets.MAESTROV3_CONFIG, VOCAB_CONFIG_FULL, _WAV, False),
+    (datasets.MAESTROV3_CONFIG, VOCAB_CONFIG_NOVELOCITY, _WAV, True),
+    (datasets.GUITARSET_CONFIG, VOCAB_CONFIG_NOVELOCITY, example_tokenizers.tokenize_guitarset_example, True),
+    (datasets.URMP_CONFIG, VOCAB_CONFIG_NOVELOCITY, _URMP, True),
+    (datasets.MUSICNET_CONFIG, VOCAB_CONFIG_NOVELOCITY, _SAMPLES, True),
+    (datasets.MUSICNET_EM_CONFIG, VOCAB_CONFIG_NOVELOCITY, _SAMPLES, True),
+    (
+        datasets.CERBERUS4_CONFIG, VOCAB_CONFIG_NOVELOCITY,
+        functools.partial(_STEMS, track_specs=datasets.CERBERUS4_CONFIG.track_specs), True,
+    ),
+    (datasets.SLAKH_CONFIG, VOCAB_CONFIG_NOVELOCITY, functools.partial(_STEMS, track_specs=None), True),
+):  # fmt: skip
+  add_transcription_task_to_registry(
+      _config, SPECTROGRAM_CONFIG, _vocab_config, _tokenize_fn, onsets_only=False, include_ties=_include_ties
+  )
+
+MIXTURE_DATASET_NAMES = ['maestrov3', 'guitarset', 'urmp', 'musicnet_em', 'cerberus4', 'slakh']
+MIXING_TEMPERATURE = 10 / 3
+
+
+def _ties_name(dataset_name, suffix):
+  return construct_task_name(f'{dataset_name}_notes_ties', SPECTROGRAM_CONFIG, VOCAB_CONFIG_NOVELOCITY, suffix)
+
+
+MIXTURE_TRAIN_TASK_NAMES = [_ties_name(name, 'train') for name in MIXTURE_DATASET_NAMES]
+MIXTURE_EVAL_TASK_NAMES = [_ties_name(name, 'validation') for name in MIXTURE_DATASET_NAMES]
+MIXTURE_TEST_TASK_NAMES = []
+
+for _suffix, _names in (('train', MIXTURE_TRAIN_TASK_NAMES), ('eval', MIXTURE_EVAL_TASK_NAMES)):
+  seqio.MixtureRegistry.add(
+      _ties_name('mega', _suffix),
+      _names,
+      default_rate=functools.partial(seqio.mixing_rate_num_examples, temperature=MIXING_TEMPERATURE),
+  )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mrmt3 import layers
+from mrmt3 import transformer_blocks as layers
 from mrmt3.errors import UserError
 
 KINDS = ('mt3', 'mr_mt3')

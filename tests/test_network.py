@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from mrmt3 import layers, network
+from mrmt3 import network
+from mrmt3 import transformer_blocks as layers
 from mrmt3.errors import UserError
 
 SMALL = network.T5Config(

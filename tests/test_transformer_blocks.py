@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrmt3 import layers
+from mrmt3 import transformer_blocks as layers
 
 
 def reference_attention(queries, keys, values, mask):

@@ -70,6 +70,6 @@ def transcribe_segments(
     int32 `[batch, max_length]`: tokens, EOS, then padding (0).
   """
   encoded = Transformer(config).apply(
-    {'params': params}, inputs, prior_tokens, enable_dropout=False, method=Transformer.encode
+    {'params': params}, inputs, prior_tokens=prior_tokens, enable_dropout=False, method=Transformer.encode
   )
   return greedy_decode(params, config, encoded, max_length, active)

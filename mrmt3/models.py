@@ -8,34 +8,70 @@ from mrmt3.example_config import LOG_MEL_ON
 _t5x_models = t5x_module('models')
 
 
-class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
-  """Encoder-decoder with spectrogram frames as inputs (as MT3)."""
+class _ConverterOnDemand:
+  """A seqio feature converter's class; seqio is imported when it is looked at, so that decoding can do without."""
 
-  @property
-  def FEATURE_CONVERTER_CLS(self):
-    """The seqio feature converter's class; seqio is imported here, so that decoding can do without."""
+  def __get__(self, model, model_class):
     from mrmt3 import feature_converters
 
     return feature_converters.ContinuousInputsEncDecFeatureConverter
 
+
+class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
+  """Encoder-decoder with spectrogram frames as inputs (as MT3).
+
+  Args:
+    module: the network, `network.Transformer` or another that is called as it is.
+    input_vocabulary: vocabulary of the inputs, or None.
+    output_vocabulary: vocabulary of the targets, or None.
+    optimizer_def: how to update the parameters; None for evaluation only.
+    input_depth: values an input frame has, for callers that give shapes of inputs without it.
+    decode_fn: searches for the best tokens; None: beam search.
+    **kwargs: as EncoderDecoderModel's: label_smoothing, z_loss, loss_normalizing_factor.
+  """
+
+  FEATURE_CONVERTER_CLS = _ConverterOnDemand()
+
+  def __init__(
+      self, module, input_vocabulary=None, output_vocabulary=None, optimizer_def=None, input_depth: int | None = None,
+      decode_fn=None, label_smoothing: float = 0.0, z_loss: float = 0.0, loss_normalizing_factor=None, **kwargs,
+  ):  # fmt: skip
+    if decode_fn is not None:
+      kwargs['decode_fn'] = decode_fn
+    super().__init__(
+        module, input_vocabulary, output_vocabulary, optimizer_def=optimizer_def, label_smoothing=label_smoothing,
+        z_loss=z_loss, loss_normalizing_factor=loss_normalizing_factor, **kwargs,
+    )  # fmt: skip
+    self._input_depth = input_depth
+
   def call_arguments(self, batch) -> tuple:
     """Returns the positional arguments of the network for a batch."""
     return batch['encoder_input_tokens'], batch['decoder_input_tokens'], batch['decoder_target_tokens']
+
+  def call_keywords(self, batch) -> dict:
+    """Returns further arguments of the network for a batch."""
+    return {}
 
   def get_initial_variables(self, rng, input_shapes, input_types=None):
     """Returns fresh variables of the network for batches of the given shapes and dtypes."""
     import jax.numpy as jnp
 
     types = input_types or {}
-    batch = {name: jnp.zeros(shape, types.get(name, jnp.float32)) for name, shape in input_shapes.items()}
-    return self.module.init({'params': rng}, *self.call_arguments(batch), enable_dropout=False)
+    shapes = dict(input_shapes)
+    if len(shapes['encoder_input_tokens']) == 2 and self._input_depth is not None:
+      shapes['encoder_input_tokens'] = (*shapes['encoder_input_tokens'], self._input_depth)
+    batch = {name: jnp.zeros(shape, types.get(name, jnp.float32)) for name, shape in shapes.items()}
+    return self.module.init(
+        {'params': rng}, *self.call_arguments(batch), **self.call_keywords(batch), enable_dropout=False
+    )
 
   def _compute_logits(self, params, batch, dropout_rng=None, mutable=False, other_variables=None):
     rngs = {} if dropout_rng is None else {'dropout': dropout_rng}
     variables = {'params': params, **(other_variables or {})}
     return self.module.apply(
-        variables, *self.call_arguments(batch), enable_dropout=dropout_rng is not None, rngs=rngs, mutable=mutable
-    )
+        variables, *self.call_arguments(batch), **self.call_keywords(batch), enable_dropout=dropout_rng is not None,
+        rngs=rngs, mutable=mutable,
+    )  # fmt: skip
 
 
 def _vocabularies(spec: ModelSpec) -> dict:
@@ -93,8 +129,11 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     """Returns the positional arguments of the network for a batch."""
     _, decoder_inputs, targets = super().call_arguments(batch)
     inputs = self.network_inputs(batch['encoder_input_tokens'], batch.get('encoder_input_frames'))
-    prior_tokens = batch['prior_tokens'] if self.spec.network.memory_length else None
-    return inputs, decoder_inputs, targets, prior_tokens
+    return inputs, decoder_inputs, targets
+
+  def call_keywords(self, batch) -> dict:
+    """Returns further arguments of the network for a batch: the prior tokens, if it has a memory."""
+    return {'prior_tokens': batch['prior_tokens']} if self.spec.network.memory_length else {}
 
   def network_inputs(self, inputs, frames):
     """Returns log-mel inputs `[batch, frames, mel]`: as they are, or computed of samples `[batch, frames, hop]`.
@@ -147,3 +186,11 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     from mrmt3 import vocabularies
 
     return vocabularies.token_types(vocabularies.build_codec(self.spec.vocabulary))
+
+
+def __getattr__(name: str):
+  if name == 'ContinuousInputsEncDecFeatureConverter':  # MT3 has it here; imports seqio
+    from mrmt3 import feature_converters
+
+    return feature_converters.ContinuousInputsEncDecFeatureConverter
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -3,6 +3,9 @@
 Encoder output and memory are joined along time; the decoder's cross-attention sees both. Without memory
 (`memory_length` 0) this is exactly MT3. Parameter names are those of magenta's checkpoints; the memory's are
 `memory_encoder/{projection, layers_N, memory_norm}`. The network does not know what a token means.
+
+Modules are called as MT3's are; what is ours comes after MT3's arguments, by keyword. Where no mask is given, attention
+takes a fast path that never writes one down.
 """
 
 import dataclasses
@@ -15,6 +18,7 @@ from flax import linen as nn
 
 from mrmt3 import transformer_blocks as layers
 from mrmt3.errors import UserError
+from mrmt3.layers import make_attention_mask
 
 KINDS = ('mt3', 'mr_mt3')
 
@@ -91,6 +95,10 @@ class T5Config:
       raise UserError(f'network: mlp_activations are {names!r}; give a list of names such as gelu, relu, linear')
     object.__setattr__(self, 'mlp_activations', tuple(names))
 
+  def replace(self, **changes) -> 'T5Config':
+    """Returns a copy with some fields changed."""
+    return dataclasses.replace(self, **changes)
+
 
 def _attention(config: T5Config) -> layers.MultiHeadDotProductAttention:
   return layers.MultiHeadDotProductAttention(
@@ -136,10 +144,21 @@ class EncoderLayer(nn.Module):
     self.mlp = _mlp(cfg)
     self.dropout = _dropout(cfg)
 
-  def __call__(self, x: jax.Array, enable_dropout: bool, outputs: int | None = None) -> jax.Array:
-    """Returns the first `outputs` rows (default all) of `[batch, length, emb]`; all rows serve as keys and values."""
+  def __call__(
+    self,
+    inputs: jax.Array,
+    encoder_mask: jax.Array | None = None,
+    deterministic: bool = False,
+    *,
+    outputs: int | None = None,
+  ) -> jax.Array:
+    """Returns the first `outputs` rows (default all) of `[batch, length, emb]`; all rows serve as keys and values.
+
+    `encoder_mask` says what is seen (> 0), `[batch, 1, outputs, length]`; None: everything.
+    """
+    x, enable_dropout = inputs, not deterministic
     context = self.pre_attention_layer_norm(x)
-    y = self.attention(context[:, :outputs], context, enable_dropout)
+    y = self.attention(context[:, :outputs], context, enable_dropout, mask=encoder_mask)
     x = x[:, :outputs] + self.dropout(y, enable_dropout)
     y = self.mlp(self.pre_mlp_layer_norm(x), enable_dropout)
     return x + self.dropout(y, enable_dropout)
@@ -161,15 +180,65 @@ class DecoderLayer(nn.Module):
     self.mlp = _mlp(cfg)
     self.dropout = _dropout(cfg)
 
-  def __call__(self, x: jax.Array, encoded: jax.Array, real: jax.Array | None, enable_dropout: bool) -> jax.Array:
-    """Returns `[batch, length, emb]`; `encoded` is `[batch, states, emb]`, `real` bool `[batch, length]` (None: all)."""
+  def __call__(
+    self,
+    inputs: jax.Array,
+    encoded: jax.Array,
+    decoder_mask: jax.Array | None = None,
+    encoder_decoder_mask: jax.Array | None = None,
+    deterministic: bool = False,
+    decode: bool = False,
+    max_decode_length: int | None = None,
+    *,
+    real: jax.Array | None = None,
+    causal: bool = False,
+  ) -> jax.Array:
+    """Returns `[batch, length, emb]`.
+
+    Args:
+      inputs: `[batch, length, emb]`.
+      encoded: `[batch, states, emb]`.
+      decoder_mask: what is seen (> 0), `[batch, 1, length, length]`, or None: everything.
+      encoder_decoder_mask: what is seen of the states, `[batch, 1, length, states]`, or None: everything.
+      deterministic: whether to leave dropout out.
+      decode: whether to take a position at a time, see `Decoder`.
+      max_decode_length: unused, as in MT3.
+      real: bool `[batch, length]`: the others see and are seen by nothing; None: all are real.
+      causal: whether position i sees positions 0..i only.
+    """
+    del max_decode_length
+    if decode and self.has_variable('cache', 'cached_keys'):
+      return self._cached_step(inputs, encoded)
+    x, enable_dropout = inputs, not deterministic
     y = self.pre_self_attention_layer_norm(x)
-    y = self.self_attention(y, y, enable_dropout, real=real, seen=real, causal=True)
+    if decode:
+      self._make_room(y)
+    y = self.self_attention(y, y, enable_dropout, real=real, seen=real, causal=causal, mask=decoder_mask)
     x = x + self.dropout(y, enable_dropout)
     y = self.pre_cross_attention_layer_norm(x)
-    y = self.encoder_decoder_attention(y, encoded, enable_dropout, real=real)
+    y = self.encoder_decoder_attention(y, encoded, enable_dropout, real=real, mask=encoder_decoder_mask)
     x = x + self.dropout(y, enable_dropout)
     return x + self.dropout(self.mlp(self.pre_mlp_layer_norm(x), enable_dropout), enable_dropout)
+
+  def _make_room(self, x):
+    """Puts an empty cache for all positions of `x` `[batch, length, emb]` into the collection `cache`."""
+    cfg = self.config
+    room = jnp.zeros((x.shape[0], cfg.num_heads, x.shape[1], cfg.head_dim), cfg.dtype)
+    for name, value in (('cached_keys', room), ('cached_values', room), ('cache_index', jnp.int32(0))):
+      self.put_variable('cache', name, value)
+
+  def _cached_step(self, x, encoded):
+    """Does one position `[batch, 1, emb]` with the keys and values in the collection `cache`."""
+    cached = {name: self.get_variable('cache', f'cached_{name}') for name in ('keys', 'values')}
+    position, shape = self.get_variable('cache', 'cache_index'), cached['keys'].shape
+    cross = self.encoder_decoder_attention.keys_values(encoded)
+    cache = {f'self_{name}': _join_heads(array) for name, array in cached.items()}
+    cache |= {f'cross_{name}': _join_heads(array) for name, array in zip(('keys', 'values'), cross, strict=True)}
+    x, cache = self.step(x, position, cache)
+    for name in ('keys', 'values'):
+      self.put_variable('cache', f'cached_{name}', cache[f'self_{name}'].reshape(shape))
+    self.put_variable('cache', 'cache_index', position + 1)
+    return x
 
   def step(self, x: jax.Array, position: jax.Array, cache: dict) -> tuple[jax.Array, dict]:
     """Does one position `[batch, 1, emb]` without dropout; returns it and the cache with its key and value added."""
@@ -197,14 +266,17 @@ class Encoder(nn.Module):
     self.input_dropout = _dropout(cfg)
     self.output_dropout = layers.Dropout(cfg.dropout_rate, shared=False)
 
-  def __call__(self, inputs: jax.Array, enable_dropout: bool) -> jax.Array:
-    """Returns `[batch, frames, emb]` for frames `[batch, frames, mel]`."""
+  def __call__(
+    self, encoder_input_tokens: jax.Array, encoder_mask: jax.Array | None = None, deterministic: bool = False
+  ) -> jax.Array:
+    """Returns `[batch, frames, emb]` for frames `[batch, frames, mel]`; `encoder_mask` as `EncoderLayer`'s."""
+    inputs, enable_dropout = encoder_input_tokens, not deterministic
     cfg = self.config
     table = layers.sinusoidal_positions(inputs.shape[1], cfg.emb_dim, cfg.positions)
     x = self.continuous_inputs_projection(inputs) + table.astype(cfg.dtype)
     x = self.input_dropout(x, enable_dropout)
     for layer in self.layers:
-      x = layer(x, enable_dropout)
+      x = layer(x, encoder_mask, deterministic)
     return self.output_dropout(self.encoder_norm(x), enable_dropout)
 
 
@@ -229,9 +301,9 @@ class MemoryEncoder(nn.Module):
     x = self.projection(embedded) + table.astype(cfg.dtype)
     x = x.reshape(batch * cfg.memory_segments, prior // cfg.memory_segments, cfg.emb_dim)
     for layer in self.layers[:-1]:
-      x = layer(x, False)
+      x = layer(x, deterministic=True)
     # Only these rows leave the memory, so only they are computed in its last layer.
-    x = self.memory_norm(self.layers[-1](x, False, outputs=cfg.memory_length))
+    x = self.memory_norm(self.layers[-1](x, deterministic=True, outputs=cfg.memory_length))
     return x.reshape(batch, cfg.memory_segments * cfg.memory_length, cfg.emb_dim)
 
 
@@ -261,18 +333,49 @@ class Decoder(nn.Module):
     return self.logits_dense(x)
 
   def __call__(
-    self, encoded: jax.Array, tokens: jax.Array, real: jax.Array | None, enable_dropout: bool
+    self,
+    encoded: jax.Array,
+    decoder_input_tokens: jax.Array,
+    decoder_positions: jax.Array | None = None,
+    decoder_mask: jax.Array | None = None,
+    encoder_decoder_mask: jax.Array | None = None,
+    deterministic: bool = False,
+    decode: bool = False,
+    max_decode_length: int | None = None,
+    *,
+    real: jax.Array | None = None,
+    causal: bool = False,
   ) -> jax.Array:
     """Returns logits, float32 `[batch, length, vocab]`, for input tokens `[batch, length]` (targets shifted right).
 
-    `real` is bool `[batch, length]`: the others see and are seen by nothing; None: all are real.
+    With `decode`, the first call makes room in the collection `cache` for as many positions as it is given; further ones
+    take one position each. `decoder_positions` and `max_decode_length` are unused, as in MT3; the others are
+    `DecoderLayer`'s.
     """
+    del decoder_positions, max_decode_length
+    tokens, enable_dropout = decoder_input_tokens, not deterministic
     cfg = self.config
+    masks = {'decoder_mask': decoder_mask, 'encoder_decoder_mask': encoder_decoder_mask, 'real': real, 'causal': causal}
+    if decode:
+      return self._cached(encoded, tokens, masks)
     table = layers.sinusoidal_positions(tokens.shape[1], cfg.emb_dim, cfg.positions)
     x = self.dropout(self.embed(tokens) + table.astype(cfg.dtype), enable_dropout)
     for layer in self.layers:
-      x = layer(x, encoded, real, enable_dropout)
+      x = layer(x, encoded, deterministic=deterministic, **masks)
     return self._logits(self.dropout(self.decoder_norm(x), enable_dropout))
+
+  def _cached(self, encoded, tokens, masks):
+    """Returns the logits of a call with `decode`."""
+    cfg = self.config
+    first, length, rows = self.layers[0], tokens.shape[1], slice(None)
+    if first.has_variable('cache', 'cache_index'):
+      length = first.get_variable('cache', 'cached_keys').shape[2]
+      rows = first.get_variable('cache', 'cache_index')[None]
+    table = jnp.asarray(layers.sinusoidal_positions(length, cfg.emb_dim, cfg.positions), cfg.dtype)[rows]
+    x = self.embed(tokens) + table
+    for layer in self.layers:
+      x = layer(x, encoded, deterministic=True, decode=True, **masks)
+    return self._logits(self.decoder_norm(x))
 
   def init_cache(self, encoded: jax.Array, length: int) -> list[dict]:
     """Returns what `step` needs: a dict a layer with room for `length` positions, and the keys and values of `encoded`.
@@ -317,23 +420,35 @@ class Transformer(nn.Module):
       self.memory_encoder = MemoryEncoder(self.config)
 
   def encode(
-    self, encoder_input_tokens: jax.Array, prior_tokens: jax.Array | None = None, enable_dropout: bool = True
+    self,
+    encoder_input_tokens: jax.Array,
+    encoder_segment_ids: jax.Array | None = None,
+    enable_dropout: bool = True,
+    *,
+    prior_tokens: jax.Array | None = None,
   ) -> jax.Array:
     """Encodes a segment and the memory.
 
     Args:
       encoder_input_tokens: float log-mel frames `[batch, frames, mel]`.
+      encoder_segment_ids: `[batch, frames]`, which of the examples packed into a row a frame belongs to, or None; not with a
+        memory.
+      enable_dropout: whether to drop (needs the `dropout` random stream).
       prior_tokens: int model ids `[batch, prior]` of the prior segments, earliest first, each padded with 0 to the same
         length; required if the network has a memory, and then at least `memory_length` a segment; ignored if it has none.
-      enable_dropout: whether to drop (needs the `dropout` random stream).
 
     Returns:
       `[batch, frames + memory_segments * memory_length, emb]`.
     """
-    encoded = self.encoder(encoder_input_tokens, enable_dropout)
+    mask = None
+    if encoder_segment_ids is not None:
+      mask = make_attention_mask(encoder_segment_ids, encoder_segment_ids, jnp.equal)
+    encoded = self.encoder(encoder_input_tokens, mask, not enable_dropout)
     length = self.config.memory_length
     if not length:
       return encoded
+    if encoder_segment_ids is not None:
+      raise ValueError('examples cannot be packed where each has a memory; leave encoder_segment_ids out')
     segments = self.config.memory_segments
     if prior_tokens is None or prior_tokens.shape[1] < length * segments or prior_tokens.shape[1] % segments:
       raise ValueError(
@@ -344,23 +459,45 @@ class Transformer(nn.Module):
   def decode(
     self,
     encoded: jax.Array,
+    encoder_input_tokens: jax.Array | None,
     decoder_input_tokens: jax.Array,
     decoder_target_tokens: jax.Array | None = None,
+    encoder_segment_ids: jax.Array | None = None,
+    decoder_segment_ids: jax.Array | None = None,
+    decoder_positions: jax.Array | None = None,
     enable_dropout: bool = True,
+    decode: bool = False,
+    max_decode_length: int | None = None,
   ) -> jax.Array:
     """Returns logits, float32 `[batch, length, vocab]`.
 
     Args:
       encoded: what `encode` returned.
+      encoder_input_tokens: unused; MT3 takes the shape of a mask from it.
       decoder_input_tokens: int `[batch, length]`, the targets shifted right behind the start token 0.
       decoder_target_tokens: int `[batch, length]`, 0 is padding; None, or a config without `decoder_padding_masks`:
         causal mask only.
+      encoder_segment_ids: as `encode`'s.
+      decoder_segment_ids: `[batch, length]`, the same of the targets, or None.
+      decoder_positions: unused, as in MT3.
       enable_dropout: whether to drop (needs the `dropout` random stream).
+      decode: whether to take a position at a time, see `Decoder`.
+      max_decode_length: unused, as in MT3.
     """
+    del encoder_input_tokens, decoder_positions, max_decode_length
+    if decode and encoder_segment_ids is not None:
+      raise ValueError('one position at a time cannot be packed: leave encoder_segment_ids out, or set decode to False')
     real = None
-    if self.config.decoder_padding_masks and decoder_target_tokens is not None:
+    if self.config.decoder_padding_masks and decoder_target_tokens is not None and not decode:
       real = decoder_target_tokens > 0
-    return self.decoder(encoded, decoder_input_tokens, real, enable_dropout)
+    own, cross = (
+      None if decoder_segment_ids is None or ids is None else make_attention_mask(decoder_segment_ids, ids, jnp.equal)
+      for ids in (decoder_segment_ids, encoder_segment_ids)
+    )
+    return self.decoder(
+      encoded, decoder_input_tokens, decoder_mask=own, encoder_decoder_mask=cross, deterministic=not enable_dropout,
+      decode=decode, real=real, causal=True,
+    )  # fmt: skip
 
   def init_cache(self, encoded: jax.Array, length: int) -> list[dict]:
     """Returns the cache for decoding `length` positions step by step; see `Decoder.init_cache`."""
@@ -377,13 +514,22 @@ class Transformer(nn.Module):
     encoder_input_tokens: jax.Array,
     decoder_input_tokens: jax.Array,
     decoder_target_tokens: jax.Array,
-    prior_tokens: jax.Array | None = None,
+    encoder_segment_ids: jax.Array | None = None,
+    decoder_segment_ids: jax.Array | None = None,
+    encoder_positions: jax.Array | None = None,
+    decoder_positions: jax.Array | None = None,
     *,
     enable_dropout: bool = True,
+    decode: bool = False,
+    prior_tokens: jax.Array | None = None,
   ) -> jax.Array:
-    """Returns teacher-forced logits, float32 `[batch, length, vocab]`; arguments as in `encode` and `decode`."""
-    encoded = self.encode(encoder_input_tokens, prior_tokens, enable_dropout)
-    return self.decode(encoded, decoder_input_tokens, decoder_target_tokens, enable_dropout)
+    """Returns logits, float32 `[batch, length, vocab]`; arguments as in `encode` and `decode`, positions are unused."""
+    del encoder_positions
+    encoded = self.encode(encoder_input_tokens, encoder_segment_ids, enable_dropout, prior_tokens=prior_tokens)
+    return self.decode(
+      encoded, encoder_input_tokens, decoder_input_tokens, decoder_target_tokens, encoder_segment_ids,
+      decoder_segment_ids, decoder_positions, enable_dropout, decode,
+    )  # fmt: skip
 
 
 def parameter_shapes(config: T5Config, num_mel_bins: int) -> dict:
@@ -392,6 +538,7 @@ def parameter_shapes(config: T5Config, num_mel_bins: int) -> dict:
   frames = jax.ShapeDtypeStruct((1, 1, num_mel_bins), jnp.float32)
 
   def init(frames, tokens):
-    return Transformer(config).init(jax.random.key(0), frames, tokens, tokens, tokens, enable_dropout=False)['params']
+    module = Transformer(config)
+    return module.init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False, prior_tokens=tokens)['params']
 
   return jax.eval_shape(init, frames, tokens)

@@ -47,7 +47,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     spec = self.spec
     inputs = jnp.zeros((1, spec.segment_frames, spec.spectrogram.num_mel_bins))
     tokens = jnp.zeros((1, spec.targets_length), jnp.int32)
-    return self.module.init({'params': rng}, inputs, tokens, tokens, self._empty(1), enable_dropout=False)
+    return self.module.init({'params': rng}, inputs, tokens, tokens, enable_dropout=False, prior_tokens=self._empty(1))
 
   def predict_batch(self, params, batch, rng=None, decoder_params=None, **kwargs) -> jax.Array:
     """Returns int32 `[batch, segments, length]`: tokens, EOS, padding (0) of every segment; padded segments are 0.
@@ -93,7 +93,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
       shifted = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)))
       encoded = self._encode(params, mel, prior)
       logits = self.module.apply(
-          {'params': params}, encoded, shifted, tokens, enable_dropout=False, method=Transformer.decode
+          {'params': params}, encoded, None, shifted, tokens, enable_dropout=False, method=Transformer.decode
       )
       loss, _ = losses.cross_entropy_with_logits(logits, tokens)
       return jnp.concatenate([prior[:, self.spec.targets_length :], self._fit(tokens)], axis=1), -(loss * counted).sum(axis=-1)
@@ -107,7 +107,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
 
   def _encode(self, params, mel, prior):
     prior = prior if self.spec.network.memory_length else None
-    return self.module.apply({'params': params}, mel, prior, enable_dropout=False, method=Transformer.encode)
+    return self.module.apply({'params': params}, mel, prior_tokens=prior, enable_dropout=False, method=Transformer.encode)
 
   def _empty(self, rows: int) -> jax.Array:
     """Returns the prior tokens of the first segments, `[rows, memory_segments * targets_length]`."""

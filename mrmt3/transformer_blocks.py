@@ -5,6 +5,7 @@ families of weights exist, `mt3` (magenta's Flax code) and `mr_mt3` (its PyTorch
 """
 
 import functools
+import operator
 from typing import Any
 
 import jax
@@ -292,12 +293,14 @@ def attend_to_prefix(queries: jax.Array, keys: jax.Array, values: jax.Array, pos
   return jax.lax.switch(index, [over(length) for length in lengths], queries, keys, values)
 
 
-def _joint_mask(queries: int, real, seen, causal: bool):
-  mask = causal_mask(queries) if causal else None
-  for part in (None if real is None else real[:, None, :, None], None if seen is None else seen[:, None, None, :]):
-    if part is not None:
-      mask = part if mask is None else mask & part
-  return mask
+def _joint_mask(queries: int, real, seen, causal: bool, more):
+  parts = [
+    causal_mask(queries) if causal else None,
+    None if real is None else real[:, None, :, None],
+    None if seen is None else seen[:, None, None, :],
+    None if more is None else more > 0,
+  ]
+  return functools.reduce(operator.and_, (part for part in parts if part is not None), True)
 
 
 class MultiHeadDotProductAttention(nn.Module):
@@ -340,6 +343,7 @@ class MultiHeadDotProductAttention(nn.Module):
     real: jax.Array | None = None,
     seen: jax.Array | None = None,
     causal: bool = False,
+    mask: jax.Array | None = None,
   ) -> jax.Array:
     """Returns what the queries of `x` find in `context`.
 
@@ -350,18 +354,22 @@ class MultiHeadDotProductAttention(nn.Module):
       real: bool `[batch, queries]`; the other queries attend uniformly to all keys. None: all are real.
       seen: bool `[batch, keys]`, the keys that real queries see, or None: all.
       causal: whether real query i sees keys 0..i only.
+      mask: what else is to hold for a key to be seen (> 0), broadcastable to `[batch, heads, queries, keys]`, or None. It is
+        slower: there is an array of queries x keys then.
 
     Returns:
       `[batch, queries, features]`.
     """
     queries, (keys, values) = self._split_heads(self.query(x)), self.keys_values(context)
-    if enable_dropout and not self.shared_dropout:
-      mask = _joint_mask(x.shape[1], real, seen, causal)
-      y = attend(queries, keys, values, mask, functools.partial(self.dropout, deterministic=False))
+    drop = None
+    if enable_dropout and self.shared_dropout:
+      # One mask for all queries: dropping a key's weights is dropping its value.
+      values = self.dropout(values, deterministic=False)
+    elif enable_dropout:
+      drop = functools.partial(self.dropout, deterministic=False)
+    if mask is not None or drop is not None:
+      y = attend(queries, keys, values, _joint_mask(x.shape[1], real, seen, causal, mask), drop)
     else:
-      if enable_dropout:
-        # One mask for all queries: dropping a key's weights is dropping its value.
-        values = self.dropout(values, deterministic=False)
       y = attend_in_blocks(queries, keys, values, seen, causal)
       if real is not None:
         y = jnp.where(real[:, None, :, None], y, values.mean(axis=-2, keepdims=True))

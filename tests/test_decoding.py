@@ -14,7 +14,7 @@ def decode(params, config, inputs, prior, max_length, active=None):
 def teacher_forced_argmax(params, config, inputs, prior, tokens):
   """What the network ranks first after each prefix of `tokens`, without a cache."""
   apply = jax.jit(functools.partial(network.Transformer(config).apply, enable_dropout=False))
-  logits = apply({'params': params}, inputs, fixture.shift_right(tokens), np.ones_like(tokens), prior)
+  logits = apply({'params': params}, inputs, fixture.shift_right(tokens), np.ones_like(tokens), prior_tokens=prior)
   return np.asarray(logits).argmax(axis=-1)
 
 

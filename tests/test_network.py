@@ -42,7 +42,9 @@ def random_params(config, num_mel_bins=6):
 @functools.partial(jax.jit, static_argnames=('config', 'method', 'enable_dropout'))
 def jitted_apply(config, params, batch, rngs, method, enable_dropout):
   module = network.Transformer(config)
-  return module.apply({'params': params}, *batch, enable_dropout=enable_dropout, rngs=rngs, method=method)
+  plain = 3 if method is None else 1  # prior tokens are given by name
+  prior = {'prior_tokens': batch[plain]} if len(batch) > plain else {}
+  return module.apply({'params': params}, *batch[:plain], **prior, enable_dropout=enable_dropout, rngs=rngs, method=method)
 
 
 def apply(config, params, *batch, rngs=None, method=None, enable_dropout=False):
@@ -90,7 +92,7 @@ def test_base_size():
 def test_every_parameter_has_logical_axes():
   module = network.Transformer(SMALL)
   batch = small_batch(np.random.default_rng(0))
-  variables = jax.eval_shape(lambda: module.init(jax.random.key(0), *batch, enable_dropout=False))
+  variables = jax.eval_shape(lambda: module.init(jax.random.key(0), *batch[:3], prior_tokens=batch[3], enable_dropout=False))
   params = traverse_util.flatten_dict(variables['params'], sep='/')
   axes = traverse_util.flatten_dict(variables['params_axes'], sep='/')
   assert {f'{name}_axes' for name in params} == set(axes)
@@ -131,7 +133,9 @@ def test_prior_segments_are_encoded_on_their_own():
 
   def memory(config, prior):
     variables = {'params': params}
-    encoded = network.Transformer(config).apply(variables, inputs, prior, False, method=network.Transformer.encode)
+    encoded = network.Transformer(config).apply(
+      variables, inputs, prior_tokens=prior, enable_dropout=False, method=network.Transformer.encode
+    )
     return np.asarray(encoded[:, inputs.shape[1] :])
 
   other = rng.integers(0, SMALL.vocab_size, prior.shape).astype(np.int32)
@@ -200,7 +204,12 @@ def test_every_parameter_gets_a_finite_gradient():
   @jax.jit
   def gradient(params):
     module = network.Transformer(SMALL)
-    return jax.grad(lambda p: jnp.square(module.apply({'params': p}, *batch, enable_dropout=False)).mean())(params)
+
+    def loss(params):
+      logits = module.apply({'params': params}, *batch[:3], prior_tokens=batch[3], enable_dropout=False)
+      return jnp.square(logits).mean()
+
+    return jax.grad(loss)(params)
 
   for leaf in jax.tree.leaves(gradient(random_params(SMALL))):
     assert np.isfinite(leaf).all()

@@ -27,7 +27,7 @@ def model(small_spec):
 def params(small_spec):
   """Random weights, the output layer large enough that segments differ and some end early."""
   tokens = np.zeros((1, 64), np.int32)
-  init = Transformer(small_spec.network).init(jax.random.key(3), np.zeros((1, 32, 32)), tokens, tokens, tokens, enable_dropout=False)
+  init = Transformer(small_spec.network).init(jax.random.key(3), np.zeros((1, 32, 32)), tokens, tokens, enable_dropout=False, prior_tokens=tokens)
   params = jax.tree.map(np.array, init['params'])
   params['decoder']['logits_dense']['kernel'] *= 3
   params['decoder']['logits_dense']['kernel'][:, 1] *= 1.5
@@ -85,7 +85,7 @@ def test_score_is_the_sum_of_log_probabilities(model, params, pieces, small_spec
   for mel, tokens in zip(inputs, targets, strict=True):
     prior = np.concatenate([empty[None], tokens[:-1]])
     shifted = np.pad(tokens[:, :-1], ((0, 0), (1, 0)))
-    logits = Transformer(small_spec.network).apply({'params': params}, mel, shifted, tokens, prior, enable_dropout=False)
+    logits = Transformer(small_spec.network).apply({'params': params}, mel, shifted, tokens, enable_dropout=False, prior_tokens=prior)
     log_p = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), tokens[..., None], -1)[..., 0]
     expected.append((log_p * (tokens > 0)).sum())
   np.testing.assert_allclose(jax.jit(model.score_batch)(params, batch), expected, rtol=1e-4)

@@ -43,8 +43,10 @@ def mix_transcription_examples(
   del sequence_length, output_features
   if max_examples_per_mix is None:
     return ds
-  shuffled = ds.shuffle(shuffle_buffer_size // max_examples_per_mix)
-  mixes = tf.data.Dataset.sample_from_datasets([shuffled.padded_batch(n) for n in range(1, max_examples_per_mix + 1)])
+  room = shuffle_buffer_size // max_examples_per_mix
+  mixes = tf.data.Dataset.sample_from_datasets([
+      ds.shuffle(room).padded_batch(count) for count in range(1, max_examples_per_mix + 1)
+  ])
 
   def mix(example):
     samples = tf.reduce_sum(example[inputs_feature_key], axis=0)

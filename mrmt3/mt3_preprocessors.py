@@ -56,16 +56,18 @@ def split_tokens(
   length = max_tokens_per_segment
   cut = [feature_key, *_as_keys(additional_feature_keys)]
 
-  def split(example):
-    count = -(-tf.shape(example[feature_key])[0] // length)
+  @seqio.map_over_dataset(num_seeds=1)
+  def split(example, seed):
+    del seed  # T5's takes one as well: so what follows draws what it draws in MT3
+    count = -(-tf.shape(example[feature_key], tf.int64)[0] // length)
     whole = {key: example[key] for key in _as_keys(passthrough_feature_keys)}
 
     def segment(index):
       return {**whole, **{key: example[key][index * length : (index + 1) * length] for key in cut}}
 
-    return tf.data.Dataset.range(count, output_type=tf.int32).map(segment)
+    return tf.data.Dataset.range(count).map(segment)
 
-  return dataset.flat_map(split)
+  return split(dataset).flat_map(lambda segments: segments)
 
 
 def split_tokens_to_inputs_length(dataset, sequence_length, output_features, **kwargs) -> tf.data.Dataset:
@@ -100,6 +102,7 @@ def select_random_chunk(
   @seqio.map_over_dataset(num_seeds=1)
   def select(example, seed):
     count = tf.shape(example[feature_key])[0]
+    seed = tf.random.experimental.stateless_split(seed)[1]  # which T5 draws the start from
     if uniform_random_start:
       start = tf.random.stateless_uniform([], seed, 1 - length, count, tf.int32)
     else:

@@ -59,7 +59,7 @@ def segment_start_time(first_frame_time: float, codec: Codec, start_times: str =
   if start_times not in START_TIMES:
     raise ValueError(f'unknown start_times {start_times!r}: choose one of {START_TIMES}')
   if start_times == 'float':
-    return first_frame_time - first_frame_time % (1 / codec.steps_per_second)
+    return float(first_frame_time - first_frame_time % (1 / codec.steps_per_second))
   return float(np.floor(float(first_frame_time) * codec.steps_per_second + _SLACK) / codec.steps_per_second)
 
 

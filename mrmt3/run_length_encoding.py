@@ -264,6 +264,7 @@ def decode_events(
   Returns:
     (number of invalid events, which were skipped, number of dropped events).
   """
+  start_time = float(start_time)  # a float32 would make all times float32
 
   def time_of(steps):
     return start_time + steps / codec.steps_per_second

@@ -59,6 +59,10 @@ class EncoderDecoderModel:
     self._z_loss = z_loss
     self._loss_normalizing_factor = loss_normalizing_factor
 
+  def call_keywords(self, batch: Mapping[str, jax.Array]) -> dict:
+    """Returns what the network is given besides inputs and tokens, when it encodes or is called; nothing here."""
+    return {}
+
   def get_initial_variables(self, rng: jax.Array, input_shapes: Mapping, input_types: Mapping | None = None):
     """Returns fresh variables (`params` and others) for batches of the given shapes and dtypes, a key each feature."""
     types = input_types or {}
@@ -153,11 +157,13 @@ class EncoderDecoderModel:
     if prompt_with_targets:
       raise UserError('predict_batch: prompt_with_targets is not supported')
     inputs, shaped = batch['encoder_input_tokens'], jnp.zeros_like(batch['decoder_input_tokens'])
-    variables = {'params': params}
-    encoded = self.module.apply(variables, inputs, enable_dropout=False, method=self.module.encode)
+    variables, more = {'params': params}, self.call_keywords(batch)
+    encoded = self.module.apply(variables, inputs, enable_dropout=False, method=self.module.encode, **more)
     # The network makes room for the cache when it is called once with decode on; of that only the shapes are needed.
     cache = jax.eval_shape(
-        lambda: self.module.apply(variables, inputs, shaped, shaped, decode=True, enable_dropout=False, mutable=['cache'])
+        lambda: self.module.apply(
+            variables, inputs, shaped, shaped, decode=True, enable_dropout=False, mutable=['cache'], **more
+        )
     )[1]['cache']
     cache = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), cache)
     repeated = [jnp.repeat(x, num_decodes, axis=0) for x in (encoded, inputs)]

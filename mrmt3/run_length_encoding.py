@@ -142,7 +142,7 @@ def encode_and_index_events(
     states.append([codec.encode_event(event) for event in encoding_state_to_events_fn(state)])
 
   def tokens_before(step, lengths):
-    return np.concatenate([[0], np.cumsum(lengths)])[np.searchsorted(steps, step)]
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[np.searchsorted(steps, step)]
 
   lengths, state_lengths = [len(ids) for ids in rows], [len(ids) for ids in states] or [0] * len(rows)
   event_ids = np.array([token for ids in rows for token in ids], np.int64)

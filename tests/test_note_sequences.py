@@ -228,6 +228,36 @@ def test_shuffled_targets_decode_to_the_same_notes(notes, length, ties, seed):
   assert stats.invalid_events == 0
 
 
+def any_notes():
+  """Notes at any time, many of them colliding; some on the half steps that are rounded to even."""
+  seconds = st.one_of(st.floats(0, 5), st.integers(0, 1000).map(lambda half_steps: half_steps / 200))
+  note = st.tuples(
+    seconds, st.one_of(st.floats(1e-4, 0.03), st.floats(0.03, 4)), st.integers(60, 62), st.integers(1, 127),
+    st.sampled_from([0, 33]), st.booleans(),
+  )  # fmt: skip
+  rows = st.lists(note, max_size=40)
+  return rows.map(lambda rows: [(on, on + n, pitch, v, 0 if drum else p, drum) for on, n, pitch, v, p, drum in rows])
+
+
+@settings(max_examples=150, deadline=None)
+@given(any_notes(), st.lists(st.integers(1, 130), min_size=1, max_size=5), st.booleans(), st.integers(0, 2**32))
+def test_any_piece_comes_back_trimmed_and_quantised(rows, lengths, shuffled, seed):
+  notes = trim_overlapping_notes(as_notes(rows))
+  options = {'shuffle': Shuffle(), 'rng': np.random.default_rng(seed)} if shuffled else {}
+  decoded, stats = round_trip(notes, lengths, **options)
+  expected = notes.copy()
+  for field in ('onset', 'offset'):
+    expected[field] = [round(time * 100) / 100 for time in notes[field].tolist()]
+  shortest = expected['onset'] + 0.01  # and a drum lasts as long
+  expected['offset'] = np.where(notes['is_drum'], shortest, np.maximum(expected['offset'], shortest))
+
+  def in_order(table):
+    return sorted(map(tuple, np.round(as_rows(table), 6).tolist()))
+
+  assert in_order(decoded) == in_order(expected)
+  assert (stats.invalid_events, stats.dropped_events, stats.segments_without_eos) == (0, 0, 0)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 40)), min_size=1, max_size=20), st.integers(0, 99))
 def test_notes_within_a_step_survive_shuffling(spans, seed):

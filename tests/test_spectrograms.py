@@ -9,7 +9,15 @@ from mrmt3 import spectrograms
 from mrmt3.errors import UserError
 
 FIXTURE = np.load(Path(__file__).parent / 'fixtures' / 'spectrogram.npz')
-IMPLEMENTATIONS = {'numpy': spectrograms.compute_spectrogram, 'jax': spectrograms.log_mel}
+
+
+def of_tensor(samples, config):
+  import tensorflow as tf
+
+  return spectrograms.compute_spectrogram(tf.constant(samples), config).numpy()
+
+
+IMPLEMENTATIONS = {'numpy': spectrograms.compute_spectrogram, 'jax': spectrograms.log_mel, 'tensor': of_tensor}
 
 
 def assert_agrees(actual, expected):
@@ -108,3 +116,21 @@ def test_no_samples_give_no_frames():
 def test_nonsense_is_refused(bad):
   with pytest.raises(UserError, match=next(iter(bad)).split('_')[0]):
     spectrograms.SpectrogramConfig(**bad)
+
+
+def test_tensors_are_cut_and_joined_as_arrays_are():
+  import tensorflow as tf
+
+  config = spectrograms.SpectrogramConfig(hop_width=64, scaling='unit')
+  samples = FIXTURE['short_samples']
+  frames = spectrograms.split_audio(tf.constant(samples), config)
+  np.testing.assert_array_equal(frames, spectrograms.split_audio(samples, config))
+  np.testing.assert_array_equal(spectrograms.flatten_frames(frames)[: len(samples)], samples)
+  made = tf.function(lambda x: spectrograms.compute_spectrogram(x, config))(tf.constant(samples))
+  np.testing.assert_allclose(made, spectrograms.compute_spectrogram(samples, config), atol=2e-4)
+
+
+def test_names_of_configurations():
+  assert spectrograms.SpectrogramConfig().abbrev_str == ''
+  assert spectrograms.SpectrogramConfig(22050, 256, 229).abbrev_str == 'sr22050hw256mb229'
+  assert spectrograms.SpectrogramConfig(22050, 300).frames_per_second == 73.5

@@ -131,7 +131,7 @@ class Embed(nn.Module):
     table = partitioning.param_with_axes(
       'embedding', nn.initializers.normal(1.0), shape, jnp.float32, axes=('vocab', 'embed')
     )
-    return table.astype(self.dtype)[tokens]
+    return jnp.asarray(table, self.dtype)[tokens]
 
   def attend(self, x: jax.Array) -> jax.Array:
     """Returns the products of `x` `[..., features]` with every row, float32 `[..., num_embeddings]`."""

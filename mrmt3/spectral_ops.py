@@ -1,6 +1,6 @@
 """Spectral operations on TensorFlow tensors, differentiable, in batch (as MT3's spectral_ops; imports TensorFlow).
 
-The front end of the models is `spectrograms`; this is what it is made of when it works on tensors.
+The front end of the models is `spectrograms`, which does not need this; it is here for those who compose another.
 """
 
 import gin

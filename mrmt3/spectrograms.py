@@ -222,11 +222,10 @@ def compute_spectrogram(samples, spectrogram_config: SpectrogramConfig):
 def _tensor_log_mel(samples, config: SpectrogramConfig):
   import tensorflow as tf
 
-  from mrmt3 import spectral_ops
-
-  samples = spectral_ops.tf_float32(samples)
+  samples = tf.cast(samples, tf.float32)
   spectrum = tf.signal.stft(samples, config.fft_size, config.hop_width, config.fft_size, pad_end=True)
-  mel = spectral_ops.safe_log(tf.tensordot(tf.abs(spectrum), mel_filterbank(config).astype(np.float32), 1), LOG_FLOOR)
+  mel = tf.tensordot(tf.abs(spectrum), mel_filterbank(config).astype(np.float32), 1)
+  mel = tf.math.log(tf.where(mel > 0, mel, LOG_FLOOR))
   if config.scaling == 'none':
     return mel
   low, high = SCALE_RANGE

@@ -24,6 +24,7 @@ from mrmt3 import legacy_checkpoints
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.files import make_folder
+from mrmt3.network import TRAINING_ONLY
 
 SPEC_NAME = 'model.json'
 STATE_NAME = 'state'
@@ -155,7 +156,7 @@ def restore_params(path: str | os.PathLike) -> tuple[dict, ModelSpec, int]:
   folder = find_checkpoint(path)
   spec = read_spec(folder)
   with _reading(folder), _checkpointer() as checkpointer:
-    params = _target(checkpointer, folder)
+    params = _target(checkpointer, folder, leave_out=TRAINING_ONLY)
   _check_shapes(params, spec, folder)
   return params, spec, _step_of(folder)
 
@@ -173,12 +174,13 @@ def restore_target(path: str | os.PathLike) -> tuple[dict, int]:
   return params, _step_of(folder)
 
 
-def _target(checkpointer, folder: Path):
+def _target(checkpointer, folder: Path, leave_out: tuple[str, ...] = ()):
   metadata = checkpointer.metadata((folder / STATE_NAME).absolute()).item_metadata
   tree = {} if metadata is None else metadata.tree
   if 'target' not in tree:
     raise UserError(f'{folder}: {STATE_NAME}/ holds no parameters; it is broken or was not copied as a whole')
-  return _restore(checkpointer, folder, {'target': tree['target']}, partial=True)['target']
+  wanted = {name: part for name, part in tree['target'].items() if name not in leave_out}
+  return _restore(checkpointer, folder, {'target': wanted}, partial=True)['target']
 
 
 def _step_of(folder: Path) -> int:

@@ -4,6 +4,8 @@
     <model_dir>/checkpoint_<step>/data.*       where the run stood in its data, see engine/data_iterator.py
     <model_dir>/checkpoint_<step>/state/       Orbax PyTree {target: parameters, state: {step, param_states}}, as t5x
 
+Checkpoints of `packed_checkpoints`, such as the one that mrmt3 brings along, and t5x's own are read too.
+
 A checkpoint appears under its name when all of it has been written.
 """
 
@@ -20,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import legacy_checkpoints
+from mrmt3 import legacy_checkpoints, packed_checkpoints
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.files import make_folder
@@ -118,7 +120,7 @@ def _remove(folder: Path) -> None:
 def find_checkpoint(path: str | os.PathLike) -> Path:
   """Returns the checkpoint folder that `path` names: itself, or the newest one in it. UserError if there is none."""
   path = Path(path)
-  if (path / STATE_NAME).is_dir() or legacy_checkpoints.is_legacy(path):
+  if (path / STATE_NAME).is_dir() or legacy_checkpoints.is_legacy(path) or packed_checkpoints.is_packed(path):
     return path
   step = latest_step(path)
   if step is not None:
@@ -155,8 +157,11 @@ def restore_params(path: str | os.PathLike) -> tuple[dict, ModelSpec, int]:
   """
   folder = find_checkpoint(path)
   spec = read_spec(folder)
-  with _reading(folder), _checkpointer() as checkpointer:
-    params = _target(checkpointer, folder, leave_out=TRAINING_ONLY)
+  if packed_checkpoints.is_packed(folder):
+    params = packed_checkpoints.read_params(folder)
+  else:
+    with _reading(folder), _checkpointer() as checkpointer:
+      params = _target(checkpointer, folder, leave_out=TRAINING_ONLY)
   _check_shapes(params, spec, folder)
   return params, spec, _step_of(folder)
 
@@ -169,6 +174,8 @@ def restore_target(path: str | os.PathLike) -> tuple[dict, int]:
   folder = find_checkpoint(path)
   if legacy_checkpoints.is_legacy(folder):
     return legacy_checkpoints.read_params(folder)
+  if packed_checkpoints.is_packed(folder):
+    return packed_checkpoints.read_params(folder), _step_of(folder)
   with _reading(folder), _checkpointer() as checkpointer:
     params = _target(checkpointer, folder)
   return params, _step_of(folder)

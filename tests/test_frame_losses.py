@@ -71,8 +71,7 @@ def test_labels_agree_with_the_notes(drawn):
   onsets, pitches, _ = labels_of(rows)
   expected_onsets, expected_pitches = np.zeros((128, 35 * 128)), np.zeros((128, 128))
   for note in rows:
-    steps = [round(time * 100) for time in (note['onset'], note['offset'])]
-    first, last = (min(127, round(step / 100 * FRAMES_PER_SECOND)) for step in steps)
+    first = min(127, round(round(note['onset'] * 100) / 100 * FRAMES_PER_SECOND))
     row = 34 if note['is_drum'] else PROGRAMS.index(note['program'])
     expected_onsets[first, row * 128 + note['pitch']] = 1
   np.testing.assert_array_equal(onsets, expected_onsets)

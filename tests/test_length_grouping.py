@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mrmt3.example_config import ExampleConfig
 from mrmt3.errors import UserError
+from mrmt3.example_config import ExampleConfig
 from mrmt3.length_grouping import group_by_length
 
 LENGTHS = np.random.default_rng(0).integers(1, 40, 100).tolist()

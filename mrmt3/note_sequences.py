@@ -220,8 +220,8 @@ NoteEncodingWithTiesSpec = dataclasses.replace(
 )
 
 
-def encoding_spec(*, onsets_only: bool, ties: bool) -> NoteEncodingSpecType:
-  """Returns the specification of tokens that say only what begins, or that begin with a tie section, or neither.
+def encoding_spec(ties: bool, onsets_only: bool = False) -> NoteEncodingSpecType:
+  """Returns what tokens hold: a tie section and note-offs, note-offs only, or nothing but what begins.
 
   Raises:
     ValueError: for both.

@@ -29,7 +29,7 @@ class ModelSpec:
 
   network: T5Config
   spectrogram: SpectrogramConfig = dataclasses.field(default_factory=SpectrogramConfig)
-  vocabulary: VocabularyConfig = VocabularyConfig(num_velocity_bins=1)
+  vocabulary: VocabularyConfig = dataclasses.field(default_factory=lambda: VocabularyConfig(num_velocity_bins=1))
   segment_frames: int = 256
   targets_length: int = 1024
   prior_layout: str = 'targets'

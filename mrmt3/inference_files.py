@@ -5,10 +5,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import gin
 import seqio
 import tensorflow as tf
 
+import gin
 from mrmt3 import metrics_utils, mt3_tasks, note_sequences, vocabularies
 
 _FIELDS = ('start_time', 'end_time', 'pitch', 'velocity', 'program', 'is_drum')

@@ -6,10 +6,10 @@ the data set's seed.
 
 from collections.abc import Sequence
 
-import gin
 import seqio
 import tensorflow as tf
 
+import gin
 from mrmt3 import run_length_encoding
 from mrmt3.event_codec import Codec
 

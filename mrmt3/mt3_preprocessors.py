@@ -5,10 +5,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import gin
 import seqio
 import tensorflow as tf
 
+import gin
 from mrmt3 import spectrograms
 from mrmt3.event_codec import Codec
 from mrmt3.spectrograms import SpectrogramConfig

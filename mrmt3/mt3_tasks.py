@@ -28,14 +28,17 @@ from mrmt3.event_codec import Codec, Event
 
 MAX_NUM_CACHED_FRAMES = 2000
 START_TIMES = ('steps', 'float')
+SPECTROGRAM_CONFIG = spectrograms.SpectrogramConfig()
+VOCAB_CONFIG_FULL = vocabularies.VocabularyConfig()
+VOCAB_CONFIG_NOVELOCITY = vocabularies.VocabularyConfig(num_velocity_bins=1)
 
 _SLACK = 0.02  # steps; input_times are float32
 
 
 def construct_task_name(
     task_prefix: str,
-    spectrogram_config: spectrograms.SpectrogramConfig = spectrograms.SpectrogramConfig(),
-    vocab_config: vocabularies.VocabularyConfig = vocabularies.VocabularyConfig(),
+    spectrogram_config: spectrograms.SpectrogramConfig = SPECTROGRAM_CONFIG,
+    vocab_config: vocabularies.VocabularyConfig = VOCAB_CONFIG_FULL,
     task_suffix: str | None = None,
 ) -> str:
   """Returns a task's name: prefix, what differs from the default configurations, suffix, e.g. 'slakh_notes_ties_vb1_train'."""
@@ -205,10 +208,6 @@ def _consecutive_segments() -> list[Callable]:
       mt3_preprocessors.add_dummy_targets,
   ]  # fmt: skip
 
-
-SPECTROGRAM_CONFIG = spectrograms.SpectrogramConfig()
-VOCAB_CONFIG_FULL = vocabularies.VocabularyConfig()
-VOCAB_CONFIG_NOVELOCITY = vocabularies.VocabularyConfig(num_velocity_bins=1)
 
 _WAV = functools.partial(example_tokenizers.tokenize_transcription_example, audio_is_samples=False, id_feature_key='id')
 _SAMPLES = functools.partial(example_tokenizers.tokenize_transcription_example, audio_is_samples=True, id_feature_key='id')

@@ -3,8 +3,9 @@
 The front end of the models is `spectrograms`, which does not need this; it is here for those who compose another.
 """
 
-import gin
 import tensorflow as tf
+
+import gin
 
 
 def tf_float32(x) -> tf.Tensor:

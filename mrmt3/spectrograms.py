@@ -115,12 +115,11 @@ def split_audio(samples, spectrogram_config: SpectrogramConfig):
 
 
 def flatten_frames(frames):
-  """Joins frames `[..., frames, hop]` to samples `[..., frames * hop]`; the inverse of `split_audio`."""
+  """Joins frames `[..., frames, hop]` to samples `[..., frames * hop]`, for JAX too; the inverse of `split_audio`."""
   if is_tensor(frames):
     import tensorflow as tf
 
     return tf.reshape(frames, tf.concat([tf.shape(frames)[:-2], [-1]], axis=0))
-  frames = np.asarray(frames)
   return frames.reshape(*frames.shape[:-2], -1)
 
 

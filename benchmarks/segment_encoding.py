@@ -15,7 +15,7 @@ import numpy as np
 EVENTS = 1000
 REPEATS = 30
 SEGMENTS = 200  # of a data set
-PEER_SEGMENTS = 10
+PEER_SEGMENTS = 3
 BOUND_MS = 1.0
 
 

@@ -5,7 +5,6 @@ families of weights exist, `mt3` (magenta's Flax code) and `mr_mt3` (its PyTorch
 """
 
 import functools
-import operator
 from typing import Any
 
 import jax
@@ -293,14 +292,12 @@ def attend_to_prefix(queries: jax.Array, keys: jax.Array, values: jax.Array, pos
   return jax.lax.switch(index, [over(length) for length in lengths], queries, keys, values)
 
 
-def _joint_mask(queries: int, real, seen, causal: bool, more):
-  parts = [
-    causal_mask(queries) if causal else None,
-    None if real is None else real[:, None, :, None],
-    None if seen is None else seen[:, None, None, :],
-    None if more is None else more > 0,
-  ]
-  return functools.reduce(operator.and_, (part for part in parts if part is not None), True)
+def _joint_mask(queries: int, real, seen, causal: bool):
+  mask = causal_mask(queries) if causal else None
+  for part in (None if real is None else real[:, None, :, None], None if seen is None else seen[:, None, None, :]):
+    if part is not None:
+      mask = part if mask is None else mask & part
+  return mask
 
 
 class MultiHeadDotProductAttention(nn.Module):
@@ -360,19 +357,35 @@ class MultiHeadDotProductAttention(nn.Module):
     Returns:
       `[batch, queries, features]`.
     """
+    if mask is not None:
+      return self._masked(x, context, enable_dropout, real, seen, causal, mask)
     queries, (keys, values) = self._split_heads(self.query(x)), self.keys_values(context)
-    drop = None
-    if enable_dropout and self.shared_dropout:
-      # One mask for all queries: dropping a key's weights is dropping its value.
-      values = self.dropout(values, deterministic=False)
-    elif enable_dropout:
-      drop = functools.partial(self.dropout, deterministic=False)
-    if mask is not None or drop is not None:
-      y = attend(queries, keys, values, _joint_mask(x.shape[1], real, seen, causal, mask), drop)
+    if enable_dropout and not self.shared_dropout:
+      mask = _joint_mask(x.shape[1], real, seen, causal)
+      y = attend(queries, keys, values, mask, functools.partial(self.dropout, deterministic=False))
     else:
+      if enable_dropout:
+        # One mask for all queries: dropping a key's weights is dropping its value.
+        values = self.dropout(values, deterministic=False)
       y = attend_in_blocks(queries, keys, values, seen, causal)
       if real is not None:
         y = jnp.where(real[:, None, :, None], y, values.mean(axis=-2, keepdims=True))
+    return self.out(y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
+
+  def _masked(self, x, context, enable_dropout, real, seen, causal, mask):
+    """Does what a call does where there is a mask."""
+    queries, (keys, values) = self._split_heads(self.query(x)), self.keys_values(context)
+    mask = mask > 0
+    mask = mask if real is None else mask & real[:, None, :, None]
+    mask = mask if seen is None else mask & seen[:, None, None, :]
+    mask = mask & np.tri(x.shape[1], dtype=bool) if causal else mask
+    logits = jnp.einsum('bhqd,bhkd->bhqk', queries, keys).astype(jnp.float32)
+    weights = jax.nn.softmax(jnp.where(mask, logits, MASKED_LOGIT)).astype(values.dtype)
+    if enable_dropout and self.dropout_rate:
+      shape = (*weights.shape[:2], 1 if self.shared_dropout else weights.shape[2], weights.shape[3])
+      kept = jax.random.bernoulli(self.make_rng('dropout'), 1 - self.dropout_rate, shape)
+      weights = jnp.where(kept, weights / (1 - self.dropout_rate), 0)
+    y = jnp.einsum('bhqk,bhkd->bhqd', weights, values)
     return self.out(y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
 
   def step(self, x: jax.Array, keys: jax.Array, values: jax.Array, position: jax.Array | None = None) -> jax.Array:

@@ -112,17 +112,20 @@ class PieceStore:
     """
     entry = self.entries[index]
     stop = entry.samples if stop is None else stop
-    samples = np.zeros(max(stop - start, 0), np.float32)
+    samples = np.empty(max(stop - start, 0), np.float32)
     first, last = min(max(start, 0), entry.samples), min(max(stop, 0), entry.samples)
-    if last > first:
-      raw = self._audio[entry.audio_offset : entry.audio_offset + entry.audio_bytes]
-      rows = raw.view(entry.dtype).reshape(-1, entry.samples)[:, first:last]
-      if stems is not None:
-        rows = rows[stems]
-      mixed = rows[0] if len(rows) == 1 else rows.sum(axis=0, dtype=np.float32)
-      samples[first - start : last - start] = mixed
-      if entry.dtype == 'int16':
-        samples *= np.float32(1 / _FULL_SCALE)
+    if last <= first:
+      samples[:] = 0
+      return samples
+    samples[: first - start] = 0
+    samples[last - start :] = 0
+    raw = self._audio[entry.audio_offset : entry.audio_offset + entry.audio_bytes]
+    rows = raw.view(entry.dtype).reshape(-1, entry.samples)[:, first:last]
+    if stems is not None:
+      rows = rows[stems]
+    mixed = rows[0] if len(rows) == 1 else rows.sum(axis=0, dtype=np.float32)
+    scale = 1 / _FULL_SCALE if entry.dtype == 'int16' else 1
+    np.multiply(mixed, np.float32(scale), out=samples[first - start : last - start], dtype=np.float32)
     return samples
 
   def notes(self, index: int) -> np.ndarray:

@@ -46,6 +46,10 @@ class SegmentSource(seqio.DataSource):
     """Returns a text that changes when the pieces of a split change."""
     return self._library.source.fingerprint(split)
 
+  def piece_names(self, split: str) -> list[str]:
+    """Returns the pieces' names, by number."""
+    return self._library.open(split)[0].names
+
   def num_records(self, split: str) -> int:
     """Returns how many examples an epoch of the split has."""
     return int(self.chunks(split)[0][-1])
@@ -87,8 +91,11 @@ class SegmentSource(seqio.DataSource):
     options = tf.data.Options()
     # An iterator's state then holds positions, and not the batches that were being made.
     options.experimental_symbolic_checkpoint = True
-    # The steps that follow are many and small; each on its own would hand every example to another thread.
+    # The steps that follow are many and small: keeping account of each to tune it, or handing examples to other threads,
+    # would cost more than it can gain. What is worth a thread says itself how many it wants.
+    options.autotune.enabled = False
     options.experimental_optimization.map_fusion = True
+    options.experimental_optimization.map_and_batch_fusion = False
     options.threading.max_intra_op_parallelism = 1
     # Many at a time: one by one, these few operations would take a third of all the time that an example does.
     return dataset.batch(RECORDS_AT_ONCE).map(records).unbatch().with_options(options)

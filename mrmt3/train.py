@@ -139,7 +139,7 @@ def train(
   # Loop.
   save_cfg = checkpoint_cfg.save
   saver = saving.CheckpointSaver(model_dir, getattr(model, 'spec', None), save_cfg and save_cfg.keep)
-  log = run_log.RunLog(train_dataset_cfg.batch_size, step, rows)
+  log = run_log.RunLog(train_dataset_cfg.batch_size, step, rows, lambda: utils.piece_names(train_dataset_cfg))
   summary = {'loss': float('nan')}
 
   def save() -> None:

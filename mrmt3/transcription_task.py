@@ -52,6 +52,7 @@ def _segments(library, cache_bytes):
   config, segment = library.config, library.spec.segment_frames
   partial = functools.partial
   steps = [
+      preprocessors.into_blocks,
       partial(preprocessors.draw_window, segment_frames=segment, sampling=config.sampling),
       partial(
           preprocessors.add_prior_segments, segment_frames=segment, max_hop=config.max_hop, sampling=config.sampling,

@@ -306,13 +306,14 @@ def test_features_for_the_network(small_data, small_spec):
   targets = found[1]['decoder_target_tokens']
   assert {name: x.shape for name, x in found[1].items()} == {
       'encoder_input_tokens': (FRAMES, 32), 'decoder_target_tokens': (64,), 'decoder_input_tokens': (64,),
-      'decoder_loss_weights': (64,), 'prior_tokens': (64,), 'encoder_input_frames': (1,),
+      'decoder_loss_weights': (64,), 'prior_tokens': (64,), 'encoder_input_frames': (1,), 'example_id': (2,),
   }  # fmt: skip
   assert found[1]['decoder_input_tokens'][0] == 0
   np.testing.assert_array_equal(found[1]['decoder_input_tokens'][1:], targets[:-1])
   np.testing.assert_array_equal(found[1]['decoder_loss_weights'], targets > 0)
   assert targets[targets > 0][-1] == 1
   assert [int(x['encoder_input_frames'][0]) for x in found] == [32, 32, 32, 32, 1]
+  assert [x['example_id'].tolist() for x in found] == [[0, FRAMES * k] for k in range(5)]
   assert not found[-1]['encoder_input_tokens'][1:].any()
 
 
@@ -411,9 +412,9 @@ def test_stem_subsets_need_stems(tmp_path, small_spec):
 
 def test_cached_inputs_are_those_of_the_windows_length(tmp_path, small_spec):
   library = overlapping_library(tmp_path, small_spec, sampling='mt3')
-  fields = {'split': 'train', 'index': 0, 'start_frame': 0, 'prior_starts': [NO_PRIOR], 'seed': np.int64([1, 2])}
+  fields = {'split': 'train', 'index': 0, 'start_frame': 0, 'prior_starts': np.int32([NO_PRIOR]), 'seed': np.int64([1, 2])}
   records = tf.data.Dataset.from_tensor_slices(np.array([20, FRAMES, 5], np.int32)).map(lambda n: {**fields, 'num_frames': n})
-  found = preprocessors.add_targets_and_inputs(records, library, cache_bytes=10**6)
+  found = preprocessors.add_targets_and_inputs(records.batch(2), library, cache_bytes=10**6)
   assert [len(example['inputs']) for example in found.as_numpy_iterator()] == [20, FRAMES, 5]
 
 

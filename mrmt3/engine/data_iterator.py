@@ -3,7 +3,7 @@
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +84,22 @@ class user_errors:
       raise UserError(said[1]) from error
 
 
-def split_ids(batch: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str] | None]:
+def split_ids(batch: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
   """Returns (what the model takes, the examples' ids); ids, feature `example_id`, are None where the data has none."""
   features = dict(batch)
-  ids = features.pop(EXAMPLE_ID, None)
-  if ids is None:
-    return features, None
-  return features, [value.decode() if isinstance(value, bytes) else str(value) for value in np.ravel(ids)]
+  return features, features.pop(EXAMPLE_ID, None)
+
+
+def readable_ids(ids: np.ndarray, piece_names: Sequence[str] = ()) -> list[str] | None:
+  """Returns a name for each example; None where nobody said which they are.
+
+  Args:
+    ids: `[examples, 2]` numbers of pieces and first frames (negative: unknown), or `[examples]` names as strings.
+    piece_names: by number.
+  """
+  if ids.dtype.kind not in 'iu':
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in np.ravel(ids)]
+  if (ids < 0).any():
+    return None
+  names = dict(enumerate(piece_names))
+  return [f'{names.get(piece, f"piece {piece}")} from frame {frame}' for piece, frame in ids.tolist()]

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from mrmt3 import large_pages
 from mrmt3.engine.stopping import EXIT_CODE, Stopped
 from mrmt3.errors import UserError
 
@@ -57,8 +58,10 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
 def run_and_end(run: Callable[[], int]) -> None:
   """Calls `run` and ends the process with the exit code it returns, whatever happens.
 
-  At once: TensorFlow's threads, one of which may still prepare data in Python, would hang an orderly exit.
+  At once: TensorFlow's threads, one of which may still prepare data in Python, would hang an orderly exit. Before all that,
+  the command may be started once more, see `large_pages`.
   """
+  large_pages.restart_with()
   try:
     code = run()
   except SystemExit as error:  # of argparse

@@ -42,20 +42,20 @@ class DataIterator(Iterator):
     finally:
       self.waited += time.perf_counter() - start
 
-  def save(self) -> dict[str, bytes]:
-    """Returns the position behind the last batch that was handed out, as contents of files by name."""
+  def save(self, name: str = FILE) -> dict[str, bytes]:
+    """Returns the position behind the last batch that was handed out, as contents of files whose names begin with `name`."""
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
-      tf.train.Checkpoint(iterator=self._iterator).write(str(Path(folder) / FILE))
+      tf.train.Checkpoint(iterator=self._iterator).write(str(Path(folder) / name))
       return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
-  def restore(self, folder: Path) -> None:
-    """Takes up the position whose files lie in `folder`; UserError if they are not there or of another data set."""
+  def restore(self, folder: Path, name: str = FILE) -> None:
+    """Takes up the position whose files `name`.* lie in `folder`; UserError if they are not there or of another data set."""
     import tensorflow as tf
 
     try:
-      tf.train.Checkpoint(iterator=self._iterator).read(str(folder / FILE)).assert_consumed()
+      tf.train.Checkpoint(iterator=self._iterator).read(str(folder / name)).assert_consumed()
     except (tf.errors.OpError, AssertionError, ValueError) as error:
       reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
       raise UserError(f'{folder}: cannot take up the position in the data ({reason})') from error
@@ -82,6 +82,12 @@ class user_errors:
     said = re.search(r'\bUserError: (.+)', error.message)
     if said is not None:
       raise UserError(said[1]) from error
+
+
+def zero_batch(dataset) -> dict[str, np.ndarray]:
+  """Returns a batch of zeros with the dataset's shapes; reading a real one would do the first batch's work twice."""
+  specs = {name: spec for name, spec in dataset.element_spec.items() if name != EXAMPLE_ID}
+  return {name: np.zeros([n or 0 for n in spec.shape], spec.dtype.as_numpy_dtype) for name, spec in specs.items()}
 
 
 def split_ids(batch: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:

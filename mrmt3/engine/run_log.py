@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from mrmt3.engine import data_iterator, trainer
+from mrmt3.engine import data_iterator, hosts, trainer
 from mrmt3.errors import UserError
 
 MOST_IDS = 8  # examples named in a message
@@ -52,7 +52,7 @@ class RunLog:
       self._step += 1
       for name in ('loss', 'gradient_norm'):
         if not math.isfinite(row[name]):
-          examples = self._examples(np.asarray(numbers[trainer.EXAMPLE_LOSS]), ids)
+          examples = self._examples(hosts.own_rows(numbers[trainer.EXAMPLE_LOSS]), ids)
           raise UserError(
               f'the {name} is {row[name]} at step {self._step}, {examples}; look at these, or lower the learning rate '
               'and start again: the last checkpoint is sound'

@@ -7,9 +7,9 @@ example is the same whichever host makes it, and after a restart.
 Fields of a record: `split` and `piece` (names, string), `index` (of the piece, int32), `frames` (of the piece, int32),
 `chunk_start` and `chunk_end` (where the segment is to lie, frames, int32), `seed` (int64 `[2]`).
 
-Records go through a task in blocks, each field with an axis more in front, from `into_blocks` to `add_targets_and_inputs`:
-one by one, handing an example from step to step would take longer than all that is computed for it. `draw_window` and
-`add_prior_segments` take single records too.
+Records go through a task in blocks, each field with an axis more in front, from `SegmentSource.in_blocks` to
+`add_targets_and_inputs`: one by one, handing an example from step to step would take longer than all that is computed for
+it. `draw_window` and `add_prior_segments` take single records too.
 """
 
 import atexit
@@ -28,7 +28,6 @@ from mrmt3 import examples
 from mrmt3.example_config import CHUNKS_MR_MT3, CHUNKS_MT3, GRID, RANDOM
 from mrmt3.examples import NO_PIECE, NO_PRIOR, Part, Window
 
-BLOCK = 16  # records
 MOST_SKIPPED = 1000  # examples in a row that do not fit, before that is taken for a mistake
 
 _START, _HOP, _DROPOUT, _MIX = range(4)  # streams of randomness
@@ -41,11 +40,6 @@ def _end_iterators() -> None:
   for item in gc.get_objects():
     if issubclass(type(item), tf.data.Iterator) and hasattr(item, '_iterator_resource'):
       item._iterator_resource = None
-
-
-def into_blocks(dataset: tf.data.Dataset) -> tf.data.Dataset:
-  """Joins up to BLOCK records at a time; every field gets an axis in front."""
-  return dataset.batch(BLOCK)
 
 
 def _uniform(record, stream: int, low, high):
@@ -348,7 +342,7 @@ class _Overflow:
 def add_whole_piece(
     dataset: tf.data.Dataset, library: examples.Library, sequence_length=None, output_features=None
 ) -> tf.data.Dataset:
-  """Makes an example of each whole piece, all its segments in order, so that memory can be carried.
+  """Makes of blocks an example of each whole piece, all its segments in order, so that memory can be carried.
 
   Adds inputs `[segments, frames, depth]` float32 (frames beyond the piece's end are 0), targets `[segments, length]` int32
   (padded; tokens that do not fit are cut, which is named: scores are taken from the notes), valid_frames `[segments]` int32
@@ -390,4 +384,4 @@ def add_whole_piece(
     named = {**record, 'targets_pretokenized': record['piece']}
     return {**named, 'inputs': inputs, 'targets': targets, 'valid_frames': valid, 'notes': notes}
 
-  return dataset.map(add, num_parallel_calls=1)
+  return dataset.unbatch().map(add, num_parallel_calls=1)

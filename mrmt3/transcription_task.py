@@ -36,10 +36,13 @@ def add_task(
   if name in LIBRARIES:
     return name
   library = examples.Library(source, spec, config, cache_dir)
+  records = SegmentSource(library)
   seqio.TaskRegistry.add(
       name,
-      source=SegmentSource(library),
-      preprocessors=_whole_pieces(library) if config.sampling == PIECES else _segments(library, cache_bytes),
+      source=records,
+      preprocessors=[
+          records.in_blocks, *(_whole_pieces(library) if config.sampling == PIECES else _segments(library, cache_bytes))
+      ],
       output_features=_features(library),
       **(_piece_scores(spec) if config.sampling == PIECES else {}),
       shuffle_buffer_size=None,
@@ -52,7 +55,6 @@ def _segments(library, cache_bytes):
   config, segment = library.config, library.spec.segment_frames
   partial = functools.partial
   steps = [
-      preprocessors.into_blocks,
       partial(preprocessors.draw_window, segment_frames=segment, sampling=config.sampling),
       partial(
           preprocessors.add_prior_segments, segment_frames=segment, max_hop=config.max_hop, sampling=config.sampling,

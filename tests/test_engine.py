@@ -1,9 +1,5 @@
 """The engine's parts on small arrays worked out by hand."""
 
-import pathlib
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,52 +120,3 @@ class TestFlags:
   def test_no_gin_file(self):
     with pytest.raises(UserError, match='--gin_file'):
       gin_utils.parse_flags([], 'train', '')
-
-
-GIN_FOLDER = pathlib.Path(gin_utils.__file__).parent.parent / 'gin'
-RUNS = {
-    'train': {
-        'runs/train.gin': ['models/mr_mt3.gin', 'optimizers/mr_mt3.gin'],
-        'runs/finetune.gin': ['models/base.gin', 'optimizers/continual.gin'],
-        'runs/own_folder.gin': ['models/small.gin', 'optimizers/mt3.gin'],
-        'runs/demo.gin': [],
-        'runs/twin.gin': [],
-    },
-    'eval': {'runs/eval.gin': ['models/mr_mt3.gin']},
-    'infer': {'runs/infer.gin': ['models/base.gin']},
-}
-PARSE = """
-import sys
-from mrmt3.engine import gin_utils, names
-names.use_own_engine()
-import gin
-from mrmt3.train import train
-from mrmt3.eval import evaluate
-from mrmt3.infer import infer
-for function in (train, evaluate, infer):
-  gin.configurable(function, module='__main__')
-for run in sys.argv[1:]:
-  gin.clear_config()
-  flags = [f'--gin_file={name}' for name in run.split('+')]
-  needed = [f'--gin.{name}=x' for name in ('MODEL_DIR', 'DATA_DIR', 'INIT_FROM', 'CHECKPOINT_PATH', 'OUTPUT_DIR')]
-  try:
-    gin_utils.parse_config(gin_utils.parse_flags(flags + needed, 'train', ''))
-  except BaseException as error:
-    sys.exit(f'{run}: {error}')
-"""
-
-
-def test_every_gin_file_parses():
-  runs = ['+'.join([*before, run]) for group in RUNS.values() for run, before in group.items()]
-  ablations = [path.relative_to(GIN_FOLDER).as_posix() for path in GIN_FOLDER.glob('ablations/*.gin')]
-  runs += ['models/base.gin+optimizers/mt3.gin+runs/train.gin']
-  runs += [f'runs/demo.gin+{ablation}' for ablation in ablations]
-  known = {run for group in RUNS.values() for run in group}
-  assert {path.relative_to(GIN_FOLDER).as_posix() for path in GIN_FOLDER.glob('runs/*.gin')} == known and ablations
-  result = subprocess.run([sys.executable, '-c', PARSE, *runs], capture_output=True, text=True, check=False, cwd='/')
-  assert result.returncode == 0, result.stderr
-
-
-def test_every_gin_file_says_what_it_is():
-  for path in GIN_FOLDER.glob('*/*.gin'):
-    assert path.read_text().startswith('# '), path

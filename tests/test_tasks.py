@@ -175,6 +175,7 @@ def test_published_chunks_leave_out_the_tail(small_data, small_spec, monkeypatch
   ):
     monkeypatch.setattr(segment_source, 'CHUNK_FRAMES', width)
     name = register(small_data, small_spec, sampling=sampling)
+    seqio.TaskRegistry.get(name).source._tables.clear()
     found = examples(name, split='test')
     assert [(x['chunk_start'], x['chunk_end']) for x in found] == chunks
 
@@ -244,24 +245,29 @@ def test_hosts_share_an_epoch_without_overlap_or_loss(small_data, small_spec, ho
     assert len(set(map(key, whole))) == len(whole)
 
 
-def batches(name, lengths=LENGTHS):
+def batches(name, lengths=LENGTHS, size=4, shard=None):
   from mrmt3.feature_converters import MemoryFeatureConverter
 
   return seqio.get_dataset(
-      name, lengths, MemoryFeatureConverter(pack=False), dataset_split='train', shuffle=True, num_epochs=None, seed=11, verbose=False
-  ).batch(4)
+      name, lengths, MemoryFeatureConverter(pack=False), dataset_split='train', shuffle=True, num_epochs=None, seed=11,
+      verbose=False, shard_info=shard,
+  ).batch(size)
 
 
-@pytest.mark.parametrize('steps', [1, 5, 17])
-def test_an_iterator_goes_on_exactly_from_its_checkpoint(small_data, small_spec, tmp_path, steps):
+@pytest.mark.parametrize(
+    'steps, size, shard', [(1, 4, None), (5, 4, None), (17, 4, None), (3, 5, None), (6, 5, None), (7, 2, (1, 2)), (21, 2, (1, 2))]
+)
+def test_an_iterator_goes_on_exactly_from_its_checkpoint(small_data, small_spec, tmp_path, steps, size, shard):
+  """Also from the end of an epoch: there are 15 examples, 7 of which the second of two hosts has."""
   name = register(small_data, small_spec, max_hop=2, shuffle_scope='paper')
-  iterator = iter(batches(name))
+  shard = shard and seqio.ShardInfo(*shard)
+  iterator = iter(batches(name, size=size, shard=shard))
   for _ in range(steps):
     next(iterator)
   path = tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / 'iterator'))
   wanted = [next(iterator) for _ in range(20)]
   assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 50e6
-  again = iter(batches(name))
+  again = iter(batches(name, size=size, shard=shard))
   tf.train.Checkpoint(iterator=again).read(path)
   for batch in wanted:
     found = next(again)

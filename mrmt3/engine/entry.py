@@ -22,6 +22,7 @@ def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -
   start_tensorflow()
   names.use_own_engine()
   import gin
+  from mrmt3.engine import hosts
 
   # gin files import this module as __main__, under any name of their own.
   configured = gin.configurable(function, module='__main__')
@@ -30,7 +31,12 @@ def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -
   options = {'dry_run': True} if flags.dry_run else {}
   if flags.profile:
     options['profile'] = flags.profile
-  gin_utils.call(configured, **options)
+  try:
+    gin_utils.call(configured, **options)
+  except Stopped:
+    hosts.leave()
+    raise
+  hosts.leave()
 
 
 def main(function: Callable, prog: str, description: str, argv: Sequence[str] | None = None) -> int:

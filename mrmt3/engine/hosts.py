@@ -6,12 +6,16 @@ nothing here costs anything.
 """
 
 import itertools
+import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 
 from mrmt3.errors import UserError
+
+_TIMEOUT = 300  # s, jax's own
 
 
 def initialise(address: str | None, count: int | None, index: int | None, timeout: int | None = None) -> None:
@@ -27,14 +31,41 @@ def initialise(address: str | None, count: int | None, index: int | None, timeou
     UserError: if they cannot be reached.
   """
   options = {} if timeout is None else {'initialization_timeout': timeout}
+  if address and index:
+    _wait_for(address, index, count, timeout or _TIMEOUT)  # jax ends the process with a stack trace where nobody is there
   try:
     jax.distributed.initialize(address, count, index, **options)
   except (RuntimeError, ValueError) as error:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    raise UserError(
-        f'cannot connect process {index} of {count} with {address} ({reason}); start all of them with the same '
-        '--coordinator_address and --process_count, and --process_index from 0'
-    ) from error
+    raise _not_connected(address, count, index, (str(error).splitlines() or [type(error).__name__])[0]) from error
+
+
+def _wait_for(address: str, index: int, count: int, timeout: int) -> None:
+  """Returns when something listens at the address; UserError if nothing does in so many seconds."""
+  host, _, port = address.rpartition(':')
+  until = time.monotonic() + timeout
+  while True:
+    try:
+      with socket.create_connection((host, int(port)), timeout=timeout):
+        return
+    except ValueError:
+      raise _not_connected(address, count, index, 'the address is not HOST:PORT') from None
+    except OSError as error:
+      if time.monotonic() > until:
+        raise _not_connected(address, count, index, error.strerror or str(error)) from error
+      time.sleep(0.2)
+
+
+def _not_connected(address, count, index, reason: str) -> UserError:
+  return UserError(
+      f'cannot connect process {index} of {count} with {address} ({reason}); start all of them with the same '
+      '--coordinator_address and --process_count, and --process_index from 0'
+  )
+
+
+def leave() -> None:
+  """Ends the connection when all are done; a host that just ended would take the others down."""
+  if jax.distributed.is_initialized():
+    jax.distributed.shutdown()
 
 
 def is_first() -> bool:

@@ -18,7 +18,6 @@ import gc
 import logging
 import os
 import threading
-from collections.abc import Callable
 
 import numpy as np
 import seqio
@@ -27,6 +26,7 @@ import tensorflow as tf
 from mrmt3 import examples
 from mrmt3.example_config import CHUNKS_MR_MT3, CHUNKS_MT3, GRID, RANDOM
 from mrmt3.examples import NO_PIECE, NO_PRIOR, Part, Window
+from mrmt3.piece_checks import SEGMENTS_LEFT_OUT, SHORTENED, Problem
 
 MOST_SKIPPED = 1000  # examples in a row that do not fit, before that is taken for a mistake
 
@@ -224,7 +224,7 @@ class _Cutter:
     self._library = library
     self._target_limit = limits.get('targets')
     self._prior_limit = longest // config.prior_segments if config.prior_segments > 1 else limits.get('prior_targets')
-    self._overflow = _Overflow(config.on_overflow)
+    self._overflow = _Overflow(library)
     self._inputs_of = _InputsCache(library, cache_bytes)
 
   def arrays(self) -> tuple[tuple, tuple, tuple]:
@@ -255,11 +255,12 @@ class _Cutter:
     """Returns (targets, prior_targets), or None where they do not fit."""
     targets, priors = self._library.tokens(split, window)
 
-    def what():
-      return f'{self._library.open(split)[0].names[window.parts[0].piece]}, frame {window.parts[0].start_frame}'
-
-    targets = self._overflow.fit(targets, self._target_limit, what)
-    priors = [self._overflow.fit(prior, self._prior_limit, lambda: f'{what()} (prior segment)') for prior in priors]
+    main = window.parts[0]
+    targets = self._overflow.fit(targets, self._target_limit, split, main.piece, main.start_frame)
+    priors = [
+        self._overflow.fit(prior, self._prior_limit, split, main.piece, start)
+        for prior, start in zip(priors, window.prior_starts, strict=True)
+    ]
     if targets is None or any(prior is None for prior in priors):
       return None
     self._overflow.fitted()
@@ -310,28 +311,34 @@ class _InputsCache:
 
 
 class _Overflow:
-  """Examples that are too long: names each piece once, and stops where nothing seems to fit."""
+  """Segments that are too long: names them, and stops where nothing seems to fit.
 
-  def __init__(self, policy: str):
-    self._policy = policy
+  Each piece is named once on stderr; the store's skipped.jsonl gets a line whenever its count has doubled.
+  """
+
+  def __init__(self, library: examples.Library, policy: str | None = None):
+    self._library, self._policy = library, policy or library.config.on_overflow
     self._in_a_row = 0
-    self._warned = collections.Counter()
+    self._counts = collections.Counter()
     self._lock = threading.Lock()
 
-  def fit(self, tokens: np.ndarray, limit: int | None, what: Callable[[], str]) -> np.ndarray | None:
-    """As `examples.fit_tokens`, aloud; `what` says which example it is."""
+  def fit(self, tokens: np.ndarray, limit: int | None, split: str, piece: int, frame: int) -> np.ndarray | None:
+    """As `examples.fit_tokens`, aloud; the segment is that of a piece from a frame on."""
     if limit is None or len(tokens) <= limit:
       return tokens
-    what = what()
+    store, _ = self._library.open(split)
+    what = f'{store.names[piece]}, frame {frame}'
     with self._lock:
       self._in_a_row += self._policy != 'cut'
-      in_a_row = self._in_a_row
-      piece = what.split(',')[0]
-      self._warned[piece] += 1
-      if self._warned[piece] == 1:
-        fate = 'cut' if self._policy == 'cut' else 'left out'
-        logging.warning('%s: %d tokens do not fit %d; such segments are %s', what, len(tokens), limit, fate)
-    policy = 'error' if in_a_row > MOST_SKIPPED else self._policy
+      policy = 'error' if self._in_a_row > MOST_SKIPPED else self._policy
+      self._counts[split, piece] += 1
+      count = self._counts[split, piece]
+      if count & (count - 1) == 0 and policy != 'error':
+        action = SHORTENED if policy == 'cut' else SEGMENTS_LEFT_OUT
+        text = f'{count} segments have more tokens than {limit} (the last one, frame {frame}, {len(tokens)})'
+        store.note_problem(store.names[piece], Problem('too-many-tokens', count, text, action))
+        if count == 1:
+          logging.warning('%s: %d tokens do not fit %d; %s, and so are others', what, len(tokens), limit, action)
     return examples.fit_tokens(tokens, limit, policy, what)
 
   def fitted(self) -> None:
@@ -344,7 +351,7 @@ def add_whole_piece(
 ) -> tf.data.Dataset:
   """Makes of blocks an example of each whole piece, all its segments in order, so that memory can be carried.
 
-  Adds inputs `[segments, frames, depth]` float32 (frames beyond the piece's end are 0), targets `[segments, length]` int32
+  Adds inputs `[segments, frames, mel]` float32 (frames beyond the piece's end are 0), targets `[segments, length]` int32
   (padded; tokens that do not fit are cut, which is named: scores are taken from the notes), valid_frames `[segments]` int32
   and notes `[notes, 6]` float64, the reference (columns as `notes.as_rows`, untrimmed).
   """
@@ -352,31 +359,28 @@ def add_whole_piece(
   from mrmt3 import notes as note_tables
   from mrmt3 import spectrograms
 
-  config, spec = library.config, library.spec
+  spec = library.spec
   limit = (sequence_length or {}).get('targets') or spec.targets_length
   limit = limit if isinstance(limit, int) else limit[-1]
-  overflow = _Overflow('cut')
-  depth = spec.spectrogram.hop_width if config.log_mel_on == 'device' else spec.spectrogram.num_mel_bins
+  overflow = _Overflow(library, 'cut')
 
   def read(split: bytes, index: np.int32):
     split, index = split.decode(), int(index)
     store, _ = library.open(split)
     cut, valid = spectrograms.piece_segments(store.audio(index), spec.spectrogram, spec.segment_frames)
-    inputs = cut.reshape(len(cut), spec.segment_frames, -1)
-    if config.log_mel_on == 'host':
-      inputs = spectrograms.clear_invalid_frames(spectrograms.compute_spectrogram(cut, spec.spectrogram), valid)
+    inputs = spectrograms.clear_invalid_frames(spectrograms.compute_spectrogram(cut, spec.spectrogram), valid)
     targets = np.zeros((len(cut), limit), np.int32)
     for segment in range(len(cut)):
       window = Window((Part(index, segment * spec.segment_frames),), spec.segment_frames)
       tokens, _ = library.tokens(split, window)
-      tokens = overflow.fit(tokens, limit, lambda segment=segment: f'{store.names[index]}, segment {segment}')
+      tokens = overflow.fit(tokens, limit, split, index, segment * spec.segment_frames)
       targets[segment, : len(tokens)] = tokens
     return inputs, targets, valid, note_tables.as_rows(store.notes(index))
 
   def add(record):
     kinds = (tf.float32, tf.int32, tf.int32, tf.float64)
     inputs, targets, valid, notes = tf.numpy_function(read, [record['split'], record['index']], kinds, stateful=False)
-    inputs.set_shape([None, spec.segment_frames, depth])
+    inputs.set_shape([None, spec.segment_frames, spec.spectrogram.num_mel_bins])
     targets.set_shape([None, limit])
     valid.set_shape([None])
     notes.set_shape([None, 6])

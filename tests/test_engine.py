@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrmt3 import schedules
-from mrmt3.engine import adafactor, gin_utils, losses, optimizers, partitioning, utils
+from mrmt3.engine import adafactor, gin_utils, losses, optimizers, partitioning, run_log, utils
 from mrmt3.errors import UserError
 
 
@@ -120,3 +120,38 @@ class TestFlags:
   def test_no_gin_file(self):
     with pytest.raises(UserError, match='--gin_file'):
       gin_utils.parse_flags([], 'train', '')
+
+
+class TestRunLog:
+  def numbers(self, loss=1.0):
+    names = ('loss', 'z_loss', 'correct', 'tokens', 'gradient_norm', 'learning_rate')
+    return {**{name: jnp.float32(1.0) for name in names}, 'loss': jnp.float32(loss), 'example_loss': jnp.array([loss, 1.0])}
+
+  def test_speed_and_share_of_waiting(self, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(run_log.time, 'perf_counter', lambda: clock[0])
+    log = run_log.RunLog(batch_size=2, step=0)
+    for _ in range(3):
+      log.add(self.numbers(), None)
+    clock[0] = 104.0
+    summary = log.report(waited=1.0)  # 6 examples in 4 s, one of which went by waiting
+    assert summary['examples_per_second'] == 1.5 and summary['input_wait_share'] == 0.25
+    log.add(self.numbers(), None)
+    clock[0] = 106.0
+    since = log.pause()
+    clock[0] = 116.0  # an evaluation, which does not count
+    log.go_on(since)
+    summary = log.report(waited=2.0)
+    assert summary['examples_per_second'] == 1.0 and summary['input_wait_share'] == 0.5
+
+  def test_examples_are_named_by_piece_and_frame(self):
+    log = run_log.RunLog(batch_size=2, step=4, piece_names=lambda: ['a', 'b'])
+    log.add(self.numbers(float('nan')), np.array([[1, 256], [0, 0]], np.int32))
+    with pytest.raises(UserError, match='the loss is nan at step 5, examples b from frame 256; look'):
+      log.check()
+
+  def test_examples_without_a_name_are_counted(self):
+    log = run_log.RunLog(batch_size=2, step=4)
+    log.add(self.numbers(float('nan')), np.full((2, 2), -1, np.int32))
+    with pytest.raises(UserError, match=r'examples \(counted in the order of training, from 0\) 8; look'):
+      log.check()

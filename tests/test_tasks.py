@@ -280,8 +280,17 @@ def test_segments_that_do_not_fit_are_skipped_aloud_cut_or_stop(small_data, smal
   kept = examples(register(small_data, small_spec, sampling='grid'), lengths=short)
   assert kept and all(len(example['targets']) <= 10 for example in kept)
   assert 'do not fit 10' in caplog.text
+  store, _ = LIBRARIES[register(small_data, small_spec, sampling='grid')].open('train')
+  left_out = [line for line in store.skipped() if line['problem'] == 'too-many-tokens']
+  assert {line['action'] for line in left_out} == {'segment left out'}
+  # Counts are written down whenever they have doubled.
+  whole = len(examples(register(small_data, small_spec, sampling='grid')))
+  assert (whole - len(kept)) / 2 < sum(line['count'] for line in left_out) <= whole - len(kept)
   cut = examples(register(small_data, small_spec, sampling='grid', on_overflow='cut'), lengths=short)
   assert len(cut) > len(kept) and all(len(example['targets']) <= 10 for example in cut)
+  assert 'shortened' in {line['action'] for line in store.skipped() if line['problem'] == 'too-many-tokens'}
+  library = LIBRARIES[register(small_data, small_spec, sampling='grid', strict=True)]
+  assert library.open('train')[0].names  # not a fault of the pieces
   strict = register(small_data, small_spec, sampling='grid', on_overflow='error')
   with pytest.raises(tf.errors.OpError, match='do not fit 10'):
     examples(strict, lengths=short)
@@ -489,5 +498,7 @@ def test_mistakes_are_named(small_data, small_spec, tmp_path):
   }.items():  # fmt: skip
     with pytest.raises(UserError, match=field):
       ExampleConfig(**{field: value})
+  with pytest.raises(UserError, match="'pieces'"):
+    ExampleConfig(sampling='pieces', log_mel_on='device')
   with pytest.raises(UserError, match='no such folder'):
     examples(slakh_task.task(str(tmp_path / 'nowhere'), small_spec))

@@ -56,6 +56,7 @@ def our_dataset(data_dir: str, spec, log_mel_on: str, cache_dir: str):
       batch_size=BATCH_SIZE,
       shuffle=True,
       seed=0,
+      trim_output_features=False,
   )
   return utils.get_dataset(config, MemoryFeatureConverter, seed=0)
 

@@ -7,6 +7,8 @@
 Each side runs in a process of its own, one after the other: the same sizes, random weights, the same batch, Adafactor,
 dropout on. It prints seconds a step (the fastest), CPU seconds, compile time and temporary memory, and the bound: the
 step's products of matrices at the rate that this machine reaches on a large one, backward counted as twice forward.
+Ours runs with the allocator's large pages, as `python -m mrmt3.train` sets them (mrmt3/large_pages.py); t5x as it is, or with
+--peer_large_pages with them too.
 """
 
 import argparse
@@ -17,8 +19,11 @@ import sys
 import time
 import types
 
+from mrmt3 import large_pages
+
 SIZES = {
   'base': dict(emb_dim=512, num_heads=6, num_encoder_layers=8, num_decoder_layers=8, head_dim=64, mlp_dim=1024),
+  '3m': dict(emb_dim=192, num_heads=4, num_encoder_layers=3, num_decoder_layers=3, head_dim=48, mlp_dim=384),
   'tiny': dict(emb_dim=128, num_heads=4, num_encoder_layers=2, num_decoder_layers=2, head_dim=32, mlp_dim=256),
 }
 VOCABULARY, FRAMES, MEL = 1536, 256, 512
@@ -142,8 +147,10 @@ def matmul_rate() -> float:
   return 2 * 4096 * 2048 * 2048 / best
 
 
-def _run(arguments: list[str], python: str, path: list[str]) -> dict:
+def _run(arguments: list[str], python: str, path: list[str], pages: bool = True) -> dict:
   environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([*path, os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu'}
+  if pages:
+    environment.setdefault(large_pages.VARIABLE, large_pages.VALUE)
   done = subprocess.run(
     [python, __file__, *arguments], env=environment, capture_output=True, text=True
   )
@@ -156,12 +163,13 @@ def main() -> None:
   """Runs the sides and prints a table."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='base')
-  parser.add_argument('--batch', type=int, help='default: 4 for base, 16 for tiny')
-  parser.add_argument('--length', type=int, help='target tokens; default: 1024 for base, 256 for tiny')
+  parser.add_argument('--batch', type=int, help='default: 4 for base, 16 for the others')
+  parser.add_argument('--length', type=int, help='target tokens; default: 1024 for base, 256 for the others')
   parser.add_argument('--steps', type=int, default=3)
   parser.add_argument('--t5x', help='checkout of google-research/t5x')
   parser.add_argument('--mt3', help='checkout of magenta/mt3')
   parser.add_argument('--peer_python', default=sys.executable, help='interpreter for them')
+  parser.add_argument('--peer_large_pages', action='store_true', help='large pages for t5x too')
   parser.add_argument('--side', choices=['ours', 't5x', 'rate'], help=argparse.SUPPRESS)
   args = parser.parse_args()
   if (args.t5x is None) != (args.mt3 is None):
@@ -169,8 +177,8 @@ def main() -> None:
   for path in (args.t5x, args.mt3):
     if path is not None and not os.path.isdir(path):
       parser.error(f'{path} is no folder; give a checkout')
-  batch = args.batch or {'base': 4, 'tiny': 16}[args.size]
-  length = args.length or {'base': 1024, 'tiny': 256}[args.size]
+  batch = args.batch or {'base': 4}.get(args.size, 16)
+  length = args.length or {'base': 1024}.get(args.size, 256)
   if args.side:
     rate = args.side == 'rate'
     print(json.dumps(matmul_rate() if rate else measure(args.side, SIZES[args.size], batch, length, args.steps)))
@@ -180,7 +188,7 @@ def main() -> None:
   results = {'ours': _run([*common, 'ours'], sys.executable, [])}
   if args.t5x:
     paths = [os.path.abspath(args.t5x), os.path.abspath(args.mt3)]
-    results['t5x'] = _run([*common, 't5x'], args.peer_python, paths)
+    results['t5x'] = _run([*common, 't5x'], args.peer_python, paths, args.peer_large_pages)
   bound = products(SIZES[args.size], batch, length) / rate
   print(f'{args.size}, batch {batch}, {FRAMES} frames x {length} tokens')
   print('side   s/step  CPU s/step  compile s  temporary GB  x bound')

@@ -216,9 +216,17 @@ def restore_state(path: str | os.PathLike, like):
 
 
 def _checkpointer():
+  import jax
   import orbax.checkpoint as ocp
 
-  return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+  if jax.process_count() == 1:
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+  # Each process does all of its reading or writing alone, and waits for no other.
+  alone = ocp.options.MultiprocessingOptions(
+    primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix=str(jax.process_index())
+  )
+  handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+  return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _restore(checkpointer, folder: Path, item, partial: bool):

@@ -49,7 +49,7 @@ def evaluate(
     UserError: for a configuration that cannot work.
   """
   from mrmt3 import files
-  from mrmt3.engine import dry_running, gin_utils, restoring, utils
+  from mrmt3.engine import dry_running, gin_utils, hosts, restoring, train_checks, utils
   from mrmt3.engine.inference_evaluator import InferenceEvaluator
 
   del use_orbax
@@ -57,18 +57,20 @@ def evaluate(
   utils.require(fallback_init_rng is None, 'evaluate.fallback_init_rng')
   utils.resolve_task(dataset_cfg)
   partitioner.check_batch_size(dataset_cfg.batch_size, 'dataset_cfg')
+  train_checks.check_lengths(model, dataset_cfg, 'dataset_cfg')
   paths = restoring.checkpoint_paths(restore_checkpoint_cfg)
   if dry_run:
     return dry_running.show_prediction(model, dataset_cfg, partitioner, paths)
 
   evaluator = InferenceEvaluator(model, dataset_cfg, inference_evaluator_cls, partitioner, output_dir)
   files.make_folder(output_dir)
-  (summarize_config_fn or gin_utils.summarize_gin_config)(output_dir, None, 0)
+  if hosts.is_first():
+    (summarize_config_fn or gin_utils.summarize_gin_config)(output_dir, None, 0)
   shapes = restoring.parameter_shapes(model, *utils.batch_shapes(evaluator.feature_shapes, dataset_cfg.batch_size))
   results = {}
   for path in paths:
     params, step = restoring.restore(restore_checkpoint_cfg, path, shapes)
-    if restore_checkpoint_cfg.mode == 'all' and evaluator.is_done(step):
+    if restore_checkpoint_cfg.mode == 'all' and hosts.any_says(hosts.is_first() and evaluator.is_done(step)):
       continue
     results[step] = evaluator.evaluate(partitioner.place_state(params), step)
     for name, values in results[step].items():

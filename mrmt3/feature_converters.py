@@ -4,6 +4,14 @@ import seqio
 import tensorflow as tf
 
 
+def _pad(x, length: int | None):
+  """Returns `x` `[n, ...]` padded with 0 to `[length, ...]`; None leaves it. TensorFlow's error where it is longer."""
+  if length is None or x.shape[0] == length:
+    return x
+  padded = tf.pad(x, [[0, length - tf.shape(x)[0]]] + [[0, 0]] * (len(x.shape) - 1))
+  return tf.ensure_shape(padded, [length, *x.shape[1:]])
+
+
 class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
   """Spectrogram frames in, tokens out (as MT3).
 
@@ -26,7 +34,8 @@ class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
     """Raises ValueError with `pack`: a segment's frames cannot share an example."""
     if pack:
       raise ValueError('packing is not supported with continuous inputs; set pack = False')
-    super().__init__(pack=False, **kwargs)
+    # What is too long cannot be padded, which is an error; looking at lengths would be two more steps for each example.
+    super().__init__(pack=False, **{'apply_length_check': False, **kwargs})
 
   def _model_features(self, features):
     targets = features['targets']
@@ -41,10 +50,13 @@ class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
     return {name: features[name] for name in self.TASK_FEATURES}
 
   def _convert_features(self, ds, task_feature_lengths):
-    """Pads, then renames; see the class."""
-    ds = ds.map(self._task_features, num_parallel_calls=tf.data.AUTOTUNE)
-    ds = self._pack_or_pad(ds, task_feature_lengths)
-    return ds.map(self._model_features, num_parallel_calls=tf.data.AUTOTUNE)
+    """Pads, then renames, in one step; see the class."""
+
+    def convert(example):
+      features = self._task_features(example)
+      return self._model_features({name: _pad(x, task_feature_lengths.get(name)) for name, x in features.items()})
+
+    return ds.map(convert)
 
   def get_model_feature_lengths(self, task_feature_lengths):
     """Returns the padded length of each model feature."""
@@ -58,7 +70,8 @@ class MemoryFeatureConverter(ContinuousInputsEncDecFeatureConverter):
   """As its base, with the tokens of prior segments: prior_targets `[length]` int32 becomes prior_tokens.
 
   encoder_input_frames `[1]` int32 says how many frames were there before padding: a model that computes log-mels from
-  samples has to clear the others after the log.
+  samples has to clear the others after the log. example_id `[2]` int32 says which example it is, for messages: the piece's
+  number and the first frame, -1 where a task does not say.
   """
 
   FeatureSpec = seqio.FeatureConverter.FeatureSpec
@@ -70,22 +83,28 @@ class MemoryFeatureConverter(ContinuousInputsEncDecFeatureConverter):
       **ContinuousInputsEncDecFeatureConverter.MODEL_FEATURES,
       'prior_tokens': FeatureSpec(dtype=tf.int32),
       'encoder_input_frames': FeatureSpec(dtype=tf.int32),
+      'example_id': FeatureSpec(dtype=tf.int32),
   }
 
   def _task_features(self, features):
-    return {**super()._task_features(features), 'encoder_input_frames': tf.shape(features['inputs'])[:1]}
+    return {
+        **super()._task_features(features),
+        'encoder_input_frames': tf.shape(features['inputs'])[:1],
+        'example_id': features.get('example_id', tf.constant([-1, -1])),
+    }
 
   def _model_features(self, features):
     return {
         **super()._model_features(features),
         'prior_tokens': features['prior_targets'],
         'encoder_input_frames': features['encoder_input_frames'],
+        'example_id': features['example_id'],
     }
 
   def get_model_feature_lengths(self, task_feature_lengths):
     """Returns the padded length of each model feature."""
     lengths = super().get_model_feature_lengths(task_feature_lengths)
-    return {**lengths, 'prior_tokens': task_feature_lengths['prior_targets'], 'encoder_input_frames': 1}
+    return {**lengths, 'prior_tokens': task_feature_lengths['prior_targets'], 'encoder_input_frames': 1, 'example_id': 2}
 
 
 class PredictedPriorFeatureConverter(MemoryFeatureConverter):

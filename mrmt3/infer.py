@@ -107,32 +107,25 @@ def infer(
   import seqio
 
   from mrmt3 import files
-  from mrmt3.engine import dry_running, gin_utils, restoring, utils
+  from mrmt3.engine import dry_running, gin_utils, hosts, restoring, train_checks, utils
 
   del checkpoint_ds_iter, use_orbax
-  if mode not in MODES:
-    raise UserError(f'infer.mode is {mode!r}; it is one of {", ".join(MODES)}')
-  utils.require(fallback_init_rng is None, 'infer.fallback_init_rng')
-  utils.require(restore_checkpoint_cfg.mode != 'all', "RestoreCheckpointConfig.mode = 'all' in infer")
-  if checkpoint_period < 1 or not 0 <= shard_id < num_shards:
-    raise UserError(
-        f'infer: checkpoint_period is {checkpoint_period}, shard_id {shard_id} of num_shards {num_shards}; a chunk has 1 '
-        'batch or more, and shards count from 0'
-    )
+  _check(mode, checkpoint_period, shard_id, num_shards, fallback_init_rng, restore_checkpoint_cfg)
   task = utils.resolve_task(dataset_cfg)
   partitioner.check_batch_size(dataset_cfg.batch_size, 'dataset_cfg')
+  train_checks.check_lengths(model, dataset_cfg, 'dataset_cfg')
   paths = restoring.checkpoint_paths(restore_checkpoint_cfg)
   if dry_run:
     return dry_running.show_prediction(model, dataset_cfg, partitioner, paths)
   files.make_folder(output_dir)
-  if shard_id == 0:
+  if shard_id == 0 and hosts.is_first():
     (summarize_config_fn or gin_utils.summarize_gin_config)(output_dir, None, 0)
 
   written, params = [], None
   for subtask in seqio.get_subtasks(task):
     path = Path(output_dir) / f'{subtask.name}-{mode}.{file_extension}-{shard_id:05}-of-{num_shards:05}'
     written.append(path)
-    if Path(f'{path}.COMPLETED').exists():
+    if hosts.any_says(Path(f'{path}.COMPLETED').exists()):
       print(f'{path} is there already', file=sys.stderr, flush=True)
       continue
     task_ds = utils.task_examples(subtask, dataset_cfg, shard_id, num_shards)
@@ -142,45 +135,90 @@ def infer(
       shapes = restoring.parameter_shapes(model, *utils.batch_shapes(element, dataset_cfg.batch_size))
       params = partitioner.place_state(restoring.restore(restore_checkpoint_cfg, paths[0], shapes)[0])
     vocabulary = subtask.output_features[output_vocab_feature_name].vocabulary
-    write = functools.partial(write_fn, mode=mode, vocabulary=vocabulary)
-    takes_pair = not _takes_predictions_alone(write_fn)
-    step = {'predict': model.predict_batch, 'score': model.score_batch}.get(mode, model.predict_batch_with_aux)
-    size = checkpoint_period * dataset_cfg.batch_size
-    chunks = files.make_folder(f'{path}-chunks')
-    _write_chunks(chunks, step, params, partitioner, dataset_cfg.batch_size, size, task_ds, model_ds, write, takes_pair, mode)
-    if merge_chunked_results:
-      with files.atomic_path(path) as temporary, temporary.open('wb') as merged:
-        for chunk in _chunks(chunks):
-          with chunk.open('rb') as part:
-            shutil.copyfileobj(part, merged)
-      shutil.rmtree(chunks)
-    Path(f'{path}.COMPLETED').touch()
-    print(path, flush=True)
+    writer = _ChunkWriter(path, write_fn, mode, vocabulary, checkpoint_period * dataset_cfg.batch_size)
+    writer.write_all(_predictor(model, mode, params, dataset_cfg.batch_size, partitioner), task_ds, model_ds)
+    if hosts.is_first():
+      writer.finish(merge_chunked_results)
+      print(path, flush=True)
   return written
 
 
-def _write_chunks(folder, step, params, partitioner, batch_size, size, task_ds, model_ds, write, takes_pair, mode) -> None:
-  """Writes folder/chunkNNNNN for every `size` examples; those that are there are passed over."""
-  from mrmt3 import files
+def _check(mode, checkpoint_period, shard_id, num_shards, fallback_init_rng, restore_checkpoint_cfg) -> None:
+  """Raises UserError for arguments of `infer` that make no sense."""
+  from mrmt3.engine import utils
+
+  if mode not in MODES:
+    raise UserError(f'infer.mode is {mode!r}; it is one of {", ".join(MODES)}')
+  utils.require(fallback_init_rng is None, 'infer.fallback_init_rng')
+  utils.require(restore_checkpoint_cfg.mode != 'all', "RestoreCheckpointConfig.mode = 'all' in infer")
+  if checkpoint_period < 1 or not 0 <= shard_id < num_shards:
+    raise UserError(
+        f'infer: checkpoint_period is {checkpoint_period}, shard_id {shard_id} of num_shards {num_shards}; a chunk has 1 '
+        'batch or more, and shards count from 0'
+    )
+
+
+def _predictor(model, mode: str, params, batch_size: int, partitioner):
+  """Returns what computes the mode's results for a data set of model features."""
   from mrmt3.engine import prediction
 
-  predictor = prediction.Predictor(step, params, batch_size, partitioner)
-  number = 0
-  while True:
-    path = folder / f'chunk{number:05}'
-    if not path.exists():
-      results = predictor(model_ds.skip(number * size).take(size).enumerate())
-      if not results:
-        break
-      outputs = prediction.as_arrays(results)
-      outputs, aux = outputs if mode == 'predict_with_aux' else (outputs, {})
-      examples = task_ds.skip(number * size).take(len(results))
-      with files.atomic_path(path) as temporary:
-        write(str(temporary), (outputs, aux) if takes_pair else outputs, examples)
-      print(f'{number * size + len(results)} examples done', file=sys.stderr, flush=True)
-    number += 1
-  if not number:
-    raise UserError('infer: the split has no examples')
+  step = {'predict': model.predict_batch, 'score': model.score_batch}.get(mode, model.predict_batch_with_aux)
+  return prediction.Predictor(step, params, batch_size, partitioner)
+
+
+class _ChunkWriter:
+  """Writes a split's results a chunk at a time to <path>-chunks/chunkNNNNN, and joins them at the end."""
+
+  def __init__(self, path: Path, write_fn: Callable, mode: str, vocabulary, size: int):
+    self._path, self._mode, self._size = path, mode, size
+    self._write = functools.partial(write_fn, mode=mode, vocabulary=vocabulary)
+    self._takes_pair = not _takes_predictions_alone(write_fn)
+
+  @property
+  def _folder(self) -> Path:
+    return Path(f'{self._path}-chunks')
+
+  def write_all(self, predictor: Callable, task_ds, model_ds) -> None:
+    """Writes every chunk that is not there yet; UserError where the split has no examples."""
+    from mrmt3 import files
+    from mrmt3.engine import hosts
+
+    files.make_folder(self._folder)
+    number = 0
+    while True:
+      chunk = self._folder / f'chunk{number:05}'
+      if not hosts.any_says(hosts.is_first() and chunk.exists()):
+        first = number * self._size
+        results = predictor(model_ds.skip(first).take(self._size).enumerate())
+        if not results:
+          break
+        if hosts.is_first():
+          self._write_one(chunk, results, task_ds.skip(first).take(len(results)))
+          print(f'{first + len(results)} examples done', file=sys.stderr, flush=True)
+      number += 1
+    if not number:
+      raise UserError('infer: the split has no examples')
+
+  def _write_one(self, chunk: Path, results: list, examples) -> None:
+    from mrmt3 import files
+    from mrmt3.engine import prediction
+
+    outputs = prediction.as_arrays(results)
+    outputs, aux = outputs if self._mode == 'predict_with_aux' else (outputs, {})
+    with files.atomic_path(chunk) as temporary:
+      self._write(str(temporary), (outputs, aux) if self._takes_pair else outputs, examples)
+
+  def finish(self, merge: bool) -> None:
+    """Joins the chunks to one file, if so wanted, and marks it as complete."""
+    from mrmt3 import files
+
+    if merge:
+      with files.atomic_path(self._path) as temporary, temporary.open('wb') as merged:
+        for chunk in _chunks(self._folder):
+          with chunk.open('rb') as part:
+            shutil.copyfileobj(part, merged)
+      shutil.rmtree(self._folder)
+    Path(f'{self._path}.COMPLETED').touch()
 
 
 def _chunks(folder: Path) -> list[Path]:

@@ -21,6 +21,8 @@ on; what only looks odd is kept as it is. All of it is counted and named, so tha
 | unlabelled-stem | an instrument that is heard, of which the source has no notes | kept |
 | silent-stem | a stem with notes but no sample above -80 dB | kept |
 
+Training adds too-many-tokens: segments whose tokens do not fit, left out or shortened as `ExampleConfig.on_overflow` says.
+
 Corrupt files are not seen here: reading them is a UserError, for which the piece is left out.
 """
 
@@ -36,6 +38,7 @@ END_TOLERANCE = 0.01  # s, a token step: releases rounded to it are nothing to s
 LENGTH_TOLERANCE = 10.0  # s; recordings end in applause and reverberation
 
 LEFT_OUT, DROPPED, KEPT = 'left out', 'dropped', 'kept'
+SEGMENTS_LEFT_OUT, SHORTENED = 'segment left out', 'shortened'  # of examples, not of pieces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Problem:
     name: see the table above.
     count: how many notes (or samples, stems) it concerns; 1 for the whole piece.
     text: one line for people.
-    action: 'left out' (the piece), 'dropped' (these notes) or 'kept'.
+    action: 'left out' (the piece), 'dropped' (these notes) or 'kept'; of segments 'segment left out' or 'shortened'.
   """
 
   name: str
@@ -83,8 +86,9 @@ def check_piece(content: PieceContent, sample_rate: int) -> Checked:
   kept = content if usable.all() else dataclasses.replace(content, notes=notes, note_stem=note_stem)
   problems += _oddities(notes, seconds)
   if content.unlabelled_stems:
-    text = f'{content.unlabelled_stems} stems are heard in the mix, but the source has no MIDI of them'
-    problems.append(Problem('unlabelled-stem', content.unlabelled_stems, text, KEPT))
+    count, names = len(content.unlabelled_stems), ', '.join(content.unlabelled_stems)
+    text = f'{count} stems are heard in the mix, but the source has no MIDI of them: {names}'
+    problems.append(Problem('unlabelled-stem', count, text, KEPT))
   if content.stems is not None:
     problems += _silent_stems(content.stems, note_stem)
   return Checked(kept, problems)

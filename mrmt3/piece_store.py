@@ -31,7 +31,7 @@ from mrmt3.errors import UserError
 from mrmt3.event_codec import Codec
 from mrmt3.files import make_folder
 from mrmt3.notes import NOTE_DTYPE
-from mrmt3.piece_checks import DROPPED, KEPT, LEFT_OUT, Problem, check_piece
+from mrmt3.piece_checks import DROPPED, LEFT_OUT, Problem, check_piece
 from mrmt3.pieces import PieceSource
 from mrmt3.user_cache import cache_root
 
@@ -112,17 +112,20 @@ class PieceStore:
     """
     entry = self.entries[index]
     stop = entry.samples if stop is None else stop
-    samples = np.zeros(max(stop - start, 0), np.float32)
+    samples = np.empty(max(stop - start, 0), np.float32)
     first, last = min(max(start, 0), entry.samples), min(max(stop, 0), entry.samples)
-    if last > first:
-      raw = self._audio[entry.audio_offset : entry.audio_offset + entry.audio_bytes]
-      rows = raw.view(entry.dtype).reshape(-1, entry.samples)[:, first:last]
-      if stems is not None:
-        rows = rows[stems]
-      mixed = rows[0] if len(rows) == 1 else rows.sum(axis=0, dtype=np.float32)
-      samples[first - start : last - start] = mixed
-      if entry.dtype == 'int16':
-        samples *= np.float32(1 / _FULL_SCALE)
+    if last <= first:
+      samples[:] = 0
+      return samples
+    samples[: first - start] = 0
+    samples[last - start :] = 0
+    raw = self._audio[entry.audio_offset : entry.audio_offset + entry.audio_bytes]
+    rows = raw.view(entry.dtype).reshape(-1, entry.samples)[:, first:last]
+    if stems is not None:
+      rows = rows[stems]
+    mixed = rows[0] if len(rows) == 1 else rows.sum(axis=0, dtype=np.float32)
+    scale = 1 / _FULL_SCALE if entry.dtype == 'int16' else 1
+    np.multiply(mixed, np.float32(scale), out=samples[first - start : last - start], dtype=np.float32)
     return samples
 
   def notes(self, index: int) -> np.ndarray:
@@ -136,8 +139,22 @@ class PieceStore:
     return self._stems[entry.notes_offset : entry.notes_offset + entry.notes]
 
   def skipped(self) -> list[dict]:
-    """Returns the lines of skipped.jsonl: piece, problem, count, text, action (see `piece_checks`)."""
-    return [json.loads(line) for line in (self.folder / 'skipped.jsonl').read_text('utf-8').splitlines()]
+    """Returns the lines of skipped.jsonl: piece, problem, count, text, action (see `piece_checks`).
+
+    Of several that tell of the same problem of a piece, the one that counts most.
+    """
+    latest = {}
+    for text in (self.folder / 'skipped.jsonl').read_text('utf-8').splitlines():
+      line = json.loads(text)
+      key = (line['piece'], line['problem'])
+      if key not in latest or latest[key]['count'] <= line['count']:
+        latest[key] = line
+    return list(latest.values())
+
+  def note_problem(self, name: str, problem: Problem) -> None:
+    """Adds a line to skipped.jsonl, if it can be written; several processes may."""
+    with contextlib.suppress(OSError), open(self.folder / 'skipped.jsonl', 'a', encoding='utf-8') as file:
+      file.write(json.dumps(_problem(name, problem)) + '\n')
 
   def encode(self, codec: Codec, granularity: str = 'full', trim: bool = True) -> 'EventStore':
     """Returns the events of all pieces, encoded on first use and then kept beside the store, mapped into memory."""
@@ -200,7 +217,7 @@ def prepare(
     stems: whether to keep the stems apart.
     strict: whether the first piece that would be left out, or of which notes would be dropped, is an error.
     cache_dir: where stores lie; None is the user's cache folder (see `user_cache`).
-    workers: processes that read pieces; None is one a processor.
+    workers: processes that read pieces; None is as many as MRMT3_WORKERS says, or one a processor.
     progress: whether to show a bar on stderr.
 
   Raises:
@@ -237,7 +254,7 @@ def _fill(folder, source, split, sample_rate, stems, strict, workers, progress) 
   make_folder(folder)
   journal = _read_journal(folder)
   coming = [name for name in names if name not in journal.seen]
-  workers = workers or os.cpu_count() or 1
+  workers = workers or _workers_wanted() or os.cpu_count() or 1
   read = functools.partial(_read, source, split, sample_rate, stems)
   results = with_bar(parallel_if_long(read, coming, workers), len(coming), f'read {split}', 'piece', progress)
   with _writing(folder), _Writer(folder, journal, stems) as writer:
@@ -256,6 +273,14 @@ def _fill(folder, source, split, sample_rate, stems, strict, workers, progress) 
         f'{odd} pieces: named in {folder / "skipped.jsonl"}',
         file=sys.stderr,
     )
+
+
+def _workers_wanted() -> int:
+  """Returns what MRMT3_WORKERS says, 0 where it is not set; UserError where that is no number."""
+  text = os.environ.get('MRMT3_WORKERS', '0')
+  if not text.isdecimal():
+    raise UserError(f'MRMT3_WORKERS is {text!r}; it is a number of processes')
+  return int(text)
 
 
 @dataclasses.dataclass
@@ -292,8 +317,8 @@ def _problem(name: str, problem: Problem) -> dict:
 
 
 def _serious(problems: Iterable[dict]) -> list[dict]:
-  """Returns the problems for which something was left out or dropped."""
-  return [problem for problem in problems if problem['action'] != KEPT]
+  """Returns the problems for which a piece was left out or notes were dropped."""
+  return [problem for problem in problems if problem['action'] in (LEFT_OUT, DROPPED)]
 
 
 def _as_stored(samples: np.ndarray) -> np.ndarray:

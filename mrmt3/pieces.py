@@ -20,7 +20,7 @@ class PieceContent:
     stems: float32 `[stems, n]`, whose sum is `samples`, where the source has them and was asked for them.
     note_stem: int32 `[notes]`, the stem each note is played by; None without stems.
     lost_notes: notes of the source's MIDI that are not in `notes`: never released, or with no length.
-    unlabelled_stems: instruments that are heard in `samples` and have no notes in the source.
+    unlabelled_stems: names of the stems that are heard in `samples` and have no notes in the source.
   """
 
   samples: np.ndarray
@@ -28,7 +28,7 @@ class PieceContent:
   stems: np.ndarray | None = None
   note_stem: np.ndarray | None = None
   lost_notes: int = 0
-  unlabelled_stems: int = 0
+  unlabelled_stems: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -7,12 +7,12 @@ import tensorflow as tf
 from mrmt3.example_config import CHUNK_FRAMES, CHUNKS_MR_MT3, CHUNKS_MT3, PIECES, RANDOM
 from mrmt3.examples import Library
 
-RECORDS_AT_ONCE = 64
+BLOCK = 16  # records
 MOST_SHUFFLED = 4_000_000  # records in the shuffle buffer, 8 bytes each: an iterator's state stays below 50 MB
 
 
 class SegmentSource(seqio.DataSource):
-  """Records of (split, piece, index, frames, chunk_start, chunk_end, seed), see `preprocessors`.
+  """Numbers of records with a seed each; `in_blocks` makes records of them, see `preprocessors`.
 
   Shuffled, every repetition has a new order. The order and the seeds are drawn before records go to hosts, so however many
   hosts there are, together they have the same examples, each once.
@@ -21,6 +21,7 @@ class SegmentSource(seqio.DataSource):
   def __init__(self, library: Library):
     super().__init__(splits=library.source.splits(), caching_permitted=False, performs_internal_shuffling=True)
     self._library = library
+    self._tables = {}
 
   @property
   def supports_arbitrary_sharding(self) -> bool:
@@ -46,49 +47,65 @@ class SegmentSource(seqio.DataSource):
     """Returns a text that changes when the pieces of a split change."""
     return self._library.source.fingerprint(split)
 
+  def piece_names(self, split: str) -> list[str]:
+    """Returns the pieces' names, by number."""
+    return self._library.open(split)[0].names
+
   def num_records(self, split: str) -> int:
     """Returns how many examples an epoch of the split has."""
     return int(self.chunks(split)[0][-1])
 
   def get_dataset(self, split='train', shuffle=True, seed=None, shard_info=None) -> tf.data.Dataset:
-    """Returns the records of a split; UserError if there are none."""
-    ends, width = self.chunks(split)
-    count = int(ends[-1])
-    frames = self._library.frames(split)
-    names = tf.constant(self._library.open(split)[0].names)
-    begins = tf.constant(ends - np.diff(ends, prepend=0), tf.int64)
-    ends, frames = tf.constant(ends, tf.int64), tf.constant(frames, tf.int32)
+    """Returns split (string), position (int64, the record's number) and seed (int64 `[2]`); UserError for an empty split."""
+    count = self.num_records(split)
     order = tf.data.Dataset.range(count)
     if shuffle:
       order = order.shuffle(min(count, MOST_SHUFFLED), seed=seed, reshuffle_each_iteration=True)
     seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
-    dataset = tf.data.Dataset.zip(order, seeds)
+    splits = tf.data.Dataset.from_tensors(split).repeat()
+    dataset = tf.data.Dataset.zip({'split': splits, 'position': order, 'seed': seeds})
     if shard_info:
       dataset = dataset.shard(shard_info.num_shards, shard_info.index)
-    sampling = self._library.config.sampling
-
-    def records(position, drawn):
-      index = tf.searchsorted(ends, position, side='right')
-      first = tf.cast(position - tf.gather(begins, index), tf.int32) * width
-      of_piece = tf.gather(frames, index)
-      last = tf.minimum(first + width, of_piece)
-      if sampling == RANDOM:
-        first, last = tf.zeros_like(first), of_piece
-      return {
-          'split': tf.fill(tf.shape(index), split),
-          'piece': tf.gather(names, index),
-          'index': index,
-          'frames': of_piece,
-          'chunk_start': first,
-          'chunk_end': last,
-          'seed': drawn,
-      }
-
     options = tf.data.Options()
     # An iterator's state then holds positions, and not the batches that were being made.
     options.experimental_symbolic_checkpoint = True
-    # The steps that follow are many and small; each on its own would hand every example to another thread.
+    # The steps that follow are many and small: keeping account of each to tune it, or handing examples to other threads,
+    # would cost more than it can gain. What is worth a thread says itself how many it wants.
+    options.autotune.enabled = False
     options.experimental_optimization.map_fusion = True
+    options.experimental_optimization.map_and_batch_fusion = False
     options.threading.max_intra_op_parallelism = 1
-    # Many at a time: one by one, these few operations would take a third of all the time that an example does.
-    return dataset.batch(RECORDS_AT_ONCE).map(records).unbatch().with_options(options)
+    return dataset.with_options(options)
+
+  def in_blocks(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Makes blocks of up to BLOCK records of what `get_dataset` returned, for preprocessors; fields get an axis in front.
+
+    This comes behind the repetition of epochs and not in the source: a position saved right at the end of an epoch that ends
+    with a block which is not full is restored wrong by TensorFlow, an epoch too far.
+    """
+    kinds = (tf.string, tf.int32, tf.int32, tf.int32, tf.int32)
+    names = ('piece', 'index', 'frames', 'chunk_start', 'chunk_end')
+
+    def add(block):
+      made = tf.numpy_function(self._places, [block['split'], block['position']], kinds, stateful=False)
+      for array in made:
+        array.set_shape([None])
+      return {'split': block['split'], **dict(zip(names, made, strict=True)), 'seed': block['seed']}
+
+    return dataset.batch(BLOCK).map(add)
+
+  def _places(self, splits: np.ndarray, positions: np.ndarray):
+    """Returns piece (name), index, frames, chunk_start and chunk_end `[n]` of records."""
+    split = splits[0].decode()
+    store, _ = self._library.open(split)
+    if self._tables.get(split, (None,))[0] is not store:
+      names = np.array([name.encode() for name in store.names], object)
+      self._tables[split] = store, *self.chunks(split), self._library.frames(split).astype(np.int32), names
+    _, ends, width, frames, names = self._tables[split]
+    index = ends.searchsorted(positions, side='right')
+    of_piece = frames[index]
+    first = ((positions - np.where(index, ends[index - 1], 0)) * width).astype(np.int32)
+    last = np.minimum(first + np.int32(width), of_piece)
+    if self._library.config.sampling == RANDOM:
+      first, last = np.zeros_like(first), of_piece
+    return names[index], index.astype(np.int32), of_piece, first, last

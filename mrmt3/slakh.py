@@ -133,10 +133,14 @@ def read_stems(track: Track) -> list[StemInfo]:
   ]
 
 
-def count_unlabelled_stems(track: Track) -> int:
-  """Returns how many stems are heard in a track's mix but have no MIDI file; UserError where the metadata is broken."""
-  stems = read_metadata(track)['stems'].values()
-  return sum(_is_heard(entry) and not entry.get('midi_saved', True) for entry in stems)
+def unlabelled_stems(track: Track) -> tuple[str, ...]:
+  """Returns the stems that are heard in a track's mix but have no MIDI file, e.g. 'S03 (Guitar)'.
+
+  UserError where the metadata is broken.
+  """
+  stems = read_metadata(track)['stems'].items()
+  unlabelled = [(str(name), entry) for name, entry in stems if _is_heard(entry) and not entry.get('midi_saved', True)]
+  return tuple(f'{name} ({entry.get("inst_class", "unknown")})' for name, entry in sorted(unlabelled, key=lambda x: x[0]))
 
 
 def _is_heard(entry):

@@ -36,10 +36,13 @@ def add_task(
   if name in LIBRARIES:
     return name
   library = examples.Library(source, spec, config, cache_dir)
+  records = SegmentSource(library)
   seqio.TaskRegistry.add(
       name,
-      source=SegmentSource(library),
-      preprocessors=_whole_pieces(library) if config.sampling == PIECES else _segments(library, cache_bytes),
+      source=records,
+      preprocessors=[
+          records.in_blocks, *(_whole_pieces(library) if config.sampling == PIECES else _segments(library, cache_bytes))
+      ],
       output_features=_features(library),
       **(_piece_scores(spec) if config.sampling == PIECES else {}),
       shuffle_buffer_size=None,

@@ -41,11 +41,6 @@ def sinusoidal_positions(length: int, features: int, kind: str = 'mt3') -> np.nd
   return table
 
 
-def causal_mask(length: int) -> np.ndarray:
-  """Returns bool `[1, 1, length, length]`: query i sees keys 0..i."""
-  return np.tril(np.ones((length, length), bool))[None, None]
-
-
 @jax.custom_vjp
 def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Returns the product of `x` `[..., n]` and `kernel` `[n, m]`.
@@ -86,6 +81,14 @@ class Dropout(nn.Module):
     return nn.Dropout(self.rate, broadcast_dims=dims)(x, deterministic=not enable_dropout)
 
 
+@functools.partial(jax.checkpoint, static_argnums=2)
+def _normalise(x: jax.Array, scale: jax.Array, dtype) -> jax.Array:
+  """Returns `x` `[..., features]` with a mean square of 1, times `scale` `[features]`; computed again for gradients."""
+  x = x.astype(jnp.float32)
+  inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+  return (x * inverse).astype(dtype) * scale.astype(dtype)
+
+
 class LayerNorm(nn.Module):
   """Division by the root mean square (eps 1e-6) in float32, then a learned scale."""
 
@@ -95,9 +98,7 @@ class LayerNorm(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns `x` `[..., features]` normalised."""
     scale = partitioning.param_with_axes('scale', nn.initializers.ones, (x.shape[-1],), jnp.float32, axes=('embed',))
-    x = x.astype(jnp.float32)
-    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
-    return (x * inverse).astype(self.dtype) * scale.astype(self.dtype)
+    return _normalise(x, scale, self.dtype)
 
 
 class Dense(nn.Module):
@@ -137,6 +138,17 @@ class Embed(nn.Module):
     return jnp.dot(x.astype(jnp.float32), self.get_variable('params', 'embedding').T)
 
 
+@functools.partial(jax.checkpoint, static_argnums=1)
+def _gate(parts: list[jax.Array], activations: tuple[str, ...]) -> jax.Array:
+  """Returns the product of the activated parts; what activations need for gradients is computed again, not kept."""
+  hidden = None
+  for part, activation in zip(parts, activations, strict=True):
+    if activation != 'linear':
+      part = getattr(nn, activation)(part)  # nn.gelu is the tanh approximation by default
+    hidden = part if hidden is None else hidden * part
+  return hidden
+
+
 class MlpBlock(nn.Module):
   """Gated MLP: the product of several activated maps, dropout, and a map back."""
 
@@ -151,18 +163,14 @@ class MlpBlock(nn.Module):
   def __call__(self, x: jax.Array, enable_dropout: bool) -> jax.Array:
     """Returns `[..., length, features]` for `x` of that shape."""
     init = MLP_INITIALIZERS[self.initializers]
-    hidden = None
-    for index, activation in enumerate(self.activations):
-      name = 'wi' if len(self.activations) == 1 else f'wi_{index}'
-      part = Dense(self.intermediate_dim, ('embed', 'mlp'), init, self.dtype, name=name)(x)
-      if activation != 'linear':
-        part = getattr(nn, activation)(part)  # nn.gelu is the tanh approximation by default
-      hidden = part if hidden is None else hidden * part
+    names = ['wi'] if len(self.activations) == 1 else [f'wi_{index}' for index in range(len(self.activations))]
+    parts = [Dense(self.intermediate_dim, ('embed', 'mlp'), init, self.dtype, name=name)(x) for name in names]
+    hidden = _gate(parts, tuple(self.activations))
     hidden = Dropout(self.dropout_rate, self.shared_dropout)(hidden, enable_dropout)
     return Dense(x.shape[-1], ('mlp', 'embed'), init, self.dtype, name='wo')(hidden)
 
 
-def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask=None, dropout=None) -> jax.Array:
+def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask=None) -> jax.Array:
   """Attends without scaling the logits; softmax in float32.
 
   The weights are normalised after the product with the values: on a CPU that saves a pass over the largest array of the
@@ -173,7 +181,6 @@ def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask=None, dr
     keys: `[..., keys, head_dim]`.
     values: `[..., keys, head_dim]`.
     mask: bool, broadcastable to `[..., queries, keys]`, or None: all keys are seen.
-    dropout: a function applied to the weights, or None.
 
   Returns:
     `[..., queries, head_dim]`.
@@ -183,8 +190,6 @@ def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask=None, dr
     logits = jnp.where(mask, logits, MASKED_LOGIT)
   weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
   total = weights.sum(axis=-1)[..., None]
-  if dropout is not None:
-    weights = dropout(weights)
   return jnp.einsum('...qk,...kd->...qd', weights.astype(values.dtype), values) / total.astype(values.dtype)
 
 
@@ -204,41 +209,67 @@ def _block_logits(queries, keys, seen, causal, rows, columns):
   return logits if mask is None else jnp.where(mask, logits, MASKED_LOGIT)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def attend_in_blocks(queries: jax.Array, keys: jax.Array, values: jax.Array, seen, causal: bool) -> jax.Array:
+def dropout_masks(key: jax.Array, rate: float, queries: jax.Array, keys: jax.Array, causal: bool) -> list[jax.Array]:
+  """Returns a mask for each block of `attend_in_blocks`, bool `[batch, heads, queries, keys]`: the weights that stay.
+
+  Args:
+    key: random key.
+    rate: share of the weights to be dropped, drawn to 1 / 65536.
+    queries: those of `attend_in_blocks`, of which only the shape counts, as of `keys`.
+    keys: see queries.
+    causal: see `attend_in_blocks`.
+  """
+  # Random bits cost more than the attention: 16 of them decide as well as 32.
+  least = round(rate * 2**16)
+  masks = []
+  for index, (rows, columns) in enumerate(_blocks(queries.shape[-2], keys.shape[-2], causal)):
+    shape = (*queries.shape[:-2], rows.stop - rows.start, columns.stop)
+    masks.append(jax.random.bits(jax.random.fold_in(key, index), shape, jnp.uint16) >= least)
+  return masks
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def attend_in_blocks(
+  queries: jax.Array, keys: jax.Array, values: jax.Array, seen, kept, causal: bool, dropout_rate: float = 0.0
+) -> jax.Array:
   """As `attend`, for training: a block of queries at a time, weights computed again in the backward pass.
 
-  So no array of queries x keys is kept, and a causal attention skips most of what it must not see.
+  So no array of queries x keys is kept but the dropout's masks, and a causal attention skips most of what it must not see.
 
   Args:
     queries: `[batch, heads, queries, head_dim]`.
     keys: `[batch, heads, keys, head_dim]`.
     values: `[batch, heads, keys, head_dim]`.
     seen: bool `[batch, keys]`, the keys to be seen, or None: all are.
+    kept: element-wise dropout of the weights, see `dropout_masks`; None: no such.
     causal: whether query i sees keys 0..i only; then there must be as many queries as keys.
+    dropout_rate: the rate that the masks were drawn with.
 
   Returns:
     `[batch, heads, queries, head_dim]`. A query that may see nothing gets some mean of the values.
   """
-  return _attend_forward(queries, keys, values, seen, causal)[0]
+  return _attend_forward(queries, keys, values, seen, kept, causal, dropout_rate)[0]
 
 
-def _attend_forward(queries, keys, values, seen, causal):
+def _attend_forward(queries, keys, values, seen, kept, causal, dropout_rate):
   outputs, log_totals = [], []
-  for rows, columns in _blocks(queries.shape[-2], keys.shape[-2], causal):
+  for index, (rows, columns) in enumerate(_blocks(queries.shape[-2], keys.shape[-2], causal)):
     logits = _block_logits(queries, keys, seen, causal, rows, columns)
     largest = logits.max(axis=-1)
     weights = jnp.exp(logits - largest[..., None])
     total = weights.sum(axis=-1)
+    scale = total
+    if kept is not None:
+      weights, scale = jnp.where(kept[index], weights, 0.0), total * (1.0 - dropout_rate)
     y = jnp.einsum('...qk,...kd->...qd', weights.astype(values.dtype), values[..., columns, :])
-    outputs.append(y / total[..., None].astype(values.dtype))
+    outputs.append(y / scale[..., None].astype(values.dtype))
     log_totals.append(largest + jnp.log(total))
   output = jnp.concatenate(outputs, axis=-2)
-  return output, (queries, keys, values, seen, output, jnp.concatenate(log_totals, axis=-1))
+  return output, (queries, keys, values, seen, kept, output, jnp.concatenate(log_totals, axis=-1))
 
 
-def _attend_backward(causal, saved, gradient):
-  queries, keys, values, seen, output, log_total = saved
+def _attend_backward(causal, dropout_rate, saved, gradient):
+  queries, keys, values, seen, kept, output, log_total = saved
   # Without the barrier XLA would recognise the logits of the forward pass and keep them for this.
   queries, keys, gradient = jax.lax.optimization_barrier((queries, keys, gradient))
   dtype = values.dtype
@@ -247,21 +278,24 @@ def _attend_backward(causal, saved, gradient):
   keys_gradient = jnp.zeros_like(keys.swapaxes(-1, -2))
   values_gradient = jnp.zeros_like(values.swapaxes(-1, -2))
   queries_gradient = []
-  for rows, columns in _blocks(queries.shape[-2], keys.shape[-2], causal):
+  for index, (rows, columns) in enumerate(_blocks(queries.shape[-2], keys.shape[-2], causal)):
     logits = _block_logits(queries, keys, seen, causal, rows, columns)
     weights = jnp.exp(logits - log_total[..., rows, None])
     part = gradient[..., rows, :]
-    values_gradient = values_gradient.at[..., columns].add(
-      jnp.einsum('...qd,...qk->...dk', part, weights.astype(dtype))
-    )
     change = jnp.einsum('...qd,...kd->...qk', part, values[..., columns, :]).astype(jnp.float32)
+    dropped = weights
+    if kept is not None:
+      dropped, change = (jnp.where(kept[index], x, 0.0) / (1.0 - dropout_rate) for x in (weights, change))
+    values_gradient = values_gradient.at[..., columns].add(
+      jnp.einsum('...qd,...qk->...dk', part, dropped.astype(dtype))
+    )
     change = (weights * (change - slope[..., rows, None])).astype(dtype)
     queries_gradient.append(jnp.einsum('...qk,...kd->...qd', change, keys[..., columns, :]))
     keys_gradient = keys_gradient.at[..., columns].add(
       jnp.einsum('...qd,...qk->...dk', queries[..., rows, :], change)
     )
   queries_gradient = jnp.concatenate(queries_gradient, axis=-2)
-  return queries_gradient, keys_gradient.swapaxes(-1, -2), values_gradient.swapaxes(-1, -2), None
+  return queries_gradient, keys_gradient.swapaxes(-1, -2), values_gradient.swapaxes(-1, -2), None, None
 
 
 attend_in_blocks.defvjp(_attend_forward, _attend_backward)
@@ -292,14 +326,6 @@ def attend_to_prefix(queries: jax.Array, keys: jax.Array, values: jax.Array, pos
   return jax.lax.switch(index, [over(length) for length in lengths], queries, keys, values)
 
 
-def _joint_mask(queries: int, real, seen, causal: bool):
-  mask = causal_mask(queries) if causal else None
-  for part in (None if real is None else real[:, None, :, None], None if seen is None else seen[:, None, None, :]):
-    if part is not None:
-      mask = part if mask is None else mask & part
-  return mask
-
-
 class MultiHeadDotProductAttention(nn.Module):
   """Multi-head attention; heads are joined in the kernels (`joined_kv`), apart in keys and values."""
 
@@ -321,7 +347,7 @@ class MultiHeadDotProductAttention(nn.Module):
 
     self.query, self.key, self.value = dense(scaled_init), dense(ATTENTION_INITIALIZER), dense(ATTENTION_INITIALIZER)
     self.out = Dense(self.features, ('joined_kv', 'embed'), ATTENTION_INITIALIZER, self.dtype)
-    self.dropout = nn.Dropout(self.dropout_rate, broadcast_dims=(-1,) if self.shared_dropout else ())
+    self.dropout = nn.Dropout(self.dropout_rate, broadcast_dims=(-1,))
 
   def _split_heads(self, x):
     # [b, t, h d] -> [b, h, t, d]: batched matrix products with leading batch axes are XLA:CPU's fast path.
@@ -360,16 +386,15 @@ class MultiHeadDotProductAttention(nn.Module):
     if mask is not None:
       return self._masked(x, context, enable_dropout, real, seen, causal, mask)
     queries, (keys, values) = self._split_heads(self.query(x)), self.keys_values(context)
-    if enable_dropout and not self.shared_dropout:
-      mask = _joint_mask(x.shape[1], real, seen, causal)
-      y = attend(queries, keys, values, mask, functools.partial(self.dropout, deterministic=False))
-    else:
-      if enable_dropout:
-        # One mask for all queries: dropping a key's weights is dropping its value.
-        values = self.dropout(values, deterministic=False)
-      y = attend_in_blocks(queries, keys, values, seen, causal)
-      if real is not None:
-        y = jnp.where(real[:, None, :, None], y, values.mean(axis=-2, keepdims=True))
+    kept = None
+    if enable_dropout and self.shared_dropout:
+      # One mask for all queries: dropping a key's weights is dropping its value.
+      values = self.dropout(values, deterministic=False)
+    elif enable_dropout and self.dropout_rate:
+      kept = dropout_masks(self.make_rng('dropout'), self.dropout_rate, queries, keys, causal)
+    y = attend_in_blocks(queries, keys, values, seen, kept, causal, self.dropout_rate)
+    if real is not None:
+      y = jnp.where(real[:, None, :, None], y, values.mean(axis=-2, keepdims=True))
     return self.out(y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
 
   def _masked(self, x, context, enable_dropout, real, seen, causal, mask):

@@ -1,16 +1,12 @@
 """The engine's parts on small arrays worked out by hand."""
 
-import pathlib
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mrmt3 import schedules
-from mrmt3.engine import adafactor, gin_utils, losses, optimizers, partitioning, utils
+from mrmt3.engine import adafactor, gin_utils, losses, optimizers, partitioning, run_log, utils
 from mrmt3.errors import UserError
 
 
@@ -126,51 +122,36 @@ class TestFlags:
       gin_utils.parse_flags([], 'train', '')
 
 
-GIN_FOLDER = pathlib.Path(gin_utils.__file__).parent.parent / 'gin'
-RUNS = {
-    'train': {
-        'runs/train.gin': ['models/mr_mt3.gin', 'optimizers/mr_mt3.gin'],
-        'runs/finetune.gin': ['models/base.gin', 'optimizers/continual.gin'],
-        'runs/own_folder.gin': ['models/small.gin', 'optimizers/mt3.gin'],
-        'runs/demo.gin': [],
-        'runs/twin.gin': [],
-    },
-    'eval': {'runs/eval.gin': ['models/mr_mt3.gin']},
-    'infer': {'runs/infer.gin': ['models/base.gin']},
-}
-PARSE = """
-import sys
-from mrmt3.engine import gin_utils, names
-names.use_own_engine()
-import gin
-from mrmt3.train import train
-from mrmt3.eval import evaluate
-from mrmt3.infer import infer
-for function in (train, evaluate, infer):
-  gin.configurable(function, module='__main__')
-for run in sys.argv[1:]:
-  gin.clear_config()
-  flags = [f'--gin_file={name}' for name in run.split('+')]
-  needed = [f'--gin.{name}=x' for name in ('MODEL_DIR', 'DATA_DIR', 'INIT_FROM', 'CHECKPOINT_PATH', 'OUTPUT_DIR')]
-  try:
-    gin_utils.parse_config(gin_utils.parse_flags(flags + needed, 'train', ''))
-  except BaseException as error:
-    sys.exit(f'{run}: {error}')
-"""
+class TestRunLog:
+  def numbers(self, loss=1.0):
+    names = ('loss', 'z_loss', 'correct', 'tokens', 'gradient_norm', 'learning_rate')
+    return {**{name: jnp.float32(1.0) for name in names}, 'loss': jnp.float32(loss), 'example_loss': jnp.array([loss, 1.0])}
 
+  def test_speed_and_share_of_waiting(self, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(run_log.time, 'perf_counter', lambda: clock[0])
+    log = run_log.RunLog(batch_size=2, step=0)
+    for _ in range(3):
+      log.add(self.numbers(), None)
+    clock[0] = 104.0
+    summary = log.report(waited=1.0)  # 6 examples in 4 s, one of which went by waiting
+    assert summary['examples_per_second'] == 1.5 and summary['input_wait_share'] == 0.25
+    log.add(self.numbers(), None)
+    clock[0] = 106.0
+    since = log.pause()
+    clock[0] = 116.0  # an evaluation, which does not count
+    log.go_on(since)
+    summary = log.report(waited=2.0)
+    assert summary['examples_per_second'] == 1.0 and summary['input_wait_share'] == 0.5
 
-def test_every_gin_file_parses():
-  runs = ['+'.join([*before, run]) for group in RUNS.values() for run, before in group.items()]
-  ablations = [path.relative_to(GIN_FOLDER).as_posix() for path in GIN_FOLDER.glob('ablations/*.gin')]
-  runs += ['models/base.gin+optimizers/mt3.gin+runs/train.gin']
-  whole = [name for name in ablations if 'continual' in name]  # recipes of their own
-  runs += whole + [f'runs/demo.gin+{ablation}' for ablation in ablations if ablation not in whole]
-  known = {run for group in RUNS.values() for run in group}
-  assert {path.relative_to(GIN_FOLDER).as_posix() for path in GIN_FOLDER.glob('runs/*.gin')} == known and ablations
-  result = subprocess.run([sys.executable, '-c', PARSE, *runs], capture_output=True, text=True, check=False, cwd='/')
-  assert result.returncode == 0, result.stderr
+  def test_examples_are_named_by_piece_and_frame(self):
+    log = run_log.RunLog(batch_size=2, step=4, piece_names=lambda: ['a', 'b'])
+    log.add(self.numbers(float('nan')), np.array([[1, 256], [0, 0]], np.int32))
+    with pytest.raises(UserError, match='the loss is nan at step 5, examples b from frame 256; look'):
+      log.check()
 
-
-def test_every_gin_file_says_what_it_is():
-  for path in GIN_FOLDER.glob('*/*.gin'):
-    assert path.read_text().startswith('# '), path
+  def test_examples_without_a_name_are_counted(self):
+    log = run_log.RunLog(batch_size=2, step=4)
+    log.add(self.numbers(float('nan')), np.full((2, 2), -1, np.int32))
+    with pytest.raises(UserError, match=r'examples \(counted in the order of training, from 0\) 8; look'):
+      log.check()

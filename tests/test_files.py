@@ -37,3 +37,10 @@ def test_impossible_targets_are_named(tmp_path, place):
   (tmp_path / 'folder').mkdir()
   with pytest.raises(UserError, match=r'cannot (make|write)'):
     write(tmp_path / place)
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
+    with pytest.raises(UserError, match=f'cannot make the folder {folder}: {tmp_path}/file is a file; move it'):
+      files.make_folder(folder)

@@ -224,3 +224,15 @@ def test_a_script_without_a_main_guard_does_not_hang(tmp_path, small_data):
   )
   result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
   assert result.stdout.strip() == '3', result.stderr
+
+
+def test_number_of_workers_from_the_environment(made_up, tmp_path, monkeypatch):
+  monkeypatch.setattr(parallel, 'SPAWN_AFTER', 0.0)
+  asked = []
+  monkeypatch.setattr(parallel, 'parallel', lambda function, items, workers: asked.append(workers) or map(function, items))
+  monkeypatch.setenv('MRMT3_WORKERS', '3')
+  prepare(made_up, tmp_path)
+  assert asked == [3]
+  monkeypatch.setenv('MRMT3_WORKERS', 'many')
+  with pytest.raises(UserError, match=r"MRMT3_WORKERS is 'many'"):
+    prepare(made_up, tmp_path / 'other')

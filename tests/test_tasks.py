@@ -175,6 +175,7 @@ def test_published_chunks_leave_out_the_tail(small_data, small_spec, monkeypatch
   ):
     monkeypatch.setattr(segment_source, 'CHUNK_FRAMES', width)
     name = register(small_data, small_spec, sampling=sampling)
+    seqio.TaskRegistry.get(name).source._tables.clear()
     found = examples(name, split='test')
     assert [(x['chunk_start'], x['chunk_end']) for x in found] == chunks
 
@@ -244,24 +245,29 @@ def test_hosts_share_an_epoch_without_overlap_or_loss(small_data, small_spec, ho
     assert len(set(map(key, whole))) == len(whole)
 
 
-def batches(name, lengths=LENGTHS):
+def batches(name, lengths=LENGTHS, size=4, shard=None):
   from mrmt3.feature_converters import MemoryFeatureConverter
 
   return seqio.get_dataset(
-      name, lengths, MemoryFeatureConverter(pack=False), dataset_split='train', shuffle=True, num_epochs=None, seed=11, verbose=False
-  ).batch(4)
+      name, lengths, MemoryFeatureConverter(pack=False), dataset_split='train', shuffle=True, num_epochs=None, seed=11,
+      verbose=False, shard_info=shard,
+  ).batch(size)
 
 
-@pytest.mark.parametrize('steps', [1, 5, 17])
-def test_an_iterator_goes_on_exactly_from_its_checkpoint(small_data, small_spec, tmp_path, steps):
+@pytest.mark.parametrize(
+    'steps, size, shard', [(1, 4, None), (5, 4, None), (17, 4, None), (3, 5, None), (6, 5, None), (7, 2, (1, 2)), (21, 2, (1, 2))]
+)
+def test_an_iterator_goes_on_exactly_from_its_checkpoint(small_data, small_spec, tmp_path, steps, size, shard):
+  """Also from the end of an epoch: there are 15 examples, 7 of which the second of two hosts has."""
   name = register(small_data, small_spec, max_hop=2, shuffle_scope='paper')
-  iterator = iter(batches(name))
+  shard = shard and seqio.ShardInfo(*shard)
+  iterator = iter(batches(name, size=size, shard=shard))
   for _ in range(steps):
     next(iterator)
   path = tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / 'iterator'))
   wanted = [next(iterator) for _ in range(20)]
   assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 50e6
-  again = iter(batches(name))
+  again = iter(batches(name, size=size, shard=shard))
   tf.train.Checkpoint(iterator=again).read(path)
   for batch in wanted:
     found = next(again)
@@ -274,8 +280,17 @@ def test_segments_that_do_not_fit_are_skipped_aloud_cut_or_stop(small_data, smal
   kept = examples(register(small_data, small_spec, sampling='grid'), lengths=short)
   assert kept and all(len(example['targets']) <= 10 for example in kept)
   assert 'do not fit 10' in caplog.text
+  store, _ = LIBRARIES[register(small_data, small_spec, sampling='grid')].open('train')
+  left_out = [line for line in store.skipped() if line['problem'] == 'too-many-tokens']
+  assert {line['action'] for line in left_out} == {'segment left out'}
+  # Counts are written down whenever they have doubled.
+  whole = len(examples(register(small_data, small_spec, sampling='grid')))
+  assert (whole - len(kept)) / 2 < sum(line['count'] for line in left_out) <= whole - len(kept)
   cut = examples(register(small_data, small_spec, sampling='grid', on_overflow='cut'), lengths=short)
   assert len(cut) > len(kept) and all(len(example['targets']) <= 10 for example in cut)
+  assert 'shortened' in {line['action'] for line in store.skipped() if line['problem'] == 'too-many-tokens'}
+  library = LIBRARIES[register(small_data, small_spec, sampling='grid', strict=True)]
+  assert library.open('train')[0].names  # not a fault of the pieces
   strict = register(small_data, small_spec, sampling='grid', on_overflow='error')
   with pytest.raises(tf.errors.OpError, match='do not fit 10'):
     examples(strict, lengths=short)
@@ -306,13 +321,14 @@ def test_features_for_the_network(small_data, small_spec):
   targets = found[1]['decoder_target_tokens']
   assert {name: x.shape for name, x in found[1].items()} == {
       'encoder_input_tokens': (FRAMES, 32), 'decoder_target_tokens': (64,), 'decoder_input_tokens': (64,),
-      'decoder_loss_weights': (64,), 'prior_tokens': (64,), 'encoder_input_frames': (1,),
+      'decoder_loss_weights': (64,), 'prior_tokens': (64,), 'encoder_input_frames': (1,), 'example_id': (2,),
   }  # fmt: skip
   assert found[1]['decoder_input_tokens'][0] == 0
   np.testing.assert_array_equal(found[1]['decoder_input_tokens'][1:], targets[:-1])
   np.testing.assert_array_equal(found[1]['decoder_loss_weights'], targets > 0)
   assert targets[targets > 0][-1] == 1
   assert [int(x['encoder_input_frames'][0]) for x in found] == [32, 32, 32, 32, 1]
+  assert [x['example_id'].tolist() for x in found] == [[0, FRAMES * k] for k in range(5)]
   assert not found[-1]['encoder_input_tokens'][1:].any()
 
 
@@ -411,9 +427,9 @@ def test_stem_subsets_need_stems(tmp_path, small_spec):
 
 def test_cached_inputs_are_those_of_the_windows_length(tmp_path, small_spec):
   library = overlapping_library(tmp_path, small_spec, sampling='mt3')
-  fields = {'split': 'train', 'index': 0, 'start_frame': 0, 'prior_starts': [NO_PRIOR], 'seed': np.int64([1, 2])}
+  fields = {'split': 'train', 'index': 0, 'start_frame': 0, 'prior_starts': np.int32([NO_PRIOR]), 'seed': np.int64([1, 2])}
   records = tf.data.Dataset.from_tensor_slices(np.array([20, FRAMES, 5], np.int32)).map(lambda n: {**fields, 'num_frames': n})
-  found = preprocessors.add_targets_and_inputs(records, library, cache_bytes=10**6)
+  found = preprocessors.add_targets_and_inputs(records.batch(2), library, cache_bytes=10**6)
   assert [len(example['inputs']) for example in found.as_numpy_iterator()] == [20, FRAMES, 5]
 
 
@@ -439,6 +455,12 @@ def test_mixes_add_up_sounds_and_notes(small_data, small_spec):
     tokens = collections.Counter(int(t) - 1004 for t in example['targets'] if 1004 <= t <= 1131)
     tokens.update(int(t) - 1263 for t in example['targets'] if 1263 <= t <= 1390)
     assert set(wanted) <= set(tokens)
+
+
+def test_prior_inputs_where_no_example_has_a_prior_segment(small_data, small_spec):
+  name = register(small_data, small_spec, sampling='grid', prior_inputs=True, memory_dropout=1.0)
+  found = examples(name, lengths={**LENGTHS, 'prior_inputs': FRAMES})
+  assert len(found) == 15 and not any(len(example['prior_inputs']) for example in found)
 
 
 def test_prior_inputs_are_those_of_the_prior_segment(small_data, small_spec):
@@ -482,5 +504,7 @@ def test_mistakes_are_named(small_data, small_spec, tmp_path):
   }.items():  # fmt: skip
     with pytest.raises(UserError, match=field):
       ExampleConfig(**{field: value})
+  with pytest.raises(UserError, match="'pieces'"):
+    ExampleConfig(sampling='pieces', log_mel_on='device')
   with pytest.raises(UserError, match='no such folder'):
     examples(slakh_task.task(str(tmp_path / 'nowhere'), small_spec))

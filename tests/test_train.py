@@ -130,7 +130,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path, small_data, small_s
   run(tmp_path, small_data, small_spec, 2)
   before = weights(tmp_path)
   # The third step's update makes the weights NaN, the fourth step's loss shows it.
-  with pytest.raises(UserError, match=r'the loss is nan at step 4, examples .*12, 13, 14, 15;'):
+  with pytest.raises(UserError, match=r'the loss is nan at step 4, examples (Track0000\d from frame \d+; ){4}look'):
     run(tmp_path, small_data, small_spec, 6, rate=float('nan'))
   assert checkpoints.checkpoint_steps(tmp_path) == [2]
   for a, b in zip(before, weights(tmp_path), strict=True):
@@ -208,6 +208,13 @@ def test_numbers_that_do_not_fit(tmp_path, small_data, small_spec, arguments, sa
   assert not (tmp_path / 'model').exists()
 
 
+@pytest.mark.parametrize('feature, most', [('inputs', 32), ('targets', 64), ('prior_targets', 64)])
+def test_lengths_above_the_models_are_named(tmp_path, small_data, small_spec, feature, most):
+  with pytest.raises(UserError, match=f"{feature}: {most + 1}, above the model's {most}"):
+    run(tmp_path / 'model', small_data, small_spec, 1, lengths={**LENGTHS, feature: most + 1})
+  assert not (tmp_path / 'model').exists()
+
+
 def test_what_is_wrong_with_the_evaluation_is_said_at_the_start(tmp_path, small_data, small_spec):
   data = tmp_path / 'data'
   shutil.copytree(small_data / 'train', data / 'train')
@@ -247,14 +254,16 @@ def test_command_trains_from_any_folder(tmp_path, small_data):
       '--gin_file=runs/twin.gin',
       f'--gin.MODEL_DIR={tmp_path / "model"}',
       f'--gin.DATA_DIR={small_data}',
-      '--gin.TRAIN_STEPS=2',
+      '--gin.TRAIN_STEPS=4',
       '--gin.BATCH_SIZE=4',
+      '--profile=1',
       *(f'--gin.network.T5Config.{size}' for size in sizes),
   )
   assert result.returncode == 0, result.stderr
-  assert 'fresh weights' in result.stderr and 'step 2/2' in result.stderr
+  assert 'fresh weights' in result.stderr and 'step 4/4' in result.stderr
   assert 'emb_dim = 16' in (tmp_path / 'model' / 'config.gin').read_text()
-  assert checkpoints.latest_step(tmp_path / 'model') == 2
+  assert checkpoints.latest_step(tmp_path / 'model') == 4
+  assert list((tmp_path / 'model' / 'profile').rglob('*.xplane.pb'))
   assert 'Total number of parameters' in (tmp_path / 'model' / 'model-info.txt').read_text()
   assert 'weight_decay = 0.01' in (tmp_path / 'model' / 'operative_config.gin').read_text()
 

@@ -49,10 +49,36 @@ def test_attention_in_blocks_and_its_gradient(queries, causal, masked):
 
   results = [
     jax.jit(jax.grad(functools.partial(loss, attention), (0, 1, 2), has_aux=True))(q, k, v)
-    for attention in (lambda *qkv: layers.attend_in_blocks(*qkv, seen, causal), lambda *qkv: layers.attend(*qkv, mask))
+    for attention in (lambda *qkv: layers.attend_in_blocks(*qkv, seen, None, causal), lambda *qkv: layers.attend(*qkv, mask))
   ]
   for actual, expected in zip(*map(jax.tree.leaves, results), strict=True):
     np.testing.assert_allclose(actual, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize('causal', [False, True])
+@pytest.mark.parametrize('queries', [1, 150, 300])
+def test_attention_in_blocks_drops_single_weights(queries, causal):
+  rng = np.random.default_rng(queries)
+  keys, rate = queries if causal else 90, 0.3
+  q, k, v = (jnp.asarray(rng.normal(size=(2, 3, n, 4)), jnp.float32) for n in (queries, keys, keys))
+  kept = layers.dropout_masks(jax.random.key(1), rate, q, k, causal)
+  stays = np.zeros((2, 3, queries, keys), bool)
+  for mask, (rows, columns) in zip(kept, layers._blocks(queries, keys, causal), strict=True):
+    stays[:, :, rows, columns] = mask
+  sees = np.tril(np.ones((queries, keys), bool)) if causal else np.ones((queries, keys), bool)
+  drawn = stays[:, :, sees]
+  assert abs(drawn.mean() - 0.7) < 5 * np.sqrt(0.21 / drawn.size)
+
+  def expected(q, k, v):
+    logits = jnp.where(sees, jnp.einsum('bhqd,bhkd->bhqk', q, k), -jnp.inf)
+    return jnp.einsum('bhqk,bhkd->bhqd', jnp.where(stays, jax.nn.softmax(logits), 0) / 0.7, v)
+
+  weights = rng.normal(size=q.shape)
+  results = []
+  for attention in (lambda *qkv: layers.attend_in_blocks(*qkv, None, kept, causal, rate), expected):
+    results.append(jax.jit(jax.value_and_grad(lambda *qkv, f=attention: (f(*qkv) * weights).sum(), (0, 1, 2)))(q, k, v))
+  for actual, wanted in zip(*map(jax.tree.leaves, results), strict=True):
+    np.testing.assert_allclose(actual, wanted, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(('features', 'outputs'), [(3, 8), (8, 3)])

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mrmt3.errors import UserError
 
+FEWER = 'fewer: --workers 1, or where there is no such option MRMT3_WORKERS=1'
 SPAWN_AFTER = 4.0  # s; starting processes takes a few seconds itself
 
 
@@ -41,7 +42,7 @@ def parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
         return
       yield waiting.popleft().result()
   except concurrent.futures.process.BrokenProcessPool as error:
-    raise UserError('a worker process died, perhaps for want of memory; try again with --workers 1') from error
+    raise UserError(f'a worker process died, perhaps for want of memory; try again with {FEWER}') from error
   except (KeyboardInterrupt, GeneratorExit):
     # Nobody waits for a long score to be read; what is half-made is made anew by the next run.
     for process in list((pool._processes or {}).values()):

@@ -3,7 +3,7 @@
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,20 +42,20 @@ class DataIterator(Iterator):
     finally:
       self.waited += time.perf_counter() - start
 
-  def save(self) -> dict[str, bytes]:
-    """Returns the position behind the last batch that was handed out, as contents of files by name."""
+  def save(self, name: str = FILE) -> dict[str, bytes]:
+    """Returns the position behind the last batch that was handed out, as contents of files whose names begin with `name`."""
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
-      tf.train.Checkpoint(iterator=self._iterator).write(str(Path(folder) / FILE))
+      tf.train.Checkpoint(iterator=self._iterator).write(str(Path(folder) / name))
       return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
-  def restore(self, folder: Path) -> None:
-    """Takes up the position whose files lie in `folder`; UserError if they are not there or of another data set."""
+  def restore(self, folder: Path, name: str = FILE) -> None:
+    """Takes up the position whose files `name`.* lie in `folder`; UserError if they are not there or of another data set."""
     import tensorflow as tf
 
     try:
-      tf.train.Checkpoint(iterator=self._iterator).read(str(folder / FILE)).assert_consumed()
+      tf.train.Checkpoint(iterator=self._iterator).read(str(folder / name)).assert_consumed()
     except (tf.errors.OpError, AssertionError, ValueError) as error:
       reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
       raise UserError(f'{folder}: cannot take up the position in the data ({reason})') from error
@@ -84,10 +84,28 @@ class user_errors:
       raise UserError(said[1]) from error
 
 
-def split_ids(batch: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str] | None]:
+def zero_batch(dataset) -> dict[str, np.ndarray]:
+  """Returns a batch of zeros with the dataset's shapes; reading a real one would do the first batch's work twice."""
+  specs = {name: spec for name, spec in dataset.element_spec.items() if name != EXAMPLE_ID}
+  return {name: np.zeros([n or 0 for n in spec.shape], spec.dtype.as_numpy_dtype) for name, spec in specs.items()}
+
+
+def split_ids(batch: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
   """Returns (what the model takes, the examples' ids); ids, feature `example_id`, are None where the data has none."""
   features = dict(batch)
-  ids = features.pop(EXAMPLE_ID, None)
-  if ids is None:
-    return features, None
-  return features, [value.decode() if isinstance(value, bytes) else str(value) for value in np.ravel(ids)]
+  return features, features.pop(EXAMPLE_ID, None)
+
+
+def readable_ids(ids: np.ndarray, piece_names: Sequence[str] = ()) -> list[str] | None:
+  """Returns a name for each example; None where nobody said which they are.
+
+  Args:
+    ids: `[examples, 2]` numbers of pieces and first frames (negative: unknown), or `[examples]` names as strings.
+    piece_names: by number.
+  """
+  if ids.dtype.kind not in 'iu':
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in np.ravel(ids)]
+  if (ids < 0).any():
+    return None
+  names = dict(enumerate(piece_names))
+  return [f'{names.get(piece, f"piece {piece}")} from frame {frame}' for piece, frame in ids.tolist()]

@@ -35,6 +35,26 @@ def show(model, batch, params_shapes, partitioner, optimizer_copies: int = 0) ->
       print(f'first example, {name}: {readable(model, np.asarray(batch[name])[0])}')
 
 
+def show_training(trainer, dataset, example_batch) -> float:
+  """Shows what a training would do; returns NaN, as no loss was computed.
+
+  Args:
+    trainer: trainer.Trainer.
+    dataset: tf.data.Dataset of batches.
+    example_batch: any batch of its shapes.
+  """
+  from mrmt3.engine import data_iterator
+
+  batches = data_iterator.DataIterator(dataset)
+  try:
+    batch, _ = data_iterator.split_ids(next(batches))
+  finally:
+    batches.close()
+  state = jax.eval_shape(trainer.initial_state_unplaced, example_batch)
+  show(trainer.model, batch, state.params, trainer.partitioner, tree_bytes(state.opt_state) + tree_bytes(state.params))
+  return float('nan')
+
+
 def tree_bytes(tree) -> int:
   """Returns the bytes of all arrays, or shapes with dtypes, of a tree."""
   return sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))

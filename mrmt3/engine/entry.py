@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from mrmt3 import large_pages
 from mrmt3.engine.stopping import EXIT_CODE, Stopped
 from mrmt3.errors import UserError
 
@@ -21,6 +22,7 @@ def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -
   start_tensorflow()
   names.use_own_engine()
   import gin
+  from mrmt3.engine import hosts
 
   # gin files import this module as __main__, under any name of their own.
   configured = gin.configurable(function, module='__main__')
@@ -29,7 +31,12 @@ def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -
   options = {'dry_run': True} if flags.dry_run else {}
   if flags.profile:
     options['profile'] = flags.profile
-  gin_utils.call(configured, **options)
+  try:
+    gin_utils.call(configured, **options)
+  except Stopped:
+    hosts.leave()
+    raise
+  hosts.leave()
 
 
 def main(function: Callable, prog: str, description: str, argv: Sequence[str] | None = None) -> int:
@@ -57,8 +64,10 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
 def run_and_end(run: Callable[[], int]) -> None:
   """Calls `run` and ends the process with the exit code it returns, whatever happens.
 
-  At once: TensorFlow's threads, one of which may still prepare data in Python, would hang an orderly exit.
+  At once: TensorFlow's threads, one of which may still prepare data in Python, would hang an orderly exit. Before all that,
+  the command may be started once more, see `large_pages`.
   """
+  large_pages.restart_with()
   try:
     code = run()
   except SystemExit as error:  # of argparse

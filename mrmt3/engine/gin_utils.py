@@ -19,6 +19,22 @@ def search_paths() -> list[str]:
   return ['.', str(_PACKAGE / 'gin')]
 
 
+class _Boolean(argparse.Action):
+  """A flag as absl has it: --flag, --flag=true, --flag=false, and --noflag."""
+
+  def __init__(self, option_strings, dest, **kwargs):
+    negative = [f'--no{option[2:]}' for option in option_strings]
+    super().__init__([*option_strings, *negative], dest, nargs='?', metavar='BOOL', **kwargs)
+
+  def __call__(self, parser, namespace, value, option_string=None):
+    """Sets the flag."""
+    known = {'true': True, 't': True, '1': True, 'false': False, 'f': False, '0': False, None: True}
+    value = value.lower() if value else value
+    if value not in known or (value is not None and option_string.startswith('--no')):
+      parser.error(f'{option_string} is {value!r}; it is true or false')
+    setattr(namespace, self.dest, known[value] and not option_string.startswith('--no'))
+
+
 def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Namespace:
   """Reads t5x's flags: `--gin_file` (many, later wins), `--gin.NAME=VALUE` (many), `--gin_search_paths`.
 
@@ -31,6 +47,12 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   parser.add_argument('--profile', type=int, default=0, metavar='N', help='training: write a profile of N steps')
   parser.add_argument('--seqio_additional_cache_dirs', default='', help='comma-separated folders of cached tasks')
   parser.add_argument('--tfds_data_dir', default=None, help='where TensorFlow Datasets keeps its data')
+  several = parser.add_argument_group('several processes, as t5x', 'On a TPU pod no addresses are needed.')
+  several.add_argument('--multiprocess_gpu', action=_Boolean, default=False, help='train with several processes')
+  several.add_argument('--coordinator_address', metavar='HOST:PORT', help='where process 0 listens')
+  several.add_argument('--process_count', type=int, metavar='N', help='how many processes there are')
+  several.add_argument('--process_index', type=int, metavar='I', help='which one this is, from 0')
+  several.add_argument('--initialization_timeout', type=int, metavar='S', help='seconds to wait for the others')
   parser.epilog = '--gin.NAME=VALUE binds one name, e.g. --gin.MODEL_DIR=/tmp/run'
   plain, bindings = [], []
   rest = list(argv)
@@ -47,14 +69,27 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   flags = parser.parse_args(plain)
   if not flags.gin_file:
     raise UserError('no --gin_file given; for example --gin_file=runs/train.gin')
+  several = (flags.coordinator_address, flags.process_count, flags.process_index)
+  if flags.multiprocess_gpu and any(x is None for x in several) and any(x is not None for x in several):
+    raise UserError(
+        '--multiprocess_gpu needs all of --coordinator_address, --process_count and --process_index (or, where the cluster '
+        'tells, none of them)'
+    )
+  if not flags.multiprocess_gpu and any(x is not None for x in several):
+    raise UserError('--coordinator_address, --process_count and --process_index go with --multiprocess_gpu')
   flags.gin_bindings = bindings
   flags.gin_search_paths = [path for path in flags.gin_search_paths.split(',') if path]
   return flags
 
 
 def apply_flags(flags: argparse.Namespace) -> None:
-  """Hands seqio the folders that the flags name."""
+  """Connects several processes, and hands seqio the folders that the flags name."""
   import seqio
+
+  from mrmt3.engine import hosts
+
+  if flags.multiprocess_gpu:
+    hosts.initialise(flags.coordinator_address, flags.process_count, flags.process_index, flags.initialization_timeout)
 
   folders = [folder for folder in flags.seqio_additional_cache_dirs.split(',') if folder]
   if folders:

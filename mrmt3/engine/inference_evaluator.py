@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mrmt3 import files
-from mrmt3.engine import prediction, utils
+from mrmt3.engine import hosts, prediction, utils
 from mrmt3.errors import UserError
 
 
@@ -44,19 +44,24 @@ class InferenceEvaluator:
     return all(self._has_line(task.name, step) for task in self._evaluator.eval_tasks)
 
   def evaluate(self, params, step: int) -> dict[str, dict[str, float]]:
-    """Returns {task: {metric: value}}, and writes them down; `params` are in place."""
+    """Returns {task: {metric: value}}, and writes them down; `params` are in place.
+
+    Of several hosts all predict, and the first one computes the metrics; the others return nothing.
+    """
 
     def run(method):
       predictor = prediction.Predictor(method, params, self._config.batch_size, self._partitioner)
       return lambda dataset: prediction.uniform(predictor(dataset))
 
     metrics, _ = self._evaluator.evaluate(
-        compute_metrics=True,
+        compute_metrics=hosts.is_first(),
         step=step,
         predict_fn=run(self._model.predict_batch),
         score_fn=run(self._model.score_batch),
         predict_with_aux_fn=prediction.with_aux(run(self._model.predict_batch_with_aux)),
     )
+    if not hosts.is_first():
+      return {}
     results = {name: _plain(values) for name, values in metrics.result().items()}
     files.make_folder(self._folder)
     for name, values in results.items():

@@ -104,7 +104,9 @@ class EncoderDecoderModel:
     token_loss, z_term = losses.cross_entropy_with_logits(
         logits, targets, label_smoothing=self._label_smoothing, z_loss=self._z_loss
     )
-    correct = (logits.argmax(axis=-1) == targets) * weights
+    # As argmax, but for ties, and much faster on a CPU.
+    label_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    correct = (label_logits >= logits.max(axis=-1)) * weights
     sums = {
         'loss': (token_loss * weights).sum(),
         'z_loss': (z_term * weights).sum(),

@@ -6,7 +6,10 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from mrmt3.engine import hosts
 from mrmt3.engine.data_iterator import user_errors
+
+_INDEX = 'index of the example'
 
 
 class Predictor:
@@ -15,7 +18,7 @@ class Predictor:
   Args:
     step: (params, batch) or (params, batch, rng) -> tree of arrays with leading batch axes; pure.
     params: the parameters, in place.
-    batch_size: examples a call; the last batch is filled up with zeros.
+    batch_size: examples a call, of all hosts together; the last batch is filled up with zeros.
     partitioner: where batches go.
     seed: of `rng`.
   """
@@ -26,16 +29,29 @@ class Predictor:
     self._params, self._batch_size, self._partitioner, self._seed = params, batch_size, partitioner, seed
 
   def __call__(self, dataset) -> list[tuple[int, object]]:
-    """Takes a tf.data.Dataset of (index, model features) and returns (index, the step's result for it), in its order."""
-    results = []
-    batches = dataset.padded_batch(self._batch_size)
+    """Takes a tf.data.Dataset of (index, model features) and returns (index, the step's result for it), in its order.
+
+    Several hosts share the work, and all get all results.
+    """
+    results, rows = [], self._batch_size // hosts.count()
+    own = dataset.shard(hosts.count(), jax.process_index()).padded_batch(rows)
+    shapes = {name: (rows, *(n or 0 for n in spec.shape[1:])) for name, spec in own.element_spec[1].items()}
+    dtypes = {name: spec.dtype.as_numpy_dtype for name, spec in own.element_spec[1].items()}
+
+    def batches():
+      for indices, batch in own.as_numpy_iterator():
+        # Numbered from 1, so that the rows that are only filled in can be told.
+        yield {**{name: _fill(x, rows) for name, x in batch.items()}, _INDEX: _fill(indices + 1, rows)}
+
     with user_errors():
-      for number, (indices, batch) in enumerate(batches.as_numpy_iterator()):
-        filled = {name: _fill(x, self._batch_size) for name, x in batch.items()}
+      shared = hosts.same_batches(batches(), {**shapes, _INDEX: (rows,)}, {**dtypes, _INDEX: np.int64})
+      for number, batch in enumerate(shared):
+        indices = hosts.on_every_host(self._partitioner.place_batch(batch.pop(_INDEX).astype(np.int32)))
         rng = jax.random.fold_in(jax.random.key(self._seed), number)
-        result = jax.device_get(self._step(self._params, self._partitioner.place_batch(filled), rng))
-        results += [(int(index), jax.tree.map(lambda x, row=row: x[row], result)) for row, index in enumerate(indices)]
-    return results
+        result = hosts.on_every_host(self._step(self._params, self._partitioner.place_batch(batch), rng))
+        found = [row for row in range(len(indices)) if indices[row]]
+        results += [(int(indices[row]) - 1, jax.tree.map(lambda x, row=row: x[row], result)) for row in found]
+    return sorted(results, key=lambda pair: pair[0])
 
 
 def as_arrays(results: list[tuple[int, object]]):

@@ -47,3 +47,46 @@ def restore(config, path: Path, shapes):
   checkpoints.check_shapes(shapes, params, path)
   dtype = config.dtype
   return (params if dtype is None else jax.tree.map(lambda x: jnp.asarray(x, dtype), params)), step
+
+
+def start_state(trainer, restore_cfg, model_dir: str, example_batch):
+  """Returns (state, where it came from): the newest checkpoint in model_dir, else restore_cfg.path, else fresh weights.
+
+  Args:
+    trainer: trainer.Trainer.
+    restore_cfg: utils.RestoreCheckpointConfig, or None.
+    model_dir: the run's folder.
+    example_batch: any batch of the right shapes.
+  """
+  from mrmt3 import network
+  from mrmt3.engine.trainer import TrainState
+
+  fresh, place = trainer.initial_state(example_batch), trainer.partitioner.place_state
+  step = checkpoints.latest_step(model_dir)
+  if step is not None:
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), fresh.state_dict())
+    tree = checkpoints.restore_state(checkpoints.checkpoint_folder(model_dir, step), like)
+    return place(TrainState.from_state_dict(tree)), f'resuming from checkpoint_{step}'
+  if restore_cfg is not None:
+    try:
+      params, step = checkpoints.restore_target(restore_cfg.path)
+    except UserError:
+      if not restore_cfg.fallback_to_scratch:
+        raise
+    else:
+      params = network.without_training_only(params, fresh.params)
+      _check_same_shapes(fresh.params, params, restore_cfg.path)
+      return fresh.replace(params=place(params)), f'weights of {restore_cfg.path} (step {step})'
+  return fresh, 'fresh weights'
+
+
+def _check_same_shapes(wanted, found, path: str) -> None:
+  """Raises UserError naming the first parameter that is missing, left over or of another shape."""
+
+  def shapes(tree):
+    return {jax.tree_util.keystr(key): leaf.shape for key, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+  wanted, found = shapes(wanted), shapes(found)
+  for name in sorted(wanted.keys() | found.keys()):
+    if wanted.get(name) != found.get(name):
+      raise UserError(f'{path}: parameter {name} is {found.get(name, "missing")}, the model has {wanted.get(name, "none")}')

@@ -2,12 +2,12 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
 
-from mrmt3.engine import trainer
+from mrmt3.engine import data_iterator, hosts, trainer
 from mrmt3.errors import UserError
 
 MOST_IDS = 8  # examples named in a message
@@ -20,15 +20,28 @@ class RunLog:
     rows: numbers of the steps that are not reported yet and have been looked at, as floats.
   """
 
-  def __init__(self, batch_size: int, step: int, rows: Sequence[Mapping[str, float]] = ()):
-    """Takes the examples a step, the steps done, and what a checkpoint says of steps that are not reported yet."""
-    self._batch_size, self._step = batch_size, step
+  def __init__(
+      self,
+      batch_size: int,
+      step: int,
+      rows: Sequence[Mapping[str, float]] = (),
+      piece_names: Callable[[], Sequence[str]] = tuple,
+  ):
+    """Makes an empty log.
+
+    Args:
+      batch_size: examples a step.
+      step: steps done.
+      rows: what a checkpoint says of steps that are not reported yet.
+      piece_names: returns the names of the pieces that examples are cut from, by number.
+    """
+    self._batch_size, self._step, self._piece_names = batch_size, step, piece_names
     self.rows = [dict(row) for row in rows]
     self._new, self._ids = [], []
     self._start, self._waited, self._timed = time.perf_counter(), 0.0, 0
 
-  def add(self, numbers: Mapping[str, jax.Array], ids: list[str] | None) -> None:
-    """Adds a step's numbers and the ids of its examples, where they are known."""
+  def add(self, numbers: Mapping[str, jax.Array], ids: np.ndarray | None) -> None:
+    """Adds a step's numbers and the ids of its examples, where they are known; see `data_iterator.readable_ids`."""
     self._new.append(numbers)
     self._ids.append(ids)
 
@@ -39,7 +52,7 @@ class RunLog:
       self._step += 1
       for name in ('loss', 'gradient_norm'):
         if not math.isfinite(row[name]):
-          examples = self._examples(np.asarray(numbers[trainer.EXAMPLE_LOSS]), ids)
+          examples = self._examples(hosts.own_rows(numbers[trainer.EXAMPLE_LOSS]), ids)
           raise UserError(
               f'the {name} is {row[name]} at step {self._step}, {examples}; look at these, or lower the learning rate '
               'and start again: the last checkpoint is sound'
@@ -48,15 +61,17 @@ class RunLog:
     self._timed += len(new)
     self._new, self._ids = [], []
 
-  def _examples(self, losses: np.ndarray, ids: list[str] | None) -> str:
+  def _examples(self, losses: np.ndarray, ids: np.ndarray | None) -> str:
     bad = np.flatnonzero(~np.isfinite(losses))
     chosen = bad if len(bad) else np.arange(len(losses))
+    if ids is not None:
+      ids = data_iterator.readable_ids(ids, self._piece_names())
     if ids is None:
       ids = [str((self._step - 1) * self._batch_size + row) for row in range(len(losses))]
       kind = 'examples (counted in the order of training, from 0)'
     else:
       kind = 'examples'
-    named = ', '.join(ids[row] for row in chosen[:MOST_IDS])
+    named = (', ' if kind != 'examples' else '; ').join(ids[row] for row in chosen[:MOST_IDS])
     return f'{kind} {named}' + (f' and {len(chosen) - MOST_IDS} more' if len(chosen) > MOST_IDS else '')
 
   def report(self, waited: float) -> dict[str, float]:

@@ -7,12 +7,14 @@ import jax
 import numpy as np
 
 from mrmt3 import checkpoints
+from mrmt3.engine import hosts
 
 
 class CheckpointSaver:
   """Writes checkpoints in a thread of its own, one at a time; training goes on meanwhile.
 
-  A checkpoint appears under its name when all of it is written; the oldest beyond `keep` go after that.
+  A checkpoint appears under its name when all of it is written; the oldest beyond `keep` go after that. Of several hosts only
+  the first one writes; all need to see what it has written, so the folder is one that they share.
   """
 
   def __init__(self, model_dir: str, spec=None, keep: int | None = None):
@@ -20,7 +22,8 @@ class CheckpointSaver:
     self._model_dir, self._spec, self._keep = model_dir, spec, keep
     self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='checkpoint')
     self._running = None
-    checkpoints.clear_unfinished(model_dir)
+    if hosts.is_first():
+      checkpoints.clear_unfinished(model_dir)
 
   def save(self, step: int, state, files: Mapping[str, bytes]) -> None:
     """Begins to save; waits for the last one first, whose UserError (disk full, ...) is raised here.
@@ -31,6 +34,8 @@ class CheckpointSaver:
       files: contents of further files by name.
     """
     self.wait()
+    if not hosts.is_first():
+      return
     copy = jax.tree.map(lambda x: np.array(x, copy=True), jax.device_get(state))
     self._running = self._worker.submit(self._write, step, copy, dict(files))
 

@@ -152,6 +152,12 @@ def resolve_task(config: DatasetConfig):
   return task
 
 
+def piece_names(config: DatasetConfig) -> Sequence[str]:
+  """Returns the names of the pieces that a task's examples are cut from, by number; none where its source has no such."""
+  names = getattr(getattr(resolve_task(config), 'source', None), 'piece_names', None)
+  return names(config.split) if names else ()
+
+
 def lengths_or_none(config: DatasetConfig) -> dict | None:
   """Returns task_feature_lengths as a plain dict, or None where they are all None (whole pieces)."""
   lengths = dict(config.task_feature_lengths or {})

@@ -57,7 +57,7 @@ class SlakhFolder:
     notes = np.concatenate(tables) if tables else empty_notes()
     order = sort_order(notes)
     if not stems:
-      unlabelled = slakh.count_unlabelled_stems(track)
+      unlabelled = slakh.unlabelled_stems(track)
       samples = read_audio(track.audio_path, sample_rate, whole=True)
       return PieceContent(samples, notes[order], lost_notes=lost, unlabelled_stems=unlabelled)
     audio = _stack([read_audio(info.audio_path, sample_rate, whole=True) for info in infos])

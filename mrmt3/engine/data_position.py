@@ -1,0 +1,65 @@
+"""Where a run stands in its data: saved with each checkpoint, taken up by the run that goes on."""
+
+import json
+import sys
+from collections.abc import Mapping
+
+import jax
+import seqio
+
+from mrmt3 import checkpoints
+from mrmt3.engine import hosts
+from mrmt3.engine.data_iterator import FILE, DataIterator
+
+PROGRESS_NAME = 'progress.json'
+
+
+def data_fingerprint(config, seed: int) -> str:
+  """Returns a text that is the same for data sets between which a position can be carried over."""
+  lengths = dict(sorted(config.task_feature_lengths.items()))
+  seed = seed if config.seed is None else config.seed
+  # Our sources tell when files have changed; of others the name has to do.
+  provider = config.mixture_or_task_name
+  provider = seqio.get_mixture_or_task(provider) if isinstance(provider, str) else provider
+  fingerprint = getattr(getattr(provider, 'source', None), 'fingerprint', None)
+  files = fingerprint(config.split) if fingerprint else ''
+  named = (str(config.mixture_or_task_name), files, lengths, config.split, config.batch_size, config.shuffle, seed)
+  shares = jax.process_count()
+  return repr(named if shares == 1 else (*named, f'{shares} hosts'))
+
+
+def position_files(batches: DataIterator, rows: list, fingerprint: str) -> dict[str, bytes]:
+  """Returns what `take_up` needs, as contents of files by name: the positions of all hosts, numbers not reported yet.
+
+  All hosts have to ask.
+  """
+  files = {PROGRESS_NAME: json.dumps({'rows': rows, 'data': fingerprint}).encode()}
+  own = {name: content.hex() for name, content in batches.save(_name()).items()}
+  for text in hosts.texts_of_all(json.dumps(own).encode()):
+    files |= {name: bytes.fromhex(content) for name, content in json.loads(text).items()}
+  return files
+
+
+def _name() -> str:
+  """Returns what this host's files of a position begin with."""
+  return FILE if hosts.is_first() else f'{FILE}-host{jax.process_index()}'
+
+
+def take_up(batches: DataIterator, model_dir: str, step: int, fingerprint: str) -> list[Mapping[str, float]]:
+  """Moves `batches` to where the checkpoint of a step left the data; returns its numbers that are not reported yet.
+
+  A checkpoint without a position, or one of other data, is passed over with a line on stderr: then the data begins anew.
+  """
+  folder = checkpoints.checkpoint_folder(model_dir, step)
+  try:
+    progress = json.loads((folder / PROGRESS_NAME).read_text())
+    saved, rows = progress['data'], progress['rows']
+  except (OSError, ValueError, KeyError, TypeError):
+    saved, rows = None, []
+  if saved != fingerprint:
+    reason = 'has no position in the data' if saved is None else 'is of a run with other data'
+    if hosts.is_first():
+      print(f'checkpoint_{step} {reason}; the data begins anew', file=sys.stderr, flush=True)
+    return []
+  batches.restore(folder, _name())
+  return rows

@@ -33,6 +33,7 @@ STATE_NAME = 'state'
 
 _WRITING, _REMOVING = '.writing_', '.removing_'
 _FOLDER = re.compile(r'checkpoint_(\d+)')
+_DATA_FILE_BYTES = 1 << 24  # Orbax keeps what goes into a file in memory until it is full
 
 
 def checkpoint_folder(model_dir: str | os.PathLike, step: int) -> Path:
@@ -84,7 +85,7 @@ def save_checkpoint(
     for name, content in more_files.items():
       (temporary / name).write_bytes(content)
     with _quiet_orbax(), _checkpointer() as checkpointer:
-      checkpointer.save(temporary.absolute() / STATE_NAME, state)
+      _save(checkpointer, temporary.absolute() / STATE_NAME, state)
     temporary.chmod(0o755)
     _remove(folder)
     temporary.replace(folder)
@@ -219,6 +220,21 @@ def _checkpointer():
   import orbax.checkpoint as ocp
 
   return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+
+
+class _SavedInPlace(np.ndarray):
+  """An array that Orbax, which copies all that it is given before it writes, does not copy: saving here blocks."""
+
+  def __deepcopy__(self, memo):
+    return self
+
+
+def _save(checkpointer, path: Path, state) -> None:
+  import jax
+  import orbax.checkpoint as ocp
+
+  state = jax.tree.map(lambda x: x.view(_SavedInPlace) if isinstance(x, np.ndarray) else x, state)
+  checkpointer.save(path, ocp.args.PyTreeSave(state, ocdbt_target_data_file_size=_DATA_FILE_BYTES))
 
 
 def _restore(checkpointer, folder: Path, item, partial: bool):

@@ -168,6 +168,11 @@ NoteEncodingWithTiesSpec = dataclasses.replace(
 )
 
 
+def encoding_spec(ties: bool) -> EventEncodingSpec:
+  """Returns what tokens with note-offs hold, with tie sections or without."""
+  return NoteEncodingWithTiesSpec if ties else NoteEncodingSpec
+
+
 @dataclasses.dataclass
 class DecodingStats:
   """What decoding had to put up with.

@@ -1,11 +1,11 @@
-"""Weights under the PyTorch ports' names (mt3.pth, MR-MT3) as this network's parameters."""
+"""The PyTorch ports' names (mt3.pth, MR-MT3) for this network's parameters, and weights under them, both ways."""
 
 import re
 from collections.abc import Mapping
 
 import numpy as np
 
-from mrmt3 import network
+from mrmt3 import network, weight_matching
 from mrmt3.errors import UserError
 
 # Ours -> theirs, in the order tried; N is a layer's number. A linear map's weight is the transpose of a kernel.
@@ -29,8 +29,8 @@ _NAMES = [
   (r'(\w+)/layers_(\d+)/mlp/(\w+)/kernel', r'\1.block.\2.layer.1.DenseReluDense.\3.weight'),
 ]
 
-# Stored a second time by the ports, under these names.
-_COPIES = {
+# Stored a second time by the ports, under these names -> the first one.
+COPIES = {
   'encoder.embed_tokens.weight': 'proj.weight',
   'decoder.embed_tokens.weight': 'decoder_embed_tokens.weight',
   'segmem_encoder.embed_tokens.weight': 'segmem_proj.weight',
@@ -49,29 +49,58 @@ def torch_name(path: str) -> str:
 
 
 def params_from_torch(weights: Mapping[str, np.ndarray], config: network.T5Config, num_mel_bins: int) -> dict:
-  """Returns the network's parameter tree from a PyTorch state dict of numpy arrays.
+  """Returns the network's parameter tree, float32, from a PyTorch state dict of numpy arrays; views where possible.
 
   Raises:
-    UserError: naming the first weight that is missing, left over, of the wrong shape, or stored twice and different.
+    UserError: naming the weights that are missing, left over, of the wrong shape, or stored twice and different.
   """
   from flax import traverse_util
 
   shapes = traverse_util.flatten_dict(network.parameter_shapes(config, num_mel_bins), sep='/')
-  params, used = {}, set()
-  for path, shape in shapes.items():
-    name = torch_name(path)
-    if name not in weights:
-      raise UserError(f'weights: {name} is missing')
-    array = np.asarray(weights[name], np.float32)
-    array = array.T if path.endswith('kernel') else array
-    if array.shape != shape.shape:
-      raise UserError(f'weights: {name} is {weights[name].shape}; the network has {shape.shape} ({path})')
-    params[path] = array
-    used.add(name)
-  for name in sorted(weights.keys() - used):
-    if name in _COPIES:
-      if not np.array_equal(weights[name], weights[_COPIES[name]]):
-        raise UserError(f'weights: {name} differs from {_COPIES[name]}; they should be the same matrix')
+  found = {path: as_kernel(path, weights[torch_name(path)]) for path in shapes if torch_name(path) in weights}
+  used = {torch_name(path) for path in found}
+  left_over = [name for name in left_over_weights(weights) if name not in used]
+  problems = weight_matching.problems(found, {path: shape.shape for path, shape in shapes.items()}, torch_name, left_over)
+  if problems:
+    raise UserError(f'weights: {weight_matching.in_one_line(problems)}')
+  return traverse_util.unflatten_dict(found, sep='/')
+
+
+def as_kernel(path: str, weight: np.ndarray) -> np.ndarray:
+  """Returns a PyTorch weight as the parameter at `path`, float32: transposed if that is a kernel."""
+  weight = np.asarray(weight, np.float32)
+  return weight.T if path.endswith('kernel') else weight
+
+
+def left_over_weights(weights: Mapping[str, np.ndarray]) -> list[str]:
+  """Returns the names in a state dict but for position tables and second copies.
+
+  Raises:
+    UserError: for a second copy that differs from the first.
+  """
+  names = []
+  for name in weights:
+    original = COPIES.get(name)
+    if original in weights:
+      if not np.array_equal(weights[name], weights[original]):
+        raise UserError(f'weights: {name} differs from {original}; they should be the same matrix')
     elif not _TABLES.fullmatch(name):
-      raise UserError(f'weights: {name} is left over; the network has no place for it')
-  return traverse_util.unflatten_dict(params, sep='/')
+      names.append(name)
+  return names
+
+
+def torch_from_params(params: Mapping) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """Returns (weights by PyTorch name, second name -> first name) of a parameter tree; kernels are transposed views.
+
+  Raises:
+    UserError: naming a parameter that the ports' network does not have.
+  """
+  from flax import traverse_util
+
+  weights = {}
+  for path, array in traverse_util.flatten_dict(dict(params), sep='/').items():
+    try:
+      weights[torch_name(path)] = array.T if path.endswith('kernel') else array
+    except KeyError:
+      raise UserError(f'{path} has no name in PyTorch: the published network has no such part') from None
+  return weights, {name: original for name, original in COPIES.items() if original in weights}

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import legacy_checkpoints, packed_checkpoints
+from mrmt3 import legacy_checkpoints, packed_checkpoints, published
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.files import make_folder
@@ -119,8 +119,16 @@ def _remove(folder: Path) -> None:
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:
-  """Returns the checkpoint folder that `path` names: itself, or the newest one in it. UserError if there is none."""
+  """Returns the checkpoint folder that `path` names: itself, or the newest one in it; UserError if there is none.
+
+  What does not exist may be the name of a published checkpoint that `mrmt3 fetch` has put into the cache.
+  """
   path = Path(path)
+  fetched = None if path.exists() else published.folder_of(path)
+  if fetched is not None:
+    if latest_step(fetched) is None:
+      raise UserError(f'{path} is a published checkpoint that is not here yet; run `mrmt3 fetch {path}`')
+    path = fetched
   if (path / STATE_NAME).is_dir() or legacy_checkpoints.is_legacy(path) or packed_checkpoints.is_packed(path):
     return path
   step = latest_step(path)

@@ -231,16 +231,17 @@ def params_of(source: Source, spec: ModelSpec, allow_missing: tuple[str, ...] = 
     allow_missing: (MEMORY,) gives fresh weights to a memory that is not in it.
     seed: of the fresh weights.
 
+  What only training needs is left out, and the memory's arrays where the model has no memory (L_agg = 0).
+
   Raises:
-    UserError: naming what is missing, left over or of the wrong shape. The memory's arrays are left out silently where
-      the model has no memory (L_agg = 0).
+    UserError: naming what is missing, left over or of the wrong shape.
   """
   from flax import traverse_util
 
   config = spec.network
   shapes = traverse_util.flatten_dict(network.parameter_shapes(config, spec.spectrogram.num_mel_bins), sep='/')
   wanted = {path: shape.shape for path, shape in shapes.items()}
-  arrays = source.arrays
+  arrays = {name: array for name, array in source.arrays.items() if name.split('/')[0] not in network.TRAINING_ONLY}
   if not config.memory_length:
     arrays = {name: array for name, array in arrays.items() if not _MEMORY_NAME.match(name)}
   names = {path: source.name_of(path) for path in wanted}

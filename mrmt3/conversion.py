@@ -188,13 +188,15 @@ def _implied_spec(source: Source, choices: Choices) -> ModelSpec:
     memory_length = _memory_length(source)
   is_mr_mt3 = source.format == LIGHTNING or (source.format in _UNDER_TORCH_NAMES and bool(source.memory_names))
   kind = 'mr_mt3' if is_mr_mt3 else 'mt3'
+  # A file of the ports that has MT3's table was made for weights that need it; theirs may be there by mistake (mt3.pth).
+  table = torch_weights.position_kind(source.arrays) if choices.positions is None else None
   config = network.T5Config(
     vocab_size=vocab_size,
     emb_dim=emb_dim,
     num_heads=num_heads,
     head_dim=_head_dim(source, num_heads),
     mlp_dim=source.shape_of('encoder/layers_0/mlp/wi_0/kernel')[1],
-    positions=kind,
+    positions='mt3' if table == 'mt3' else kind,
     initializers=kind,
     dropout_masks=kind,
     decoder_padding_masks=not is_mr_mt3,
@@ -318,7 +320,7 @@ def write(path: str | os.PathLike, kind: str, params: dict, spec: ModelSpec, ste
     folder = checkpoints.checkpoint_folder(path, step)
     legacy_checkpoints.write_params(folder, params, step, {checkpoints.SPEC_NAME: spec.to_json().encode()})
     return folder
-  weights, copies = torch_weights.torch_from_params(params)
+  weights, copies = torch_weights.torch_from_params(params, spec.network.positions)
   if kind == NPZ:
     with atomic_path(path) as temporary:
       np.savez(temporary, **weights)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mrmt3 import network, weight_matching
+from mrmt3 import layers, network, weight_matching
 from mrmt3.errors import UserError
 
 # Ours -> theirs, in the order tried; N is a layer's number. A linear map's weight is the transpose of a kernel.
@@ -35,7 +35,9 @@ COPIES = {
   'decoder.embed_tokens.weight': 'decoder_embed_tokens.weight',
   'segmem_encoder.embed_tokens.weight': 'segmem_proj.weight',
 }
-_TABLES = re.compile(r'.*\.pos_emb\.inv_freq')  # position tables, not weights
+# What the ports compute their position tables of: no weights, but stored, and loaded, as if they were.
+_TABLE = '{}.pos_emb.inv_freq'
+_TABLES = re.compile(_TABLE.format('.*'))
 
 
 def torch_name(path: str) -> str:
@@ -89,8 +91,29 @@ def left_over_weights(weights: Mapping[str, np.ndarray]) -> list[str]:
   return names
 
 
-def torch_from_params(params: Mapping) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def position_kind(weights: Mapping[str, np.ndarray]) -> str | None:
+  """Returns which position table a state dict has, 'mt3' or 'mr_mt3'; None if it has none. UserError for any other.
+
+  The ports' own is 'mr_mt3', also where the weights were trained with the other one (mt3.pth).
+  """
+  kinds = {}
+  for name in filter(_TABLES.fullmatch, weights):
+    table = np.asarray(weights[name], np.float64)
+    for kind in network.KINDS:
+      expected = layers.position_frequencies(2 * table.size, kind)
+      if table.shape == expected.shape and np.allclose(table, expected, rtol=1e-3, atol=0):
+        kinds[kind] = name
+        break
+    else:
+      raise UserError(f'weights: {name} is no position table of MT3 or MR-MT3; say which to take, with --positions')
+  return 'mt3' if 'mt3' in kinds else next(iter(kinds), None)
+
+
+def torch_from_params(params: Mapping, positions: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
   """Returns (weights by PyTorch name, second name -> first name) of a parameter tree; kernels are transposed views.
+
+  The position table is among them: the ports take it from the file, so that they compute with the one that the weights
+  were trained with, 'mt3' or 'mr_mt3'.
 
   Raises:
     UserError: naming a parameter that the ports' network does not have.
@@ -103,4 +126,9 @@ def torch_from_params(params: Mapping) -> tuple[dict[str, np.ndarray], dict[str,
       weights[torch_name(path)] = array.T if path.endswith('kernel') else array
     except KeyError:
       raise UserError(f'{path} has no name in PyTorch: the published network has no such part') from None
-  return weights, {name: original for name, original in COPIES.items() if original in weights}
+  copies = {name: original for name, original in COPIES.items() if original in weights}
+  features = weights['decoder_embed_tokens.weight'].shape[1]
+  table = _TABLE.format('encoder')
+  weights[table] = layers.position_frequencies(features, positions).astype(np.float32)
+  stacks = ['decoder', *(['segmem_encoder'] if 'segmem_proj.weight' in weights else [])]
+  return weights, copies | {_TABLE.format(stack): table for stack in stacks}

@@ -13,7 +13,7 @@ import network_fixture as fixture
 import numpy as np
 import pytest
 
-from mrmt3 import checkpoints, conversion, decoding, network, torch_files, torch_weights
+from mrmt3 import checkpoints, conversion, decoding, layers, network, torch_files, torch_weights
 from mrmt3.cli import convert
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
@@ -47,7 +47,7 @@ def published(tmp_path):
   """A file like MR-MT3's: from Lightning, second copies and position tables included."""
   path = tmp_path / f'exp_segmemV2_prev_context={fixture.CONFIG.memory_length}_prevaug_frame=3.ckpt'
   weights = {f'model.{name}': array for name, array in fixture.WEIGHTS.items()}
-  weights['model.encoder.pos_emb.inv_freq'] = np.ones(4, np.float32)
+  weights['model.encoder.pos_emb.inv_freq'] = layers.position_frequencies(64, 'mr_mt3').astype(np.float32)
   torch_files.write_torch(path, weights, lightning_step=77)
   return path
 
@@ -114,9 +114,31 @@ def test_written_pytorch_files_have_all_of_the_ports_names(published, tmp_path):
   run(published, tmp_path / 'ours', *HEADS)
   run(tmp_path / 'ours', tmp_path / 'x.pth')
   found = torch_files.read_torch(tmp_path / 'x.pth').weights
-  assert found.keys() == {name for name in fixture.WEIGHTS if 'inv_freq' not in name} | torch_weights.COPIES.keys()
+  tables = {f'{stack}.pos_emb.inv_freq' for stack in ('encoder', 'decoder', 'segmem_encoder')}
+  assert found.keys() == {*fixture.WEIGHTS, *torch_weights.COPIES, *tables}
   for name in found.keys() & fixture.WEIGHTS.keys():
-    np.testing.assert_array_equal(found[name], fixture.WEIGHTS[name], err_msg=name)
+    # The published tables are computed in float32.
+    np.testing.assert_allclose(found[name], fixture.WEIGHTS[name], rtol=2e-7 if name in tables else 0, err_msg=name)
+
+
+@pytest.mark.parametrize('positions', ['mt3', 'mr_mt3'])
+def test_the_position_table_goes_with_the_weights(positions, published, tmp_path):
+  run(published, tmp_path / 'ours', *HEADS, '--positions', positions)
+  run(tmp_path / 'ours', tmp_path / 'x.pth')
+  table = torch_files.read_torch(tmp_path / 'x.pth').weights['decoder.pos_emb.inv_freq']
+  angles = np.arange(50)[:, None] * np.asarray(table, np.float64)
+  expected = layers.sinusoidal_positions(50, 64, positions)
+  np.testing.assert_allclose(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1), expected, atol=1e-5)
+  run(tmp_path / 'x.pth', tmp_path / 'back', *HEADS, '--l-agg', 5)
+  assert checkpoints.read_spec(tmp_path / 'back').network.positions == positions
+
+
+def test_another_position_table_is_not_guessed(published, tmp_path):
+  weights = {**fixture.WEIGHTS, 'decoder.pos_emb.inv_freq': np.ones(32, np.float32)}
+  torch_files.write_torch(tmp_path / 'x.pth', weights)
+  with pytest.raises(UserError, match=r'decoder\.pos_emb\.inv_freq is no position table.*--positions'):
+    run(tmp_path / 'x.pth', tmp_path / 'out', *HEADS, '--l-agg', 5)
+  assert run(tmp_path / 'x.pth', tmp_path / 'out', *HEADS, '--l-agg', 5, '--positions', 'mt3') == 0
 
 
 def test_memory_from_mt3(published, tmp_path, capsys):

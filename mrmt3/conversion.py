@@ -45,7 +45,7 @@ class Source:
     format: OURS, T5X, T5X_LEGACY, TORCH, LIGHTNING or NPZ.
     arrays: by name as the file has them; PyTorch's are not read before they are used.
     step: training steps done, 0 where the file does not say.
-    spec: what its model.json says; None without one.
+    spec: what its model.json says, or a PyTorch file of ours; None without one.
   """
 
   path: Path
@@ -107,7 +107,11 @@ def open_source(path: str | os.PathLike) -> Source:
   if not torch_files.is_torch_file(path):
     raise UserError(f'{path}: not a checkpoint; give a .ckpt, .pth, .pt or .npz file, or a checkpoint folder')
   file = torch_files.read_torch(path)
-  return Source(path, LIGHTNING if file.is_lightning else TORCH, _without_prefix(file.weights), file.step)
+  try:
+    spec = None if file.spec_json is None else ModelSpec.from_json(file.spec_json)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+  return Source(path, LIGHTNING if file.is_lightning else TORCH, _without_prefix(file.weights), file.step, spec)
 
 
 def _without_prefix(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -145,7 +149,7 @@ def list_arrays(source: Source) -> list[str]:
 def model_spec(source: Source, choices: Choices) -> ModelSpec:
   """Returns what a checkpoint is a model of.
 
-  Without a model.json: sizes are those of the arrays. Weights under PyTorch names with a memory, or from Lightning, are
+  Where it does not say so itself, sizes are those of the arrays. Weights under PyTorch names with a memory, or from Lightning, are
   taken for MR-MT3's: its position table, front end, scaling and prior tokens. All others are taken for MT3's; with 127
   velocity bins, told by the size of the vocabulary, for the piano model of ISMIR 2021 (512 frames, no ties). L_agg, which
   no array tells, is read off the file's name as published (`context=64`).
@@ -331,6 +335,7 @@ def write(path: str | os.PathLike, kind: str, params: dict, spec: ModelSpec, ste
       {prefix + name: array for name, array in weights.items()},
       {prefix + name: prefix + original for name, original in copies.items()},
       lightning_step=step if kind == LIGHTNING else None,
+      spec_json=spec.to_json(),
     )
   return path
 

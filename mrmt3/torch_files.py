@@ -26,6 +26,7 @@ from mrmt3.errors import UserError
 from mrmt3.files import atomic_path
 
 STATE_DICT = 'state_dict'  # what PyTorch Lightning calls the weights
+SPEC_NAME = 'mrmt3_model.json'  # a member of the zip file that PyTorch does not look at
 
 _DTYPES = {
   'FloatStorage': 'f4', 'DoubleStorage': 'f8', 'HalfStorage': 'f2', 'BFloat16Storage': 'bfloat16', 'LongStorage': 'i8',
@@ -212,11 +213,13 @@ class TorchFile:
     weights: arrays by name, in the file's order; read-only, and read from the file as they are used.
     is_lightning: whether it is a checkpoint of PyTorch Lightning (weights under 'state_dict').
     step: optimizer steps done, where the file says; else 0.
+    spec_json: what `write_torch` was given; None for a file of another program.
   """
 
   weights: dict[str, np.ndarray]
   is_lightning: bool
   step: int
+  spec_json: str | None = None
 
 
 def is_torch_file(path: str | os.PathLike) -> bool:
@@ -237,7 +240,7 @@ def read_torch(path: str | os.PathLike) -> TorchFile:
   """
   path = Path(path)
   try:
-    tree, open_storage = _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
+    tree, open_storage, spec_json = _read_zip(path) if zipfile.is_zipfile(path) else _read_stream(path)
     tree = tree if isinstance(tree, dict) else {}
     is_lightning = isinstance(tree.get(STATE_DICT), dict)
     tensors = tree[STATE_DICT] if is_lightning else tree
@@ -254,7 +257,7 @@ def read_torch(path: str | os.PathLike) -> TorchFile:
   if not weights:
     raise UserError(f'{path}: no weights in it; it must be a state dict, or have one under {STATE_DICT!r}')
   step = tree.get('global_step') if is_lightning else 0
-  return TorchFile(weights, is_lightning, step if type(step) is int and step >= 0 else 0)
+  return TorchFile(weights, is_lightning, step if type(step) is int and step >= 0 else 0, spec_json)
 
 
 def _reason(error: BaseException) -> str:
@@ -262,7 +265,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _read_zip(path: Path):
-  """Returns (tree, function from a _Storage to its numbers) of a zip file."""
+  """Returns (tree, function from a _Storage to its numbers, text of SPEC_NAME or None) of a zip file."""
   with zipfile.ZipFile(path) as archive:
     members = {info.filename: info for info in archive.infolist()}
     pickles = [name for name in members if name.count('/') == 1 and name.endswith('/data.pkl')]
@@ -272,6 +275,8 @@ def _read_zip(path: Path):
     if members[pickles[0]].file_size > _MOST_PICKLE_BYTES:
       raise ValueError('its data.pkl is too large')
     tree = _unpickle(archive.read(pickles[0]))
+    spec = members.get(f'{folder}{SPEC_NAME}')
+    spec_json = archive.read(spec).decode() if spec and spec.file_size < 1 << 20 else None
     order = archive.read(f'{folder}byteorder').strip() if f'{folder}byteorder' in members else b'little'
 
   def open_storage(storage: _Storage) -> np.ndarray:
@@ -286,11 +291,11 @@ def _read_zip(path: Path):
       name_size, extra_size = struct.unpack('<HH', header[26:30])
     return _map(path, info.header_offset + 30 + name_size + extra_size, storage, order == b'big')
 
-  return tree, open_storage
+  return tree, open_storage, spec_json
 
 
 def _read_stream(path: Path):
-  """Returns (tree, function from a _Storage to its numbers) of a file of before PyTorch 1.6."""
+  """Returns (tree, function from a _Storage to its numbers, None) of a file of before PyTorch 1.6."""
   with path.open('rb') as file:
 
     def read_pickle():
@@ -318,7 +323,7 @@ def _read_stream(path: Path):
       raise ValueError(f'the numbers {storage.key} are missing')
     return _map(path, places[storage.key], storage, is_big)
 
-  return tree, open_storage
+  return tree, open_storage, None
 
 
 def _stream_places(path, begin, keys, tree, is_big) -> dict[str, int]:
@@ -368,6 +373,7 @@ def write_torch(
   weights: Mapping[str, np.ndarray],
   copies: Mapping[str, str] | None = None,
   lightning_step: int | None = None,
+  spec_json: str | None = None,
 ) -> None:
   """Writes float32 weights as a file that `torch.load(..., weights_only=True)` reads, whole or not at all.
 
@@ -376,6 +382,7 @@ def write_torch(
     weights: arrays by name; one after the other is made contiguous and written.
     copies: further names -> the name of the weight that they share.
     lightning_step: wraps the weights as a checkpoint of PyTorch Lightning at so many steps; None: a bare state dict.
+    spec_json: a text that PyTorch does not look at, and `read_torch` returns.
 
   Raises:
     UserError: if it cannot be written.
@@ -398,6 +405,8 @@ def write_torch(
     add('byteorder', b'little')
     for name, array in weights.items():
       add(f'data/{keys[name]}', memoryview(np.ascontiguousarray(array, '<f4').reshape(-1)).cast('B'))
+    if spec_json is not None:
+      add(SPEC_NAME, spec_json.encode())
     add('version', b'3\n')
 
 

@@ -15,7 +15,7 @@ from mrmt3.errors import UserError
 from mrmt3.user_cache import cache_root
 
 _HUGGING_FACE = 'https://huggingface.co/gudgud1014/MR-MT3'
-_MT3_PTH = 'https://media.githubusercontent.com/media/gudgud96/MR-MT3/main/pretrained/mt3.pth'
+_MT3_PTH = 'https://media.githubusercontent.com/media/gudgud96/MR-MT3/master/pretrained/mt3.pth'
 _GOOGLE = 'https://storage.googleapis.com'
 
 

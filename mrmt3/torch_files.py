@@ -34,6 +34,7 @@ _DTYPES = {
 }  # fmt: skip
 _STREAM_MAGIC, _STREAM_VERSION = 0x1950A86A20F9469CFC6C, 1001
 _MOST_PICKLE_BYTES = 1 << 28  # names and shapes only; published ones have less than 1 MB
+_MOST_TEXT_BYTES = 1 << 20
 _ALIGNMENT = 64  # bytes, of a storage in the zip file, as PyTorch writes it
 _DATE = (1980, 1, 1, 0, 0, 0)  # so that the same weights give the same file
 
@@ -275,9 +276,12 @@ def _read_zip(path: Path):
     if members[pickles[0]].file_size > _MOST_PICKLE_BYTES:
       raise ValueError('its data.pkl is too large')
     tree = _unpickle(archive.read(pickles[0]))
-    spec = members.get(f'{folder}{SPEC_NAME}')
-    spec_json = archive.read(spec).decode() if spec and spec.file_size < 1 << 20 else None
-    order = archive.read(f'{folder}byteorder').strip() if f'{folder}byteorder' in members else b'little'
+
+    def text(name, default):
+      info = members.get(f'{folder}{name}')
+      return archive.read(info).decode() if info and info.file_size < _MOST_TEXT_BYTES else default
+
+    order, spec_json = text('byteorder', 'little').strip(), text(SPEC_NAME, None)
 
   def open_storage(storage: _Storage) -> np.ndarray:
     info = members.get(f'{folder}data/{storage.key}')
@@ -289,7 +293,7 @@ def _read_zip(path: Path):
       file.seek(info.header_offset)
       header = file.read(30)
       name_size, extra_size = struct.unpack('<HH', header[26:30])
-    return _map(path, info.header_offset + 30 + name_size + extra_size, storage, order == b'big')
+    return _map(path, info.header_offset + 30 + name_size + extra_size, storage, order == 'big')
 
   return tree, open_storage, spec_json
 

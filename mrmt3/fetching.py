@@ -3,9 +3,9 @@
 import concurrent.futures
 import shutil
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from mrmt3 import checkpoints, conversion, download, files, legacy_checkpoints, published
+from mrmt3 import checkpoints, conversion, download, files, published
 from mrmt3.errors import UserError
 from mrmt3.published import Published
 
@@ -42,7 +42,7 @@ def fetch(what: Published, *, keep: bool = False, quiet: bool = False) -> Path:
     try:
       _download(what, quiet)
     except download.Unreachable as error:
-      by_hand = legacy_checkpoints.is_legacy(what.source)  # put there after a download had begun
+      by_hand = not what.file and _has_checkpoint(what.source)  # put there after a download had begun
       if not by_hand:
         raise UserError(f'{error}. Without internet: {what.by_hand()}, then run this again') from error
   source = conversion.open_source(what.source)
@@ -62,7 +62,19 @@ def _marker(what: Published) -> Path:
 def _lies_there(what: Published) -> bool:
   if what.file:
     return what.source.is_file()
-  return legacy_checkpoints.is_legacy(what.source) and not _marker(what).exists()
+  return _has_checkpoint(what.source) and not _marker(what).exists()
+
+
+def _has_checkpoint(folder: Path) -> bool:
+  try:
+    checkpoints.find_checkpoint(folder)
+  except UserError:
+    return False
+  return True
+
+
+def _is_optimizer_state(name: str) -> bool:
+  return any(part.startswith(_OPTIMIZER) for part in PurePosixPath(name).parts)
 
 
 def _download(what: Published, quiet: bool) -> None:
@@ -72,7 +84,7 @@ def _download(what: Published, quiet: bool) -> None:
     if not quiet and not what.file.sha256:
       print(f'{what.file.name}: sha256 {sha256} (what it should be is not known here)', file=sys.stderr)
     return
-  objects = [o for o in download.list_bucket(what.listing, what.prefix) if not o.name.startswith(_OPTIMIZER)]
+  objects = [o for o in download.list_bucket(what.listing, what.prefix) if not _is_optimizer_state(o.name)]
   files.make_folder(_marker(what).parent)
   _marker(what).touch()
   missing = [o for o in objects if not (what.source / o.name).is_file()]

@@ -162,6 +162,20 @@ def test_put_there_after_a_download_that_was_stopped(server, files, tmp_path, mo
   assert_is('mt3', dataclasses.replace(CONFIG, memory_length=0), 11)
 
 
+def test_a_bucket_that_holds_the_checkpoints_own_folder(server, files, tmp_path, monkeypatch):
+  objects = {f'checkpoints/mt3/checkpoint_11/{p.relative_to(files / "mt3" / "checkpoint_11")}': p.read_bytes()
+             for p in (files / 'mt3' / 'checkpoint_11').rglob('*') if p.is_file()}  # fmt: skip
+  file_server.bucket(server, objects)
+  run('mt3', '--quiet')
+  assert_is('mt3', dataclasses.replace(CONFIG, memory_length=0), 11)
+  assert not [path for path, _ in server.requests if 'state.' in path]
+  shutil.rmtree(tmp_path / 'cache')
+  offline(monkeypatch)
+  shutil.copytree(files / 'mt3', tmp_path / 'cache' / 'downloads' / 'mt3')
+  run('mt3', '--quiet')
+  assert_is('mt3', dataclasses.replace(CONFIG, memory_length=0), 11)
+
+
 def test_a_wrong_file_put_there_by_hand(server, tmp_path, monkeypatch):
   entry = dataclasses.replace(published.CHECKPOINTS['mr-mt3-32'].file, size=5, sha256='0' * 64)
   monkeypatch.setitem(published.CHECKPOINTS, 'mr-mt3-32', published.Published('mr-mt3-32', '', entry))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from mrmt3 import checkpoints, conversion, download, fetching, network, published
+from mrmt3 import checkpoints, conversion, download, fetching, network, published, torch_files, torch_weights
 from mrmt3.cli import fetch, transcribe
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
@@ -36,7 +36,8 @@ def make_params(config):
 def files(tmp_path_factory):
   """Published files: MR-MT3's, and MT3's folder with optimizer state."""
   folder = tmp_path_factory.mktemp('published')
-  conversion.write(folder / FILE, conversion.LIGHTNING, make_params(CONFIG), ModelSpec(CONFIG), 7)
+  weights, _ = torch_weights.torch_from_params(make_params(CONFIG), 'mr_mt3')
+  torch_files.write_torch(folder / FILE, {f'model.{name}': array for name, array in weights.items()}, lightning_step=7)
   mt3 = dataclasses.replace(CONFIG, memory_length=0)
   made = conversion.write(folder / 'mt3', conversion.T5X_LEGACY, make_params(mt3), ModelSpec(mt3), 11)
   (made / 'model.json').unlink()

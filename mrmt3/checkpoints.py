@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import legacy_checkpoints, packed_checkpoints
+from mrmt3 import legacy_checkpoints, packed_checkpoints, published
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.files import make_folder
@@ -33,6 +33,7 @@ STATE_NAME = 'state'
 
 _WRITING, _REMOVING = '.writing_', '.removing_'
 _FOLDER = re.compile(r'checkpoint_(\d+)')
+_DATA_FILE_BYTES = 1 << 24  # Orbax keeps what goes into a file in memory until it is full
 
 
 def checkpoint_folder(model_dir: str | os.PathLike, step: int) -> Path:
@@ -84,7 +85,7 @@ def save_checkpoint(
     for name, content in more_files.items():
       (temporary / name).write_bytes(content)
     with _quiet_orbax(), _checkpointer() as checkpointer:
-      checkpointer.save(temporary.absolute() / STATE_NAME, state)
+      _save(checkpointer, temporary.absolute() / STATE_NAME, state)
     temporary.chmod(0o755)
     _remove(folder)
     temporary.replace(folder)
@@ -118,8 +119,16 @@ def _remove(folder: Path) -> None:
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:
-  """Returns the checkpoint folder that `path` names: itself, or the newest one in it. UserError if there is none."""
+  """Returns the checkpoint folder that `path` names: itself, or the newest one in it; UserError if there is none.
+
+  What does not exist may be the name of a published checkpoint that `mrmt3 fetch` has put into the cache.
+  """
   path = Path(path)
+  fetched = None if path.exists() else published.folder_of(path)
+  if fetched is not None:
+    if latest_step(fetched) is None:
+      raise UserError(f'{path} is a published checkpoint that is not here yet; run `mrmt3 fetch {path}`')
+    path = fetched
   if (path / STATE_NAME).is_dir() or legacy_checkpoints.is_legacy(path) or packed_checkpoints.is_packed(path):
     return path
   step = latest_step(path)
@@ -227,6 +236,21 @@ def _checkpointer():
   )
   handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
   return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+class _SavedInPlace(np.ndarray):
+  """An array that Orbax, which copies all that it is given before it writes, does not copy: saving here blocks."""
+
+  def __deepcopy__(self, memo):
+    return self
+
+
+def _save(checkpointer, path: Path, state) -> None:
+  import jax
+  import orbax.checkpoint as ocp
+
+  state = jax.tree.map(lambda x: x.view(_SavedInPlace) if isinstance(x, np.ndarray) else x, state)
+  checkpointer.save(path, ocp.args.PyTreeSave(state, ocdbt_target_data_file_size=_DATA_FILE_BYTES))
 
 
 def _restore(checkpointer, folder: Path, item, partial: bool):

@@ -25,6 +25,7 @@ class ModelSpec:
     targets_length: most tokens of a segment, EOS included, and the length prior tokens are padded to.
     prior_layout: how the model's own output becomes prior tokens: 'targets' as in training ([t1, ..., EOS, 0, ...]), or
       'start_token' with the start token in front ([0, t1, ..., EOS, 0, ...]), as MR-MT3's published inference.
+    ties: whether a segment's tokens begin with a tie section, what sounds on from before; not in MT3's piano model.
   """
 
   network: T5Config
@@ -33,6 +34,7 @@ class ModelSpec:
   segment_frames: int = 256
   targets_length: int = 1024
   prior_layout: str = 'targets'
+  ties: bool = True
 
   def __post_init__(self):
     for name, part in _PARTS.items():
@@ -44,6 +46,8 @@ class ModelSpec:
         raise UserError(f'model: {name} is {value!r}; it must be a whole number of at least 2')
     if self.prior_layout not in PRIOR_LAYOUTS:
       raise UserError(f'model: prior_layout is {self.prior_layout!r}; it must be one of {", ".join(PRIOR_LAYOUTS)}')
+    if self.network.memory_length and not self.ties:
+      raise UserError('model: a network with a memory needs ties, an empty prior segment being a tie and the end')
     try:
       needed = num_embeddings(build_codec(self.vocabulary))
     except (TypeError, ValueError) as error:

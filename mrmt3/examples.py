@@ -140,6 +140,7 @@ class Library:
           frames_per_second=self.spec.spectrogram.frame_rate,
           piece_frames=piece_frames + lead,
           codec=self.codec,
+          ties=self.spec.ties,
           shuffle=shuffle,
           rng=rng,
       )

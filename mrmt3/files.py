@@ -3,6 +3,8 @@
 import contextlib
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,3 +48,26 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
   finally:
     if is_plain:
       temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+  """Yields a new empty folder beside `path`, which takes its place when the block ends well.
+
+  If the block raises, the folder is removed. Raises UserError if `path` is there already, or for an OSError inside the
+  block, with the path and the system's reason.
+  """
+  path = Path(path)
+  if path.exists():
+    raise UserError(f'cannot write {path}: it is there already; remove it, or name another')
+  temporary = None
+  try:
+    temporary = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=make_folder(path.parent)))
+    yield temporary
+    temporary.chmod(0o755)
+    temporary.rename(path)
+  except OSError as error:
+    raise UserError(f'cannot write {path}: {error.strerror or error}') from error
+  finally:
+    if temporary is not None:
+      shutil.rmtree(temporary, ignore_errors=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mrmt3 import checkpoints, spectrograms
 from mrmt3.config import ModelSpec
-from mrmt3.note_sequences import DecodingStats, SegmentDecoder
+from mrmt3.note_sequences import DecodingStats, SegmentDecoder, encoding_spec
 from mrmt3.segment_tokens import empty_segment
 from mrmt3.vocabularies import EOS_ID, build_codec
 
@@ -72,7 +72,7 @@ class Transcriber:
     """
     config, frames = self.spec.spectrogram, self.spec.segment_frames
     cut, valid = spectrograms.piece_segments(np.asarray(samples, np.float32), config, frames)
-    decoder = SegmentDecoder(self.codec, frames_per_second=config.frame_rate)
+    decoder = SegmentDecoder(self.codec, spec=encoding_spec(self.spec.ties), frames_per_second=config.frame_rate)
     segments = []
 
     def inputs():

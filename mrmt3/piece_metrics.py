@@ -14,7 +14,7 @@ import numpy as np
 from mrmt3 import metrics, vocabularies
 from mrmt3 import notes as note_tables
 from mrmt3.config import ModelSpec
-from mrmt3.note_sequences import decode_piece
+from mrmt3.note_sequences import decode_piece, encoding_spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Postprocessor:
     rows = list(example['targets']) if is_target else [self._model_ids(ids) for ids in decoded[:count]]
     starts = [row * self.spec.segment_frames for row in range(count)]
     codec = vocabularies.build_codec(self.spec.vocabulary)
-    return decode_piece(rows, starts, codec, frames_per_second=self.spec.spectrogram.frame_rate)[0]
+    frame_rate, tokens_hold = self.spec.spectrogram.frame_rate, encoding_spec(self.spec.ties)
+    return decode_piece(rows, starts, codec, spec=tokens_hold, frames_per_second=frame_rate)[0]
 
   def _model_ids(self, ids) -> np.ndarray:
     ids = np.asarray(ids, np.int32)

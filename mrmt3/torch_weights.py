@@ -1,11 +1,11 @@
-"""Weights under the PyTorch ports' names (mt3.pth, MR-MT3) as this network's parameters."""
+"""The PyTorch ports' names (mt3.pth, MR-MT3) for this network's parameters, and weights under them, both ways."""
 
 import re
 from collections.abc import Mapping
 
 import numpy as np
 
-from mrmt3 import network
+from mrmt3 import network, transformer_blocks, weight_matching
 from mrmt3.errors import UserError
 
 # Ours -> theirs, in the order tried; N is a layer's number. A linear map's weight is the transpose of a kernel.
@@ -29,13 +29,15 @@ _NAMES = [
   (r'(\w+)/layers_(\d+)/mlp/(\w+)/kernel', r'\1.block.\2.layer.1.DenseReluDense.\3.weight'),
 ]
 
-# Stored a second time by the ports, under these names.
-_COPIES = {
+# Stored a second time by the ports, under these names -> the first one.
+COPIES = {
   'encoder.embed_tokens.weight': 'proj.weight',
   'decoder.embed_tokens.weight': 'decoder_embed_tokens.weight',
   'segmem_encoder.embed_tokens.weight': 'segmem_proj.weight',
 }
-_TABLES = re.compile(r'.*\.pos_emb\.inv_freq')  # position tables, not weights
+# What the ports compute their position tables of: no weights, but stored, and loaded, as if they were.
+_TABLE = '{}.pos_emb.inv_freq'
+_TABLES = re.compile(_TABLE.format('.*'))
 
 
 def torch_name(path: str) -> str:
@@ -49,29 +51,84 @@ def torch_name(path: str) -> str:
 
 
 def params_from_torch(weights: Mapping[str, np.ndarray], config: network.T5Config, num_mel_bins: int) -> dict:
-  """Returns the network's parameter tree from a PyTorch state dict of numpy arrays.
+  """Returns the network's parameter tree, float32, from a PyTorch state dict of numpy arrays; views where possible.
 
   Raises:
-    UserError: naming the first weight that is missing, left over, of the wrong shape, or stored twice and different.
+    UserError: naming the weights that are missing, left over, of the wrong shape, or stored twice and different.
   """
   from flax import traverse_util
 
   shapes = traverse_util.flatten_dict(network.parameter_shapes(config, num_mel_bins), sep='/')
-  params, used = {}, set()
-  for path, shape in shapes.items():
-    name = torch_name(path)
-    if name not in weights:
-      raise UserError(f'weights: {name} is missing')
-    array = np.asarray(weights[name], np.float32)
-    array = array.T if path.endswith('kernel') else array
-    if array.shape != shape.shape:
-      raise UserError(f'weights: {name} is {weights[name].shape}; the network has {shape.shape} ({path})')
-    params[path] = array
-    used.add(name)
-  for name in sorted(weights.keys() - used):
-    if name in _COPIES:
-      if not np.array_equal(weights[name], weights[_COPIES[name]]):
-        raise UserError(f'weights: {name} differs from {_COPIES[name]}; they should be the same matrix')
+  found = {path: as_kernel(path, weights[torch_name(path)]) for path in shapes if torch_name(path) in weights}
+  used = {torch_name(path) for path in found}
+  left_over = [name for name in left_over_weights(weights) if name not in used]
+  problems = weight_matching.problems(found, {path: shape.shape for path, shape in shapes.items()}, torch_name, left_over)
+  if problems:
+    raise UserError(f'weights: {weight_matching.in_one_line(problems)}')
+  return traverse_util.unflatten_dict(found, sep='/')
+
+
+def as_kernel(path: str, weight: np.ndarray) -> np.ndarray:
+  """Returns a PyTorch weight as the parameter at `path`, float32: transposed if that is a kernel."""
+  weight = np.asarray(weight, np.float32)
+  return weight.T if path.endswith('kernel') else weight
+
+
+def left_over_weights(weights: Mapping[str, np.ndarray]) -> list[str]:
+  """Returns the names in a state dict but for position tables and second copies.
+
+  Raises:
+    UserError: for a second copy that differs from the first.
+  """
+  names = []
+  for name in weights:
+    original = COPIES.get(name)
+    if original in weights:
+      if not np.array_equal(weights[name], weights[original]):
+        raise UserError(f'weights: {name} differs from {original}; they should be the same matrix')
     elif not _TABLES.fullmatch(name):
-      raise UserError(f'weights: {name} is left over; the network has no place for it')
-  return traverse_util.unflatten_dict(params, sep='/')
+      names.append(name)
+  return names
+
+
+def position_kind(weights: Mapping[str, np.ndarray]) -> str | None:
+  """Returns which position table a state dict has, 'mt3' or 'mr_mt3'; None if it has none. UserError for any other.
+
+  The ports' own is 'mr_mt3', also where the weights were trained with the other one (mt3.pth).
+  """
+  kinds = {}
+  for name in filter(_TABLES.fullmatch, weights):
+    table = np.asarray(weights[name], np.float64)
+    for kind in network.KINDS:
+      expected = transformer_blocks.position_frequencies(2 * table.size, kind)
+      if table.shape == expected.shape and np.allclose(table, expected, rtol=1e-3, atol=0):
+        kinds[kind] = name
+        break
+    else:
+      raise UserError(f'weights: {name} is no position table of MT3 or MR-MT3; say which to take, with --positions')
+  return 'mt3' if 'mt3' in kinds else next(iter(kinds), None)
+
+
+def torch_from_params(params: Mapping, positions: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """Returns (weights by PyTorch name, second name -> first name) of a parameter tree; kernels are transposed views.
+
+  The position table is among them: the ports take it from the file, so that they compute with the one that the weights
+  were trained with, 'mt3' or 'mr_mt3'.
+
+  Raises:
+    UserError: naming a parameter that the ports' network does not have.
+  """
+  from flax import traverse_util
+
+  weights = {}
+  for path, array in traverse_util.flatten_dict(dict(params), sep='/').items():
+    try:
+      weights[torch_name(path)] = array.T if path.endswith('kernel') else array
+    except KeyError:
+      raise UserError(f'{path} has no name in PyTorch: the published network has no such part') from None
+  copies = {name: original for name, original in COPIES.items() if original in weights}
+  features = weights['decoder_embed_tokens.weight'].shape[1]
+  table = _TABLE.format('encoder')
+  weights[table] = transformer_blocks.position_frequencies(features, positions).astype(np.float32)
+  stacks = ['decoder', *(['segmem_encoder'] if 'segmem_proj.weight' in weights else [])]
+  return weights, copies | {_TABLE.format(stack): table for stack in stacks}

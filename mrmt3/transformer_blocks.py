@@ -27,15 +27,19 @@ MLP_INITIALIZERS = {'mt3': _truncated_normal, 'mr_mt3': _normal}
 PROJECTION_INITIALIZERS = {'mt3': _truncated_normal, 'mr_mt3': _uniform}
 
 
+def position_frequencies(features: int, kind: str = 'mt3') -> np.ndarray:
+  """Returns the angles a position of `sinusoidal_positions`, float64 `[features / 2]`."""
+  half = features // 2
+  return 10000.0 ** -(np.arange(half) / (half - 1 if kind == 'mt3' else half))
+
+
 @functools.lru_cache(maxsize=16)
 def sinusoidal_positions(length: int, features: int, kind: str = 'mt3') -> np.ndarray:
   """Returns the fixed position table, float32 `[length, features]`: sines in the first half, cosines in the second.
 
   Wavelengths run from 2 pi to 2 pi 10000; `mt3` reaches the longest one at the last sine, `mr_mt3` one step later.
   """
-  half = features // 2
-  exponents = np.arange(half) / (half - 1 if kind == 'mt3' else half)
-  angles = np.arange(length)[:, None] * 10000.0**-exponents
+  angles = np.arange(length)[:, None] * position_frequencies(features, kind)
   table = np.concatenate([np.sin(angles), np.cos(angles)], axis=-1).astype(np.float32)
   table.flags.writeable = False
   return table

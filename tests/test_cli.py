@@ -29,7 +29,7 @@ def test_help_imports_nothing_heavy():
 def test_help_names_all_commands():
   result = command('--help')
   assert result.returncode == 0
-  for name in ('transcribe', 'evaluate', 'dataset', 'inspect', 'bench', 'demo', 'train'):
+  for name in ('transcribe', 'evaluate', 'fetch', 'convert', 'reproduce', 'dataset', 'inspect', 'bench', 'demo', 'train'):
     assert name in result.stdout
 
 
@@ -41,6 +41,10 @@ def test_help_names_all_commands():
         (['evaluate', 'missing.mid', 'other.mid'], 'missing.mid'),
         (['dataset', 'build', 'file/inside'], 'file'),
         (['demo', '-o', 'taken'], 'taken'),
+        (['convert', 'missing.ckpt', 'model'], 'missing.ckpt'),
+        (['convert', 'file', 'model'], 'not a checkpoint'),
+        (['fetch', 'mt4'], 'mr-mt3-64'),
+        (['reproduce', 'slakh', '--data', 'nowhere'], 'nowhere'),
         (['train', '--gin_file=nothing.gin'], 'nothing.gin'),
         (['train'], '--gin_file'),
         (['transcribe', 'missing.wav', '-o', '-'], '-o -'),

@@ -90,6 +90,28 @@ def test_without_memory_segments_are_independent(samples):
     np.testing.assert_array_equal(one.tokens, two.tokens)
 
 
+def test_without_ties_notes_begin_at_once(monkeypatch):
+  # Pitch 60 from 0 to 0.4 s, over the border of two segments: with ties the first event would be one that sounds on.
+  from mrmt3 import vocabularies
+  from mrmt3.event_codec import Event
+
+  spec = dataclasses.replace(
+    SPEC, network=dataclasses.replace(SPEC.network, memory_length=0), prior_layout='targets', ties=False
+  )
+  params = {name: part for name, part in fixture.params().items() if name != 'memory_encoder'}
+  transcriber = inference.Transcriber(params, spec, segments_at_once=1)
+
+  def ids(*events):
+    return [*(transcriber.codec.encode_event(Event(*event)) + vocabularies.SPECIAL_TOKENS for event in events), 1]
+
+  on, off = ('velocity', 1), ('velocity', 0)
+  answers = iter([ids(on, ('pitch', 60)), ids(('shift', 8), off, ('pitch', 60))])
+  monkeypatch.setattr(transcriber, 'decode', lambda inputs: (np.array([next(answers)]) for _ in inputs))
+  notes = transcriber.transcribe(np.zeros(40 * 128 + 100, np.float32)).notes
+  assert notes[['onset', 'pitch']].tolist() == [(0.0, 60)]
+  np.testing.assert_allclose(notes['offset'], 0.4)
+
+
 def test_no_samples_are_a_short_silence():
   result = inference.Transcriber(fixture.params(), SPEC).transcribe(np.zeros(0, np.float32))
   assert len(result.segments) == 1

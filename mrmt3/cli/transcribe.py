@@ -42,7 +42,8 @@ def add_parser(subparsers) -> None:
     help='song.mid for one audio file, or a folder: song.wav gives OUT/song.mid',
   )
   parser.add_argument(
-    '--checkpoint', metavar='DIR', help='checkpoint_<step> folder, or a folder of which the newest is taken'
+    '--checkpoint', metavar='DIR',
+    help='checkpoint_<step> folder, or a folder of which the newest is taken; or a name, see `mrmt3 fetch --list`',
   )
   parser.add_argument(
     '--json', nargs='?', const=_BESIDE, metavar='FILE',
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
   jobs = plan_jobs(args.audio, args.output, args.json, args.plot)
   if args.checkpoint is None:
     raise UserError(
-      'no checkpoint given; add --checkpoint DIR (`mrmt3 demo` and `mrmt3 train` make one: the folder they trained in)'
+      'no checkpoint given; add --checkpoint DIR (`mrmt3 demo` and `mrmt3 train` make one: the folder they trained in; '
+      '`mrmt3 fetch` brings the published ones)'
     )
   from mrmt3.inference import Transcriber
 

@@ -1,0 +1,87 @@
+"""`mrmt3 convert`: checkpoints of MT3 and MR-MT3 as ours, and ours as theirs."""
+
+import argparse
+
+from mrmt3.errors import UserError
+
+_EPILOG = """\
+reads   MR-MT3's .ckpt and mt3.pth (PyTorch, PyTorch Lightning; no code in them is ever run), .npz with the same
+        names, t5x checkpoints before and since Orbax, checkpoints of mrmt3
+writes  a folder: mrmt3's own (t5x reads it too), with --to t5x as t5x wrote before Orbax, as MT3's are
+        .pth, .pt: PyTorch's state dict; .ckpt: as PyTorch Lightning's; .npz: NumPy
+
+What a checkpoint does not say itself is taken as published: MR-MT3's position table, log-mel and prior tokens for
+Lightning's files and whatever has a memory, MT3's for all others; mt3.pth holds weights of MT3. The options say
+otherwise (docs/checkpoints.md).
+
+  mrmt3 convert mt3.pth mt3
+  mrmt3 convert mt3.pth start --l-agg 64 --allow-missing memory
+  mrmt3 convert model mr_mt3.ckpt
+"""
+
+
+def add_parser(subparsers) -> None:
+  """Adds `convert` to the commands."""
+  parser = subparsers.add_parser(
+    'convert',
+    help='read checkpoints of MT3, MR-MT3 and t5x, and write them',
+    description='Converts checkpoints between MT3 (t5x), MR-MT3 (PyTorch) and mrmt3.',
+    epilog=_EPILOG,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('source', metavar='SRC', help='checkpoint: a file or a folder, or a name that `mrmt3 fetch` knows')
+  parser.add_argument('target', metavar='DST', nargs='?', help='folder, or a .pth, .pt, .ckpt or .npz file')
+  parser.add_argument('--list', action='store_true', help='print the names and shapes of the arrays in SRC, write nothing')
+  parser.add_argument('--to', choices=['mrmt3', 't5x'], default='mrmt3', help='layout of a folder (default: mrmt3)')
+  parser.add_argument(
+    '--allow-missing', action='append', default=[], choices=['memory'],
+    help='start values for weights that SRC lacks: MR-MT3 from MT3 (with --l-agg)',
+  )  # fmt: skip
+  parser.add_argument('--seed', type=int, default=0, metavar='N', help='of the start values (default: 0)')
+  parser.add_argument('--l-agg', type=int, metavar='N', help="states of the memory; 0: without (default: by the file's name)")
+  parser.add_argument('--num-heads', type=int, metavar='N', help='attention heads (default: 6, if 384 wide as published)')
+  parser.add_argument('--positions', choices=['mt3', 'mr_mt3'], help='position table')
+  parser.add_argument('--front-end', choices=['mt3', 'mr_mt3'], help='filters of the log-mel')
+  parser.add_argument('--scaling', choices=['none', 'unit'], help='of the log-mel')
+  parser.add_argument('--prior-layout', choices=['targets', 'start_token'], help="how the model's output becomes prior tokens")
+  parser.add_argument('--velocity-bins', type=int, metavar='N', help='1, or 127 (default: by the size of the vocabulary)')
+  parser.add_argument('--segment-frames', type=int, metavar='N', help='frames of a segment (default: 256; ISMIR 2021: 512)')
+  parser.add_argument('--targets-length', type=int, metavar='N', help='most tokens of a segment (default: 1024)')
+  parser.add_argument('--ties', action=argparse.BooleanOptionalAction, help='whether segments begin with a tie section')
+  parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+  """Converts, and says what was taken for what; returns 0."""
+  if args.target is None and not args.list:
+    raise UserError('nothing to write to; name a folder or file after SRC, or add --list')
+  from mrmt3 import conversion
+
+  if not args.list:
+    kind = conversion.target_format(args.target, args.to)
+    conversion.check_target(args.target, kind)
+  source = conversion.open_source(args.source)
+  if args.list:
+    print('\n'.join(conversion.list_arrays(source)))
+    return 0
+  choices = conversion.Choices(
+    num_heads=args.num_heads,
+    positions=args.positions,
+    memory_length=args.l_agg,
+    front_end=args.front_end,
+    scaling=args.scaling,
+    num_velocity_bins=args.velocity_bins,
+    segment_frames=args.segment_frames,
+    targets_length=args.targets_length,
+    prior_layout=args.prior_layout,
+    ties=args.ties,
+  )
+  spec = conversion.model_spec(source, choices)
+  params = conversion.params_of(source, spec, tuple(args.allow_missing), args.seed)
+  written = conversion.write(args.target, kind, params, spec, source.step)
+  print(f'{written}: {conversion.describe(spec)}')
+  if source.memory_names and not spec.network.memory_length:
+    print(f'left out: the {len(source.memory_names)} arrays of a memory that is not used (L_agg is 0)')
+  if spec.network.memory_length and not source.memory_names:
+    print(f'not in {source.path}: the memory, which has start values (seed {args.seed})')
+  return 0

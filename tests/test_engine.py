@@ -134,6 +134,7 @@ RUNS = {
         'runs/own_folder.gin': ['models/small.gin', 'optimizers/mt3.gin'],
         'runs/demo.gin': [],
         'runs/twin.gin': [],
+        'runs/scored.gin': ['models/mr_mt3.gin', 'optimizers/mr_mt3.gin', 'runs/train.gin'],
     },
     'eval': {'runs/eval.gin': ['models/mr_mt3.gin']},
     'infer': {'runs/infer.gin': ['models/base.gin']},

@@ -179,8 +179,9 @@ def midi_files(folder: Path) -> dict[str, Path]:
 def match(references: Mapping[str, Reference], estimates: Mapping[str, Estimate], where: Path) -> dict[str, Estimate | None]:
   """Returns {reference: its transcription or None}, matched by whole name or else by last part (TrackNNNNN).
 
-  One file on either side belong together whatever they are called. Transcriptions of nothing are named on stderr. Raises
-  UserError if none has a partner; `where` is where they were found.
+  What is left over is matched once more with what transcribers append to names cut off, if all of it ends alike
+  (TrackNNNNN_basic_pitch). One file on either side belong together whatever they are called. Transcriptions of nothing
+  are named on stderr. Raises UserError if none has a partner; `where` is where they were found.
   """
   if len(references) == len(estimates) == 1 and where.is_file():
     return dict(zip(references, estimates.values(), strict=True))
@@ -191,6 +192,7 @@ def match(references: Mapping[str, Reference], estimates: Mapping[str, Estimate]
   for name in references:
     last = Path(name).name
     matched[name] = estimates.get(name) or (estimates[by_name[last]] if last in own_names else None)
+  matched |= _match_endings([name for name, found in matched.items() if not found], estimates, matched.values())
   used = {id(estimate) for estimate in matched.values() if estimate}
   if not used:
     raise UserError(f'nothing in {where} has the name of a piece in the reference (such as {next(iter(references))}.mid)')
@@ -199,6 +201,19 @@ def match(references: Mapping[str, Reference], estimates: Mapping[str, Estimate]
       which = estimate.file if estimate.file != where else f'{name} in {where}'
       print(f'mrmt3: warning: {which} is left out: no reference of that name', file=sys.stderr)
   return matched
+
+
+def _match_endings(references, estimates, taken):
+  """Returns {reference: estimate} where all estimates that nobody has are called as a reference with one common ending."""
+  taken = {id(estimate) for estimate in taken if estimate}
+  free = {name: estimate for name, estimate in _unique_names(estimates).items() if id(estimates[estimate]) not in taken}
+  own = _unique_names(references)
+  endings = {name[len(last) :] for name in free for last in own if name.startswith(last)}
+  for ending in sorted(endings, key=len, reverse=True):
+    # A letter or digit would go on the name: song1 is no transcription of song.
+    if ending and not ending[0].isalnum() and all(name.endswith(ending) for name in free):
+      return {own[name.removesuffix(ending)]: estimates[free[name]] for name in free if name.removesuffix(ending) in own}
+  return {}
 
 
 def _unique_names(names):

@@ -44,8 +44,6 @@ and scored. Started again with the same --output, what is there is not done agai
 
 def add_parser(subparsers) -> None:
   """Adds `evaluate` to the commands."""
-  from mrmt3.evaluation_sets import TASKS
-
   parser = subparsers.add_parser(
     'evaluate',
     help='score transcriptions against references',
@@ -59,7 +57,8 @@ def add_parser(subparsers) -> None:
   parser.add_argument('--memory', choices=('predicted', 'truth', 'none'), default='predicted', help=(
     "what a segment remembers, with --checkpoint: the model's own output (default), the reference, nothing"))  # fmt: skip
   parser.add_argument('--batch_size', type=int, metavar='N', help='pieces transcribed at once (default: 4, or one a device)')
-  parser.add_argument('--task', metavar='NAME', help=f'read REF as this task does: {", ".join(TASKS)}')
+  parser.add_argument('--task', metavar='NAME', help=(
+    'read REF as this task does: slakh, own_folder, slakh_records, or mt3_records:musicnet_em (or another of its sets)'))  # fmt: skip
   parser.add_argument('--split', metavar='NAME', help='use this split of REF only')
   parser.add_argument('--pieces', type=int, metavar='N', help='use the first N pieces only')
   parser.add_argument('--model', metavar='DIR', help='the checkpoint that made predictions which mrmt3 infer saved')
@@ -190,7 +189,8 @@ def format_comparison(summaries) -> str:
   for title, key in _ROWS.items():
     cells = [_with_interval(base, key)]
     for name, other in others:
-      cells += [_with_interval(other, key), f'{compared[name][key].p_value:.3f}']
+      p_value = compared[name][key].p_value
+      cells += [_with_interval(other, key), f'{p_value:.3f}' if p_value >= 0.001 else '<.001']
     table.append([title, *cells])
   widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
   lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

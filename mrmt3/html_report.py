@@ -47,8 +47,8 @@ h2{font-size:1.2rem;margin:44px 0 6px}h3{font-size:1rem;margin:20px 0 4px}p{marg
 .card,figure{background:var(--panel);border:1px solid var(--line);border-radius:10px;padding:14px;margin:0}.cards{display:grid;
 grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:12px 0}.card b{display:block;font-size:1.6rem;
 font-variant-numeric:tabular-nums;line-height:1.25}.card small{color:var(--faint)}figcaption{font-weight:600;margin-bottom:8px}
-figcaption small{display:block;font-weight:400;color:var(--faint)}svg{width:100%;height:auto;display:block}.wide{overflow-x:auto;
--webkit-overflow-scrolling:touch}.wide svg{max-width:none}table{border-collapse:collapse;width:100%;font-size:.92rem;
+figcaption small{display:block;font-weight:400;color:var(--faint)}svg{width:100%;max-width:560px;height:auto;display:block;margin:0 auto}.stack{display:grid;gap:16px}.wide{overflow-x:auto;
+-webkit-overflow-scrolling:touch}.wide svg{max-width:none;margin:0}table{border-collapse:collapse;width:100%;font-size:.92rem;
 font-variant-numeric:tabular-nums}th,td{text-align:right;padding:7px 10px;border-bottom:1px solid var(--line);vertical-align:top;
 white-space:nowrap}th:first-child,td:first-child{text-align:left;white-space:normal;min-width:9.5em}td small,th small{display:block;
 color:var(--faint);font-weight:400}thead th{border-bottom:2px solid var(--line);vertical-align:bottom}.better{color:var(--good)}
@@ -56,9 +56,10 @@ color:var(--faint);font-weight:400}thead th{border-bottom:2px solid var(--line);
 .roll img{min-width:640px}details{margin:12px 0}summary{cursor:pointer;font-weight:600;padding:8px 0}.key{display:inline-block;
 margin:0 14px 6px 0}.key i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:6px}li{margin:2px 0}
 text{font:12px system-ui,sans-serif;fill:var(--ink)}text.axis,text.faint{fill:var(--faint)}text.faint{font-size:11px}
-text.share{font-size:10.5px}text.on{fill:#fff}line.grid{stroke:var(--line)}line.diagonal{stroke:var(--faint);stroke-dasharray:4 4}
+text.share{font-size:10.5px}text.on{fill:var(--paper)}line.grid{stroke:var(--line)}line.diagonal{stroke:var(--faint);stroke-dasharray:4 4}
 line.mean{stroke:var(--ink);stroke-width:2}.dot{fill-opacity:.75;stroke:var(--paper);stroke-width:1}.curve{fill:none!important;
-stroke-width:2.2}.cell{fill:var(--line);fill-opacity:.45}.cell.right{fill:var(--good)}.cell.wrong{fill:var(--bad)}
+stroke-width:2.2}.cell{fill:var(--line);fill-opacity:.45}.right{fill:var(--good)}.wrong{fill:var(--bad)}
+.missed{fill:var(--faint)}
 """
 _COLORS = ''.join(f'.s{n}{{fill:var(--s{n})}}.curve.s{n}{{stroke:var(--s{n})}}i.s{n}{{background:var(--s{n})}}' for n in range(6))
 _TEMPLATE = string.Template("""<!doctype html>
@@ -181,7 +182,8 @@ def _leakage(summaries):
       _figure('Leaked notes', svg_charts.strips(leaked, 'Share of leaked notes'), 'share of a piece’s notes; the tick is the mean'),
       _figure('Leakage ratio by number of instruments', svg_charts.curves(by_count, bins, 'instruments that play', 'leakage ratio', top), '1 is right'),
   ]
-  return f'<h2>Leakage</h2><p class="note">{_LEAKAGE}</p><div class="grid">{"".join(figures)}</div>'
+  both = f'{figures[0]}<div class="stack">{figures[1]}{figures[2]}</div>'
+  return f'<h2>Leakage</h2><p class="note">{_LEAKAGE}</p><div class="grid">{both}</div>'
 
 
 def _f1(summaries):
@@ -230,7 +232,7 @@ def _confusions(summaries):
       continue
     names = (*confusion.CLASS_NAMES, 'not heard')
     shown = [*columns, confusion.NOBODY]
-    chart = svg_charts.heat_map(matrix[np.ix_(rows, shown)].tolist(), [names[i] for i in rows], [names[j] for j in shown], 'Confusion of instruments')
+    chart = svg_charts.heat_map(matrix[np.ix_(rows, shown)].tolist(), [names[i] for i in rows], [names[j] for j in shown], names[-1], 'Confusion of instruments')
     invented = int(matrix[confusion.NOBODY].sum())
     note = f'percent of the notes of each row; besides, {invented:,} notes were heard that nobody plays'
     parts.append(_figure(f'What is heard as what: {name}', chart, note, wide=True))

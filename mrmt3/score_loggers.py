@@ -106,10 +106,10 @@ class PictureLogger(seqio.loggers.Logger):
     step = -1 if step is None else int(step)
     with self._writers[task_name].as_default():
       for target, said in pairs:
-        tf.summary.image(f'pieces/{target.name}', self._picture(target, said)[None], step=step)
+        tf.summary.image(f'{target.name}/roll', self._picture(target, said)[None], step=step)
         sound = self._play(target, said)
         if sound is not None:
-          tf.summary.audio(f'pieces/{target.name}', sound[None], _SAMPLE_RATE, step=step, encoding='wav')
+          tf.summary.audio(f'{target.name}/sound', sound[None], _SAMPLE_RATE, step=step, encoding='wav')
     self._writers[task_name].flush()
 
   def _picture(self, target, said) -> np.ndarray:

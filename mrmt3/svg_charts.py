@@ -110,7 +110,7 @@ def strips(systems: Mapping[str, Sequence[tuple[str, float]]], label: str) -> st
 def bars(rows: Mapping[str, Sequence[float | None]], label: str) -> str:
   """Draws horizontal bars, 0..1, of named rows: one for each system, None where it has none."""
   systems = max((len(values) for values in rows.values()), default=1)
-  row_height, name_width = 10 + 11 * systems, 148
+  row_height, name_width = 10 + 11 * systems, 166
   height, size = 22 + row_height * len(rows), WIDTH - name_width - 40
 
   parts = []
@@ -129,10 +129,14 @@ def bars(rows: Mapping[str, Sequence[float | None]], label: str) -> str:
   return _svg(WIDTH, height, label, parts)
 
 
-def heat_map(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], label: str) -> str:
-  """Draws counts as shades of their row's sum, with the share in percent where it is 1 or more."""
-  cell, left, top = 30, 150, 138
-  width, height = left + cell * len(columns) + 8, top + cell * len(rows) + 8
+def heat_map(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], missed: str, label: str) -> str:
+  """Draws counts as shades of their row's sum, with the share in percent where it is 1 or more.
+
+  Where a row meets the column of its name all is right; the column `missed` has a colour of its own.
+  """
+  longest = 6.4 * max(map(len, columns))  # pixels of the longest name, which leans over by 60 degrees
+  cell, left, top = 30, 166, int(0.87 * longest) + 20
+  width, height = left + cell * len(columns) + int(0.5 * longest), top + cell * len(rows) + 8
   parts = []
   for number, name in enumerate(columns):
     x = left + (number + 0.5) * cell + 4
@@ -142,10 +146,11 @@ def heat_map(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequ
     parts.append(_text(left - 8, y + cell / 2 + 4, name, 'end', 'label'))
     for column, count in enumerate(counts[row]):
       share = count / total
-      kind = 'right' if columns[column] == name else 'wrong'
+      kind = 'right' if columns[column] == name else 'missed' if columns[column] == missed else 'wrong'
       box = f'x="{left + column * cell}" y="{y}" width="{cell - 2}" height="{cell - 2}" rx="3"'
-      title = f'<title>{html.escape(f"{name} heard as {columns[column]}: {count} notes, {share:.1%}")}</title>'
-      parts.append(f'<rect {box} class="cell"/><rect {box} class="cell {kind}" fill-opacity="{share ** 0.6:.2f}">{title}</rect>')
+      as_what = columns[column] if columns[column] == missed else f'heard as {columns[column]}'
+      title = f'<title>{html.escape(f"{name}, {as_what}: {count} notes, {share:.1%}")}</title>'
+      parts.append(f'<rect {box} class="cell"/><rect {box} class="{kind}" style="fill-opacity:{share ** 0.6:.2f}">{title}</rect>')
       if share >= 0.01:
         shade = 'on' if share > 0.45 else 'off'
         parts.append(_text(left + (column + 0.5) * cell - 1, y + cell / 2 + 3, f'{100 * share:.0f}', kind=f'share {shade}'))

@@ -68,11 +68,11 @@ def test_goes_on_after_an_interruption_and_tries_failed_pieces_again(small_data,
 
   def counting(self, pieces):
     def seen():
-      for piece in pieces:
-        asked.append(piece[0])
+      for item in pieces:
+        asked.append(item[0])
         if stop_at == len(asked):
           raise KeyboardInterrupt
-        yield piece
+        yield item
 
     return transcribe(self, seen())
 

@@ -185,3 +185,48 @@ def test_scores_are_the_same_on_any_number_of_devices(tmp_path, small_spec, caps
       print(f'\n{name}: {agreement:.2%} of {sum(int(places.sum()) for places in real)} tokens agree, onset F1 {others["onset_f1"]:.4f}')
     assert agreement > 0.99
     assert others == {key: pytest.approx(value, abs=1e-3) for key, value in scores.items()}
+
+
+@pytest.mark.slow
+def test_fifty_pieces_of_four_minutes_take_less_than_3_gb(tmp_path):
+  import soundfile
+
+  from mrmt3 import checkpoints, config, network
+  from mrmt3.midi_io import write_midi
+  from mrmt3.notes import as_notes
+
+  rng = np.random.default_rng(0)
+  sound = rng.normal(0, 0.1, 240 * 16000).astype(np.float32)
+  for number in range(50):
+    track = tmp_path / 'data' / 'test' / f'Track{number:05}'
+    onsets = np.sort(rng.uniform(0, 238, 3000))
+    pitches, velocities, zeros = rng.integers(30, 90, 3000), np.full(3000, 90), np.zeros(3000)
+    write_midi(as_notes(np.stack([onsets, onsets + 0.3, pitches, velocities, zeros, zeros], axis=1)), track / 'MIDI' / 'S00.mid')
+    soundfile.write(track / 'mix_16k.wav', np.roll(sound, number * 999), 16000)
+    stem = '{audio_rendered: true, integrated_loudness: -20.0, is_drum: false, midi_saved: true, program_num: 0, inst_class: Piano}'
+    (track / 'metadata.yaml').write_text(f'stems:\n  S00: {stem}\n')
+  sizes = dict(emb_dim=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, head_dim=16, mlp_dim=32, memory_length=8)
+  spec = config.ModelSpec(network.T5Config(vocab_size=1536, **sizes))
+  shapes = network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins)
+  params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+  # All that the decoder knows is a constant, and that says EOS: what is measured is how pieces go in and out.
+  params['decoder']['token_embedder']['embedding'][:] = 10
+  params['decoder']['decoder_norm']['scale'][:] = 1
+  params['decoder']['logits_dense']['kernel'][:, 1] = 1
+  checkpoints.save_checkpoint(tmp_path / 'model', 1, {'target': params}, spec)
+  run = (
+      'import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); '
+      'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)'
+  )
+  bindings = [f'--gin.network.T5Config.{name}={value}' for name, value in sizes.items()]
+  result = subprocess.run(
+      [sys.executable, '-c', run, sys.executable, '-m', 'mrmt3.eval', '--gin_file=models/base.gin', '--gin_file=runs/eval.gin',
+       f'--gin.CHECKPOINT_PATH={tmp_path / "model"}', f'--gin.OUTPUT_DIR={tmp_path / "out"}', f'--gin.DATA_DIR={tmp_path / "data"}',
+       '--gin.BATCH_SIZE=4', '--gin.score_loggers.PictureLogger.pieces=1', *bindings],
+      capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
+  )  # fmt: skip
+  assert result.returncode == 0, result.stderr[-3000:]
+  gigabytes = int(result.stdout.splitlines()[-1]) / 1e6
+  print(f'{gigabytes:.2f} GB')
+  assert ': 50 pieces' in result.stderr
+  assert gigabytes < 3

@@ -59,6 +59,7 @@ setup(
         'orbax-checkpoint>=0.11',
         'pretty_midi>=0.2.10',
         'PyYAML>=6',
+        'safetensors>=0.4.3',
         'scipy>=1.11',
         'soundfile>=0.13',
         'soxr>=0.3',

@@ -4,6 +4,8 @@
     <model_dir>/checkpoint_<step>/data.*       where the run stood in its data, see engine/data_iterator.py
     <model_dir>/checkpoint_<step>/state/       Orbax PyTree {target: parameters, state: {step, param_states}}, as t5x
 
+Checkpoints of `packed_checkpoints`, such as the one that mrmt3 brings along, and t5x's own are read too.
+
 A checkpoint appears under its name when all of it has been written.
 """
 
@@ -20,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import legacy_checkpoints
+from mrmt3 import legacy_checkpoints, packed_checkpoints
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.files import make_folder
+from mrmt3.network import TRAINING_ONLY
 
 SPEC_NAME = 'model.json'
 STATE_NAME = 'state'
@@ -117,7 +120,7 @@ def _remove(folder: Path) -> None:
 def find_checkpoint(path: str | os.PathLike) -> Path:
   """Returns the checkpoint folder that `path` names: itself, or the newest one in it. UserError if there is none."""
   path = Path(path)
-  if (path / STATE_NAME).is_dir() or legacy_checkpoints.is_legacy(path):
+  if (path / STATE_NAME).is_dir() or legacy_checkpoints.is_legacy(path) or packed_checkpoints.is_packed(path):
     return path
   step = latest_step(path)
   if step is not None:
@@ -154,8 +157,11 @@ def restore_params(path: str | os.PathLike) -> tuple[dict, ModelSpec, int]:
   """
   folder = find_checkpoint(path)
   spec = read_spec(folder)
-  with _reading(folder), _checkpointer() as checkpointer:
-    params = _target(checkpointer, folder)
+  if packed_checkpoints.is_packed(folder):
+    params = packed_checkpoints.read_params(folder)
+  else:
+    with _reading(folder), _checkpointer() as checkpointer:
+      params = _target(checkpointer, folder, leave_out=TRAINING_ONLY)
   _check_shapes(params, spec, folder)
   return params, spec, _step_of(folder)
 
@@ -168,17 +174,20 @@ def restore_target(path: str | os.PathLike) -> tuple[dict, int]:
   folder = find_checkpoint(path)
   if legacy_checkpoints.is_legacy(folder):
     return legacy_checkpoints.read_params(folder)
+  if packed_checkpoints.is_packed(folder):
+    return packed_checkpoints.read_params(folder), _step_of(folder)
   with _reading(folder), _checkpointer() as checkpointer:
     params = _target(checkpointer, folder)
   return params, _step_of(folder)
 
 
-def _target(checkpointer, folder: Path):
+def _target(checkpointer, folder: Path, leave_out: tuple[str, ...] = ()):
   metadata = checkpointer.metadata((folder / STATE_NAME).absolute()).item_metadata
   tree = {} if metadata is None else metadata.tree
   if 'target' not in tree:
     raise UserError(f'{folder}: {STATE_NAME}/ holds no parameters; it is broken or was not copied as a whole')
-  return _restore(checkpointer, folder, {'target': tree['target']}, partial=True)['target']
+  wanted = {name: part for name, part in tree['target'].items() if name not in leave_out}
+  return _restore(checkpointer, folder, {'target': wanted}, partial=True)['target']
 
 
 def _step_of(folder: Path) -> int:

@@ -41,6 +41,9 @@ class ExampleConfig:
       stops, 'cut' keeps what fits, without EOS (as published).
     log_mel_on: 'host' gives log-mels `[frames, mel]`, 'device' raw samples `[frames, hop]`, a quarter of the bytes,
       of which the model computes the log-mel.
+    length_block: so many examples are sorted by the length of their targets, and batches of like length made of them (see
+      `models.MemoryEncoderDecoderModel.length_multiple`); 0: none. They wait in memory.
+    length_group: the batch size, where length_block is given; divides it.
     strict: whether a piece that would be left out, or of which notes would be dropped, is an error.
   """
 
@@ -60,6 +63,8 @@ class ExampleConfig:
   granularity: str = 'full'
   on_overflow: str = 'skip'
   log_mel_on: str = 'host'
+  length_block: int = 0
+  length_group: int = 1
   strict: bool = False
 
   def __post_init__(self):
@@ -77,6 +82,10 @@ class ExampleConfig:
       value = getattr(self, name)
       if not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise UserError(f'ExampleConfig.{name} is {value!r}; it is a probability, 0 to 1')
+    if min(self.length_block, self.length_group - 1) < 0 or self.length_block % self.length_group:
+      raise UserError(
+          f'ExampleConfig.length_block is {self.length_block}; it must be a multiple of length_group, {self.length_group}'
+      )
     if self.prior_drop + self.prior_replace > 1:
       raise UserError('ExampleConfig.prior_drop and prior_replace add up to more than 1')
     if self.composes and self.sampling not in (RANDOM, GRID):

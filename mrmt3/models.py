@@ -1,10 +1,13 @@
 """Models for training: MT3's encoder-decoder over spectrogram frames, and MR-MT3's with a memory of a prior segment."""
 
+import copy
+
 from mrmt3.config import ModelSpec
 from mrmt3.engine.names import is_own_engine, t5x_module
 from mrmt3.errors import UserError
 from mrmt3.example_config import LOG_MEL_ON
 
+FRAME_LOSSES = ('none', 'auxiliary', 'alone')
 _t5x_models = t5x_module('models')
 
 
@@ -38,6 +41,12 @@ class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
     )
 
 
+def _frame_outputs() -> tuple[int, ...]:
+  from mrmt3.frame_losses import SIZES
+
+  return tuple(SIZES)
+
+
 def _vocabularies(spec: ModelSpec) -> dict:
   """Returns what the real t5x asks a model for and compares with the task's; ours asks nothing, so it needs no seqio."""
   import seqio
@@ -59,13 +68,24 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     predicted_prior: probability that an example's prior tokens, in training, are not the truth but what the network
       itself says of the prior segment, with an empty memory (scheduled sampling; paper: 0). The task must have
       prior_inputs. Each such step decodes greedily: count on several times the time of a step without.
+    frame_loss: 'none'; 'auxiliary': the encoder's states have besides to tell, through a linear map that only training
+      has, the notes of every frame (`frame_labels`), and that loss is added to the tokens'; 'alone': that loss only, the
+      decoder rests. Both are for small computers: an encoder learns from it many times sooner than through a decoder.
+    frame_loss_weight: what the frame loss, summed over frames and outputs, counts beside the tokens' summed loss.
+    augmentation: how inputs are changed in training, see `augmentation`; None: not at all.
+    length_multiple: training batches are cut to the longest target in them, rounded up to so many tokens; 0: not at all.
+      Each length is compiled once. With `ExampleConfig.length_block` most batches are short. (Not under the real t5x, nor
+      with several hosts.)
     **kwargs: as EncoderDecoderModel's.
 
   Raises:
     UserError: for values out of range.
   """
 
-  def __init__(self, spec: ModelSpec, optimizer_def=None, log_mel_on: str = 'host', predicted_prior: float = 0.0, **kwargs):
+  def __init__(
+      self, spec: ModelSpec, optimizer_def=None, log_mel_on: str = 'host', predicted_prior: float = 0.0,
+      frame_loss: str = 'none', frame_loss_weight: float = 1.0, augmentation=None, length_multiple: int = 0, **kwargs
+  ):  # fmt: skip
     from mrmt3.network import Transformer
 
     if log_mel_on not in LOG_MEL_ON:
@@ -74,9 +94,16 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       raise UserError(f'MemoryEncoderDecoderModel.predicted_prior is {predicted_prior!r}; it is a probability, 0 to 1')
     if predicted_prior and (not spec.network.memory_length or spec.network.memory_segments > 1):
       raise UserError('MemoryEncoderDecoderModel.predicted_prior needs a network with a memory of one prior segment')
+    if frame_loss not in FRAME_LOSSES:
+      raise UserError(f'MemoryEncoderDecoderModel.frame_loss is {frame_loss!r}; it is one of {", ".join(FRAME_LOSSES)}')
     vocabularies = _vocabularies(spec) if not is_own_engine() else {}
-    super().__init__(Transformer(spec.network), optimizer_def=optimizer_def, **vocabularies, **kwargs)
+    module = Transformer(spec.network, () if frame_loss == 'none' else _frame_outputs())
+    super().__init__(module, optimizer_def=optimizer_def, **vocabularies, **kwargs)
     self.spec = spec
+    self._frame_loss = frame_loss
+    self._frame_loss_weight = frame_loss_weight
+    self._augmentation = augmentation
+    self._length_multiple = length_multiple
     self._log_mel_on = log_mel_on
     self._predicted_prior = predicted_prior
 
@@ -99,9 +126,9 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
   def network_inputs(self, inputs, frames):
     """Returns log-mel inputs `[batch, frames, mel]`: as they are, or computed of samples `[batch, frames, hop]`.
 
-    `frames` `[batch, 1]` says how many frames of each example are not padding.
+    `frames` `[batch, 1]` says how many frames of each example are not padding; None: these are log-mels already.
     """
-    if self._log_mel_on == 'host':
+    if self._log_mel_on == 'host' or frames is None:
       return inputs
     from mrmt3 import spectrograms
 
@@ -109,13 +136,63 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     return spectrograms.clear_invalid_frames(mel, frames[:, 0])
 
   def loss_fn(self, params, batch, dropout_rng):
-    """As EncoderDecoderModel's; in training, prior tokens are predicted where `predicted_prior` asks for it."""
-    if self._predicted_prior and dropout_rng is not None:
-      import jax
+    """As EncoderDecoderModel's, with the frame loss.
 
+    In training (with a key), prior tokens are predicted where `predicted_prior` asks for it, and inputs augmented.
+    """
+    import jax
+
+    from mrmt3 import frame_losses
+
+    if self._predicted_prior and dropout_rng is not None:
       dropout_rng, chance_rng = jax.random.split(dropout_rng)
       batch = {**batch, 'prior_tokens': self.predict_prior(params, batch, chance_rng)}
-    return super().loss_fn(params, batch, dropout_rng)
+    if self._augmentation is not None and dropout_rng is not None:
+      dropout_rng, chance_rng = jax.random.split(dropout_rng)
+      batch = self._augmented(batch, chance_rng)
+    if self._frame_loss == 'none':
+      return super().loss_fn(params, batch, dropout_rng)
+    logits, frame_logits = self._both_logits(params, batch, dropout_rng)
+    known = copy.copy(self)  # so that either engine counts its loss as ever, without a second pass of the network
+    known._compute_logits = lambda *_, **__: logits
+    loss, sums = super(MemoryEncoderDecoderModel, known).loss_fn(params, batch, dropout_rng)
+    alone, weight = self._frame_loss == 'alone', self._frame_loss_weight
+    return frame_losses.add_frame_loss(self, batch, frame_logits, loss, sums, alone, weight)
+
+  def _augmented(self, batch, rng):
+    batch = dict(batch)
+    frames = batch.pop('encoder_input_frames', None)
+    inputs = self.network_inputs(batch['encoder_input_tokens'], frames)
+    return {**batch, 'encoder_input_tokens': self._augmentation(inputs, frames, rng, self.spec.spectrogram)}
+
+  def _both_logits(self, params, batch, dropout_rng):
+    """Returns (logits of the tokens, all 0 where they do not count; those of the frames) of one pass of the network."""
+    import jax.numpy as jnp
+
+    inputs, decoder_inputs, targets, prior_tokens = self.call_arguments(batch)
+    drop = dropout_rng is not None
+
+    def both(network):
+      encoded = network.encode(inputs, prior_tokens, drop)
+      frame_logits = network.frame_logits(encoded, inputs.shape[1])
+      if self._frame_loss == 'alone':
+        # 0 for every token; written so that the compiler does not compute losses of constants for minutes.
+        return jnp.broadcast_to(0.0 * encoded[0, 0, 0], (*targets.shape, self.spec.network.vocab_size)), frame_logits
+      return network.decode(encoded, decoder_inputs, targets, drop), frame_logits
+
+    rngs = {'dropout': dropout_rng} if drop else {}
+    return self.module.apply({'params': params}, method=both, rngs=rngs)
+
+  def trim_batch(self, batch):
+    """Returns a batch (numpy arrays) without the padding that all its targets share; see `length_multiple`."""
+    import numpy as np
+
+    if not self._length_multiple:
+      return batch
+    targets = batch['decoder_target_tokens']
+    longest = int(np.flatnonzero((targets > 0).any(axis=0)).max(initial=0)) + 1
+    length = -(-longest // self._length_multiple) * self._length_multiple
+    return {name: x[:, :length] if name.startswith('decoder_') else x for name, x in batch.items()}
 
   def predict_prior(self, params, batch, rng):
     """Returns prior tokens `[batch, length]`: for a random choice of rows what the network says of the prior segment."""

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mrmt3 import layers
+from mrmt3 import fronts, layers
 from mrmt3.errors import UserError
 
 KINDS = ('mt3', 'mr_mt3')
+TRAINING_ONLY = ('frame_head',)  # parameters that are left out where a model is used
 
 _SIZES = (
   'vocab_size', 'emb_dim', 'num_heads', 'num_encoder_layers', 'num_decoder_layers', 'head_dim', 'mlp_dim',
@@ -46,6 +47,8 @@ class T5Config:
     memory_segments: prior segments that the memory holds, `memory_length` states of each (the paper: 1).
     initializers: 'mt3' or 'mr_mt3', how parameters start.
     dropout_masks: 'mt3' (one mask for all positions, but after the encoder's norm) or 'mr_mt3' (element-wise).
+    front: 'linear' (as the papers: a state is a map of one frame) or 'convolution', see `fronts`.
+    front_channels: channels of the three convolutions.
     decoder_padding_masks: the decoder's padding tokens (0) see and are seen by nothing, as MT3 trains; False: causal
       mask only, as MR-MT3. They differ at padded positions only.
   """
@@ -68,6 +71,8 @@ class T5Config:
   initializers: str = 'mt3'
   dropout_masks: str = 'mt3'
   decoder_padding_masks: bool = True
+  front: str = fronts.LINEAR
+  front_channels: tuple[int, int, int] = (8, 16, 32)
 
   def __post_init__(self):
     try:
@@ -90,6 +95,13 @@ class T5Config:
     if not known or not names:
       raise UserError(f'network: mlp_activations are {names!r}; give a list of names such as gelu, relu, linear')
     object.__setattr__(self, 'mlp_activations', tuple(names))
+    if self.front not in fronts.FRONTS:
+      raise UserError(f'network: front is {self.front!r}; it must be one of {", ".join(fronts.FRONTS)}')
+    channels = self.front_channels
+    whole = isinstance(channels, (list, tuple)) and all(isinstance(n, int) and n > 0 for n in channels)
+    if not whole or len(channels) != 3:
+      raise UserError(f'network: front_channels are {channels!r}; give three whole numbers above 0')
+    object.__setattr__(self, 'front_channels', tuple(channels))
 
 
 def _attention(config: T5Config) -> layers.MultiHeadDotProductAttention:
@@ -191,7 +203,10 @@ class Encoder(nn.Module):
   def setup(self):
     """Declares the parts."""
     cfg = self.config
-    self.continuous_inputs_projection = _projection(cfg, cfg.emb_dim, ('vocab', 'embed'), cfg.dtype)
+    if cfg.front == fronts.LINEAR:
+      self.continuous_inputs_projection = _projection(cfg, cfg.emb_dim, ('vocab', 'embed'), cfg.dtype)
+    else:
+      self.convolution_front = fronts.ConvolutionFront(cfg.emb_dim, cfg.front_channels, cfg.dtype)
     self.layers = [EncoderLayer(cfg) for _ in range(cfg.num_encoder_layers)]
     self.encoder_norm = layers.LayerNorm(cfg.dtype)
     self.input_dropout = _dropout(cfg)
@@ -201,7 +216,8 @@ class Encoder(nn.Module):
     """Returns `[batch, frames, emb]` for frames `[batch, frames, mel]`."""
     cfg = self.config
     table = layers.sinusoidal_positions(inputs.shape[1], cfg.emb_dim, cfg.positions)
-    x = self.continuous_inputs_projection(inputs) + table.astype(cfg.dtype)
+    front = self.continuous_inputs_projection if cfg.front == fronts.LINEAR else self.convolution_front
+    x = front(inputs) + table.astype(cfg.dtype)
     x = self.input_dropout(x, enable_dropout)
     for layer in self.layers:
       x = layer(x, enable_dropout)
@@ -304,10 +320,34 @@ class Decoder(nn.Module):
     return self._logits(self.decoder_norm(x))[:, 0], stepped
 
 
+class FrameHead(nn.Module):
+  """Linear maps of the encoder's states, with biases that start near the few that are on: only for training."""
+
+  sizes: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self, states: jax.Array) -> list[jax.Array]:
+    """Returns logits, float32 `[batch, frames, size]` for each size, of states `[batch, frames, emb]`."""
+    outputs = []
+    for index, size in enumerate(self.sizes):
+      y = layers.Dense(size, ('embed', 'vocab'), nn.initializers.normal(0.02), jnp.float32, name=f'output_{index}')(states)
+      # Of the many outputs only a handful is on: starting from 1/2 each, the first gradients would say nothing else.
+      start = nn.initializers.constant(-np.log(size))
+      outputs.append(y + layers.partitioning.param_with_axes(f'bias_{index}', start, (size,), jnp.float32, axes=('vocab',)))
+    return outputs
+
+
 class Transformer(nn.Module):
-  """Encoder, memory and decoder."""
+  """Encoder, memory and decoder.
+
+  Attributes:
+    config: sizes.
+    frame_outputs: sizes of the outputs of every encoder state that training may have besides (`FrameHead`); none
+      elsewhere. Their parameters, `frame_head`, are no part of a model (`TRAINING_ONLY`).
+  """
 
   config: T5Config
+  frame_outputs: tuple[int, ...] = ()
 
   def setup(self):
     """Declares the parts."""
@@ -315,6 +355,8 @@ class Transformer(nn.Module):
     self.decoder = Decoder(self.config)
     if self.config.memory_length:
       self.memory_encoder = MemoryEncoder(self.config)
+    if self.frame_outputs:
+      self.frame_head = FrameHead(self.frame_outputs)
 
   def encode(
     self, encoder_input_tokens: jax.Array, prior_tokens: jax.Array | None = None, enable_dropout: bool = True
@@ -383,7 +425,18 @@ class Transformer(nn.Module):
   ) -> jax.Array:
     """Returns teacher-forced logits, float32 `[batch, length, vocab]`; arguments as in `encode` and `decode`."""
     encoded = self.encode(encoder_input_tokens, prior_tokens, enable_dropout)
+    if self.frame_outputs and self.is_initializing():
+      self.frame_head(encoded)
     return self.decode(encoded, decoder_input_tokens, decoder_target_tokens, enable_dropout)
+
+  def frame_logits(self, encoded: jax.Array, frames: int) -> list[jax.Array]:
+    """Returns the frame head's logits for the first `frames` states of what `encode` returned."""
+    return self.frame_head(encoded[:, :frames])
+
+
+def without_training_only(params: dict, wanted) -> dict:
+  """Returns the parameter tree without those `TRAINING_ONLY` parts that `wanted`, another tree, does not have."""
+  return {name: part for name, part in params.items() if name in wanted or name not in TRAINING_ONLY}
 
 
 def parameter_shapes(config: T5Config, num_mel_bins: int) -> dict:

@@ -139,6 +139,8 @@ def train(
   # Loop.
   save_cfg = checkpoint_cfg.save
   saver = saving.CheckpointSaver(model_dir, getattr(model, 'spec', None), save_cfg and save_cfg.keep)
+  # Hosts would have to agree on a length.
+  trim = model.trim_batch if jax.process_count() == 1 and hasattr(model, 'trim_batch') else lambda batch: batch
   log = run_log.RunLog(train_dataset_cfg.batch_size, step, rows)
   summary = {'loss': float('nan')}
 
@@ -163,7 +165,7 @@ def train(
       while step < total_steps:
         profiler.before(step + 1, state)
         batch, ids = data_iterator.split_ids(next(batches))
-        state, numbers = trainer.train_step(state, partitioner.place_batch(batch))
+        state, numbers = trainer.train_step(state, partitioner.place_batch(trim(batch)))
         step += 1
         log.add(numbers, ids)
         progress.advance()
@@ -286,7 +288,7 @@ def zero_batch(dataset):
 
 def start_state(trainer, checkpoint_cfg, model_dir: str, example_batch):
   """Returns (state, where it came from): newest checkpoint, else restore.path, else fresh weights."""
-  from mrmt3 import checkpoints
+  from mrmt3 import checkpoints, network
   from mrmt3.engine.trainer import TrainState
 
   fresh = trainer.initial_state(example_batch)
@@ -303,6 +305,7 @@ def start_state(trainer, checkpoint_cfg, model_dir: str, example_batch):
       if not restore.fallback_to_scratch:
         raise
     else:
+      params = network.without_training_only(params, fresh.params)
       _check_same_shapes(fresh.params, params, restore.path)
       return fresh.replace(params=trainer.partitioner.place_state(params)), f'weights of {restore.path} (step {step})'
   return fresh, 'fresh weights'

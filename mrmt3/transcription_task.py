@@ -6,7 +6,7 @@ import hashlib
 import seqio
 import tensorflow as tf
 
-from mrmt3 import examples, preprocessors, vocabularies
+from mrmt3 import examples, length_grouping, preprocessors, vocabularies
 from mrmt3.config import ModelSpec
 from mrmt3.example_config import PIECES, ExampleConfig
 from mrmt3.pieces import PieceSource
@@ -60,10 +60,10 @@ def _segments(library, cache_bytes):
   ]  # fmt: skip
   if config.max_pieces_per_mix > 1:
     steps.append(partial(preprocessors.add_mix, library=library, max_pieces=config.max_pieces_per_mix))
-  return [
-      *steps,
-      partial(preprocessors.add_targets_and_inputs, library=library, cache_bytes=cache_bytes),
-  ]
+  steps.append(partial(preprocessors.add_targets_and_inputs, library=library, cache_bytes=cache_bytes))
+  if config.length_block:
+    steps.append(partial(length_grouping.group_by_length, block=config.length_block, group=config.length_group))
+  return steps
 
 
 def _piece_scores(spec):

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from mrmt3 import checkpoints
+from mrmt3 import checkpoints, network
 from mrmt3.errors import UserError
 
 
@@ -43,6 +43,7 @@ def restore(config, path: Path, shapes):
   A parameter that a checkpoint lacks, or has too much of, is an error; t5x with `strict = False` would not notice.
   """
   params, step = checkpoints.restore_target(path)
+  params = network.without_training_only(params, shapes)
   checkpoints.check_shapes(shapes, params, path)
   dtype = config.dtype
   return (params if dtype is None else jax.tree.map(lambda x: jnp.asarray(x, dtype), params)), step

@@ -119,6 +119,8 @@ def as_floats(numbers: list[Mapping[str, jax.Array]]) -> list[dict[str, float]]:
 def summarise(rows: list[Mapping[str, float]]) -> dict[str, float]:
   """Returns per-token means over several steps: loss, z_loss, accuracy (0..1); plus the last rate, mean gradient norm.
 
+  A model's frame_loss is divided by the number of tokens too.
+
   `accuracy/TYPE` are the accuracies of the tokens of a type (time, pitch, velocity, program, drum, tie, eos), where there
   were any.
   """
@@ -130,6 +132,8 @@ def summarise(rows: list[Mapping[str, float]]) -> dict[str, float]:
       'accuracy': sums['correct'] / tokens,
       'tokens_per_step': sums['tokens'] / len(rows),
   }
+  if 'frame_loss' in sums:
+    summary['frame_loss'] = sums['frame_loss'] / tokens
   for key, count in sums.items():
     kind = key.removeprefix('tokens/')
     if kind != key and count:

@@ -1,0 +1,146 @@
+"""The auxiliary loss of single frames: what begins and what sounds in each, told by the encoder's states alone.
+
+The labels are read from the target tokens, inside the jitted step, so every task has them and no pipeline carries them.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mrmt3.config import ModelSpec
+from mrmt3.engine.models import EXAMPLE_LOSS
+from mrmt3.engine.names import is_own_engine, t5x_module
+from mrmt3.instruments import NUM_CLASSES, class_index
+from mrmt3.vocabularies import MAX_PITCH, SPECIAL_TOKENS, build_codec
+
+NUM_PITCHES = MAX_PITCH + 1
+ROWS = NUM_CLASSES + 1  # the Slakh classes, drums last
+DRUM_ROW = NUM_CLASSES
+
+
+class FrameTargets(NamedTuple):
+  """Float32 arrays, labels (0 or 1) or logits: of an instrument class and pitch, of a pitch, of a class.
+
+  Attributes:
+    onsets: `[batch, frames, ROWS * 128]`, notes that begin, class by class.
+    pitches: `[batch, frames, 128]`, pitches that sound; no drums.
+    classes: `[batch, frames, ROWS]`, classes that sound; no drums.
+  """
+
+  onsets: jax.Array
+  pitches: jax.Array
+  classes: jax.Array
+
+
+SIZES = FrameTargets(ROWS * NUM_PITCHES, NUM_PITCHES, ROWS)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Notes:
+  """Per token: the frame it speaks of, and what it begins or ends; `[batch, tokens]` each."""
+
+  frame: jax.Array
+  row: jax.Array
+  pitch: jax.Array
+  onset: jax.Array
+  starts: jax.Array
+  ends: jax.Array
+
+
+def frame_labels(tokens: jax.Array, spec: ModelSpec) -> FrameTargets:
+  """Returns the labels of segments, given their target tokens (int model ids `[batch, length]`, padded with 0).
+
+  An onset is in the frame nearest to its time. A tied note sounds from the first frame on, a note that nothing ends up to
+  the last. Programs that stand for no class count as their class (`instruments.slakh_class_program`).
+  """
+  frames = spec.segment_frames
+  notes = _read(tokens, spec)
+
+  def add(mask, amount, column, columns):
+    frame = jnp.where(mask, notes.frame, frames)  # a frame beyond the last is dropped
+    empty = jnp.zeros((frames, columns), jnp.float32)
+    return jax.vmap(lambda f, c: empty.at[f, c].add(amount, mode='drop'))(frame, column)
+
+  def sounding(column, columns):
+    changes = add(notes.starts, 1.0, column, columns) - add(notes.ends, 1.0, column, columns)
+    return jnp.clip(jnp.cumsum(changes, axis=1), 0.0, 1.0)
+
+  onsets = add(notes.onset, 1.0, notes.row * NUM_PITCHES + notes.pitch, SIZES.onsets)
+  return FrameTargets(
+      jnp.minimum(onsets, 1.0), sounding(notes.pitch, SIZES.pitches), sounding(notes.row, SIZES.classes)
+  )
+
+
+def _read(tokens, spec) -> _Notes:
+  codec = build_codec(spec.vocabulary)
+  place = jnp.arange(tokens.shape[-1])
+
+  def value(event):
+    first, last = (regular + SPECIAL_TOKENS for regular in codec.event_type_range(event))
+    return (tokens >= first) & (tokens <= last), tokens - first
+
+  def latest(event):
+    """The value of the last event of a type at or before each token, 0 where there was none."""
+    of_type, number = value(event)
+    index = jax.lax.cummax(jnp.where(of_type, place, -1), axis=tokens.ndim - 1)
+    return jnp.where(index < 0, 0, jnp.take_along_axis(number, jnp.maximum(index, 0), axis=-1))
+
+  (is_pitch, pitch), (is_drum, drum), (is_tie, _) = value('pitch'), value('drum'), value('tie')
+  after_ties = jax.lax.cummax(is_tie.astype(jnp.int32), axis=tokens.ndim - 1) > 0
+  loud = latest('velocity') > 0
+  # Steps are absolute, the time since the segment's start; one shift token is enough for a segment of up to 10 s.
+  frames_per_step = float(spec.spectrogram.frames_per_second) / codec.steps_per_second
+  frame = jnp.round(latest('shift') * frames_per_step).astype(jnp.int32)
+  row = jnp.where(is_drum, DRUM_ROW, jnp.asarray(class_index(np.arange(NUM_PITCHES)))[latest('program')])
+  return _Notes(
+      frame=jnp.clip(frame, 0, spec.segment_frames - 1),
+      row=row,
+      pitch=jnp.where(is_drum, drum, jnp.clip(pitch, 0, NUM_PITCHES - 1)),
+      onset=after_ties & (is_drum | (is_pitch & loud)),
+      starts=is_pitch & (loud | ~after_ties),
+      ends=is_pitch & after_ties & ~loud,
+  )
+
+
+def frame_loss(logits: FrameTargets, labels: FrameTargets) -> jax.Array:
+  """Returns the cross-entropy of every example, nats, float32 `[batch]`, summed over frames and outputs."""
+  return sum((jnp.logaddexp(0.0, x) - x * y).sum(axis=(1, 2)) for x, y in zip(logits, labels, strict=True))
+
+
+def add_frame_loss(model, batch, logits, loss, sums, alone: bool, weight: float):
+  """Returns what a model's `loss_fn` returned, (loss, sums), with the frame loss.
+
+  The engine sums losses over a batch and divides them by the number of tokens, or whatever else the model is told; the
+  frame loss is treated alike.
+
+  Args:
+    model: the model.
+    batch: its batch, with decoder_target_tokens `[batch, length]`.
+    logits: the frame head's, three arrays.
+    loss: the tokens' loss, as the engine counts it.
+    sums: what is reported.
+    alone: whether the tokens' loss is left out.
+    weight: of the frame loss beside it.
+  """
+  logits, labels = FrameTargets(*logits), frame_labels(batch['decoder_target_tokens'], model.spec)
+  example_loss = frame_loss(logits, labels)
+  total = example_loss.sum()
+  found, true = logits.onsets > 0, labels.onsets > 0
+  right = (found & true).sum()
+  if not is_own_engine():
+    metrics = t5x_module('metrics')
+    factor, _ = t5x_module('losses').get_loss_normalizing_factor_and_weights(model._loss_normalizing_factor, batch)
+    total = total if factor is None else total / factor
+    sums = {**sums, 'frame_loss': metrics.AveragePerStep(total=total)}
+    return (total if alone else loss + weight * total), sums
+  sums = {
+      **sums, 'frame_loss': total,
+      'correct/frame_onset_recall': right, 'tokens/frame_onset_recall': true.sum(),
+      'correct/frame_onset_precision': right, 'tokens/frame_onset_precision': found.sum(),
+  }  # fmt: skip
+  if alone:
+    return total, {**sums, 'loss': total, EXAMPLE_LOSS: example_loss}
+  return loss + weight * total, sums

@@ -180,10 +180,10 @@ def match(references: Mapping[str, Reference], estimates: Mapping[str, Estimate]
   """Returns {reference: its transcription or None}, matched by whole name or else by last part (TrackNNNNN).
 
   What is left over is matched once more with what transcribers append to names cut off, if all of it ends alike
-  (TrackNNNNN_basic_pitch). One file on either side belong together whatever they are called. Transcriptions of nothing
-  are named on stderr. Raises UserError if none has a partner; `where` is where they were found.
+  (TrackNNNNN_basic_pitch). Two MIDI files belong together whatever they are called. Transcriptions of nothing are named
+  on stderr. Raises UserError if none has a partner; `where` is where they were found.
   """
-  if len(references) == len(estimates) == 1 and where.is_file():
+  if len(references) == len(estimates) == 1 and where.is_file() and where.suffix.lower() in MIDI_SUFFIXES:
     return dict(zip(references, estimates.values(), strict=True))
   # Names that stand for one piece only on either side; a mix.mid in every folder tells nothing.
   by_name = _unique_names(estimates)

@@ -61,7 +61,7 @@ line.mean{stroke:var(--ink);stroke-width:2}.dot{fill-opacity:.75;stroke:var(--pa
 stroke-width:2.2}.cell{fill:var(--line);fill-opacity:.45}.right{fill:var(--good)}.wrong{fill:var(--bad)}
 .missed{fill:var(--faint)}
 """
-_COLORS = ''.join(f'.s{n}{{fill:var(--s{n})}}.curve.s{n}{{stroke:var(--s{n})}}i.s{n}{{background:var(--s{n})}}' for n in range(6))
+_COLORS = ''.join(f'.s{n}{{fill:var(--s{n})}}.curve.s{n}{{stroke:var(--s{n})}}i.s{n}{{background:var(--s{n})}}' for n in range(svg_charts.COLORS))
 _TEMPLATE = string.Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>$title: transcription scores</title><style>$style</style></head><body><main>
@@ -77,7 +77,7 @@ def write(
 
   Args:
     folder: made where it is missing.
-    summaries: by system, on the same pieces; the others are compared with the first. At most 6 have a colour of their own.
+    summaries: by system, on the same pieces; the others are compared with the first. Six have a colour of their own.
     references: `evaluation_sets.Reference` by piece, for the piano rolls.
     systems: by system and piece, `evaluation_sets.Estimate` or None.
     title: of the page.
@@ -108,7 +108,7 @@ def render(summaries, references, systems, title: str) -> str:
 def _keys(summaries):
   if len(summaries) < 2:
     return ''
-  keys = (f'<span class="key"><i class="s{number}"></i>{html.escape(name)}</span>' for number, name in enumerate(summaries))
+  keys = (f'<span class="key"><i class="s{number % svg_charts.COLORS}"></i>{html.escape(name)}</span>' for number, name in enumerate(summaries))
   return f'<p>{"".join(keys)}</p>'
 
 

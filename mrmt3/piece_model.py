@@ -39,9 +39,12 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
   """
 
   def __init__(self, spec, segments: int | None = None, memory: str = 'predicted', **kwargs):
+    super().__init__(spec, **kwargs)
+    self._set_evaluation(segments, memory)
+
+  def _set_evaluation(self, segments: int | None, memory: str) -> None:
     if memory not in MEMORY_MODES:
       raise UserError(f'PieceEncoderDecoderModel.memory is {memory!r}; it is one of {", ".join(MEMORY_MODES)}')
-    super().__init__(spec, **kwargs)
     self._segments, self._memory = segments, memory
 
   @property
@@ -134,3 +137,24 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     empty = empty_segment(build_codec(self.spec.vocabulary))
     padded = np.pad(np.asarray(empty, np.int32), (0, self.spec.targets_length - len(empty)))
     return jnp.tile(padded, (rows, self.spec.network.memory_segments))
+
+
+def evaluating_pieces(
+    model: MemoryEncoderDecoderModel, segments: int | None = None, memory: str = 'predicted'
+) -> PieceEncoderDecoderModel:
+  """Returns a model that trains as the given one and evaluates whole pieces; for gin files laid over a training run.
+
+  Args:
+    model: a MemoryEncoderDecoderModel with all that is bound to it.
+    segments: see PieceEncoderDecoderModel.
+    memory: see PieceEncoderDecoderModel.
+
+  Raises:
+    UserError: it is a model of another class, or the memory mode is unknown.
+  """
+  if type(model) not in (MemoryEncoderDecoderModel, PieceEncoderDecoderModel):
+    raise UserError(f'evaluating_pieces: model is a {type(model).__name__}; it must be a MemoryEncoderDecoderModel')
+  made = PieceEncoderDecoderModel.__new__(PieceEncoderDecoderModel)
+  vars(made).update(vars(model))
+  made._set_evaluation(segments, memory)
+  return made

@@ -13,7 +13,7 @@ import numpy as np
 import seqio
 
 from mrmt3 import evaluation, files
-from mrmt3.piece_metrics import PieceNotes
+from mrmt3.piece_metrics import PieceNotes, summarise
 
 _PIECES = 3  # with pictures and sound
 _SECONDS = 30.0
@@ -25,10 +25,12 @@ def _numbers(metrics) -> dict[str, float]:
   return {name: float(value) for name, value in scalars.items()}
 
 
-def _pairs(targets, inferences) -> list[tuple[PieceNotes, PieceNotes]]:
+def _pieces(targets, inferences) -> tuple[list, list]:
+  """Returns (references, predictions), the very lists that the metric had; two empty ones if they are not of pieces."""
   predictions = (inferences or {}).get('prediction') or []
-  pairs = zip(targets or [], predictions, strict=False)
-  return [pair for pair in pairs if all(isinstance(side, PieceNotes) for side in pair)]
+  both = [*(targets or []), *predictions]
+  is_pieces = targets and len(targets) == len(predictions) and all(isinstance(side, PieceNotes) for side in both)
+  return (targets, predictions) if is_pieces else ([], [])
 
 
 class ConsoleLogger(seqio.loggers.Logger):
@@ -36,13 +38,13 @@ class ConsoleLogger(seqio.loggers.Logger):
 
   def __call__(self, task_name, step, metrics, dataset, inferences, targets) -> None:
     """See seqio.loggers.Logger."""
-    numbers, pairs = _numbers(metrics), _pairs(targets, inferences)
-    if not pairs:
-      lines = [f'  {name:<40} {value:.4g}' for name, value in numbers.items()]
-    else:
-      summary = evaluation.Summary([evaluation.score_piece(t.name, t.notes, p.notes) for t, p in pairs])
+    references, predictions = _pieces(targets, inferences)
+    if references:
+      summary = summarise(references, predictions)
       lines = [_headline(name, summary) for name in evaluation.HEADLINE]
-    what = f'{len(pairs)} pieces' if pairs else 'scores'
+    else:
+      lines = [f'  {name:<40} {value:.4g}' for name, value in _numbers(metrics).items()]
+    what = f'{len(references)} pieces' if references else 'scores'
     print('\n'.join([f'{task_name} step {step}: {what}', *lines]), file=sys.stderr, flush=True)
 
 
@@ -62,11 +64,11 @@ class JsonLogger(seqio.loggers.Logger):
     """See seqio.loggers.Logger."""
     step, folder = -1 if step is None else int(step), files.make_folder(self.output_dir)
     write_metrics_line(folder / f'{task_name}-metrics.jsonl', step, _numbers(metrics))
-    pairs = _pairs(targets, inferences)
-    if pairs:
+    references, predictions = _pieces(targets, inferences)
+    if references:
+      lines = (piece.to_json() + '\n' for piece in summarise(references, predictions).pieces)
       with files.atomic_path(folder / f'{task_name}-pieces-{step}.jsonl') as temporary:
-        results = (evaluation.score_piece(target.name, target.notes, said.notes) for target, said in pairs)
-        temporary.write_text(''.join(result.to_json() + '\n' for result in results))
+        temporary.write_text(''.join(lines))
 
 
 def write_metrics_line(path: Path, step: int, numbers: dict[str, float]) -> None:
@@ -98,7 +100,7 @@ class PictureLogger(seqio.loggers.Logger):
     """See seqio.loggers.Logger."""
     import tensorflow as tf
 
-    pairs = _pairs(targets, inferences)[: self._pieces]
+    pairs = list(zip(*_pieces(targets, inferences), strict=True))[: self._pieces]
     if not pairs:
       return
     if task_name not in self._writers:

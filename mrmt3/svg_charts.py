@@ -1,6 +1,6 @@
 """Small charts as SVG text, for a page without scripts: they scale with the page, and stay readable on a phone.
 
-Every function returns one <svg>. Sizes are in CSS pixels of a column as wide as a phone; colours are classes s0, s1, ... of the
+Every function returns one <svg>. Sizes are in CSS pixels of a column as wide as a phone; colours are classes s0 to s5 of the
 systems, which the page's style sheet sets, so that charts follow its light and dark theme.
 """
 
@@ -8,6 +8,7 @@ import html
 from collections.abc import Mapping, Sequence
 
 WIDTH = 420
+COLORS = 6
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 14, 42
 
 
@@ -55,7 +56,7 @@ def leakage_scatter(systems: Mapping[str, Sequence[tuple[str, float, float]]]) -
       cx, cy = place(x, y)
       title = f'{name}: {y:g} instruments heard, {x:g} play'
       cx, cy = cx + (column + 1) // 2 * 7 * (-1) ** column, cy + (row + 1) // 2 * 7 * (-1) ** row
-      parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="4" class="dot s{number}"><title>{html.escape(title)}</title></circle>')
+      parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="4" class="dot s{number % COLORS}"><title>{html.escape(title)}</title></circle>')
   parts.append(_text(_LEFT + size / 2, height - 6, 'instruments that play'))
   parts.append(_text(12, height / 2, 'instruments heard', more=f' transform="rotate(-90 12 {height / 2:.0f})"'))
   return _svg(WIDTH, height, 'Instruments heard against instruments that play, a dot a piece', parts)
@@ -77,9 +78,9 @@ def curves(systems: Mapping[str, Mapping[str, float]], bins: Sequence[str], x_la
   for number, values in enumerate(systems.values()):
     points = [(name, *place(name, values[name])) for name in bins if name in values]
     path = ' '.join(f'{x:.1f},{y:.1f}' for _, x, y in points)
-    parts.append(f'<polyline points="{path}" class="curve s{number}"/>')
+    parts.append(f'<polyline points="{path}" class="curve s{number % COLORS}"/>')
     for name, x, y in points:
-      parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="dot s{number}"><title>{html.escape(name)}: {values[name]:.3f}</title></circle>')
+      parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="dot s{number % COLORS}"><title>{html.escape(name)}: {values[name]:.3f}</title></circle>')
   parts.append(_text(_LEFT + (WIDTH - _LEFT - _RIGHT) / 2, height - 6, x_label))
   return _svg(WIDTH, height, f'{y_label} by {x_label}', parts)
 
@@ -101,7 +102,7 @@ def strips(systems: Mapping[str, Sequence[tuple[str, float]]], label: str) -> st
       rank = bins[round(value * 60)] = bins.get(round(value * 60), -1) + 1
       cy = y + (rank + 1) // 2 * 3 * (-1) ** rank
       dot = f'cx="{_RIGHT + value * size:.1f}" cy="{max(y - 14, min(y + 14, cy)):.1f}" r="3.5"'
-      parts.append(f'<circle {dot} class="dot s{number}"><title>{html.escape(piece)}: {value:.3f}</title></circle>')
+      parts.append(f'<circle {dot} class="dot s{number % COLORS}"><title>{html.escape(piece)}: {value:.3f}</title></circle>')
     mean = _RIGHT + size * sum(value for _, value in values) / max(len(values), 1)
     parts.append(_line(mean, y - 16, mean, y + 16, 'mean'))
   return _svg(WIDTH, height, label, parts)
@@ -124,7 +125,7 @@ def bars(rows: Mapping[str, Sequence[float | None]], label: str) -> str:
       if value is None:
         continue
       y = top + 11 * number
-      parts.append(f'<rect x="{name_width}" y="{y:.1f}" width="{max(value * size, 1):.1f}" height="9" rx="2" class="bar s{number}"/>')
+      parts.append(f'<rect x="{name_width}" y="{y:.1f}" width="{max(value * size, 1):.1f}" height="9" rx="2" class="bar s{number % COLORS}"/>')
       parts.append(_text(name_width + value * size + 4, y + 8, f'{value:.2f}', 'start', 'faint'))
   return _svg(WIDTH, height, label, parts)
 

@@ -17,20 +17,21 @@ from mrmt3 import piece_metrics, train, twin_instruments
 from mrmt3.engine import adafactor, partitioning, trainer, utils
 from mrmt3.errors import UserError
 from mrmt3.example_config import ExampleConfig
+from mrmt3.models import MemoryEncoderDecoderModel
 from mrmt3.notes import empty_notes
-from mrmt3.piece_model import PieceEncoderDecoderModel
+from mrmt3.piece_model import PieceEncoderDecoderModel, evaluating_pieces
 from mrmt3.segment_tokens import empty_segment
 from mrmt3.tasks import slakh
 from mrmt3.vocabularies import build_codec
 
 
-def scored_training(model_dir, data, spec, *, total_steps, eval_period, memory='predicted', log_mel_on='device', batch_size=2):
+def scored_training(model_dir, data, spec, *, total_steps, eval_period, memory='predicted', log_mel_on='device', batch_size=2, **model):
   """Trains on random segments and scores the test split's pieces every eval_period steps."""
   examples = functools.partial(ExampleConfig, log_mel_on=log_mel_on)
   pieces = slakh.task(str(data), spec, examples(sampling='pieces'))
   segments = slakh.task(str(data), spec, examples(sampling='grid'))
   return train.train(
-      model=PieceEncoderDecoderModel(spec, optimizer_def=adafactor.Adafactor(), memory=memory, log_mel_on=log_mel_on),
+      model=evaluating_pieces(MemoryEncoderDecoderModel(spec, adafactor.Adafactor(), log_mel_on=log_mel_on, **model), memory=memory),
       train_dataset_cfg=utils.DatasetConfig(segments, LENGTHS, 'train', batch_size=8, shuffle=True, seed=None),
       train_eval_dataset_cfg=None,
       infer_eval_dataset_cfg=utils.DatasetConfig(
@@ -52,7 +53,7 @@ def test_training_reports_scores_pictures_and_sound(tmp_path, small_data, small_
   import tensorflow as tf
   from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-  scored_training(tmp_path, small_data, small_spec, total_steps=4, eval_period=2)
+  scored_training(tmp_path, small_data, small_spec, total_steps=4, eval_period=2, z_loss=1e-4)
   folder = tmp_path / 'inference_eval'
   (metrics_file,) = folder.glob('*-metrics.jsonl')
   task = metrics_file.name.removesuffix('-metrics.jsonl')
@@ -110,6 +111,8 @@ def test_memory_modes_hand_on_what_they_say(weights, small_spec):
   assert (said['truth'] != said['none']).any() and (said['predicted'] != said['none']).any()
   with pytest.raises(UserError, match="memory is 'best'"):
     PieceEncoderDecoderModel(small_spec, memory='best')
+  with pytest.raises(UserError, match='model is a ModelSpec'):
+    evaluating_pieces(small_spec)
 
 
 def test_samples_on_the_device_give_the_tokens_of_log_mels_on_the_host(weights, small_data, small_spec):

@@ -53,7 +53,7 @@ def test_training_reports_scores_pictures_and_sound(tmp_path, small_data, small_
   import tensorflow as tf
   from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-  scored_training(tmp_path, small_data, small_spec, total_steps=4, eval_period=2, z_loss=1e-4)
+  scored_training(tmp_path, small_data, small_spec, total_steps=4, eval_period=2, frame_loss='auxiliary')
   folder = tmp_path / 'inference_eval'
   (metrics_file,) = folder.glob('*-metrics.jsonl')
   task = metrics_file.name.removesuffix('-metrics.jsonl')

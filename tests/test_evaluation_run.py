@@ -33,7 +33,7 @@ def scores_of(path):
 
 
 def test_a_checkpoint_scores_as_its_transcriptions(small_data, checkpoint, tmp_path, capsys):
-  assert run(small_data, '--split', 'train', '--checkpoint', checkpoint, '--batch_size', 2, '--json', tmp_path / 'a.json', '-o', tmp_path / 'out') == 0
+  assert run(small_data, '--split', 'train', '--checkpoint', checkpoint, '--batch-size', 2, '--json', tmp_path / 'a.json', '-o', tmp_path / 'out') == 0
   capsys.readouterr()
   transcriber = Transcriber.load(checkpoint)
   references = evaluation_sets.find_references(small_data, split='train')
@@ -77,7 +77,7 @@ def test_goes_on_after_an_interruption_and_tries_failed_pieces_again(small_data,
     return transcribe(self, seen())
 
   monkeypatch.setattr(PieceTranscriber, 'transcribe', counting)
-  arguments = (small_data, '--split', 'train', '--checkpoint', checkpoint, '--batch_size', 1, '-o', tmp_path)
+  arguments = (small_data, '--split', 'train', '--checkpoint', checkpoint, '--batch-size', 1, '-o', tmp_path)
   stop_at = 3
   with pytest.raises(KeyboardInterrupt):
     run(*arguments)

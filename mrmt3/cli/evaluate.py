@@ -56,7 +56,7 @@ def add_parser(subparsers) -> None:
   parser.add_argument('--checkpoint', metavar='DIR', help='transcribe the audio beside the references and score that too')
   parser.add_argument('--memory', choices=('predicted', 'truth', 'none'), default='predicted', help=(
     "what a segment remembers, with --checkpoint: the model's own output (default), the reference, nothing"))  # fmt: skip
-  parser.add_argument('--batch_size', type=int, metavar='N', help='pieces transcribed at once (default: 4, or one a device)')
+  parser.add_argument('--batch-size', type=int, metavar='N', help='pieces transcribed at once (default: 4, or one a device)')
   parser.add_argument('--task', metavar='NAME', help=(
     'read REF as this task does: slakh, own_folder, slakh_records, or mt3_records:musicnet_em (or another of its sets)'))  # fmt: skip
   parser.add_argument('--split', metavar='NAME', help='use this split of REF only')
@@ -119,8 +119,8 @@ def _check(args):
   """Raises UserError for arguments that do not fit each other."""
   if not args.estimate and not args.checkpoint:
     raise UserError('nothing to score: name transcriptions (EST) or a --checkpoint')
-  for name, least in {'pieces': 1, 'batch_size': 1, 'workers': 0}.items():
-    value = getattr(args, name)
+  for name, least in {'pieces': 1, 'batch-size': 1, 'workers': 0}.items():
+    value = getattr(args, name.replace('-', '_'))
     if value is not None and value < least:
       raise UserError(f'--{name} is {value}; it must be at least {least}')
   if args.memory != 'predicted' and not args.checkpoint:

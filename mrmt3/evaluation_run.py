@@ -28,6 +28,7 @@ def transcribe(
   Raises:
     UserError: none of the references has audio; the checkpoint cannot be read; the file is that of another checkpoint.
   """
+  import shutil
   import tempfile
 
   from tqdm import tqdm
@@ -59,12 +60,12 @@ def transcribe(
       writer.add(piece, notes)
     for piece, problem in failed.items():
       writer.add(piece, None, problem)
+    writer.close()
+    readers = saved_predictions.read(path)
   finally:
     writer.close()
-  readers = saved_predictions.read(path)
-  if output is None:
-    path.unlink()
-    folder.rmdir()
+    if output is None:
+      shutil.rmtree(folder, ignore_errors=True)
   return {piece: Estimate(readers[piece], path) for piece in references}
 
 
@@ -99,9 +100,9 @@ def score(
   keys = {piece: _key(reference, estimates.get(piece), mt3_suite) for piece, reference in references.items()}
   todo = [piece for piece in references if (piece, keys[piece]) not in known]
   jobs = [(piece, references[piece].read, estimates[piece] and estimates[piece].read) for piece in todo]
-  new = {}
+  new, current = {}, set(keys.items())
   results = parallel_if_long(functools.partial(_score, mt3_suite=mt3_suite), jobs, workers or os.cpu_count() or 1)
-  with _appending(path, [line for key, line in known.items() if key in set(keys.items())]) as write:
+  with _appending(path, [line for key, line in known.items() if key in current]) as write:
     for result in tqdm(results, total=len(jobs), desc=f'score {name}', unit='piece', leave=False, disable=not sys.stderr.isatty()):
       new[result.name] = result
       write(json.dumps({'key': keys[result.name], 'result': json.loads(result.to_json())}) + '\n')

@@ -223,7 +223,13 @@ def _unique_names(names):
 
 
 def fingerprint(reference: Reference, estimate: Estimate | None) -> str:
-  """Returns a text that changes when one of the files of a piece changes."""
-  files = [*reference.files, *([estimate.file] if estimate else [])]
-  stats = [file.stat() for file in files]
-  return json.dumps([[str(file), stat.st_size, stat.st_mtime_ns] for file, stat in zip(files, stats, strict=True)])
+  """Returns a text that changes when one of the files of a piece changes, or comes to be missing."""
+  return json.dumps([_stat(file) for file in (*reference.files, *([estimate.file] if estimate else []))])
+
+
+def _stat(file):
+  try:
+    stat = file.stat()
+  except OSError as error:
+    return [str(file), error.strerror]
+  return [str(file), stat.st_size, stat.st_mtime_ns]

@@ -130,6 +130,35 @@ def test_scores_are_read_again_until_a_file_changes(tmp_path, monkeypatch):
   assert calls[4:] == list('abc')
 
 
+def test_scores_of_several_processes_are_those_of_one(small_data, tmp_path, monkeypatch):
+  from mrmt3.dataset_builder import parallel
+
+  references = evaluation_sets.find_references(small_data)
+  writer = saved_predictions.Writer(tmp_path / 'saved.jsonl', {})
+  for name, reference in references.items():
+    writer.add(name, reference.read())
+    write_midi(reference.read()[1:], tmp_path / 'midi' / f'{name}.mid')
+  writer.close()
+  read = {}
+  for workers, spawn_after in ((1, 99), (2, -1)):
+    monkeypatch.setattr(parallel, 'SPAWN_AFTER', spawn_after)
+    run(small_data, tmp_path / 'midi', tmp_path / 'saved.jsonl', '--workers', workers, '--json', tmp_path / 'scores.json')
+    read[workers] = json.loads((tmp_path / 'scores.json').read_text())
+  assert read[1] == read[2] and read[1]['systems']['saved']['mean']['onset_f1'] == 1
+  assert 0.9 < read[1]['systems']['midi']['mean']['onset_f1'] < 1
+
+
+def test_a_reference_without_its_files_is_one_clear_line(small_data, tmp_path):
+  import shutil
+
+  shutil.copytree(small_data / 'test', tmp_path / 'set')
+  (track,) = (tmp_path / 'set').iterdir()
+  write_midi(piece(), tmp_path / 'est' / f'{track.name}.mid')
+  next((track / 'MIDI').iterdir()).unlink()
+  with pytest.raises(UserError, match=track.name):
+    run(tmp_path / 'set', tmp_path / 'est', '-o', tmp_path / 'out')
+
+
 def test_predictions_of_infer(small_spec, checkpoint, tmp_path):
   from mrmt3.segment_tokens import encode_piece, segment_targets
   from mrmt3.vocabularies import build_codec

@@ -20,7 +20,7 @@ from mrmt3.notes import as_notes
 def checkpoint(tmp_path_factory, small_spec):
   """Random weights whose output depends on what is heard and remembered."""
   tokens = np.zeros((1, 64), np.int32)
-  init = Transformer(small_spec.network).init(jax.random.key(3), np.zeros((1, 32, 32)), tokens, tokens, tokens, enable_dropout=False)
+  init = Transformer(small_spec.network).init(jax.random.key(3), np.zeros((1, 32, 32)), tokens, tokens, enable_dropout=False, prior_tokens=tokens)
   params = jax.tree.map(np.array, init['params'])
   params['decoder']['logits_dense']['kernel'] *= 3
   folder = tmp_path_factory.mktemp('model')

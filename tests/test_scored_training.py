@@ -80,7 +80,7 @@ def weights(small_spec):
   from mrmt3.network import Transformer
 
   tokens = np.zeros((1, 64), np.int32)
-  init = Transformer(small_spec.network).init(jax.random.key(3), np.zeros((1, 32, 32)), tokens, tokens, tokens, enable_dropout=False)
+  init = Transformer(small_spec.network).init(jax.random.key(3), np.zeros((1, 32, 32)), tokens, tokens, enable_dropout=False, prior_tokens=tokens)
   params = jax.tree.map(np.array, init['params'])
   params['decoder']['logits_dense']['kernel'] *= 3
   return params

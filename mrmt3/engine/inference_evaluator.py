@@ -5,18 +5,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
-
 from mrmt3 import files
-from mrmt3.engine import prediction, utils
+from mrmt3.engine import hosts, prediction, utils
 from mrmt3.errors import UserError
 
 
 class InferenceEvaluator:
   """Predicts a split with given parameters, and writes its metrics to <log_dir>/inference_eval/<task>-metrics.jsonl.
 
-  An evaluator without loggers, which would write nothing, gets those of `score_loggers.DEFAULT`. Of several processes, the first
-  computes metrics and writes.
+  An evaluator without loggers, which would write nothing, gets those of `score_loggers.DEFAULT`.
 
   Attributes:
     feature_shapes: shapes of the model's features, without the batch axis.
@@ -54,20 +51,22 @@ class InferenceEvaluator:
     return all(self._has_line(task.name, step) for task in self._evaluator.eval_tasks)
 
   def evaluate(self, params, step: int) -> dict[str, dict[str, float]]:
-    """Returns {task: {metric: value}}, and writes them down; `params` are in place."""
+    """Returns {task: {metric: value}}, and writes them down; `params` are in place.
+
+    Of several hosts all predict, and the first one computes the metrics; the others return nothing.
+    """
 
     def run(name):
       return lambda dataset: prediction.uniform(self._predictor(name, params)(dataset))
 
-    is_first = jax.process_index() == 0
     metrics, _ = self._evaluator.evaluate(
-        compute_metrics=is_first,
+        compute_metrics=hosts.is_first(),
         step=step,
         predict_fn=run('predict_batch'),
         score_fn=run('score_batch'),
         predict_with_aux_fn=prediction.with_aux(run('predict_batch_with_aux')),
     )
-    if not is_first:
+    if not hosts.is_first():
       return {}
     results = {name: _plain(values) for name, values in metrics.result().items()}
     for name, values in results.items():

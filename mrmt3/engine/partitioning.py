@@ -44,5 +44,12 @@ class PjitPartitioner:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.batch_sharding, np.asarray(x)), batch)
 
   def place_state(self, state):
-    """Returns the tree with every array on every device."""
-    return jax.device_put(state, self.replicated)
+    """Returns the tree with every array on every device; all hosts must have the same."""
+    if jax.process_count() == 1:
+      return jax.device_put(state, self.replicated)
+
+    def place(x):
+      x = np.asarray(x)
+      return jax.make_array_from_callback(x.shape, self.replicated, lambda index: x[index])
+
+    return jax.tree.map(place, state)

@@ -1,4 +1,4 @@
-"""Running a model's predict or score step over a data set, in batches, on all devices of all processes."""
+"""Running a model's predict or score step over a data set, in batches of one shape."""
 
 import inspect
 from collections.abc import Callable
@@ -6,8 +6,10 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from mrmt3.engine import hosts
 from mrmt3.engine.data_iterator import user_errors
-from mrmt3.errors import UserError
+
+_INDEX = 'index of the example'
 
 
 class Predictor:
@@ -16,11 +18,9 @@ class Predictor:
   Args:
     step: (params, batch) or (params, batch, rng) -> tree of arrays with leading batch axes; pure.
     params: the parameters, in place.
-    batch_size: examples a call, over all devices; the last batch is filled up with zeros.
+    batch_size: examples a call, of all hosts together; the last batch is filled up with zeros.
     partitioner: where batches go.
     seed: of `rng`.
-
-  Of several processes each reads its share of the examples only, and all get all results.
 
   Attributes:
     params: the parameters; may be replaced.
@@ -28,58 +28,34 @@ class Predictor:
 
   def __init__(self, step: Callable, params, batch_size: int, partitioner, seed: int = 0):
     takes_rng = 'rng' in inspect.signature(step).parameters
-    step_fn = step if takes_rng else lambda params, batch, rng: step(params, batch)
-    self._step = jax.jit(step_fn, out_shardings=partitioner.replicated if jax.process_count() > 1 else None)
+    self._step = jax.jit(step if takes_rng else lambda params, batch, rng: step(params, batch))
     self.params = params
     self._batch_size, self._partitioner, self._seed = batch_size, partitioner, seed
 
   def __call__(self, dataset) -> list[tuple[int, object]]:
-    """Takes a tf.data.Dataset of (index, model features) and returns (index, the step's result for it), in its order."""
-    if jax.process_count() > 1:
-      return self._run_processes(dataset)
-    results = []
-    batches = dataset.padded_batch(self._batch_size)
+    """Takes a tf.data.Dataset of (index, model features) and returns (index, the step's result for it), in its order.
+
+    Several hosts share the work, and all get all results.
+    """
+    results, rows = [], self._batch_size // hosts.count()
+    own = dataset.shard(hosts.count(), jax.process_index()).padded_batch(rows)
+    shapes = {name: (rows, *(n or 0 for n in spec.shape[1:])) for name, spec in own.element_spec[1].items()}
+    dtypes = {name: spec.dtype.as_numpy_dtype for name, spec in own.element_spec[1].items()}
+
+    def batches():
+      for indices, batch in own.as_numpy_iterator():
+        # Numbered from 1, so that the rows that are only filled in can be told.
+        yield {**{name: _fill(x, rows) for name, x in batch.items()}, _INDEX: _fill(indices + 1, rows)}
+
     with user_errors():
-      for number, (indices, batch) in enumerate(batches.as_numpy_iterator()):
-        results += _rows(indices, self._run(number, batch, self._batch_size))
-    return results
-
-  def _run(self, number, batch, rows):
-    filled = {name: _fill(x, rows) for name, x in batch.items()}
-    rng = jax.random.fold_in(jax.random.key(self._seed), number)
-    return jax.device_get(self._step(self.params, self._partitioner.place_batch(filled), rng))
-
-  def _run_processes(self, dataset):
-    """As `__call__`: every process reads every n-th example, in batches that all of them have in common."""
-    from jax.experimental import multihost_utils
-
-    processes, me = jax.process_count(), jax.process_index()
-    local_size, total = self._batch_size // processes, int(dataset.cardinality())
-    if total < 0:
-      raise UserError('several processes can only predict a data set whose number of examples is known')
-    batches = dataset.shard(processes, me).padded_batch(local_size).as_numpy_iterator()
-    empty = {name: np.zeros((0, *(n or 0 for n in spec.shape)), spec.dtype.as_numpy_dtype) for name, spec in dataset.element_spec[1].items()}
-    results = []
-    with user_errors():
-      for number in range(-(-total // self._batch_size)):
-        indices, batch = next(batches, (np.zeros(0, np.int64), empty))
-        # Pieces have different lengths, and so have the batches of the processes.
-        shapes = {name: np.array(x.shape[1:], np.int32) for name, x in batch.items()}
-        largest = {name: np.max(all_of, axis=0) for name, all_of in multihost_utils.process_allgather(shapes).items()}
-        batch = {name: _grow(x, largest[name]) for name, x in batch.items()}
-        result = self._run(number, batch, local_size)
-        padded = np.pad(indices, (0, local_size - len(indices)), constant_values=-1)
-        everyones = multihost_utils.process_allgather(padded.astype(np.int32)).reshape(-1)
-        results += [pair for pair in _rows(everyones, result) if pair[0] >= 0]
+      shared = hosts.same_batches(batches(), {**shapes, _INDEX: (rows,)}, {**dtypes, _INDEX: np.int64})
+      for number, batch in enumerate(shared):
+        indices = hosts.on_every_host(self._partitioner.place_batch(batch.pop(_INDEX).astype(np.int32)))
+        rng = jax.random.fold_in(jax.random.key(self._seed), number)
+        result = hosts.on_every_host(self._step(self.params, self._partitioner.place_batch(batch), rng))
+        found = [row for row in range(len(indices)) if indices[row]]
+        results += [(int(indices[row]) - 1, jax.tree.map(lambda x, row=row: x[row], result)) for row in found]
     return sorted(results, key=lambda pair: pair[0])
-
-
-def _rows(indices, result):
-  return [(int(index), jax.tree.map(lambda x, row=row: x[row], result)) for row, index in enumerate(indices)]
-
-
-def _grow(x: np.ndarray, shape: np.ndarray) -> np.ndarray:
-  return np.pad(x, [(0, 0), *((0, int(most) - n) for most, n in zip(shape, x.shape[1:], strict=True))])
 
 
 def as_arrays(results: list[tuple[int, object]]):

@@ -113,14 +113,14 @@ def score(
 def _score(job, mt3_suite):
   """Reads and scores one piece, in whatever process."""
   name, read_reference, read_estimate = job
-  estimate, problem = None, 'there is no transcription of it'
+  estimate, problem = None, ''
   if read_estimate is not None:
     try:
       estimate = read_estimate()
     except UserError as error:
       problem = str(error)
   try:
-    return evaluation.score_piece(name, read_reference(), estimate, problem='' if estimate is not None else problem, mt3_suite=mt3_suite)
+    return evaluation.score_piece(name, read_reference(), estimate, problem=problem, mt3_suite=mt3_suite)
   except ValueError as error:
     raise UserError(f'cannot score {error}') from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import conditions, confusion, evaluation, files, svg_charts
+from mrmt3 import conditions, confusion, evaluation, files, html_style, svg_charts
 from mrmt3.errors import UserError
 from mrmt3.notes import empty_notes
 
@@ -35,33 +35,6 @@ ROWS = {
     'published_instrument_detection_f1': ('Instrument F1, as published', 'raw programs, drums among them'),
 }
 _CARDS = ('onset_f1', 'onset_program_f1', 'leakage_ratio', 'instrument_detection_f1')
-_STYLE = """
-:root{--ink:#1f2328;--faint:#656d76;--line:#d8dee4;--paper:#fff;--panel:#f6f8fa;--s0:#2563eb;--s1:#d9480f;--s2:#2b8a3e;--s3:#9c36b5;
---s4:#0b7285;--s5:#a61e4d;--good:#2b8a3e;--bad:#d9480f}
-@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--faint:#9198a1;--line:#3d444d;--paper:#0d1117;--panel:#161b22;--s0:#6ea8fe;
---s1:#ff922b;--s2:#69db7c;--s3:#da77f2;--s4:#3bc9db;--s5:#f783ac;--good:#51cf66;--bad:#ff922b}}
-*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
-sans-serif}main{max-width:1080px;margin:0 auto;padding:24px 16px 64px}h1{font-size:1.7rem;line-height:1.2;margin:0 0 4px}
-h2{font-size:1.2rem;margin:44px 0 6px}h3{font-size:1rem;margin:20px 0 4px}p{margin:4px 0 12px;max-width:70ch}.sub,.note{color:var(--faint)}
-.note{font-size:.9rem}.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,340px),1fr));gap:16px;align-items:start}
-.card,figure{background:var(--panel);border:1px solid var(--line);border-radius:10px;padding:14px;margin:0}.cards{display:grid;
-grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px;margin:12px 0}.card b{display:block;font-size:1.6rem;
-font-variant-numeric:tabular-nums;line-height:1.25}.card small{color:var(--faint)}figcaption{font-weight:600;margin-bottom:8px}
-figcaption small{display:block;font-weight:400;color:var(--faint)}svg{width:100%;max-width:560px;height:auto;display:block;margin:0 auto}.stack{display:grid;gap:16px}.wide{overflow-x:auto;
--webkit-overflow-scrolling:touch}.wide svg{max-width:none;margin:0}table{border-collapse:collapse;width:100%;font-size:.92rem;
-font-variant-numeric:tabular-nums}th,td{text-align:right;padding:7px 10px;border-bottom:1px solid var(--line);vertical-align:top;
-white-space:nowrap}th:first-child,td:first-child{text-align:left;white-space:normal;min-width:9.5em}td small,th small{display:block;
-color:var(--faint);font-weight:400}thead th{border-bottom:2px solid var(--line);vertical-align:bottom}.better{color:var(--good)}
-.worse{color:var(--bad)}img{width:100%;height:auto;display:block;background:#fff;border-radius:6px}.roll{overflow-x:auto}
-.roll img{min-width:640px}details{margin:12px 0}summary{cursor:pointer;font-weight:600;padding:8px 0}.key{display:inline-block;
-margin:0 14px 6px 0}.key i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:6px}li{margin:2px 0}
-text{font:12px system-ui,sans-serif;fill:var(--ink)}text.axis,text.faint{fill:var(--faint)}text.faint{font-size:11px}
-text.share{font-size:10.5px}text.on{fill:var(--paper)}line.grid{stroke:var(--line)}line.diagonal{stroke:var(--faint);stroke-dasharray:4 4}
-line.mean{stroke:var(--ink);stroke-width:2}.dot{fill-opacity:.75;stroke:var(--paper);stroke-width:1}.curve{fill:none!important;
-stroke-width:2.2}.cell{fill:var(--line);fill-opacity:.45}.right{fill:var(--good)}.wrong{fill:var(--bad)}
-.missed{fill:var(--faint)}
-"""
-_COLORS = ''.join(f'.s{n}{{fill:var(--s{n})}}.curve.s{n}{{stroke:var(--s{n})}}i.s{n}{{background:var(--s{n})}}' for n in range(svg_charts.COLORS))
 _TEMPLATE = string.Template("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>$title: transcription scores</title><style>$style</style></head><body><main>
@@ -102,7 +75,7 @@ def render(summaries, references, systems, title: str) -> str:
       _failed(summaries), _scores_table(summaries), _leakage(summaries), _f1(summaries), _classes(summaries),
       _confusions(summaries), _worst(summaries, references, systems), _all_pieces(summaries), _EXPLANATION,
   ]  # fmt: skip
-  return _TEMPLATE.substitute(title=html.escape(title), style=_STYLE + _COLORS, body='\n'.join(part for part in parts if part))
+  return _TEMPLATE.substitute(title=html.escape(title), style=html_style.STYLE, body='\n'.join(part for part in parts if part))
 
 
 def _keys(summaries):
@@ -113,7 +86,10 @@ def _keys(summaries):
 
 
 def _cards(name, summary, named):
-  cells = [f'<div class="card"><small>{html.escape(ROWS[key][0])}</small><b>{summary.mean[key]:.3f}</b>{_interval(summary, key)}</div>' for key in _CARDS]
+  cells = (
+      f'<div class="card"><small>{html.escape(ROWS[key][0])}</small><b>{summary.mean[key]:.3f}</b>{_interval(summary, key)}</div>'
+      for key in _CARDS
+  )
   heading = f'<h3>{html.escape(name)}</h3>' if named else ''
   return f'{heading}<div class="cards">{"".join(cells)}</div>'
 
@@ -177,25 +153,30 @@ def _leakage(summaries):
   by_count = {name: _column(s.by_instruments(['leakage_ratio']), 'leakage_ratio') for name, s in summaries.items()}
   top = float(np.ceil(max(1.0, *(value for own in by_count.values() for value in own.values()))))
   bins = _bins(by_count, conditions.INSTRUMENT_LEVELS)
+  by_instruments = svg_charts.curves(by_count, bins, 'instruments that play', 'leakage ratio', top)
   figures = [
       _figure('Instruments heard and instruments that play', svg_charts.leakage_scatter(points), 'a dot is a piece'),
       _figure('Leaked notes', svg_charts.strips(leaked, 'Share of leaked notes'), 'share of a piece’s notes; the tick is the mean'),
-      _figure('Leakage ratio by number of instruments', svg_charts.curves(by_count, bins, 'instruments that play', 'leakage ratio', top), '1 is right'),
+      _figure('Leakage ratio by number of instruments', by_instruments, '1 is right'),
   ]
   both = f'{figures[0]}<div class="stack">{figures[1]}{figures[2]}</div>'
   return f'<h2>Leakage</h2><p class="note">{_LEAKAGE}</p><div class="grid">{both}</div>'
 
 
 def _f1(summaries):
-  onset = {name: [(piece.name, piece.scores['onset_f1']) for piece in s.pieces] for name, s in summaries.items()}
-  program = {name: [(piece.name, piece.scores['onset_program_f1']) for piece in s.pieces] for name, s in summaries.items()}
+  strips = {
+      key: svg_charts.strips({n: [(piece.name, piece.scores[key]) for piece in s.pieces] for n, s in summaries.items()}, ROWS[key][0])
+      for key in ('onset_f1', 'onset_program_f1')
+  }
   levels = {name: {level: x.f1 for level, x in conditions.level_scores(s.polyphony).items()} for name, s in summaries.items()}
   by_count = {name: _column(s.by_instruments(['onset_program_f1']), 'onset_program_f1') for name, s in summaries.items()}
+  bins, counts = _bins(levels, conditions.POLYPHONY_LEVELS), _bins(by_count, conditions.INSTRUMENT_LEVELS)
+  polyphony = svg_charts.curves(levels, bins, 'notes that sound at once', 'onset F1')
+  by_instruments = svg_charts.curves(by_count, counts, 'instruments that play', 'onset + program F1')
   figures = [
-      _figure('Onset F1', svg_charts.strips(onset, 'Onset F1 of each piece'), 'a dot is a piece; the tick is the mean'),
-      _figure('Onset + program F1', svg_charts.strips(program, 'Onset + program F1 of each piece'), 'a dot is a piece; the tick is the mean'),
-      _figure('Onset F1 by polyphony', svg_charts.curves(levels, _bins(levels, conditions.POLYPHONY_LEVELS), 'notes that sound at once', 'onset F1'), 'pitched notes of all pieces together'),
-      _figure('Onset + program F1 by number of instruments', svg_charts.curves(by_count, _bins(by_count, conditions.INSTRUMENT_LEVELS), 'instruments that play', 'onset + program F1'), 'means over pieces'),
+      *(_figure(ROWS[key][0], strip, 'a dot is a piece; the tick is the mean') for key, strip in strips.items()),
+      _figure('Onset F1 by polyphony', polyphony, 'pitched notes of all pieces together'),
+      _figure('Onset + program F1 by number of instruments', by_instruments, 'means over pieces'),
   ]
   return f'<h2>Notes</h2><div class="grid">{"".join(figures)}</div>'
 
@@ -216,7 +197,8 @@ def _classes(summaries):
   if not names:
     return ''
   rows = {name: [own[name].f1 if name in own else None for own in scores] for name in names}
-  macro = ', '.join(f'{confusion.macro_f1(s.confusion):.3f}' + (f' ({name})' if len(summaries) > 1 else '') for name, s in summaries.items())
+  means = {name: f'{confusion.macro_f1(summary.confusion):.3f}' for name, summary in summaries.items()}
+  macro = ', '.join(f'{mean} ({name})' if len(means) > 1 else mean for name, mean in means.items())
   chart = svg_charts.bars(rows, 'F1 of each instrument')
   note = f'onset, pitch and Slakh class right; notes of all pieces together. Mean over instruments: {macro}'
   return f'<h2>Instruments</h2><div class="grid">{_figure("F1 of each instrument", chart, note)}</div>'
@@ -232,11 +214,13 @@ def _confusions(summaries):
       continue
     names = (*confusion.CLASS_NAMES, 'not heard')
     shown = [*columns, confusion.NOBODY]
-    chart = svg_charts.heat_map(matrix[np.ix_(rows, shown)].tolist(), [names[i] for i in rows], [names[j] for j in shown], names[-1], 'Confusion of instruments')
+    counts = matrix[np.ix_(rows, shown)].tolist()
+    labels = [names[i] for i in rows], [names[j] for j in shown]
+    chart = svg_charts.heat_map(counts, *labels, names[-1], 'Confusion of instruments')
     invented = int(matrix[confusion.NOBODY].sum())
     note = f'percent of the notes of each row; besides, {invented:,} notes were heard that nobody plays'
     parts.append(_figure(f'What is heard as what: {name}', chart, note, wide=True))
-  return ''.join(f'<p></p>{part}' for part in parts)
+  return ''.join(parts)
 
 
 def _worst(summaries, references, systems):
@@ -246,8 +230,9 @@ def _worst(summaries, references, systems):
       picture = _roll(references[piece.name], systems[name].get(piece.name))
       scores = ', '.join(f'{ROWS[key][0].lower()} {piece.scores[key]:.3f}' for key in _CARDS)
       who = f'{name}: ' if len(summaries) > 1 else ''
-      image = f'<div class="roll"><img alt="Piano roll of {html.escape(piece.name)}" src="data:image/png;base64,{picture}"></div>' if picture else ''
-      parts.append(f'<figure><figcaption>{html.escape(who + piece.name)}<small>{html.escape(scores)}</small></figcaption>{image}</figure><p></p>')
+      caption = f'{html.escape(who + piece.name)}<small>{html.escape(scores)}</small>'
+      image = f'<img alt="Piano roll of {html.escape(piece.name)}" src="data:image/png;base64,{picture}">' if picture else ''
+      parts.append(f'<figure><figcaption>{caption}</figcaption><div class="roll">{image}</div></figure>')
   note = f'Lowest onset + program F1; the first {_ROLL_SECONDS:.0f} seconds, reference above, transcription below.'
   return f'<h2>The worst pieces</h2><p class="note">{note}</p>{"".join(parts)}'
 
@@ -272,7 +257,8 @@ def _roll(reference, estimate) -> str:
 
 
 def _all_pieces(summaries):
-  head = ''.join(f'<th>{html.escape(ROWS[key][0])}{f"<small>{html.escape(name)}</small>" if len(summaries) > 1 else ""}</th>' for name in summaries for key in _CARDS)
+  which = {name: f'<small>{html.escape(name)}</small>' if len(summaries) > 1 else '' for name in summaries}
+  head = ''.join(f'<th>{html.escape(ROWS[key][0])}{which[name]}</th>' for name in summaries for key in _CARDS)
   rows = zip(*(summary.pieces for summary in summaries.values()), strict=True)
   lines = []
   for results in rows:

@@ -26,6 +26,11 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str = 'grid') -> str
   return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
 
 
+def _dot(x: float, y: float, system: int, title: str, radius: float = 4) -> str:
+  place = f'cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"'
+  return f'<circle {place} class="dot s{system % COLORS}"><title>{html.escape(title)}</title></circle>'
+
+
 def _ticks(most: int) -> list[int]:
   step = next(step for step in (1, 2, 5, 10, 20, 50) if most / step <= 8)
   return list(range(0, most + 1, step))
@@ -56,7 +61,7 @@ def leakage_scatter(systems: Mapping[str, Sequence[tuple[str, float, float]]]) -
       cx, cy = place(x, y)
       title = f'{name}: {y:g} instruments heard, {x:g} play'
       cx, cy = cx + (column + 1) // 2 * 7 * (-1) ** column, cy + (row + 1) // 2 * 7 * (-1) ** row
-      parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="4" class="dot s{number % COLORS}"><title>{html.escape(title)}</title></circle>')
+      parts.append(_dot(cx, cy, number, title))
   parts.append(_text(_LEFT + size / 2, height - 6, 'instruments that play'))
   parts.append(_text(12, height / 2, 'instruments heard', more=f' transform="rotate(-90 12 {height / 2:.0f})"'))
   return _svg(WIDTH, height, 'Instruments heard against instruments that play, a dot a piece', parts)
@@ -80,7 +85,7 @@ def curves(systems: Mapping[str, Mapping[str, float]], bins: Sequence[str], x_la
     path = ' '.join(f'{x:.1f},{y:.1f}' for _, x, y in points)
     parts.append(f'<polyline points="{path}" class="curve s{number % COLORS}"/>')
     for name, x, y in points:
-      parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="dot s{number % COLORS}"><title>{html.escape(name)}: {values[name]:.3f}</title></circle>')
+      parts.append(_dot(x, y, number, f'{name}: {values[name]:.3f}'))
   parts.append(_text(_LEFT + (WIDTH - _LEFT - _RIGHT) / 2, height - 6, x_label))
   return _svg(WIDTH, height, f'{y_label} by {x_label}', parts)
 
@@ -101,8 +106,7 @@ def strips(systems: Mapping[str, Sequence[tuple[str, float]]], label: str) -> st
     for piece, value in sorted(values, key=lambda pair: pair[1]):
       rank = bins[round(value * 60)] = bins.get(round(value * 60), -1) + 1
       cy = y + (rank + 1) // 2 * 3 * (-1) ** rank
-      dot = f'cx="{_RIGHT + value * size:.1f}" cy="{max(y - 14, min(y + 14, cy)):.1f}" r="3.5"'
-      parts.append(f'<circle {dot} class="dot s{number % COLORS}"><title>{html.escape(piece)}: {value:.3f}</title></circle>')
+      parts.append(_dot(_RIGHT + value * size, max(y - 14, min(y + 14, cy)), number, f'{piece}: {value:.3f}', 3.5))
     mean = _RIGHT + size * sum(value for _, value in values) / max(len(values), 1)
     parts.append(_line(mean, y - 16, mean, y + 16, 'mean'))
   return _svg(WIDTH, height, label, parts)
@@ -125,7 +129,8 @@ def bars(rows: Mapping[str, Sequence[float | None]], label: str) -> str:
       if value is None:
         continue
       y = top + 11 * number
-      parts.append(f'<rect x="{name_width}" y="{y:.1f}" width="{max(value * size, 1):.1f}" height="9" rx="2" class="bar s{number % COLORS}"/>')
+      box = f'x="{name_width}" y="{y:.1f}" width="{max(value * size, 1):.1f}" height="9" rx="2"'
+      parts.append(f'<rect {box} class="s{number % COLORS}"/>')
       parts.append(_text(name_width + value * size + 4, y + 8, f'{value:.2f}', 'start', 'faint'))
   return _svg(WIDTH, height, label, parts)
 

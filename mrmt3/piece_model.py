@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrmt3 import decoding
+from mrmt3 import decoding, spectrograms
 from mrmt3.engine import losses
 from mrmt3.errors import UserError
+from mrmt3.example_config import LOG_MEL_ON
 from mrmt3.models import MemoryEncoderDecoderModel
 from mrmt3.network import Transformer
 from mrmt3.segment_tokens import empty_segment
@@ -40,12 +41,14 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
 
   def __init__(self, spec, segments: int | None = None, memory: str = 'predicted', **kwargs):
     super().__init__(spec, **kwargs)
-    self._set_evaluation(segments, memory)
+    self._set_evaluation(segments, memory, self._log_mel_on)
 
-  def _set_evaluation(self, segments: int | None, memory: str) -> None:
+  def _set_evaluation(self, segments: int | None, memory: str, log_mel_on: str) -> None:
     if memory not in MEMORY_MODES:
       raise UserError(f'PieceEncoderDecoderModel.memory is {memory!r}; it is one of {", ".join(MEMORY_MODES)}')
-    self._segments, self._memory = segments, memory
+    if log_mel_on not in LOG_MEL_ON:
+      raise UserError(f'evaluating_pieces: log_mel_on is {log_mel_on!r}; it is one of {", ".join(LOG_MEL_ON)}')
+    self._segments, self._memory, self._pieces_log_mel_on = segments, memory, log_mel_on
 
   @property
   def FEATURE_CONVERTER_CLS(self):
@@ -128,7 +131,10 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     return jnp.pad(tokens, ((0, 0), (0, max(0, length - tokens.shape[1]))))[:, :length]
 
   def _encode(self, params, inputs, frames, prior):
-    mel = self.network_inputs(inputs, frames[:, None])
+    mel = inputs
+    if self._pieces_log_mel_on == 'device':
+      mel = spectrograms.log_mel(spectrograms.flatten_frames(inputs), self.spec.spectrogram)
+      mel = spectrograms.clear_invalid_frames(mel, frames)
     prior = prior if self.spec.network.memory_length else None
     return self.module.apply({'params': params}, mel, prior, enable_dropout=False, method=Transformer.encode)
 
@@ -140,7 +146,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
 
 
 def evaluating_pieces(
-    model: MemoryEncoderDecoderModel, segments: int | None = None, memory: str = 'predicted'
+    model: MemoryEncoderDecoderModel, segments: int | None = None, memory: str = 'predicted', log_mel_on: str = 'device'
 ) -> PieceEncoderDecoderModel:
   """Returns a model that trains as the given one and evaluates whole pieces; for gin files laid over a training run.
 
@@ -148,13 +154,14 @@ def evaluating_pieces(
     model: a MemoryEncoderDecoderModel with all that is bound to it.
     segments: see PieceEncoderDecoderModel.
     memory: see PieceEncoderDecoderModel.
+    log_mel_on: as MemoryEncoderDecoderModel's, of pieces; seqio's evaluator reads each several times, which samples make cheap.
 
   Raises:
-    UserError: it is a model of another class, or the memory mode is unknown.
+    UserError: it is a model of another class, or a value is out of range.
   """
   if type(model) not in (MemoryEncoderDecoderModel, PieceEncoderDecoderModel):
     raise UserError(f'evaluating_pieces: model is a {type(model).__name__}; it must be a MemoryEncoderDecoderModel')
   made = PieceEncoderDecoderModel.__new__(PieceEncoderDecoderModel)
   vars(made).update(vars(model))
-  made._set_evaluation(segments, memory)
+  made._set_evaluation(segments, memory, log_mel_on)
   return made

@@ -25,13 +25,12 @@ from mrmt3.tasks import slakh
 from mrmt3.vocabularies import build_codec
 
 
-def scored_training(model_dir, data, spec, *, total_steps, eval_period, memory='predicted', log_mel_on='device', batch_size=2, **model):
+def scored_training(model_dir, data, spec, *, total_steps, eval_period, memory='predicted', batch_size=2, **model):
   """Trains on random segments and scores the test split's pieces every eval_period steps."""
-  examples = functools.partial(ExampleConfig, log_mel_on=log_mel_on)
-  pieces = slakh.task(str(data), spec, examples(sampling='pieces'))
-  segments = slakh.task(str(data), spec, examples(sampling='grid'))
+  pieces = slakh.task(str(data), spec, ExampleConfig(sampling='pieces', log_mel_on='device'))
+  segments = slakh.task(str(data), spec, ExampleConfig(sampling='grid'))
   return train.train(
-      model=evaluating_pieces(MemoryEncoderDecoderModel(spec, adafactor.Adafactor(), log_mel_on=log_mel_on, **model), memory=memory),
+      model=evaluating_pieces(MemoryEncoderDecoderModel(spec, adafactor.Adafactor(), **model), memory=memory),
       train_dataset_cfg=utils.DatasetConfig(segments, LENGTHS, 'train', batch_size=8, shuffle=True, seed=None),
       train_eval_dataset_cfg=None,
       infer_eval_dataset_cfg=utils.DatasetConfig(

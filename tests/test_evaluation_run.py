@@ -148,6 +148,26 @@ def test_scores_of_several_processes_are_those_of_one(small_data, tmp_path, monk
   assert 0.9 < read[1]['systems']['midi']['mean']['onset_f1'] < 1
 
 
+def test_references_as_tasks_read_them(small_data, checkpoint, tmp_path):
+  from mrmt3.audio_io import write_audio
+
+  references = evaluation_sets.find_references(small_data, split='train')
+  as_task = evaluation_sets.find_references(small_data, task='slakh', split='train')
+  assert list(as_task) == [name.rpartition('/')[2] for name in references]
+  for one, other in zip(references.values(), as_task.values(), strict=True):
+    np.testing.assert_array_equal(one.read(), other.read())
+    np.testing.assert_array_equal(one.audio(16000), other.audio(16000))
+  assert 'test/Track00000' in evaluation_sets.find_references(small_data, task='slakh')
+  write_midi(piece(program=31), tmp_path / 'own' / 'test' / 'song.mid')
+  write_audio(tmp_path / 'own' / 'test' / 'song.wav', np.full(16000, 0.1, np.float32), 16000)
+  (own,) = evaluation_sets.find_references(tmp_path / 'own', task='own_folder', split='test').values()
+  assert set(own.read()['program']) == {0, 29}  # in Slakh classes, as it is trained on
+  for task, says in (('mt3_records', 'no task'), ('mt3_records:nothing', 'nothing'), ('slakh', 'no splits')):
+    with pytest.raises(UserError, match=says):
+      evaluation_sets.find_references(tmp_path / 'own' / 'test', task=task)
+  assert run(tmp_path / 'own', '--task', 'own_folder', '--split', 'test', '--checkpoint', checkpoint) == 0
+
+
 def test_a_reference_without_its_files_is_one_clear_line(small_data, tmp_path):
   import shutil
 

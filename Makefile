@@ -1,11 +1,12 @@
 # make demo   the main job on real music, offline, in its own virtual environment
-# make test   all quick tests; make test-slow the others; make lint; make docs-check the shell lines of the documentation
+# make test   all quick tests; make test-slow the others; make lint; make docs-check the shell lines of the documentation;
+#             make report-check the report of scores in a browser (Debian: apt-get install chromium)
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-slow lint docs-check clean
+.PHONY: demo test test-slow lint docs-check report-check clean
 .SECONDARY:
 
 $(VENV)/bin/python:
@@ -30,7 +31,10 @@ lint: $(VENV)/test.done
 	$(BIN)/python -m ruff check .
 
 docs-check: $(VENV)/test.done
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/check_docs.py README.md docs/data.md docs/fidelity.md docs/checkpoints.md
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/check_docs.py README.md docs/data.md docs/fidelity.md docs/checkpoints.md docs/metrics.md
+
+report-check: $(VENV)/test.done
+	$(BIN)/python -m pytest -q -rs tests/test_report_browser.py
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

@@ -94,7 +94,7 @@ def _read(tokens, spec) -> _Notes:
   after_ties = jax.lax.cummax(is_tie.astype(jnp.int32), axis=tokens.ndim - 1) > 0
   loud = latest('velocity') > 0
   # Steps are absolute, the time since the segment's start; one shift token is enough for a segment of up to 10 s.
-  frames_per_step = float(spec.spectrogram.frames_per_second) / codec.steps_per_second
+  frames_per_step = float(spec.spectrogram.frame_rate) / codec.steps_per_second
   frame = jnp.round(latest('shift') * frames_per_step).astype(jnp.int32)
   row = jnp.where(is_drum, DRUM_ROW, jnp.asarray(class_index(np.arange(NUM_PITCHES)))[latest('program')])
   return _Notes(

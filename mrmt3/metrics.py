@@ -18,13 +18,13 @@ Conventions
 
 Corner cases
 ------------
-==================  ===========  ===============  ====================
-one piece with      note scores  leakage ratio    instrument detection
-==================  ===========  ===============  ====================
-no estimated note   0            0                0
-no reference note   0            1 + instruments  0
-neither             0            1                1
-==================  ===========  ===============  ====================
+==================  ===========  ===============  ==================  ====================
+one piece with      note scores  leakage ratio    log leakage ratio   instrument detection
+==================  ===========  ===============  ==================  ====================
+no estimated note   0            0                ln(2 instruments)   0
+no reference note   0            1 + instruments  ln(2 instruments)   0
+neither             0            1                0                   1
+==================  ===========  ===============  ==================  ====================
 
 Note scores follow mir_eval: nothing there to match gives 0, in parts of a piece (drums) as well. A piece that could not
 be transcribed counts as one with no estimated note, and its name is reported; no piece is ever left out of a mean.
@@ -43,11 +43,18 @@ from typing import NamedTuple
 import numpy as np
 
 from mrmt3 import metrics_utils
-from mrmt3.instruments import instruments_of, map_to_slakh_classes
+from mrmt3.leakage import (
+  COUNTINGS,  # noqa: F401  part of this module's names, as all that leakage has
+  instrument_detection,
+  instrument_set,
+  leakage_ratio,
+  leaked_note_ratio,
+  log_leakage_ratio,
+  track_switches_per_minute,
+)
 from mrmt3.metrics_utils import GRANULARITIES, Scores, match_notes, scores_from_counts, validate_notes
-from mrmt3.notes import empty_notes, sort_notes
+from mrmt3.notes import empty_notes
 
-COUNTINGS = ('slakh_classes', 'published')
 SWEEP_TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # s, as MT3
 
 
@@ -144,68 +151,6 @@ def tolerance_sweep(
   }
 
 
-def instrument_set(notes: np.ndarray, counting: str = 'slakh_classes') -> set:
-  """Returns the distinct instruments that play in a note table.
-
-  'slakh_classes': (program of the Slakh class, is_drum), drums being (0, True). 'published': raw program numbers, drums
-  among them by theirs.
-  """
-  if counting == 'slakh_classes':
-    return set(instruments_of(map_to_slakh_classes(notes)))
-  if counting == 'published':
-    return set(np.unique(notes['program']).tolist())
-  raise ValueError(f'counting must be one of {", ".join(COUNTINGS)}, not {counting!r}')
-
-
-def leakage_ratio(reference: np.ndarray, estimate: np.ndarray, *, counting: str = 'slakh_classes') -> float:
-  """Returns the number of instruments in the estimate over that in the reference (MR-MT3's phi), 0 or more.
-
-  1 is right, above 1 notes have leaked to instruments that do not play, below 1 instruments are missing. A reference
-  without notes has nothing to divide by: then every estimated instrument counts as one leaked, 1 + their number.
-  """
-  num_reference, num_estimate = (len(notes) for notes in _instrument_sets(reference, estimate, counting))
-  return num_estimate / num_reference if num_reference else 1.0 + num_estimate
-
-
-def instrument_detection(reference: np.ndarray, estimate: np.ndarray, *, counting: str = 'slakh_classes') -> Scores:
-  """Returns the scores of the set of instruments that play (MR-MT3): all 1 if neither has any."""
-  ref_set, est_set = _instrument_sets(reference, estimate, counting)
-  if not ref_set and not est_set:
-    return Scores(1.0, 1.0, 1.0)
-  return scores_from_counts(len(ref_set & est_set), len(ref_set), len(est_set))
-
-
-def leaked_note_ratio(reference: np.ndarray, estimate: np.ndarray) -> float:
-  """Returns the share, 0..1, of estimated notes that are right but for their instrument (Slakh class or drums).
-
-  Notes are first matched within their instrument; a note that is left over and then matches a reference note left over
-  has leaked. So two instruments in unison are not taken for leakage. No estimated note: 0.
-  """
-  pairs = _pairs_own_instrument_first(*_slakh_tables(reference, estimate))
-  return np.count_nonzero(~pairs.same) / len(estimate) if len(estimate) else 0.0
-
-
-def track_switches_per_minute(reference: np.ndarray, estimate: np.ndarray) -> float:
-  """Returns how often a minute the matched notes of one reference instrument go over to another in the estimate.
-
-  The matched notes of each reference instrument (Slakh class or drums) are taken by onset, then pitch; a switch is one
-  whose estimated instrument differs from the one before. The piece lasts until the reference's last offset. 0 if the
-  reference has no note.
-  """
-  reference, estimate = _slakh_tables(reference, estimate)
-  if not len(reference):
-    return 0.0
-  pairs = _pairs_own_instrument_first(reference, estimate).indices
-  notes = reference[pairs[:, 0]]
-  tracks = metrics_utils.map_programs(notes, 'full')
-  heard_as = metrics_utils.map_programs(estimate[pairs[:, 1]], 'full')
-  order = np.lexsort((notes['pitch'], notes['onset'], tracks))
-  tracks, heard_as = tracks[order], heard_as[order]
-  switches = np.count_nonzero((tracks[1:] == tracks[:-1]) & (heard_as[1:] != heard_as[:-1]))
-  seconds = reference['offset'].max()
-  return switches * 60 / seconds if seconds else 0.0
-
-
 def evaluate_piece(reference: np.ndarray, estimate: np.ndarray, *, mt3_suite: bool = False) -> dict[str, float]:
   """Returns all scores of a piece by name.
 
@@ -217,9 +162,10 @@ def evaluate_piece(reference: np.ndarray, estimate: np.ndarray, *, mt3_suite: bo
   onset_no_drums_*, onset_offset_no_drums_*       `onset_scores`, `onset_offset_scores` without drums (MT3)
   onset_offset_program_*                          `program_scores` with offsets (MT3)
   nondrum_onset_offset_program_*, drum_onset_*    its two parts (MT3)
-  leakage_ratio, instrument_detection_*           `leakage_ratio`, `instrument_detection`
+  leakage_ratio, log_leakage_ratio                as the functions of that name (`leakage`)
+  instrument_detection_*                          `instrument_detection`
   instruments_estimate, instruments_reference     numbers of instruments
-  published_(the three above)                     the same with counting='published' (MR-MT3)
+  published_(the four above)                      the same with counting='published' (MR-MT3)
   leaked_note_ratio, track_switches_per_minute    as the functions of that name
   ==============================================  ==========================================================
 
@@ -292,31 +238,6 @@ def _note_scores(reference, estimate, *, drums=True, **matching) -> Scores:
   return scores_from_counts(len(match_notes(reference, estimate, **matching)), len(reference), len(estimate))
 
 
-def _instrument_sets(reference, estimate, counting):
-  return tuple(instrument_set(notes, counting) for notes in _prepare(reference, estimate))
-
-
-def _slakh_tables(reference, estimate):
-  """Returns both tables in Slakh classes; sorted, for which notes are paired may depend on their order."""
-  return tuple(sort_notes(map_to_slakh_classes(notes)) for notes in _prepare(reference, estimate))
-
-
-class _Pairs(NamedTuple):
-  """Matched notes, int64 `[matches, 2]`, and whether their instruments are the same, bool `[matches]`."""
-
-  indices: np.ndarray
-  same: np.ndarray
-
-
-def _pairs_own_instrument_first(reference, estimate) -> _Pairs:
-  """Matches notes within their instrument, then what is left over across instruments."""
-  own = match_notes(reference, estimate, granularity='full')
-  ref_left, est_left = metrics_utils.unmatched(own, len(reference), len(estimate))
-  other = match_notes(reference[ref_left], estimate[est_left])
-  other = np.stack([ref_left[other[:, 0]], est_left[other[:, 1]]], axis=1)
-  return _Pairs(np.concatenate([own, other]), np.arange(len(own) + len(other)) < len(own))
-
-
 def _named(name: str, scores: Scores, granularity: str = 'midi_class') -> dict[str, float]:
   """Returns the three scores under the names that `evaluate_piece` explains."""
   suffix = '' if granularity == 'midi_class' else f'_{granularity}'
@@ -339,9 +260,10 @@ def _mt3_program_scores(reference, estimate):
 
 def _instrument_scores(reference, estimate, counting):
   """Returns leakage ratio, detection and numbers of instruments, counted one way."""
-  ref_set, est_set = _instrument_sets(reference, estimate, counting)
+  ref_set, est_set = (instrument_set(notes, counting) for notes in (reference, estimate))
   return {
     'leakage_ratio': leakage_ratio(reference, estimate, counting=counting),
+    'log_leakage_ratio': log_leakage_ratio(reference, estimate, counting=counting),
     **_named('instrument_detection', instrument_detection(reference, estimate, counting=counting)),
     'instruments_estimate': float(len(est_set)),
     'instruments_reference': float(len(ref_set)),

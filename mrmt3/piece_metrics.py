@@ -8,18 +8,26 @@ and needs a feature targets_pretokenized (any text, such as the piece's name): s
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
-from mrmt3 import metrics, vocabularies
+from mrmt3 import evaluation, vocabularies
 from mrmt3 import notes as note_tables
 from mrmt3.config import ModelSpec
 from mrmt3.note_sequences import decode_piece, encoding_spec
 
 
+class PieceNotes(NamedTuple):
+  """A piece's name, '' where the task has no feature `piece`, and its note table."""
+
+  name: str
+  notes: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Postprocessor:
-  """Turns a piece's targets, or what was predicted of it, into a note table.
+  """Turns a piece's targets, or what was predicted of it, into named notes.
 
   Attributes:
     spec: what the tokens belong to.
@@ -27,8 +35,8 @@ class Postprocessor:
 
   spec: ModelSpec
 
-  def __call__(self, decoded, example, is_target: bool = False) -> np.ndarray:
-    """Returns the notes.
+  def __call__(self, decoded, example, is_target: bool = False) -> PieceNotes:
+    """Returns the piece's name and notes.
 
     Args:
       decoded: of a prediction, regular ids of every segment, EOS and invalid ones negative, as the task's vocabulary
@@ -36,14 +44,16 @@ class Postprocessor:
       example: the task's example; of a target its feature notes (rows, see `notes`) counts, else its targets.
       is_target: whether this is a target.
     """
+    name = example.get('piece', b'')
+    name = name.decode() if isinstance(name, bytes) else str(name)
     if is_target and 'notes' in example:
-      return note_tables.as_notes(np.asarray(example['notes']))
+      return PieceNotes(name, note_tables.as_notes(np.asarray(example['notes'])))
     count = len(example['targets'])
     rows = list(example['targets']) if is_target else [self._model_ids(ids) for ids in decoded[:count]]
     starts = [row * self.spec.segment_frames for row in range(count)]
     codec = vocabularies.build_codec(self.spec.vocabulary)
     frame_rate, tokens_hold = self.spec.spectrogram.frame_rate, encoding_spec(self.spec.ties)
-    return decode_piece(rows, starts, codec, spec=tokens_hold, frames_per_second=frame_rate)[0]
+    return PieceNotes(name, decode_piece(rows, starts, codec, spec=tokens_hold, frames_per_second=frame_rate)[0])
 
   def _model_ids(self, ids) -> np.ndarray:
     ids = np.asarray(ids, np.int32)
@@ -51,10 +61,22 @@ class Postprocessor:
     return np.where(ids < 0, special, ids + vocabularies.SPECIAL_TOKENS)
 
 
-def scores(targets: list[np.ndarray], predictions: list[np.ndarray]) -> dict[str, float]:
-  """Returns the mean scores over pieces, of note tables; see `metrics.evaluate_piece`.
+_last: tuple[list, evaluation.Summary] | None = None  # predictions, as they came, and what they scored
+
+
+def summarise(targets: list[PieceNotes], predictions: list[PieceNotes]) -> evaluation.Summary:
+  """Returns all scores of the pieces; asked again about the same list of predictions, it does not compute them again.
 
   References of a task without the feature notes are what its targets say, in whole token steps.
   """
-  pairs = {str(row): pair for row, pair in enumerate(zip(targets, predictions, strict=True))}
-  return metrics.evaluate_pieces(pairs).mean
+  global _last
+  if _last is None or _last[0] is not predictions:
+    pairs = enumerate(zip(targets, predictions, strict=True))
+    results = [evaluation.score_piece(target.name or str(row), target.notes, said.notes) for row, (target, said) in pairs]
+    _last = predictions, evaluation.Summary(results)
+  return _last[1]
+
+
+def scores(targets: list[PieceNotes], predictions: list[PieceNotes]) -> dict[str, float]:
+  """Returns all numbers about the pieces, see `evaluation.Summary.scalars`; a metric function for seqio."""
+  return summarise(targets, predictions).scalars()

@@ -9,37 +9,54 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrmt3 import decoding
+from mrmt3 import decoding, spectrograms
 from mrmt3.engine import losses
 from mrmt3.errors import UserError
+from mrmt3.example_config import LOG_MEL_ON
 from mrmt3.models import MemoryEncoderDecoderModel
 from mrmt3.network import Transformer
 from mrmt3.segment_tokens import empty_segment
 from mrmt3.vocabularies import build_codec
 
+MEMORY_MODES = ('predicted', 'truth', 'none')
+
 
 class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
-  """Evaluates what MemoryEncoderDecoderModel has trained; same arguments, same parameters.
+  """Trains as MemoryEncoderDecoderModel, and evaluates whole pieces; same arguments, same parameters.
 
-  Batches are those of `piece_features.PieceFeatureConverter` with a leading batch axis. Decoding is greedy, as
+  Batches of pieces are those of `piece_features.PieceFeatureConverter` with a leading batch axis. Decoding is greedy, as
   `inference.Transcriber`'s.
 
   Args:
     spec: network, front end and vocabulary.
     segments: see PieceFeatureConverter.
+    memory: what a segment remembers when pieces are decoded. 'predicted': what the model itself said of the segment before,
+      as in use. 'truth': that segment's targets, as in training; how much better this is shows the exposure bias.
+      'none': every segment is decoded as a first one.
     **kwargs: as MemoryEncoderDecoderModel's.
+
+  Raises:
+    UserError: for values out of range.
   """
 
-  def __init__(self, spec, segments: int | None = None, **kwargs):
+  def __init__(self, spec, segments: int | None = None, memory: str = 'predicted', **kwargs):
     super().__init__(spec, **kwargs)
-    self._segments = segments
+    self._set_evaluation(segments, memory, self._log_mel_on)
+
+  def _set_evaluation(self, segments: int | None, memory: str, log_mel_on: str) -> None:
+    if memory not in MEMORY_MODES:
+      raise UserError(f'PieceEncoderDecoderModel.memory is {memory!r}; it is one of {", ".join(MEMORY_MODES)}')
+    if log_mel_on not in LOG_MEL_ON:
+      raise UserError(f'evaluating_pieces: log_mel_on is {log_mel_on!r}; it is one of {", ".join(LOG_MEL_ON)}')
+    self._segments, self._memory, self._pieces_log_mel_on = segments, memory, log_mel_on
 
   @property
   def FEATURE_CONVERTER_CLS(self):
     """The seqio feature converter's class, its length bound."""
-    from mrmt3.piece_features import PieceFeatureConverter
+    from mrmt3.piece_features import PieceOrSegmentFeatureConverter
 
-    return functools.partial(PieceFeatureConverter, segments=self._segments)
+    segment_converter_cls = super().FEATURE_CONVERTER_CLS
+    return functools.partial(PieceOrSegmentFeatureConverter, segment_converter_cls, segments=self._segments)
 
   def get_initial_variables(self, rng, input_shapes, input_types=None):
     """Returns fresh variables; of the shapes only the last dimensions count, which every segment has."""
@@ -57,17 +74,19 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     del rng, decoder_params, kwargs
     length = self.spec.targets_length
     max_length = length - (self.spec.prior_layout == 'start_token')
-    inputs = jnp.moveaxis(batch['encoder_input_tokens'], 1, 0)
+    inputs, frames, targets = self._by_segment(batch)
     active = jnp.arange(len(inputs))[:, None] < batch['num_segments'][:, 0]
 
     def segment(prior, part):
-      mel, is_real = part
-      encoded = self._encode(params, mel, prior)
+      inputs, frames, targets, is_real = part
+      encoded = self._encode(params, inputs, frames, prior)
       tokens = decoding.greedy_decode(params, self.spec.network, encoded, max_length, is_real)
-      latest = jnp.pad(tokens, ((0, 0), (length - max_length, 0)))
+      if self._memory == 'none':
+        return prior, tokens
+      latest = self._fit(targets) if self._memory == 'truth' else jnp.pad(tokens, ((0, 0), (length - max_length, 0)))
       return jnp.concatenate([prior[:, length:], latest], axis=1), tokens
 
-    tokens = jax.lax.scan(segment, self._empty(inputs.shape[1]), (inputs, active))[1]
+    tokens = jax.lax.scan(segment, self._empty(inputs.shape[1]), (inputs, frames, targets, active))[1]
     return jnp.moveaxis(tokens, 0, 1)
 
   def predict_batch_with_aux(self, params, batch, rng=None, decoder_params=None, **kwargs):
@@ -75,37 +94,47 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     tokens = self.predict_batch(params, batch, rng, decoder_params, **kwargs)
     more = batch['decoder_target_tokens'].shape[-1] - tokens.shape[-1]
     said = jnp.pad(tokens, ((0, 0), (0, 0), (0, max(0, more))))
-    return tokens, {'scores': self._score(params, batch['encoder_input_tokens'], said, said > 0)}
+    return tokens, {'scores': self._score(params, {**batch, 'decoder_target_tokens': said}, said > 0)}
 
   def score_batch(self, params, batch, return_intermediates: bool = False) -> jax.Array:
     """Returns the log-probability of each piece's targets, float32 `[batch]`; the memory is that of the targets."""
     if return_intermediates:
       raise UserError('score_batch returns no intermediates; leave return_intermediates at False')
-    return self._score(
-        params, batch['encoder_input_tokens'], batch['decoder_target_tokens'], batch['decoder_loss_weights'] > 0
-    )
+    return self._score(params, batch, batch['decoder_loss_weights'] > 0)
 
-  def _score(self, params, inputs, targets, weights):
-    by_segment = [jnp.moveaxis(x, 1, 0) for x in (inputs, targets, weights)]
+  def _by_segment(self, batch):
+    """Returns inputs, frames that are there, and targets, the segments in front."""
+    inputs = batch['encoder_input_tokens']
+    frames = batch.get('encoder_input_frames')
+    frames = jnp.full(inputs.shape[:2], inputs.shape[2]) if frames is None else frames
+    return [jnp.moveaxis(x, 1, 0) for x in (inputs, frames, batch['decoder_target_tokens'])]
+
+  def _score(self, params, batch, weights):
+    by_segment = [*self._by_segment(batch), jnp.moveaxis(weights, 1, 0)]
 
     def segment(prior, part):
-      mel, tokens, counted = part
+      inputs, frames, tokens, counted = part
       shifted = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)))
-      encoded = self._encode(params, mel, prior)
+      encoded = self._encode(params, inputs, frames, prior)
       logits = self.module.apply(
           {'params': params}, encoded, None, shifted, tokens, enable_dropout=False, method=Transformer.decode
       )
       loss, _ = losses.cross_entropy_with_logits(logits, tokens)
-      return jnp.concatenate([prior[:, self.spec.targets_length :], self._fit(tokens)], axis=1), -(loss * counted).sum(axis=-1)
+      log_p = -(loss * counted).sum(axis=-1)
+      return jnp.concatenate([prior[:, self.spec.targets_length :], self._fit(tokens)], axis=1), log_p
 
-    return jax.lax.scan(segment, self._empty(inputs.shape[0]), tuple(by_segment))[1].sum(axis=0)
+    return jax.lax.scan(segment, self._empty(len(weights)), tuple(by_segment))[1].sum(axis=0)
 
   def _fit(self, tokens):
     # Prior tokens are targets_length long, whatever the length of the targets.
     length = self.spec.targets_length
     return jnp.pad(tokens, ((0, 0), (0, max(0, length - tokens.shape[1]))))[:, :length]
 
-  def _encode(self, params, mel, prior):
+  def _encode(self, params, inputs, frames, prior):
+    mel = inputs
+    if self._pieces_log_mel_on == 'device':
+      mel = spectrograms.log_mel(spectrograms.flatten_frames(inputs), self.spec.spectrogram)
+      mel = spectrograms.clear_invalid_frames(mel, frames)
     prior = prior if self.spec.network.memory_length else None
     return self.module.apply({'params': params}, mel, prior_tokens=prior, enable_dropout=False, method=Transformer.encode)
 
@@ -114,3 +143,25 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     empty = empty_segment(build_codec(self.spec.vocabulary))
     padded = np.pad(np.asarray(empty, np.int32), (0, self.spec.targets_length - len(empty)))
     return jnp.tile(padded, (rows, self.spec.network.memory_segments))
+
+
+def evaluating_pieces(
+    model: MemoryEncoderDecoderModel, segments: int | None = None, memory: str = 'predicted', log_mel_on: str = 'device'
+) -> PieceEncoderDecoderModel:
+  """Returns a model that trains as the given one and evaluates whole pieces; for gin files laid over a training run.
+
+  Args:
+    model: a MemoryEncoderDecoderModel with all that is bound to it.
+    segments: see PieceEncoderDecoderModel.
+    memory: see PieceEncoderDecoderModel.
+    log_mel_on: as MemoryEncoderDecoderModel's, of pieces; seqio's evaluator reads each several times, which samples make cheap.
+
+  Raises:
+    UserError: it is a model of another class, or a value is out of range.
+  """
+  if type(model) not in (MemoryEncoderDecoderModel, PieceEncoderDecoderModel):
+    raise UserError(f'evaluating_pieces: model is a {type(model).__name__}; it must be a MemoryEncoderDecoderModel')
+  made = PieceEncoderDecoderModel.__new__(PieceEncoderDecoderModel)
+  vars(made).update(vars(model))
+  made._set_evaluation(segments, memory, log_mel_on)
+  return made

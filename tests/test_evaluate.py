@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from mrmt3 import metrics
+from mrmt3 import evaluation_sets, metrics
 from mrmt3.cli import evaluate
 from mrmt3.errors import UserError
 from mrmt3.midi_io import read_midi, write_midi
@@ -66,6 +66,8 @@ def test_folders_table_and_json(folders, tmp_path, capsys):
     'b': [1, 0.6, 1.5, 0.8],
     'c (empty)': [0, 0, 0, 0],
     'mean of 3 pieces': [0.667, 0.533, 0.833, 0.6],
+    '95 % low': [0, 0, 0, 0],
+    '95 % high': [1, 1, 1.5, 1],
   }
   assert len({len(line) for line in captured.out.splitlines()}) == 1, 'columns are not aligned'
   assert captured.err == 'mrmt3: warning: c counts as empty: there is no transcription of it\n'
@@ -106,8 +108,9 @@ def test_matches_by_path_then_by_name(tmp_path, capsys):
     write_midi(piece(), tmp_path / 'ref' / f'{name}.mid')
   for name in ('one', 'y/mix', 'z/two', 'mix'):
     write_midi(piece(), tmp_path / 'est' / f'{name}.MID')
-  pairs = evaluate.find_pairs(tmp_path / 'ref', tmp_path / 'est')
-  names = {name: path and path.relative_to(tmp_path / 'est').as_posix() for name, (_, path) in pairs.items()}
+  references, estimates = evaluation_sets.find_references(tmp_path / 'ref'), evaluation_sets.find_estimates(tmp_path / 'est')
+  pairs = evaluation_sets.match(references, estimates, tmp_path / 'est')
+  names = {name: found and found.file.relative_to(tmp_path / 'est').as_posix() for name, found in pairs.items()}
   # One mix.mid in the root could be either piece's: it is nobody's.
   assert names == {'two': 'z/two.MID', 'x/mix': None, 'x/one': 'one.MID', 'y/mix': 'y/mix.MID'}
   left_out = tmp_path / 'est' / 'mix.MID'

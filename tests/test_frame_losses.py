@@ -27,7 +27,7 @@ FRAMES_PER_SECOND = 62.5
 def labels_of(rows, start_frame=0):
   """Returns the labels of the segment of a piece that starts at a frame, each `[frames, ...]`."""
   piece = encode_piece(as_notes(rows), CODEC)
-  ids = segment_targets(piece, start_frame, 128, codec=CODEC, frames_per_second=SPEC.spectrogram.frames_per_second)
+  ids = segment_targets(piece, start_frame, 128, codec=CODEC, frames_per_second=SPEC.spectrogram.frame_rate)
   tokens = np.zeros((1, 512), np.int32)
   tokens[0, : len(ids)] = ids
   return [np.asarray(x[0]) for x in jax.jit(frame_losses.frame_labels, static_argnums=1)(tokens, SPEC)]

@@ -1,31 +1,44 @@
 """`mrmt3 evaluate`: scores transcriptions against references."""
 
 import argparse
-import collections
 import json
 import sys
 from pathlib import Path
 
 from mrmt3.errors import UserError
 
-_SUFFIXES = ('.mid', '.midi')
 _COLUMNS = {
   'onset F1': 'onset_f1',
   'onset+program F1': 'onset_program_f1',
   'leakage ratio': 'leakage_ratio',
   'instrument F1': 'instrument_detection_f1',
 }
-_EXPLANATION = f"""\
+_ROWS = {
+  'onset F1': 'onset_f1',
+  'onset F1, no drums': 'onset_no_drums_f1',
+  'onset+offset F1, no drums': 'onset_offset_no_drums_f1',
+  'onset+program F1': 'onset_program_f1',
+  'leakage ratio': 'leakage_ratio',
+  '|log leakage ratio|': 'log_leakage_ratio',
+  'leaked notes': 'leaked_note_ratio',
+  'switches per minute': 'track_switches_per_minute',
+  'instrument F1': 'instrument_detection_f1',
+}
+_EXPLANATION = """\
 onset F1          notes with the right pitch, within 50 ms
 onset+program F1  of these, with an instrument of the right family (MIDI class)
 leakage ratio     instruments heard / instruments that play; 1 is right
 instrument F1     which instruments play
 Instruments are Slakh classes; all drums are one. The mean is over pieces; a
-transcription that is missing or cannot be read counts as empty.
+transcription that is missing or cannot be read counts as empty. docs/metrics.md
+says exactly what is counted.
 
-Folders are searched for {' and '.join(_SUFFIXES)} files, which are matched by path
-(a/song.mid) or else by name. A folder of Slakh tracks can be the reference:
-TrackNNNNN is matched with TrackNNNNN.mid.
+EST is a MIDI file, a folder of them, or predictions that were saved as .jsonl (by
+--output here, or by mrmt3 infer: then add --model); several are compared with each
+other. NAME=EST gives one a name of its own. Pieces are matched by path (a/song.mid)
+or else by name. A folder of Slakh tracks can be the reference: TrackNNNNN is matched
+with TrackNNNNN.mid. With --checkpoint, the audio beside the references is transcribed
+and scored. Started again with the same --output, what is there is not done again.
 """
 
 
@@ -34,139 +47,131 @@ def add_parser(subparsers) -> None:
   parser = subparsers.add_parser(
     'evaluate',
     help='score transcriptions against references',
-    description='Scores a transcription (MIDI file) against a reference, or a folder of them against another.',
+    description='Scores transcriptions, or a checkpoint, against references.',
     epilog=_EXPLANATION,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('reference', metavar='REF', help='MIDI file, or folder of MIDI files or Slakh tracks')
-  parser.add_argument('estimate', metavar='EST', help='MIDI file, or folder of MIDI files')
+  parser.add_argument('estimate', metavar='EST', nargs='*', help='MIDI file, folder of MIDI files, or saved predictions')
+  parser.add_argument('--checkpoint', metavar='DIR', help='transcribe the audio beside the references and score that too')
+  parser.add_argument('--memory', choices=('predicted', 'truth', 'none'), default='predicted', help=(
+    "what a segment remembers, with --checkpoint: the model's own output (default), the reference, nothing"))  # fmt: skip
+  parser.add_argument('--batch-size', type=int, metavar='N', help='pieces transcribed at once (default: 4, or one a device)')
+  parser.add_argument('--task', metavar='NAME', help=(
+    'read REF as this task does: slakh, own_folder, slakh_records, or mt3_records:musicnet_em (or another of its sets)'))  # fmt: skip
+  parser.add_argument('--split', metavar='NAME', help='use this split of REF only')
+  parser.add_argument('--pieces', type=int, metavar='N', help='use the first N pieces only')
+  parser.add_argument('--model', metavar='DIR', help='the checkpoint that made predictions which mrmt3 infer saved')
+  parser.add_argument('-o', '--output', metavar='DIR', help='keep predictions and the scores of each piece there, as .jsonl')
+  parser.add_argument('--report', metavar='DIR', help='write DIR/index.html: tables, plots, the worst pieces')
   parser.add_argument('--json', metavar='FILE', help='also write all scores there; - for stdout, in place of the table')
   parser.add_argument(
     '--mt3-suite', action='store_true', help="add MT3's frame, velocity and tolerance scores to the JSON"
   )
+  parser.add_argument('--workers', type=int, default=0, metavar='N', help='processes that score (default: one a core)')
   parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
   """Prints and writes the scores; returns 0."""
-  from tqdm import tqdm
+  from mrmt3 import evaluation_run, evaluation_sets
 
-  from mrmt3 import metrics
-
-  pairs = find_pairs(Path(args.reference), Path(args.estimate))
-  pieces, problems = {}, {}
-  progress = tqdm(pairs.items(), unit='piece', leave=False, disable=not sys.stderr.isatty())
-  for name, (read_reference, estimate) in progress:
-    notes, problem = _read_estimate(estimate)
-    pieces[name] = read_reference(), notes
-    if problem:
-      problems[name] = problem
-  try:
-    evaluation = metrics.evaluate_pieces(pieces, mt3_suite=args.mt3_suite)
-  except ValueError as error:
-    raise UserError(f'cannot score {error}') from error
-  for name, problem in problems.items():
-    print(f'mrmt3: warning: {name} counts as empty: {problem}', file=sys.stderr)
+  _check(args)
+  reference = Path(args.reference)
+  names = system_names(args.estimate)
+  for name, estimate in names.items():
+    _check_kinds(reference, estimate)
+    if name == _checkpoint_name(args):
+      raise UserError(f'two systems are called {name}; give one a name of its own: NAME={estimate}')
+  references = evaluation_sets.find_references(reference, task=args.task, split=args.split)
+  if args.pieces:
+    references = dict(list(references.items())[: args.pieces])
+  systems = {}
+  for name, estimate in names.items():
+    found = evaluation_sets.find_estimates(estimate, args.model and Path(args.model))
+    systems[name] = evaluation_sets.match(references, found, estimate)
+  output = args.output or args.report
+  output = output and Path(output)
+  if args.checkpoint:
+    name = _checkpoint_name(args)
+    systems[name] = evaluation_run.transcribe(references, args.checkpoint, name, output, args.memory, args.batch_size)
+  summaries = {
+    name: evaluation_run.score(name, references, estimates, output, args.mt3_suite, args.workers)
+    for name, estimates in systems.items()
+  }
+  for name, summary in summaries.items():
+    which = f'{name}: ' if len(summaries) > 1 else ''
+    for piece, problem in summary.failed.items():
+      print(f'mrmt3: warning: {which}{piece} counts as empty: {problem}', file=sys.stderr)
   if args.json != '-':
-    print(format_table(evaluation))
+    print(format_table(next(iter(summaries.values()))) if len(summaries) == 1 else format_comparison(summaries))
   if args.json:
-    _write_json(args.json, evaluation, problems)
+    _write_json(args.json, summaries)
+  if args.report:
+    from mrmt3 import html_report
+
+    page = html_report.write(Path(args.report), summaries, references, systems, title=reference.resolve().name)
+    print(f'wrote {page}', file=sys.stderr)
   return 0
 
 
-def _read_estimate(path):
-  """Returns (notes or None, why they are None) of an estimate's file, which may be missing (None)."""
-  from mrmt3.midi_io import read_midi
+def _check(args):
+  """Raises UserError for arguments that do not fit each other."""
+  if not args.estimate and not args.checkpoint:
+    raise UserError('nothing to score: name transcriptions (EST) or a --checkpoint')
+  for name, least in {'pieces': 1, 'batch-size': 1, 'workers': 0}.items():
+    value = getattr(args, name.replace('-', '_'))
+    if value is not None and value < least:
+      raise UserError(f'--{name} is {value}; it must be at least {least}')
+  if args.memory != 'predicted' and not args.checkpoint:
+    raise UserError(f'--memory {args.memory} says how a checkpoint is used; add --checkpoint DIR')
 
-  if path is None:
-    return None, 'there is no transcription of it'
-  try:
-    return read_midi(path), ''
-  except UserError as error:
-    return None, str(error)
 
-
-def find_pairs(reference: Path, estimate: Path) -> dict[str, tuple]:
-  """Returns `{name: (function that reads the reference's notes, path of the estimate or None)}`, by name.
-
-  Raises UserError if something is missing, a file meets a folder, or no piece has an estimate. Estimates that belong to
-  no reference are named on stderr.
-  """
-  for path in (reference, estimate):
-    if not path.exists():
-      raise UserError(f'no such file or folder: {path}')
-    if not path.is_dir() and not path.is_file():
-      raise UserError(f'{path} is neither a file nor a folder; save it as a MIDI file first')
-  if reference.is_dir() != estimate.is_dir():
+def _check_kinds(reference, estimate):
+  """Raises UserError where a file meets a folder."""
+  is_saved = estimate.is_file() and '.jsonl' in estimate.name
+  if not is_saved and reference.exists() and estimate.exists() and reference.is_dir() != estimate.is_dir():
     folder, file = (reference, estimate) if reference.is_dir() else (estimate, reference)
-    raise UserError(f'{folder} is a folder but {file} is a file; give two files or two folders')
-  if not reference.is_dir():
-    return {reference.stem: (_midi_reader(reference), estimate)}
-
-  readers = _references_in(reference)
-  estimates = _midi_files(estimate)
-  # Names that stand for one piece only on either side; a mix.mid in every folder tells nothing.
-  own_names = _unique_names(readers).keys() & (by_name := _unique_names(estimates)).keys()
-  pairs = {}
-  for name, reader in readers.items():
-    last = Path(name).name
-    pairs[name] = reader, estimates.get(name) or (estimates[by_name[last]] if last in own_names else None)
-  used = {path for _, path in pairs.values()}
-  if not used - {None}:
-    raise UserError(f'nothing in {estimate} has the name of a piece in {reference} (such as {next(iter(readers))}.mid)')
-  for path in estimates.values():
-    if path not in used:
-      print(f'mrmt3: warning: {path} is left out: no reference of that name', file=sys.stderr)
-  return pairs
+    if file.is_file():
+      raise UserError(f'{folder} is a folder but {file} is a file; give two files or two folders')
 
 
-def _references_in(folder):
-  """Returns `{name: reader}` of the Slakh tracks of a folder, or else of its MIDI files."""
-  from mrmt3 import slakh
-
-  if any(folder.glob('Track*/metadata.yaml')) or any(folder.glob('*/Track*/metadata.yaml')):
-    # all_src.mid has wrong octaves and stems that are not in the mix: the reader takes the stems' own files.
-    tracks = slakh.find_tracks(folder)
-    return {str(track.path.relative_to(folder)): lambda track=track: slakh.read_notes(track) for track in tracks}
-  files = _midi_files(folder)
-  if not files:
-    raise UserError(f'{folder} holds no MIDI files and no Slakh tracks to compare with')
-  return {name: _midi_reader(path) for name, path in files.items()}
+def _checkpoint_name(args):
+  if not args.checkpoint:
+    return None
+  name = Path(args.checkpoint).resolve().name
+  return name if args.memory == 'predicted' else f'{name}, memory {args.memory}'
 
 
-def _midi_files(folder):
-  """Returns `{relative path without suffix: path}` of the MIDI files in a folder and below, sorted."""
-  paths = sorted(path for path in folder.rglob('*') if path.suffix.lower() in _SUFFIXES and path.is_file())
-  named = {path.relative_to(folder).with_suffix('').as_posix(): path for path in paths}
-  twins = [path for path in paths if path not in named.values()]
-  if twins:
-    raise UserError(f'{twins[0]} has the same name as another MIDI file beside it; remove or rename one of them')
+def system_names(estimates: list[str]) -> dict[str, Path]:
+  """Returns {name of a system: where its transcriptions are}; UserError if two have one name."""
+  named = {}
+  for text in estimates:
+    name, is_named, path = text.partition('=')
+    if not is_named or '/' in name or Path(text).exists():
+      name, path = '', text
+    path = Path(path)
+    name = name or path.resolve().name.partition('.jsonl')[0]
+    if name in named:
+      raise UserError(f'{named[name]} and {path} are both called {name}; give one a name of its own: NAME={path}')
+    named[name] = path
   return named
 
 
-def _midi_reader(path):
-  from mrmt3.midi_io import read_midi
-
-  return lambda: read_midi(path)
-
-
-def _unique_names(paths):
-  """Returns `{last part: path}` of the relative paths whose last part occurs once."""
-  counts = collections.Counter(Path(path).name for path in paths)
-  return {Path(path).name: path for path in paths if counts[Path(path).name] == 1}
-
-
-def format_table(evaluation) -> str:
-  """Returns a `metrics.Evaluation` as aligned lines: a header, the pieces, and, of several, the mean."""
-  remarks = dict.fromkeys(evaluation.failed, ' (empty)')
-  rows = [(name + remarks.get(name, ''), scores) for name, scores in evaluation.pieces.items()]
-  mean = (f'mean of {len(rows)} pieces', evaluation.mean)
+def format_table(summary) -> str:
+  """Returns an `evaluation.Summary` as aligned lines: a header, the pieces, and, of several, the mean and its interval."""
+  rows = [(f'{piece.name} (empty)' if piece.problem else piece.name, piece.scores) for piece in summary.pieces]
+  last = [(f'mean of {len(rows)} pieces', summary.mean)]
   if len(rows) == 1:
-    rows, mean = [], rows[0]
-  width = max(len(name) for name, _ in [*rows, mean])
+    rows, last = [], rows
+  else:
+    ends = {key: summary.interval(key) for key in _COLUMNS.values()}
+    last += [(f'95 % {side}', {key: getattr(end, side) for key, end in ends.items()}) for side in ('low', 'high')]
+  width = max(len(name) for name, _ in [*rows, *last])
   header = '  '.join([' ' * width, *_COLUMNS])
   rule = '-' * len(header)
-  return '\n'.join([header, *([rule] + [_row(*row, width) for row in rows] if rows else []), rule, _row(*mean, width)])
+  lines = [header, *([rule] + [_row(*row, width) for row in rows] if rows else []), rule]
+  return '\n'.join([*lines, *(_row(*row, width) for row in last)])
 
 
 def _row(name, scores, width):
@@ -174,9 +179,49 @@ def _row(name, scores, width):
   return '  '.join([name.ljust(width), *cells])
 
 
-def _write_json(target, evaluation, problems):
+def format_comparison(summaries) -> str:
+  """Returns several systems side by side: mean and interval of each score, and how likely the first differs by chance."""
+  from mrmt3 import evaluation
+
+  (first, base), *others = summaries.items()
+  compared = {name: evaluation.compare(base, other, list(_ROWS.values())) for name, other in others}
+  table = [['', first, *(cell for name, _ in others for cell in (name, 'p'))]]
+  for title, key in _ROWS.items():
+    cells = [_with_interval(base, key)]
+    for name, other in others:
+      p_value = compared[name][key].p_value
+      cells += [_with_interval(other, key), f'{p_value:.3f}' if p_value >= 0.001 else '<.001']
+    table.append([title, *cells])
+  widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+  lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+  end = f'means of {len(base.pieces)} pieces, 95 % intervals; p: the difference to {first} (paired sign-flip test)'
+  return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:], end])
+
+
+def _with_interval(summary, key):
+  low, high = summary.interval(key)
+  return f'{summary.mean[key]:.3f} ({low:.3f} .. {high:.3f})' if low == low else f'{summary.mean[key]:.3f}'
+
+
+def _plain(test):
+  """Returns a comparison as JSON can hold it: of one piece there is no interval."""
+  return {name: None if value != value else value for name, value in test._asdict().items()}
+
+
+def _write_json(target, summaries):
   """Writes everything to a file or stdout (-)."""
-  report = {'pieces': evaluation.pieces, 'mean': evaluation.mean, 'counted_as_empty': problems}
+  from mrmt3 import evaluation
+
+  reports = {
+    name: {'pieces': {piece.name: piece.scores for piece in summary.pieces}, **summary.as_json()}
+    for name, summary in summaries.items()
+  }
+  report = next(iter(reports.values()))
+  if len(reports) > 1:
+    first, *others = summaries
+    compared = {name: evaluation.compare(summaries[first], summaries[name], list(_ROWS.values())) for name in others}
+    differences = {name: {key: _plain(test) for key, test in tests.items()} for name, tests in compared.items()}
+    report = {'systems': reports, f'compared_with_{first}': differences}
   text = json.dumps(report, indent=2) + '\n'
   if target == '-':
     sys.stdout.write(text)

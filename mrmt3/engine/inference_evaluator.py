@@ -13,6 +13,8 @@ from mrmt3.errors import UserError
 class InferenceEvaluator:
   """Predicts a split with given parameters, and writes its metrics to <log_dir>/inference_eval/<task>-metrics.jsonl.
 
+  An evaluator without loggers, which would write nothing, gets those of `score_loggers.DEFAULT`.
+
   Attributes:
     feature_shapes: shapes of the model's features, without the batch axis.
   """
@@ -25,6 +27,7 @@ class InferenceEvaluator:
     partitioner.check_batch_size(config.batch_size, 'the data set to infer from')
     self._model, self._config, self._partitioner = model, config, partitioner
     self._folder = Path(log_dir) / 'inference_eval'
+    self._predictors = {}
     self._evaluator = (evaluator_cls or seqio.Evaluator)(
         mixture_or_task_name=config.mixture_or_task_name,
         feature_converter=model.FEATURE_CONVERTER_CLS(pack=False),
@@ -37,6 +40,10 @@ class InferenceEvaluator:
     )
     if not self._evaluator.eval_tasks:
       raise UserError(f'{task.name} has no metrics for the split {config.split!r}, so there is nothing to evaluate')
+    if not self._evaluator.loggers:
+      from mrmt3 import score_loggers
+
+      self._evaluator._loggers = tuple(cls(output_dir=str(self._folder)) for cls in score_loggers.DEFAULT)
     self.feature_shapes = self._evaluator.model_feature_shapes
 
   def is_done(self, step: int) -> bool:
@@ -49,26 +56,32 @@ class InferenceEvaluator:
     Of several hosts all predict, and the first one computes the metrics; the others return nothing.
     """
 
-    def run(method):
-      predictor = prediction.Predictor(method, params, self._config.batch_size, self._partitioner)
-      return lambda dataset: prediction.uniform(predictor(dataset))
+    def run(name):
+      return lambda dataset: prediction.uniform(self._predictor(name, params)(dataset))
 
     metrics, _ = self._evaluator.evaluate(
         compute_metrics=hosts.is_first(),
         step=step,
-        predict_fn=run(self._model.predict_batch),
-        score_fn=run(self._model.score_batch),
-        predict_with_aux_fn=prediction.with_aux(run(self._model.predict_batch_with_aux)),
+        predict_fn=run('predict_batch'),
+        score_fn=run('score_batch'),
+        predict_with_aux_fn=prediction.with_aux(run('predict_batch_with_aux')),
     )
     if not hosts.is_first():
       return {}
     results = {name: _plain(values) for name, values in metrics.result().items()}
-    files.make_folder(self._folder)
     for name, values in results.items():
-      if not self._has_line(name, step):  # else the evaluator's own logger has written it
-        with (self._folder / f'{name}-metrics.jsonl').open('a') as file:
+      if not self._has_line(name, step):  # else one of the evaluator's loggers has written it
+        with (files.make_folder(self._folder) / f'{name}-metrics.jsonl').open('a') as file:
           file.write(json.dumps({'step': step, **values}) + '\n')
     return results
+
+  def _predictor(self, name: str, params) -> prediction.Predictor:
+    """Returns a method of the model over data sets; it is compiled once, not at every evaluation of a training run."""
+    if name not in self._predictors:
+      method = getattr(self._model, name)
+      self._predictors[name] = prediction.Predictor(method, params, self._config.batch_size, self._partitioner)
+    self._predictors[name].params = params
+    return self._predictors[name]
 
   def _has_line(self, name: str, step: int) -> bool:
     path = self._folder / f'{name}-metrics.jsonl'

@@ -21,12 +21,16 @@ class Predictor:
     batch_size: examples a call, of all hosts together; the last batch is filled up with zeros.
     partitioner: where batches go.
     seed: of `rng`.
+
+  Attributes:
+    params: the parameters; may be replaced.
   """
 
   def __init__(self, step: Callable, params, batch_size: int, partitioner, seed: int = 0):
     takes_rng = 'rng' in inspect.signature(step).parameters
     self._step = jax.jit(step if takes_rng else lambda params, batch, rng: step(params, batch))
-    self._params, self._batch_size, self._partitioner, self._seed = params, batch_size, partitioner, seed
+    self.params = params
+    self._batch_size, self._partitioner, self._seed = batch_size, partitioner, seed
 
   def __call__(self, dataset) -> list[tuple[int, object]]:
     """Takes a tf.data.Dataset of (index, model features) and returns (index, the step's result for it), in its order.
@@ -48,7 +52,7 @@ class Predictor:
       for number, batch in enumerate(shared):
         indices = hosts.on_every_host(self._partitioner.place_batch(batch.pop(_INDEX).astype(np.int32)))
         rng = jax.random.fold_in(jax.random.key(self._seed), number)
-        result = hosts.on_every_host(self._step(self._params, self._partitioner.place_batch(batch), rng))
+        result = hosts.on_every_host(self._step(self.params, self._partitioner.place_batch(batch), rng))
         found = [row for row in range(len(indices)) if indices[row]]
         results += [(int(indices[row]) - 1, jax.tree.map(lambda x, row=row: x[row], result)) for row in found]
     return sorted(results, key=lambda pair: pair[0])

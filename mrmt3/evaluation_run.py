@@ -1,0 +1,180 @@
+"""Transcribing and scoring a set of pieces, to be taken up again where it was stopped."""
+
+import functools
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from mrmt3 import evaluation, evaluation_sets, files, saved_predictions
+from mrmt3.errors import UserError
+from mrmt3.evaluation_sets import Estimate, Reference
+
+SCORES_NAME = 'scores-{}.jsonl'
+PREDICTIONS_NAME = 'predictions-{}.jsonl'
+_VERSION = 1  # of the scores; older lines are not used again
+
+
+def transcribe(
+    references: Mapping[str, Reference], checkpoint: str, name: str, output: Path | None, memory: str, batch_size: int | None
+) -> dict[str, Estimate]:
+  """Transcribes the audio of the references with a checkpoint, and returns the transcriptions.
+
+  A piece whose audio cannot be read fails, which is written down; the others go on. With `output`, notes are kept there in
+  predictions-<name>.jsonl, and pieces that are there are not transcribed again.
+
+  Raises:
+    UserError: none of the references has audio; the checkpoint cannot be read; the file is that of another checkpoint.
+  """
+  import shutil
+  import tempfile
+
+  from tqdm import tqdm
+
+  from mrmt3.piece_transcriber import PieceTranscriber
+
+  if not any(reference.audio for reference in references.values()):
+    raise UserError('--checkpoint: there is no audio beside the references (song.mid with song.wav, or Slakh tracks)')
+  transcriber = PieceTranscriber(checkpoint, memory, batch_size)
+  folder = output or Path(tempfile.mkdtemp(prefix='mrmt3-evaluate-'))
+  path = folder / PREDICTIONS_NAME.format(_file_name(name))
+  weights = transcriber.folder.stat().st_mtime_ns
+  writer = saved_predictions.Writer(path, {'checkpoint': str(transcriber.folder.resolve()), 'changed': weights, 'memory': memory})
+  todo = {piece: reference for piece, reference in references.items() if piece not in writer.done}
+  failed = {}
+
+  def pieces():
+    for piece, reference in todo.items():
+      try:
+        samples = _audio_of(reference, transcriber.spec.spectrogram.sample_rate)
+      except UserError as error:
+        failed[piece] = str(error)
+        continue
+      yield piece, samples, reference.read() if memory == 'truth' else None
+
+  try:
+    results = transcriber.transcribe(pieces())
+    for piece, notes, _ in tqdm(results, total=len(todo), desc='transcribe', unit='piece', disable=not sys.stderr.isatty()):
+      writer.add(piece, notes)
+    for piece, problem in failed.items():
+      writer.add(piece, None, problem)
+    writer.close()
+    readers = saved_predictions.read(path)
+  finally:
+    writer.close()
+    if output is None:
+      shutil.rmtree(folder, ignore_errors=True)
+  return {piece: Estimate(readers[piece], path) for piece in references}
+
+
+def _audio_of(reference, sample_rate):
+  if reference.audio is None:
+    raise UserError('there is no audio beside the reference')
+  return reference.audio(sample_rate)
+
+
+def score(
+    name: str,
+    references: Mapping[str, Reference],
+    estimates: Mapping[str, Estimate | None],
+    output: Path | None,
+    mt3_suite: bool = False,
+    workers: int = 0,
+) -> evaluation.Summary:
+  """Scores a system's transcriptions, several at a time.
+
+  With `output`, each piece's result is kept in scores-<name>.jsonl, and used again as long as the piece's files and the
+  transcription are the same.
+
+  Raises:
+    UserError: a reference cannot be read, or a table cannot be scored.
+  """
+  from tqdm import tqdm
+
+  from mrmt3.dataset_builder.parallel import parallel_if_long
+
+  path = output and files.make_folder(output) / SCORES_NAME.format(_file_name(name))
+  known = _known(path) if path else {}
+  keys = {piece: _key(reference, estimates.get(piece), mt3_suite) for piece, reference in references.items()}
+  todo = [piece for piece in references if (piece, keys[piece]) not in known]
+  jobs = [(piece, references[piece].read, estimates[piece] and estimates[piece].read) for piece in todo]
+  new, current = {}, set(keys.items())
+  results = parallel_if_long(functools.partial(_score, mt3_suite=mt3_suite), jobs, workers or os.cpu_count() or 1)
+  with _appending(path, [line for key, line in known.items() if key in current]) as write:
+    for result in tqdm(results, total=len(jobs), desc=f'score {name}', unit='piece', leave=False, disable=not sys.stderr.isatty()):
+      new[result.name] = result
+      write(json.dumps({'key': keys[result.name], 'result': json.loads(result.to_json())}) + '\n')
+  pieces = [new.get(piece) or _result(known[piece, keys[piece]]) for piece in references]
+  return evaluation.Summary(pieces)
+
+
+def _score(job, mt3_suite):
+  """Reads and scores one piece, in whatever process."""
+  name, read_reference, read_estimate = job
+  estimate, problem = None, ''
+  if read_estimate is not None:
+    try:
+      estimate = read_estimate()
+    except UserError as error:
+      problem = str(error)
+  try:
+    return evaluation.score_piece(name, read_reference(), estimate, problem=problem, mt3_suite=mt3_suite)
+  except ValueError as error:
+    raise UserError(f'cannot score {error}') from error
+
+
+def _key(reference: Reference, estimate: Estimate | None, mt3_suite: bool) -> str:
+  """Returns what a result depends on: of MIDI files names, sizes and times, of saved predictions the notes."""
+  if estimate is None or '.jsonl' not in estimate.file.name:
+    said = evaluation_sets.fingerprint(reference, estimate)
+  else:
+    import hashlib
+
+    said = evaluation_sets.fingerprint(reference, None) + hashlib.sha1(repr(estimate.read.args).encode()).hexdigest()
+  return json.dumps([_VERSION, mt3_suite, said])
+
+
+def _known(path: Path) -> dict[tuple[str, str], str]:
+  """Returns {(piece, key): line} of a file of results; lines that are broken or of other versions are passed over."""
+  known = {}
+  for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+      known[_result(line).name, json.loads(line)['key']] = line
+    except (ValueError, KeyError, TypeError):
+      continue
+  return known
+
+
+def _result(line: str) -> evaluation.PieceResult:
+  return evaluation.PieceResult.from_json(json.dumps(json.loads(line)['result']))
+
+
+class _appending:
+  """A block that is handed a function which adds a line to a file, or to nothing (None); the file begins with `lines`."""
+
+  def __init__(self, path: Path | None, lines: list[str]):
+    self._path, self._lines, self._file = path, lines, None
+
+  def __enter__(self):
+    if self._path is None:
+      return lambda line: None
+    with files.atomic_path(self._path) as temporary:
+      temporary.write_text(''.join(f'{line}\n' for line in self._lines))
+    self._file = self._path.open('a', buffering=1)
+    return self._write
+
+  def _write(self, line):
+    try:
+      self._file.write(line)
+    except OSError as error:
+      raise UserError(f'cannot write {self._path}: {error.strerror}') from error
+
+  def __exit__(self, *_):
+    if self._file:
+      self._file.close()
+
+
+def _file_name(name: str) -> str:
+  return re.sub(r'[^\w.-]+', '_', name)

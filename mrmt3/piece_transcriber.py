@@ -1,0 +1,99 @@
+"""Transcribes whole pieces several at a time, spread over all devices, in each memory mode; needs no TensorFlow."""
+
+import os
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from mrmt3 import checkpoints, segment_tokens, spectrograms, vocabularies
+from mrmt3.instruments import map_to_slakh_classes
+from mrmt3.note_sequences import DecodingStats, decode_piece
+
+BUCKET = 8  # segments; more compile less and compute more
+
+
+class PieceTranscriber:
+  """A checkpoint, ready to transcribe batches of pieces.
+
+  Attributes:
+    spec: the model's ModelSpec.
+    folder: the checkpoint's folder.
+  """
+
+  def __init__(self, checkpoint: str | os.PathLike, memory: str = 'predicted', batch_size: int | None = None):
+    """Reads a checkpoint.
+
+    Args:
+      checkpoint: a checkpoint_<step> folder, or one of which the newest is taken.
+      memory: see `piece_model.PieceEncoderDecoderModel`.
+      batch_size: pieces at once; None is one a device, at least 4. A number that the devices do not divide is raised.
+
+    Raises:
+      UserError: there is no checkpoint, or the memory mode is unknown.
+    """
+    import jax
+
+    from mrmt3.engine.partitioning import PjitPartitioner
+    from mrmt3.piece_model import PieceEncoderDecoderModel
+
+    self.folder = checkpoints.find_checkpoint(checkpoint)
+    params, self.spec, _ = checkpoints.restore_params(self.folder)
+    self._codec = vocabularies.build_codec(self.spec.vocabulary)
+    self._memory = memory
+    self._partitioner = PjitPartitioner()
+    devices = self._partitioner.mesh.size
+    self.batch_size = -(-(batch_size or max(4, devices)) // devices) * devices
+    self._params = self._partitioner.place_state(params)
+    self._predict = jax.jit(PieceEncoderDecoderModel(self.spec, memory=memory).predict_batch)
+
+  def transcribe(
+      self, pieces: Iterable[tuple[str, np.ndarray, np.ndarray | None]]
+  ) -> Iterator[tuple[str, np.ndarray, DecodingStats]]:
+    """Yields (name, note table, decoding statistics) for (name, samples, reference notes) of each piece, in order.
+
+    The reference is looked at where the memory is the truth only. As many pieces as a batch has are held in memory.
+    """
+    waiting = []
+    for piece in pieces:
+      waiting.append(piece)
+      if len(waiting) == self.batch_size:
+        yield from self._batch(waiting)
+        waiting = []
+    if waiting:
+      yield from self._batch(waiting)
+
+  def _batch(self, pieces):
+    spec = self.spec
+    cut = [spectrograms.piece_segments(np.asarray(x, np.float32), spec.spectrogram, spec.segment_frames) for _, x, _ in pieces]
+    segments = -(-max(len(samples) for samples, _ in cut) // BUCKET) * BUCKET
+    inputs = np.zeros((self.batch_size, segments, spec.segment_frames, spectrograms.input_depth(spec.spectrogram)), np.float32)
+    targets = np.zeros((self.batch_size, segments, spec.targets_length), np.int32)
+    counts = np.zeros((self.batch_size, 1), np.int32)
+    for row, ((_, _, notes), (samples, valid)) in enumerate(zip(pieces, cut, strict=True)):
+      mel = spectrograms.compute_spectrogram(samples, spec.spectrogram)
+      inputs[row, : len(mel)] = spectrograms.clear_invalid_frames(mel, valid)
+      counts[row] = len(mel)
+      if self._memory == 'truth':
+        targets[row, : len(mel)] = self._targets(notes, int(valid.sum()), len(mel))
+    batch = {'encoder_input_tokens': inputs, 'decoder_target_tokens': targets, 'num_segments': counts}
+    tokens = np.asarray(self._predict(self._params, self._partitioner.place_batch(batch)))
+    for row, (name, _, _) in enumerate(pieces):
+      count = int(counts[row, 0])
+      starts = [segment * spec.segment_frames for segment in range(count)]
+      rate = spec.spectrogram.frame_rate
+      hold = encoding_spec(spec.ties)
+      yield name, *decode_piece(tokens[row, :count], starts, self._codec, spec=hold, frames_per_second=rate)
+
+  def _targets(self, notes, frames, segments):
+    """Returns the reference's tokens `[segments, length]`, as training has them: in Slakh classes, trimmed, cut."""
+    spec = self.spec
+    notes = segment_tokens.trim_overlapping_notes(map_to_slakh_classes(notes))
+    events = segment_tokens.encode_piece(notes, self._codec)
+    rows = np.zeros((segments, spec.targets_length), np.int32)
+    for segment, row in enumerate(rows):
+      tokens = segment_tokens.segment_targets(
+          events, segment * spec.segment_frames, spec.segment_frames, piece_frames=frames, codec=self._codec,
+          frames_per_second=spec.spectrogram.frame_rate, ties=spec.ties,
+      )[: spec.targets_length]  # fmt: skip
+      row[: len(tokens)] = tokens
+    return rows

@@ -1,0 +1,131 @@
+"""Transcriptions of many pieces in one JSONL file, a line a piece: what `mrmt3 evaluate --checkpoint` and `mrmt3 infer` write.
+
+`mrmt3 evaluate`: {"piece", "notes": rows as `notes.as_rows`, "problem"}, behind a first line that says what made them.
+`mrmt3 infer`: {"inputs": {"piece" or "targets_pretokenized"}, "prediction": regular ids of each segment}. What the ids and
+segments mean only the model's specification says.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3 import files
+from mrmt3.errors import UserError
+from mrmt3.notes import as_notes, as_rows
+
+HEADER = 'mrmt3_predictions'
+
+
+def read(path: Path, model: Path | None = None) -> dict[str, Callable[[], np.ndarray]]:
+  """Returns {piece: function that returns its note table, or raises UserError if the piece failed}.
+
+  Args:
+    path: the file.
+    model: the checkpoint that made it; needed for what `mrmt3 infer` wrote.
+
+  Raises:
+    UserError: it is another file, or the checkpoint is missing.
+  """
+  found, spec = {}, None
+  for number, line in _lines(path):
+    if HEADER in line:
+      continue
+    try:
+      if 'notes' in line:
+        found[line['piece']] = functools.partial(_notes, line['notes'], line.get('problem', ''))
+      else:
+        inputs = line['inputs']
+        name = inputs.get('piece') or inputs['targets_pretokenized']
+        spec = spec or _spec_of(path, model)
+        found[name] = functools.partial(_decode, line['prediction'], spec)
+    except (KeyError, TypeError) as error:
+      raise UserError(f'{path}, line {number}: not a saved prediction of mrmt3 evaluate or infer') from error
+  if not found:
+    raise UserError(f'{path} holds no predictions')
+  return found
+
+
+def _lines(path):
+  """Yields (number, object) of the lines of a JSONL file; one that was cut off at the end is passed over."""
+  try:
+    text = path.read_text()
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(f'cannot read {path}: {getattr(error, "strerror", None) or "not text"}') from error
+  for number, line in enumerate(text.splitlines(keepends=True), 1):
+    try:
+      yield number, json.loads(line)
+    except ValueError as error:
+      if line.endswith('\n'):
+        raise UserError(f'{path}, line {number}: not JSON') from error
+
+
+def _notes(rows, problem):
+  if problem:
+    raise UserError(problem)
+  return as_notes(rows)
+
+
+def _spec_of(path, model):
+  if model is None:
+    raise UserError(f'{path} holds tokens; add --model DIR, the checkpoint that made them')
+  from mrmt3 import checkpoints
+
+  return checkpoints.read_spec(model)
+
+
+def _decode(segments, spec):
+  from mrmt3 import vocabularies
+  from mrmt3.note_sequences import decode_piece, encoding_spec
+
+  codec = vocabularies.build_codec(spec.vocabulary)
+  rows = []
+  for ids in segments:
+    ids = np.asarray(ids, np.int64)
+    special = np.where(ids == vocabularies.DECODED_EOS_ID, vocabularies.EOS_ID, vocabularies.UNK_ID)
+    rows.append(np.where(ids < 0, special, ids + vocabularies.SPECIAL_TOKENS))
+  starts = [row * spec.segment_frames for row in range(len(rows))]
+  hold, rate = encoding_spec(spec.ties), spec.spectrogram.frame_rate
+  return decode_piece(rows, starts, codec, spec=hold, frames_per_second=rate)[0]
+
+
+class Writer:
+  """Adds pieces to a file of predictions, each whole or not at all; goes on where a run that was stopped has left off.
+
+  Attributes:
+    done: names of the pieces that are there and did not fail.
+  """
+
+  def __init__(self, path: Path, made_by: Mapping):
+    """Opens or makes the file; UserError if it holds predictions that something else made (`made_by`, JSON)."""
+    files.make_folder(path.parent)
+    self.done, kept = set(), {}
+    header = {HEADER: 1, **made_by}
+    if path.exists() and path.stat().st_size:
+      lines = [line for _, line in _lines(path)]
+      if not lines or lines[0] != json.loads(json.dumps(header)):
+        raise UserError(f'{path} holds the predictions of another checkpoint or other settings; remove it, or name another --output')
+      kept = {line['piece']: line for line in lines[1:] if not line['problem']}
+      self.done = set(kept)
+    with files.atomic_path(path) as temporary:
+      temporary.write_text(''.join(json.dumps(line) + '\n' for line in [header, *kept.values()]))
+    try:
+      self._file = path.open('a')
+    except OSError as error:
+      raise UserError(f'cannot write {path}: {error.strerror}') from error
+    self._path = path
+
+  def add(self, name: str, notes: np.ndarray | None, problem: str = '') -> None:
+    """Writes a piece's notes, or why there are none."""
+    rows = [] if notes is None else as_rows(notes).tolist()
+    try:
+      self._file.write(json.dumps({'piece': name, 'notes': rows, 'problem': problem}) + '\n')
+      self._file.flush()
+    except OSError as error:
+      raise UserError(f'cannot write {self._path}: {error.strerror}') from error
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()

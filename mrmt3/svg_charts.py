@@ -1,0 +1,163 @@
+"""Small charts as SVG text, for a page without scripts: they scale with the page, and stay readable on a phone.
+
+Every function returns one <svg>. Sizes are in CSS pixels of a column as wide as a phone; colours are classes s0 to s5 of the
+systems, which the page's style sheet sets, so that charts follow its light and dark theme.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+
+WIDTH = 420
+COLORS = 6
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 14, 42
+
+
+def _svg(width: float, height: float, label: str, parts: Sequence[str], fixed: bool = False) -> str:
+  size = f' style="width:{width:.0f}px"' if fixed else ''
+  name = html.escape(label, quote=True)
+  return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{name}"{size}>{"".join(parts)}</svg>'
+
+
+def _text(x: float, y: float, text: str, anchor: str = 'middle', kind: str = 'axis', more: str = '') -> str:
+  return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}"{more}>{html.escape(text)}</text>'
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str = 'grid') -> str:
+  return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
+
+
+def _dot(x: float, y: float, system: int, title: str, radius: float = 4) -> str:
+  place = f'cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"'
+  return f'<circle {place} class="dot s{system % COLORS}"><title>{html.escape(title)}</title></circle>'
+
+
+def _ticks(most: int) -> list[int]:
+  step = next(step for step in (1, 2, 5, 10, 20, 50) if most / step <= 8)
+  return list(range(0, most + 1, step))
+
+
+def leakage_scatter(systems: Mapping[str, Sequence[tuple[str, float, float]]]) -> str:
+  """Draws the instruments of each piece, (name, in the reference, heard): on the diagonal all is right, above notes have leaked."""
+  points = [point for own in systems.values() for point in own]
+  most = max(2, int(max((max(x, y) for _, x, y in points), default=2)) + 1)
+  size, height = WIDTH - _LEFT - _RIGHT, WIDTH - 40
+
+  def place(x, y):
+    return _LEFT + x / most * size, height - _BOTTOM - y / most * (height - _BOTTOM - _TOP)
+
+  parts = []
+  for tick in _ticks(most):
+    x, y = place(tick, tick)
+    parts += [_line(_LEFT, y, WIDTH - _RIGHT, y), _text(_LEFT - 6, y + 4, str(tick), 'end'), _text(x, height - _BOTTOM + 16, str(tick))]
+  parts.append(_line(*place(0, 0), *place(most, most), 'diagonal'))
+  parts.append(_text(place(most * 0.03, 0)[0], place(0, most * 0.95)[1], 'leakage', 'start', 'faint'))
+  parts.append(_text(place(most * 0.97, 0)[0], place(0, most * 0.03)[1], 'instruments missing', 'end', 'faint'))
+  seen = {}
+  for number, own in enumerate(systems.values()):
+    for name, x, y in own:
+      # Points of one place stand beside each other.
+      rank = seen[x, y] = seen.get((x, y), -1) + 1
+      column, row = rank % 5, rank // 5
+      cx, cy = place(x, y)
+      title = f'{name}: {y:g} instruments heard, {x:g} play'
+      cx, cy = cx + (column + 1) // 2 * 7 * (-1) ** column, cy + (row + 1) // 2 * 7 * (-1) ** row
+      parts.append(_dot(cx, cy, number, title))
+  parts.append(_text(_LEFT + size / 2, height - 6, 'instruments that play'))
+  parts.append(_text(12, height / 2, 'instruments heard', more=f' transform="rotate(-90 12 {height / 2:.0f})"'))
+  return _svg(WIDTH, height, 'Instruments heard against instruments that play, a dot a piece', parts)
+
+
+def curves(systems: Mapping[str, Mapping[str, float]], bins: Sequence[str], x_label: str, y_label: str, top: float = 1.0) -> str:
+  """Draws a value, 0..top, over named bins, a curve a system; bins that a system lacks are left out of its curve."""
+  height = 270
+  inner, step = height - _TOP - _BOTTOM, (WIDTH - _LEFT - _RIGHT) / max(len(bins), 1)
+
+  def place(bin_name, value):
+    return _LEFT + (bins.index(bin_name) + 0.5) * step, _TOP + (1 - min(value, top) / top) * inner
+
+  parts = []
+  for part in range(6):
+    y = _TOP + part / 5 * inner
+    parts += [_line(_LEFT, y, WIDTH - _RIGHT, y), _text(_LEFT - 6, y + 4, f'{top * (1 - part / 5):.1f}', 'end')]
+  parts += [_text(place(name, 0)[0], height - _BOTTOM + 16, name) for name in bins]
+  for number, values in enumerate(systems.values()):
+    points = [(name, *place(name, values[name])) for name in bins if name in values]
+    path = ' '.join(f'{x:.1f},{y:.1f}' for _, x, y in points)
+    parts.append(f'<polyline points="{path}" class="curve s{number % COLORS}"/>')
+    for name, x, y in points:
+      parts.append(_dot(x, y, number, f'{name}: {values[name]:.3f}'))
+  parts.append(_text(_LEFT + (WIDTH - _LEFT - _RIGHT) / 2, height - 6, x_label))
+  return _svg(WIDTH, height, f'{y_label} by {x_label}', parts)
+
+
+def strips(systems: Mapping[str, Sequence[tuple[str, float]]], label: str) -> str:
+  """Draws the pieces' values, 0..1, as a dot each on a line a system, with a tick at the mean."""
+  height = 34 + 54 * len(systems)
+  size = WIDTH - 2 * _RIGHT
+
+  parts = []
+  for part in range(6):
+    x = _RIGHT + part / 5 * size
+    parts += [_line(x, 6, x, height - 22), _text(x, height - 6, f'{part / 5:.1f}')]
+  for number, (name, values) in enumerate(systems.items()):
+    y = 40 + 54 * number
+    parts.append(_text(_RIGHT, y - 20, name, 'start', 'label'))
+    bins = {}
+    for piece, value in sorted(values, key=lambda pair: pair[1]):
+      rank = bins[round(value * 60)] = bins.get(round(value * 60), -1) + 1
+      cy = y + (rank + 1) // 2 * 3 * (-1) ** rank
+      parts.append(_dot(_RIGHT + value * size, max(y - 14, min(y + 14, cy)), number, f'{piece}: {value:.3f}', 3.5))
+    mean = _RIGHT + size * sum(value for _, value in values) / max(len(values), 1)
+    parts.append(_line(mean, y - 16, mean, y + 16, 'mean'))
+  return _svg(WIDTH, height, label, parts)
+
+
+def bars(rows: Mapping[str, Sequence[float | None]], label: str) -> str:
+  """Draws horizontal bars, 0..1, of named rows: one for each system, None where it has none."""
+  systems = max((len(values) for values in rows.values()), default=1)
+  row_height, name_width = 10 + 11 * systems, 166
+  height, size = 22 + row_height * len(rows), WIDTH - name_width - 40
+
+  parts = []
+  for part in range(5):
+    x = name_width + part / 4 * size
+    parts += [_line(x, 0, x, height - 18), _text(x, height - 4, f'{part / 4:g}')]
+  for row, (name, values) in enumerate(rows.items()):
+    top = row * row_height + 4
+    parts.append(_text(name_width - 8, top + (row_height - 10) / 2 + 4, name, 'end', 'label'))
+    for number, value in enumerate(values):
+      if value is None:
+        continue
+      y = top + 11 * number
+      box = f'x="{name_width}" y="{y:.1f}" width="{max(value * size, 1):.1f}" height="9" rx="2"'
+      parts.append(f'<rect {box} class="s{number % COLORS}"/>')
+      parts.append(_text(name_width + value * size + 4, y + 8, f'{value:.2f}', 'start', 'faint'))
+  return _svg(WIDTH, height, label, parts)
+
+
+def heat_map(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], missed: str, label: str) -> str:
+  """Draws counts as shades of their row's sum, with the share in percent where it is 1 or more.
+
+  Where a row meets the column of its name all is right; the column `missed` has a colour of its own.
+  """
+  longest = 6.4 * max(map(len, columns))  # pixels of the longest name, which leans over by 60 degrees
+  cell, left, top = 30, 166, int(0.87 * longest) + 20
+  width, height = left + cell * len(columns) + int(0.5 * longest), top + cell * len(rows) + 8
+  parts = []
+  for number, name in enumerate(columns):
+    x = left + (number + 0.5) * cell + 4
+    parts.append(_text(x, top - 8, name, 'start', 'label', f' transform="rotate(-60 {x:.0f} {top - 8})"'))
+  for row, name in enumerate(rows):
+    y, total = top + row * cell, max(sum(counts[row]), 1)
+    parts.append(_text(left - 8, y + cell / 2 + 4, name, 'end', 'label'))
+    for column, count in enumerate(counts[row]):
+      share = count / total
+      kind = 'right' if columns[column] == name else 'missed' if columns[column] == missed else 'wrong'
+      box = f'x="{left + column * cell}" y="{y}" width="{cell - 2}" height="{cell - 2}" rx="3"'
+      as_what = columns[column] if columns[column] == missed else f'heard as {columns[column]}'
+      title = f'<title>{html.escape(f"{name}, {as_what}: {count} notes, {share:.1%}")}</title>'
+      parts.append(f'<rect {box} class="cell"/><rect {box} class="{kind}" style="fill-opacity:{share ** 0.6:.2f}">{title}</rect>')
+      if share >= 0.01:
+        shade = 'on' if share > 0.45 else 'off'
+        parts.append(_text(left + (column + 0.5) * cell - 1, y + cell / 2 + 3, f'{100 * share:.0f}', kind=f'share {shade}'))
+  return _svg(width, height, label, parts, fixed=True)

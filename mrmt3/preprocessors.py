@@ -280,8 +280,9 @@ class _Cutter:
 
 
 def _padded(arrays, end: tuple, kind: tf.DType) -> np.ndarray:
-  """Returns arrays `[length, *end]` as one `[n, longest, *end]`, padded with 0."""
-  longest = max(map(len, arrays), default=0)
+  """Returns arrays `[length, *end]` as one `[n, longest or 1, *end]`, padded with 0."""
+  # tf.data crashes where it takes rows out of an array without elements.
+  longest = max(1, max(map(len, arrays), default=0))
   whole = np.empty((len(arrays), longest, *end), kind.as_numpy_dtype)
   for place, array in zip(whole, arrays, strict=True):
     place[: len(array)] = array

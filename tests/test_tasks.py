@@ -457,6 +457,12 @@ def test_mixes_add_up_sounds_and_notes(small_data, small_spec):
     assert set(wanted) <= set(tokens)
 
 
+def test_prior_inputs_where_no_example_has_a_prior_segment(small_data, small_spec):
+  name = register(small_data, small_spec, sampling='grid', prior_inputs=True, memory_dropout=1.0)
+  found = examples(name, lengths={**LENGTHS, 'prior_inputs': FRAMES})
+  assert len(found) == 15 and not any(len(example['prior_inputs']) for example in found)
+
+
 def test_prior_inputs_are_those_of_the_prior_segment(small_data, small_spec):
   found = examples(
       register(small_data, small_spec, sampling='grid', prior_inputs=True), split='test', lengths={**LENGTHS, 'prior_inputs': FRAMES}

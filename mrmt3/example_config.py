@@ -88,8 +88,6 @@ class ExampleConfig:
       )
     if self.prior_drop + self.prior_replace > 1:
       raise UserError('ExampleConfig.prior_drop and prior_replace add up to more than 1')
-    if self.log_mel_on == 'device' and self.sampling == PIECES:
-      raise UserError("ExampleConfig: log_mel_on 'device' is for training segments; whole pieces ('pieces') need 'host'")
     if self.composes and self.sampling not in (RANDOM, GRID):
       raise UserError("ExampleConfig: mixing and stem subsets go with sampling 'random' or 'grid' only")
 

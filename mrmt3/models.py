@@ -112,6 +112,8 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     length_multiple: training batches are cut to the longest target in them, rounded up to so many tokens; 0: not at all.
       Each length is compiled once. With `ExampleConfig.length_block` most batches are short. (Not under the real t5x, nor
       with several hosts.)
+    remat: a layer's insides are computed again for the gradient instead of being kept: about a third more work, a
+      fraction of the memory (docs/scaling.md).
     **kwargs: as EncoderDecoderModel's.
 
   Raises:
@@ -120,7 +122,8 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
 
   def __init__(
       self, spec: ModelSpec, optimizer_def=None, log_mel_on: str = 'host', predicted_prior: float = 0.0,
-      frame_loss: str = 'none', frame_loss_weight: float = 1.0, augmentation=None, length_multiple: int = 0, **kwargs
+      frame_loss: str = 'none', frame_loss_weight: float = 1.0, augmentation=None, length_multiple: int = 0, remat: bool = False,
+      **kwargs,
   ):  # fmt: skip
     from mrmt3.network import Transformer
 
@@ -133,7 +136,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     if frame_loss not in FRAME_LOSSES:
       raise UserError(f'MemoryEncoderDecoderModel.frame_loss is {frame_loss!r}; it is one of {", ".join(FRAME_LOSSES)}')
     vocabularies = _vocabularies(spec) if not is_own_engine() else {}
-    module = Transformer(spec.network, () if frame_loss == 'none' else _frame_outputs())
+    module = Transformer(spec.network, () if frame_loss == 'none' else _frame_outputs(), remat)
     super().__init__(module, optimizer_def=optimizer_def, **vocabularies, **kwargs)
     self.spec = spec
     self._frame_loss = frame_loss

@@ -162,7 +162,6 @@ class EncoderLayer(nn.Module):
     inputs: jax.Array,
     encoder_mask: jax.Array | None = None,
     deterministic: bool = False,
-    *,
     outputs: int | None = None,
   ) -> jax.Array:
     """Returns the first `outputs` rows (default all) of `[batch, length, emb]`; all rows serve as keys and values.
@@ -202,7 +201,6 @@ class DecoderLayer(nn.Module):
     deterministic: bool = False,
     decode: bool = False,
     max_decode_length: int | None = None,
-    *,
     real: jax.Array | None = None,
     causal: bool = False,
   ) -> jax.Array:
@@ -265,10 +263,22 @@ class DecoderLayer(nn.Module):
     return x + self.mlp(self.pre_mlp_layer_norm(x), False), {**cache, 'self_keys': keys, 'self_values': values}
 
 
+def _layers(kind, count: int, config: T5Config, remat: bool) -> list[nn.Module]:
+  """Returns layers; with `remat` the backward pass computes anew what is inside of them."""
+  if remat:
+    kind = nn.remat(kind, static_argnums=STATIC_ARGUMENTS[kind])
+  return [kind(config) for _ in range(count)]
+
+
+# Which arguments of a call, counted from self, are no arrays.
+STATIC_ARGUMENTS = {EncoderLayer: (3, 4), DecoderLayer: (5, 6, 7, 9)}
+
+
 class Encoder(nn.Module):
   """Encodes log-mel frames."""
 
   config: T5Config
+  remat: bool = False
 
   def setup(self):
     """Declares the parts."""
@@ -277,7 +287,7 @@ class Encoder(nn.Module):
       self.continuous_inputs_projection = _projection(cfg, cfg.emb_dim, ('vocab', 'embed'), cfg.dtype)
     else:
       self.convolution_front = fronts.ConvolutionFront(cfg.emb_dim, cfg.front_channels, cfg.dtype)
-    self.layers = [EncoderLayer(cfg) for _ in range(cfg.num_encoder_layers)]
+    self.layers = _layers(EncoderLayer, cfg.num_encoder_layers, cfg, self.remat)
     self.encoder_norm = layers.LayerNorm(cfg.dtype)
     self.input_dropout = _dropout(cfg)
     self.output_dropout = layers.Dropout(cfg.dropout_rate, shared=False)
@@ -293,7 +303,7 @@ class Encoder(nn.Module):
     x = front(inputs) + table.astype(cfg.dtype)
     x = self.input_dropout(x, enable_dropout)
     for layer in self.layers:
-      x = layer(x, encoder_mask, deterministic)
+      x = layer(x, encoder_mask, deterministic, None)
     return self.output_dropout(self.encoder_norm(x), enable_dropout)
 
 
@@ -301,12 +311,13 @@ class MemoryEncoder(nn.Module):
   """Encodes the embedded tokens of prior segments, each on its own; no masks, no dropout."""
 
   config: T5Config
+  remat: bool = False
 
   def setup(self):
     """Declares the parts."""
     cfg = self.config
     self.projection = _projection(cfg, cfg.emb_dim, ('joined_kv', 'embed'), cfg.dtype)
-    self.layers = [EncoderLayer(cfg) for _ in range(cfg.memory_layers)]
+    self.layers = _layers(EncoderLayer, cfg.memory_layers, cfg, self.remat)
     self.memory_norm = layers.LayerNorm(cfg.dtype)
 
   def __call__(self, embedded: jax.Array) -> jax.Array:
@@ -318,9 +329,9 @@ class MemoryEncoder(nn.Module):
     x = self.projection(embedded) + table.astype(cfg.dtype)
     x = x.reshape(batch * cfg.memory_segments, prior // cfg.memory_segments, cfg.emb_dim)
     for layer in self.layers[:-1]:
-      x = layer(x, deterministic=True)
+      x = layer(x, None, True, None)
     # Only these rows leave the memory, so only they are computed in its last layer.
-    x = self.memory_norm(self.layers[-1](x, deterministic=True, outputs=cfg.memory_length))
+    x = self.memory_norm(self.layers[-1](x, None, True, cfg.memory_length))
     return x.reshape(batch, cfg.memory_segments * cfg.memory_length, cfg.emb_dim)
 
 
@@ -328,12 +339,13 @@ class Decoder(nn.Module):
   """Predicts the next token from those before and the encoded states."""
 
   config: T5Config
+  remat: bool = False
 
   def setup(self):
     """Declares the parts."""
     cfg = self.config
     self.token_embedder = layers.Embed(cfg.vocab_size, cfg.emb_dim, cfg.dtype)
-    self.layers = [DecoderLayer(cfg) for _ in range(cfg.num_decoder_layers)]
+    self.layers = _layers(DecoderLayer, cfg.num_decoder_layers, cfg, self.remat)
     self.decoder_norm = layers.LayerNorm(cfg.dtype)
     if not cfg.logits_via_embedding:
       self.logits_dense = _projection(cfg, cfg.vocab_size, ('embed', 'vocab'), jnp.float32)
@@ -372,16 +384,15 @@ class Decoder(nn.Module):
     del decoder_positions, max_decode_length
     tokens, enable_dropout = decoder_input_tokens, not deterministic
     cfg = self.config
-    masks = {'decoder_mask': decoder_mask, 'encoder_decoder_mask': encoder_decoder_mask, 'real': real, 'causal': causal}
     if decode:
-      return self._cached(encoded, tokens, masks)
+      return self._cached(encoded, tokens, decoder_mask, encoder_decoder_mask, real, causal)
     table = layers.sinusoidal_positions(tokens.shape[1], cfg.emb_dim, cfg.positions)
     x = self.dropout(self.embed(tokens) + table.astype(cfg.dtype), enable_dropout)
     for layer in self.layers:
-      x = layer(x, encoded, deterministic=deterministic, **masks)
+      x = layer(x, encoded, decoder_mask, encoder_decoder_mask, deterministic, False, None, real, causal)
     return self._logits(self.dropout(self.decoder_norm(x), enable_dropout))
 
-  def _cached(self, encoded, tokens, masks):
+  def _cached(self, encoded, tokens, decoder_mask, encoder_decoder_mask, real, causal):
     """Returns the logits of a call with `decode`."""
     cfg = self.config
     first, length, rows = self.layers[0], tokens.shape[1], slice(None)
@@ -391,7 +402,7 @@ class Decoder(nn.Module):
     table = jnp.asarray(layers.sinusoidal_positions(length, cfg.emb_dim, cfg.positions), cfg.dtype)[rows]
     x = self.embed(tokens) + table
     for layer in self.layers:
-      x = layer(x, encoded, deterministic=True, decode=True, **masks)
+      x = layer(x, encoded, decoder_mask, encoder_decoder_mask, True, True, None, real, causal)
     return self._logits(self.decoder_norm(x))
 
   def init_cache(self, encoded: jax.Array, length: int) -> list[dict]:
@@ -448,17 +459,19 @@ class Transformer(nn.Module):
     config: sizes.
     frame_outputs: sizes of the outputs of every encoder state that training may have besides (`FrameHead`); none
       elsewhere. Their parameters, `frame_head`, are no part of a model (`TRAINING_ONLY`).
+    remat: training keeps of each layer only what goes into it, and computes the rest again for the gradient.
   """
 
   config: T5Config
   frame_outputs: tuple[int, ...] = ()
+  remat: bool = False
 
   def setup(self):
     """Declares the parts."""
-    self.encoder = Encoder(self.config)
-    self.decoder = Decoder(self.config)
+    self.encoder = Encoder(self.config, self.remat)
+    self.decoder = Decoder(self.config, self.remat)
     if self.config.memory_length:
-      self.memory_encoder = MemoryEncoder(self.config)
+      self.memory_encoder = MemoryEncoder(self.config, self.remat)
     if self.frame_outputs:
       self.frame_head = FrameHead(self.frame_outputs)
 

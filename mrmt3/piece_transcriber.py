@@ -7,7 +7,7 @@ import numpy as np
 
 from mrmt3 import checkpoints, segment_tokens, spectrograms, vocabularies
 from mrmt3.instruments import map_to_slakh_classes
-from mrmt3.note_sequences import DecodingStats, decode_piece
+from mrmt3.note_sequences import DecodingStats, decode_piece, encoding_spec
 
 BUCKET = 8  # segments; more compile less and compute more
 

@@ -372,7 +372,7 @@ def add_whole_piece(
 ) -> tf.data.Dataset:
   """Makes of blocks an example of each whole piece, all its segments in order, so that memory can be carried.
 
-  Adds inputs `[segments, frames, mel]` float32 (frames beyond the piece's end are 0), targets `[segments, length]` int32
+  Adds inputs `[segments, frames, depth]` float32 (frames beyond the piece's end are 0), targets `[segments, length]` int32
   (padded; tokens that do not fit are cut, which is named: scores are taken from the notes), valid_frames `[segments]` int32
   and notes `[notes, 6]` float64, the reference (columns as `notes.as_rows`, untrimmed).
   """
@@ -380,16 +380,19 @@ def add_whole_piece(
   from mrmt3 import notes as note_tables
   from mrmt3 import spectrograms
 
-  spec = library.spec
+  config, spec = library.config, library.spec
   limit = (sequence_length or {}).get('targets') or spec.targets_length
   limit = limit if isinstance(limit, int) else limit[-1]
   overflow = _Overflow(library, 'cut')
+  depth = spec.spectrogram.hop_width if config.log_mel_on == 'device' else spec.spectrogram.num_mel_bins
 
   def read(split: bytes, index: np.int32):
     split, index = split.decode(), int(index)
     store, _ = library.open(split)
     cut, valid = spectrograms.piece_segments(store.audio(index), spec.spectrogram, spec.segment_frames)
-    inputs = spectrograms.clear_invalid_frames(spectrograms.compute_spectrogram(cut, spec.spectrogram), valid)
+    inputs = cut.reshape(len(cut), spec.segment_frames, -1)
+    if config.log_mel_on == 'host':
+      inputs = spectrograms.clear_invalid_frames(spectrograms.compute_spectrogram(cut, spec.spectrogram), valid)
     targets = np.zeros((len(cut), limit), np.int32)
     for segment in range(len(cut)):
       window = Window((Part(index, segment * spec.segment_frames),), spec.segment_frames)
@@ -401,7 +404,7 @@ def add_whole_piece(
   def add(record):
     kinds = (tf.float32, tf.int32, tf.int32, tf.float64)
     inputs, targets, valid, notes = tf.numpy_function(read, [record['split'], record['index']], kinds, stateful=False)
-    inputs.set_shape([None, spec.segment_frames, spec.spectrogram.num_mel_bins])
+    inputs.set_shape([None, spec.segment_frames, depth])
     targets.set_shape([None, limit])
     valid.set_shape([None])
     notes.set_shape([None, 6])

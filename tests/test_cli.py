@@ -89,13 +89,3 @@ def test_interrupt_is_not_a_traceback(tmp_path):
   _, errors = process.communicate(timeout=30)
   assert process.returncode == 130
   assert 'Traceback' not in errors
-
-
-def test_launch_tpu_prints_its_commands():
-  script = ROOT / 'launch_tpu.sh'
-  flags = ['train', '--name', 'a', '--zone', 'b', '--spot', '--dry_run', '--', '--gin_file=x.gin', '--gin.A="b c"']
-  result = subprocess.run([script, *flags], capture_output=True, text=True, check=True)
-  for part in ('tpu-vm create a', '--spot', '--worker all', 'mrmt3.train', '--gin_file=x.gin'):
-    assert part in result.stdout
-  wrong = subprocess.run([script, 'train', '--name', 'a', '--dry_run'], capture_output=True, text=True, check=False)
-  assert wrong.returncode == 2 and '--zone' in wrong.stderr

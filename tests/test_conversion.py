@@ -13,7 +13,7 @@ import network_fixture as fixture
 import numpy as np
 import pytest
 
-from mrmt3 import checkpoints, conversion, decoding, layers, network, torch_files, torch_weights
+from mrmt3 import checkpoints, conversion, decoding, network, torch_files, torch_weights, transformer_blocks
 from mrmt3.cli import convert
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
@@ -47,7 +47,7 @@ def published(tmp_path):
   """A file like MR-MT3's: from Lightning, second copies and position tables included."""
   path = tmp_path / f'exp_segmemV2_prev_context={fixture.CONFIG.memory_length}_prevaug_frame=3.ckpt'
   weights = {f'model.{name}': array for name, array in fixture.WEIGHTS.items()}
-  weights['model.encoder.pos_emb.inv_freq'] = layers.position_frequencies(64, 'mr_mt3').astype(np.float32)
+  weights['model.encoder.pos_emb.inv_freq'] = transformer_blocks.position_frequencies(64, 'mr_mt3').astype(np.float32)
   torch_files.write_torch(path, weights, lightning_step=77)
   return path
 
@@ -127,7 +127,7 @@ def test_the_position_table_goes_with_the_weights(positions, published, tmp_path
   run(tmp_path / 'ours', tmp_path / 'x.pth')
   table = torch_files.read_torch(tmp_path / 'x.pth').weights['decoder.pos_emb.inv_freq']
   angles = np.arange(50)[:, None] * np.asarray(table, np.float64)
-  expected = layers.sinusoidal_positions(50, 64, positions)
+  expected = transformer_blocks.sinusoidal_positions(50, 64, positions)
   np.testing.assert_allclose(np.concatenate([np.sin(angles), np.cos(angles)], axis=-1), expected, atol=1e-5)
   np.savez(tmp_path / 'plain.npz', **torch_files.read_torch(tmp_path / 'x.pth').weights)
   run(tmp_path / 'plain.npz', tmp_path / 'back', *HEADS, '--l-agg', 5)

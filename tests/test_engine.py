@@ -98,8 +98,8 @@ class TestConfigs:
       utils.SaveCheckpointConfig(save_dataset=True)
     with pytest.raises(UserError, match='pack'):
       utils.DatasetConfig('x', {}, 'train', 1, False, 0, pack=True)
-    with pytest.raises(UserError, match='num_partitions'):
-      partitioning.PjitPartitioner(num_partitions=2)
+    with pytest.raises(UserError, match='num_partitions is 3'):
+      partitioning.PjitPartitioner(num_partitions=3)
 
   @pytest.mark.parametrize('step, due', [(2, False), (3, True), (4, False), (5, True), (7, True)])
   def test_when_checkpoints_are_due(self, step, due):

@@ -1,7 +1,7 @@
 """What `python -m mrmt3.train`, `eval` and `infer` have in common: flags, gin, errors in one line, an exit code.
 
-Exit codes: 0 done; 1 a bug, with its traceback; 2 something the user can put right; 130 interrupted; 143 stopped by
-SIGTERM, after saving.
+Exit codes: 0 done; 1 a bug, with its traceback; 2 something the user can put right; 75 another process of the run is lost;
+130 interrupted; 143 stopped by SIGTERM, after saving.
 """
 
 import os
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mrmt3 import large_pages
+from mrmt3.engine import liveness
 from mrmt3.engine.stopping import EXIT_CODE, Stopped
 from mrmt3.errors import UserError
 
@@ -59,6 +60,11 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
   except KeyboardInterrupt:
     print('mrmt3: interrupted; start the same command again to go on from what was saved', file=sys.stderr)
     return 130
+  except Exception as error:
+    if not liveness.is_loss(error):
+      raise
+    liveness.say_lost(str(error).strip().splitlines()[0][:120])
+    return liveness.EXIT_CODE
 
 
 def run_and_end(run: Callable[[], int]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
+from mrmt3.engine import liveness
 from mrmt3.errors import UserError
 
 _TIMEOUT = 300  # s, jax's own
@@ -31,12 +32,19 @@ def initialise(address: str | None, count: int | None, index: int | None, timeou
     UserError: if they cannot be reached.
   """
   options = {} if timeout is None else {'initialization_timeout': timeout}
+  if address is not None:
+    # Else jax would, under SLURM, give each process one device of its host.
+    options['cluster_detection_method'] = 'deactivate'
   if address and index:
     _wait_for(address, index, count, timeout or _TIMEOUT)  # jax ends the process with a stack trace where nobody is there
   try:
-    jax.distributed.initialize(address, count, index, **options)
+    jax.distributed.initialize(
+        address, count, index, heartbeat_timeout_seconds=liveness.HEARTBEAT_SECONDS, **options
+    )
   except (RuntimeError, ValueError) as error:
     raise _not_connected(address, count, index, (str(error).splitlines() or [type(error).__name__])[0]) from error
+  if jax.process_count() > 1:
+    liveness.Watch()
 
 
 def _wait_for(address: str, index: int, count: int, timeout: int) -> None:
@@ -64,6 +72,8 @@ def _not_connected(address, count, index, reason: str) -> UserError:
 
 def leave() -> None:
   """Ends the connection when all are done; a host that just ended would take the others down."""
+  if liveness.Watch.running is not None:
+    liveness.Watch.running.end()
   if jax.distributed.is_initialized():
     jax.distributed.shutdown()
 
@@ -136,11 +146,22 @@ def on_every_host(tree):
   return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
 
 
+def whole(tree):
+  """Returns arrays, some of which may be split over devices, so that every host has all of them; all have to ask."""
+  leaves = jax.tree.leaves(tree)
+  if jax.process_count() == 1 or all(x.is_fully_replicated for x in leaves):
+    return tree
+  mesh = next(x.sharding.mesh for x in leaves if not x.is_fully_replicated)
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  return jax.jit(lambda arrays: arrays, out_shardings=everywhere)(tree)
+
+
 def own_rows(x: jax.Array) -> np.ndarray:
   """Returns the rows of an array `[batch]` that belong to this host's examples."""
   if jax.process_count() == 1:
     return np.asarray(x)
   if x.is_fully_replicated:
     return np.split(np.asarray(x), jax.process_count())[jax.process_index()]
-  shards = sorted(x.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-  return np.concatenate([np.asarray(shard.data) for shard in shards])
+  # With model parallelism several devices have the same rows.
+  rows = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
+  return np.concatenate([np.asarray(rows[start]) for start in sorted(rows)])

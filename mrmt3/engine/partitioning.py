@@ -1,5 +1,11 @@
-"""Devices and sharding: the batch is split over all devices, parameters stand on each (data parallel)."""
+"""Devices and sharding, as t5x names it: a mesh of `data` x `model`; GSPMD does the rest.
 
+The batch is split over `data`. Parameters are split over `model` along their logical axes (`vocab`, `mlp`, `heads`,
+`joined_kv`) and stand on every row of `data`. A copy of the model never reaches over two hosts, so that each host reads
+data of its own.
+"""
+
+import math
 from collections.abc import Sequence
 
 import jax
@@ -8,48 +14,172 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mrmt3.errors import UserError
 
+Rules = Sequence[tuple[str, str | None]]
+MESH_AXES = ('data', 'model')
+
+
+def standard_logical_axis_rules(
+    activation_partitioning_dims: int = 1, parameter_partitioning_dims: int = 1, additional_rules: Rules | None = None
+) -> Rules:
+  """Returns t5x's rules from logical to mesh axes; an earlier rule wins, None is not split.
+
+  Args:
+    activation_partitioning_dims: not supported, keep 1.
+    parameter_partitioning_dims: 2 splits parameters, gradients and the optimiser's state over `data` too, along `embed`.
+    additional_rules: further rules, behind these.
+
+  Raises:
+    UserError: for other values.
+  """
+  if activation_partitioning_dims != 1 or parameter_partitioning_dims not in (1, 2):
+    raise UserError(
+        'partitioning.standard_logical_axis_rules: activation_partitioning_dims is 1, parameter_partitioning_dims 1 or 2'
+    )
+  embed = 'data' if parameter_partitioning_dims == 2 else None
+  split = [('batch', 'data'), ('vocab', 'model'), ('mlp', 'model'), ('heads', 'model'), ('joined_kv', 'model'), ('embed', embed)]
+  whole = [(name, None) for name in ('kv', 'relpos_buckets', 'abspos_buckets', 'length', 'layers', 'stack', 'mlp_activations')]
+  return (*split, *whole, *(additional_rules or ()))
+
 
 class PjitPartitioner:
-  """Places arrays on a one-dimensional mesh (`data`) of all devices.
+  """Places arrays on a mesh (`data`, `model`) of all devices of all hosts.
 
-  Raises UserError for model parallelism (`num_partitions` other than 1, or a submesh).
+  Args:
+    num_partitions: devices that one copy of the model is split over.
+    model_parallel_submesh: in its place, the shape of the block of devices that hold a copy: (x, y, z, cores) of a TPU's
+      topology, elsewhere (hosts, devices of a host).
+    params_on_devices: keep True.
+    logical_axis_rules: (logical axis, mesh axis or None) pairs; None is `standard_logical_axis_rules()`.
+
+  Raises:
+    UserError: for a number of partitions that does not divide the devices of every host.
   """
 
   def __init__(
       self,
-      num_partitions: int = 1,
+      num_partitions: int | None = None,
       model_parallel_submesh: Sequence[int] | None = None,
       params_on_devices: bool = True,
-      logical_axis_rules: Sequence | None = None,
+      logical_axis_rules: Rules | None = None,
   ):
-    if num_partitions != 1 or model_parallel_submesh is not None or not params_on_devices:
-      raise UserError(
-          'partitioning.PjitPartitioner: only data parallelism is supported (num_partitions = 1, no '
-          'model_parallel_submesh, params_on_devices = True)'
-      )
-    self.logical_axis_rules = tuple(logical_axis_rules or ())
-    self.mesh = Mesh(np.array(jax.devices()), ('data',))
+    if not params_on_devices:
+      raise UserError('partitioning.PjitPartitioner.params_on_devices = False is not supported; leave it out')
+    if num_partitions is not None and model_parallel_submesh is not None:
+      raise UserError('partitioning.PjitPartitioner: give num_partitions or model_parallel_submesh, not both')
+    if model_parallel_submesh is None:
+      submesh, what = (1, 1 if num_partitions is None else num_partitions), f'num_partitions is {num_partitions}'
+    else:
+      submesh, what = tuple(model_parallel_submesh), f'model_parallel_submesh is {tuple(model_parallel_submesh)}'
+    self.logical_axis_rules = tuple(standard_logical_axis_rules() if logical_axis_rules is None else logical_axis_rules)
+    for rule in self.logical_axis_rules:
+      if len(rule) != 2 or rule[1] not in (*MESH_AXES, None):
+        raise UserError(f"partitioning.PjitPartitioner.logical_axis_rules: {rule!r} is no (name, 'data', 'model' or None)")
+    self.mesh = Mesh(_in_blocks(submesh, model_parallel_submesh is not None, what), MESH_AXES)
     self.replicated = NamedSharding(self.mesh, PartitionSpec())
     self.batch_sharding = NamedSharding(self.mesh, PartitionSpec('data'))
 
   def check_batch_size(self, batch_size: int, what: str) -> None:
-    """Raises UserError if the devices do not divide the batch."""
-    if batch_size % self.mesh.size:
+    """Raises UserError if the copies of the model do not divide the batch."""
+    copies = self.mesh.shape['data']
+    if batch_size % copies:
+      devices = '' if copies == self.mesh.size else f' ({self.mesh.size} devices, {self.mesh.shape["model"]} each)'
+      of = f'{copies} devices' if not devices else f'{copies} copies of the model{devices}'
+      raise UserError(f'{what}: batch_size {batch_size} is not a multiple of the {of}; choose one that is')
+
+  def mesh_axes(self, names: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
+    """Returns how an array with these logical axes is split: by the first rule of each, a mesh axis only once.
+
+    An axis that the devices do not divide is not split.
+    """
+    rules, taken, axes = {}, set(), []
+    for name, axis in self.logical_axis_rules:
+      rules.setdefault(name, axis)
+    for name, size in zip(names, shape, strict=True):
+      axis = rules.get(name)
+      usable = axis is not None and axis not in taken and self.mesh.shape[axis] > 1 and size % self.mesh.shape[axis] == 0
+      axes.append(axis if usable else None)
+      taken.add(axes[-1])
+    return PartitionSpec(*axes) if any(axes) else PartitionSpec()
+
+  def shardings(self, params, logical_axes, tree):
+    """Returns a tree like `tree` of the sharding of every array in it.
+
+    Args:
+      params: parameters, or their shapes.
+      logical_axes: a tuple of names for each parameter, by its path (see `trainer.logical_axes`); others are not split.
+      tree: what to place. Arrays in it that stand where parameters do, in a tree like `params` somewhere in it, and have
+        their shapes (gradients, moments) are split as these; all others are not split.
+
+    Raises:
+      UserError: if there are partitions and nothing that they could split.
+    """
+    specs = {
+        path: (leaf.shape, self.mesh_axes(logical_axes[path], leaf.shape))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if path in logical_axes
+    }
+    partitions = self.mesh.shape['model']
+    if partitions > 1 and not any('model' in spec for _, spec in specs.values()):
       raise UserError(
-          f'{what}: batch_size {batch_size} is not a multiple of the {self.mesh.size} devices; choose one that is'
+          f'partitioning.PjitPartitioner: {partitions} partitions divide no parameter of this model, by its logical axes'
       )
+    longest = max(map(len, specs), default=0)
+
+    def sharding(path, leaf):
+      for start in range(max(0, len(path) - longest), len(path)):
+        shape, spec = specs.get(path[start:], (None, None))
+        if shape == leaf.shape:
+          return NamedSharding(self.mesh, spec)
+      return self.replicated
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
 
   def place_batch(self, batch):
-    """Returns this process's part `[local batch, ...]` of each array as one global array, split over the devices."""
+    """Returns this process's part `[local batch, ...]` of each array as one global array, split over `data`."""
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.batch_sharding, np.asarray(x)), batch)
 
-  def place_state(self, state):
-    """Returns the tree with every array on every device; all hosts must have the same."""
+  def place_state(self, state, shardings=None):
+    """Returns the tree placed as `shardings`, a tree like it, says, or with every array on every device.
+
+    All hosts must have the same.
+    """
+    if shardings is None:
+      shardings = jax.tree.map(lambda _: self.replicated, state)
     if jax.process_count() == 1:
-      return jax.device_put(state, self.replicated)
+      return jax.device_put(state, shardings)
 
-    def place(x):
+    def place(x, sharding):
       x = np.asarray(x)
-      return jax.make_array_from_callback(x.shape, self.replicated, lambda index: x[index])
+      return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
-    return jax.tree.map(place, state)
+    return jax.tree.map(place, state, shardings)
+
+
+def _in_blocks(submesh: Sequence[int], by_topology: bool, what: str) -> np.ndarray:
+  """Returns the devices as `[copies, partitions]`: each row a block of the given shape, within one host, hosts in order.
+
+  Args:
+    submesh: the block's shape.
+    by_topology: measure it in a TPU's coordinates, where the devices have such; else in (host, number within the host).
+    what: names it in a message.
+
+  Raises:
+    UserError: if blocks of this shape do not fill every host.
+  """
+  devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+  hosts = np.array([device.process_index for device in devices])
+  if by_topology and hasattr(devices[0], 'coords'):
+    places = np.array([(*device.coords, device.core_on_chip) for device in devices])
+  else:
+    places = np.stack([hosts, np.arange(len(hosts)) - np.searchsorted(hosts, hosts)], axis=1)
+  per_host = f'the {np.bincount(hosts).max()} devices of each host'
+  if len(submesh) != places.shape[1] or not all(isinstance(n, int) and n > 0 for n in submesh):
+    raise UserError(f'partitioning.PjitPartitioner.{what}; {places.shape[1]} whole numbers above 0 are needed')
+  blocks = np.concatenate([hosts[:, None], places // np.array(submesh)], axis=1)
+  _, block, sizes = np.unique(blocks, axis=0, return_inverse=True, return_counts=True)
+  partitions = math.prod(submesh)
+  if (sizes != partitions).any():
+    raise UserError(f'partitioning.PjitPartitioner.{what}; such blocks must fill {per_host}')
+  within = places % np.array(submesh)
+  order = np.lexsort((*within.T[::-1], block.reshape(-1)))
+  return np.array(devices)[order].reshape(-1, partitions)

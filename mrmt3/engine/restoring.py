@@ -62,11 +62,12 @@ def start_state(trainer, restore_cfg, model_dir: str, example_batch):
   from mrmt3.engine.trainer import TrainState
 
   fresh, place = trainer.initial_state(example_batch), trainer.partitioner.place_state
+  shardings = jax.tree.map(lambda x: x.sharding, fresh)
   step = checkpoints.latest_step(model_dir)
   if step is not None:
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), fresh.state_dict())
     tree = checkpoints.restore_state(checkpoints.checkpoint_folder(model_dir, step), like)
-    return place(TrainState.from_state_dict(tree)), f'resuming from checkpoint_{step}'
+    return place(TrainState.from_state_dict(tree), shardings), f'resuming from checkpoint_{step}'
   if restore_cfg is not None:
     try:
       params, step = checkpoints.restore_target(restore_cfg.path)
@@ -76,7 +77,7 @@ def start_state(trainer, restore_cfg, model_dir: str, example_batch):
     else:
       params = network.without_training_only(params, fresh.params)
       _check_same_shapes(fresh.params, params, restore_cfg.path)
-      return fresh.replace(params=place(params)), f'weights of {restore_cfg.path} (step {step})'
+      return fresh.replace(params=place(params, shardings.params)), f'weights of {restore_cfg.path} (step {step})'
   return fresh, 'fresh weights'
 
 

@@ -34,6 +34,7 @@ class CheckpointSaver:
       files: contents of further files by name.
     """
     self.wait()
+    state = hosts.whole(state)
     if not hosts.is_first():
       return
     copy = jax.tree.map(lambda x: np.array(x, copy=True), jax.device_get(state))

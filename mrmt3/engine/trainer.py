@@ -55,6 +55,7 @@ class Trainer:
   def __post_init__(self):
     if self.weight_metrics_computer is not None:
       raise UserError('trainer.Trainer: weight_metrics_computer is not supported; leave it out')
+    self._shardings = None
     self.train_step = jax.jit(self._train_step, donate_argnums=0)
     self.eval_step = jax.jit(lambda params, batch: self.model.eval_fn(params, batch)[1])
 
@@ -65,7 +66,10 @@ class Trainer:
 
   def initial_state(self, batch: Mapping[str, Any]) -> TrainState:
     """Returns step 0 with fresh parameters, for batches shaped like `batch`."""
-    return self.partitioner.place_state(self.initial_state_unplaced(batch))
+    state = self.initial_state_unplaced(batch)
+    axes = logical_axes(self.model, batch) if self.partitioner.mesh.size > 1 else {}
+    self._shardings = self.partitioner.shardings(state.params, axes, state)
+    return self.partitioner.place_state(state, self._shardings)
 
   def initial_state_unplaced(self, batch: Mapping[str, Any]) -> TrainState:
     """As `initial_state`, before it is placed on the devices; for `jax.eval_shape` too."""
@@ -107,7 +111,21 @@ class Trainer:
     rate = jnp.asarray(self.learning_rate_fn(state.step), jnp.float32)
     params, opt_state = self.model.optimizer_def.update(gradients, state.opt_state, state.params, rate)
     numbers = {**sums, 'learning_rate': rate, 'gradient_norm': optax.global_norm(gradients)}
-    return TrainState(state.step + 1, params, opt_state), numbers
+    new = TrainState(state.step + 1, params, opt_state)
+    if self._shardings is not None and self.partitioner.mesh.size > 1:
+      new = jax.lax.with_sharding_constraint(new, self._shardings)
+    return new, numbers
+
+
+def logical_axes(model, batch: Mapping[str, Any]) -> dict[tuple, tuple[str, ...]]:
+  """Returns the names of each parameter's axes, by its path, where the model gives them (as flax.linen.partitioning does)."""
+  shapes, types = {k: x.shape for k, x in batch.items()}, {k: x.dtype for k, x in batch.items()}
+  variables = jax.eval_shape(lambda key: model.get_initial_variables(key, shapes, types), jax.random.key(0))
+  if 'params_axes' not in variables:
+    return {}
+  names = flax.linen.partitioning.get_axis_names(variables['params_axes'])
+  leaves = jax.tree_util.tree_leaves_with_path(names, is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec))
+  return {path: tuple(spec) for path, spec in leaves}
 
 
 def as_floats(numbers: list[Mapping[str, jax.Array]]) -> list[dict[str, float]]:

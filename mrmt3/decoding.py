@@ -13,7 +13,12 @@ EOS_ID = 1
 
 
 def greedy_decode(
-  params, config: T5Config, encoded: jax.Array, max_length: int, active: jax.Array | None = None
+  params,
+  config: T5Config,
+  encoded: jax.Array,
+  max_length: int,
+  active: jax.Array | None = None,
+  allowed: jax.Array | None = None,
 ) -> jax.Array:
   """Decodes greedily until every row has produced EOS; to be called inside a jitted function.
 
@@ -25,6 +30,7 @@ def greedy_decode(
     encoded: what `Transformer.encode` returned, `[batch, states, emb]`.
     max_length: most tokens a row can have, EOS included; static.
     active: bool `[batch]`, rows to decode; the others yield padding. None: all.
+    allowed: bool `[vocab]`, the tokens that may be said. None: all.
 
   Returns:
     int32 `[batch, max_length]`: tokens, EOS, then padding (0); no EOS if `max_length` was not enough.
@@ -35,6 +41,8 @@ def greedy_decode(
   def step(state):
     position, last, tokens, done, cache = state
     logits, cache = module.apply(variables, last, position, cache, max_length, method=Transformer.decode_step)
+    if allowed is not None:
+      logits = jnp.where(allowed, logits, -jnp.inf)
     token = jnp.where(done, PAD_ID, logits.argmax(axis=-1).astype(jnp.int32))
     tokens = jax.lax.dynamic_update_slice_in_dim(tokens, token[:, None], position, axis=1)
     return position + 1, token, tokens, done | (token == EOS_ID), cache
@@ -52,6 +60,7 @@ def transcribe_segments(
   inputs: jax.Array,
   prior_tokens: jax.Array | None,
   active: jax.Array | None = None,
+  allowed: jax.Array | None = None,
   *,
   config: T5Config,
   max_length: int,
@@ -63,6 +72,7 @@ def transcribe_segments(
     inputs: log-mel frames `[batch, frames, mel]`.
     prior_tokens: int `[batch, prior]` for a network with memory, else None.
     active: bool `[batch]`, rows to decode, or None: all.
+    allowed: bool `[vocab]`, the tokens that may be said, or None: all.
     config: the network's configuration.
     max_length: most tokens a row can have, EOS included.
 
@@ -72,4 +82,4 @@ def transcribe_segments(
   encoded = Transformer(config).apply(
     {'params': params}, inputs, prior_tokens, enable_dropout=False, method=Transformer.encode
   )
-  return greedy_decode(params, config, encoded, max_length, active)
+  return greedy_decode(params, config, encoded, max_length, active, allowed)

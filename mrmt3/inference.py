@@ -32,7 +32,13 @@ Audio = np.ndarray | str | os.PathLike
 
 
 class Transcriber:
-  """A model that is ready to transcribe; compiles on first use and then keeps its shapes."""
+  """A model that is ready to transcribe; compiles on first use and then keeps its shapes.
+
+  Attributes:
+    spec: network, front end and vocabulary.
+    codec: of the tokens.
+    params: the parameters, on the device.
+  """
 
   def __init__(self, params, spec: ModelSpec, segments_at_once: int = SEGMENTS_AT_ONCE):
     """Takes a parameter tree and what it belongs to; `segments_at_once` counts for models without memory only."""
@@ -40,7 +46,7 @@ class Transcriber:
 
     self.spec = spec
     self.codec = build_codec(spec.vocabulary)
-    self._params = jax.device_put(params)
+    self.params = jax.device_put(params)
     self._rows = 1 if spec.network.memory_length else segments_at_once
     # The published code counts the start token among the tokens of a segment.
     self._max_length = spec.targets_length - (spec.prior_layout == 'start_token')
@@ -201,7 +207,7 @@ class Transcriber:
     config = self.spec.network
     prior = prior if config.memory_length else None
     tokens = decoding.transcribe_segments(
-      self._params, inputs, prior, active, allowed, config=config, max_length=self._max_length
+      self.params, inputs, prior, active, allowed, config=config, max_length=self._max_length
     )
     return np.asarray(tokens)
 

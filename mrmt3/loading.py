@@ -14,13 +14,20 @@ NO_CHECKPOINT = (
 )
 
 
+def default_model() -> Path | None:
+  """Returns the checkpoint folder that is taken where none is named, or None: there is none in this version."""
+  return None
+
+
 def find_model(name: str | os.PathLike | None) -> Path:
-  """Returns the checkpoint folder that a name stands for. UserError if there is none.
+  """Returns the checkpoint folder that a name stands for, the default model's for None. UserError if there is none.
 
   This is the one place that knows models by other names than their folders'.
   """
   from mrmt3 import checkpoints
 
+  if name is None:
+    name = default_model()
   if name is None:
     raise UserError(NO_CHECKPOINT)
   return checkpoints.find_checkpoint(name)
@@ -30,7 +37,7 @@ def load(name: str | os.PathLike | None = None) -> 'Transcriber':
   """Returns a model that is ready to transcribe.
 
   Args:
-    name: a checkpoint folder, or a folder of which the newest is taken.
+    name: a checkpoint folder, or a folder of which the newest is taken; None: the default model.
 
   Raises:
     UserError: there is none, or it is broken.

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from mrmt3 import decoder_step
 from mrmt3.network import T5Config, Transformer
 
 START_ID = 0
@@ -19,6 +20,7 @@ def greedy_decode(
   max_length: int,
   active: jax.Array | None = None,
   allowed: jax.Array | None = None,
+  weights: dict | None = None,
 ) -> jax.Array:
   """Decodes greedily until every row has produced EOS; to be called inside a jitted function.
 
@@ -31,16 +33,16 @@ def greedy_decode(
     max_length: most tokens a row can have, EOS included; static.
     active: bool `[batch]`, rows to decode; the others yield padding. None: all.
     allowed: bool `[vocab]`, the tokens that may be said. None: all.
+    weights: the decoder's parameters as `decoder_step.pack` lays them out; None: that is done here, once a call.
 
   Returns:
     int32 `[batch, max_length]`: tokens, EOS, then padding (0); no EOS if `max_length` was not enough.
   """
-  module = Transformer(config)
-  variables = {'params': params}
+  weights = decoder_step.pack(params['decoder'], config) if weights is None else weights
 
   def step(state):
     position, last, tokens, done, cache = state
-    logits, cache = module.apply(variables, last, position, cache, max_length, method=Transformer.decode_step)
+    logits, cache = decoder_step.step(weights, config, last, position, cache, max_length)
     if allowed is not None:
       logits = jnp.where(allowed, logits, -jnp.inf)
     token = jnp.where(done, PAD_ID, logits.argmax(axis=-1).astype(jnp.int32))
@@ -49,7 +51,7 @@ def greedy_decode(
 
   batch = encoded.shape[0]
   done = jnp.zeros(batch, bool) if active is None else ~active
-  cache = module.apply(variables, encoded, max_length, method=Transformer.init_cache)
+  cache = decoder_step.init_cache(weights, config, encoded, max_length)
   state = (jnp.int32(0), jnp.full(batch, START_ID), jnp.full((batch, max_length), PAD_ID), done, cache)
   return jax.lax.while_loop(lambda state: (state[0] < max_length) & ~state[3].all(), step, state)[2]
 
@@ -61,6 +63,7 @@ def transcribe_segments(
   prior_tokens: jax.Array | None,
   active: jax.Array | None = None,
   allowed: jax.Array | None = None,
+  weights: dict | None = None,
   *,
   config: T5Config,
   max_length: int,
@@ -73,6 +76,7 @@ def transcribe_segments(
     prior_tokens: int `[batch, prior]` for a network with memory, else None.
     active: bool `[batch]`, rows to decode, or None: all.
     allowed: bool `[vocab]`, the tokens that may be said, or None: all.
+    weights: of `pack_decoder`, or None; with them `params` are looked at for the encoder and the embedding only.
     config: the network's configuration.
     max_length: most tokens a row can have, EOS included.
 
@@ -82,4 +86,10 @@ def transcribe_segments(
   encoded = Transformer(config).apply(
     {'params': params}, inputs, prior_tokens, enable_dropout=False, method=Transformer.encode
   )
-  return greedy_decode(params, config, encoded, max_length, active, allowed)
+  return greedy_decode(params, config, encoded, max_length, active, allowed, weights)
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def pack_decoder(params, config: T5Config) -> dict:
+  """Returns the decoder's parameters laid out for decoding, so that it need not be done for every segment; jitted."""
+  return decoder_step.pack(params['decoder'], config)

@@ -19,6 +19,7 @@ _BLOCK_FRAMES = 1 << 20  # read at a time, so that a header that lies about the 
 _WHOLE_SHARE = 0.99  # of its length must be there; the headers of mp3 files are not exact
 _SHORTENED = re.compile(r'^data : (\d+) \(should be (\d+)\)', re.MULTILINE)  # in libsndfile's log
 _UNKNOWN_BYTES = 0x7FFFF000  # programs that write to a pipe put a size like this into a wav file's header
+_RATES = 500, 1_000_000  # Hz; what damaged files claim can make gigabytes of a second
 FFMPEG_SUFFIXES = ('.m4a', '.m4b', '.mp4', '.aac', '.wma', '.webm', '.mka', '.mkv', '.mov', '.ac3', '.amr')
 
 
@@ -161,6 +162,8 @@ def _blocks(source: Path | io.BytesIO, name: str, sample_rate: int, whole: bool)
   total = 0
   try:
     with _open(source, name) as file:
+      if not _RATES[0] <= file.samplerate <= _RATES[1]:
+        raise UserError(f'{name} says that its sample rate is {file.samplerate} Hz; export the recording again')
       for block in resampled(_mono_blocks(file, name, whole), file.samplerate, sample_rate):
         total += len(block)
         yield block
@@ -174,7 +177,8 @@ def _mono_blocks(file, name: str, whole: bool) -> Iterator[np.ndarray]:
   """Yields the file's sound block by block, float32 `[n]` each; UserError at the first sample that is no number."""
   done = 0
   while len(block := file.read(_BLOCK_FRAMES, dtype='float32', always_2d=True)):
-    mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    with np.errstate(all='ignore'):  # what is no number is named below
+      mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
     if not np.isfinite(mono).all():
       second = (done + np.argmin(np.isfinite(mono))) / file.samplerate
       raise UserError(f'{name} holds samples that are no numbers (first at {second:.3f} s); export the recording again')

@@ -90,6 +90,6 @@ def transcribe_segments(
 
 
 @functools.partial(jax.jit, static_argnames='config')
-def pack_decoder(params, config: T5Config) -> dict:
-  """Returns the decoder's parameters laid out for decoding, so that it need not be done for every segment; jitted."""
-  return decoder_step.pack(params['decoder'], config)
+def pack_decoder(decoder: dict, config: T5Config) -> dict:
+  """Returns a decoder's parameters laid out for decoding, so that it need not be done for every segment; jitted."""
+  return decoder_step.pack(decoder, config)

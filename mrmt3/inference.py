@@ -37,16 +37,21 @@ class Transcriber:
   Attributes:
     spec: network, front end and vocabulary.
     codec: of the tokens.
-    params: the parameters, on the device.
+    params: the parameters that encoding needs, on the device.
+    weights: the decoder's, laid out for decoding (`decoder_step`).
   """
 
   def __init__(self, params, spec: ModelSpec, segments_at_once: int = SEGMENTS_AT_ONCE):
     """Takes a parameter tree and what it belongs to; `segments_at_once` counts for models without memory only."""
     import jax
 
+    from mrmt3 import decoding
+
     self.spec = spec
     self.codec = build_codec(spec.vocabulary)
-    self.params = jax.device_put(params)
+    self.weights = decoding.pack_decoder(params['decoder'], spec.network)
+    # Of the decoder, encoding needs the embedding only, for the memory.
+    self.params = jax.device_put({**params, 'decoder': {'token_embedder': params['decoder']['token_embedder']}})
     self._rows = 1 if spec.network.memory_length else segments_at_once
     # The published code counts the start token among the tokens of a segment.
     self._max_length = spec.targets_length - (spec.prior_layout == 'start_token')
@@ -207,7 +212,7 @@ class Transcriber:
     config = self.spec.network
     prior = prior if config.memory_length else None
     tokens = decoding.transcribe_segments(
-      self.params, inputs, prior, active, allowed, config=config, max_length=self._max_length
+      self.params, inputs, prior, active, allowed, self.weights, config=config, max_length=self._max_length
     )
     return np.asarray(tokens)
 
@@ -256,7 +261,8 @@ def _mono(blocks):
       )
     samples = samples.astype(np.float32, copy=False)
     if samples.ndim == 2:
-      samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+      with np.errstate(all='ignore'):  # what is no number is named below
+        samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(samples).all():
       raise UserError('the audio holds samples that are no numbers (NaN or infinity)')
     yield samples

@@ -98,7 +98,8 @@ def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
   journals, begun = {}, {}
   model = ''
   if settings.resume:
-    model = fingerprint(transcriber.params, transcriber.spec, {'hop': settings.hop, 'instruments': settings.instruments})
+    options = {'hop': settings.hop, 'instruments': settings.instruments}
+    model = fingerprint((transcriber.params, transcriber.weights), transcriber.spec, options)
 
   def pieces() -> Iterator[side_by_side.Piece]:
     for job in jobs:

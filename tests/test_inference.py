@@ -30,7 +30,7 @@ def test_own_memory_chain_hands_on_the_tokens_as_in_training(monkeypatch):
 
   priors, answers = [], [[1200, 5, 1], [7, 1], [9, 9, 9, 9]]
 
-  def fake(params, inputs, prior, active, allowed, *, config, max_length):
+  def fake(params, inputs, prior, active, allowed, weights, *, config, max_length):
     priors.append(prior)
     return np.pad(answers[len(priors) - 1], (0, max_length))[None, :max_length]
 
@@ -47,7 +47,7 @@ def test_several_prior_segments_are_the_latest_ones(monkeypatch):
 
   priors, answers = [], [[1200, 5, 1], [7, 1], [9, 9, 9, 9]]
 
-  def fake(params, inputs, prior, active, allowed, *, config, max_length):
+  def fake(params, inputs, prior, active, allowed, weights, *, config, max_length):
     priors.append(prior)
     return np.pad(answers[len(priors) - 1], (0, max_length))[None, :max_length]
 

@@ -127,7 +127,7 @@ def test_hop_remembers_the_segment_that_far_back(monkeypatch):
 
   priors = []
 
-  def fake(params, inputs, prior, active, allowed, *, config, max_length):
+  def fake(params, inputs, prior, active, allowed, weights, *, config, max_length):
     priors.append(np.where(active[:, None], prior, -1))
     said = np.zeros((len(inputs), max_length), np.int32)
     said[:, 0] = 100 * len(priors) + np.arange(len(inputs))

@@ -39,6 +39,7 @@ class Transcriber:
     codec: of the tokens.
     params: the parameters that encoding needs, on the device.
     weights: the decoder's, laid out for decoding (`decoder_step`).
+    rows: segments that `decode` takes at once: 1 with memory.
   """
 
   def __init__(self, params, spec: ModelSpec, segments_at_once: int = SEGMENTS_AT_ONCE):
@@ -52,7 +53,7 @@ class Transcriber:
     self.weights = decoding.pack_decoder(params['decoder'], spec.network)
     # Of the decoder, encoding needs the embedding only, for the memory.
     self.params = jax.device_put({**params, 'decoder': {'token_embedder': params['decoder']['token_embedder']}})
-    self._rows = 1 if spec.network.memory_length else segments_at_once
+    self.rows = 1 if spec.network.memory_length else segments_at_once
     # The published code counts the start token among the tokens of a segment.
     self._max_length = spec.targets_length - (spec.prior_layout == 'start_token')
 
@@ -158,7 +159,7 @@ class Transcriber:
     instruments: str | Iterable[str] | None = None,
   ) -> Iterator[side_by_side.Update]:
     """Yields what becomes known about pieces as they are decoded, `batch` of them side by side; see `side_by_side.run`."""
-    hop = self._rows if hop is None else hop
+    hop = self.rows if hop is None else hop
     for name, number in (('hop', hop), ('batch', batch)):
       if not 1 <= number <= MAX_AT_ONCE:
         raise UserError(f'{name} is {number}; it must lie in 1 .. {MAX_AT_ONCE}')
@@ -226,11 +227,11 @@ class Transcriber:
     Yields:
       int32 `[rows, length]` model ids for each item: tokens, EOS, padding.
     """
-    prior = np.tile(self.empty_prior(), (self._rows, 1))
+    prior = np.tile(self.empty_prior(), (self.rows, 1))
     for mel in inputs:
       rows = len(mel)
-      padded = np.pad(mel, ((0, self._rows - rows), (0, 0), (0, 0)))
-      tokens = self.decode_rows(padded, prior, np.arange(self._rows) < rows)
+      padded = np.pad(mel, ((0, self.rows - rows), (0, 0), (0, 0)))
+      tokens = self.decode_rows(padded, prior, np.arange(self.rows) < rows)
       prior = self.next_prior(prior, tokens)
       yield tokens[:rows]
 

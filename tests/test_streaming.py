@@ -4,6 +4,8 @@ import concurrent.futures
 import dataclasses
 import io
 import itertools
+import subprocess
+import sys
 
 import jax
 import mido
@@ -217,3 +219,38 @@ def test_load_by_folder(tmp_path):
   np.testing.assert_array_equal(loaded, inference.Transcriber(fixture.params(), spec).transcribe(noise(2 * SEGMENT)).notes)
   with pytest.raises(UserError, match='no such checkpoint'):
     mrmt3.load(tmp_path / 'none')
+
+
+LONG = """
+import itertools, resource, sys
+import numpy as np
+from mrmt3 import inference, network
+from mrmt3.config import ModelSpec
+import jax
+
+config = network.T5Config(1536, emb_dim=16, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, head_dim=8, mlp_dim=16,
+                          memory_length=4)
+spec = ModelSpec(config, targets_length=12)
+rng = np.random.default_rng(0)
+shapes = network.parameter_shapes(config, 512)
+params = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
+params['decoder']['logits_dense']['kernel'][:, :1004] = 0  # notes, no times
+transcriber = inference.Transcriber(params, spec)
+def blocks(seconds):
+  for _ in range(seconds): yield rng.normal(0, 0.1, 44100).astype(np.float32)
+count = 0
+for seconds in map(int, sys.argv[1:]):
+  for _ in transcriber.stream(blocks(seconds), 44100): count += 1
+  print(seconds, count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_two_hours_within_1500_megabytes():
+  """The peak in MB after 2 minutes, and after 2 hours."""
+  done = subprocess.run([sys.executable, '-c', LONG, '120', '7200'], capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  (_, _, short), (_, notes, long) = (map(int, line.split()) for line in done.stdout.splitlines())
+  assert notes > 3000
+  assert long < 1500
+  assert long < short + 50, (short, long)

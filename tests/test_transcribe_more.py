@@ -16,7 +16,17 @@ import pretty_midi
 import pytest
 import soundfile
 
-from mrmt3 import audio_io, checkpoints, instruments, merging, midi_io, piped_audio, resume, transcription_jobs, transcription_run
+from mrmt3 import (
+  audio_io,
+  checkpoints,
+  instruments,
+  merging,
+  midi_io,
+  piped_audio,
+  resume,
+  transcription_jobs,
+  transcription_run,
+)
 from mrmt3.cli import transcribe
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
@@ -115,7 +125,10 @@ def test_a_pipe_is_as_a_file(model, tmp_path):
   done = pipe(model, (tmp_path / 'a.wav').read_bytes(), '-o', tmp_path / 'piped.mid')
   assert done.returncode == 0, done.stderr
   lines = [json.loads(line) for line in done.stdout.splitlines()]
-  key = lambda note: (note['onset'], note['is_drum'], note['program'], note['pitch'], note['offset'])
+
+  def key(note):
+    return note['onset'], note['is_drum'], note['program'], note['pitch'], note['offset']
+
   assert sorted(lines, key=key) == sorted(wanted, key=key)
   assert (tmp_path / 'piped.mid').read_bytes() == (tmp_path / 'a.mid').read_bytes()
 
@@ -310,3 +323,14 @@ def test_m4a_without_pyav_says_what_to_install(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'av', None)
   with pytest.raises(UserError, match=r'mrmt3\[m4a\]'):
     audio_io.read_audio(tmp_path / 'a.m4a')
+
+
+def test_bench_transcribe(model, capsys):
+  from mrmt3.cli.main import main
+
+  assert main(['bench', 'transcribe', '--checkpoint', str(model), '--seconds', '1', '--runs', '1', '--json']) == 0
+  figures = json.loads(capsys.readouterr().out)
+  assert figures['seconds_of_audio'] == 1.0 and figures['tokens'] > 4
+  assert set(figures['shares']) == {'log_mel', 'encoder', 'decoder', 'rest'}
+  assert figures['real_time_factor'] == pytest.approx(1.0 / figures['seconds'])
+  assert main(['bench', 'transcribe', '--checkpoint', str(model), '--seconds', '0']) == 2

@@ -30,7 +30,7 @@ lint: $(VENV)/test.done
 	$(BIN)/python -m ruff check .
 
 docs-check: $(VENV)/test.done
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/check_docs.py README.md docs/data.md
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/check_docs.py README.md docs/data.md docs/transcribe.md
 
 clean:
 	rm -rf $(VENV) demo build dist *.egg-info

@@ -228,7 +228,7 @@ def main() -> None:
   parser.add_argument('--batch', type=int, default=1)
   parser.add_argument('--length', type=int, default=512)
   parser.add_argument('--runs', type=int, default=2)
-  parser.add_argument('--dtypes', default='float32,bfloat16', help='of our weights and activations')
+  parser.add_argument('--dtypes', default='float32', help='of our weights and activations, such as float32,bfloat16')
   parser.add_argument('--t5x', help='checkout of google-research/t5x')
   parser.add_argument('--mt3', help='checkout of magenta/mt3')
   parser.add_argument('--t5x_python', default=sys.executable, help='interpreter for them')

@@ -33,7 +33,7 @@ def test_steps_are_the_networks(name):
   theirs = jax.jit(
     lambda *args: module.apply({'params': params}, *args, len(tokens), method=network.Transformer.decode_step)
   )
-  tolerance = 0.15 if config.dtype == 'bfloat16' else 2e-4
+  tolerance = 0.3 if config.dtype == 'bfloat16' else 2e-4
   for position, now in enumerate(tokens):
     logits, cache = ours(now, position, cache)
     wanted, wanted_cache = theirs(now, position, wanted_cache)

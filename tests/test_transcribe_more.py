@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -334,3 +335,18 @@ def test_bench_transcribe(model, capsys):
   assert set(figures['shares']) == {'log_mel', 'encoder', 'decoder', 'rest'}
   assert figures['real_time_factor'] == pytest.approx(1.0 / figures['seconds'])
   assert main(['bench', 'transcribe', '--checkpoint', str(model), '--seconds', '0']) == 2
+
+
+def test_the_second_run_compiles_nothing(model, tmp_path):
+  audio_io.write_audio(tmp_path / 'a.wav', noise(SEGMENT))
+  environment = {name: value for name, value in os.environ.items() if not name.startswith('JAX_')}
+  environment['MRMT3_CACHE'] = str(tmp_path / 'cache')
+  command = [sys.executable, '-m', 'mrmt3', 'transcribe', 'a.wav', '-o', 'a.mid', '--checkpoint', str(model), '--quiet']
+  environment['PYTHONPATH'] = os.pathsep.join([str(ROOT), environment.get('PYTHONPATH', '')])
+  found = []
+  for _ in range(2):
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, '')
+    found.append({path.name for path in (tmp_path / 'cache' / 'programs').glob('*-cache')})
+  assert len(found[0]) >= 2 and found[0] == found[1]
+  assert any('transcribe_segments' in name for name in found[0])

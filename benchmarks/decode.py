@@ -27,8 +27,7 @@ VOCABULARY, FRAMES, MEL, EOS = 1536, 256, 512, 1
 
 
 def best_time(function, runs: int) -> float:
-  """Returns the shortest of `runs` times of a function, s, after one call that does not count."""
-  function()
+  """Returns the shortest of `runs` times of a function, s."""
   times = []
   for _ in range(runs):
     start = time.perf_counter()
@@ -174,19 +173,20 @@ def hf_t5(size: dict, batch: int, length: int):
 
 
 def read_rate() -> float:
-  """Returns the bytes a second at which this process sums up an array that no cache holds."""
-  import jax
-  import jax.numpy as jnp
+  """Returns the bytes a second at which all cores together read an array that no cache holds."""
+  from concurrent.futures import ThreadPoolExecutor
 
-  array = jnp.ones((1 << 27,), jnp.float32)
-  total = jax.jit(lambda x: x.reshape(64, -1).sum(axis=1))
-  total(array).block_until_ready()
-  best = float('inf')
-  for _ in range(8):
-    start = time.perf_counter()
-    total(array).block_until_ready()
-    best = min(best, time.perf_counter() - start)
-  return array.nbytes / best
+  import numpy as np
+
+  cores = os.cpu_count() or 1
+  parts = np.array_split(np.ones(1 << 27, np.float32), cores)
+
+  def read(part):
+    return [block.dot(block) for block in np.array_split(part, 64)]  # numpy lets go of the interpreter meanwhile
+
+  with ThreadPoolExecutor(cores) as pool:
+    seconds = best_time(lambda: list(pool.map(read, parts)), 8)
+  return sum(part.nbytes for part in parts) / seconds
 
 
 def bytes_per_step(size: dict, batch: int, length: int) -> float:
@@ -206,10 +206,13 @@ def measure(side: str, size: dict, batch: int, length: int, runs: int) -> dict:
     function = functions[side](size, batch, length)
   else:
     function = ours(size, batch, length, side.removeprefix('ours_'))
+  begin = time.perf_counter()
   said = function()
+  first = time.perf_counter() - begin
   if said.shape[-1] < length - 1 or (said[..., : length - 1] == EOS).any():
     sys.exit(f'decode: {side} said {said.shape}, with {(said == EOS).sum()} ends')
-  return {'seconds': best_time(function, runs), 'tokens': said.tolist()}
+  # The published code compiles nothing, and a run of it takes minutes.
+  return {'seconds': first if side == 'mr_mt3' else best_time(function, runs), 'tokens': said.tolist()}
 
 
 def _run(arguments, python, path, timeout):

@@ -232,7 +232,8 @@ def test_progress_as_json_and_errors_in_it(model, album, tmp_path, capsys):
   progress = [event for event in events if event['event'] == 'progress']
   assert progress[0]['of'] == 0.188 and progress[-1]['left'] >= 0
   done = next(event for event in events if event['event'] == 'done')
-  assert Path(done['midi']).exists() and done['notes'] == len(midi_io.read_midi(done['midi']))
+  # Random tokens strike a note again within a millisecond, which MIDI cannot say.
+  assert done['notes'] >= len(midi_io.read_midi(done['midi'])) > 0
 
 
 NOTES = as_notes([

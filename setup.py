@@ -30,11 +30,12 @@ DATASET = [
 EXTRAS = {
     'train': TRAIN,
     'dataset': DATASET,
+    'm4a': ['av>=12'],
     # What a t5x checkout on PYTHONPATH needs; t5x itself is not on the package index.
     't5x': [*TRAIN, 'cached_property', 'chex', 'fiddle', 'jaxtyping', 'jestimator==0.3.3', 'orbax-checkpoint>=0.11'],
     'bench': [*TRAIN, *DATASET, 'psutil'],
     'demo': [*TRAIN, *DATASET],
-    'test': [*TRAIN, *DATASET, 'hypothesis>=6', 'librosa>=0.10', 'pytest>=8', 'pytest-xdist', 'ruff>=0.8'],
+    'test': [*TRAIN, *DATASET, 'av>=12', 'hypothesis>=6', 'librosa>=0.10', 'pytest>=8', 'pytest-xdist', 'ruff>=0.8'],
 }
 
 setup(

@@ -1,9 +1,12 @@
-"""Audio files in and out: any file that libsndfile knows becomes float32 mono at the model's sample rate."""
+"""Audio files in and out: any file that libsndfile or FFmpeg knows becomes float32 mono at the model's sample rate.
+
+FFmpeg's formats (m4a, aac, wma, the sound of films) need PyAV, the extra `m4a`.
+"""
 
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,8 @@ _BLOCK_FRAMES = 1 << 20  # read at a time, so that a header that lies about the 
 _WHOLE_SHARE = 0.99  # of its length must be there; the headers of mp3 files are not exact
 _SHORTENED = re.compile(r'^data : (\d+) \(should be (\d+)\)', re.MULTILINE)  # in libsndfile's log
 _UNKNOWN_BYTES = 0x7FFFF000  # programs that write to a pipe put a size like this into a wav file's header
-_WHOLE_FRAMES = 1 << 24  # 6 minutes at 44.1 kHz; longer files are converted while they are read, to spare memory
+_RATES = 500, 1_000_000  # Hz; what damaged files claim can make gigabytes of a second
+FFMPEG_SUFFIXES = ('.m4a', '.m4b', '.mp4', '.aac', '.wma', '.webm', '.mka', '.mkv', '.mov', '.ac3', '.amr')
 
 
 def read_audio(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE, whole: bool = False) -> np.ndarray:
@@ -33,12 +37,31 @@ def read_audio(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE, whole: b
     raise ValueError(f'sample_rate must be positive, not {sample_rate}')
   path = Path(path)
   _check_regular_file(path)
-  return _read_mono(path, str(path), sample_rate, whole)
+  return np.concatenate(list(_blocks(path, str(path), sample_rate, whole)))
+
+
+def audio_blocks(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
+  """Yields the sound of a file, as `read_audio` returns it, a block `[n]` at a time: long files need little memory.
+
+  Raises UserError as `read_audio`, some of it only when the place has been reached.
+  """
+  path = Path(path)
+  _check_regular_file(path)
+  yield from _blocks(path, str(path), sample_rate, whole=False)
+
+
+def promised_seconds(path: str | os.PathLike) -> float | None:
+  """Returns how long an audio file says that it is, s; None where it does not say, or cannot be read."""
+  try:
+    with _open(Path(path), str(path)) as file:
+      return file.frames / file.samplerate if file.frames > 0 else None
+  except UserError:
+    return None
 
 
 def decode_audio(data: bytes, name: str, sample_rate: int = SAMPLE_RATE, whole: bool = False) -> np.ndarray:
   """Returns the sound of an audio file's bytes, as `read_audio`; errors call it `name`."""
-  return _read_mono(io.BytesIO(data), name, sample_rate, whole)
+  return np.concatenate(list(_blocks(io.BytesIO(data), name, sample_rate, whole)))
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -53,6 +76,29 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
   size = -(-len(samples) * to_rate // from_rate)
   converted = soxr.resample(samples, from_rate, to_rate, quality='HQ')[:size]
   return np.pad(converted, (0, size - len(converted)))
+
+
+def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
+  """Yields blocks of one signal, float32 `[n]` each, at `to_rate` instead of `from_rate` (Hz).
+
+  Together they are, bit for bit, what `resample` makes of the whole signal, however it is cut.
+  """
+  if from_rate == to_rate:
+    yield from blocks
+    return
+  import soxr
+
+  stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype='float32', quality='HQ')
+  frames = done = 0
+  for block in blocks:
+    frames += len(block)
+    if len(converted := stream.resample_chunk(np.ascontiguousarray(block, np.float32))):
+      done += len(converted)
+      yield converted
+  left = -(-frames * to_rate // from_rate) - done
+  converted = stream.resample_chunk(np.zeros(0, np.float32), last=True)[: max(left, 0)]
+  if left > 0:
+    yield np.pad(converted, (0, left - len(converted)))
 
 
 def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
@@ -93,26 +139,46 @@ def _check_regular_file(path: Path) -> None:
   raise UserError(f'no such file: {path}')
 
 
-def _read_mono(source: Path | io.BytesIO, name: str, sample_rate: int, whole: bool) -> np.ndarray:
-  """Returns the mean of the file's channels at `sample_rate` Hz, float32 `[n]`; UserError where it holds none."""
+def _open(source: Path | io.BytesIO, name: str):
+  """Returns an open file with soundfile's `samplerate`, `frames`, `extra_info` and `read`; UserError if it is not audio."""
   import soundfile
 
   try:
-    with soundfile.SoundFile(source) as file:
-      samples = _converted(_mono_blocks(file, name, whole), file.samplerate, sample_rate)
+    return soundfile.SoundFile(source)
   # soundfile asks for a TypeError's missing arguments where the suffix says headerless (.raw)
   except (soundfile.SoundFileError, TypeError, ValueError) as error:
+    reason = _reason(error)
+  if not isinstance(source, Path) or source.suffix.lower() not in FFMPEG_SUFFIXES:
+    raise UserError(f'cannot read {name} as audio ({reason}); convert it to wav, flac, ogg or mp3')
+  from mrmt3 import ffmpeg_audio
+
+  return ffmpeg_audio.open_file(source)
+
+
+def _blocks(source: Path | io.BytesIO, name: str, sample_rate: int, whole: bool) -> Iterator[np.ndarray]:
+  """Yields the mean of the file's channels at `sample_rate` Hz, float32 `[n]` each; UserError where it holds none."""
+  import soundfile
+
+  total = 0
+  try:
+    with _open(source, name) as file:
+      if not _RATES[0] <= file.samplerate <= _RATES[1]:
+        raise UserError(f'{name} says that its sample rate is {file.samplerate} Hz; export the recording again')
+      for block in resampled(_mono_blocks(file, name, whole), file.samplerate, sample_rate):
+        total += len(block)
+        yield block
+  except (soundfile.SoundFileError, TypeError, ValueError) as error:
     raise UserError(f'cannot read {name} as audio ({_reason(error)}); convert it to wav, flac, ogg or mp3') from error
-  if not samples.size:
+  if not total:
     raise UserError(f'{name} holds no sound (0 samples); give a recording')
-  return samples
 
 
 def _mono_blocks(file, name: str, whole: bool) -> Iterator[np.ndarray]:
   """Yields the file's sound block by block, float32 `[n]` each; UserError at the first sample that is no number."""
   done = 0
   while len(block := file.read(_BLOCK_FRAMES, dtype='float32', always_2d=True)):
-    mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    with np.errstate(all='ignore'):  # what is no number is named below
+      mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
     if not np.isfinite(mono).all():
       second = (done + np.argmin(np.isfinite(mono))) / file.samplerate
       raise UserError(f'{name} holds samples that are no numbers (first at {second:.3f} s); export the recording again')
@@ -131,25 +197,6 @@ def _promised_frames(file) -> float:
   if not size or int(size[1]) >= _UNKNOWN_BYTES or not int(size[2]):
     return file.frames
   return file.frames * int(size[1]) / int(size[2])
-
-
-def _converted(blocks: Iterator[np.ndarray], from_rate: int, to_rate: int) -> np.ndarray:
-  """Returns all blocks as one signal at `to_rate` Hz; the same as `resample` up to rounding, however long."""
-  kept, frames, stream = [], 0, None
-  for block in blocks:
-    frames += len(block)
-    kept.append(block if stream is None else stream.resample_chunk(block))
-    if stream is None and frames > _WHOLE_FRAMES and from_rate != to_rate:
-      import soxr
-
-      stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype='float32', quality='HQ')
-      kept = [stream.resample_chunk(np.concatenate(kept))]
-  if stream is None:
-    return resample(np.concatenate(kept) if kept else np.zeros(0, np.float32), from_rate, to_rate)
-  kept.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
-  size = -(-frames * to_rate // from_rate)
-  converted = np.concatenate(kept)[:size]
-  return np.pad(converted, (0, size - len(converted)))
 
 
 def _reason(error: Exception) -> str:

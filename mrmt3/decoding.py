@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from mrmt3 import decoder_step
 from mrmt3.network import T5Config, Transformer
 
 START_ID = 0
@@ -13,7 +14,13 @@ EOS_ID = 1
 
 
 def greedy_decode(
-  params, config: T5Config, encoded: jax.Array, max_length: int, active: jax.Array | None = None
+  params,
+  config: T5Config,
+  encoded: jax.Array,
+  max_length: int,
+  active: jax.Array | None = None,
+  allowed: jax.Array | None = None,
+  weights: dict | None = None,
 ) -> jax.Array:
   """Decodes greedily until every row has produced EOS; to be called inside a jitted function.
 
@@ -25,23 +32,26 @@ def greedy_decode(
     encoded: what `Transformer.encode` returned, `[batch, states, emb]`.
     max_length: most tokens a row can have, EOS included; static.
     active: bool `[batch]`, rows to decode; the others yield padding. None: all.
+    allowed: bool `[vocab]`, the tokens that may be said. None: all.
+    weights: the decoder's parameters as `decoder_step.pack` lays them out; None: that is done here, once a call.
 
   Returns:
     int32 `[batch, max_length]`: tokens, EOS, then padding (0); no EOS if `max_length` was not enough.
   """
-  module = Transformer(config)
-  variables = {'params': params}
+  weights = decoder_step.pack(params['decoder'], config) if weights is None else weights
 
   def step(state):
     position, last, tokens, done, cache = state
-    logits, cache = module.apply(variables, last, position, cache, max_length, method=Transformer.decode_step)
+    logits, cache = decoder_step.step(weights, config, last, position, cache, max_length)
+    if allowed is not None:
+      logits = jnp.where(allowed, logits, -jnp.inf)
     token = jnp.where(done, PAD_ID, logits.argmax(axis=-1).astype(jnp.int32))
     tokens = jax.lax.dynamic_update_slice_in_dim(tokens, token[:, None], position, axis=1)
     return position + 1, token, tokens, done | (token == EOS_ID), cache
 
   batch = encoded.shape[0]
   done = jnp.zeros(batch, bool) if active is None else ~active
-  cache = module.apply(variables, encoded, max_length, method=Transformer.init_cache)
+  cache = decoder_step.init_cache(weights, config, encoded, max_length)
   state = (jnp.int32(0), jnp.full(batch, START_ID), jnp.full((batch, max_length), PAD_ID), done, cache)
   return jax.lax.while_loop(lambda state: (state[0] < max_length) & ~state[3].all(), step, state)[2]
 
@@ -52,6 +62,8 @@ def transcribe_segments(
   inputs: jax.Array,
   prior_tokens: jax.Array | None,
   active: jax.Array | None = None,
+  allowed: jax.Array | None = None,
+  weights: dict | None = None,
   *,
   config: T5Config,
   max_length: int,
@@ -63,6 +75,8 @@ def transcribe_segments(
     inputs: log-mel frames `[batch, frames, mel]`.
     prior_tokens: int `[batch, prior]` for a network with memory, else None.
     active: bool `[batch]`, rows to decode, or None: all.
+    allowed: bool `[vocab]`, the tokens that may be said, or None: all.
+    weights: of `pack_decoder`, or None; with them `params` are looked at for the encoder and the embedding only.
     config: the network's configuration.
     max_length: most tokens a row can have, EOS included.
 
@@ -72,4 +86,10 @@ def transcribe_segments(
   encoded = Transformer(config).apply(
     {'params': params}, inputs, prior_tokens=prior_tokens, enable_dropout=False, method=Transformer.encode
   )
-  return greedy_decode(params, config, encoded, max_length, active)
+  return greedy_decode(params, config, encoded, max_length, active, allowed, weights)
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def pack_decoder(decoder: dict, config: T5Config) -> dict:
+  """Returns a decoder's parameters laid out for decoding, so that it need not be done for every segment; jitted."""
+  return decoder_step.pack(decoder, config)

@@ -1,59 +1,59 @@
-"""From audio to notes with a trained model: segment by segment, each with the memory of the one before."""
+"""From audio to notes with a trained model: whole pieces, many of them side by side, and sound that is still coming in.
 
-import dataclasses
+    transcriber = mrmt3.load('model')
+    transcriber.transcribe('song.wav').pretty_midi()
+    for note in transcriber.stream(blocks, sample_rate=44100): ...
+
+A Transcriber keeps nothing between calls, so threads may share one.
+"""
+
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from mrmt3 import checkpoints, spectrograms
+from mrmt3 import audio_io, checkpoints, side_by_side
 from mrmt3.config import ModelSpec
-from mrmt3.note_sequences import DecodingStats, SegmentDecoder, encoding_spec
+from mrmt3.errors import UserError
+from mrmt3.instrument_choice import InstrumentChoice
+from mrmt3.note_sequences import SegmentDecoder, encoding_spec
+from mrmt3.notes import Note
 from mrmt3.segment_tokens import empty_segment
-from mrmt3.vocabularies import EOS_ID, build_codec
+from mrmt3.side_by_side import until_eos
+from mrmt3.transcription import Segment, Transcription
+from mrmt3.vocabularies import build_codec
+
+__all__ = ['Segment', 'Transcriber', 'Transcription', 'pad_tokens', 'until_eos']
 
 SEGMENTS_AT_ONCE = 8  # where segments do not depend on each other
+MAX_AT_ONCE = 1024
 
-
-@dataclasses.dataclass(frozen=True)
-class Segment:
-  """What the model said about one segment.
-
-  Attributes:
-    start: first frame's time, s.
-    tokens: int32 `[n]` model ids, up to and including EOS.
-  """
-
-  start: float
-  tokens: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Transcription:
-  """A transcribed piece.
-
-  Attributes:
-    notes: sorted note table.
-    stats: events that were invalid or dropped, segments, and segments that had no EOS.
-    segments: what the notes were decoded from.
-  """
-
-  notes: np.ndarray
-  stats: DecodingStats
-  segments: list[Segment]
+Audio = np.ndarray | str | os.PathLike
 
 
 class Transcriber:
-  """A model that is ready to transcribe; compiles on first use and then keeps its shapes."""
+  """A model that is ready to transcribe; compiles on first use and then keeps its shapes.
+
+  Attributes:
+    spec: network, front end and vocabulary.
+    codec: of the tokens.
+    params: the parameters that encoding needs, on the device.
+    weights: the decoder's, laid out for decoding (`decoder_step`).
+    rows: segments that `decode` takes at once: 1 with memory.
+  """
 
   def __init__(self, params, spec: ModelSpec, segments_at_once: int = SEGMENTS_AT_ONCE):
     """Takes a parameter tree and what it belongs to; `segments_at_once` counts for models without memory only."""
     import jax
 
+    from mrmt3 import decoding
+
     self.spec = spec
     self.codec = build_codec(spec.vocabulary)
-    self._params = jax.device_put(params)
-    self._rows = 1 if spec.network.memory_length else segments_at_once
+    self.weights = decoding.pack_decoder(params['decoder'], spec.network)
+    # Of the decoder, encoding needs the embedding only, for the memory.
+    self.params = jax.device_put({**params, 'decoder': {'token_embedder': params['decoder']['token_embedder']}})
+    self.rows = 1 if spec.network.memory_length else segments_at_once
     # The published code counts the start token among the tokens of a segment.
     self._max_length = spec.targets_length - (spec.prior_layout == 'start_token')
 
@@ -63,79 +63,214 @@ class Transcriber:
     params, spec, _ = checkpoints.restore_params(checkpoint)
     return cls(params, spec)
 
-  def transcribe(self, samples: np.ndarray, progress: Callable[[int, int], None] | None = None) -> Transcription:
+  def transcribe(
+    self,
+    audio: Audio,
+    sample_rate: int | None = None,
+    *,
+    hop: int | None = None,
+    instruments: str | Iterable[str] | None = None,
+    progress: Callable[[float, float | None], None] | None = None,
+  ) -> Transcription:
     """Transcribes a piece.
 
     Args:
-      samples: float32 `[n]`, mono, at the spectrogram's sample rate (16 kHz).
-      progress: called with (segments done, all segments) after every step.
+      audio: samples `[n]` or `[n, channels]`, full scale being -1..1, or the name of an audio file.
+      sample_rate: of the samples, Hz; None is the model's own (16 kHz). A file knows its rate.
+      hop: segments decoded at once, each with the memory of the one `hop` back. None is 1, or 8 without memory.
+      instruments: the only ones that may be heard, such as 'piano,bass,drums' (`instrument_choice`), or None: all.
+      progress: called with (seconds done, all seconds or None) after every step.
+
+    Raises:
+      UserError: the file cannot be read, or an argument makes no sense.
     """
-    config, frames = self.spec.spectrogram, self.spec.segment_frames
-    cut, valid = spectrograms.piece_segments(np.asarray(samples, np.float32), config, frames)
-    decoder = SegmentDecoder(self.codec, spec=encoding_spec(self.spec.ties), frames_per_second=config.frame_rate)
-    segments = []
+    blocks = self._blocks(audio, sample_rate)
+    total = audio_io.promised_seconds(audio) if _is_path(audio) else len(audio) / self._checked_rate(sample_rate)
 
-    def inputs():
-      for first in range(0, len(cut), self._rows):
-        rows = slice(first, first + self._rows)
-        mel = spectrograms.compute_spectrogram(cut[rows], config)
-        yield spectrograms.clear_invalid_frames(mel, valid[rows])
+    def watched():
+      for update in self.run([side_by_side.Piece(blocks)], hop=hop, instruments=instruments):
+        if progress is not None:
+          progress(update.seconds, total)
+        yield update
 
-    for tokens in self.decode(inputs()):
-      for row in tokens:
-        start = len(segments) * frames
-        decoder.segment(row, start)
-        segments.append(Segment(float(start / config.frame_rate), until_eos(row)))
-      if progress:
-        progress(len(segments), len(cut))
-    notes, stats = decoder.finish()
-    return Transcription(notes, stats, segments)
+    ((_, result),) = side_by_side.collect(watched())
+    if isinstance(result, Exception):
+      raise result
+    return result
 
-  def decode(self, inputs) -> Iterator[np.ndarray]:
+  def transcribe_many(
+    self,
+    audios: Iterable[Audio],
+    sample_rate: int | None = None,
+    *,
+    batch: int = 4,
+    hop: int | None = None,
+    instruments: str | Iterable[str] | None = None,
+  ) -> Iterator[Transcription]:
+    """Yields the transcription of each piece, in order; `batch` of them are decoded side by side.
+
+    Arguments and errors are those of `transcribe`. Each piece has a memory of its own, and its notes do not depend on
+    what is decoded beside it.
+    """
+    pieces = (side_by_side.Piece(self._blocks(audio, sample_rate), key) for key, audio in enumerate(audios))
+    done, following = {}, 0
+    for piece, result in side_by_side.collect(self.run(pieces, batch=batch, hop=hop, instruments=instruments)):
+      done[piece.key] = result
+      while following in done:
+        result = done.pop(following)
+        following += 1
+        if isinstance(result, Exception):
+          raise result
+        yield result
+
+  def stream(
+    self,
+    blocks: Iterable[np.ndarray],
+    sample_rate: int | None = None,
+    *,
+    instruments: str | Iterable[str] | None = None,
+  ) -> Iterator[Note]:
+    """Yields the notes of sound that is still coming in, each when it has ended, as segment after segment is decoded.
+
+    Together they are those of `transcribe`. A note is known a segment (2 s) after it has ended at the latest, plus the
+    time that decoding takes. Memory use does not grow.
+
+    Args:
+      blocks: samples `[n]` or `[n, channels]` each, of any lengths, full scale being -1..1.
+      sample_rate: of the samples, Hz; None is the model's own.
+      instruments: as in `transcribe`.
+
+    Raises:
+      UserError: a sample is no number, or an argument makes no sense.
+    """
+    mono = _mono(blocks)
+    resampled = audio_io.resampled(mono, self._checked_rate(sample_rate), self.sample_rate)
+    for update in self.run([side_by_side.Piece(resampled)], hop=1, instruments=instruments):
+      if update.error is not None:
+        raise update.error
+      yield from map(Note._make, update.notes.tolist())
+
+  def run(
+    self,
+    pieces: Iterable[side_by_side.Piece],
+    *,
+    batch: int = 1,
+    hop: int | None = None,
+    instruments: str | Iterable[str] | None = None,
+  ) -> Iterator[side_by_side.Update]:
+    """Yields what becomes known about pieces as they are decoded, `batch` of them side by side; see `side_by_side.run`."""
+    hop = self.rows if hop is None else hop
+    for name, number in (('hop', hop), ('batch', batch)):
+      if not 1 <= number <= MAX_AT_ONCE:
+        raise UserError(f'{name} is {number}; it must lie in 1 .. {MAX_AT_ONCE}')
+    if instruments is None:
+      return side_by_side.run(self, pieces, batch, hop)
+    choice = InstrumentChoice.parse(instruments)
+    allowed = choice.allowed_tokens(self.codec, self.spec.network.vocab_size)
+    return side_by_side.run(self, pieces, batch, hop, allowed, choice.keep)
+
+  @property
+  def sample_rate(self) -> int:
+    """What the model listens at, Hz."""
+    return self.spec.spectrogram.sample_rate
+
+  def segment_decoder(self, keep_notes: bool = True) -> SegmentDecoder:
+    """Returns what turns the model's tokens into notes."""
+    hold, rate = encoding_spec(self.spec.ties), self.spec.spectrogram.frame_rate
+    return SegmentDecoder(self.codec, spec=hold, frames_per_second=rate, keep_notes=keep_notes)
+
+  def empty_prior(self) -> np.ndarray:
+    """Returns the prior tokens of a first segment, int32 `[1, prior]`."""
+    return np.tile(self.padded(empty_segment(self.codec)), self.spec.network.memory_segments)[None]
+
+  def padded(self, tokens: np.ndarray) -> np.ndarray:
+    """Returns a segment's tokens `[n]` with padding, int32 `[targets_length]`."""
+    return pad_tokens(tokens, self.spec.targets_length)
+
+  def next_prior(self, prior: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Returns prior tokens `[rows, prior]` with the latest segment's `[rows, length]` added and the oldest's dropped."""
+    latest = tokens[:, : self._max_length]
+    latest = np.pad(latest, ((0, 0), (self.spec.targets_length - latest.shape[1], 0)))
+    return np.concatenate([prior[:, self.spec.targets_length :], latest], axis=1)
+
+  def decode_rows(
+    self, inputs: np.ndarray, prior: np.ndarray, active: np.ndarray, allowed: np.ndarray | None = None
+  ) -> np.ndarray:
+    """Decodes segments greedily.
+
+    Args:
+      inputs: log-mel frames, float32 `[rows, frames, mel]`.
+      prior: int32 `[rows, prior]`, not looked at without memory.
+      active: bool `[rows]`; the others yield padding.
+      allowed: bool `[vocab]`, the tokens that may be said, or None: all.
+
+    Returns:
+      int32 `[rows, length]` model ids: tokens, EOS, padding.
+    """
+    from mrmt3 import decoding
+
+    config = self.spec.network
+    prior = prior if config.memory_length else None
+    tokens = decoding.transcribe_segments(
+      self.params, inputs, prior, active, allowed, self.weights, config=config, max_length=self._max_length
+    )
+    return np.asarray(tokens)
+
+  def decode(self, inputs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Decodes consecutive segments of one piece greedily.
 
     Args:
-      inputs: iterable of log-mel frames `[rows, frames, mel]`: one row each for a model with memory, at most
-        `segments_at_once` for others.
+      inputs: log-mel frames `[rows, frames, mel]` each: one row for a model with memory, at most `segments_at_once` for
+        others.
 
     Yields:
       int32 `[rows, length]` model ids for each item: tokens, EOS, padding.
     """
-    from mrmt3 import decoding
-
-    empty = pad_tokens(empty_segment(self.codec), self.spec.targets_length)[None]
-    prior = np.tile(empty, (1, self.spec.network.memory_segments))
-    has_memory = self.spec.network.memory_length > 0
+    prior = np.tile(self.empty_prior(), (self.rows, 1))
     for mel in inputs:
       rows = len(mel)
-      padded = np.pad(mel, ((0, self._rows - rows), (0, 0), (0, 0)))
-      tokens = decoding.transcribe_segments(
-        self._params,
-        padded,
-        prior if has_memory else None,
-        np.arange(self._rows) < rows,
-        config=self.spec.network,
-        max_length=self._max_length,
-      )
-      tokens = np.asarray(tokens)[:rows]
-      if has_memory:
-        prior = np.concatenate([prior[:, self.spec.targets_length :], self._as_prior(tokens)], axis=1)
-      yield tokens
+      padded = np.pad(mel, ((0, self.rows - rows), (0, 0), (0, 0)))
+      tokens = self.decode_rows(padded, prior, np.arange(self.rows) < rows)
+      prior = self.next_prior(prior, tokens)
+      yield tokens[:rows]
 
-  def _as_prior(self, tokens: np.ndarray) -> np.ndarray:
-    """Returns a segment's tokens `[rows, length]` as the next one's prior tokens `[rows, targets_length]`."""
-    return np.pad(tokens, ((0, 0), (self.spec.targets_length - tokens.shape[1], 0)))
+  def _blocks(self, audio, sample_rate):
+    if _is_path(audio):
+      return audio_io.audio_blocks(audio, self.sample_rate)
+    return audio_io.resampled(_mono([audio]), self._checked_rate(sample_rate), self.sample_rate)
+
+  def _checked_rate(self, sample_rate):
+    if sample_rate is None:
+      return self.sample_rate
+    if not 0 < sample_rate < 1 << 31:
+      raise UserError(f'sample_rate is {sample_rate}; give the samples a second, such as 44100')
+    return int(sample_rate)
+
+
+def _is_path(audio):
+  return isinstance(audio, (str, os.PathLike))
+
+
+def _mono(blocks):
+  """Yields the mean of the channels of blocks `[n]` or `[n, channels]`, float32 `[n]`; UserError where it is no number."""
+  for block in blocks:
+    samples = np.asarray(block)
+    if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
+      raise UserError(
+        f'audio is {samples.dtype} {list(samples.shape)}; give floats [n] or [n, channels] with full scale -1..1'
+      )
+    samples = samples.astype(np.float32, copy=False)
+    if samples.ndim == 2:
+      with np.errstate(all='ignore'):  # what is no number is named below
+        samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if not np.isfinite(samples).all():
+      raise UserError('the audio holds samples that are no numbers (NaN or infinity)')
+    yield samples
 
 
 def pad_tokens(tokens: np.ndarray, length: int) -> np.ndarray:
   """Returns tokens `[n]` followed by padding up to `length`."""
   return np.pad(tokens, (0, length - len(tokens)))
-
-
-def until_eos(tokens: np.ndarray) -> np.ndarray:
-  """Returns the tokens `[n]` up to and including the first EOS; all of them if there is none."""
-  ends = np.flatnonzero(tokens == EOS_ID)
-  return tokens[: ends[0] + 1] if len(ends) else tokens
 
 
 def __getattr__(name: str):

@@ -5,6 +5,7 @@ that never end. Written files count milliseconds, and have one named track for e
 """
 
 import functools
+import io
 import os
 import warnings
 from pathlib import Path
@@ -154,6 +155,13 @@ def write_midi(notes: np.ndarray, path: str | os.PathLike) -> None:
     UserError: the file cannot be written.
     ValueError: a note is out of MIDI's range.
   """
+  data = midi_bytes(notes)
+  with atomic_path(path) as temporary:
+    temporary.write_bytes(data)
+
+
+def midi_bytes(notes: np.ndarray) -> bytes:
+  """Returns the bytes of the file that `write_midi` writes. ValueError if a note is out of MIDI's range."""
   import mido
 
   midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER)
@@ -168,8 +176,23 @@ def write_midi(notes: np.ndarray, path: str | os.PathLike) -> None:
       pitched += 1
     own = notes[(notes['is_drum'] == is_drum) & (is_drum | (notes['program'] == program))]
     midi.tracks.append(_track(own, program, is_drum, port, channel))
-  with atomic_path(path) as temporary:
-    midi.save(temporary)
+  data = io.BytesIO()
+  midi.save(file=data)
+  return data.getvalue()
+
+
+def notes_to_pretty_midi(notes: np.ndarray):
+  """Returns a note table as a `pretty_midi.PrettyMIDI`: a named instrument each, drums last, times as they are."""
+  import pretty_midi
+
+  midi = pretty_midi.PrettyMIDI()
+  for program, is_drum in instruments.instruments_of(notes):
+    own = notes[(notes['is_drum'] == is_drum) & (is_drum | (notes['program'] == program))]
+    track = pretty_midi.Instrument(program, is_drum, instruments.instrument_name(program, is_drum))
+    columns = (own[name].tolist() for name in ('velocity', 'pitch', 'onset', 'offset'))
+    track.notes = [pretty_midi.Note(*note) for note in zip(*columns, strict=True)]
+    midi.instruments.append(track)
+  return midi
 
 
 def _in_ticks(notes):

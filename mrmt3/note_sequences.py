@@ -264,6 +264,7 @@ class SegmentDecoder:
     frames_per_second: int | Fraction = FRAMES_PER_SECOND,
     start_times: str = 'steps',
     discard_without_eos: bool = False,
+    keep_notes: bool = True,
   ):
     """Starts a piece.
 
@@ -274,6 +275,7 @@ class SegmentDecoder:
       start_times: 'steps' counts segment starts in whole steps. 'float' is MT3's way, for comparison only: it puts some
         starts a step early and then loses what lies on the boundary.
       discard_without_eos: takes a segment without an end of sequence for empty (MR-MT3's way, for comparison only).
+      keep_notes: False: notes that `segment` has returned are forgotten, so that endless pieces need little memory.
     """
     if start_times not in START_TIMES:
       raise ValueError(f'unknown start_times {start_times!r}: choose one of {START_TIMES}')
@@ -282,16 +284,18 @@ class SegmentDecoder:
     self._frames_per_second = Fraction(frames_per_second)
     self._in_steps = start_times == 'steps'
     self._discard_without_eos = discard_without_eos
+    self._keep_notes = keep_notes
     self._state = spec.init_decoding_state_fn()
     self._pending = None  # (regular ids, start frame) of the last segment
     self.stats = DecodingStats()
 
-  def segment(self, model_ids: np.ndarray, start_frame: int) -> np.ndarray:
-    """Takes the next segment and decodes the one before.
+  def segment(self, model_ids: np.ndarray, start_frame: int, next_frame: int | None = None) -> np.ndarray:
+    """Takes the next segment and decodes the one before, and this one if it is known where it ends.
 
     Args:
       model_ids: int [tokens]; what follows the first end of sequence is ignored.
       start_frame: first audio frame of the segment, not before the last segment's.
+      next_frame: first audio frame of the segment to come, where there is known to be one.
 
     Returns:
       The table of notes that are complete since the last call.
@@ -301,10 +305,15 @@ class SegmentDecoder:
     known = len(self._state.notes)
     self._decode_pending(start_frame)
     self._pending = self._regular_ids(model_ids), start_frame
-    return np.array(self._state.notes[known:], note_tables.NOTE_DTYPE)
+    if next_frame is not None:
+      self._decode_pending(next_frame)
+    complete = np.array(self._state.notes[known:], note_tables.NOTE_DTYPE)
+    if not self._keep_notes:
+      self._state.notes.clear()
+    return complete
 
   def finish(self) -> tuple[np.ndarray, DecodingStats]:
-    """Ends the piece and returns (all its notes as a sorted note table, statistics)."""
+    """Ends the piece and returns (its notes as a sorted note table, statistics): all notes, or those not returned yet."""
     self._decode_pending(None)
     return note_tables.sort_notes(end_all_notes(self._state)), self.stats
 

@@ -1,5 +1,7 @@
 """The note table: one numpy record a note, the common currency of tokens, metrics, MIDI files and plots."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 NOTE_DTYPE = np.dtype([
@@ -10,6 +12,17 @@ NOTE_DTYPE = np.dtype([
     ('program', np.int32),  # MIDI program 0..127; 0 for drums
     ('is_drum', np.bool_),
 ])
+
+
+class Note(NamedTuple):
+  """One row of a note table; times in s."""
+
+  onset: float
+  offset: float
+  pitch: int
+  velocity: int
+  program: int
+  is_drum: bool
 
 
 def empty_notes(size: int = 0) -> np.ndarray:

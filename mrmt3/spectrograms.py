@@ -11,6 +11,7 @@ as MT3's. Arrays give arrays, and TensorFlow is not imported.
 
 import dataclasses
 import functools
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -144,6 +145,33 @@ def piece_segments(
   padded[: len(samples)] = samples
   valid = np.minimum(segment_frames, frames - segment_frames * np.arange(segments)).astype(np.int32)
   return padded.reshape(segments, -1), valid
+
+
+def cut_segments(
+  blocks: Iterable[np.ndarray], config: SpectrogramConfig, segment_frames: int
+) -> Iterator[tuple[np.ndarray, int, bool]]:
+  """Cuts a piece into segments, as `piece_segments`, while it comes in.
+
+  Args:
+    blocks: the piece's samples, float32 `[n]` each, of any lengths.
+    config: the spectrogram.
+    segment_frames: frames a segment.
+
+  Yields:
+    (samples `[segment_frames * hop]`, how many of them are the piece's own, whether this is the last segment).
+  """
+  size = segment_frames * config.hop_width
+  left, count = [], 0
+  for block in blocks:
+    block = np.asarray(block, np.float32)
+    while count + len(block) >= size:
+      rest = size - count
+      # A piece is padded by a sample at least, so behind a full segment there is always another one.
+      yield np.concatenate([*left, block[:rest]]), size, False
+      left, count, block = [], 0, block[rest:]
+    left.append(block)
+    count += len(block)
+  yield np.concatenate([*left, np.zeros(size - count, np.float32)]), count, True
 
 
 def _hz_to_mel(hz):

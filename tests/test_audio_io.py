@@ -158,16 +158,17 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
   assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize('rate', [8000, 44100, 192000])
-def test_long_files_are_converted_in_pieces_to_the_same_samples(tmp_path, monkeypatch, rate):
+@pytest.mark.parametrize('rate', [8000, 16000, 44100, 192000])
+def test_files_are_converted_in_blocks_to_the_same_samples(tmp_path, monkeypatch, rate):
   samples = np.random.default_rng(0).uniform(-0.5, 0.5, (rate + 17, 2)).astype(np.float32)
   soundfile.write(tmp_path / 'x.wav', samples, rate, subtype='FLOAT')
-  whole = audio_io.read_audio(tmp_path / 'x.wav')
-  monkeypatch.setattr(audio_io, '_WHOLE_FRAMES', 3000)
+  whole = audio_io.resample(samples.mean(axis=1), rate, 16000)
+  np.testing.assert_array_equal(audio_io.read_audio(tmp_path / 'x.wav'), whole)
   monkeypatch.setattr(audio_io, '_BLOCK_FRAMES', 1000)
-  pieces = audio_io.read_audio(tmp_path / 'x.wav')
-  assert pieces.shape == whole.shape == (-(-len(samples) * 16000 // rate),)
-  np.testing.assert_allclose(pieces, whole, atol=1e-5)
+  blocks = list(audio_io.audio_blocks(tmp_path / 'x.wav'))
+  assert len(blocks) > 8
+  np.testing.assert_array_equal(np.concatenate(blocks), whole)
+  assert len(whole) == -(-len(samples) * 16000 // rate)
 
 
 def test_place_of_a_bad_sample_in_a_later_block(tmp_path, monkeypatch):

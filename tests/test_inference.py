@@ -30,7 +30,7 @@ def test_own_memory_chain_hands_on_the_tokens_as_in_training(monkeypatch):
 
   priors, answers = [], [[1200, 5, 1], [7, 1], [9, 9, 9, 9]]
 
-  def fake(params, inputs, prior, active, *, config, max_length):
+  def fake(params, inputs, prior, active, allowed, weights, *, config, max_length):
     priors.append(prior)
     return np.pad(answers[len(priors) - 1], (0, max_length))[None, :max_length]
 
@@ -47,7 +47,7 @@ def test_several_prior_segments_are_the_latest_ones(monkeypatch):
 
   priors, answers = [], [[1200, 5, 1], [7, 1], [9, 9, 9, 9]]
 
-  def fake(params, inputs, prior, active, *, config, max_length):
+  def fake(params, inputs, prior, active, allowed, weights, *, config, max_length):
     priors.append(prior)
     return np.pad(answers[len(priors) - 1], (0, max_length))[None, :max_length]
 
@@ -69,8 +69,9 @@ def samples():
 def test_transcribe(samples):
   transcriber = inference.Transcriber(fixture.params(), SPEC)
   calls = []
-  result = transcriber.transcribe(samples, lambda *args: calls.append(args))
-  assert calls == [(1, 3), (2, 3), (3, 3)]
+  result = transcriber.transcribe(samples, progress=lambda *args: calls.append(args))
+  total = len(samples) / 16000
+  assert calls == [(0.32, total), (0.64, total), (total, total)]
   assert [s.start for s in result.segments] == [0, 0.32, 0.64]
   notes, stats = decode_piece([s.tokens for s in result.segments], [0, 40, 80], transcriber.codec)
   np.testing.assert_array_equal(result.notes, notes)

@@ -9,7 +9,7 @@ import network_fixture as fixture
 import numpy as np
 import pytest
 
-from mrmt3 import audio_io, checkpoints, midi_io
+from mrmt3 import audio_io, checkpoints, midi_io, transcription_jobs
 from mrmt3.cli import transcribe
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
@@ -90,7 +90,7 @@ def test_a_single_bad_file_is_an_error(model, songs, tmp_path):
 
 
 def plan(*names, out='out', json_file=None, plot_file=None):
-  return transcribe.plan_jobs(list(names), out, json_file, plot_file)
+  return transcription_jobs.plan_jobs(list(names), out, {'json': json_file, 'plot': plot_file})
 
 
 def test_names(tmp_path):
@@ -104,7 +104,7 @@ def test_names(tmp_path):
   (tmp_path / 'folder.mid').mkdir()
   assert plan('a.wav', out=str(tmp_path / 'folder.mid'))[0].midi == tmp_path / 'folder.mid' / 'a.mid'
   job = plan('v1.2.wav', json_file='', plot_file='p.pdf')[0]
-  assert (str(job.json), str(job.plot)) == ('out/v1.2.json', 'p.pdf')
+  assert {kind: str(file) for kind, file in job.outputs.items()} == {'json': 'out/v1.2.json', 'plot': 'p.pdf'}
 
 
 @pytest.mark.parametrize(

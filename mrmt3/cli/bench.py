@@ -1,4 +1,4 @@
-"""`mrmt3 bench memory`: the twin-instrument test of the memory."""
+"""`mrmt3 bench`: the twin-instrument test of the memory, and the speed of a model on this machine."""
 
 import argparse
 
@@ -20,6 +20,58 @@ def add_parser(subparsers) -> None:
   memory.add_argument('--train-pieces', type=int, default=400, help='pieces to learn from (default: 400)')
   memory.add_argument('--test-pieces', type=int, default=60, help='pieces to be scored on (default: 60)')
   memory.set_defaults(run=run)
+  _add_transcribe(tests)
+
+
+def _add_transcribe(tests):
+  parser = tests.add_parser(
+      'transcribe',
+      help='how fast does a model transcribe here?',
+      description='Transcribes a piece several times and prints the real-time factor (seconds of audio a second) and the '
+      'shares of log-mel, encoder and decoder. Compiling is not counted.',
+  )
+  parser.add_argument('--checkpoint', metavar='DIR', help='checkpoint_<step> folder, or a folder of which the newest is taken')
+  parser.add_argument('--audio', metavar='FILE', help='what to transcribe (default: noise, which models hear little in)')
+  parser.add_argument('--seconds', type=float, default=20.0, metavar='S', help='how much of it (default: 20)')
+  parser.add_argument('--runs', type=int, default=3, metavar='N', help='the fastest of N counts (default: 3)')
+  parser.add_argument('--json', action='store_true', help='the figures as one line of JSON')
+  parser.set_defaults(run=run_transcribe)
+
+
+def run_transcribe(args: argparse.Namespace) -> int:
+  """Measures and prints; returns 0."""
+  import json
+
+  import numpy as np
+
+  from mrmt3 import audio_io, loading
+  from mrmt3.errors import UserError
+
+  if not 0.1 <= args.seconds <= 3600 or not 1 <= args.runs <= 1000:
+    raise UserError('bench transcribe: --seconds lies in 0.1 .. 3600, --runs in 1 .. 1000')
+  folder = loading.find_model(args.checkpoint)
+
+  from mrmt3 import compile_cache, transcription_benchmark
+
+  compile_cache.enable()
+  transcriber = loading.load(folder)
+  count = round(args.seconds * transcriber.sample_rate)
+  if args.audio is None:
+    samples = np.random.default_rng(0).normal(0, 0.1, count).astype(np.float32)
+  else:
+    samples = audio_io.read_audio(args.audio, transcriber.sample_rate)[:count]
+  timing = transcription_benchmark.measure(transcriber, samples, args.runs)
+  shares = timing.shares()
+  if args.json:
+    print(json.dumps({'real_time_factor': timing.real_time_factor, 'shares': shares, 'tokens': timing.tokens,
+                      'seconds_of_audio': timing.audio, 'seconds': timing.total}))  # fmt: skip
+    return 0
+  print(f'{timing.audio:.1f} s of audio, {timing.tokens} tokens in {timing.total:.2f} s: {timing.real_time_factor:.1f} times real time')
+  for name, share in shares.items():
+    print(f'  {name.replace("_", "-"):<8} {share:6.1%}')
+  rate = timing.tokens / timing.decoder if timing.decoder else float('inf')
+  print(f'  {rate:.0f} tokens a second while decoding')
+  return 0
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from mrmt3.cli import bench, convert, dataset, demo, evaluate, fetch, inspect, r
 from mrmt3.errors import UserError
 from mrmt3.version import __version__
 
-EXTRA_OF = {'music21': 'dataset', 'symusic': 'dataset', 'pyloudnorm': 'dataset', 'tensorflow': 'train', 'seqio': 'train',
+EXTRA_OF = {'note_seq': 'train', 'music21': 'dataset', 'symusic': 'dataset', 'pyloudnorm': 'dataset', 'tensorflow': 'train', 'seqio': 'train',
             'clu': 'train', 'gin': 'train'}  # fmt: skip
 
 GIN_COMMANDS = {

@@ -1,0 +1,281 @@
+"""Times greedy decoding on this machine: ours, real t5x, the published PyTorch code, transformers' T5, and the memory bound.
+
+  python benchmarks/decode.py
+  python benchmarks/decode.py --t5x t5x --mt3 mt3 --t5x_python peer/bin/python --mr_mt3 MR-MT3 --torch_python torch/bin/python
+
+--t5x, --mt3 and --mr_mt3 are checkouts of google-research/t5x, magenta/mt3 and gudgud96/MR-MT3; the interpreters are those
+that have what they need (torch and transformers 4.30 for the last one and for transformers' T5, which needs no checkout).
+Each side runs in a process of its own, one after the other, on random weights of the same sizes, with the end of sequence
+ruled out, so that every row decodes all its tokens. A run decodes one segment a row, encoder included; the fastest of
+--runs counts. The bound is the bytes that a token needs (weights of the decoder, keys and values) at the rate at which this
+machine sums up a large array.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import types
+
+SIZES = {
+  'base': dict(emb_dim=512, num_heads=6, num_encoder_layers=8, num_decoder_layers=8, head_dim=64, mlp_dim=1024),
+  'tiny': dict(emb_dim=128, num_heads=4, num_encoder_layers=2, num_decoder_layers=2, head_dim=32, mlp_dim=256),
+}
+VOCABULARY, FRAMES, MEL, EOS = 1536, 256, 512, 1
+
+
+def best_time(function, runs: int) -> float:
+  """Returns the shortest of `runs` times of a function, s."""
+  times = []
+  for _ in range(runs):
+    start = time.perf_counter()
+    function()
+    times.append(time.perf_counter() - start)
+  return min(times)
+
+
+def make_inputs(batch: int):
+  """Returns random log-mel frames, float32 `[batch, frames, mel]`."""
+  import numpy as np
+
+  return np.random.default_rng(0).normal(size=(batch, FRAMES, MEL)).astype(np.float32)
+
+
+def without_eos(params: dict) -> dict:
+  """Returns a Flax network's parameters with a logit of 0 for EOS, which is never the largest of 1536 random ones."""
+  kernel = params['decoder']['logits_dense']['kernel']
+  params['decoder']['logits_dense']['kernel'] = kernel.at[:, EOS].set(0)
+  return params
+
+
+def ours(size: dict, batch: int, length: int, dtype: str):
+  """Returns a function that decodes with ours, activations and weights of a dtype; tokens int32 `[batch, length]`."""
+  import jax
+  import numpy as np
+
+  from mrmt3 import decoding, network
+
+  config = network.T5Config(vocab_size=VOCABULARY, **size)
+  tokens = np.zeros((1, 1), np.int32)
+
+  def init(key):
+    module = network.Transformer(config)
+    return module.init(key, make_inputs(1), tokens, tokens, tokens, enable_dropout=False)['params']
+
+  params = without_eos(jax.jit(init)(jax.random.key(0)))
+  config = network.T5Config(vocab_size=VOCABULARY, dtype=dtype, **size)
+  weights = decoding.pack_decoder(params['decoder'], config)
+  inputs = jax.device_put(make_inputs(batch))
+  return lambda: np.asarray(
+    decoding.transcribe_segments(params, inputs, None, weights=weights, config=config, max_length=length)
+  )
+
+
+def t5x(size: dict, batch: int, length: int):
+  """Returns the same of t5x's temperature_sample with magenta/mt3's network, which must be on PYTHONPATH."""
+  import flax
+  import jax
+  import jax.experimental.pjit
+  import numpy as np
+
+  # airio is not on PyPI, and only these names are touched; jestimator looks for PartitionSpec where it was.
+  names = ('DatasetProviderBase', 'Task', 'Mixture', 'AirIODatasetIterator', 'dataset_providers')
+  for name in ('airio', 'airio.core', 'airio.pygrain_common'):
+    sys.modules[name] = types.ModuleType(name)
+    vars(sys.modules[name]).update({part: type(part, (), {}) for part in names})
+  sys.modules['airio'].core = sys.modules['airio.core']
+  jax.experimental.pjit.PartitionSpec = jax.sharding.PartitionSpec
+  import seqio
+  from mt3 import models, network
+  from t5x import decoding
+
+  vocabulary = seqio.PassThroughVocabulary(VOCABULARY, eos_id=EOS)
+  model = models.ContinuousInputsEncoderDecoderModel(
+    module=network.Transformer(network.T5Config(VOCABULARY, mlp_activations=('gelu', 'linear'), **size)),
+    input_vocabulary=vocabulary,
+    output_vocabulary=vocabulary,
+    optimizer_def=None,
+    input_depth=MEL,
+    decode_fn=decoding.temperature_sample,
+  )
+  features = {
+    'encoder_input_tokens': make_inputs(batch),
+    'decoder_input_tokens': np.zeros((batch, length), np.int32),
+    'decoder_target_tokens': np.zeros((batch, length), np.int32),
+  }
+  shapes = {name: x.shape for name, x in features.items()}
+  dtypes = {name: x.dtype for name, x in features.items()}
+  variables = jax.jit(lambda rng: model.get_initial_variables(rng, shapes, dtypes))(jax.random.key(0))
+  params = without_eos(flax.core.unfreeze(variables['params']))
+
+  @jax.jit
+  def predict(params, batch):
+    return model.predict_batch_with_aux(params, batch, decoder_params={'temperature': 0.0})[0]
+
+  features = jax.device_put(features)
+  return lambda: np.asarray(predict(params, features))
+
+
+def _torch_config(size, transformers):
+  return transformers.T5Config(
+    d_model=size['emb_dim'], d_kv=size['head_dim'], d_ff=size['mlp_dim'], num_heads=size['num_heads'],
+    num_layers=size['num_encoder_layers'], num_decoder_layers=size['num_decoder_layers'], vocab_size=VOCABULARY,
+    feed_forward_proj='gated-gelu', tie_word_embeddings=False, decoder_start_token_id=0, pad_token_id=0,
+    eos_token_id=EOS, use_cache=False, encoder_vocab_size=1024, xl_context_length=2048,
+  )  # fmt: skip
+
+
+def mr_mt3(size: dict, batch: int, length: int):
+  """Returns the same of the published PyTorch code, which must be on PYTHONPATH; it does one row after the other."""
+  import torch
+  import transformers
+  from models.t5_segmem_v2_with_prev import T5SegMemV2WithPrev
+
+  torch.manual_seed(0)
+  model = T5SegMemV2WithPrev(_torch_config(size, transformers), segmem_num_layers=1, segmem_length=64).eval()
+  inputs = torch.from_numpy(make_inputs(batch))[..., : size['emb_dim']]  # it takes frames of that width
+  with torch.no_grad():
+    model.lm_head.weight[EOS] = 0
+
+  def run():
+    with torch.no_grad(), open(os.devnull, 'w') as nowhere:
+      saved, sys.stdout = sys.stdout, nowhere  # it prints where it is
+      try:
+        return model.generate(inputs, max_length=length).numpy()[:, 1:]
+      finally:
+        sys.stdout = saved
+
+  return run
+
+
+def hf_t5(size: dict, batch: int, length: int):
+  """Returns the same of transformers' T5 with its cache, the encoder taking embeddings."""
+  import torch
+  import transformers
+
+  torch.manual_seed(0)
+  model = transformers.T5ForConditionalGeneration(_torch_config(size, transformers)).eval()
+  inputs = torch.from_numpy(make_inputs(batch))[..., : size['emb_dim']]
+  with torch.no_grad():
+    model.lm_head.weight[EOS] = 0
+
+  def run():
+    with torch.no_grad():
+      encoded = model.encoder(inputs_embeds=inputs, return_dict=True)
+      said = model.generate(
+        encoder_outputs=encoded, max_length=length + 1, min_length=length + 1, use_cache=True, do_sample=False, num_beams=1
+      )
+    return said.numpy()[:, 1:]
+
+  return run
+
+
+def read_rate() -> float:
+  """Returns the bytes a second at which all cores together read an array that no cache holds."""
+  from concurrent.futures import ThreadPoolExecutor
+
+  import numpy as np
+
+  cores = os.cpu_count() or 1
+  parts = np.array_split(np.ones(1 << 27, np.float32), cores)
+
+  def read(part):
+    return [block.dot(block) for block in np.array_split(part, 64)]  # numpy lets go of the interpreter meanwhile
+
+  with ThreadPoolExecutor(cores) as pool:
+    seconds = best_time(lambda: list(pool.map(read, parts)), 8)
+  return sum(part.nbytes for part in parts) / seconds
+
+
+def bytes_per_step(size: dict, batch: int, length: int) -> float:
+  """Returns what a step of the decoder has to read, in the mean over the positions: fp32 weights, keys and values."""
+  emb, joined, mlp = size['emb_dim'], size['num_heads'] * size['head_dim'], size['mlp_dim']
+  weights = size['num_decoder_layers'] * (6 * emb * joined + 3 * emb * mlp) + emb * VOCABULARY
+  keys_values = size['num_decoder_layers'] * 2 * joined * (FRAMES + length / 2) * batch
+  return 4.0 * (weights + keys_values)
+
+
+def measure(side: str, size: dict, batch: int, length: int, runs: int) -> dict:
+  """Runs one side in this process and returns its seconds and what it says."""
+  if side == 'rate':
+    return {'rate': read_rate()}
+  functions = {'t5x': t5x, 'mr_mt3': mr_mt3, 'hf_t5': hf_t5}
+  if side in functions:
+    function = functions[side](size, batch, length)
+  else:
+    function = ours(size, batch, length, side.removeprefix('ours_'))
+  begin = time.perf_counter()
+  said = function()
+  first = time.perf_counter() - begin
+  if said.shape[-1] < length - 1 or (said[..., : length - 1] == EOS).any():
+    sys.exit(f'decode: {side} said {said.shape}, with {(said == EOS).sum()} ends')
+  # The published code compiles nothing, and a run of it takes minutes.
+  return {'seconds': first if side == 'mr_mt3' else best_time(function, runs), 'tokens': said.tolist()}
+
+
+def _run(arguments, python, path, timeout):
+  environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([*path, os.environ.get('PYTHONPATH', '')])}
+  environment |= {'JAX_PLATFORMS': 'cpu', 'TRANSFORMERS_VERBOSITY': 'error'}
+  done = subprocess.run([python, __file__, *arguments], env=environment, capture_output=True, text=True, timeout=timeout)
+  if done.returncode:
+    sys.exit(f'decode: {" ".join(arguments)} failed:\n{done.stdout[-500:]}{done.stderr[-2000:]}')
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+  """Runs the sides and prints a table."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--size', choices=SIZES, default='base')
+  parser.add_argument('--batch', type=int, default=1)
+  parser.add_argument('--length', type=int, default=512)
+  parser.add_argument('--runs', type=int, default=2)
+  parser.add_argument('--dtypes', default='float32', help='of our weights and activations, such as float32,bfloat16')
+  parser.add_argument('--t5x', help='checkout of google-research/t5x')
+  parser.add_argument('--mt3', help='checkout of magenta/mt3')
+  parser.add_argument('--t5x_python', default=sys.executable, help='interpreter for them')
+  parser.add_argument('--mr_mt3', help='checkout of gudgud96/MR-MT3')
+  parser.add_argument('--torch_python', help="interpreter with torch and transformers, for it and for transformers' T5")
+  parser.add_argument('--timeout', type=float, default=1800, help='seconds for a side')
+  parser.add_argument('--side', help=argparse.SUPPRESS)
+  args = parser.parse_args()
+  if (args.t5x is None) != (args.mt3 is None):
+    parser.error('--t5x and --mt3 go together')
+  if args.mr_mt3 and not args.torch_python:
+    parser.error('--mr_mt3 needs --torch_python')
+  for path in (args.t5x, args.mt3, args.mr_mt3):
+    if path is not None and not os.path.isdir(path):
+      parser.error(f'{path} is no folder; give a checkout')
+  size = SIZES[args.size]
+  if args.side:
+    print(json.dumps(measure(args.side, size, args.batch, args.length, args.runs)))
+    return
+  common = ['--size', args.size, '--batch', str(args.batch), '--length', str(args.length), '--runs', str(args.runs)]
+  sides = [(f'ours_{dtype}', sys.executable, []) for dtype in args.dtypes.split(',')]
+  if args.t5x:
+    sides.append(('t5x', args.t5x_python, [os.path.abspath(args.t5x), os.path.abspath(args.mt3)]))
+  if args.torch_python:
+    sides.append(('hf_t5', args.torch_python, []))
+  if args.mr_mt3:
+    sides.append(('mr_mt3', args.torch_python, [os.path.abspath(args.mr_mt3)]))
+  rate = _run([*common, '--side', 'rate'], sys.executable, [], args.timeout)['rate']
+  bound = args.batch * rate / bytes_per_step(size, args.batch, args.length)
+  print(f'{args.size}, batch {args.batch}, {FRAMES} frames, {args.length} tokens a row; tokens a second of all rows')
+  speeds, first = {}, None
+  for name, python, path in sides:
+    result = _run([*common, '--side', name], python, path, args.timeout)
+    speeds[name] = args.batch * args.length / result['seconds']
+    note = f'  {speeds[name] / bound:5.2f} of the bound'
+    if name.startswith('ours'):
+      first = first or (name, result['tokens'])
+      same = [sum(map(int.__eq__, *rows)) for rows in zip(first[1], result['tokens'], strict=True)]
+      note += f', {sum(same) / args.batch / args.length:6.1%} of the tokens as {first[0]}'
+    else:
+      note += f', {first[0]} is {speeds[first[0]] / speeds[name]:5.1f} times as fast'
+    print(f'{name:14} {speeds[name]:8.1f}{note}', flush=True)
+  print(f'bound          {bound:8.1f}  ({rate / 1e9:.0f} GB/s)')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,50 @@
+"""What decoding several segments of a piece at once costs: speed against scores, hop by hop.
+
+  python benchmarks/hop.py --checkpoint model --data slakh --split test --hops 1 2 4 8
+
+With hop h a segment remembers the one h back, which prior-token sampling trains for. It prints, for every hop, seconds of audio
+a second (the fastest of --runs over all pieces) and the pieces' mean scores.
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+from mrmt3 import audio_io, inference, metrics, slakh
+
+SCORES = ('onset_f1', 'onset_program_f1', 'leakage_ratio', 'instrument_detection_f1')
+
+
+def main() -> None:
+  """Transcribes the pieces with every hop and prints a table."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--checkpoint', required=True)
+  parser.add_argument('--data', required=True, help='folder in the layout of Slakh2100')
+  parser.add_argument('--split', default='test')
+  parser.add_argument('--pieces', type=int, default=20, help='the first N of the split')
+  parser.add_argument('--hops', type=int, nargs='+', default=[1, 2, 4, 8])
+  parser.add_argument('--runs', type=int, default=2)
+  args = parser.parse_args()
+  transcriber = inference.Transcriber.load(args.checkpoint)
+  pieces = [
+    (slakh.read_notes(track), audio_io.read_audio(track.audio_path, transcriber.sample_rate))
+    for track in slakh.find_tracks(args.data, args.split)[: args.pieces]
+  ]
+  seconds = sum(len(samples) for _, samples in pieces) / transcriber.sample_rate
+  print(f'{len(pieces)} pieces, {seconds:.0f} s')
+  print(f'{"hop":>4} {"x real time":>12}  ' + '  '.join(SCORES))
+  for hop in args.hops:
+    transcriber.transcribe(pieces[0][1], hop=hop)  # compiles
+    best = float('inf')
+    for _ in range(args.runs):
+      start = time.perf_counter()
+      results = [transcriber.transcribe(samples, hop=hop).notes for _, samples in pieces]
+      best = min(best, time.perf_counter() - start)
+    scores = [metrics.evaluate_piece(notes, found) for (notes, _), found in zip(pieces, results, strict=True)]
+    means = [np.nanmean([score[name] for score in scores]) for name in SCORES]
+    print(f'{hop:>4} {seconds / best:>12.1f}  ' + '  '.join(f'{x:{len(n)}.3f}' for x, n in zip(means, SCORES, strict=True)), flush=True)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,131 @@
+"""The decoder one position at a time, as `network.Decoder.step`, laid out for the memory bus.
+
+Decoding reads every weight once a token, so it is as fast as they can be read. XLA's CPU products read a matrix fastest along
+its rows, with the batch as the short side: `[outputs, inputs] @ [inputs, batch]`. So weights are transposed once (`pack`), those
+that share an input are joined, and the residual stream is `[emb, batch]`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from mrmt3 import transformer_blocks as layers
+from mrmt3.network import T5Config
+
+_EPSILON = 1e-6  # as layers.LayerNorm
+
+
+def pack(decoder: dict, config: T5Config) -> dict:
+  """Returns a decoder's parameters (a Transformer's `decoder`) as `init_cache` and `step` take them."""
+  dtype = jnp.dtype(config.dtype)
+
+  def rows(part, *names):
+    return jnp.concatenate([part[name]['kernel'] for name in names], axis=1).T.astype(dtype)
+
+  def layer(part):
+    own, cross, mlp = part['self_attention'], part['encoder_decoder_attention'], part['mlp']
+    inner = sorted(name for name in mlp if name != 'wo')
+    return {
+      'norms': [part[f'pre_{name}_layer_norm']['scale'] for name in ('self_attention', 'cross_attention', 'mlp')],
+      'self_in': rows(own, 'query', 'key', 'value'),
+      'self_out': rows(own, 'out'),
+      'cross_in': rows(cross, 'query'),
+      'cross_out': rows(cross, 'out'),
+      'cross_context': [cross[name]['kernel'].astype(dtype) for name in ('key', 'value')],
+      'mlp_in': rows(mlp, *inner),
+      'mlp_out': rows(mlp, 'wo'),
+    }
+
+  if config.logits_via_embedding:
+    logits = decoder['token_embedder']['embedding'] / np.sqrt(config.emb_dim)
+  else:
+    logits = decoder['logits_dense']['kernel'].T
+  return {
+    'embedding': decoder['token_embedder']['embedding'].astype(dtype),
+    'layers': [layer(decoder[f'layers_{index}']) for index in range(config.num_decoder_layers)],
+    'norm': decoder['decoder_norm']['scale'],
+    'logits': logits.astype(jnp.float32),
+  }
+
+
+def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int) -> list[dict]:
+  """Returns a dict a layer with room for `length` positions, and the keys and values of `encoded` `[batch, states, emb]`.
+
+  All are `[batch * heads, positions, head_dim]`.
+  """
+  batch, states, _ = encoded.shape
+  rows = batch * config.num_heads
+  room = jnp.zeros((rows, length, config.head_dim), config.dtype)
+  caches = []
+  for part in weights['layers']:
+    context = [jnp.dot(encoded.astype(config.dtype), kernel) for kernel in part['cross_context']]
+    keys, values = (
+      x.reshape(batch, states, config.num_heads, config.head_dim).transpose(0, 2, 1, 3).reshape(rows, states, -1)
+      for x in context
+    )
+    caches.append({'self_keys': room, 'self_values': room, 'cross_keys': keys, 'cross_values': values})
+  return caches
+
+
+def step(
+  weights: dict, config: T5Config, tokens: jax.Array, position: jax.Array, cache: list[dict], max_length: int
+) -> tuple[jax.Array, list[dict]]:
+  """Does one position.
+
+  Args:
+    weights: of `pack`.
+    config: the network's configuration.
+    tokens: int `[batch]`, the input tokens.
+    position: int scalar, theirs.
+    cache: of `init_cache` or the step before.
+    max_length: the number of positions that will ever be asked for: the size of the position table.
+
+  Returns:
+    (logits after them, float32 `[batch, vocab]`, the new cache).
+  """
+  table = layers.sinusoidal_positions(max_length, config.emb_dim, config.positions)
+  x = (weights['embedding'][tokens] + jnp.asarray(table, config.dtype)[position]).T
+  stepped = []
+  for part, layer_cache in zip(weights['layers'], cache, strict=True):
+    x, layer_cache = _layer(part, config, x, position, layer_cache)
+    stepped.append(layer_cache)
+  x = _norm(x, weights['norm'], config).astype(jnp.float32)
+  return jnp.dot(weights['logits'], x).T, stepped
+
+
+def _layer(part, config, x, position, cache):
+  y = _norm(x, part['norms'][0], config)
+  query, key, value = jnp.split(jnp.dot(part['self_in'], y), 3)
+  keys, values = (
+    jax.lax.dynamic_update_slice_in_dim(cache[name], _by_head(new, config), position, axis=1)
+    for name, new in (('self_keys', key), ('self_values', value))
+  )
+  found = layers.attend_to_prefix(_by_head(query, config), keys, values, position)
+  x = x + jnp.dot(part['self_out'], _joined(found, config))
+  y = _norm(x, part['norms'][1], config)
+  query = _by_head(jnp.dot(part['cross_in'], y), config)
+  found = layers.attend(query, cache['cross_keys'], cache['cross_values'])
+  x = x + jnp.dot(part['cross_out'], _joined(found, config))
+  hidden = None
+  inner = jnp.split(jnp.dot(part['mlp_in'], _norm(x, part['norms'][2], config)), len(config.mlp_activations))
+  for y, activation in zip(inner, config.mlp_activations, strict=True):
+    y = y if activation == 'linear' else getattr(nn, activation)(y)
+    hidden = y if hidden is None else hidden * y
+  return x + jnp.dot(part['mlp_out'], hidden), {**cache, 'self_keys': keys, 'self_values': values}
+
+
+def _norm(x, scale, config):
+  x = x.astype(jnp.float32)
+  inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=0, keepdims=True) + _EPSILON)
+  return (x * inverse).astype(config.dtype) * scale.astype(config.dtype)[:, None]
+
+
+def _by_head(x, config):
+  """Returns `[heads * head_dim, batch]` as `[batch * heads, 1, head_dim]`."""
+  return x.T.reshape(-1, 1, config.head_dim)
+
+
+def _joined(x, config):
+  """Returns `[batch * heads, 1, head_dim]` as `[heads * head_dim, batch]`."""
+  return x.reshape(-1, config.num_heads * config.head_dim).T

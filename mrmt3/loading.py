@@ -1,0 +1,47 @@
+"""Which model is meant, and loading it."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mrmt3.errors import UserError
+
+if TYPE_CHECKING:
+  from mrmt3.inference import Transcriber
+
+NO_CHECKPOINT = (
+  'no checkpoint given; add --checkpoint DIR (`mrmt3 demo` and `mrmt3 train` make one: the folder they trained in)'
+)
+
+
+def default_model() -> Path | None:
+  """Returns the checkpoint folder that is taken where none is named, or None: there is none in this version."""
+  return None
+
+
+def find_model(name: str | os.PathLike | None) -> Path:
+  """Returns the checkpoint folder that a name stands for, the default model's for None. UserError if there is none.
+
+  This is the one place that knows models by other names than their folders'.
+  """
+  from mrmt3 import checkpoints
+
+  if name is None:
+    name = default_model()
+  if name is None:
+    raise UserError(NO_CHECKPOINT)
+  return checkpoints.find_checkpoint(name)
+
+
+def load(name: str | os.PathLike | None = None) -> 'Transcriber':
+  """Returns a model that is ready to transcribe.
+
+  Args:
+    name: a checkpoint folder, or a folder of which the newest is taken; None: the default model.
+
+  Raises:
+    UserError: there is none, or it is broken.
+  """
+  from mrmt3.inference import Transcriber
+
+  return Transcriber.load(find_model(name))

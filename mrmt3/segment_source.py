@@ -8,6 +8,7 @@ from mrmt3.example_config import CHUNK_FRAMES, CHUNKS_MR_MT3, CHUNKS_MT3, PIECES
 from mrmt3.examples import Library
 
 BLOCK = 16  # records
+_PER_SPLIT = 2**40  # record numbers
 MOST_SHUFFLED = 4_000_000  # records in the shuffle buffer, 8 bytes each: an iterator's state stays below 50 MB
 
 
@@ -56,14 +57,15 @@ class SegmentSource(seqio.DataSource):
     return int(self.chunks(split)[0][-1])
 
   def get_dataset(self, split='train', shuffle=True, seed=None, shard_info=None) -> tf.data.Dataset:
-    """Returns split (string), position (int64, the record's number) and seed (int64 `[2]`); UserError for an empty split."""
+    """Returns position (int64, the record's number and its split's) and seed (int64 `[2]`); UserError for an empty split."""
     count = self.num_records(split)
-    order = tf.data.Dataset.range(count)
+    # A name beside each number would have to be put there by one more step for every record.
+    first = self.splits.index(split) * _PER_SPLIT
+    order = tf.data.Dataset.range(first, first + count)
     if shuffle:
       order = order.shuffle(min(count, MOST_SHUFFLED), seed=seed, reshuffle_each_iteration=True)
     seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
-    splits = tf.data.Dataset.from_tensors(split).repeat()
-    dataset = tf.data.Dataset.zip({'split': splits, 'position': order, 'seed': seeds})
+    dataset = tf.data.Dataset.zip({'position': order, 'seed': seeds})
     if shard_info:
       dataset = dataset.shard(shard_info.num_shards, shard_info.index)
     options = tf.data.Options()
@@ -83,20 +85,20 @@ class SegmentSource(seqio.DataSource):
     This comes behind the repetition of epochs and not in the source: a position saved right at the end of an epoch that ends
     with a block which is not full is restored wrong by TensorFlow, an epoch too far.
     """
-    kinds = (tf.string, tf.int32, tf.int32, tf.int32, tf.int32)
-    names = ('piece', 'index', 'frames', 'chunk_start', 'chunk_end')
+    kinds = (tf.string, tf.string, tf.int32, tf.int32, tf.int32, tf.int32)
+    names = ('split', 'piece', 'index', 'frames', 'chunk_start', 'chunk_end')
 
     def add(block):
-      made = tf.numpy_function(self._places, [block['split'], block['position']], kinds, stateful=False)
+      made = tf.numpy_function(self._places, [block['position']], kinds, stateful=False)
       for array in made:
         array.set_shape([None])
-      return {'split': block['split'], **dict(zip(names, made, strict=True)), 'seed': block['seed']}
+      return {**dict(zip(names, made, strict=True)), 'seed': block['seed']}
 
     return dataset.batch(BLOCK).map(add)
 
-  def _places(self, splits: np.ndarray, positions: np.ndarray):
-    """Returns piece (name), index, frames, chunk_start and chunk_end `[n]` of records."""
-    split = splits[0].decode()
+  def _places(self, positions: np.ndarray):
+    """Returns split and piece (names), index, frames, chunk_start and chunk_end `[n]` of records, all of one split."""
+    split, positions = self.splits[positions[0] // _PER_SPLIT], positions % _PER_SPLIT
     store, _ = self._library.open(split)
     if self._tables.get(split, (None,))[0] is not store:
       names = np.array([name.encode() for name in store.names], object)
@@ -108,4 +110,5 @@ class SegmentSource(seqio.DataSource):
     last = np.minimum(first + np.int32(width), of_piece)
     if self._library.config.sampling == RANDOM:
       first, last = np.zeros_like(first), of_piece
-    return names[index], index.astype(np.int32), of_piece, first, last
+    splits = np.full(len(index), split.encode(), object)
+    return splits, names[index], index.astype(np.int32), of_piece, first, last

@@ -177,5 +177,5 @@ def beam_search(
   _, live, live_scores, finished, finished_scores, _ = jax.lax.while_loop(goes_on, step, start)
   any_finished = (finished_scores > NEVER).any(axis=1)[:, None]
   tokens = jnp.where(any_finished[..., None], finished, live)
-  scores = jnp.where(any_finished, finished_scores, live_scores / penalty(length))
+  scores = jnp.where(any_finished, finished_scores, live_scores)  # unpenalised, as t5x gives them
   return tokens[:, ::-1], scores[:, ::-1]

@@ -87,7 +87,7 @@ def _encoder(transcriber):
 
   def encode(params, inputs, prior):
     prior = prior if config.memory_length else None
-    return Transformer(config).apply({'params': params}, inputs, prior, enable_dropout=False, method=Transformer.encode)
+    return Transformer(config).apply({'params': params}, inputs, prior_tokens=prior, enable_dropout=False, method=Transformer.encode)
 
   return jax.jit(encode)
 

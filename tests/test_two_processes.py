@@ -130,7 +130,8 @@ def test_two_processes_are_one(tmp_path, data, unbroken):
   assert abs(losses(tmp_path / 'moved')[-1][1] / alone[-1][1] - 1) < 0.2
 
 
-@pytest.mark.parametrize('lost', [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('lost', [1, 0])
 def test_a_lost_process_ends_the_other(tmp_path, data, lost):
   model_dir = tmp_path / 'model'
   processes = start(model_dir, data, steps=10**6)
@@ -179,6 +180,7 @@ def drill(model_dir, data, rng, most, steps=STEPS):
   return kills
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path, data, unbroken):
   model_dir = tmp_path / 'model'
   assert drill(model_dir, data, random.Random(0), 2) == 2

@@ -62,7 +62,7 @@ def ours(size: dict, batch: int, length: int, dtype: str):
 
   def init(key):
     module = network.Transformer(config)
-    return module.init(key, make_inputs(1), tokens, tokens, tokens, enable_dropout=False)['params']
+    return module.init(key, make_inputs(1), tokens, tokens, enable_dropout=False)['params']
 
   params = without_eos(jax.jit(init)(jax.random.key(0)))
   config = network.T5Config(vocab_size=VOCABULARY, dtype=dtype, **size)

@@ -33,7 +33,7 @@ PRICES = {'A100-80': 4.0, 'H100': 8.0, 'v5e': 1.2, 'v5p': 4.2}  # $ a chip and h
 SETUPS = [('A100-80', 1), ('H100', 1), ('H100', 8), ('v5e', 1), ('v5e', 8), ('v5e', 64), ('v5e', 256), ('v5e', 1024), ('v5p', 256)]
 POD = {'v5e': 256, 'v5p': 8960, 'A100-80': 8, 'H100': 8}  # chips that these links join; beyond, the network
 NETWORK = 25e9  # bytes/s of a host in the data centre, in one direction: 200 Gbit/s
-EXAMPLES_PER_CORE = {'host': 497 / 2, 'device': 1223 / 2}  # measured: docs/data.md, on two cores
+EXAMPLES_PER_CORE = {'host': 583 / 2, 'device': 1800 / 2}  # measured: docs/data.md, on two cores
 CORES = {'A100-80': 96, 'H100': 208, 'v5e': 224, 'v5p': 208}  # of a host
 
 

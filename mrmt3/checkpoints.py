@@ -4,7 +4,7 @@
     <model_dir>/checkpoint_<step>/data.*       where the run stood in its data, see engine/data_iterator.py
     <model_dir>/checkpoint_<step>/state/       Orbax PyTree {target: parameters, state: {step, param_states}}, as t5x
 
-Checkpoints of `packed_checkpoints`, such as the one that mrmt3 brings along, and t5x's own are read too.
+Checkpoints of `packed_checkpoints`, made to be given away, and t5x's own are read too.
 
 A checkpoint appears under its name when all of it has been written.
 """
@@ -135,7 +135,10 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
   if step is not None:
     return find_checkpoint(checkpoint_folder(path, step))
   if not path.exists():
-    raise UserError(f'{path}: no such checkpoint; name a checkpoint_<step> folder or the folder that holds it')
+    raise UserError(
+      f'{path}: no such checkpoint; name a checkpoint_<step> folder, the folder that holds it, or a published one '
+      '(`mrmt3 fetch --list`)'
+    )
   raise UserError(
     f'{path}: not a checkpoint; one has {SPEC_NAME} and {STATE_NAME}/ in it, or checkpoint_<step> folders'
   )
@@ -146,6 +149,9 @@ def read_spec(path: str | os.PathLike) -> ModelSpec:
   file = find_checkpoint(path) / SPEC_NAME
   try:
     return ModelSpec.from_json(file.read_text(encoding='utf-8'))
+  except FileNotFoundError as error:
+    folder = file.parent
+    raise UserError(f'{folder} does not say what it is a model of; run `mrmt3 convert {folder} DST` and use DST') from error
   except (OSError, ValueError) as error:
     raise UserError(f'cannot read {file}: {error}') from error
   except UserError as error:
@@ -166,7 +172,9 @@ def restore_params(path: str | os.PathLike) -> tuple[dict, ModelSpec, int]:
   """
   folder = find_checkpoint(path)
   spec = read_spec(folder)
-  if packed_checkpoints.is_packed(folder):
+  if legacy_checkpoints.is_legacy(folder):
+    params, _ = legacy_checkpoints.read_params(folder)
+  elif packed_checkpoints.is_packed(folder):
     params = packed_checkpoints.read_params(folder)
   else:
     with _reading(folder), _checkpointer() as checkpointer:

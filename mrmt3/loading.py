@@ -23,7 +23,7 @@ def default_model() -> Path | None:
 def find_model(name: str | os.PathLike | None) -> Path:
   """Returns the checkpoint folder that a name stands for, the default model's for None. UserError if there is none.
 
-  This is the one place that knows models by other names than their folders'.
+  Names of published checkpoints are known to `checkpoints.find_checkpoint`.
   """
   from mrmt3 import checkpoints
 

@@ -110,6 +110,17 @@ def test_there_and_back(target, published, tmp_path):
   assert step == (0 if target in ('x.pth', 'x.pt', 'x.npz') else 77)
 
 
+def test_t5xs_layout_is_read_where_a_model_is_used(published, tmp_path):
+  run(published, tmp_path / 'ours', *HEADS)
+  run(tmp_path / 'ours', tmp_path / 't5x', '--to', 't5x')
+  params, spec, step = checkpoints.restore_params(tmp_path / 't5x')
+  assert_same(params, fixture.params())
+  assert (spec, step) == (SPEC, 77)
+  (checkpoints.find_checkpoint(tmp_path / 't5x') / 'model.json').unlink()
+  with pytest.raises(UserError, match='does not say what it is a model of; run `mrmt3 convert'):
+    checkpoints.restore_params(tmp_path / 't5x')
+
+
 def test_written_pytorch_files_have_all_of_the_ports_names(published, tmp_path):
   run(published, tmp_path / 'ours', *HEADS)
   run(tmp_path / 'ours', tmp_path / 'x.pth')

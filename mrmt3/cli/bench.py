@@ -30,7 +30,7 @@ def _add_transcribe(tests):
       description='Transcribes a piece several times and prints the real-time factor (seconds of audio a second) and the '
       'shares of log-mel, encoder and decoder. Compiling is not counted.',
   )
-  parser.add_argument('--checkpoint', metavar='DIR', help='checkpoint_<step> folder, or a folder of which the newest is taken')
+  parser.add_argument('--checkpoint', metavar='DIR', help='checkpoint_<step> folder, or a folder of which the newest is taken; or a name, see `mrmt3 fetch --list`')
   parser.add_argument('--audio', metavar='FILE', help='what to transcribe (default: noise, which models hear little in)')
   parser.add_argument('--seconds', type=float, default=20.0, metavar='S', help='how much of it (default: 20)')
   parser.add_argument('--runs', type=int, default=3, metavar='N', help='the fastest of N counts (default: 3)')

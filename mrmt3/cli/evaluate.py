@@ -53,7 +53,7 @@ def add_parser(subparsers) -> None:
   )
   parser.add_argument('reference', metavar='REF', help='MIDI file, or folder of MIDI files or Slakh tracks')
   parser.add_argument('estimate', metavar='EST', nargs='*', help='MIDI file, folder of MIDI files, or saved predictions')
-  parser.add_argument('--checkpoint', metavar='DIR', help='transcribe the audio beside the references and score that too')
+  parser.add_argument('--checkpoint', metavar='DIR', help='transcribe the audio beside the references with it (a folder, or a name of `mrmt3 fetch --list`) and score that too')
   parser.add_argument('--memory', choices=('predicted', 'truth', 'none'), default='predicted', help=(
     "what a segment remembers, with --checkpoint: the model's own output (default), the reference, nothing"))  # fmt: skip
   parser.add_argument('--batch-size', type=int, metavar='N', help='pieces transcribed at once (default: 4, or one a device)')
@@ -93,6 +93,9 @@ def run(args: argparse.Namespace) -> int:
   output = args.output or args.report
   output = output and Path(output)
   if args.checkpoint:
+    from mrmt3 import compile_cache
+
+    compile_cache.enable()
     name = _checkpoint_name(args)
     systems[name] = evaluation_run.transcribe(references, args.checkpoint, name, output, args.memory, args.batch_size)
   summaries = {

@@ -167,9 +167,12 @@ def drill(model_dir, data, rng, most, steps=STEPS):
   while kills < most and latest(model_dir) < steps:
     processes = start(model_dir, data)
     before, at_once = latest(model_dir), rng.random() < 0.5
-    # Mostly after some progress, so that the drill comes to an end; sometimes before anything was done.
+    # Mostly after some progress, so that the drill comes to an end; sometimes before anything was done. Then a process that is
+    # left may still be waiting for the other one to start, which it does for minutes.
     if rng.random() < 0.8:
       wait_until(processes, lambda before=before: latest(model_dir) > before)
+    else:
+      at_once = True
     time.sleep(rng.uniform(0, 0.5))
     kills += any(process.poll() is None for process in processes)
     victims = processes if at_once else [rng.choice(processes)]

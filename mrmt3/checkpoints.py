@@ -22,11 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import legacy_checkpoints, packed_checkpoints, published
+from mrmt3 import legacy_checkpoints, network, packed_checkpoints, published
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.files import make_folder
-from mrmt3.network import TRAINING_ONLY
 
 SPEC_NAME = 'model.json'
 STATE_NAME = 'state'
@@ -172,15 +171,11 @@ def restore_params(path: str | os.PathLike) -> tuple[dict, ModelSpec, int]:
   """
   folder = find_checkpoint(path)
   spec = read_spec(folder)
-  if legacy_checkpoints.is_legacy(folder):
-    params, _ = legacy_checkpoints.read_params(folder)
-  elif packed_checkpoints.is_packed(folder):
-    params = packed_checkpoints.read_params(folder)
-  else:
-    with _reading(folder), _checkpointer() as checkpointer:
-      params = _target(checkpointer, folder, leave_out=TRAINING_ONLY)
-  _check_shapes(params, spec, folder)
-  return params, spec, _step_of(folder)
+  params, step = restore_target(folder)
+  shapes = network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins)
+  params = network.without_training_only(params, shapes)
+  check_shapes(shapes, params, folder)
+  return params, spec, step
 
 
 def restore_target(path: str | os.PathLike) -> tuple[dict, int]:
@@ -198,13 +193,12 @@ def restore_target(path: str | os.PathLike) -> tuple[dict, int]:
   return params, _step_of(folder)
 
 
-def _target(checkpointer, folder: Path, leave_out: tuple[str, ...] = ()):
+def _target(checkpointer, folder: Path):
   metadata = checkpointer.metadata((folder / STATE_NAME).absolute()).item_metadata
   tree = {} if metadata is None else metadata.tree
   if 'target' not in tree:
     raise UserError(f'{folder}: {STATE_NAME}/ holds no parameters; it is broken or was not copied as a whole')
-  wanted = {name: part for name, part in tree['target'].items() if name not in leave_out}
-  return _restore(checkpointer, folder, {'target': wanted}, partial=True)['target']
+  return _restore(checkpointer, folder, {'target': tree['target']}, partial=True)['target']
 
 
 def _step_of(folder: Path) -> int:
@@ -309,12 +303,6 @@ def _reading(folder: Path):
 def _first_line(error: BaseException) -> str:
   text = str(error).strip() or type(error).__name__
   return text.splitlines()[0][:300]
-
-
-def _check_shapes(params, spec: ModelSpec, folder: Path) -> None:
-  from mrmt3 import network
-
-  check_shapes(network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins), params, folder)
 
 
 def check_shapes(wanted, found, folder: Path) -> None:

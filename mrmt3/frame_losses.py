@@ -11,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrmt3.config import ModelSpec
-from mrmt3.engine.models import EXAMPLE_LOSS
-from mrmt3.engine.names import is_own_engine, t5x_module
 from mrmt3.instruments import NUM_CLASSES, class_index
 from mrmt3.vocabularies import MAX_PITCH, SPECIAL_TOKENS, build_codec
 
@@ -113,37 +111,8 @@ def frame_loss(logits: FrameTargets, labels: FrameTargets) -> jax.Array:
   return sum(weight * (jnp.logaddexp(0.0, x) - x * y).sum(axis=(1, 2)) for weight, x, y in parts)
 
 
-def add_frame_loss(model, batch, logits, loss, sums, alone: bool, weight: float):
-  """Returns what a model's `loss_fn` returned, (loss, sums), with the frame loss.
-
-  The engine sums losses over a batch and divides them by the number of tokens, or whatever else the model is told; the
-  frame loss is treated alike.
-
-  Args:
-    model: the model.
-    batch: its batch, with decoder_target_tokens `[batch, length]`.
-    logits: the frame head's, three arrays.
-    loss: the tokens' loss, as the engine counts it.
-    sums: what is reported.
-    alone: whether the tokens' loss is left out.
-    weight: of the frame loss beside it.
-  """
-  logits, labels = FrameTargets(*logits), frame_labels(batch['decoder_target_tokens'], model.spec)
-  example_loss = frame_loss(logits, labels)
-  total = example_loss.sum()
+def onset_counts(logits: FrameTargets, labels: FrameTargets) -> dict[str, tuple[jax.Array, jax.Array]]:
+  """Returns what is reported of the onsets: name -> (how many were right, of how many)."""
   found, true = logits.onsets > 0, labels.onsets > 0
   right = (found & true).sum()
-  if not is_own_engine():
-    metrics = t5x_module('metrics')
-    factor, _ = t5x_module('losses').get_loss_normalizing_factor_and_weights(model._loss_normalizing_factor, batch)
-    total = total if factor is None else total / factor
-    sums = {**sums, 'frame_loss': metrics.AveragePerStep(total=total)}
-    return (total if alone else loss + weight * total), sums
-  sums = {
-      **sums, 'frame_loss': total,
-      'correct/frame_onset_recall': right, 'tokens/frame_onset_recall': true.sum(),
-      'correct/frame_onset_precision': right, 'tokens/frame_onset_precision': found.sum(),
-  }  # fmt: skip
-  if alone:
-    return total, {**sums, 'loss': total, EXAMPLE_LOSS: example_loss}
-  return loss + weight * total, sums
+  return {'frame_onset_recall': (right, true.sum()), 'frame_onset_precision': (right, found.sum())}

@@ -32,5 +32,5 @@ def group_by_length(dataset: tf.data.Dataset, block: int, group: int) -> tf.data
     cut = {name: example[name][: example[_LENGTH + name]] for name in ragged}
     return {**{name: x for name, x in example.items() if not name.startswith(_LENGTH)}, **cut}
 
-  dataset = dataset.map(with_lengths, num_parallel_calls=tf.data.AUTOTUNE)
-  return dataset.padded_batch(block).map(arrange).unbatch().map(without_padding, num_parallel_calls=tf.data.AUTOTUNE)
+  dataset = dataset.map(with_lengths)
+  return dataset.padded_batch(block).map(arrange).unbatch().map(without_padding)

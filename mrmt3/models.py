@@ -77,12 +77,6 @@ class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
     )  # fmt: skip
 
 
-def _frame_outputs() -> tuple[int, ...]:
-  from mrmt3.frame_losses import SIZES
-
-  return tuple(SIZES)
-
-
 def _vocabularies(spec: ModelSpec) -> dict:
   """Returns what the real t5x asks a model for and compares with the task's; ours asks nothing, so it needs no seqio."""
   import seqio
@@ -105,7 +99,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       itself says of the prior segment, with an empty memory (scheduled sampling; paper: 0). The task must have
       prior_inputs. Each such step decodes greedily: count on several times the time of a step without.
     frame_loss: 'none'; 'auxiliary': the encoder's states have besides to tell, through a linear map that only training
-      has, the notes of every frame (`frame_labels`), and that loss is added to the tokens'; 'alone': that loss only, the
+      has, the notes of every frame (`frame_losses`), and that loss is added to the tokens'; 'alone': that loss only, the
       decoder rests. Both are for small computers: an encoder learns from it many times sooner than through a decoder.
     frame_loss_weight: what the frame loss, summed over frames and outputs, counts beside the tokens' summed loss.
     augmentation: how inputs are changed in training, see `augmentation`; None: not at all.
@@ -125,6 +119,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       frame_loss: str = 'none', frame_loss_weight: float = 1.0, augmentation=None, length_multiple: int = 0, remat: bool = False,
       **kwargs,
   ):  # fmt: skip
+    from mrmt3 import frame_losses
     from mrmt3.network import Transformer
 
     if log_mel_on not in LOG_MEL_ON:
@@ -136,7 +131,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     if frame_loss not in FRAME_LOSSES:
       raise UserError(f'MemoryEncoderDecoderModel.frame_loss is {frame_loss!r}; it is one of {", ".join(FRAME_LOSSES)}')
     vocabularies = _vocabularies(spec) if not is_own_engine() else {}
-    module = Transformer(spec.network, () if frame_loss == 'none' else _frame_outputs(), remat)
+    module = Transformer(spec.network, () if frame_loss == 'none' else tuple(frame_losses.SIZES), remat)
     super().__init__(module, optimizer_def=optimizer_def, **vocabularies, **kwargs)
     self.spec = spec
     self._frame_loss = frame_loss
@@ -198,8 +193,29 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     known = copy.copy(self)  # so that either engine counts its loss as ever, without a second pass of the network
     known._compute_logits = lambda *_, **__: logits
     loss, sums = super(MemoryEncoderDecoderModel, known).loss_fn(params, batch, dropout_rng)
-    alone, weight = self._frame_loss == 'alone', self._frame_loss_weight
-    return frame_losses.add_frame_loss(self, batch, frame_logits, loss, sums, alone, weight)
+    return self._with_frame_loss(batch, frame_losses.FrameTargets(*frame_logits), loss, sums)
+
+  def _with_frame_loss(self, batch, logits, loss, sums):
+    """Returns the tokens' loss and sums with the frame loss added, or in their place.
+
+    An engine divides the loss by the number of tokens, or what else the model says; the frame loss is treated alike.
+    """
+    from mrmt3 import frame_losses
+
+    labels = frame_losses.frame_labels(batch['decoder_target_tokens'], self.spec)
+    example_loss, alone = frame_losses.frame_loss(logits, labels), self._frame_loss == 'alone'
+    total = example_loss.sum()
+    if is_own_engine():
+      sums = {**sums, 'frame_loss': total}
+      for name, (right, count) in frame_losses.onset_counts(logits, labels).items():
+        sums |= {f'correct/{name}': right, f'tokens/{name}': count}
+      if alone:
+        sums |= {'loss': total, _t5x_models.EXAMPLE_LOSS: example_loss}
+    else:
+      factor, _ = t5x_module('losses').get_loss_normalizing_factor_and_weights(self._loss_normalizing_factor, batch)
+      total = total if factor is None else total / factor
+      sums = {**sums, 'frame_loss': t5x_module('metrics').AveragePerStep(total=total)}
+    return (total if alone else loss + self._frame_loss_weight * total), sums
 
   def _augmented(self, batch, rng):
     batch = dict(batch)

@@ -72,12 +72,12 @@ def _chance(record, stream: int):
   """Returns float64 from 0 to 1 (excluded), drawn from the record's seed; a block of records gives as many."""
   # SplitMix64: TensorFlow's own stateless draws take one seed a call.
   seed = tf.bitcast(record['seed'], tf.uint64)
-  bits = _mix(seed[..., 0] + tf.constant((stream + 1) * _GOLDEN % 2**64, tf.uint64))
-  bits = _mix(bits ^ seed[..., 1])
+  bits = _scrambled(seed[..., 0] + tf.constant((stream + 1) * _GOLDEN % 2**64, tf.uint64))
+  bits = _scrambled(bits ^ seed[..., 1])
   return tf.cast(tf.bitwise.right_shift(bits, tf.constant(11, tf.uint64)), tf.float64) * 2.0**-53
 
 
-def _mix(bits):
+def _scrambled(bits):
   for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
     bits = (bits ^ tf.bitwise.right_shift(bits, tf.constant(shift, tf.uint64))) * tf.constant(factor, tf.uint64)
   return bits ^ tf.bitwise.right_shift(bits, tf.constant(31, tf.uint64))
@@ -274,7 +274,6 @@ class _Cutter:
   def _fitting_tokens(self, split, window):
     """Returns (targets, prior_targets), or None where they do not fit."""
     targets, priors = self._library.tokens(split, window)
-
     main = window.parts[0]
     targets = self._overflow.fit(targets, self._target_limit, split, main.piece, main.start_frame)
     priors = [

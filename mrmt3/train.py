@@ -120,7 +120,8 @@ def train(
   step = int(state.step)
   batches = data_iterator.DataIterator(dataset)
   fingerprint = data_position.data_fingerprint(train_dataset_cfg, random_seed)
-  rows = data_position.take_up(batches, model_dir, step, fingerprint) if step and origin.startswith('resum') else []
+  # Only the run's own checkpoint has steps; other weights are started from at step 0.
+  rows = data_position.take_up(batches, model_dir, step, fingerprint) if step else []
 
   # Logging.
   logs = train_run.Logs(model_dir, step, total_steps, state, origin, summarize_config_fn)

@@ -119,6 +119,10 @@ class EncoderDecoderModel:
       sums |= {f'correct/{name}': (correct * of_type).sum(), f'tokens/{name}': (weights * of_type).sum()}
     return sums['loss'], sums
 
+  def trim_batch(self, batch: Mapping):
+    """Returns a training batch (numpy arrays) without padding that need not be computed; here as it is."""
+    return batch
+
   @property
   def token_types(self) -> Mapping[str, tuple[int, int]]:
     """Kinds of tokens that are reported apart: name -> (first model id, last model id); none here."""

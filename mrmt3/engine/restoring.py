@@ -9,15 +9,6 @@ from mrmt3 import checkpoints, network
 from mrmt3.errors import UserError
 
 
-def initial_params(model, rng, batch_shapes: dict, batch_types: dict):
-  """Returns fresh parameters of a model, for batches of these shapes and dtypes; jitted, so that it takes little memory."""
-
-  def initialise(rng):
-    return model.get_initial_variables(rng, batch_shapes, batch_types)['params']
-
-  return jax.jit(initialise)(rng)
-
-
 def parameter_shapes(model, batch_shapes: dict, batch_types: dict):
   """Returns the shapes of a model's parameters; computes nothing."""
 
@@ -50,7 +41,7 @@ def restore(config, path: Path, shapes):
 
 
 def start_state(trainer, restore_cfg, model_dir: str, example_batch):
-  """Returns (state, where it came from): the newest checkpoint in model_dir, else restore_cfg.path, else fresh weights.
+  """Returns (state, where it came from, for people): the newest checkpoint in model_dir, else restore_cfg.path, else fresh.
 
   Args:
     trainer: trainer.Trainer.
@@ -58,7 +49,6 @@ def start_state(trainer, restore_cfg, model_dir: str, example_batch):
     model_dir: the run's folder.
     example_batch: any batch of the right shapes.
   """
-  from mrmt3 import network
   from mrmt3.engine.trainer import TrainState
 
   fresh, place = trainer.initial_state(example_batch), trainer.partitioner.place_state
@@ -70,24 +60,11 @@ def start_state(trainer, restore_cfg, model_dir: str, example_batch):
     return place(TrainState.from_state_dict(tree), shardings), f'resuming from checkpoint_{step}'
   if restore_cfg is not None:
     try:
-      params, step = checkpoints.restore_target(restore_cfg.path)
+      path = checkpoints.find_checkpoint(restore_cfg.path)
     except UserError:
       if not restore_cfg.fallback_to_scratch:
         raise
     else:
-      params = network.without_training_only(params, fresh.params)
-      _check_same_shapes(fresh.params, params, restore_cfg.path)
+      params, step = restore(restore_cfg, path, fresh.params)
       return fresh.replace(params=place(params, shardings.params)), f'weights of {restore_cfg.path} (step {step})'
   return fresh, 'fresh weights'
-
-
-def _check_same_shapes(wanted, found, path: str) -> None:
-  """Raises UserError naming the first parameter that is missing, left over or of another shape."""
-
-  def shapes(tree):
-    return {jax.tree_util.keystr(key): leaf.shape for key, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-  wanted, found = shapes(wanted), shapes(found)
-  for name in sorted(wanted.keys() | found.keys()):
-    if wanted.get(name) != found.get(name):
-      raise UserError(f'{path}: parameter {name} is {found.get(name, "missing")}, the model has {wanted.get(name, "none")}')

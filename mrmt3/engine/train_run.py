@@ -77,8 +77,7 @@ class TrainRun:
     self._log = run_log.RunLog(batch_size, self._step, rows, piece_names)
     self._saver = saving.CheckpointSaver(model_dir, getattr(trainer.model, 'spec', None), save_cfg and save_cfg.keep)
     # Hosts would have to agree on a length.
-    can_trim = hosts.count() == 1 and hasattr(trainer.model, 'trim_batch')
-    self._trim = trainer.model.trim_batch if can_trim else lambda batch: batch
+    self._trim = trainer.model.trim_batch if hosts.count() == 1 else lambda batch: batch
 
   def to(self, total_steps: int, *, eval_period: int, stats_period: int, evaluate_first: bool, profile: int) -> float:
     """Trains to `total_steps`, closes everything, and returns the last reported loss.

@@ -71,9 +71,7 @@ def download(remote: RemoteFile, path: Path, progress: Callable[[int, int | None
         break
       error = 'the connection was cut'
     except urllib.error.HTTPError as failure:
-      if failure.code not in _PASSING:
-        raise UserError(f'{remote.url}: the server says {failure.code} {failure.reason}; has it moved?') from failure
-      error = f'{failure.code} {failure.reason}'
+      error = _passing(remote.url, failure)
     except (http.client.HTTPException, OSError) as failure:
       if getattr(failure, 'filename', None) is not None or isinstance(failure, _WriteError):
         raise UserError(f'cannot write {part}: {failure.strerror or failure}') from failure
@@ -84,6 +82,13 @@ def download(remote: RemoteFile, path: Path, progress: Callable[[int, int | None
     time.sleep(pause if tries > 1 else 0)
     pause = min(pause * 2, 30) if tries > 1 else _PAUSE
   return _check(remote, part, path, redirects.sha256)
+
+
+def _passing(url: str, error: urllib.error.HTTPError) -> str:
+  """Returns what a server says that may say otherwise a moment later; UserError where it will not."""
+  if error.code not in _PASSING:
+    raise UserError(f'{url}: the server says {error.code} {error.reason}; has it moved?') from error
+  return f'{error.code} {error.reason}'
 
 
 class _WriteError(OSError):
@@ -245,9 +250,7 @@ def _get_json(url: str) -> dict:
         raise ValueError('no JSON object')
       return answer
     except urllib.error.HTTPError as error:
-      if error.code not in _PASSING:
-        raise UserError(f'{url}: the server says {error.code} {error.reason}; has it moved?') from error
-      reason = f'{error.code} {error.reason}'
+      reason = _passing(url, error)
     except ValueError as error:
       raise UserError(f'{url}: an answer that makes no sense ({first_line(error)})') from error
     except (http.client.HTTPException, OSError) as error:

@@ -250,23 +250,20 @@ def params_of(source: Source, spec: ModelSpec, allow_missing: tuple[str, ...] = 
   arrays = {name: array for name, array in source.arrays.items() if name.split('/')[0] not in network.TRAINING_ONLY}
   if not config.memory_length:
     arrays = {name: array for name, array in arrays.items() if not _MEMORY_NAME.match(name)}
-  names = {path: source.name_of(path) for path in wanted}
   in_torch = source.format in _UNDER_TORCH_NAMES
   found = {
     path: torch_weights.as_kernel(path, arrays[name]) if in_torch else np.asarray(arrays[name], np.float32)
-    for path, name in names.items()
-    if name in arrays
+    for path in wanted
+    if (name := source.name_of(path)) in arrays
   }
   if config.memory_length and MEMORY in allow_missing and not source.memory_names:
     fresh = traverse_util.flatten_dict({'memory_encoder': fresh_memory(config, seed)}, sep='/')
     found |= {path: np.asarray(array) for path, array in fresh.items()}
   try:
-    rest = torch_weights.left_over_weights(arrays) if in_torch else list(arrays)
+    rest = torch_weights.left_over_weights(arrays) if in_torch else arrays
   except UserError as error:
     raise UserError(f'{source.path}: {error}') from error
-  used = {names[path] for path in found}
-  left_over = [name for name in rest if name not in used]
-  problems = weight_matching.problems(found, wanted, source.name_of, left_over)
+  problems = weight_matching.problems(found, wanted, source.name_of, rest)
   if problems:
     hint = ''
     if config.memory_length and not source.memory_names:
@@ -280,10 +277,9 @@ def fresh_memory(config: network.T5Config, seed: int) -> dict:
   import jax
   import jax.numpy as jnp
 
-  embedded = jax.ShapeDtypeStruct((1, config.memory_segments * config.memory_length, config.emb_dim), jnp.float32)
-
   def initialise(key):
-    return network.MemoryEncoder(config).init(key, jnp.zeros(embedded.shape, embedded.dtype))['params']
+    embedded = jnp.zeros((1, config.memory_segments * config.memory_length, config.emb_dim), jnp.float32)
+    return network.MemoryEncoder(config).init(key, embedded)['params']
 
   return jax.device_get(jax.jit(initialise)(jax.random.key(seed)))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from mrmt3 import files
-from mrmt3.errors import UserError
+from mrmt3.errors import UserError, first_line
 from mrmt3.published import RemoteFile
 
 TRIES = 4  # in a row without a new byte
@@ -71,19 +71,24 @@ def download(remote: RemoteFile, path: Path, progress: Callable[[int, int | None
         break
       error = 'the connection was cut'
     except urllib.error.HTTPError as failure:
-      if failure.code not in _PASSING:
-        raise UserError(f'{remote.url}: the server says {failure.code} {failure.reason}; has it moved?') from failure
-      error = f'{failure.code} {failure.reason}'
+      error = _passing(remote.url, failure)
     except (http.client.HTTPException, OSError) as failure:
       if getattr(failure, 'filename', None) is not None or isinstance(failure, _WriteError):
         raise UserError(f'cannot write {part}: {failure.strerror or failure}') from failure
       error = getattr(failure, 'reason', None) or failure
     tries = 1 if _size(part) > before else tries + 1
     if tries >= TRIES:
-      raise Unreachable(f'{remote.url}: {_one_line(error)} ({tries} times); what has arrived is kept, run it again to go on')
+      raise Unreachable(f'{remote.url}: {first_line(error)} ({tries} times); what has arrived is kept, run it again to go on')
     time.sleep(pause if tries > 1 else 0)
     pause = min(pause * 2, 30) if tries > 1 else _PAUSE
   return _check(remote, part, path, redirects.sha256)
+
+
+def _passing(url: str, error: urllib.error.HTTPError) -> str:
+  """Returns what a server says that may say otherwise a moment later; UserError where it will not."""
+  if error.code not in _PASSING:
+    raise UserError(f'{url}: the server says {error.code} {error.reason}; has it moved?') from error
+  return f'{error.code} {error.reason}'
 
 
 class _WriteError(OSError):
@@ -158,8 +163,9 @@ def _check_room(part: Path, needed: int) -> None:
 
 def _check(remote: RemoteFile, part: Path, path: Path, linked_sha256: str | None) -> str:
   """Gives a whole download its name if it is the right file, else removes it; returns its sha256."""
-  expected = {'sha256': remote.sha256 or linked_sha256, 'md5': remote.md5}
-  sums = {name: hashlib.new(name, usedforsecurity=False) for name in expected}
+  stated = {'sha256': remote.sha256 or linked_sha256, 'md5': remote.md5}
+  expected = {name: value.lower() for name, value in stated.items() if value is not None}
+  sums = {name: hashlib.new(name, usedforsecurity=False) for name in {'sha256', *expected}}
   size = 0
   with part.open('rb') as file:
     while block := file.read(_BLOCK):
@@ -170,7 +176,7 @@ def _check(remote: RemoteFile, part: Path, path: Path, linked_sha256: str | None
   if remote.size is not None and size != remote.size:
     problem = f'has {size:,} bytes, not {remote.size:,}'
   for name, value in expected.items():
-    if value is not None and sums[name].hexdigest() != value.lower():
+    if sums[name].hexdigest() != value:
       problem = f'has the {name} sum {sums[name].hexdigest()}, not {value}'
   part.with_name(f'{part.name}.etag').unlink(missing_ok=True)
   if problem:
@@ -211,7 +217,7 @@ def list_bucket(listing: str, prefix: str) -> list[RemoteFile]:
       objects += [_object(item, listing, prefix) for item in answer.get('items', []) if not item['name'].endswith('/')]
       token = answer.get('nextPageToken', '')
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-      raise UserError(f'{listing}: an answer that makes no sense ({_one_line(error)})') from error
+      raise UserError(f'{listing}: an answer that makes no sense ({first_line(error)})') from error
     if not token or len(objects) > _MOST_OBJECTS:
       break
   if not objects:
@@ -244,23 +250,17 @@ def _get_json(url: str) -> dict:
         raise ValueError('no JSON object')
       return answer
     except urllib.error.HTTPError as error:
-      if error.code not in _PASSING:
-        raise UserError(f'{url}: the server says {error.code} {error.reason}; has it moved?') from error
-      reason = f'{error.code} {error.reason}'
+      reason = _passing(url, error)
     except ValueError as error:
-      raise UserError(f'{url}: an answer that makes no sense ({_one_line(error)})') from error
+      raise UserError(f'{url}: an answer that makes no sense ({first_line(error)})') from error
     except (http.client.HTTPException, OSError) as error:
       reason = getattr(error, 'reason', None) or error
     if attempt + 1 < TRIES:
       time.sleep(_PAUSE * 2**attempt)
-  raise Unreachable(f'{url}: {_one_line(reason)}')
+  raise Unreachable(f'{url}: {first_line(reason)}')
 
 
 def _size(path: Path) -> int:
   with contextlib.suppress(OSError):
     return path.stat().st_size
   return 0
-
-
-def _one_line(error) -> str:
-  return ' '.join(str(error).split())[:200] or type(error).__name__

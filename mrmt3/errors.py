@@ -1,4 +1,4 @@
-"""The one exception type that is meant for the person at the keyboard."""
+"""The one exception type that is meant for the person at the keyboard, and what other exceptions say in one line."""
 
 
 class UserError(Exception):
@@ -6,3 +6,8 @@ class UserError(Exception):
 
   Command lines print it without a traceback and exit with code 2.
   """
+
+
+def first_line(error) -> str:
+  """Returns the first line of what an exception says, cut at 200 characters; its type where it says nothing."""
+  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -97,7 +97,7 @@ def tokenize_transcription_example(
   """
   del is_training_data
 
-  def read(sequence, audio, sample_rate):
+  def read(sequence, audio, sample_rate=None):
     ns = _parsed(sequence)
     note_sequences.validate_note_sequence(ns)
     ns = ns if onsets_only else _sustained(ns)
@@ -106,7 +106,7 @@ def tokenize_transcription_example(
 
   if audio_is_samples and 'sample_rate' not in ds.element_spec:
     raise ValueError('records whose audio is samples need a feature sample_rate')
-  features = ['sequence', 'audio', 'sample_rate' if audio_is_samples else None]
+  features = ['sequence', 'audio', *(['sample_rate'] if audio_is_samples else [])]
   return _tokenize(ds, read, features, id_feature_key, spectrogram_config, codec, onsets_only, include_ties, ('audio',))
 
 
@@ -142,15 +142,10 @@ def tokenize_example_with_program_lookup(
 ) -> tf.data.Dataset:
   """Tokenizes records with a NoteSequence for each player ('instrument_sequences') and one sound ('audio', a wav file).
 
+  See `tokenize_transcription_example` for the other arguments.
+
   Args:
-    ds: the records.
-    spectrogram_config: sample rate and hop.
-    codec: the codec of the tokens.
-    is_training_data: unused; such notes are never trimmed (as MT3).
-    onsets_only: whether tokens say only what begins.
-    include_ties: whether to write the states that tie sections are made of.
     inst_name_to_program_fn: a name in 'inst_names' -> program.
-    id_feature_key: feature that becomes the NoteSequence's id.
 
   Returns:
     see `tokenize_transcription_example`. A pitch bend is an error (`PitchBendError`).
@@ -178,13 +173,10 @@ def tokenize_slakh_example(
 ) -> tf.data.Dataset:
   """Tokenizes records of Slakh and Cerberus4: a NoteSequence a stem ('note_sequences') and the mix ('mix', samples).
 
+  See `tokenize_transcription_example` for the other arguments.
+
   Args:
-    ds: the records.
-    spectrogram_config: sample rate and hop.
-    codec: the codec of the tokens.
     is_training_data: whether to trim overlapping notes, which tokens cannot say.
-    onsets_only: whether tokens say only what begins.
-    include_ties: whether to write the states that tie sections are made of.
     track_specs: the stems' names, programs and is_drum, in the order of 'inst_names'; None: those are Slakh classes.
     ignore_pitch_bends: False leaves records with pitch bends out.
 
@@ -246,8 +238,6 @@ def _join_tracks(sequences, tracks, ignore_pitch_bends):
 
 def _tokenize(ds, read, features, id_key, config, codec, onsets_only, include_ties, left_out) -> tf.data.Dataset:
   """Maps records through `read`: values of `features` -> (NoteSequence, samples), or None to leave the record out."""
-  if onsets_only and include_ties:
-    raise ValueError('tokens that say only what begins have no ties: give onsets_only or include_ties')
   spec = note_sequences.encoding_spec(onsets_only=onsets_only, ties=include_ties)
 
   def tokenize(name, *values):
@@ -271,9 +261,8 @@ def _tokenize(ds, read, features, id_key, config, codec, onsets_only, include_ti
     return True, frames, frame_times.astype(np.float32), ns.SerializeToString(), tokens, starts, ends, states, state_starts
 
   def process(record):
-    values = [record[key] if key is not None else 0 for key in features]
     kinds = (tf.bool, tf.float32, tf.float32, tf.string, *[tf.int32] * len(_INTS))
-    arguments = [record[id_key] if id_key is not None else '', *values]
+    arguments = [record[id_key] if id_key is not None else '', *(record[key] for key in features)]
     fits, frames, times, sequence, *ints = tf.numpy_function(tokenize, arguments, kinds, stateful=False)
     made = {'inputs': frames, 'input_times': times, 'sequence': sequence, **dict(zip(_INTS, ints, strict=True))}
     for key, value in made.items():

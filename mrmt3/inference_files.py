@@ -1,6 +1,5 @@
 """Writing what a model predicted for one of MT3's tasks: the write_fn of infer (as MT3's inference; imports seqio)."""
 
-import functools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -59,10 +58,7 @@ def write_inferences_to_file(
     reference = mt3_tasks.parse_reference(example['sequence'][0])
     if reference is not None:
       names[example['unique_id'][0]] = reference.id
-  combine = functools.partial(metrics_utils.event_predictions_to_ns, codec=codec, encoding_spec=spec)
-  pieces = metrics_utils.combine_predictions_by_id(predictions, combine)
-  if names.keys() != pieces.keys():
-    raise ValueError(f'pieces {sorted(names)} do not go with predictions of pieces {sorted(pieces)}')
+  pieces = metrics_utils.predicted_pieces(predictions, names, codec, spec)
 
   lines = []
   for unique_id in sorted(names):

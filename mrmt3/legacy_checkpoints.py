@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3.errors import UserError
+from mrmt3.errors import UserError, first_line
 from mrmt3.files import atomic_folder
 
 FILE = 'checkpoint'
@@ -39,8 +39,7 @@ def read_params(folder: Path) -> tuple[dict, int]:
     optimizer = tree['optimizer']
     target, step = optimizer['target'], int(np.asarray(optimizer['state']['step']))
   except Exception as error:
-    reason = (str(error).splitlines() or [''])[0][:200] or type(error).__name__
-    raise UserError(f'{folder / FILE}: not a checkpoint of t5x ({reason})') from error
+    raise UserError(f'{folder / FILE}: not a checkpoint of t5x ({first_line(error)})') from error
   return _read(target, folder), step
 
 
@@ -65,7 +64,7 @@ def _read_array(spec: dict, folder: Path) -> np.ndarray:
     local = {'driver': spec['driver'], 'kvstore': {'driver': 'file', 'path': f'{place.absolute()}/'}}
     return np.asarray(tensorstore.open(local).result().read().result(), np.float32)
   except (ValueError, KeyError) as error:
-    raise UserError(f'{place}: cannot read the array ({str(error).splitlines()[0][:200]})') from error
+    raise UserError(f'{place}: cannot read the array ({first_line(error)})') from error
 
 
 def write_params(folder: Path, params: dict, step: int, more_files: Mapping[str, bytes]) -> None:
@@ -95,7 +94,7 @@ def write_params(folder: Path, params: dict, step: int, more_files: Mapping[str,
       try:
         tensorstore.open({**store, 'metadata': {**metadata, 'dtype': '<f4'}, 'create': True}).result().write(array).result()
       except ValueError as error:  # a full disk among others
-        raise OSError(str(error).splitlines()[0][:200]) from error
+        raise OSError(first_line(error)) from error
       specs[path] = {
         'driver': 'zarr', 'dtype': 'float32', 'kvstore': {'driver': 'file', 'path': place}, 'metadata': metadata,
       }  # fmt: skip

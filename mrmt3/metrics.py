@@ -97,6 +97,24 @@ def program_scores(
   return _note_scores(reference, estimate, granularity=granularity, offsets=offsets)
 
 
+def mt3_program_scores(reference: np.ndarray, estimate: np.ndarray) -> tuple[Scores, dict[str, tuple[Scores, Scores]]]:
+  """Returns MT3's scores of notes on the right instrument.
+
+  Returns:
+    (onset scores of drums, `{granularity: (program scores with offsets, the same of pitched notes only)}`).
+  """
+  (ref_pitched, ref_drums), (est_pitched, est_drums) = (
+    (notes[~notes['is_drum']], notes[notes['is_drum']]) for notes in (reference, estimate)
+  )
+  return onset_scores(ref_drums, est_drums), {
+    granularity: (
+      program_scores(reference, estimate, granularity, offsets=True),
+      program_scores(ref_pitched, est_pitched, granularity, offsets=True),
+    )
+    for granularity in GRANULARITIES
+  }
+
+
 def velocity_scores(
   reference: np.ndarray, estimate: np.ndarray, *, drums: bool = False, offsets: bool = False
 ) -> Scores:
@@ -180,7 +198,11 @@ def evaluate_piece(reference: np.ndarray, estimate: np.ndarray, *, mt3_suite: bo
     result |= _named('onset_program', program_scores(reference, estimate, granularity), granularity)
   result |= _named('onset_no_drums', onset_scores(reference, estimate, drums=False))
   result |= _named('onset_offset_no_drums', onset_offset_scores(reference, estimate))
-  result |= _mt3_program_scores(reference, estimate)
+  drums, programs = mt3_program_scores(reference, estimate)
+  for granularity, (every, pitched) in programs.items():
+    result |= _named('onset_offset_program', every, granularity)
+    result |= _named('nondrum_onset_offset_program', pitched, granularity)
+  result |= _named('drum_onset', drums)
   result |= _instrument_scores(reference, estimate, 'slakh_classes')
   published = _instrument_scores(reference, estimate, 'published')
   result |= {f'published_{name}': score for name, score in published.items()}
@@ -242,20 +264,6 @@ def _named(name: str, scores: Scores, granularity: str = 'midi_class') -> dict[s
   """Returns the three scores under the names that `evaluate_piece` explains."""
   suffix = '' if granularity == 'midi_class' else f'_{granularity}'
   return {f'{name}_{part}{suffix}': float(score) for part, score in scores._asdict().items()}
-
-
-def _mt3_program_scores(reference, estimate):
-  """Returns MT3's program-aware scores of all notes, of the pitched ones, and of drums."""
-  (ref_pitched, ref_drums), (est_pitched, est_drums) = (
-    (notes[~notes['is_drum']], notes[notes['is_drum']]) for notes in (reference, estimate)
-  )
-  result = {}
-  for granularity in GRANULARITIES:
-    scores = program_scores(reference, estimate, granularity, offsets=True)
-    result |= _named('onset_offset_program', scores, granularity)
-    scores = program_scores(ref_pitched, est_pitched, granularity, offsets=True)
-    result |= _named('nondrum_onset_offset_program', scores, granularity)
-  return result | _named('drum_onset', onset_scores(ref_drums, est_drums))
 
 
 def _instrument_scores(reference, estimate, counting):

@@ -6,6 +6,7 @@ compares every note with every other one; the number of matches is the same.
 """
 
 import collections
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -283,3 +284,15 @@ def event_predictions_to_ns(
     'est_invalid_events': invalid,
     'est_dropped_events': dropped,
   }
+
+
+def predicted_pieces(
+  predictions: Iterable[Mapping[str, Any]], unique_ids: Iterable[Any], codec: Codec, encoding_spec: NoteEncodingSpecType
+) -> dict[Any, dict[str, Any]]:
+  """Returns `{unique_id: event_predictions_to_ns of its segments}`; ValueError unless the pieces are those expected."""
+  expected = set(unique_ids)
+  combine = functools.partial(event_predictions_to_ns, codec=codec, encoding_spec=encoding_spec)
+  pieces = combine_predictions_by_id(predictions, combine)
+  if pieces.keys() != expected:
+    raise ValueError(f'pieces {sorted(expected)} do not go with predictions of pieces {sorted(pieces)}')
+  return pieces

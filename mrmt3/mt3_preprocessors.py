@@ -134,17 +134,20 @@ def handle_too_long(
 ) -> tf.data.Dataset:
   """Leaves out, with `skip`, examples with a feature longer than its length; without it they are an error that names it."""
 
-  def lengths(example):
-    return {key: tf.shape(example[key])[0] for key in output_features if key in example}
+  def sizes(example):
+    return [
+        (key, tf.shape(example[key])[0], _room(sequence_length, output_features, key))
+        for key in output_features
+        if key in example
+    ]
 
   def fits(example):
-    return tf.reduce_all([size <= _room(sequence_length, output_features, key) for key, size in lengths(example).items()])
+    return tf.reduce_all([size <= room for _, size, room in sizes(example)])
 
   def check(example):
     checks = [
         tf.debugging.Assert(size <= room, [f'{key} exceeds its maximum length {room}; it is', size])
-        for key, size in lengths(example).items()
-        for room in [_room(sequence_length, output_features, key)]
+        for key, size, room in sizes(example)
     ]
     with tf.control_dependencies(checks):
       return {key: tf.identity(value) for key, value in example.items()}

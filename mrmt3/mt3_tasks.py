@@ -25,9 +25,9 @@ from mrmt3 import (
     vocabularies,
 )
 from mrmt3.event_codec import Codec, Event
+from mrmt3.note_sequences import START_TIMES
 
 MAX_NUM_CACHED_FRAMES = 2000
-START_TIMES = ('steps', 'float')
 SPECTROGRAM_CONFIG = spectrograms.SpectrogramConfig()
 VOCAB_CONFIG_FULL = vocabularies.VocabularyConfig()
 VOCAB_CONFIG_NOVELOCITY = vocabularies.VocabularyConfig(num_velocity_bins=1)

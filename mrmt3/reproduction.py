@@ -28,7 +28,6 @@ from mrmt3.notes import empty_notes, sort_notes
 
 RUN_NAME, SCORES_NAME = 'transcribed.json', 'scores.json'
 WAYS = ('published', 'default')
-COLUMNS = ('onset F1', 'onset+program F1', 'onset+offset+program F1', 'drum onset F1', 'leakage ratio', 'instrument F1')
 
 _SCORES = {
   'onset F1': 'onset_f1',
@@ -38,6 +37,7 @@ _SCORES = {
   'leakage ratio': 'leakage_ratio',
   'instrument F1': 'instrument_detection_f1',
 }
+COLUMNS = tuple(_SCORES)
 
 
 @dataclasses.dataclass(frozen=True)

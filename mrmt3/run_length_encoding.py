@@ -125,12 +125,16 @@ def encode_and_index_events(
     before each event `[state tokens]`, for each frame the index `[frames]` of the first id of its state).
   """
   order = np.argsort(event_times, kind='stable')
-  steps = np.array([round(event_times[i] * codec.steps_per_second) for i in order], np.int64)
+  steps = np.rint(np.asarray(event_times)[order] * codec.steps_per_second).astype(np.int64)
+
+  def ids_of(events):
+    return [codec.encode_event(event) for event in events]
+
   rows, states = [], []
   for i in order:
     if encoding_state_to_events_fn is not None:
-      states.append([codec.encode_event(event) for event in encoding_state_to_events_fn(state)])
-    rows.append([codec.encode_event(event) for event in encode_event_fn(state, event_values[i], codec)])
+      states.append(ids_of(encoding_state_to_events_fn(state)))
+    rows.append(ids_of(encode_event_fn(state, event_values[i], codec)))
 
   frame_times = np.asarray(frame_times)
   last_step = steps.max(initial=0)
@@ -139,7 +143,7 @@ def encode_and_index_events(
   num_shifts = max(last_step, np.searchsorted(grid, frame_times[-1], side='right'))
   frame_steps = np.maximum.accumulate(np.searchsorted(grid, frame_times, side='right') - 1).clip(0)
   if encoding_state_to_events_fn is not None and not repeat_last_state and (not rows or frame_steps[-1] > last_step):
-    states.append([codec.encode_event(event) for event in encoding_state_to_events_fn(state)])
+    states.append(ids_of(encoding_state_to_events_fn(state)))
 
   def tokens_before(step, lengths):
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[np.searchsorted(steps, step)]

@@ -10,7 +10,7 @@ import seqio
 
 from mrmt3 import metrics, metrics_utils, note_sequences, summaries
 from mrmt3.event_codec import Codec
-from mrmt3.metrics_utils import GRANULARITIES, Scores
+from mrmt3.metrics_utils import Scores
 from mrmt3.note_protos import TrackSpec, note_sequence_to_notes
 from mrmt3.spectrograms import SpectrogramConfig
 
@@ -49,10 +49,7 @@ def transcription_metrics(
   """
   spec = note_sequences.encoding_spec(onsets_only=onsets_only, ties=use_ties)
   references = {target['unique_id']: target['ref_ns'] for target in targets if target['ref_ns']}
-  combine = functools.partial(metrics_utils.event_predictions_to_ns, codec=codec, encoding_spec=spec)
-  estimates = metrics_utils.combine_predictions_by_id(predictions, combine)
-  if references.keys() != estimates.keys():
-    raise ValueError(f'pieces {sorted(references)} do not go with predictions of pieces {sorted(estimates)}')
+  estimates = metrics_utils.predicted_pieces(predictions, references, codec, spec)
   pieces = [(references[name], estimates[name]) for name in sorted(references)]
 
   scores = collections.defaultdict(list)
@@ -113,15 +110,10 @@ def _note_scores(reference, estimate, drums, onsets_only) -> dict[str, float]:
 
 
 def _program_scores(reference, estimate) -> dict[str, float]:
-  (ref_drums, ref_pitched), (est_drums, est_pitched) = (
-      (x[x['is_drum']], x[~x['is_drum']]) for x in (reference, estimate)
-  )
-  drums = metrics.onset_scores(ref_drums, est_drums)
+  drums, programs = metrics.mt3_program_scores(reference, estimate)
   named = {}
-  for granularity in GRANULARITIES:
+  for granularity, (every, pitched) in programs.items():
     suffix = f' ({granularity})'
-    every = metrics.program_scores(reference, estimate, granularity, offsets=True)
-    pitched = metrics.program_scores(ref_pitched, est_pitched, granularity, offsets=True)
     named |= _named('Onset + offset + program', every, suffix) | _named('Drum onset', drums, suffix)
     named |= _named('Nondrum onset + offset + program', pitched, suffix)
   return named

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3.errors import UserError
+from mrmt3.errors import UserError, first_line
 from mrmt3.files import atomic_path
 
 STATE_DICT = 'state_dict'  # what PyTorch Lightning calls the weights
@@ -254,15 +254,11 @@ def read_torch(path: str | os.PathLike) -> TorchFile:
   except OSError as error:
     raise UserError(f'cannot read {path}: {error.strerror or error}') from error
   except Exception as error:  # whatever a broken pickle makes the reader trip over
-    raise UserError(f'{path}: not a PyTorch file of weights, or a broken one ({_reason(error)})') from error
+    raise UserError(f'{path}: not a PyTorch file of weights, or a broken one ({first_line(error)})') from error
   if not weights:
     raise UserError(f'{path}: no weights in it; it must be a state dict, or have one under {STATE_DICT!r}')
   step = tree.get('global_step') if is_lightning else 0
   return TorchFile(weights, is_lightning, step if type(step) is int and step >= 0 else 0, spec_json)
-
-
-def _reason(error: BaseException) -> str:
-  return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _read_zip(path: Path):

@@ -60,9 +60,8 @@ def params_from_torch(weights: Mapping[str, np.ndarray], config: network.T5Confi
 
   shapes = traverse_util.flatten_dict(network.parameter_shapes(config, num_mel_bins), sep='/')
   found = {path: as_kernel(path, weights[torch_name(path)]) for path in shapes if torch_name(path) in weights}
-  used = {torch_name(path) for path in found}
-  left_over = [name for name in left_over_weights(weights) if name not in used]
-  problems = weight_matching.problems(found, {path: shape.shape for path, shape in shapes.items()}, torch_name, left_over)
+  wanted = {path: shape.shape for path, shape in shapes.items()}
+  problems = weight_matching.problems(found, wanted, torch_name, left_over_weights(weights))
   if problems:
     raise UserError(f'weights: {weight_matching.in_one_line(problems)}')
   return traverse_util.unflatten_dict(found, sep='/')

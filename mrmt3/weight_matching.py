@@ -11,7 +11,7 @@ def problems(
   found: Mapping[str, np.ndarray],
   wanted: Mapping[str, tuple[int, ...]],
   name_of: Callable[[str], str],
-  left_over: Iterable[str] = (),
+  names: Iterable[str],
 ) -> list[str]:
   """Returns what keeps arrays from being a network's parameters, a short text each; empty if they fit.
 
@@ -19,7 +19,7 @@ def problems(
     found: arrays by parameter path, each among `wanted`.
     wanted: the network's shapes by parameter path.
     name_of: parameter path -> its name in the file.
-    left_over: names in the file that belong to no parameter.
+    names: of the arrays in the file that a network must have a place for.
   """
   texts = [f'{name_of(path)} is missing' for path in wanted if path not in found]
   for path, array in found.items():
@@ -27,7 +27,8 @@ def problems(
       # Both as the file has them.
       turned = slice(None, None, -1) if name_of(path) != path and path.endswith('kernel') else slice(None)
       texts.append(f'{name_of(path)} is {array.shape[turned]}, the network has {wanted[path][turned]}')
-  return texts + [f'{name} is left over, the network has no place for it' for name in left_over]
+  used = {name_of(path) for path in found}
+  return texts + [f'{name} is left over, the network has no place for it' for name in names if name not in used]
 
 
 def in_one_line(texts: list[str]) -> str:

@@ -99,7 +99,8 @@ def test_wrong_sums_and_sizes_leave_nothing(server, tmp_path, change, message, l
 
 
 def test_right_md5(server, tmp_path):
-  download.download(server.remote(sha256=None, md5=MD5), tmp_path / 'file')
+  assert download.download(server.remote(sha256=None, md5=MD5.upper()), tmp_path / 'file') == SHA256
+  assert (tmp_path / 'file').read_bytes() == CONTENT
 
 
 def test_sum_that_a_hub_states_on_the_way(server, tmp_path):

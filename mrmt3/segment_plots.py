@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from mrmt3 import plots
-from mrmt3.instruments import DRUM_COLOR, instrument_name, instruments_of, slakh_class_program
+from mrmt3.instruments import DRUM_COLOR, instrument_name, instruments_of, notes_of, slakh_class_program
 from mrmt3.spectrograms import SpectrogramConfig
 
 _INK, _FAINT = '#24292f', '#8b949e'
@@ -126,7 +126,7 @@ def _draw(axes, panel, spectrogram, seconds, colors):
   if panel.notes is None or not len(panel.notes):
     return
   for (program, is_drum), color in colors.items():
-    own = panel.notes[(panel.notes['is_drum'] == is_drum) & (is_drum | (panel.notes['program'] == program))]
+    own = notes_of(panel.notes, program, is_drum)
     if not len(own):
       continue
     if is_drum:

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from mrmt3 import checkpoints, segment_tokens, spectrograms, vocabularies
+from mrmt3 import checkpoints, segment_tokens, spectrograms, transcription, vocabularies
 from mrmt3.instruments import map_to_slakh_classes
-from mrmt3.note_sequences import DecodingStats, decode_piece, encoding_spec
+from mrmt3.note_sequences import DecodingStats
 
 BUCKET = 8  # segments; more compile less and compute more
 
@@ -78,11 +78,7 @@ class PieceTranscriber:
     batch = {'encoder_input_tokens': inputs, 'decoder_target_tokens': targets, 'num_segments': counts}
     tokens = np.asarray(self._predict(self._params, self._partitioner.place_batch(batch)))
     for row, (name, _, _) in enumerate(pieces):
-      count = int(counts[row, 0])
-      starts = [segment * spec.segment_frames for segment in range(count)]
-      rate = spec.spectrogram.frame_rate
-      hold = encoding_spec(spec.ties)
-      yield name, *decode_piece(tokens[row, :count], starts, self._codec, spec=hold, frames_per_second=rate)
+      yield name, *transcription.decode_segments(tokens[row, : counts[row, 0]], spec)
 
   def _targets(self, notes, frames, segments):
     """Returns the reference's tokens `[segments, length]`, as training has them: in Slakh classes, trimmed, cut."""

@@ -77,18 +77,9 @@ def _spec_of(path, model):
 
 
 def _decode(segments, spec):
-  from mrmt3 import vocabularies
-  from mrmt3.note_sequences import decode_piece, encoding_spec
+  from mrmt3 import transcription, vocabularies
 
-  codec = vocabularies.build_codec(spec.vocabulary)
-  rows = []
-  for ids in segments:
-    ids = np.asarray(ids, np.int64)
-    special = np.where(ids == vocabularies.DECODED_EOS_ID, vocabularies.EOS_ID, vocabularies.UNK_ID)
-    rows.append(np.where(ids < 0, special, ids + vocabularies.SPECIAL_TOKENS))
-  starts = [row * spec.segment_frames for row in range(len(rows))]
-  hold, rate = encoding_spec(spec.ties), spec.spectrogram.frame_rate
-  return decode_piece(rows, starts, codec, spec=hold, frames_per_second=rate)[0]
+  return transcription.decode_segments([vocabularies.encode_decoded_ids(ids) for ids in segments], spec)[0]
 
 
 class Writer:

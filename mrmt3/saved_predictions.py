@@ -100,22 +100,12 @@ class Writer:
         raise UserError(f'{path} holds the predictions of another checkpoint or other settings; remove it, or name another --output')
       kept = {line['piece']: line for line in lines[1:] if not line['problem']}
       self.done = set(kept)
-    with files.atomic_path(path) as temporary:
-      temporary.write_text(''.join(json.dumps(line) + '\n' for line in [header, *kept.values()]))
-    try:
-      self._file = path.open('a')
-    except OSError as error:
-      raise UserError(f'cannot write {path}: {error.strerror}') from error
-    self._path = path
+    self._file = files.LineFile(path, map(json.dumps, [header, *kept.values()]))
 
   def add(self, name: str, notes: np.ndarray | None, problem: str = '') -> None:
-    """Writes a piece's notes, or why there are none."""
+    """Writes a piece's notes, or why there are none. UserError if that cannot be done."""
     rows = [] if notes is None else as_rows(notes).tolist()
-    try:
-      self._file.write(json.dumps({'piece': name, 'notes': rows, 'problem': problem}) + '\n')
-      self._file.flush()
-    except OSError as error:
-      raise UserError(f'cannot write {self._path}: {error.strerror}') from error
+    self._file.add(json.dumps({'piece': name, 'notes': rows, 'problem': problem}))
 
   def close(self) -> None:
     """Closes the file."""

@@ -1,4 +1,4 @@
-"""The decoder one position at a time, as `network.Decoder.step`, laid out for the memory bus.
+"""The decoder one position at a time, as `network.Decoder` does them, laid out for the memory bus.
 
 Decoding reads every weight once a token, so it is as fast as they can be read. XLA's CPU products read a matrix fastest along
 its rows, with the batch as the short side: `[outputs, inputs] @ [inputs, batch]`. So weights are transposed once (`pack`), those

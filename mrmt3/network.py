@@ -405,35 +405,6 @@ class Decoder(nn.Module):
       x = layer(x, encoded, decoder_mask, encoder_decoder_mask, True, True, None, real, causal)
     return self._logits(self.decoder_norm(x))
 
-  def init_cache(self, encoded: jax.Array, length: int) -> list[dict]:
-    """Returns what `step` needs: a dict a layer with room for `length` positions, and the keys and values of `encoded`.
-
-    All are `[batch * heads, positions, head_dim]`.
-    """
-    cfg = self.config
-    room = jnp.zeros((encoded.shape[0] * cfg.num_heads, length, cfg.head_dim), cfg.dtype)
-    caches = []
-    for layer in self.layers:
-      keys, values = map(_join_heads, layer.encoder_decoder_attention.keys_values(encoded))
-      caches.append({'self_keys': room, 'self_values': room, 'cross_keys': keys, 'cross_values': values})
-    return caches
-
-  def step(
-    self, tokens: jax.Array, position: jax.Array, cache: list[dict], max_length: int
-  ) -> tuple[jax.Array, list[dict]]:
-    """Returns the logits, float32 `[batch, vocab]`, after input tokens `[batch]` at `position`, and the new cache.
-
-    `max_length` is the number of positions that will ever be asked for: the size of the position table.
-    """
-    cfg = self.config
-    table = layers.sinusoidal_positions(max_length, cfg.emb_dim, cfg.positions)
-    x = self.embed(tokens)[:, None] + jnp.asarray(table, cfg.dtype)[position]
-    stepped = []
-    for layer, layer_cache in zip(self.layers, cache, strict=True):
-      x, layer_cache = layer.step(x, position, layer_cache)
-      stepped.append(layer_cache)
-    return self._logits(self.decoder_norm(x))[:, 0], stepped
-
 
 class FrameHead(nn.Module):
   """Linear maps of the encoder's states, with biases that start near the few that are on: only for training."""
@@ -554,16 +525,6 @@ class Transformer(nn.Module):
       encoded, decoder_input_tokens, decoder_mask=own, encoder_decoder_mask=cross, deterministic=not enable_dropout,
       decode=decode, real=real, causal=True,
     )  # fmt: skip
-
-  def init_cache(self, encoded: jax.Array, length: int) -> list[dict]:
-    """Returns the cache for decoding `length` positions step by step; see `Decoder.init_cache`."""
-    return self.decoder.init_cache(encoded, length)
-
-  def decode_step(
-    self, tokens: jax.Array, position: jax.Array, cache: list[dict], max_length: int
-  ) -> tuple[jax.Array, list[dict]]:
-    """Returns logits `[batch, vocab]` after one more token a row, and the new cache; see `Decoder.step`."""
-    return self.decoder.step(tokens, position, cache, max_length)
 
   def __call__(
     self,

@@ -28,14 +28,12 @@ def test_steps_are_the_networks(name):
   params = jax.tree.map(jnp.asarray, jax.tree.map(lambda x: rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape).astype(np.float32), shapes))
   weights = decoder_step.pack(params['decoder'], config)
   cache = decoder_step.init_cache(weights, config, encoded, len(tokens))
-  wanted_cache = module.apply({'params': params}, encoded, len(tokens), method=network.Transformer.init_cache)
-  ours = jax.jit(lambda *args: decoder_step.step(weights, config, *args, len(tokens)))
-  theirs = jax.jit(
-    lambda *args: module.apply({'params': params}, *args, len(tokens), method=network.Transformer.decode_step)
+  step = jax.jit(lambda *args: decoder_step.step(weights, config, *args, len(tokens)))
+  teacher_forced = jax.jit(
+    lambda: module.apply({'params': params}, encoded, None, tokens.T, enable_dropout=False, method=network.Transformer.decode)
   )
-  for position, now in enumerate(tokens):
-    logits, cache = ours(now, position, cache)
-    wanted, wanted_cache = theirs(now, position, wanted_cache)
+  for position, (now, wanted) in enumerate(zip(tokens, jnp.moveaxis(teacher_forced(), 1, 0), strict=True)):
+    logits, cache = step(now, position, cache)
     assert logits.shape == wanted.shape and logits.dtype == np.float32
     if config.dtype == 'bfloat16':  # roundings in another order add up over the layers
       assert np.corrcoef(np.ravel(logits), np.ravel(wanted))[0, 1] > 0.98

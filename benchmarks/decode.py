@@ -14,10 +14,11 @@ machine sums up a large array.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 import types
+
+import side_process
 
 SIZES = {
   'base': dict(emb_dim=512, num_heads=6, num_encoder_layers=8, num_decoder_layers=8, head_dim=64, mlp_dim=1024),
@@ -215,15 +216,6 @@ def measure(side: str, size: dict, batch: int, length: int, runs: int) -> dict:
   return {'seconds': first if side == 'mr_mt3' else best_time(function, runs), 'tokens': said.tolist()}
 
 
-def _run(arguments, python, path, timeout):
-  environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([*path, os.environ.get('PYTHONPATH', '')])}
-  environment |= {'JAX_PLATFORMS': 'cpu', 'TRANSFORMERS_VERBOSITY': 'error'}
-  done = subprocess.run([python, __file__, *arguments], env=environment, capture_output=True, text=True, timeout=timeout)
-  if done.returncode:
-    sys.exit(f'decode: {" ".join(arguments)} failed:\n{done.stdout[-500:]}{done.stderr[-2000:]}')
-  return json.loads(done.stdout.splitlines()[-1])
-
-
 def main() -> None:
   """Runs the sides and prints a table."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -259,12 +251,19 @@ def main() -> None:
     sides.append(('hf_t5', args.torch_python, []))
   if args.mr_mt3:
     sides.append(('mr_mt3', args.torch_python, [os.path.abspath(args.mr_mt3)]))
-  rate = _run([*common, '--side', 'rate'], sys.executable, [], args.timeout)['rate']
+
+  def run(side, python=sys.executable, path=()):
+    # What is not used here, transformers says on stderr.
+    quiet = {'TRANSFORMERS_VERBOSITY': 'error'}
+    arguments = [*common, '--side', side]
+    return side_process.run(__file__, arguments, python=python, path=path, variables=quiet, timeout=args.timeout)
+
+  rate = run('rate')['rate']
   bound = args.batch * rate / bytes_per_step(size, args.batch, args.length)
   print(f'{args.size}, batch {args.batch}, {FRAMES} frames, {args.length} tokens a row; tokens a second of all rows')
   speeds, first = {}, None
   for name, python, path in sides:
-    result = _run([*common, '--side', name], python, path, args.timeout)
+    result = run(name, python, path)
     speeds[name] = args.batch * args.length / result['seconds']
     note = f'  {speeds[name] / bound:5.2f} of the bound'
     if name.startswith('ours'):

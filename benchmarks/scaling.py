@@ -13,9 +13,8 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
 
+import side_process
 from train_step import FRAMES, MEL, SIZES, VOCABULARY, make_batch, products
 
 LENGTH, SIZE = 1024, SIZES['base']
@@ -171,13 +170,7 @@ def compiled(partitions: int, batch: int) -> dict:
 
 def _compile_elsewhere(devices: int, partitions: int, batch: int) -> dict:
   flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={devices}'
-  done = subprocess.run(
-    [sys.executable, __file__, '--one', str(partitions), str(batch)],
-    env={**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}, capture_output=True, text=True,
-  )  # fmt: skip
-  if done.returncode:
-    sys.exit(f'scaling: compiling failed:\n{done.stderr[-2000:]}')
-  return json.loads(done.stdout.splitlines()[-1])
+  return side_process.run(__file__, ['--one', str(partitions), str(batch)], variables={'XLA_FLAGS': flags})
 
 
 def compare() -> None:

@@ -14,10 +14,11 @@ Ours runs with the allocator's large pages, as `python -m mrmt3.train` sets them
 import argparse
 import json
 import os
-import subprocess
 import sys
 import time
 import types
+
+import side_process
 
 from mrmt3 import large_pages
 
@@ -147,18 +148,6 @@ def matmul_rate() -> float:
   return 2 * 4096 * 2048 * 2048 / best
 
 
-def _run(arguments: list[str], python: str, path: list[str], pages: bool = True) -> dict:
-  environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([*path, os.environ.get('PYTHONPATH', '')]), 'JAX_PLATFORMS': 'cpu'}
-  if pages:
-    environment.setdefault(large_pages.VARIABLE, large_pages.VALUE)
-  done = subprocess.run(
-    [python, __file__, *arguments], env=environment, capture_output=True, text=True
-  )
-  if done.returncode:
-    sys.exit(f'train_step: {" ".join(arguments)} failed:\n{done.stderr[-2000:]}')
-  return json.loads(done.stdout.splitlines()[-1])
-
-
 def main() -> None:
   """Runs the sides and prints a table."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -184,11 +173,15 @@ def main() -> None:
     print(json.dumps(matmul_rate() if rate else measure(args.side, SIZES[args.size], batch, length, args.steps)))
     return
   common = ['--size', args.size, '--batch', str(batch), '--length', str(length), '--steps', str(args.steps), '--side']
-  rate = _run([*common, 'rate'], sys.executable, [])
-  results = {'ours': _run([*common, 'ours'], sys.executable, [])}
+  pages = {large_pages.VARIABLE: os.environ.get(large_pages.VARIABLE, large_pages.VALUE)}
+  rate = side_process.run(__file__, [*common, 'rate'], variables=pages)
+  results = {'ours': side_process.run(__file__, [*common, 'ours'], variables=pages)}
   if args.t5x:
     paths = [os.path.abspath(args.t5x), os.path.abspath(args.mt3)]
-    results['t5x'] = _run([*common, 't5x'], args.peer_python, paths, args.peer_large_pages)
+    pages = pages if args.peer_large_pages else {}
+    results['t5x'] = side_process.run(
+        __file__, [*common, 't5x'], python=args.peer_python, path=paths, variables=pages
+    )
   bound = products(SIZES[args.size], batch, length) / rate
   print(f'{args.size}, batch {batch}, {FRAMES} frames x {length} tokens')
   print('side   s/step  CPU s/step  compile s  temporary GB  x bound')

@@ -18,7 +18,7 @@ SAMPLE_RATE = 16000  # Hz, what MT3 and MR-MT3 listen at
 _BLOCK_FRAMES = 1 << 20  # read at a time, so that a header that lies about the length cannot exhaust memory
 _WHOLE_SHARE = 0.99  # of its length must be there; the headers of mp3 files are not exact
 _SHORTENED = re.compile(r'^data : (\d+) \(should be (\d+)\)', re.MULTILINE)  # in libsndfile's log
-_UNKNOWN_BYTES = 0x7FFFF000  # programs that write to a pipe put a size like this into a wav file's header
+UNKNOWN_BYTES = 0x7FFFF000  # programs that write to a pipe put a size like this into a wav file's header
 _RATES = 500, 1_000_000  # Hz; what damaged files claim can make gigabytes of a second
 FFMPEG_SUFFIXES = ('.m4a', '.m4b', '.mp4', '.aac', '.wma', '.webm', '.mka', '.mkv', '.mov', '.ac3', '.amr')
 
@@ -194,7 +194,7 @@ def _mono_blocks(file, name: str, whole: bool) -> Iterator[np.ndarray]:
 def _promised_frames(file) -> float:
   """Returns how long the file says it is, in frames; libsndfile quietly shortens wav files that are cut off."""
   size = _SHORTENED.search(file.extra_info)
-  if not size or int(size[1]) >= _UNKNOWN_BYTES or not int(size[2]):
+  if not size or int(size[1]) >= UNKNOWN_BYTES or not int(size[2]):
     return file.frames
   return file.frames * int(size[1]) / int(size[2])
 

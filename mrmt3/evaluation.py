@@ -1,6 +1,7 @@
 """What there is to say about a system's transcriptions of a set of pieces: all scores of each, and their summary."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 
@@ -94,18 +95,18 @@ class Summary:
     """{piece: problem} of those that count as empty because there is no transcription."""
     return {piece.name: piece.problem for piece in self.pieces if piece.problem}
 
-  @property
+  @functools.cached_property
   def mean(self) -> dict[str, float]:
     """The mean of each score over pieces; what one piece lacks (MT3's suite) is left out."""
     shared = [name for name in self.pieces[0].scores if all(name in piece.scores for piece in self.pieces)]
     return {name: float(np.mean(self.values(name))) for name in shared}
 
-  @property
+  @functools.cached_property
   def confusion(self) -> np.ndarray:
     """The sum of the pieces' matrices."""
     return np.sum([piece.confusion for piece in self.pieces], axis=0)
 
-  @property
+  @functools.cached_property
   def polyphony(self) -> np.ndarray:
     """The sum of the pieces' counts."""
     return np.sum([piece.polyphony for piece in self.pieces], axis=0)

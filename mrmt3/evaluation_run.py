@@ -1,5 +1,6 @@
 """Transcribing and scoring a set of pieces, to be taken up again where it was stopped."""
 
+import contextlib
 import functools
 import json
 import os
@@ -100,14 +101,15 @@ def score(
   keys = {piece: _key(reference, estimates.get(piece), mt3_suite) for piece, reference in references.items()}
   todo = [piece for piece in references if (piece, keys[piece]) not in known]
   jobs = [(piece, references[piece].read, estimates[piece] and estimates[piece].read) for piece in todo]
-  new, current = {}, set(keys.items())
-  results = parallel_if_long(functools.partial(_score, mt3_suite=mt3_suite), jobs, workers or os.cpu_count() or 1)
-  with _appending(path, [line for key, line in known.items() if key in current]) as write:
-    for result in tqdm(results, total=len(jobs), desc=f'score {name}', unit='piece', leave=False, disable=not sys.stderr.isatty()):
-      new[result.name] = result
-      write(json.dumps({'key': keys[result.name], 'result': json.loads(result.to_json())}) + '\n')
-  pieces = [new.get(piece) or _result(known[piece, keys[piece]]) for piece in references]
-  return evaluation.Summary(pieces)
+  results = {piece: known[piece, key] for piece, key in keys.items() if (piece, key) in known}
+  new = parallel_if_long(functools.partial(_score, mt3_suite=mt3_suite), jobs, workers or os.cpu_count() or 1)
+  file = path and files.LineFile(path, [_line(keys[piece], result) for piece, result in results.items()])
+  with contextlib.closing(file) if file else contextlib.nullcontext():
+    for result in tqdm(new, total=len(jobs), desc=f'score {name}', unit='piece', leave=False, disable=not sys.stderr.isatty()):
+      results[result.name] = result
+      if file:
+        file.add(_line(keys[result.name], result))
+  return evaluation.Summary([results[piece] for piece in references])
 
 
 def _score(job, mt3_suite):
@@ -136,44 +138,21 @@ def _key(reference: Reference, estimate: Estimate | None, mt3_suite: bool) -> st
   return json.dumps([_VERSION, mt3_suite, said])
 
 
-def _known(path: Path) -> dict[tuple[str, str], str]:
-  """Returns {(piece, key): line} of a file of results; lines that are broken or of other versions are passed over."""
+def _line(key: str, result: evaluation.PieceResult) -> str:
+  return json.dumps({'key': key, 'result': json.loads(result.to_json())})
+
+
+def _known(path: Path) -> dict[tuple[str, str], evaluation.PieceResult]:
+  """Returns {(piece, key): result} of a file of results; lines that are broken or of other versions are passed over."""
   known = {}
-  for line in path.read_text().splitlines() if path.exists() else ():
+  for text in path.read_text().splitlines() if path.exists() else ():
     try:
-      known[_result(line).name, json.loads(line)['key']] = line
+      line = json.loads(text)
+      result = evaluation.PieceResult.from_json(json.dumps(line['result']))
+      known[result.name, line['key']] = result
     except (ValueError, KeyError, TypeError):
       continue
   return known
-
-
-def _result(line: str) -> evaluation.PieceResult:
-  return evaluation.PieceResult.from_json(json.dumps(json.loads(line)['result']))
-
-
-class _appending:
-  """A block that is handed a function which adds a line to a file, or to nothing (None); the file begins with `lines`."""
-
-  def __init__(self, path: Path | None, lines: list[str]):
-    self._path, self._lines, self._file = path, lines, None
-
-  def __enter__(self):
-    if self._path is None:
-      return lambda line: None
-    with files.atomic_path(self._path) as temporary:
-      temporary.write_text(''.join(f'{line}\n' for line in self._lines))
-    self._file = self._path.open('a', buffering=1)
-    return self._write
-
-  def _write(self, line):
-    try:
-      self._file.write(line)
-    except OSError as error:
-      raise UserError(f'cannot write {self._path}: {error.strerror}') from error
-
-  def __exit__(self, *_):
-    if self._file:
-      self._file.close()
 
 
 def _file_name(name: str) -> str:

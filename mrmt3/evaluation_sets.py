@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mrmt3.errors import UserError
+from mrmt3.sources.audio_midi_folder import AUDIO_SUFFIXES, MIDI_SUFFIXES
 
-MIDI_SUFFIXES = ('.mid', '.midi')
-AUDIO_SUFFIXES = ('.wav', '.flac', '.ogg', '.mp3')
 TASKS = ('slakh', 'own_folder', 'slakh_records', 'mt3_records:NAME')
 
 

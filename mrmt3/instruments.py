@@ -53,6 +53,11 @@ def instruments_of(notes: np.ndarray) -> list[tuple[int, bool]]:
   return [(int(p), False) for p in pitched] + ([(0, True)] if notes['is_drum'].any() else [])
 
 
+def notes_of(notes: np.ndarray, program: int, is_drum: bool) -> np.ndarray:
+  """Returns the notes of one instrument, as `instruments_of` tells them apart: those of drums whatever their program."""
+  return notes[notes['is_drum'] if is_drum else ~notes['is_drum'] & (notes['program'] == program)]
+
+
 def instrument_name(program: int, is_drum: bool) -> str:
   """Returns a track name: the Slakh class where `program` stands for one, else the General MIDI name."""
   if is_drum:

@@ -174,7 +174,7 @@ def midi_bytes(notes: np.ndarray) -> bytes:
       port, channel = divmod(pitched, _CHANNELS - 1)
       channel += channel >= instruments.DRUM_CHANNEL
       pitched += 1
-    own = notes[(notes['is_drum'] == is_drum) & (is_drum | (notes['program'] == program))]
+    own = instruments.notes_of(notes, program, is_drum)
     midi.tracks.append(_track(own, program, is_drum, port, channel))
   data = io.BytesIO()
   midi.save(file=data)
@@ -187,7 +187,7 @@ def notes_to_pretty_midi(notes: np.ndarray):
 
   midi = pretty_midi.PrettyMIDI()
   for program, is_drum in instruments.instruments_of(notes):
-    own = notes[(notes['is_drum'] == is_drum) & (is_drum | (notes['program'] == program))]
+    own = instruments.notes_of(notes, program, is_drum)
     track = pretty_midi.Instrument(program, is_drum, instruments.instrument_name(program, is_drum))
     columns = (own[name].tolist() for name in ('velocity', 'pitch', 'onset', 'offset'))
     track.notes = [pretty_midi.Note(*note) for note in zip(*columns, strict=True)]

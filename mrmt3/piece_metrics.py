@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mrmt3 import evaluation, vocabularies
+from mrmt3 import evaluation, transcription, vocabularies
 from mrmt3 import notes as note_tables
 from mrmt3.config import ModelSpec
-from mrmt3.note_sequences import decode_piece, encoding_spec
 
 
 class PieceNotes(NamedTuple):
@@ -48,17 +47,11 @@ class Postprocessor:
     name = name.decode() if isinstance(name, bytes) else str(name)
     if is_target and 'notes' in example:
       return PieceNotes(name, note_tables.as_notes(np.asarray(example['notes'])))
-    count = len(example['targets'])
-    rows = list(example['targets']) if is_target else [self._model_ids(ids) for ids in decoded[:count]]
-    starts = [row * self.spec.segment_frames for row in range(count)]
-    codec = vocabularies.build_codec(self.spec.vocabulary)
-    frame_rate, tokens_hold = self.spec.spectrogram.frame_rate, encoding_spec(self.spec.ties)
-    return PieceNotes(name, decode_piece(rows, starts, codec, spec=tokens_hold, frames_per_second=frame_rate)[0])
-
-  def _model_ids(self, ids) -> np.ndarray:
-    ids = np.asarray(ids, np.int32)
-    special = np.where(ids == vocabularies.DECODED_EOS_ID, vocabularies.EOS_ID, vocabularies.UNK_ID)
-    return np.where(ids < 0, special, ids + vocabularies.SPECIAL_TOKENS)
+    if is_target:
+      rows = list(example['targets'])
+    else:
+      rows = [vocabularies.encode_decoded_ids(ids) for ids in decoded[: len(example['targets'])]]
+    return PieceNotes(name, transcription.decode_segments(rows, self.spec)[0])
 
 
 _last: tuple[list, evaluation.Summary] | None = None  # predictions, as they came, and what they scored

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from mrmt3 import checkpoints, segment_tokens, spectrograms, vocabularies
+from mrmt3 import checkpoints, segment_tokens, spectrograms, transcription, vocabularies
 from mrmt3.instruments import map_to_slakh_classes
-from mrmt3.note_sequences import DecodingStats, decode_piece, encoding_spec
+from mrmt3.note_sequences import DecodingStats
 
 BUCKET = 8  # segments; more compile less and compute more
 
@@ -64,25 +64,21 @@ class PieceTranscriber:
 
   def _batch(self, pieces):
     spec = self.spec
-    cut = [spectrograms.piece_segments(np.asarray(x, np.float32), spec.spectrogram, spec.segment_frames) for _, x, _ in pieces]
-    segments = -(-max(len(samples) for samples, _ in cut) // BUCKET) * BUCKET
+    frames = [spectrograms.num_frames(len(samples), spec.spectrogram) for _, samples, _ in pieces]
+    segments = -(-max(frames) // (spec.segment_frames * BUCKET)) * BUCKET
     inputs = np.zeros((self.batch_size, segments, spec.segment_frames, spectrograms.input_depth(spec.spectrogram)), np.float32)
     targets = np.zeros((self.batch_size, segments, spec.targets_length), np.int32)
     counts = np.zeros((self.batch_size, 1), np.int32)
-    for row, ((_, _, notes), (samples, valid)) in enumerate(zip(pieces, cut, strict=True)):
-      mel = spectrograms.compute_spectrogram(samples, spec.spectrogram)
-      inputs[row, : len(mel)] = spectrograms.clear_invalid_frames(mel, valid)
+    for row, (_, samples, notes) in enumerate(pieces):
+      mel = spectrograms.segment_inputs(np.asarray(samples, np.float32), spec.spectrogram, spec.segment_frames)
+      inputs[row, : len(mel)] = mel
       counts[row] = len(mel)
       if self._memory == 'truth':
-        targets[row, : len(mel)] = self._targets(notes, int(valid.sum()), len(mel))
+        targets[row, : len(mel)] = self._targets(notes, frames[row], len(mel))
     batch = {'encoder_input_tokens': inputs, 'decoder_target_tokens': targets, 'num_segments': counts}
     tokens = np.asarray(self._predict(self._params, self._partitioner.place_batch(batch)))
     for row, (name, _, _) in enumerate(pieces):
-      count = int(counts[row, 0])
-      starts = [segment * spec.segment_frames for segment in range(count)]
-      rate = spec.spectrogram.frame_rate
-      hold = encoding_spec(spec.ties)
-      yield name, *decode_piece(tokens[row, :count], starts, self._codec, spec=hold, frames_per_second=rate)
+      yield name, *transcription.decode_segments(tokens[row, : counts[row, 0]], spec)
 
   def _targets(self, notes, frames, segments):
     """Returns the reference's tokens `[segments, length]`, as training has them: in Slakh classes, trimmed, cut."""

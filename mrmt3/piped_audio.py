@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from mrmt3.audio_io import UNKNOWN_BYTES
 from mrmt3.errors import UserError
 
 SAMPLE_FORMATS = ('s16le', 's24le', 's32le', 'f32le', 'f64le', 'u8')  # FFmpeg's names
 BLOCK_BYTES = 1 << 16
-_UNKNOWN_BYTES = 0x7FFFF000  # programs that write to a pipe put a size like this into the header
 _MAX_CHANNELS = 64
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _WAV_FORMATS = {
@@ -87,7 +87,7 @@ def _open_wav(pipe):
     name, size = header[:4], struct.unpack('<I', header[4:])[0]
     if name == b'data':
       break
-    body = pipe.exactly(size + size % 2) if size < _UNKNOWN_BYTES else b''
+    body = pipe.exactly(size + size % 2) if size < UNKNOWN_BYTES else b''
     if len(body) < size:
       raise UserError('standard input: the wav file ends before its sound begins')
     if name == b'fmt ' and size >= 16:
@@ -99,7 +99,7 @@ def _open_wav(pipe):
         raise UserError(f'standard input: wav of kind {code} with {bits} bits, {channels} channels, {rate} Hz is not known')
   if kind is None:
     raise UserError('standard input: the wav file does not say what its sound is')
-  return rate, _samples(pipe, channels, kind, size if 0 < size < _UNKNOWN_BYTES else None)
+  return rate, _samples(pipe, channels, kind, size if 0 < size < UNKNOWN_BYTES else None)
 
 
 def _samples(pipe, channels, kind, size):

@@ -9,7 +9,7 @@ import numpy as np
 
 from mrmt3 import audio_io
 from mrmt3.files import make_folder
-from mrmt3.instruments import instruments_of
+from mrmt3.instruments import instruments_of, notes_of
 
 _QUIET = 1e-4  # audio whose root mean square is below has no loudness to match
 _PEAK = 0.99
@@ -29,8 +29,7 @@ def play_notes(notes: np.ndarray, seconds: float, sample_rate: int = audio_io.SA
   """
   total = np.zeros(round(seconds * sample_rate), np.float32)
   for program, is_drum in instruments_of(notes):
-    own = notes[(notes['is_drum'] == is_drum) & (is_drum | (notes['program'] == program))]
-    total += _synth(sample_rate).render(own, program, is_drum, seconds)
+    total += _synth(sample_rate).render(notes_of(notes, program, is_drum), program, is_drum, seconds)
   return total
 
 

@@ -77,18 +77,9 @@ def _spec_of(path, model):
 
 
 def _decode(segments, spec):
-  from mrmt3 import vocabularies
-  from mrmt3.note_sequences import decode_piece, encoding_spec
+  from mrmt3 import transcription, vocabularies
 
-  codec = vocabularies.build_codec(spec.vocabulary)
-  rows = []
-  for ids in segments:
-    ids = np.asarray(ids, np.int64)
-    special = np.where(ids == vocabularies.DECODED_EOS_ID, vocabularies.EOS_ID, vocabularies.UNK_ID)
-    rows.append(np.where(ids < 0, special, ids + vocabularies.SPECIAL_TOKENS))
-  starts = [row * spec.segment_frames for row in range(len(rows))]
-  hold, rate = encoding_spec(spec.ties), spec.spectrogram.frame_rate
-  return decode_piece(rows, starts, codec, spec=hold, frames_per_second=rate)[0]
+  return transcription.decode_segments([vocabularies.encode_decoded_ids(ids) for ids in segments], spec)[0]
 
 
 class Writer:
@@ -109,22 +100,12 @@ class Writer:
         raise UserError(f'{path} holds the predictions of another checkpoint or other settings; remove it, or name another --output')
       kept = {line['piece']: line for line in lines[1:] if not line['problem']}
       self.done = set(kept)
-    with files.atomic_path(path) as temporary:
-      temporary.write_text(''.join(json.dumps(line) + '\n' for line in [header, *kept.values()]))
-    try:
-      self._file = path.open('a')
-    except OSError as error:
-      raise UserError(f'cannot write {path}: {error.strerror}') from error
-    self._path = path
+    self._file = files.LineFile(path, map(json.dumps, [header, *kept.values()]))
 
   def add(self, name: str, notes: np.ndarray | None, problem: str = '') -> None:
-    """Writes a piece's notes, or why there are none."""
+    """Writes a piece's notes, or why there are none. UserError if that cannot be done."""
     rows = [] if notes is None else as_rows(notes).tolist()
-    try:
-      self._file.write(json.dumps({'piece': name, 'notes': rows, 'problem': problem}) + '\n')
-      self._file.flush()
-    except OSError as error:
-      raise UserError(f'cannot write {self._path}: {error.strerror}') from error
+    self._file.add(json.dumps({'piece': name, 'notes': rows, 'problem': problem}))
 
   def close(self) -> None:
     """Closes the file."""

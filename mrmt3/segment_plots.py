@@ -6,8 +6,8 @@ import os
 import numpy as np
 
 from mrmt3 import plots
-from mrmt3.instruments import DRUM_COLOR, instrument_name, instruments_of, slakh_class_program
-from mrmt3.spectrograms import SpectrogramConfig
+from mrmt3.instruments import DRUM_COLOR, instrument_name, instruments_of, notes_of, slakh_class_program
+from mrmt3.spectrograms import SpectrogramConfig, hz_to_mel
 
 _INK, _FAINT = '#24292f', '#8b949e'
 _DPI = 130
@@ -75,13 +75,9 @@ def plot_segments(
 
 def mel_place(pitch, spectrogram: SpectrogramConfig):
   """Returns where pitches (numbers or an array, fractions allowed) lie on the log-mel's axis, in bins."""
-  low, high = (_mel(hz) for hz in (spectrogram.mel_lo_hz, spectrogram.mel_hi_hz))
+  low, high = (hz_to_mel(hz) for hz in (spectrogram.mel_lo_hz, spectrogram.mel_hi_hz))
   hz = 440.0 * 2.0 ** ((np.asarray(pitch, np.float64) - 69) / 12)
-  return (_mel(hz) - low) / (high - low) * (spectrogram.num_mel_bins + 1) - 1
-
-
-def _mel(hz):
-  return 2595.0 * np.log10(1.0 + np.asarray(hz, np.float64) / 700.0)
+  return (hz_to_mel(hz) - low) / (high - low) * (spectrogram.num_mel_bins + 1) - 1
 
 
 def _colors(notes):
@@ -126,7 +122,7 @@ def _draw(axes, panel, spectrogram, seconds, colors):
   if panel.notes is None or not len(panel.notes):
     return
   for (program, is_drum), color in colors.items():
-    own = panel.notes[(panel.notes['is_drum'] == is_drum) & (is_drum | (panel.notes['program'] == program))]
+    own = notes_of(panel.notes, program, is_drum)
     if not len(own):
       continue
     if is_drum:

@@ -174,7 +174,8 @@ def cut_segments(
   yield np.concatenate([*left, np.zeros(size - count, np.float32)]), count, True
 
 
-def _hz_to_mel(hz):
+def hz_to_mel(hz):
+  """Returns frequencies, Hz (a number, a list or an array), on the mel scale of all front ends, float64."""
   return 2595.0 * np.log10(1.0 + np.asarray(hz, np.float64) / 700.0)
 
 
@@ -186,9 +187,9 @@ def _mel_to_hz(mel):
 def mel_filterbank(config: SpectrogramConfig) -> np.ndarray:
   """Returns the read-only filter weights, float64 `[fft_size // 2 + 1, num_mel_bins]`; the DC bin's are 0 for `mt3`."""
   bins = np.arange(config.fft_size // 2 + 1) * config.sample_rate / config.fft_size
-  edges = np.linspace(*_hz_to_mel([config.mel_lo_hz, config.mel_hi_hz]), config.num_mel_bins + 2)
+  edges = np.linspace(*hz_to_mel([config.mel_lo_hz, config.mel_hi_hz]), config.num_mel_bins + 2)
   if config.front_end == 'mt3':
-    bins = _hz_to_mel(bins)
+    bins = hz_to_mel(bins)
   else:
     edges = _mel_to_hz(edges)
   lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]

@@ -1,10 +1,16 @@
 """What a transcription is, in the forms that people use: note table, NoteSequence, pretty_midi, MIDI bytes."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mrmt3.note_sequences import DecodingStats
+from mrmt3.note_sequences import DecodingStats, decode_piece, encoding_spec
+from mrmt3.vocabularies import build_codec
+
+if TYPE_CHECKING:
+  from mrmt3.config import ModelSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,3 +59,15 @@ class Transcription:
     from mrmt3 import midi_io
 
     return midi_io.midi_bytes(self.notes)
+
+
+def decode_segments(segments: Sequence[np.ndarray], spec: 'ModelSpec') -> tuple[np.ndarray, DecodingStats]:
+  """Returns (sorted note table, statistics) of a whole piece.
+
+  Args:
+    segments: model ids `[n]` of each segment, one after the other from the start of the piece.
+    spec: of the model that they belong to.
+  """
+  starts = range(0, len(segments) * spec.segment_frames, spec.segment_frames)
+  hold, rate = encoding_spec(spec.ties), spec.spectrogram.frame_rate
+  return decode_piece(segments, starts, build_codec(spec.vocabulary), spec=hold, frames_per_second=rate)

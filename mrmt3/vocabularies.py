@@ -183,6 +183,12 @@ def decode_ids(model_ids, codec: Codec) -> np.ndarray:
   return np.where(ended, DECODED_EOS_ID, np.where(known, regular_ids, DECODED_INVALID_ID)).astype(np.int32)
 
 
+def encode_decoded_ids(decoded_ids) -> np.ndarray:
+  """Returns the model ids of what `decode_ids` returned, int32 of the same shape; what was invalid is unknown."""
+  ids = np.asarray(decoded_ids, np.int32)
+  return np.where(ids < 0, np.where(ids == DECODED_EOS_ID, EOS_ID, UNK_ID), encode_ids(ids)).astype(np.int32)
+
+
 def vocabulary_from_codec(codec: Codec):
   """Returns the seqio vocabulary of a codec, with `NUM_EXTRA_IDS` extra ids (as MT3). Imports seqio."""
   from mrmt3.seqio_vocabulary import GenericTokenVocabulary

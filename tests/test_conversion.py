@@ -1,6 +1,5 @@
 """Checkpoints of other programs as ours and back."""
 
-import argparse
 import dataclasses
 import re
 import subprocess
@@ -8,6 +7,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import command_line
 import jax
 import network_fixture as fixture
 import numpy as np
@@ -31,10 +31,7 @@ SPEC = ModelSpec(
 
 
 def run(*arguments):
-  parser = argparse.ArgumentParser()
-  convert.add_parser(parser.add_subparsers())
-  args = parser.parse_args(['convert', *map(str, arguments)])
-  return args.run(args)
+  return command_line.run(convert, 'convert', *arguments)
 
 
 def assert_same(actual, expected):

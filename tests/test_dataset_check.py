@@ -1,6 +1,5 @@
 """Tests of `mrmt3 dataset check` and `report`, of soundfonts' tuning and families, and of interrupted builds."""
 
-import argparse
 import dataclasses
 import io
 import json
@@ -12,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import command_line
 import numpy as np
 import pytest
 import soundfile
@@ -56,10 +56,7 @@ def good_set(tmp_path_factory, synth):
 
 
 def run(*arguments):
-  parser = argparse.ArgumentParser()
-  dataset_cli.add_parser(parser.add_subparsers())
-  args = parser.parse_args(['dataset', *map(str, arguments)])
-  return args.run(args)
+  return command_line.run(dataset_cli, 'dataset', *arguments)
 
 
 # Tuning

@@ -1,7 +1,7 @@
-import argparse
 import json
 import os
 
+import command_line
 import numpy as np
 import pytest
 
@@ -18,10 +18,7 @@ def piece(shift=0.0, program=0, pitches=(60, 62, 64, 65)):
 
 
 def run(*arguments):
-  parser = argparse.ArgumentParser()
-  evaluate.add_parser(parser.add_subparsers())
-  args = parser.parse_args(['evaluate', *map(str, arguments)])
-  return args.run(args)
+  return command_line.run(evaluate, 'evaluate', *arguments)
 
 
 @pytest.fixture

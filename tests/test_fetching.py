@@ -1,10 +1,10 @@
 """`mrmt3 fetch`, and the names it makes known, against a server on this machine."""
 
-import argparse
 import dataclasses
 import json
 import shutil
 
+import command_line
 import file_server
 import jax
 import numpy as np
@@ -21,10 +21,7 @@ FILE = 'exp_segmemV2_prev_context=32.ckpt'
 
 
 def run(*arguments):
-  parser = argparse.ArgumentParser()
-  fetch.add_parser(parser.add_subparsers())
-  args = parser.parse_args(['fetch', *arguments])
-  return args.run(args)
+  return command_line.run(fetch, 'fetch', *arguments)
 
 
 def make_params(config):
@@ -223,12 +220,8 @@ def test_transcribe_takes_a_name(server, tmp_path):
   spec = dataclasses.replace(checkpoints.read_spec(folder), segment_frames=32, targets_length=34)
   (folder / 'model.json').write_text(spec.to_json())
   audio_io.write_audio(tmp_path / 'a.wav', np.zeros(4000, np.float32))
-  parser = argparse.ArgumentParser()
-  transcribe.add_parser(parser.add_subparsers())
-  args = parser.parse_args(
-    ['transcribe', str(tmp_path / 'a.wav'), '-o', str(tmp_path / 'a.mid'), '--checkpoint', 'mr-mt3-32', '--json', '--quiet']
-  )
-  assert args.run(args) == 0
+  words = tmp_path / 'a.wav', '-o', tmp_path / 'a.mid', '--checkpoint', 'mr-mt3-32', '--json', '--quiet'
+  assert command_line.run(transcribe, 'transcribe', *words) == 0
   assert json.loads((tmp_path / 'a.json').read_text())['stats']['segments'] == 1
 
 

@@ -1,9 +1,9 @@
 """`mrmt3 reproduce slakh` on a small folder in Slakh2100's layout."""
 
-import argparse
 import json
 import types
 
+import command_line
 import jax
 import numpy as np
 import pytest
@@ -54,10 +54,7 @@ def model(tmp_path, small_spec):
 
 
 def run(*arguments):
-  parser = argparse.ArgumentParser()
-  reproduce.add_parser(parser.add_subparsers())
-  args = parser.parse_args(['reproduce', 'slakh', *map(str, arguments)])
-  return args.run(args)
+  return command_line.run(reproduce, 'reproduce', 'slakh', *arguments)
 
 
 def hear(monkeypatch, notes_of):

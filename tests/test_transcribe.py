@@ -1,10 +1,10 @@
-import argparse
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import command_line
 import network_fixture as fixture
 import numpy as np
 import pytest
@@ -19,10 +19,7 @@ ROOT = Path(transcribe.__file__).parent.parent.parent
 
 
 def run(*arguments):
-  parser = argparse.ArgumentParser()
-  transcribe.add_parser(parser.add_subparsers())
-  args = parser.parse_args(['transcribe', *map(str, arguments)])
-  return args.run(args)
+  return command_line.run(transcribe, 'transcribe', *arguments)
 
 
 @pytest.fixture(scope='module')

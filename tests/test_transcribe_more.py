@@ -1,6 +1,5 @@
 """`mrmt3 transcribe`: folders and patterns, pipes, resuming, side by side, and every output read back."""
 
-import argparse
 import csv
 import io
 import json
@@ -9,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command_line
 import jax
 import mido
 import network_fixture as fixture
@@ -39,10 +39,7 @@ SEGMENT = 40 * 128
 
 
 def run(*arguments):
-  parser = argparse.ArgumentParser()
-  transcribe.add_parser(parser.add_subparsers())
-  args = parser.parse_args(['transcribe', *map(str, arguments)])
-  return args.run(args)
+  return command_line.run(transcribe, 'transcribe', *arguments)
 
 
 @pytest.fixture(scope='module')

@@ -24,7 +24,7 @@ import numpy as np
 
 from mrmt3 import legacy_checkpoints, network, packed_checkpoints, published
 from mrmt3.config import ModelSpec
-from mrmt3.errors import UserError
+from mrmt3.errors import UserError, first_line
 from mrmt3.files import make_folder
 
 SPEC_NAME = 'model.json'
@@ -89,7 +89,7 @@ def save_checkpoint(
     _remove(folder)
     temporary.replace(folder)
   except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
-    raise UserError(f'cannot write {folder}: {_first_line(error)}') from error
+    raise UserError(f'cannot write {folder}: {first_line(error)}') from error
   finally:
     if temporary is not None:
       shutil.rmtree(temporary, ignore_errors=True)
@@ -295,14 +295,9 @@ def _reading(folder: Path):
   except UserError:
     raise
   except Exception as error:
-    raise UserError(f'{folder}: cannot read the checkpoint, {_first_line(error)}') from error
+    raise UserError(f'{folder}: cannot read the checkpoint, {first_line(error)}') from error
   else:
     sys.unraisablehook = report
-
-
-def _first_line(error: BaseException) -> str:
-  text = str(error).strip() or type(error).__name__
-  return text.splitlines()[0][:300]
 
 
 def check_shapes(wanted, found, folder: Path) -> None:

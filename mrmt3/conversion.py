@@ -13,16 +13,26 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import checkpoints, legacy_checkpoints, network, torch_files, torch_weights, weight_matching
+from mrmt3 import (
+  checkpoints,
+  legacy_checkpoints,
+  network,
+  packed_checkpoints,
+  torch_files,
+  torch_weights,
+  weight_matching,
+)
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.files import atomic_path
 from mrmt3.spectrograms import SpectrogramConfig
 from mrmt3.vocabularies import VocabularyConfig, num_embeddings
 
-OURS, T5X, T5X_LEGACY, TORCH, LIGHTNING, NPZ = 'mrmt3', 't5x', 't5x-legacy', 'PyTorch', 'Lightning', 'npz'
+OURS, T5X, T5X_LEGACY, PACKED = 'mrmt3', 't5x', 't5x-legacy', 'packed'
+TORCH, LIGHTNING, NPZ = 'PyTorch', 'Lightning', 'npz'
 MEMORY = 'memory'  # what --allow-missing can name
 
+_LAYOUTS = {OURS: OURS, T5X: T5X_LEGACY, PACKED: PACKED}  # of a folder: what is asked for, what is written
 _SUFFIXES = {'.pth': TORCH, '.pt': TORCH, '.ckpt': LIGHTNING, '.npz': NPZ}
 _UNDER_TORCH_NAMES = (TORCH, LIGHTNING, NPZ)
 _LAYERS = {
@@ -285,20 +295,21 @@ def fresh_memory(config: network.T5Config, seed: int) -> dict:
 
 
 def target_format(path: str | os.PathLike, layout: str) -> str:
-  """Returns the format that a destination's name asks for; `layout` is that of a folder, OURS or T5X. UserError."""
+  """Returns the format that a destination's name asks for; `layout` is that of a folder: OURS, T5X, PACKED. UserError."""
   suffix = Path(path).suffix
   if suffix in _SUFFIXES:
     if layout != OURS:
       raise UserError(f'{path}: a {suffix} file has no {layout} layout; name a folder')
     return _SUFFIXES[suffix]
-  return OURS if layout == OURS else T5X_LEGACY
+  return _LAYOUTS[layout]
 
 
 def check_target(path: str | os.PathLike, kind: str) -> None:
   """Raises UserError if a destination cannot be written, or is a folder that holds checkpoints."""
   path = Path(path)
-  if kind in (OURS, T5X_LEGACY):
-    if checkpoints.latest_step(path) is not None or (path / checkpoints.STATE_NAME).exists():
+  if kind in _LAYOUTS.values():
+    taken = (path / checkpoints.STATE_NAME).exists() or packed_checkpoints.is_packed(path)
+    if taken or checkpoints.latest_step(path) is not None:
       raise UserError(f'{path} holds checkpoints already; name another folder')
     if path.exists() and not path.is_dir():
       raise UserError(f'{path} is a file; name a folder, or a file that ends in {", ".join(_SUFFIXES)}')
@@ -320,6 +331,9 @@ def write(path: str | os.PathLike, kind: str, params: dict, spec: ModelSpec, ste
     folder = checkpoints.checkpoint_folder(path, step)
     legacy_checkpoints.write_params(folder, params, step, {checkpoints.SPEC_NAME: spec.to_json().encode()})
     return folder
+  if kind == PACKED:
+    packed_checkpoints.save(path, params, spec, {'step': step})
+    return path
   weights, copies = torch_weights.torch_from_params(params, spec.network.positions)
   if kind == NPZ:
     with atomic_path(path) as temporary:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mrmt3 import files
 from mrmt3.config import ModelSpec
-from mrmt3.errors import UserError
+from mrmt3.errors import UserError, first_line
 
 WEIGHTS_NAME, SPEC_NAME, ABOUT_NAME = 'weights.safetensors', 'model.json', 'about.json'
 DTYPES = ('bfloat16', 'float32')
@@ -62,8 +62,7 @@ def read_params(folder: Path) -> dict:
   try:
     arrays = {name: _array(**stored) for name, stored in safetensors.deserialize(path.read_bytes())}
   except Exception as error:
-    reason = (str(error).splitlines() or [''])[0][:200] or type(error).__name__
-    raise UserError(f'{path}: cannot read the weights ({reason}); was it copied as a whole?') from error
+    raise UserError(f'{path}: cannot read the weights ({first_line(error)}); was it copied as a whole?') from error
   return traverse_util.unflatten_dict(arrays, sep='/')
 
 

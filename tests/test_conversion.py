@@ -107,6 +107,20 @@ def test_there_and_back(target, published, tmp_path):
   assert step == (0 if target in ('x.pth', 'x.pt', 'x.npz') else 77)
 
 
+def test_packed_is_half_as_large_and_reads_as_the_others(published, tmp_path):
+  run(published, tmp_path / 'ours', *HEADS)
+  run(tmp_path / 'ours', tmp_path / 'packed', '--to', 'packed')
+  run(tmp_path / 'packed', tmp_path / 'back')
+  for folder in ('packed', 'back'):
+    params, spec, _ = checkpoints.restore_params(tmp_path / folder)
+    assert spec == SPEC
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2**-8), params, fixture.params())
+  count = sum(x.size for x in jax.tree.leaves(fixture.params()))
+  assert (tmp_path / 'packed' / 'weights.safetensors').stat().st_size < 2 * count + 20_000
+  with pytest.raises(UserError, match='holds checkpoints already'):
+    conversion.check_target(tmp_path / 'packed', conversion.PACKED)
+
+
 def test_t5xs_layout_is_read_where_a_model_is_used(published, tmp_path):
   run(published, tmp_path / 'ours', *HEADS)
   run(tmp_path / 'ours', tmp_path / 't5x', '--to', 't5x')

@@ -7,7 +7,8 @@ from mrmt3.errors import UserError
 _EPILOG = """\
 reads   MR-MT3's .ckpt and mt3.pth (PyTorch, PyTorch Lightning; no code in them is ever run), .npz with the same
         names, t5x checkpoints before and since Orbax, checkpoints of mrmt3
-writes  a folder: mrmt3's own (t5x reads it too), with --to t5x as t5x wrote before Orbax, as MT3's are
+writes  a folder: mrmt3's own (t5x reads it too), with --to t5x as t5x wrote before Orbax, as MT3's are, with
+        --to packed a small one to give away: bfloat16 in one safetensors file
         .pth, .pt: PyTorch's state dict; .ckpt: as PyTorch Lightning's; .npz: NumPy
 
 What a checkpoint does not say itself is taken as published: MR-MT3's position table, log-mel and prior tokens for
@@ -32,7 +33,7 @@ def add_parser(subparsers) -> None:
   parser.add_argument('source', metavar='SRC', help='checkpoint: a file or a folder, or a name that `mrmt3 fetch` knows')
   parser.add_argument('target', metavar='DST', nargs='?', help='folder, or a .pth, .pt, .ckpt or .npz file')
   parser.add_argument('--list', action='store_true', help='print the names and shapes of the arrays in SRC, write nothing')
-  parser.add_argument('--to', choices=['mrmt3', 't5x'], default='mrmt3', help='layout of a folder (default: mrmt3)')
+  parser.add_argument('--to', choices=['mrmt3', 't5x', 'packed'], default='mrmt3', help='layout of a folder (default: mrmt3)')
   parser.add_argument(
     '--allow-missing', action='append', default=[], choices=['memory'],
     help='start values for weights that SRC lacks: MR-MT3 from MT3 (with --l-agg)',

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3.errors import UserError
+from mrmt3.errors import UserError, first_line
 
 FILE = 'data'  # what the files of a saved position begin with
 EXAMPLE_ID = 'example_id'
@@ -57,8 +57,7 @@ class DataIterator(Iterator):
     try:
       tf.train.Checkpoint(iterator=self._iterator).read(str(folder / name)).assert_consumed()
     except (tf.errors.OpError, AssertionError, ValueError) as error:
-      reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-      raise UserError(f'{folder}: cannot take up the position in the data ({reason})') from error
+      raise UserError(f'{folder}: cannot take up the position in the data ({first_line(error)})') from error
 
   def close(self) -> None:
     """Stops the pipeline's threads; one that runs Python code while the interpreter ends would hang it."""

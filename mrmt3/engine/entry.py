@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from mrmt3 import large_pages
 from mrmt3.engine import liveness
 from mrmt3.engine.stopping import EXIT_CODE, Stopped
-from mrmt3.errors import UserError
+from mrmt3.errors import UserError, first_line
 
 
 def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
   except Exception as error:
     if not liveness.is_loss(error):
       raise
-    liveness.say_lost(str(error).strip().splitlines()[0][:120])
+    liveness.say_lost(first_line(error)[:120])
     return liveness.EXIT_CODE
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from mrmt3.engine import liveness
-from mrmt3.errors import UserError
+from mrmt3.errors import UserError, first_line
 
 _TIMEOUT = 300  # s, jax's own
 
@@ -42,7 +42,7 @@ def initialise(address: str | None, count: int | None, index: int | None, timeou
         address, count, index, heartbeat_timeout_seconds=liveness.HEARTBEAT_SECONDS, **options
     )
   except (RuntimeError, ValueError) as error:
-    raise _not_connected(address, count, index, (str(error).splitlines() or [type(error).__name__])[0]) from error
+    raise _not_connected(address, count, index, first_line(error)) from error
   if jax.process_count() > 1:
     liveness.Watch()
 

@@ -88,3 +88,11 @@ def test_the_token_modules_load_no_heavy_library():
 def test_unknown_module_attributes_are_errors():
   with pytest.raises(AttributeError, match='no attribute'):
     _ = vocabularies.NoSuchVocabulary
+
+
+def test_what_was_decoded_can_be_encoded_again():
+  codec = build_codec(VocabularyConfig(num_velocity_bins=1))
+  decoded = vocabularies.decode_ids([5, 0, 700, 2, 1, 9], codec)
+  encoded = vocabularies.encode_decoded_ids(decoded)
+  assert encoded.tolist() == [5, 2, 700, 2, 1, 1] and encoded.dtype == np.int32
+  np.testing.assert_array_equal(vocabularies.decode_ids(encoded, codec), decoded)

@@ -9,7 +9,6 @@ from mrmt3.examples import Library
 
 BLOCK = 16  # records
 _PER_SPLIT = 2**40  # record numbers
-MOST_SHUFFLED = 4_000_000  # records in the shuffle buffer, 8 bytes each: an iterator's state stays below 50 MB
 
 
 class SegmentSource(seqio.DataSource):
@@ -61,9 +60,10 @@ class SegmentSource(seqio.DataSource):
     count = self.num_records(split)
     # A name beside each number would have to be put there by one more step for every record.
     first = self.splits.index(split) * _PER_SPLIT
-    order = tf.data.Dataset.range(first, first + count)
+    order = tf.data.Dataset.range(count)
     if shuffle:
-      order = order.shuffle(min(count, MOST_SHUFFLED), seed=seed, reshuffle_each_iteration=True)
+      order = _shuffled(order, count, seed)
+    order = order.map(lambda number: first + number)
     seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
     dataset = tf.data.Dataset.zip({'position': order, 'seed': seeds})
     if shard_info:
@@ -112,3 +112,17 @@ class SegmentSource(seqio.DataSource):
       first, last = np.zeros_like(first), of_piece
     splits = np.full(len(index), split.encode(), object)
     return splits, names[index], index.astype(np.int32), of_piece, first, last
+
+
+def _shuffled(numbers: tf.data.Dataset, count: int, seed: int | None) -> tf.data.Dataset:
+  """Returns the numbers 0..count-1 in random order, another one in every repetition.
+
+  The order is a permutation that is calculated, number by number. A shuffle buffer would be part of an iterator's state,
+  and TensorFlow goes through that state for every example: milliseconds, where a split has 100,000 records.
+  """
+
+  def permuted(epoch_seed):
+    return numbers.map(lambda number: tf.random.experimental.index_shuffle(number, epoch_seed, count - 1))
+
+  epoch_seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
+  return epoch_seeds.take(1).flat_map(permuted)

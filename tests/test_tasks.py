@@ -16,6 +16,7 @@ from mrmt3.errors import UserError
 from mrmt3.example_config import ExampleConfig
 from mrmt3.examples import NO_PRIOR, Library, Part, Window
 from mrmt3.pieces import PieceContent
+from mrmt3.segment_source import SegmentSource
 from mrmt3.sources.slakh_folder import SlakhFolder
 from mrmt3.tasks import slakh as slakh_task
 from mrmt3.transcription_task import LIBRARIES
@@ -273,6 +274,29 @@ def test_an_iterator_goes_on_exactly_from_its_checkpoint(small_data, small_spec,
     found = next(again)
     for feature, value in batch.items():
       np.testing.assert_array_equal(value, found[feature])
+
+
+def test_a_position_is_small_however_many_records_a_split_has(small_data, small_spec, monkeypatch, tmp_path):
+  """TensorFlow goes through an iterator's state for every example: what grows with the split makes each of them slower."""
+  source = SegmentSource(LIBRARIES[register(small_data, small_spec)])
+  many = 300_000
+  monkeypatch.setattr(source, 'chunks', lambda split: (np.array([many]), FRAMES))
+  iterator = iter(source.get_dataset('train', shuffle=True, seed=3).repeat())
+  order = [int(next(iterator)['position']) for _ in range(100)]
+  assert len(set(order)) == 100 and max(order) - min(order) > many / 2
+  tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / 'iterator'))
+  assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 10_000
+
+
+@pytest.mark.parametrize('count', [1, 2, 97, 1000])
+def test_every_record_comes_once_an_epoch_in_another_order(small_data, small_spec, monkeypatch, count):
+  source = SegmentSource(LIBRARIES[register(small_data, small_spec)])
+  monkeypatch.setattr(source, 'chunks', lambda split: (np.array([count]), FRAMES))
+  records = source.get_dataset('train', shuffle=True, seed=3).repeat(2).as_numpy_iterator()
+  first, second = np.array([int(record['position']) for record in records]).reshape(2, count)
+  assert sorted(first) == sorted(second) == list(range(min(first), min(first) + count))
+  if count > 2:
+    assert list(first) != list(second) and list(first) != sorted(first)
 
 
 def test_segments_that_do_not_fit_are_skipped_aloud_cut_or_stop(small_data, small_spec, caplog):

@@ -11,38 +11,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrmt3.config import ModelSpec
+from mrmt3.frame_head import NUM_PITCHES, ROWS, SIZES, FrameTargets
 from mrmt3.instruments import NUM_CLASSES, class_index
-from mrmt3.vocabularies import MAX_PITCH, SPECIAL_TOKENS, build_codec
+from mrmt3.vocabularies import SPECIAL_TOKENS, build_codec
 
-NUM_PITCHES = MAX_PITCH + 1
-ROWS = NUM_CLASSES + 1  # the Slakh classes, drums last
 DRUM_ROW = NUM_CLASSES
+# What sounds is told again in every state; onsets are what counts, and are told once.
+WEIGHTS = FrameTargets(onsets=1.0, drums=1.0, pitches=0.2, classes=0.2)
 
 
-class FrameTargets(NamedTuple):
-  """Float32 arrays, labels (0 or 1) or logits: of an instrument class and pitch, of a pitch, of a class.
+class Onsets(NamedTuple):
+  """The onsets of pitched notes, one place per token, `[batch, tokens]` each.
 
   Attributes:
-    onsets: `[batch, frames, ROWS * 128]`, notes that begin, class by class.
-    pitches: `[batch, frames, 128]`, pitches that sound; no drums.
-    classes: `[batch, frames, ROWS]`, classes that sound; no drums.
+    real: bool, whether the token begins such a note; the rest holds for those only.
+    states: int32, the state it lies in.
+    pitches: int32, 0..127.
+    classes: int32, the number of its Slakh class.
   """
 
-  onsets: jax.Array
+  real: jax.Array
+  states: jax.Array
   pitches: jax.Array
   classes: jax.Array
 
 
-SIZES = FrameTargets(ROWS * NUM_PITCHES, NUM_PITCHES, ROWS)
-# What sounds is told again in every frame; onsets are what counts, and are told once.
-WEIGHTS = FrameTargets(1.0, 0.2, 0.2)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Notes:
-  """Per token: the frame it speaks of, and what it begins or ends; `[batch, tokens]` each."""
+  """Per token: the state it speaks of, and what it begins or ends; `[batch, tokens]` each."""
 
-  frame: jax.Array
+  state: jax.Array
   row: jax.Array
   pitch: jax.Array
   onset: jax.Array
@@ -50,28 +48,34 @@ class _Notes:
   ends: jax.Array
 
 
-def frame_labels(tokens: jax.Array, spec: ModelSpec) -> FrameTargets:
+def frame_labels(tokens: jax.Array, spec: ModelSpec) -> tuple[FrameTargets, Onsets]:
   """Returns the labels of segments, given their target tokens (int model ids `[batch, length]`, padded with 0).
 
-  An onset is in the frame nearest to its time. A tied note sounds from the first frame on, a note that nothing ends up to
-  the last. Programs that stand for no class count as their class (`instruments.slakh_class_program`).
+  An onset is in the state of the frame nearest to its time. A tied note sounds from the first state on, a note that nothing
+  ends up to the last. Programs that stand for no class count as their class (`instruments.slakh_class_program`).
   """
-  frames = spec.segment_frames
+  states = spec.network.num_states(spec.segment_frames)
   notes = _read(tokens, spec)
+  drum = notes.row == DRUM_ROW
 
   def add(mask, amount, column, columns):
-    frame = jnp.where(mask, notes.frame, frames)  # a frame beyond the last is dropped
-    empty = jnp.zeros((frames, columns), jnp.float32)
-    return jax.vmap(lambda f, c: empty.at[f, c].add(amount, mode='drop'))(frame, column)
+    state = jnp.where(mask, notes.state, states)  # one beyond the last is dropped
+    empty = jnp.zeros((states, columns), jnp.float32)
+    return jax.vmap(lambda s, c: empty.at[s, c].add(amount, mode='drop'))(state, column)
+
+  def beginning(mask):
+    return jnp.minimum(add(mask, 1.0, notes.pitch, NUM_PITCHES), 1.0)
 
   def sounding(column, columns):
     changes = add(notes.starts, 1.0, column, columns) - add(notes.ends, 1.0, column, columns)
     return jnp.clip(jnp.cumsum(changes, axis=1), 0.0, 1.0)
 
-  onsets = add(notes.onset, 1.0, notes.row * NUM_PITCHES + notes.pitch, SIZES.onsets)
-  return FrameTargets(
-      jnp.minimum(onsets, 1.0), sounding(notes.pitch, SIZES.pitches), sounding(notes.row, SIZES.classes)
-  )
+  onsets = Onsets(notes.onset & ~drum, notes.state, notes.pitch, jnp.minimum(notes.row, NUM_CLASSES - 1))
+  targets = FrameTargets(
+      onsets=beginning(onsets.real), drums=beginning(notes.onset & drum), pitches=sounding(notes.pitch, SIZES.pitches),
+      classes=sounding(notes.row, ROWS),
+  )  # fmt: skip
+  return targets, onsets
 
 
 def _read(tokens, spec) -> _Notes:
@@ -94,9 +98,10 @@ def _read(tokens, spec) -> _Notes:
   # Steps are absolute, the time since the segment's start; one shift token is enough for a segment of up to 10 s.
   frames_per_step = float(spec.spectrogram.frame_rate) / codec.steps_per_second
   frame = jnp.round(latest('shift') * frames_per_step).astype(jnp.int32)
+  state = jnp.clip(frame, 0, spec.segment_frames - 1) // spec.network.front_time_stride
   row = jnp.where(is_drum, DRUM_ROW, jnp.asarray(class_index(np.arange(NUM_PITCHES)))[latest('program')])
   return _Notes(
-      frame=jnp.clip(frame, 0, spec.segment_frames - 1),
+      state=state,
       row=row,
       pitch=jnp.where(is_drum, drum, jnp.clip(pitch, 0, NUM_PITCHES - 1)),
       onset=after_ties & (is_drum | (is_pitch & loud)),
@@ -105,14 +110,24 @@ def _read(tokens, spec) -> _Notes:
   )
 
 
-def frame_loss(logits: FrameTargets, labels: FrameTargets) -> jax.Array:
-  """Returns the cross-entropy of every example, nats, float32 `[batch]`: the weighted sum over frames and outputs."""
+def frame_loss(logits: FrameTargets, class_logits: jax.Array, labels: FrameTargets, onsets: Onsets) -> jax.Array:
+  """Returns the cross-entropy of every example, nats, float32 `[batch]`.
+
+  It is the weighted sum over states and outputs, and over the classes `class_logits` `[batch, tokens, NUM_CLASSES]` of onsets.
+  """
   parts = zip(WEIGHTS, logits, labels, strict=True)
-  return sum(weight * (jnp.logaddexp(0.0, x) - x * y).sum(axis=(1, 2)) for weight, x, y in parts)
+  states = sum(weight * (jnp.logaddexp(0.0, x) - x * y).sum(axis=(1, 2)) for weight, x, y in parts)
+  right = jnp.take_along_axis(jax.nn.log_softmax(class_logits), onsets.classes[..., None], axis=-1)[..., 0]
+  return states - (right * onsets.real).sum(axis=1)
 
 
-def onset_counts(logits: FrameTargets, labels: FrameTargets) -> dict[str, tuple[jax.Array, jax.Array]]:
+def onset_counts(
+    logits: FrameTargets, class_logits: jax.Array, labels: FrameTargets, onsets: Onsets
+) -> dict[str, tuple[jax.Array, jax.Array]]:
   """Returns what is reported of the onsets: name -> (how many were right, of how many)."""
-  found, true = logits.onsets > 0, labels.onsets > 0
-  right = (found & true).sum()
-  return {'frame_onset_recall': (right, true.sum()), 'frame_onset_precision': (right, found.sum())}
+  counts = {}
+  for name, found, true in (('onset', logits.onsets > 0, labels.onsets > 0), ('drum', logits.drums > 0, labels.drums > 0)):
+    right = (found & true).sum()
+    counts |= {f'frame_{name}_recall': (right, true.sum()), f'frame_{name}_precision': (right, found.sum())}
+  right = (class_logits.argmax(axis=-1) == onsets.classes) & onsets.real
+  return counts | {'frame_onset_class': (right.sum(), onsets.real.sum())}

@@ -21,28 +21,31 @@ class ConvolutionFront(nn.Module):
   Attributes:
     features: width of the states.
     channels: channels of the three convolutions.
+    time_stride: frames that the second convolution makes one of.
     dtype: dtype of the activations.
   """
 
   features: int
   channels: tuple[int, int, int]
+  time_stride: int = 1
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, frames: jax.Array) -> jax.Array:
-    """Returns `[batch, frames, features]` for log-mels `[batch, frames, mel]`."""
+    """Returns `[batch, states, features]` for log-mels `[batch, frames, mel]`, a state for every `time_stride` frames."""
     bins = frames.shape[-1:]
     # Raw log-mels lie about -4 and spread by 4: every band starts from nearly 0 and 1.
     scale = layers.partitioning.param_with_axes('scale', nn.initializers.constant(0.25), bins, jnp.float32, axes=('embed',))
     shift = layers.partitioning.param_with_axes('shift', nn.initializers.ones, bins, jnp.float32, axes=('embed',))
     x = (frames * scale + shift).astype(self.dtype)[..., None]
     for index, channels in enumerate(self.channels):
-      x = nn.relu(self._convolve(x, channels, stride=1 if index == 0 else 2, index=index))
+      strides = (self.time_stride if index == 1 else 1, 1 if index == 0 else 2)
+      x = nn.relu(self._convolve(x, channels, strides, index))
     x = layers.LayerNorm(self.dtype, name='layer_norm')(x.reshape(*x.shape[:2], -1))
     initializer = layers.PROJECTION_INITIALIZERS['mt3']
     return layers.Dense(self.features, ('mlp', 'embed'), initializer, self.dtype, name='projection')(x)
 
-  def _convolve(self, x, channels, stride, index):
+  def _convolve(self, x, channels, strides, index):
     kernel = layers.partitioning.param_with_axes(
         f'kernel_{index}', nn.initializers.he_normal(), (3, 3, x.shape[-1], channels), jnp.float32,
         axes=(None, None, None, None),  # small: on every device
@@ -51,6 +54,6 @@ class ConvolutionFront(nn.Module):
         f'bias_{index}', nn.initializers.zeros, (channels,), jnp.float32, axes=(None,)
     )
     y = jax.lax.conv_general_dilated(
-        x, kernel.astype(self.dtype), window_strides=(1, stride), padding='SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+        x, kernel.astype(self.dtype), window_strides=strides, padding='SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
     )
     return y + bias.astype(self.dtype)

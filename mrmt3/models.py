@@ -98,7 +98,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     predicted_prior: probability that an example's prior tokens, in training, are not the truth but what the network
       itself says of the prior segment, with an empty memory (scheduled sampling; paper: 0). The task must have
       prior_inputs. Each such step decodes greedily: count on several times the time of a step without.
-    frame_loss: 'none'; 'auxiliary': the encoder's states have besides to tell, through a linear map that only training
+    frame_loss: 'none'; 'auxiliary': the encoder's states have besides to tell, through a head that only training
       has, the notes of every frame (`frame_losses`), and that loss is added to the tokens'; 'alone': that loss only, the
       decoder rests. Both are for small computers: an encoder learns from it many times sooner than through a decoder.
     frame_loss_weight: what the frame loss, summed over frames and outputs, counts beside the tokens' summed loss.
@@ -119,7 +119,6 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       frame_loss: str = 'none', frame_loss_weight: float = 1.0, augmentation=None, length_multiple: int = 0, remat: bool = False,
       **kwargs,
   ):  # fmt: skip
-    from mrmt3 import frame_losses
     from mrmt3.network import Transformer
 
     if log_mel_on not in LOG_MEL_ON:
@@ -131,7 +130,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     if frame_loss not in FRAME_LOSSES:
       raise UserError(f'MemoryEncoderDecoderModel.frame_loss is {frame_loss!r}; it is one of {", ".join(FRAME_LOSSES)}')
     vocabularies = _vocabularies(spec) if not is_own_engine() else {}
-    module = Transformer(spec.network, () if frame_loss == 'none' else tuple(frame_losses.SIZES), remat)
+    module = Transformer(spec.network, frame_loss != 'none', remat)
     super().__init__(module, optimizer_def=optimizer_def, **vocabularies, **kwargs)
     self.spec = spec
     self._frame_loss = frame_loss
@@ -189,25 +188,25 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       batch = self._augmented(batch, chance_rng)
     if self._frame_loss == 'none':
       return super().loss_fn(params, batch, dropout_rng)
-    logits, frame_logits = self._both_logits(params, batch, dropout_rng)
+    labels = frame_losses.frame_labels(batch['decoder_target_tokens'], self.spec)
+    logits, frame_logits = self._both_logits(params, batch, dropout_rng, labels[1])
     known = copy.copy(self)  # so that either engine counts its loss as ever, without a second pass of the network
     known._compute_logits = lambda *_, **__: logits
     loss, sums = super(MemoryEncoderDecoderModel, known).loss_fn(params, batch, dropout_rng)
-    return self._with_frame_loss(batch, frame_losses.FrameTargets(*frame_logits), loss, sums)
+    return self._with_frame_loss(batch, (*frame_logits, *labels), loss, sums)
 
-  def _with_frame_loss(self, batch, logits, loss, sums):
+  def _with_frame_loss(self, batch, frames, loss, sums):
     """Returns the tokens' loss and sums with the frame loss added, or in their place.
 
     An engine divides the loss by the number of tokens, or what else the model says; the frame loss is treated alike.
     """
     from mrmt3 import frame_losses
 
-    labels = frame_losses.frame_labels(batch['decoder_target_tokens'], self.spec)
-    example_loss, alone = frame_losses.frame_loss(logits, labels), self._frame_loss == 'alone'
+    example_loss, alone = frame_losses.frame_loss(*frames), self._frame_loss == 'alone'
     total = example_loss.sum()
     if is_own_engine():
       sums = {**sums, 'frame_loss': total}
-      for name, (right, count) in frame_losses.onset_counts(logits, labels).items():
+      for name, (right, count) in frame_losses.onset_counts(*frames).items():
         sums |= {f'correct/{name}': right, f'tokens/{name}': count}
       if alone:
         sums |= {'loss': total, _t5x_models.EXAMPLE_LOSS: example_loss}
@@ -223,8 +222,8 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     inputs = self.network_inputs(batch['encoder_input_tokens'], frames)
     return {**batch, 'encoder_input_tokens': self._augmentation(inputs, frames, rng, self.spec.spectrogram)}
 
-  def _both_logits(self, params, batch, dropout_rng):
-    """Returns (logits of the tokens, all 0 where they do not count; those of the frames) of one pass of the network."""
+  def _both_logits(self, params, batch, dropout_rng, onsets):
+    """Returns (logits of the tokens, all 0 where they do not count; the frame head's) of one pass of the network."""
     import jax.numpy as jnp
 
     inputs, decoder_inputs, targets = self.call_arguments(batch)
@@ -232,7 +231,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
 
     def both(network):
       encoded = network.encode(inputs, enable_dropout=drop, **self.call_keywords(batch))
-      frame_logits = network.frame_logits(encoded, inputs.shape[1])
+      frame_logits = network.frame_logits(encoded, onsets.states, onsets.pitches)
       if self._frame_loss == 'alone':
         # 0 for every token; written so that the compiler does not compute losses of constants for minutes.
         return jnp.broadcast_to(0.0 * encoded[0, 0, 0], (*targets.shape, self.spec.network.vocab_size)), frame_logits

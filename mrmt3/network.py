@@ -19,6 +19,7 @@ from flax import linen as nn
 from mrmt3 import fronts
 from mrmt3 import transformer_blocks as layers
 from mrmt3.errors import UserError
+from mrmt3.frame_head import FrameHead, FrameTargets
 from mrmt3.layers import make_attention_mask
 
 KINDS = ('mt3', 'mr_mt3')
@@ -26,7 +27,7 @@ TRAINING_ONLY = ('frame_head',)  # parameters that are left out where a model is
 
 _SIZES = (
   'vocab_size', 'emb_dim', 'num_heads', 'num_encoder_layers', 'num_decoder_layers', 'head_dim', 'mlp_dim',
-  'memory_length', 'memory_layers', 'memory_segments',
+  'memory_length', 'memory_layers', 'memory_segments', 'front_time_stride',
 )  # fmt: skip
 
 
@@ -54,6 +55,7 @@ class T5Config:
     dropout_masks: 'mt3' (one mask for all positions, but after the encoder's norm) or 'mr_mt3' (element-wise).
     front: 'linear' (as the papers: a state is a map of one frame) or 'convolution', see `fronts`.
     front_channels: channels of the three convolutions.
+    front_time_stride: frames that the convolutions make one state of.
     decoder_padding_masks: the decoder's padding tokens (0) see and are seen by nothing, as MT3 trains; False: causal
       mask only, as MR-MT3. They differ at padded positions only.
   """
@@ -78,6 +80,7 @@ class T5Config:
   decoder_padding_masks: bool = True
   front: str = fronts.LINEAR
   front_channels: tuple[int, int, int] = (8, 16, 32)
+  front_time_stride: int = 1
 
   def __post_init__(self):
     try:
@@ -107,6 +110,12 @@ class T5Config:
     if not whole or len(channels) != 3:
       raise UserError(f'network: front_channels are {channels!r}; give three whole numbers above 0')
     object.__setattr__(self, 'front_channels', tuple(channels))
+    if self.front_time_stride > 1 and self.front == fronts.LINEAR:
+      raise UserError(f'network: front_time_stride is {self.front_time_stride}; that needs front {fronts.CONVOLUTION!r}')
+
+  def num_states(self, frames: int) -> int:
+    """Returns how many states the encoder has for so many frames."""
+    return -(-frames // self.front_time_stride)
 
   def replace(self, **changes) -> 'T5Config':
     """Returns a copy with some fields changed."""
@@ -286,7 +295,7 @@ class Encoder(nn.Module):
     if cfg.front == fronts.LINEAR:
       self.continuous_inputs_projection = _projection(cfg, cfg.emb_dim, ('vocab', 'embed'), cfg.dtype)
     else:
-      self.convolution_front = fronts.ConvolutionFront(cfg.emb_dim, cfg.front_channels, cfg.dtype)
+      self.convolution_front = fronts.ConvolutionFront(cfg.emb_dim, cfg.front_channels, cfg.front_time_stride, cfg.dtype)
     self.layers = _layers(EncoderLayer, cfg.num_encoder_layers, cfg, self.remat)
     self.encoder_norm = layers.LayerNorm(cfg.dtype)
     self.input_dropout = _dropout(cfg)
@@ -295,12 +304,15 @@ class Encoder(nn.Module):
   def __call__(
     self, encoder_input_tokens: jax.Array, encoder_mask: jax.Array | None = None, deterministic: bool = False
   ) -> jax.Array:
-    """Returns `[batch, frames, emb]` for frames `[batch, frames, mel]`; `encoder_mask` as `EncoderLayer`'s."""
+    """Returns `[batch, states, emb]` for frames `[batch, frames, mel]`; `encoder_mask` as `EncoderLayer`'s.
+
+    There are as many states as frames, or fewer, as `T5Config.num_states` says.
+    """
     inputs, enable_dropout = encoder_input_tokens, not deterministic
     cfg = self.config
-    table = layers.sinusoidal_positions(inputs.shape[1], cfg.emb_dim, cfg.positions)
     front = self.continuous_inputs_projection if cfg.front == fronts.LINEAR else self.convolution_front
-    x = front(inputs) + table.astype(cfg.dtype)
+    x = front(inputs)
+    x = x + layers.sinusoidal_positions(x.shape[1], cfg.emb_dim, cfg.positions).astype(cfg.dtype)
     x = self.input_dropout(x, enable_dropout)
     for layer in self.layers:
       x = layer(x, encoder_mask, deterministic, None)
@@ -406,35 +418,18 @@ class Decoder(nn.Module):
     return self._logits(self.decoder_norm(x))
 
 
-class FrameHead(nn.Module):
-  """Linear maps of the encoder's states, with biases that start near the few that are on: only for training."""
-
-  sizes: tuple[int, ...]
-
-  @nn.compact
-  def __call__(self, states: jax.Array) -> list[jax.Array]:
-    """Returns logits, float32 `[batch, frames, size]` for each size, of states `[batch, frames, emb]`."""
-    outputs = []
-    for index, size in enumerate(self.sizes):
-      y = layers.Dense(size, ('embed', 'vocab'), nn.initializers.normal(0.02), jnp.float32, name=f'output_{index}')(states)
-      # Of the many outputs only a handful is on: starting from 1/2 each, the first gradients would say nothing else.
-      start = nn.initializers.constant(-np.log(size))
-      outputs.append(y + layers.partitioning.param_with_axes(f'bias_{index}', start, (size,), jnp.float32, axes=('vocab',)))
-    return outputs
-
-
 class Transformer(nn.Module):
   """Encoder, memory and decoder.
 
   Attributes:
     config: sizes.
-    frame_outputs: sizes of the outputs of every encoder state that training may have besides (`FrameHead`); none
-      elsewhere. Their parameters, `frame_head`, are no part of a model (`TRAINING_ONLY`).
+    with_frame_head: whether the encoder's states tell the notes of every frame besides, in training (`FrameHead`). Its
+      parameters, `frame_head`, are no part of a model (`TRAINING_ONLY`).
     remat: training keeps of each layer only what goes into it, and computes the rest again for the gradient.
   """
 
   config: T5Config
-  frame_outputs: tuple[int, ...] = ()
+  with_frame_head: bool = False
   remat: bool = False
 
   def setup(self):
@@ -443,8 +438,8 @@ class Transformer(nn.Module):
     self.decoder = Decoder(self.config, self.remat)
     if self.config.memory_length:
       self.memory_encoder = MemoryEncoder(self.config, self.remat)
-    if self.frame_outputs:
-      self.frame_head = FrameHead(self.frame_outputs)
+    if self.with_frame_head:
+      self.frame_head = FrameHead()
 
   def encode(
     self,
@@ -465,7 +460,7 @@ class Transformer(nn.Module):
         length; required if the network has a memory, and then at least `memory_length` a segment; ignored if it has none.
 
     Returns:
-      `[batch, frames + memory_segments * memory_length, emb]`.
+      `[batch, states + memory_segments * memory_length, emb]`.
     """
     mask = None
     if encoder_segment_ids is not None:
@@ -543,16 +538,19 @@ class Transformer(nn.Module):
     """Returns logits, float32 `[batch, length, vocab]`; arguments as in `encode` and `decode`, positions are unused."""
     del encoder_positions
     encoded = self.encode(encoder_input_tokens, encoder_segment_ids, enable_dropout, prior_tokens=prior_tokens)
-    if self.frame_outputs and self.is_initializing():
-      self.frame_head(encoded)
+    if self.with_frame_head and self.is_initializing():
+      self.frame_head(encoded, jnp.zeros_like(decoder_input_tokens), jnp.zeros_like(decoder_input_tokens))
     return self.decode(
       encoded, encoder_input_tokens, decoder_input_tokens, decoder_target_tokens, encoder_segment_ids,
       decoder_segment_ids, decoder_positions, enable_dropout, decode,
     )  # fmt: skip
 
-  def frame_logits(self, encoded: jax.Array, frames: int) -> list[jax.Array]:
-    """Returns the frame head's logits for the first `frames` states of what `encode` returned."""
-    return self.frame_head(encoded[:, :frames])
+  def frame_logits(
+    self, encoded: jax.Array, onset_states: jax.Array, onset_pitches: jax.Array
+  ) -> tuple[FrameTargets, jax.Array]:
+    """Returns what `FrameHead` says of the audio's states among what `encode` returned."""
+    memory = self.config.memory_length * self.config.memory_segments
+    return self.frame_head(encoded[:, : encoded.shape[1] - memory], onset_states, onset_pitches)
 
 
 def without_training_only(params: dict, wanted) -> dict:

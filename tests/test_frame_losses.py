@@ -1,12 +1,16 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrmt3 import frame_losses, network
 from mrmt3.config import ModelSpec
-from mrmt3.instruments import SLAKH_CLASSES
+from mrmt3.frame_head import FrameTargets
+from mrmt3.instruments import NUM_CLASSES, SLAKH_CLASSES
 from mrmt3.network import T5Config
 from mrmt3.notes import as_notes
 from mrmt3.segment_tokens import encode_piece, segment_targets, trim_overlapping_notes
@@ -24,18 +28,23 @@ PROGRAMS = sorted(SLAKH_CLASSES.values())
 FRAMES_PER_SECOND = 62.5
 
 
-def labels_of(rows, start_frame=0):
+def labels_of(rows, start_frame=0, spec=SPEC):
   """Returns the labels of the segment of a piece that starts at a frame, each `[frames, ...]`."""
   piece = encode_piece(as_notes(rows), CODEC)
   ids = segment_targets(piece, start_frame, 128, codec=CODEC, frames_per_second=SPEC.spectrogram.frame_rate)
   tokens = np.zeros((1, 512), np.int32)
   tokens[0, : len(ids)] = ids
-  return [np.asarray(x[0]) for x in jax.jit(frame_losses.frame_labels, static_argnums=1)(tokens, SPEC)]
+  targets, onsets = jax.jit(frame_losses.frame_labels, static_argnums=1)(tokens, spec)
+  return jax.tree.map(lambda x: np.asarray(x[0]), (targets, onsets))
 
 
-def test_labels_of_a_chord_a_drum_and_a_tied_note():
+@pytest.mark.parametrize('stride', [1, 2])
+def test_labels_of_a_chord_a_drum_and_a_tied_note(stride):
   start = 50 / FRAMES_PER_SECOND  # 0.8 s
-  onsets, pitches, classes = labels_of(
+  spec = SPEC
+  if stride > 1:
+    spec = dataclasses.replace(SPEC, network=SPEC.network.replace(front='convolution', front_time_stride=stride))
+  (onsets, drums, pitches, classes), found = labels_of(
     [
       (start - 0.3, start + 0.5, 40, 90, 33, 0),  # tied over from before
       (start + 0.16, start + 0.32, 60, 90, 0, 0),
@@ -43,18 +52,20 @@ def test_labels_of_a_chord_a_drum_and_a_tied_note():
       (start + 0.32, start + 0.34, 38, 90, 0, 1),
     ],
     start_frame=50,
+    spec=spec,
   )
   piano, bass = PROGRAMS.index(0), PROGRAMS.index(33)
-  assert sorted(zip(*np.nonzero(onsets), strict=True)) == [
-    (10, piano * 128 + 60),
-    (10, piano * 128 + 64),
-    (20, frame_losses.DRUM_ROW * 128 + 38),
-  ]
+  last = 128 // stride - 1
+  assert np.argwhere(onsets).tolist() == [[10 // stride, 60], [10 // stride, 64]]
+  assert np.argwhere(drums).tolist() == [[20 // stride, 38]]
+  told = zip(found.states[found.real], found.pitches[found.real], found.classes[found.real], strict=True)
+  assert sorted(told) == [(10 // stride, 60, piano), (10 // stride, 64, piano)]
   sounds = {pitch: (np.flatnonzero(pitches[:, pitch]).min(), np.flatnonzero(pitches[:, pitch]).max()) for pitch in (40, 60, 64)}
-  assert sounds == {40: (0, 30), 60: (10, 19), 64: (10, 127)}
+  ends = {1: (30, 19), 2: (14, 9)}[stride]  # off in frames 31 and 20
+  assert sounds == {40: (0, ends[0]), 60: (10 // stride, ends[1]), 64: (10 // stride, last)}
   assert pitches.sum(axis=0)[[38]] == 0  # a drum has no pitch
-  assert np.flatnonzero(classes[:, bass]).tolist() == list(range(31))
-  assert np.flatnonzero(classes[:, piano]).tolist() == list(range(10, 128))
+  assert np.flatnonzero(classes[:, bass]).tolist() == list(range(ends[0] + 1))
+  assert np.flatnonzero(classes[:, piano]).tolist() == list(range(10 // stride, last + 1))
 
 
 notes = st.tuples(
@@ -68,13 +79,17 @@ def test_labels_agree_with_the_notes(drawn):
   rows = trim_overlapping_notes(
     as_notes([(on, on + length, pitch, velocity, 0 if drum else program, drum) for on, length, pitch, velocity, program, drum in drawn])
   )
-  onsets, pitches, _ = labels_of(rows)
-  expected_onsets, expected_pitches = np.zeros((128, 35 * 128)), np.zeros((128, 128))
+  (onsets, drums, pitches, _), found = labels_of(rows)
+  expected_onsets, expected_drums, told = np.zeros((128, 128)), np.zeros((128, 128)), []
   for note in rows:
     first = min(127, round(round(note['onset'] * 100) / 100 * FRAMES_PER_SECOND))
-    row = 34 if note['is_drum'] else PROGRAMS.index(note['program'])
-    expected_onsets[first, row * 128 + note['pitch']] = 1
+    (expected_drums if note['is_drum'] else expected_onsets)[first, note['pitch']] = 1
+    if not note['is_drum']:
+      told.append((first, note['pitch'], PROGRAMS.index(note['program'])))
   np.testing.assert_array_equal(onsets, expected_onsets)
+  np.testing.assert_array_equal(drums, expected_drums)
+  real = found.real
+  assert sorted(zip(found.states[real], found.pitches[real], found.classes[real], strict=True)) == sorted(told)
   # Sounding notes of several instruments may share a pitch; the count changes where each begins and ends.
   count = np.zeros((129, 128))
   for note in rows[~rows['is_drum']]:
@@ -89,20 +104,45 @@ def test_labels_agree_with_the_notes(drawn):
 
 
 def test_a_perfect_prediction_costs_nothing_and_padding_means_silence():
-  empty = frame_losses.frame_labels(jnp.zeros((2, 8), jnp.int32), SPEC)
-  assert all(float(x.sum()) == 0 for x in empty)
-  logits = frame_losses.FrameTargets(*(x * 80 - 40 for x in empty))
-  assert frame_losses.frame_loss(logits, empty).shape == (2,)
-  np.testing.assert_allclose(frame_losses.frame_loss(logits, empty), 0, atol=1e-3)
+  targets, onsets = frame_losses.frame_labels(jnp.zeros((2, 8), jnp.int32), SPEC)
+  assert all(float(x.sum()) == 0 for x in targets) and not onsets.real.any()
+  logits = FrameTargets(*(x * 80 - 40 for x in targets))
+  loss = frame_losses.frame_loss(logits, jnp.zeros((2, 8, NUM_CLASSES)), targets, onsets)
+  assert loss.shape == (2,)
+  np.testing.assert_allclose(loss, 0, atol=1e-3)
 
 
-def test_a_model_is_the_same_with_and_without_the_frame_head():
+def test_the_class_counts_where_an_onset_is():
+  targets, onsets = labels_of([(0.5, 0.9, 60, 90, 33, 0), (0.5, 0.9, 38, 90, 0, 1)])
+  batch = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)  # noqa: E731
+  targets, onsets = batch(targets), batch(onsets)
+  logits = FrameTargets(*(x * 80 - 40 for x in targets))
+  guess = jnp.zeros((1, 512, NUM_CLASSES))
+  loss = frame_losses.frame_loss(logits, guess, targets, onsets)
+  np.testing.assert_allclose(loss, np.log(NUM_CLASSES), atol=1e-3)  # one of 34; the drum asks for none
+  sure = guess.at[..., PROGRAMS.index(33)].set(50.0)
+  np.testing.assert_allclose(frame_losses.frame_loss(logits, sure, targets, onsets), 0, atol=1e-3)
+  counts = frame_losses.onset_counts(logits, sure, targets, onsets)
+  assert {name: tuple(map(int, pair)) for name, pair in counts.items()} == {
+    'frame_onset_recall': (1, 1), 'frame_onset_precision': (1, 1), 'frame_drum_recall': (1, 1),
+    'frame_drum_precision': (1, 1), 'frame_onset_class': (1, 1),
+  }  # fmt: skip
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_a_model_is_the_same_with_and_without_the_frame_head(stride):
+  config = SPEC.network.replace(front='convolution', front_time_stride=stride, memory_length=4)
   frames, tokens = np.ones((1, 128, 16), np.float32), np.ones((1, 8), np.int32)
-  plain, headed = network.Transformer(SPEC.network), network.Transformer(SPEC.network, tuple(frame_losses.SIZES))
-  params = headed.init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False)['params']
-  kept = network.without_training_only(params, network.parameter_shapes(SPEC.network, 16))
+  plain, headed = network.Transformer(config), network.Transformer(config, with_frame_head=True)
+  options = {'enable_dropout': False, 'prior_tokens': tokens}
+  params = headed.init(jax.random.key(0), frames, tokens, tokens, **options)['params']
+  kept = network.without_training_only(params, network.parameter_shapes(config, 16))
   assert set(params) - set(kept) == {'frame_head'}
   np.testing.assert_array_equal(
-    plain.apply({'params': kept}, frames, tokens, tokens, enable_dropout=False),
-    headed.apply({'params': params}, frames, tokens, tokens, enable_dropout=False),
+    plain.apply({'params': kept}, frames, tokens, tokens, **options),
+    headed.apply({'params': params}, frames, tokens, tokens, **options),
   )
+  encoded = plain.apply({'params': kept}, frames, method=plain.encode, **options)
+  assert encoded.shape == (1, config.num_states(128) + 4, config.emb_dim)
+  told, classes = headed.apply({'params': params}, encoded, tokens, tokens, method=headed.frame_logits)
+  assert {x.shape[1] for x in told} == {128 // stride} and classes.shape == (1, 8, NUM_CLASSES)

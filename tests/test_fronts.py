@@ -19,20 +19,22 @@ def test_a_state_sees_three_frames_either_way_and_no_further():
   assert np.flatnonzero(difference[0].max(axis=-1) > 1e-6).tolist() == list(range(5, 12))
 
 
-def test_the_convolution_is_that_of_its_definition():
-  front = ConvolutionFront(4, (2, 2, 2))
-  frames = np.random.default_rng(0).normal(-4, 4, (1, 5, 9)).astype(np.float32)
+@pytest.mark.parametrize('time_stride, length', [(1, 5), (2, 6)])
+def test_the_convolution_is_that_of_its_definition(time_stride, length):
+  front = ConvolutionFront(4, (2, 2, 2), time_stride)
+  frames = np.random.default_rng(0).normal(-4, 4, (1, length, 9)).astype(np.float32)
   params = front.init(jax.random.key(1), frames)['params']
   x = (frames[0] * np.asarray(params['scale']) + np.asarray(params['shift']))[..., None]
-  for index, stride in enumerate((1, 2, 2)):
+  for index, (step, stride) in enumerate(((1, 1), (time_stride, 2), (1, 2))):
     kernel, bias = np.asarray(params[f'kernel_{index}']), np.asarray(params[f'bias_{index}'])
     width = -(-x.shape[1] // stride)
     before = max((width - 1) * stride + 3 - x.shape[1], 0) // 2
-    padded = np.pad(x, ((1, 1), (before, 3), (0, 0)))
-    y = np.zeros((x.shape[0], width, kernel.shape[-1]))
+    # An even number of frames taken by twos is padded behind only.
+    padded = np.pad(x, ((0 if step == 2 else 1, 3), (before, 3), (0, 0)))
+    y = np.zeros((x.shape[0] // step, width, kernel.shape[-1]))
     for t in range(y.shape[0]):
       for f in range(width):
-        y[t, f] = np.einsum('ijc,ijco->o', padded[t : t + 3, f * stride : f * stride + 3], kernel) + bias
+        y[t, f] = np.einsum('ijc,ijco->o', padded[t * step : t * step + 3, f * stride : f * stride + 3], kernel) + bias
     x = np.maximum(y, 0)
   x = x.reshape(x.shape[0], -1)
   x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6) * np.asarray(params['layer_norm']['scale'])
@@ -49,7 +51,7 @@ def test_gin_alone_swaps_the_front():
   assert convolution['convolution_front']['kernel_2'].shape == (3, 3, 3, 4)
 
 
-@pytest.mark.parametrize('options', [{'front': 'conv'}, {'front_channels': (8, 16)}, {'front_channels': (8, 0, 8)}])
+@pytest.mark.parametrize('options', [{'front': 'conv'}, {'front_channels': (8, 16)}, {'front_channels': (8, 0, 8)}, {'front_time_stride': 2}])
 def test_nonsense_is_named(options):
   with pytest.raises(UserError, match='front'):
     T5Config(vocab_size=64, **options)

@@ -1,4 +1,4 @@
-# make demo   the main job on real music, offline, in its own virtual environment
+# make demo   the main job on real music, offline, in its own virtual environment; make demo-train learns songs from scratch
 # make test   all quick tests; make test-slow the others; make lint; make docs-check the shell lines of the documentation;
 #             make report-check the report of scores in a browser (Debian: apt-get install chromium)
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-slow lint docs-check report-check clean
+.PHONY: demo demo-train test test-slow lint docs-check report-check clean
 .SECONDARY:
 
 $(VENV)/bin/python:
@@ -18,8 +18,11 @@ $(VENV)/%.done: setup.py | $(VENV)/bin/python
 	$(PIP) install -e '.[$*]'
 	@touch $@
 
-demo: $(VENV)/demo.done
+demo: $(VENV)/dataset.done
 	$(BIN)/mrmt3 demo -o demo
+
+demo-train: $(VENV)/demo.done
+	$(BIN)/mrmt3 demo --train -o demo-train
 
 test: $(VENV)/test.done
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow'
@@ -38,4 +41,4 @@ report-check: $(VENV)/test.done
 	$(BIN)/python -m pytest -q -rs tests/test_report_browser.py
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) demo demo-train build dist *.egg-info

@@ -16,8 +16,18 @@ NO_CHECKPOINT = (
 
 
 def default_model() -> Path | None:
-  """Returns the checkpoint folder that is taken where none is named, or None: there is none in this version."""
-  return None
+  """Returns the checkpoint folder that is taken where none is named, the model in the box; None where it is not installed."""
+  from mrmt3 import checkpoints
+
+  return checkpoints.BOX_FOLDER if checkpoints.BOX_FOLDER.is_dir() else None
+
+
+def introduce(folder: Path) -> str:
+  """Returns a line about a packed checkpoint: name, what it was trained on, what it reaches."""
+  from mrmt3 import packed_checkpoints
+
+  about = packed_checkpoints.read_about(folder)
+  return '; '.join(about[part] for part in ('name', 'trained_on', 'reaches') if part in about)
 
 
 def find_model(name: str | os.PathLike | None) -> Path:

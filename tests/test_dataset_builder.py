@@ -484,6 +484,32 @@ def test_another_seed_is_another_arrangement(small_set, tmp_path):
   assert (tmp_path / 'set' / mix).read_bytes() != (small_set / mix).read_bytes()
 
 
+def test_tracks_of_another_set_can_be_made_again(small_set, tmp_path):
+  """With the same settings they are the same, split by split."""
+  out = tmp_path / 'set'
+  report = build_small(out, tracks_of=small_set, split='test')
+  assert report.splits == {'test': 1}
+  (track,) = (out / 'test').iterdir()
+  assert (track / 'mix.flac').read_bytes() == (small_set / 'test' / track.name / 'mix.flac').read_bytes()
+  assert build_small(out, tracks_of=small_set, split='test').kept == 1
+  with pytest.raises(UserError, match='other tracks'):
+    build_small(out, tracks_of=small_set)
+  with pytest.raises(UserError, match='no tracks in the split'):
+    build_small(tmp_path / 'other', tracks_of=small_set, split='validation')
+  with pytest.raises(UserError, match='built here'):
+    build_small(tmp_path / 'other', tracks_of=tmp_path)
+  with pytest.raises(UserError, match='--tracks-of'):
+    build_small(tmp_path / 'other', split='test')
+
+
+def test_held_out_songs_are_for_testing_only():
+  recipe = recipes.RECIPES['held-out']
+  plan = recipes.fixed_plan(recipe, recipe.pieces)
+  assert {split for split, _ in plan} == {'test'} and len(plan) == recipe.pieces
+  with pytest.raises(ValueError, match='wanted'):
+    recipes.fixed_plan(recipe, 50)
+
+
 def test_other_contents_are_not_overwritten(small_set, tmp_path):
   with pytest.raises(UserError, match='other settings'):
     build_small(small_set, seed=7)

@@ -17,7 +17,7 @@ def add_parser(subparsers) -> None:
 
 
 def _add_build(commands):
-  from mrmt3.dataset_builder.recipes import RECIPES
+  from mrmt3.dataset_builder.recipes import RECIPES, SPLITS
 
   build = commands.add_parser(
       'build',
@@ -52,6 +52,11 @@ def _add_build(commands):
   build.add_argument(
       '--slakh-extras', action='store_true', help="also write mix_16k.wav, inst_names.json and all_src_v2.mid (MR-MT3's)"
   )
+  build.add_argument(
+      '--tracks-of', metavar='DIR',
+      help='make the tracks of another data set again: with its --recipe, --seed and --seconds the same music, other fonts',
+  )  # fmt: skip
+  build.add_argument('--split', choices=SPLITS, help='with --tracks-of: the tracks of this split only')
   build.add_argument('--plot', metavar='FILE', help='also draw the report, as .png, .pdf or .svg')
   build.add_argument('--force', action='store_true', help='replace the tracks that are in OUT')
   build.set_defaults(run=run_build)
@@ -138,6 +143,8 @@ def run_build(args: argparse.Namespace) -> int:
       soundfonts=args.soundfont,
       held_out=args.held_out,
       extras=args.slakh_extras,
+      tracks_of=args.tracks_of,
+      split=args.split,
       workers=args.workers,
       force=args.force,
   )

@@ -1,6 +1,7 @@
 """`mrmt3 transcribe`: audio files, folders and pipes to MIDI files and notes."""
 
 import argparse
+import json
 import sys
 
 from mrmt3.errors import UserError
@@ -23,7 +24,8 @@ def add_parser(subparsers) -> None:
   )
   parser.add_argument(
     '--checkpoint', metavar='DIR',
-    help='checkpoint_<step> folder, or a folder of which the newest is taken; or a name, see `mrmt3 fetch --list`',
+    help='checkpoint_<step> folder, or a folder of which the newest is taken; or a name, see `mrmt3 fetch --list`; '
+    'default: the model in the box',
   )
   parser.add_argument('--quiet', action='store_true', help='no progress, no summary; errors only')
   parser.add_argument(
@@ -86,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
       raise UserError('-: for files besides the notes on stdout add -o song.mid')
   else:
     jobs = transcription_jobs.plan_jobs(args.inputs, args.output, outputs)
-  if args.checkpoint is None and loading.default_model() is None:
+  default = loading.default_model() if args.checkpoint is None else None
+  if args.checkpoint is None and default is None:
     raise UserError(loading.NO_CHECKPOINT)
   if outputs['audio'] is not None:
     import symusic  # noqa: F401 - say that it is missing before the work, not after
@@ -95,6 +98,9 @@ def run(args: argparse.Namespace) -> int:
 
   compile_cache.enable()
   transcriber = loading.load(args.checkpoint)
+  if default is not None and not args.quiet:
+    line = loading.introduce(default)
+    print(json.dumps({'model': line}) if args.progress == 'json' else f'model: {line}', file=sys.stderr)
   settings = transcription_run.Settings(
     tracks=args.tracks, merge_below=args.merge_below, instruments=args.instruments, batch=args.batch, hop=args.hop,
     resume=args.resume, quiet=args.quiet, progress=args.progress,

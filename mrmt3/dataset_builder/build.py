@@ -57,6 +57,8 @@ def build(
     soundfonts: Sequence[str | os.PathLike] = (),
     held_out: Sequence[str | os.PathLike] = (),
     extras: bool = False,
+    tracks_of: str | os.PathLike | None = None,
+    split: str | None = None,
     workers: int | None = None,
     force: bool = False,
     progress: bool = True,
@@ -77,6 +79,9 @@ def build(
     soundfonts: .sf2 or .sf3 files, one chosen for each stem; none for the one inside pretty_midi.
     held_out: soundfonts for the test split alone, of other families than `soundfonts`.
     extras: also write what MR-MT3's and MT3-style loaders read (see layout.write_track).
+    tracks_of: another data set built here, whose tracks are made again, with these settings (with the same seed and seconds:
+      the same notes; other soundfonts).
+    split: with `tracks_of`: the tracks of this split only.
     workers: processes; None for one per processor.
     force: replace the tracks of a data set built here with other settings. Only TrackNNNNN folders in `train`,
       `validation` and `test` are removed; a data set that was not built here is left alone.
@@ -90,6 +95,8 @@ def build(
   workers = (os.cpu_count() or 1) if workers is None else workers
   if workers < 1:
     raise UserError(f'{workers} workers cannot work; use 1 or more')
+  if split is not None and tracks_of is None:
+    raise UserError('a split can be chosen of the tracks of another data set only; name it with --tracks-of')
   setup, lines = prepare(
       recipe, pieces=pieces, hours=hours, seconds=seconds, seed=seed, takes=takes, drums=drums, midi=midi,
       fonts=soundfonts, held_out=held_out, extras=extras,
@@ -100,8 +107,11 @@ def build(
   if force:
     _check_is_ours(out)
   known = None if force else _known_plan(out, setup.settings)
+  wanted = None if tracks_of is None else _plan_of(Path(tracks_of), split)
+  if known is not None and wanted is not None and known[0] != wanted:
+    raise UserError(f'{out} holds other tracks than {tracks_of}; choose another folder, or replace them with --force')
   if known is None:
-    plan, left_out = make_plan(setup, workers, progress, say)
+    plan, left_out = make_plan(setup, workers, progress, say) if wanted is None else (wanted, [])
     _remove(out, 'Track[0-9]*')
     _write_plan(out, setup.settings, plan, left_out)
   else:
@@ -141,19 +151,30 @@ def _known_plan(out: Path, settings: Settings) -> tuple[list[TrackPlan], list[st
   # A run that was killed may leave its half-written plan.
   if all(path.match(f'.{Path(PLAN_FILE).stem}.*') for path in out.iterdir()):
     return None
-  path = out / PLAN_FILE
-  try:
-    stored = json.loads(path.read_text(encoding='utf-8'))
-    same = stored['settings'] == dataclasses.asdict(settings)
-    plan = [TrackPlan(**{**track, 'programs': tuple(track.get('programs', ()))}) for track in stored['tracks']]
-    left_out = [str(line) for line in stored.get('left_out', [])]
-  except FileNotFoundError:
-    raise UserError(f'{out} holds something else; choose an empty folder') from None
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UserError(f'cannot read {path}; choose another folder, or build anew with --force') from error
-  if not same:
+  if not (out / PLAN_FILE).exists():
+    raise UserError(f'{out} holds something else; choose an empty folder')
+  stored, plan, left_out = _read_plan(out / PLAN_FILE, 'choose another folder, or build anew with --force')
+  if stored != dataclasses.asdict(settings):
     raise UserError(f'{out} holds a data set with other settings; choose another folder, or replace it with --force')
   return plan, left_out
+
+
+def _read_plan(path: Path, advice: str) -> tuple[dict, list[TrackPlan], list[str]]:
+  """Returns settings, tracks and what was left out, as `_write_plan` wrote them. UserError, with advice, for anything else."""
+  try:
+    stored = json.loads(path.read_text(encoding='utf-8'))
+    plan = [TrackPlan(**{**track, 'programs': tuple(track.get('programs', ()))}) for track in stored['tracks']]
+    return stored['settings'], plan, [str(line) for line in stored.get('left_out', [])]
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(f'cannot read {path}; {advice}') from error
+
+
+def _plan_of(other: Path, split: str | None) -> list[TrackPlan]:
+  _, plan, _ = _read_plan(other / PLAN_FILE, 'name a data set that was built here')
+  plan = [track for track in plan if split in (None, track.split)]
+  if not plan:
+    raise UserError(f'{other} has no tracks in the split {split}')
+  return plan
 
 
 def _check_is_ours(out: Path) -> None:

@@ -76,6 +76,25 @@ RECIPES = {
         palette=(0, 16, 24, 33, 40, 56, 70),
         vary=False,
     ),
+    'held-out': Recipe(
+        description='music that the model in the box never heard, a minute of each: what `mrmt3 demo` transcribes',
+        pieces=3,
+        seconds=60.0,
+        fill=False,
+        notes_per_second=(4.0, 10.0),
+        drums=0.5,
+        min_parts=3,
+        shares={'test': 1.0},
+        works={
+            'test': (
+                'music21/schumann_clara/opus17/movement3.xml',
+                'music21/weber/concertino_clarinet.mxl',
+                'music21/monteverdi/madrigal.4.12.mxl',
+                'music21/beethoven/opus132.mxl',
+                'music21/bach/bwv6.6.mxl',
+            ),
+        },
+    ),
     'corpus': Recipe(
         description="any number of pieces from music21's corpus, for all Slakh classes, split by work and by tune",
         pieces=100,
@@ -118,7 +137,8 @@ def fixed_plan(recipe: Recipe, pieces: int) -> list[tuple[str, str]]:
   """
   total = sum(recipe.shares.values())
   counts = {split: max(1, int(pieces * share / total)) for split, share in recipe.shares.items()}
-  counts['train'] = pieces - sum(count for split, count in counts.items() if split != 'train')
+  largest = max(counts, key=recipe.shares.get)
+  counts[largest] = pieces - sum(count for split, count in counts.items() if split != largest)
   for split, count in counts.items():
     if not 0 <= count <= len(recipe.works[split]):
       raise ValueError(f'{count} {split} pieces wanted, {len(recipe.works[split])} there')

@@ -205,11 +205,13 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     example_loss, alone = frame_losses.frame_loss(*frames), self._frame_loss == 'alone'
     total = example_loss.sum()
     if is_own_engine():
+      if alone:
+        # To a decoder that rests all tokens are equally likely, which would count as right.
+        sums = {name: x for name, x in sums.items() if not name.startswith(('correct/', 'tokens/'))}
+        sums |= {'correct': 0.0 * total, 'loss': total, _t5x_models.EXAMPLE_LOSS: example_loss}
       sums = {**sums, 'frame_loss': total}
       for name, (right, count) in frame_losses.onset_counts(*frames).items():
         sums |= {f'correct/{name}': right, f'tokens/{name}': count}
-      if alone:
-        sums |= {'loss': total, _t5x_models.EXAMPLE_LOSS: example_loss}
     else:
       factor, _ = t5x_module('losses').get_loss_normalizing_factor_and_weights(self._loss_normalizing_factor, batch)
       total = total if factor is None else total / factor

@@ -146,3 +146,22 @@ def test_a_model_is_the_same_with_and_without_the_frame_head(stride):
   assert encoded.shape == (1, config.num_states(128) + 4, config.emb_dim)
   told, classes = headed.apply({'params': params}, encoded, tokens, tokens, method=headed.frame_logits)
   assert {x.shape[1] for x in told} == {128 // stride} and classes.shape == (1, 8, NUM_CLASSES)
+
+
+def test_only_frames_are_counted_where_the_decoder_rests():
+  from mrmt3.models import MemoryEncoderDecoderModel
+
+  tokens = jnp.asarray(np.random.default_rng(0).integers(3, 1000, (2, 16)), jnp.int32)
+  batch = {
+    'encoder_input_tokens': jnp.ones((2, 128, 16)),
+    'decoder_input_tokens': tokens,
+    'decoder_target_tokens': tokens,
+    'decoder_loss_weights': jnp.ones((2, 16)),
+  }
+  model = MemoryEncoderDecoderModel(SPEC, frame_loss='alone')
+  shapes = {name: x.shape for name, x in batch.items()}
+  params = model.get_initial_variables(jax.random.key(0), shapes, {name: x.dtype for name, x in batch.items()})['params']
+  loss, sums = model.loss_fn(params, batch, None)
+  assert sums['correct'] == 0 and sums['loss'] == sums['frame_loss'] == loss > 0
+  told = {name.removeprefix('tokens/') for name in sums if name.startswith('tokens/')}
+  assert told and all('frame' in name for name in told)

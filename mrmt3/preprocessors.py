@@ -19,6 +19,7 @@ import gc
 import logging
 import os
 import threading
+import weakref
 
 import numpy as np
 import seqio
@@ -333,14 +334,17 @@ class _InputsCache:
 class _Overflow:
   """Segments that are too long: names them, and stops where nothing seems to fit.
 
-  Each piece is named once on stderr; the store's skipped.jsonl gets a line whenever its count has doubled.
+  Each piece is named once on stderr; the store's skipped.jsonl gets a line whenever its count has doubled, and the last count
+  when this is not used any more or the process ends.
   """
 
   def __init__(self, library: examples.Library, policy: str | None = None):
     self._library, self._policy = library, policy or library.config.on_overflow
     self._in_a_row = 0
     self._counts = collections.Counter()
+    self._unwritten = {}
     self._lock = threading.Lock()
+    weakref.finalize(self, _write_problems, self._unwritten)
 
   def fit(self, tokens: np.ndarray, limit: int | None, split: str, piece: int, frame: int) -> np.ndarray | None:
     """As `examples.fit_tokens`, aloud; the segment is that of a piece from a frame on."""
@@ -353,10 +357,12 @@ class _Overflow:
       policy = 'error' if self._in_a_row > MOST_SKIPPED else self._policy
       self._counts[split, piece] += 1
       count = self._counts[split, piece]
-      if count & (count - 1) == 0 and policy != 'error':
+      if policy != 'error':
         action = SHORTENED if policy == 'cut' else SEGMENTS_LEFT_OUT
         text = f'{count} segments have more tokens than {limit} (the last one, frame {frame}, {len(tokens)})'
-        store.note_problem(store.names[piece], Problem('too-many-tokens', count, text, action))
+        self._unwritten[split, piece] = store, store.names[piece], Problem('too-many-tokens', count, text, action)
+        if count & (count - 1) == 0:
+          _write_problems({0: self._unwritten.pop((split, piece))})
         if count == 1:
           logging.warning('%s: %d tokens do not fit %d; %s, and so are others', what, len(tokens), limit, action)
     return examples.fit_tokens(tokens, limit, policy, what)
@@ -364,6 +370,12 @@ class _Overflow:
   def fitted(self) -> None:
     """Notes that an example did fit."""
     self._in_a_row = 0
+
+
+def _write_problems(unwritten: dict) -> None:
+  while unwritten:
+    _, (store, name, problem) = unwritten.popitem()
+    store.note_problem(name, problem)
 
 
 def add_whole_piece(

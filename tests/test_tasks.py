@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import gc
 import itertools
 
 import numpy as np
@@ -318,6 +319,19 @@ def test_segments_that_do_not_fit_are_skipped_aloud_cut_or_stop(small_data, smal
   strict = register(small_data, small_spec, sampling='grid', on_overflow='error')
   with pytest.raises(tf.errors.OpError, match='do not fit 10'):
     examples(strict, lengths=short)
+
+
+def test_the_last_count_of_segments_that_do_not_fit_is_exact(small_data, small_spec):
+  library = LIBRARIES[register(small_data, small_spec, sampling='grid', on_overflow='cut', strict=True)]
+  store, _ = library.open('train')
+  overflow = preprocessors._Overflow(library)
+  for frame in range(11):
+    assert len(overflow.fit(np.arange(10), 7, 'train', 0, frame)) <= 7
+  counts = lambda: max(line['count'] for line in store.skipped() if line['piece'] == store.names[0])  # noqa: E731
+  before = counts()
+  del overflow
+  gc.collect()
+  assert (before, counts()) == (8, 11)
 
 
 def test_nothing_that_fits_is_an_error_not_an_endless_loop(small_data, small_spec, monkeypatch):

@@ -56,6 +56,9 @@ class T5Config:
     front: 'linear' (as the papers: a state is a map of one frame) or 'convolution', see `fronts`.
     front_channels: channels of the three convolutions.
     front_time_stride: frames that the convolutions make one state of.
+    state_positions: the position table is added to the encoder's output too (the papers: only to its input). Cross-attention then
+      tells states apart by their time from the first step on, which a decoder that is trained for hours otherwise
+      takes most of to find out.
     decoder_padding_masks: the decoder's padding tokens (0) see and are seen by nothing, as MT3 trains; False: causal
       mask only, as MR-MT3. They differ at padded positions only.
   """
@@ -81,6 +84,7 @@ class T5Config:
   front: str = fronts.LINEAR
   front_channels: tuple[int, int, int] = (8, 16, 32)
   front_time_stride: int = 1
+  state_positions: bool = False
 
   def __post_init__(self):
     try:
@@ -312,11 +316,13 @@ class Encoder(nn.Module):
     cfg = self.config
     front = self.continuous_inputs_projection if cfg.front == fronts.LINEAR else self.convolution_front
     x = front(inputs)
-    x = x + layers.sinusoidal_positions(x.shape[1], cfg.emb_dim, cfg.positions).astype(cfg.dtype)
+    table = layers.sinusoidal_positions(x.shape[1], cfg.emb_dim, cfg.positions).astype(cfg.dtype)
+    x = x + table
     x = self.input_dropout(x, enable_dropout)
     for layer in self.layers:
       x = layer(x, encoder_mask, deterministic, None)
-    return self.output_dropout(self.encoder_norm(x), enable_dropout)
+    x = self.encoder_norm(x)
+    return self.output_dropout(x + table if cfg.state_positions else x, enable_dropout)
 
 
 class MemoryEncoder(nn.Module):

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from mrmt3 import network
+from mrmt3 import network, transformer_blocks
 from mrmt3.errors import UserError
 from mrmt3.fronts import ConvolutionFront
 from mrmt3.network import T5Config
@@ -55,3 +55,13 @@ def test_gin_alone_swaps_the_front():
 def test_nonsense_is_named(options):
   with pytest.raises(UserError, match='front'):
     T5Config(vocab_size=64, **options)
+
+
+def test_states_can_carry_their_positions():
+  sizes = dict(vocab_size=64, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1)
+  frames, tokens = np.ones((1, 6, 16), np.float32), np.ones((1, 4), np.int32)
+  plain, placed = (network.Transformer(T5Config(**sizes, state_positions=wanted)) for wanted in (False, True))
+  params = plain.init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False)
+  encoded = [net.apply(params, frames, method=net.encode, enable_dropout=False) for net in (plain, placed)]
+  table = transformer_blocks.sinusoidal_positions(6, 8, 'mt3')
+  np.testing.assert_allclose(encoded[1], encoded[0] + table, atol=1e-5)

@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrmt3.config import ModelSpec
-from mrmt3.frame_head import NUM_PITCHES, ROWS, SIZES, FrameTargets
+from mrmt3.frame_head import ROWS, FrameTargets
 from mrmt3.instruments import NUM_CLASSES, class_index
+from mrmt3.note_reader import NUM_PITCHES
 from mrmt3.vocabularies import SPECIAL_TOKENS, build_codec
 
 DRUM_ROW = NUM_CLASSES
 # What sounds is told again in every state; onsets are what counts, and are told once.
-WEIGHTS = FrameTargets(onsets=1.0, drums=1.0, pitches=0.2, classes=0.2)
+# Where a note ends can be heard less well.
+WEIGHTS = FrameTargets(onsets=1.0, drums=1.0, offsets=0.5, pitches=0.2, classes=0.2)
 
 
 class Onsets(NamedTuple):
@@ -63,7 +65,7 @@ def frame_labels(tokens: jax.Array, spec: ModelSpec) -> tuple[FrameTargets, Onse
     empty = jnp.zeros((states, columns), jnp.float32)
     return jax.vmap(lambda s, c: empty.at[s, c].add(amount, mode='drop'))(state, column)
 
-  def beginning(mask):
+  def happening(mask):
     return jnp.minimum(add(mask, 1.0, notes.pitch, NUM_PITCHES), 1.0)
 
   def sounding(column, columns):
@@ -72,8 +74,8 @@ def frame_labels(tokens: jax.Array, spec: ModelSpec) -> tuple[FrameTargets, Onse
 
   onsets = Onsets(notes.onset & ~drum, notes.state, notes.pitch, jnp.minimum(notes.row, NUM_CLASSES - 1))
   targets = FrameTargets(
-      onsets=beginning(onsets.real), drums=beginning(notes.onset & drum), pitches=sounding(notes.pitch, SIZES.pitches),
-      classes=sounding(notes.row, ROWS),
+      onsets=happening(onsets.real), drums=happening(notes.onset & drum), offsets=happening(notes.ends),
+      pitches=sounding(notes.pitch, NUM_PITCHES), classes=sounding(notes.row, ROWS),
   )  # fmt: skip
   return targets, onsets
 

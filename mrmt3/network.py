@@ -21,13 +21,14 @@ from mrmt3 import transformer_blocks as layers
 from mrmt3.errors import UserError
 from mrmt3.frame_head import FrameHead, FrameTargets
 from mrmt3.layers import make_attention_mask
+from mrmt3.note_reader import DRUMS, OFFSETS, ONSETS, NoteReader
 
 KINDS = ('mt3', 'mr_mt3')
-TRAINING_ONLY = ('frame_head',)  # parameters that are left out where a model is used
+TRAINING_ONLY = ('frame_head', 'note_reader')  # parameters that are left out where a model has no use for them
 
 _SIZES = (
   'vocab_size', 'emb_dim', 'num_heads', 'num_encoder_layers', 'num_decoder_layers', 'head_dim', 'mlp_dim',
-  'memory_length', 'memory_layers', 'memory_segments', 'front_time_stride',
+  'memory_length', 'memory_layers', 'memory_segments', 'front_time_stride', 'proposals',
 )  # fmt: skip
 
 
@@ -59,6 +60,7 @@ class T5Config:
     state_positions: the position table is added to the encoder's output too (the papers: only to its input). Cross-attention then
       tells states apart by their time from the first step on, which a decoder that is trained for hours otherwise
       takes most of to find out.
+    proposals: how many of the likeliest onsets and offsets the decoder sees as further states (`NoteReader`); the papers: 0.
     decoder_padding_masks: the decoder's padding tokens (0) see and are seen by nothing, as MT3 trains; False: causal
       mask only, as MR-MT3. They differ at padded positions only.
   """
@@ -85,6 +87,7 @@ class T5Config:
   front_channels: tuple[int, int, int] = (8, 16, 32)
   front_time_stride: int = 1
   state_positions: bool = False
+  proposals: int = 0
 
   def __post_init__(self):
     try:
@@ -92,7 +95,7 @@ class T5Config:
     except TypeError:
       raise UserError(f'network: dtype is {self.dtype!r}; use float32 or bfloat16') from None
     for name in _SIZES:
-      value, least = getattr(self, name), 0 if name == 'memory_length' else 1
+      value, least = getattr(self, name), 0 if name in ('memory_length', 'proposals') else 1
       if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UserError(f'network: {name} is {value!r}; it must be a whole number of at least {least}')
     for name in ('positions', 'initializers', 'dropout_masks'):
@@ -444,6 +447,8 @@ class Transformer(nn.Module):
     self.decoder = Decoder(self.config, self.remat)
     if self.config.memory_length:
       self.memory_encoder = MemoryEncoder(self.config, self.remat)
+    if self.with_frame_head or self.config.proposals:
+      self.note_reader = NoteReader(self.config.emb_dim, positions=self.config.positions)
     if self.with_frame_head:
       self.frame_head = FrameHead()
 
@@ -466,12 +471,17 @@ class Transformer(nn.Module):
         length; required if the network has a memory, and then at least `memory_length` a segment; ignored if it has none.
 
     Returns:
-      `[batch, states + memory_segments * memory_length, emb]`.
+      `[batch, states + proposals + memory_segments * memory_length, emb]`.
     """
     mask = None
     if encoder_segment_ids is not None:
       mask = make_attention_mask(encoder_segment_ids, encoder_segment_ids, jnp.equal)
     encoded = self.encoder(encoder_input_tokens, mask, not enable_dropout)
+    if self.config.proposals:
+      if encoder_segment_ids is not None:
+        raise ValueError('examples cannot be packed where each has proposals; leave encoder_segment_ids out')
+      proposed = self.note_reader.propose(encoded, self.config.proposals).astype(encoded.dtype)
+      encoded = jnp.concatenate([encoded, proposed], axis=1)
     length = self.config.memory_length
     if not length:
       return encoded
@@ -545,7 +555,7 @@ class Transformer(nn.Module):
     del encoder_positions
     encoded = self.encode(encoder_input_tokens, encoder_segment_ids, enable_dropout, prior_tokens=prior_tokens)
     if self.with_frame_head and self.is_initializing():
-      self.frame_head(encoded, jnp.zeros_like(decoder_input_tokens), jnp.zeros_like(decoder_input_tokens))
+      self.frame_logits(encoded, jnp.zeros_like(decoder_input_tokens), jnp.zeros_like(decoder_input_tokens))
     return self.decode(
       encoded, encoder_input_tokens, decoder_input_tokens, decoder_target_tokens, encoder_segment_ids,
       decoder_segment_ids, decoder_positions, enable_dropout, decode,
@@ -554,9 +564,19 @@ class Transformer(nn.Module):
   def frame_logits(
     self, encoded: jax.Array, onset_states: jax.Array, onset_pitches: jax.Array
   ) -> tuple[FrameTargets, jax.Array]:
-    """Returns what `FrameHead` says of the audio's states among what `encode` returned."""
-    memory = self.config.memory_length * self.config.memory_segments
-    return self.frame_head(encoded[:, : encoded.shape[1] - memory], onset_states, onset_pitches)
+    """Returns logits of every frame's notes, and `[batch, n, NUM_CLASSES]` of the classes of onsets; see `frame_losses`.
+
+    Args:
+      encoded: what `encode` returned.
+      onset_states: int `[batch, n]`, the state that an onset lies in.
+      onset_pitches: int `[batch, n]`, 0..127.
+    """
+    further = self.config.proposals + self.config.memory_length * self.config.memory_segments
+    states = encoded[:, : encoded.shape[1] - further]
+    events = self.note_reader(states)
+    onsets = self.note_reader.join(states, onset_states, onset_pitches)
+    pitches, classes, onset_classes = self.frame_head(states, onsets)
+    return FrameTargets(events[..., ONSETS], events[..., DRUMS], events[..., OFFSETS], pitches, classes), onset_classes
 
 
 def without_training_only(params: dict, wanted) -> dict:

@@ -1,6 +1,7 @@
 """The model that comes with the package."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,6 @@ import mrmt3
 from mrmt3 import checkpoints, loading, packed_checkpoints
 from mrmt3.cli.main import main
 from mrmt3.dataset_builder.recipes import RECIPES
-
-from pathlib import Path
 
 WORKS = Path(__file__).parent.parent / 'docs' / 'model-card' / 'works.json'
 

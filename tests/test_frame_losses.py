@@ -44,7 +44,7 @@ def test_labels_of_a_chord_a_drum_and_a_tied_note(stride):
   spec = SPEC
   if stride > 1:
     spec = dataclasses.replace(SPEC, network=SPEC.network.replace(front='convolution', front_time_stride=stride))
-  (onsets, drums, pitches, classes), found = labels_of(
+  (onsets, drums, offsets, pitches, classes), found = labels_of(
     [
       (start - 0.3, start + 0.5, 40, 90, 33, 0),  # tied over from before
       (start + 0.16, start + 0.32, 60, 90, 0, 0),
@@ -58,6 +58,7 @@ def test_labels_of_a_chord_a_drum_and_a_tied_note(stride):
   last = 128 // stride - 1
   assert np.argwhere(onsets).tolist() == [[10 // stride, 60], [10 // stride, 64]]
   assert np.argwhere(drums).tolist() == [[20 // stride, 38]]
+  assert np.argwhere(offsets).tolist() == [[20 // stride, 60], [31 // stride, 40]]
   told = zip(found.states[found.real], found.pitches[found.real], found.classes[found.real], strict=True)
   assert sorted(told) == [(10 // stride, 60, piano), (10 // stride, 64, piano)]
   sounds = {pitch: (np.flatnonzero(pitches[:, pitch]).min(), np.flatnonzero(pitches[:, pitch]).max()) for pitch in (40, 60, 64)}
@@ -79,7 +80,7 @@ def test_labels_agree_with_the_notes(drawn):
   rows = trim_overlapping_notes(
     as_notes([(on, on + length, pitch, velocity, 0 if drum else program, drum) for on, length, pitch, velocity, program, drum in drawn])
   )
-  (onsets, drums, pitches, _), found = labels_of(rows)
+  (onsets, drums, _, pitches, _), found = labels_of(rows)
   expected_onsets, expected_drums, told = np.zeros((128, 128)), np.zeros((128, 128)), []
   for note in rows:
     first = min(127, round(round(note['onset'] * 100) / 100 * FRAMES_PER_SECOND))
@@ -137,7 +138,7 @@ def test_a_model_is_the_same_with_and_without_the_frame_head(stride):
   options = {'enable_dropout': False, 'prior_tokens': tokens}
   params = headed.init(jax.random.key(0), frames, tokens, tokens, **options)['params']
   kept = network.without_training_only(params, network.parameter_shapes(config, 16))
-  assert set(params) - set(kept) == {'frame_head'}
+  assert set(params) - set(kept) == {'frame_head', 'note_reader'}
   np.testing.assert_array_equal(
     plain.apply({'params': kept}, frames, tokens, tokens, **options),
     headed.apply({'params': params}, frames, tokens, tokens, **options),

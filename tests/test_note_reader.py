@@ -1,0 +1,80 @@
+"""Proposals: which events they are, what the decoder is told of them, and that a network works with them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrmt3 import decoding, network, transformer_blocks
+from mrmt3.errors import UserError
+from mrmt3.network import T5Config
+from mrmt3.note_reader import DRUMS, KINDS, NoteReader
+
+SIZES = dict(vocab_size=64, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1)
+
+
+@pytest.fixture
+def reader():
+  """Returns a reader whose events are the first values of a state, and its parameters; a proposal is place and kind alone."""
+  module = NoteReader(8, hidden=4)
+  params = module.init(jax.random.key(0), jnp.zeros((1, 6, 8)), 2, method=module.propose)['params']
+  params = jax.tree.map(jnp.zeros_like, params)
+  params['events']['kernel'] = jnp.zeros((8, KINDS)).at[0, 60].set(1.0).at[1, DRUMS.start + 38].set(1.0)
+  params['events_bias'] = jnp.full((KINDS,), -5.0)
+  names = jax.random.normal(jax.random.key(1), (KINDS, 8))
+  return module, {'params': {**params, 'name_of_kind': names}}
+
+
+def test_the_likeliest_events_are_proposed_in_order_of_time(reader):
+  module, params = reader
+  states = np.zeros((1, 6, 8), np.float32)
+  states[0, 1:5, 0] = [2, 6, 3, 1]  # one onset, at its peak
+  states[0, 1, 1] = 9
+  found = np.asarray(module.apply(params, states, 2, method=module.propose))
+  table = np.asarray(transformer_blocks.sinusoidal_positions(6, 8, 'mt3'))
+  names = np.asarray(params['params']['name_of_kind'])
+  np.testing.assert_allclose(found[0], [names[DRUMS.start + 38] + table[1], names[60] + table[2]], atol=1e-6)
+
+
+def test_a_plateau_is_one_event(reader):
+  module, params = reader
+  states = np.zeros((1, 6, 8), np.float32)
+  states[0, 2:4, 0] = 6
+  states[0, 5, 0] = 4
+  found = np.asarray(module.apply(params, states, 2, method=module.propose))
+  table = np.asarray(transformer_blocks.sinusoidal_positions(6, 8, 'mt3'))
+  np.testing.assert_allclose(found[0] - np.asarray(params['params']['name_of_kind'])[60], table[[3, 5]], atol=1e-6)
+
+
+def test_they_are_states_for_the_decoder_and_part_of_the_model():
+  config = T5Config(**SIZES, proposals=5, memory_length=2)
+  frames, tokens = np.random.default_rng(0).normal(size=(2, 7, 16)).astype(np.float32), np.ones((2, 4), np.int32)
+  module = network.Transformer(config)
+  options = {'enable_dropout': False, 'prior_tokens': tokens}
+  params = module.init(jax.random.key(0), frames, tokens, tokens, **options)['params']
+  assert set(network.parameter_shapes(config, 16)) == set(params) >= {'note_reader'}
+  encoded = module.apply({'params': params}, frames, method=module.encode, **options)
+  assert encoded.shape == (2, 7 + 5 + 2, 8)
+  plain = network.Transformer(config.replace(proposals=0))
+  np.testing.assert_array_equal(
+    encoded[:, [*range(7), 12, 13]], plain.apply({'params': params}, frames, method=plain.encode, **options)
+  )
+  # The fast decoder sees what the network sees.
+  said = decoding.transcribe_segments(params, jnp.asarray(frames), jnp.asarray(tokens), config=config, max_length=3)
+  inputs = np.zeros_like(said)
+  inputs[:, 1:] = said[:, :-1]
+  logits = module.apply({'params': params}, frames, inputs, None, **options)
+  np.testing.assert_array_equal(said[:, 0], logits[:, 0].argmax(axis=-1))
+
+
+def test_gradients_reach_the_encoder_through_proposals():
+  module = NoteReader(8, hidden=4)
+  states = jax.random.normal(jax.random.key(2), (1, 6, 8))
+  params = module.init(jax.random.key(0), states, 3, method=module.propose)
+  slope = jax.grad(lambda x: (module.apply(params, x, 3, method=module.propose) ** 2).sum())(states)
+  assert float(jnp.abs(slope).max()) > 0 and bool(jnp.isfinite(slope).all())
+
+
+def test_nonsense_is_named():
+  with pytest.raises(UserError, match='proposals'):
+    T5Config(**SIZES, proposals=-1)

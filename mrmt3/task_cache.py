@@ -63,9 +63,8 @@ def cache(
   Raises:
     UserError: no such task, one that cannot be cached, its data is not there, or no room to write.
   """
-  from seqio.scripts import cache_tasks_main as tool  # needs apache_beam
-
   import seqio
+  from seqio.scripts import cache_tasks_main as tool  # needs apache_beam
 
   _check(tasks, min_shards)
   is_local = '://' not in folder

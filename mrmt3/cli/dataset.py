@@ -4,7 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-
 _CONVERTED = ('maestrov1', 'maestrov3', 'guitarset', 'musicnet', 'musicnet_em', 'slakh')
 
 

@@ -168,7 +168,7 @@ class NsynthRecords:
     """Reads one record; there are no stems. UserError where it is damaged or has other features."""
     example, where = self.read_example(name)
     family, pitch, velocity = _family(example, where), _number(example, 'pitch', where), _number(example, 'velocity', where)
-    samples = example['audio'] if 'audio' in example else None
+    samples = example.get('audio')
     if not (isinstance(samples, np.ndarray) and samples.dtype == np.float32 and len(samples)):
       raise UserError(f"{where}: no samples; are these the records of TFDS's nsynth?")
     finite = np.isfinite(samples).all()  # what is not finite is left to whoever checks the piece
@@ -194,7 +194,7 @@ class NsynthRecords:
 
 
 def _number(example, key, where):
-  values = example[key] if key in example else ()
+  values = example.get(key, ())
   if len(values) != 1:
     raise UserError(f"{where}: no feature {key!r}; are these the records of TFDS's nsynth?")
   return int(values[0])

@@ -89,6 +89,10 @@ class Example:
   def __iter__(self):
     return iter(self._features)
 
+  def get(self, name: str, default=None):
+    """Returns a feature, or `default` where the example has none of that name."""
+    return self[name] if name in self else default
+
   def __getitem__(self, name: str) -> list[bytes] | np.ndarray:
     feature = self._features[name]
     for kind, dtype in _LISTS.items():

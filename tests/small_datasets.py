@@ -87,7 +87,7 @@ def nsynth_sound(pitch: int):
   return sound_of(as_notes([(0.0, 3.5, pitch, 100, 0, 0)]), seconds=4.0)
 
 
-def write_tfds_nsynth(root: Path) -> Path:
+def write_tfds_nsynth(root: Path, split: str = 'valid') -> Path:
   """Writes the same notes as TFDS writes them, with the features of its own builder, and returns the folder of the records."""
   import tensorflow_datasets as tfds
   from tensorflow_datasets.datasets.nsynth.nsynth_dataset_builder import Builder
@@ -107,7 +107,7 @@ def write_tfds_nsynth(root: Path) -> Path:
         return tfds.core.DatasetInfo(builder=self, features=features)
 
       def _split_generators(self, dl_manager):
-        return {'valid': self._generate_examples()}
+        return {split: self._generate_examples()}
 
       def _generate_examples(self):
         features['instrument']['label'].names = [f'i{number}' for number in range(1006)]

@@ -34,7 +34,7 @@ def test_commu_is_read_as_published(commu):
   source = pickle.loads(pickle.dumps(CommuFolder(str(commu))))
   assert isinstance(source, PieceSource) and source.splits() == ('train', 'validation', 'test')
   names = {split: source.list_pieces(split) for split in source.splits()}
-  assert sorted(sum(names.values(), [])) == [f'commu{number:05d}' for number in range(1, 41)]
+  assert sorted(name for own in names.values() for name in own) == [f'commu{number:05d}' for number in range(1, 41)]
   with open(commu / 'commu_meta.csv') as file:
     instruments = {row['id']: row['inst'] for row in csv.DictReader(file)}
   programs = {'acoustic_piano': 0, 'string_violin-1': 40, 'synth_bell': 14, 'bell': 14}
@@ -98,7 +98,7 @@ def test_what_commu_lacks_is_named(commu, tmp_path):
     source.read_piece('test', 'commu99999', RATE)
   with pytest.raises(UserError, match="no split 'dev'"):
     source.list_pieces('dev')
-  with pytest.raises(UserError, match='expected commu_meta.csv'):
+  with pytest.raises(UserError, match=r'expected commu_meta\.csv'):
     CommuFolder(str(tmp_path)).splits()
   with pytest.raises(UserError, match='no such folder'):
     CommuFolder(str(tmp_path / 'nowhere')).splits()
@@ -126,7 +126,7 @@ def test_commu_is_rendered(tmp_path, capsys):
   assert '7 were there' in printed.out and 'commu00004 has no MIDI file' in printed.err
   with pytest.raises(UserError, match='no such soundfont'):
     commu_rendering.render(root, soundfont=tmp_path / 'no.sf2')
-  with pytest.raises(UserError, match='expected commu_meta.csv'):
+  with pytest.raises(UserError, match=r'expected commu_meta\.csv'):
     commu_rendering.render(tmp_path)
 
 

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import fnmatch
 import functools
 import json
 import os
@@ -87,7 +88,7 @@ def convert(
     workers: int | None = None,
     progress: bool = True,
 ) -> Converted:
-  """Writes `out/name`, whole or not at all. Pieces are dealt to the files of a split in turn.
+  """Writes `out/name`, whole or not at all. Pieces are dealt to the files of a split in turn; files without any are left out.
 
   Args:
     name: one of ORIGINALS.
@@ -112,7 +113,7 @@ def convert(
   records, left_out = {}, []
   with atomic_folder(Path(out) / name) as folder:
     for split, pieces in splits.items():
-      files = files_of_split(name, split)
+      files = _in_order_of_dealing(name, split)
       dealt = [pieces[number :: len(files)] for number in range(len(files))]
       read = functools.partial(_read, source)
       in_order = [piece for own in dealt for piece in own]
@@ -120,6 +121,8 @@ def convert(
       results = iter(with_bar(results, len(in_order), f'{name} {split}', 'piece', progress))
       records[split] = 0
       for file, own in zip(files, dealt, strict=True):
+        if not own:
+          continue  # a file that is not there is not missed, and an empty one costs every reader time
         with open(folder / file, 'wb') as written:
           for piece in own:
             data, problem = next(results)
@@ -143,6 +146,14 @@ def files_of_split(name: str, split: str) -> list[str]:
     return [pattern]
   count = int(pattern.rpartition('-of-')[2])
   return [pattern.replace('?????', f'{number:05d}') for number in range(count)]
+
+
+def _in_order_of_dealing(name, split):
+  """Returns a split's files, those that are evaluated while training first: of few pieces, they are to have some."""
+  files = files_of_split(name, split)
+  part = PUBLISHED[name][1].get(f'{split}_subset', '')
+  first = next((number for number, file in enumerate(files) if fnmatch.fnmatchcase(file, part)), 0)
+  return files[first:] + files[:first]
 
 
 def _read(source, piece) -> tuple[bytes | None, str]:

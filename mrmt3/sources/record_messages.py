@@ -91,7 +91,7 @@ class Example:
 
   def get(self, name: str, default=None):
     """Returns a feature, or `default` where the example has none of that name."""
-    return self[name] if name in self else default
+    return self[name] if name in self else default  # noqa: SIM401
 
   def __getitem__(self, name: str) -> list[bytes] | np.ndarray:
     feature = self._features[name]

@@ -95,12 +95,35 @@ def test_what_is_there_is_kept_unless_told(cached, records, capsys):
   assert '4 train' in capsys.readouterr().out and completed.stat().st_mtime_ns > before
 
 
+def test_parts_are_what_the_whole_is(cached, records, tmp_path):
+  """A part for every file gives the same examples, info and stats as all files at once, and as seqio's own tool."""
+  folder, _ = cached
+  (whole,) = folder.glob('*/')
+  task_cache.cache([TASK], str(tmp_path / 'parts'), part_bytes=1, min_shards=3)
+  task_cache.cache([TASK], str(tmp_path / 'seqio'), pipeline_options=['--runner=BundleBasedDirectRunner'], min_shards=3)
+  import tensorflow as tf
+
+  for other in ('parts', 'seqio'):
+    (made,) = (tmp_path / other).glob('*/')
+    for split in ('train', 'eval'):
+      info, stats, info_of_whole, stats_of_whole = (
+          json.loads((root / f'{name}.{split}.json').read_text()) for root in (made, whole) for name in ('info', 'stats')
+      )
+      assert info['features'] == info_of_whole['features'] and stats == stats_of_whole
+      assert info['num_shards'] == len(list(made.glob(f'{split}.tfrecord-*'))) == (4 if (other, split) != ('seqio', 'eval') else 3)
+      one, two = (
+          sorted(tf.data.TFRecordDataset(sorted(map(str, root.glob(f'{split}.tfrecord-*')))).as_numpy_iterator()) for root in (whole, made)
+      )
+      assert one == two and len(one) == {'train': 4, 'eval': 2}[split]
+    assert {path.name.partition('.')[0] for path in made.iterdir()} == {'COMPLETED', 'info', 'stats', 'train', 'eval'}
+
+
 def test_other_runners_get_their_options(records, tmp_path):
-  """An unknown runner is named by Beam itself, so options do come through; another one that is there does the work."""
+  """An unknown runner is named by Beam itself, so options do come through."""
   with pytest.raises(UserError, match='NoSuchRunner'):
     task_cache.cache([TASK], str(tmp_path), pipeline_options=['--runner=NoSuchRunner'])
-  made = task_cache.cache([TASK], str(tmp_path), pipeline_options=['--runner=BundleBasedDirectRunner'], min_shards=1)
-  assert made[0].examples == {'train': 4, 'eval': 2} and made[0].size > 1000
+  with pytest.raises(UserError, match='not on this machine'):
+    task_cache.cache([TASK], 'gs://nobody/caches')
 
 
 def test_mistakes_are_named_and_nothing_is_left(records, tmp_path, monkeypatch, capsys):

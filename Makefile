@@ -44,7 +44,7 @@ cache-env:
 	$(MAKE) VENV=$(CACHE_VENV) $(CACHE_VENV)/cache.done
 
 test-cache: cache-env
-	$(CACHE_VENV)/bin/python -m pip --disable-pip-version-check -q install pytest hypothesis
+	$(CACHE_VENV)/bin/python -m pip --disable-pip-version-check -q install pytest
 	$(CACHE_VENV)/bin/python -m pytest -q -rs tests/test_task_cache.py
 
 clean:

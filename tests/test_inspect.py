@@ -237,6 +237,27 @@ def test_the_mixture_weighs_its_data_sets(mt3_data, small_spec):
     mt3_mixture.task(str(mt3_data), small_spec, temperature=0)
 
 
+def test_a_mixture_goes_on_where_it_was(mt3_data, small_spec, tmp_path):
+  from mrmt3.engine import utils
+  from mrmt3.engine.data_iterator import DataIterator
+  from mrmt3.feature_converters import MemoryFeatureConverter
+  from mrmt3.tasks import mt3_mixture
+
+  name = mt3_mixture.task(str(mt3_data), small_spec)
+  lengths = {'inputs': 32, 'targets': 64, 'prior_targets': 64}
+  config = utils.DatasetConfig(name, lengths, split='train', batch_size=2, shuffle=True, seed=5, trim_output_features=False)
+  first, second = (DataIterator(utils.get_dataset(config, MemoryFeatureConverter, seed=5)) for _ in range(2))
+  batches = [next(first) for _ in range(7)]
+  assert len({batch['encoder_input_tokens'].tobytes() for batch in batches}) == 7
+  for file, content in first.save().items():
+    (tmp_path / file).write_bytes(content)
+  second.restore(tmp_path)
+  for _ in range(9):
+    one, two = next(first), next(second)
+    for feature in one:
+      np.testing.assert_array_equal(one[feature], two[feature])
+
+
 @pytest.mark.parametrize('sampling', ['grid', 'pieces'])
 def test_numbers_of_a_known_piece_are_exact(known, capsys, sampling):
   found = as_json(capsys, 'own_folder', '--data', known, *SMALL, f'--gin.ExampleConfig.sampling={sampling}', '--length', 8)

@@ -85,6 +85,30 @@ def test_cached_examples_are_those_of_the_steps_before_the_placeholder(cached):
     seqio.set_global_cache_dirs([])
 
 
+def test_training_goes_on_within_a_cache(cached, tmp_path):
+  """seqio keeps so small a cache in memory if it may, and then its position cannot be saved."""
+  from mrmt3.engine import utils
+  from mrmt3.engine.data_iterator import DataIterator
+  from mrmt3.feature_converters import ContinuousInputsEncDecFeatureConverter
+
+  folder, _ = cached
+  seqio.set_global_cache_dirs([str(folder)])
+  try:
+    config = utils.DatasetConfig(TASK, LENGTHS, split='train', batch_size=1, shuffle=True, seed=5, use_cached=True)
+    first, second = (DataIterator(utils.get_dataset(config, ContinuousInputsEncDecFeatureConverter, seed=5)) for _ in range(2))
+    for _ in range(3):
+      next(first)
+    for name, content in first.save().items():
+      (tmp_path / name).write_bytes(content)
+    second.restore(tmp_path)
+    for _ in range(4):  # beyond the end of the first epoch
+      one, two = next(first), next(second)
+      for name in one:
+        np.testing.assert_array_equal(one[name], two[name])
+  finally:
+    seqio.set_global_cache_dirs([])
+
+
 def test_what_is_there_is_kept_unless_told(cached, records, capsys):
   folder, _ = cached
   (completed,) = folder.glob('*/COMPLETED')

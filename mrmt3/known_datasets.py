@@ -53,7 +53,7 @@ KNOWN = (
         'about 105 GB', '145 hours; 969 as MT3 mixes it',
         ('train/Track*/metadata.yaml', 'validation/Track*/metadata.yaml', 'test/Track*/metadata.yaml'),
         ('slakh_multi_full_*.tfrecord-*',), f'none needed; for MT3\'s tasks: {_CONVERT.format("slakh")}',
-        f'slakh; {_TASKS.format("slakh")}',
+        f'slakh; slakh_records; {_TASKS.format("slakh")}',
     ),
     KnownDataset(
         'commu', 'ComMU: 11,144 MIDI clips of one instrument each', 'https://github.com/POZAlabs/ComMU-code (dataset/)',

@@ -119,11 +119,11 @@ class RecordsSource(seqio.TFExampleDataSource):
       )
     return files
 
-  def num_input_examples(self, split: str) -> int | None:
-    """Returns how many records there are, for mixing; None where the files are not on this machine."""
+  def count_records(self, split: str) -> int:
+    """Returns how many records there are; UserError where the files are not on this machine."""
     files = self.list_shards(split)
     if any('://' in file for file in files):
-      return None
+      raise UserError(f'{self._name}: records are counted on this machine only; cache the task, or set {datasets.RECORDS}')
     return sum(len(find_records(pathlib.Path(file))) for file in files)
 
 
@@ -283,12 +283,21 @@ MIXTURE_TRAIN_TASK_NAMES = [_ties_name(name, 'train') for name in MIXTURE_DATASE
 MIXTURE_EVAL_TASK_NAMES = [_ties_name(name, 'validation') for name in MIXTURE_DATASET_NAMES]
 MIXTURE_TEST_TASK_NAMES = []
 
+def _mixing_rate(task: seqio.Task, split: str) -> float:
+  """Returns a task's weight: by the examples of its cache; without one, by its records.
+
+  The source does not count them for seqio, which would keep small data sets in memory, sound and all.
+  """
+  if task.cache_dir:
+    return seqio.mixing_rate_num_examples(task, temperature=MIXING_TEMPERATURE, split=split)
+  return float(task.source.count_records(split)) ** (1 / MIXING_TEMPERATURE)
+
+
 for _suffix, _names, _split in (
     ('train', MIXTURE_TRAIN_TASK_NAMES, 'train'), ('eval', MIXTURE_EVAL_TASK_NAMES, 'eval')
 ):  # fmt: skip
-  # By the examples of the caches; of a task without one, by its records.
   seqio.MixtureRegistry.add(
       _ties_name('mega', _suffix),
       _names,
-      default_rate=functools.partial(seqio.mixing_rate_num_examples, temperature=MIXING_TEMPERATURE, split=_split),
+      default_rate=functools.partial(_mixing_rate, split=_split),
   )

@@ -56,10 +56,6 @@ class SegmentSource(seqio.DataSource):
     """Returns how many examples an epoch of the split has."""
     return int(self.chunks(split)[0][-1])
 
-  def num_input_examples(self, split: str) -> int:
-    """Returns `num_records`, by which mixtures weigh tasks; the split's pieces are prepared for it."""
-    return self.num_records(split)
-
   def get_dataset(self, split='train', shuffle=True, seed=None, shard_info=None) -> tf.data.Dataset:
     """Returns position (int64, the record's number and its split's) and seed (int64 `[2]`); UserError for an empty split."""
     count = self.num_records(split)

@@ -63,6 +63,11 @@ def task(
   digest = hashlib.sha1(repr((tasks, temperature, split)).encode()).hexdigest()[:8]
   mixture = f'mt3_mixture_{examples.sampling}_hop{examples.max_hop}_{digest}'
   if mixture not in seqio.MixtureRegistry.names():
-    rate = functools.partial(seqio.mixing_rate_num_examples, temperature=temperature, split=split)
+    rate = functools.partial(_rate, temperature=temperature, split=split)
     seqio.MixtureRegistry.add(mixture, tasks, default_rate=rate)
   return mixture
+
+
+def _rate(task, temperature, split) -> float:
+  """Returns the weight of a task; not by seqio's count of input examples, which makes it keep small data sets in memory."""
+  return float(task.source.num_records(split)) ** (1 / temperature)

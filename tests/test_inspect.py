@@ -206,7 +206,7 @@ def test_every_task_of_mt3_finds_its_files(mt3_data, monkeypatch):
       for split in task.splits:
         files = task.source.list_shards(split)
         assert all(file.startswith(str(mt3_data / name.split('_notes')[0])) for file in files)
-        counts[name, split] = task.num_input_examples(split)
+        counts[name, split] = task.source.count_records(split)
   assert counts['maestrov3_notes_ties_vb1_train', 'train'] == 2 and counts['guitarset_notes_ties_vb1_train', 'train'] == 4
   mixture = seqio.MixtureRegistry.get('mega_notes_ties_vb1_train')
   rates = {task.name.split('_notes')[0]: mixture.get_rate(task) for task in mixture.tasks}

@@ -1,12 +1,14 @@
 # make demo   the main job on real music, offline, in its own virtual environment; make demo-train learns songs from scratch
 # make test   all quick tests; make test-slow the others; make lint; make docs-check the shell lines of the documentation;
+#             make cache-env a virtual environment for mrmt3 dataset cache, make test-cache its tests;
 #             make report-check the report of scores in a browser (Debian: apt-get install chromium)
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+CACHE_VENV ?= .venv-cache
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo demo-train test test-slow lint docs-check report-check clean
+.PHONY: demo demo-train test test-slow lint docs-check report-check cache-env test-cache clean
 .SECONDARY:
 
 $(VENV)/bin/python:
@@ -40,5 +42,13 @@ docs-check: $(VENV)/test.done
 report-check: $(VENV)/test.done
 	$(BIN)/python -m pytest -q -rs tests/test_report_browser.py
 
+# Beam wants an older protobuf than the other extras would take.
+cache-env:
+	$(MAKE) VENV=$(CACHE_VENV) $(CACHE_VENV)/cache.done
+
+test-cache: cache-env
+	$(CACHE_VENV)/bin/python -m pip --disable-pip-version-check -q install pytest
+	$(CACHE_VENV)/bin/python -m pytest -q -rs tests/test_task_cache.py
+
 clean:
-	rm -rf $(VENV) demo demo-train build dist *.egg-info
+	rm -rf $(VENV) $(CACHE_VENV) demo demo-train build dist *.egg-info

@@ -30,6 +30,8 @@ DATASET = [
 EXTRAS = {
     'train': TRAIN,
     'dataset': DATASET,
+    # Beam holds protobuf back, and seqio imports with that only beside this sentencepiece: an environment of its own.
+    'cache': [*TRAIN, 'apache-beam>=2.77', 'google-crc32c', 'sentencepiece==0.2.1'],
     'm4a': ['av>=12'],
     # What a t5x checkout on PYTHONPATH needs; t5x itself is not on the package index.
     't5x': [*TRAIN, 'cached_property', 'chex', 'fiddle', 'jaxtyping', 'jestimator==0.3.3', 'orbax-checkpoint>=0.11'],

@@ -4,12 +4,15 @@ File patterns are those of `sources.mt3_records`, which reads the same files for
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
 from mrmt3.note_protos import TrackSpec
 from mrmt3.sources.mt3_records import PUBLISHED
+
+RECORDS = 'MRMT3_RECORDS'  # environment variable: a folder with one folder a data set, called as the data sets here
 
 _MAESTRO_BUCKET = 'gs://magentadata/datasets/maestro'
 _BUCKET = 'gs://mt3/data/datasets'
@@ -115,3 +118,14 @@ CERBERUS4_CONFIG = _config(
     [TrackSpec('bass', program=32), TrackSpec('drums', is_drum=True), TrackSpec('guitar', program=24), TrackSpec('piano')],
 )  # fmt: skip
 SLAKH_CONFIG = _config('slakh', f'{_BUCKET}/slakh', _STEMS_RECORD, _SUBSETS)
+
+
+def local_pattern(name: str, pattern: str) -> str:
+  """Returns a file pattern of a data set as it is on this machine: the same file names in MRMT3_RECORDS/<name>.
+
+  Unchanged without MRMT3_RECORDS, and where it is not one of MT3's places.
+  """
+  folder = os.environ.get(RECORDS)
+  if not folder or not pattern.startswith((_MAESTRO_BUCKET, _BUCKET)):
+    return pattern
+  return os.path.join(os.path.expanduser(folder), name, pattern.rpartition('/')[2])

@@ -16,7 +16,7 @@ import numpy as np
 from mrmt3.errors import UserError
 from mrmt3.sources.audio_midi_folder import AUDIO_SUFFIXES, MIDI_SUFFIXES
 
-TASKS = ('slakh', 'own_folder', 'slakh_records', 'mt3_records:NAME')
+TASKS = ('slakh', 'own_folder', 'slakh_records', 'commu', 'nsynth', 'nsynth_records', 'mt3_records:NAME')
 
 
 class Reference(NamedTuple):
@@ -116,6 +116,14 @@ def _source(task, path):
     from mrmt3.sources.tfds_records import TfdsRecords
 
     return TfdsRecords(str(path))
+  if kind == 'commu':
+    from mrmt3.sources.commu_folder import CommuFolder
+
+    return CommuFolder(str(path))
+  if kind in ('nsynth', 'nsynth_records'):
+    from mrmt3.sources.nsynth import NsynthFolder, NsynthRecords
+
+    return (NsynthFolder if kind == 'nsynth' else NsynthRecords)(str(path))
   if kind == 'mt3_records' and name:
     from mrmt3.sources.mt3_records import published
 

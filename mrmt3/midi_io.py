@@ -39,7 +39,23 @@ def read_midi(path: str | os.PathLike) -> np.ndarray:
 
 def read_midi_counted(path: str | os.PathLike) -> tuple[np.ndarray, int]:
   """Returns (notes as of `read_midi`, how many more are struck in the file but never released or have no length)."""
-  path = Path(path)
+  midi, notes = _parse(Path(path))
+  return notes, midi.struck - len(notes)
+
+
+def read_performance(path: str | os.PathLike) -> tuple[np.ndarray, list[tuple[float, int]]]:
+  """Returns (notes of all tracks as they were keyed, sorted; (time s, value) of all that moves a sustain pedal).
+
+  UserError as `read_midi`.
+  """
+  midi, _ = _parse(Path(path))
+  tables = [_track_notes(instrument) for instrument in midi.instruments]
+  pedal = [(c.time, c.value) for track in midi.instruments for c in track.control_changes if c.number == _SUSTAIN]
+  return sort_notes(np.concatenate(tables)) if tables else empty_notes(), pedal
+
+
+def _parse(path):
+  """Returns (a `_counting_reader`'s object, its notes as `notes_from_midi_data` gives them)."""
   if path.is_dir():
     raise UserError(f'cannot read {path}: it is a folder; name a MIDI file')
   if not path.exists():
@@ -52,8 +68,7 @@ def read_midi_counted(path: str | os.PathLike) -> tuple[np.ndarray, int]:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')  # about tempo changes on odd tracks, which are read all the same
       midi = _counting_reader()(str(path))
-      notes = notes_from_midi_data(midi)
-      return notes, midi.struck - len(notes)
+      return midi, notes_from_midi_data(midi)
   except PermissionError as error:
     raise UserError(f'cannot read {path}: {error.strerror}') from error
   except Exception as error:  # the parser lets out whatever it trips over

@@ -3,10 +3,13 @@
 A task goes record -> audio frames and the piece's tokens -> 2000 frames (what may be cached) -> a random segment -> its
 targets -> log-mel. Evaluation cuts pieces into consecutive segments and puts the predictions together again.
 
-MT3 looks for cached tasks in its own bucket; here `--seqio_additional_cache_dirs` says where caches are.
+MT3 reads records and caches from its own buckets. Here MRMT3_RECORDS names a folder with one folder a data set, as `mrmt3
+dataset convert` writes them; without it paths are MT3's. `mrmt3 dataset cache` makes caches, `--seqio_additional_cache_dirs` says
+where they are.
 """
 
 import functools
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,8 +27,10 @@ from mrmt3 import (
     spectrograms,
     vocabularies,
 )
+from mrmt3.errors import UserError
 from mrmt3.event_codec import Codec, Event
 from mrmt3.note_sequences import START_TIMES
+from mrmt3.sources.tfrecords import find_records
 
 MAX_NUM_CACHED_FRAMES = 2000
 SPECTROGRAM_CONFIG = spectrograms.SpectrogramConfig()
@@ -92,6 +97,36 @@ def postprocess(
   return {'unique_id': unique_id, 'raw_inputs': example['raw_inputs'], 'est_tokens': tokens, 'start_time': start_time}
 
 
+class RecordsSource(seqio.TFExampleDataSource):
+  """A data set's records where they are on this machine, see `datasets.local_pattern`; else where MT3 has them."""
+
+  def __init__(self, dataset_config: datasets.DatasetConfig, split_to_filepattern: Mapping[str, str]):
+    super().__init__(dict(split_to_filepattern), dataset_config.features)
+    self._name = dataset_config.name
+    self._patterns = dict(split_to_filepattern)
+
+  def list_shards(self, split: str) -> list[str]:
+    """Returns the split's files, sorted; UserError where there are none."""
+    pattern = datasets.local_pattern(self._name, self._patterns[split])
+    try:
+      files = sorted(tf.io.gfile.glob(pattern))
+    except tf.errors.OpError:
+      files = []
+    if not files:
+      raise UserError(
+          f'{self._name}: no files {pattern}; name the folder that has the folder {self._name} by {datasets.RECORDS}=DIR (`mrmt3 '
+          'dataset` says where the data sets are)'
+      )
+    return files
+
+  def count_records(self, split: str) -> int:
+    """Returns how many records there are; UserError where the files are not on this machine."""
+    files = self.list_shards(split)
+    if any('://' in file for file in files):
+      raise UserError(f'{self._name}: records are counted on this machine only; cache the task, or set {datasets.RECORDS}')
+    return sum(len(find_records(pathlib.Path(file))) for file in files)
+
+
 def add_transcription_task_to_registry(
     dataset_config: datasets.DatasetConfig,
     spectrogram_config: spectrograms.SpectrogramConfig,
@@ -131,7 +166,7 @@ def add_transcription_task_to_registry(
   paths = dataset_config.paths
 
   def source(**splits):
-    return seqio.TFExampleDataSource({k: paths[split] for k, split in splits.items()}, dataset_config.features)
+    return RecordsSource(dataset_config, {k: paths[split] for k, split in splits.items()})
 
   seqio.TaskRegistry.add(
       name('train'),
@@ -248,9 +283,21 @@ MIXTURE_TRAIN_TASK_NAMES = [_ties_name(name, 'train') for name in MIXTURE_DATASE
 MIXTURE_EVAL_TASK_NAMES = [_ties_name(name, 'validation') for name in MIXTURE_DATASET_NAMES]
 MIXTURE_TEST_TASK_NAMES = []
 
-for _suffix, _names in (('train', MIXTURE_TRAIN_TASK_NAMES), ('eval', MIXTURE_EVAL_TASK_NAMES)):
+def _mixing_rate(task: seqio.Task, split: str) -> float:
+  """Returns a task's weight: by the examples of its cache; without one, by its records.
+
+  The source does not count them for seqio, which would keep small data sets in memory, sound and all.
+  """
+  if task.cache_dir:
+    return seqio.mixing_rate_num_examples(task, temperature=MIXING_TEMPERATURE, split=split)
+  return float(task.source.count_records(split)) ** (1 / MIXING_TEMPERATURE)
+
+
+for _suffix, _names, _split in (
+    ('train', MIXTURE_TRAIN_TASK_NAMES, 'train'), ('eval', MIXTURE_EVAL_TASK_NAMES, 'eval')
+):  # fmt: skip
   seqio.MixtureRegistry.add(
       _ties_name('mega', _suffix),
       _names,
-      default_rate=functools.partial(seqio.mixing_rate_num_examples, temperature=MIXING_TEMPERATURE),
+      default_rate=functools.partial(_mixing_rate, split=_split),
   )

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
+import os
 import pkgutil
 import re
 import sys
@@ -17,12 +18,13 @@ import seqio
 import tensorflow as tf
 
 import gin
-from mrmt3 import examples, inspection, preprocessors, spectrograms, vocabularies
+from mrmt3 import datasets, examples, inspection, preprocessors, spectrograms, vocabularies
 from mrmt3.config import ModelSpec
 from mrmt3.engine import gin_utils, names, utils
 from mrmt3.errors import UserError
 from mrmt3.example_config import GRID, PIECES
 from mrmt3.instruments import instruments_of
+from mrmt3.mt3_tasks import RecordsSource
 from mrmt3.transcription_task import LIBRARIES
 
 DEFAULT_GIN = 'models/mr_mt3.gin'
@@ -88,7 +90,8 @@ def find(
   Args:
     name: registered with seqio; or a data set of a run's gin files ('train' for train/utils.DatasetConfig); or, with
       `data`, a module of mrmt3.tasks.
-    data: data_dir of the module's `task`; what else it needs is bound by gin.
+    data: data_dir of the module's `task`, what else it needs is bound by gin; of MT3's own tasks the folder with a folder
+      for each data set (MRMT3_RECORDS, which is set for the process).
     split: 'train', ...; None is that of the run, else 'train'.
     limit: most tokens that fit; None is that of the run, else the model's.
     modules: imported first, so that they can register tasks.
@@ -99,9 +102,12 @@ def find(
   Raises:
     UserError: there is nothing of that name, or it cannot be understood.
   """
-  for module in modules:
+  for module in ('mrmt3.tasks', *modules):
     _import(module)
-  if data is None and (name in seqio.TaskRegistry.names() or name in seqio.MixtureRegistry.names()):
+  is_registered = name in seqio.TaskRegistry.names() or name in seqio.MixtureRegistry.names()
+  if is_registered and data is not None and reads_records(name):
+    os.environ[datasets.RECORDS], data = str(data), None
+  if is_registered and data is None:
     chosen = SimpleNamespace(task=name, dataset_cfg=None, spec=None)
     if not set(_task_names(name)) <= LIBRARIES.keys():
       chosen.spec = _from_gin('', gin_files, gin_bindings, gin_search_paths).spec
@@ -124,6 +130,11 @@ def find(
   found = Found(task.name, task, libraries, spec, split, int(limit), cfg is not None and cfg.use_cached)
   _check(found)
   return found
+
+
+def reads_records(name: str) -> bool:
+  """Whether a registered task or mixture reads MT3's records, so that MRMT3_RECORDS says where they are."""
+  return any(isinstance(seqio.TaskRegistry.get(part).source, RecordsSource) for part in _task_names(name))
 
 
 def _import(module):

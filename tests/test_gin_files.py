@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import small_datasets
 
 from mrmt3.engine import gin_utils
 
@@ -38,7 +39,8 @@ for line in sys.stdin:
     gin_utils.parse_config(parsed)
     with contextlib.redirect_stdout(said):
       gin_utils.call(configured[module], dry_run=True)
-    assert 'mesh:' in said.getvalue() and 'decoder_target_tokens: tie:0' in said.getvalue()
+    tokens = said.getvalue().partition('decoder_target_tokens: ')[2].partition('shift:')[0]  # what sounds on comes first
+    assert 'mesh:' in said.getvalue() and 'tie:0' in tokens
     print('done', name)
   except BaseException:
     print('failed', name, traceback.format_exc()[-1500:], said.getvalue()[-300:])
@@ -74,21 +76,23 @@ def places(tmp_path_factory, small_data):
   root = tmp_path_factory.mktemp('gin')
   shutil.copytree(small_data, root / 'data')
   shutil.copytree(root / 'data' / 'test', root / 'data' / 'validation')
-  own = root / 'own'
+  own = root / 'own_folder'
   for split in ('train', 'validation'):
     (own / split).mkdir(parents=True)
     for track in slakh.find_tracks(small_data, 'train'):
       audio_io.write_audio(own / split / f'{track.name}.wav', np.asarray(audio_io.read_audio(track.audio_path)), 16000)
       midi_io.write_midi(slakh.read_notes(track), own / split / f'{track.name}.mid')
+  small_datasets.write_commu(root / 'commu', clips=40)
+  small_datasets.write_records(root / 'mt3_mixture')
   (root / 'checkpoints' / 'checkpoint_1' / 'state').mkdir(parents=True)
   return root
 
 
 def dry_run_flags(flags, places):
   """Returns a command's flags with folders that are there; whatever is written would show in `new`."""
-  own = any('own_folder' in flag for flag in flags)
+  data = next((name for name in ('own_folder', 'commu', 'mt3_mixture') if any(f'runs/{name}.gin' in flag for flag in flags)), 'data')
   folders = {
-      'DATA_DIR': places / ('own' if own else 'data'), 'MODEL_DIR': places / 'new', 'OUTPUT_DIR': places / 'new',
+      'DATA_DIR': places / data, 'MODEL_DIR': places / 'new', 'OUTPUT_DIR': places / 'new',
       'INIT_FROM': places / 'checkpoints', 'CHECKPOINT_PATH': places / 'checkpoints', 'FRAMES_DIR': places / 'checkpoints',
   }  # fmt: skip
   kept = [flag for flag in flags if not any(flag.startswith(f'--gin.{name}=') for name in folders)]

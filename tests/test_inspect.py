@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+import small_datasets
 import soundfile
 from matplotlib.image import imread
 
@@ -26,6 +27,7 @@ from mrmt3 import (
   vocabularies,
 )
 from mrmt3.cli.main import main
+from mrmt3.errors import UserError
 from mrmt3.notes import as_notes
 
 SMALL = [
@@ -93,6 +95,30 @@ def musicnet(tmp_path_factory):
   return folder
 
 
+@pytest.fixture(scope='module')
+def commu(tmp_path_factory):
+  return small_datasets.write_commu(tmp_path_factory.mktemp('commu') / 'dataset', clips=24)
+
+
+@pytest.fixture(scope='module')
+def nsynth(tmp_path_factory):
+  return small_datasets.write_nsynth(tmp_path_factory.mktemp('nsynth'), 'train')
+
+
+@pytest.fixture(scope='module')
+def nsynth_tfds(tmp_path_factory):
+  return small_datasets.write_tfds_nsynth(tmp_path_factory.mktemp('tfds'), 'train')
+
+
+@pytest.fixture(scope='module')
+def mt3_data(tmp_path_factory, small_data):
+  """MT3's data sets, each in a folder of its own."""
+  slakh = tmp_path_factory.mktemp('slakh')
+  for split in ('train', 'validation', 'test'):
+    (slakh / split).symlink_to(small_data / ('train' if split == 'train' else 'test'))
+  return small_datasets.write_records(tmp_path_factory.mktemp('mt3') / 'records', slakh)
+
+
 def inspect(capsys, *arguments):
   """Returns what is printed by `mrmt3 inspect`, which has to end well."""
   capsys.readouterr()  # what making the data has printed
@@ -111,6 +137,10 @@ DATA = {
     'own_folder': ('known', 1, 'own_folder', []),
     'slakh_records': ('records', 3, 'slakh_records', []),
     'mt3_records': ('musicnet', 2, 'mt3_musicnet_em', ['--gin.mt3_records.task.name=musicnet_em']),
+    'commu': ('commu', 21, 'commu', []),
+    'nsynth': ('nsynth', 2, 'nsynth', []),
+    'nsynth_records': ('nsynth_tfds', 2, 'nsynth_records', []),
+    'mt3_mixture': ('mt3_data', 2 + 4 + 2 + 2 + 2 + 3, 'mt3_mixture', []),
 }
 SAMPLINGS = ('random', 'grid', 'pieces', 'mr_mt3', 'mt3')
 
@@ -131,6 +161,101 @@ def test_every_task_is_inspected(task, sampling, request, capsys):
   assert {'inputs', 'targets'} <= {name for name, feature in found['features'].items() if feature['is_feature']}
   assert len(found['shown']) == 2 and all(shown['prior_targets'] for shown in found['shown'])
   assert found['hops']['none'] + sum(found['hops']['realised'].values()) == pytest.approx(1)
+
+
+MT3_SETS = ('maestrov1', 'maestrov3', 'guitarset', 'urmp', 'musicnet', 'musicnet_em', 'cerberus4', 'slakh')
+
+
+def mt3_tasks():
+  """Returns (name, split) of the training and evaluation tasks and mixtures that MT3 registers."""
+  import seqio
+
+  names = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
+  own = [name for name in names if name.split('_notes')[0] in (*MT3_SETS, 'mega') and '_notes' in name]
+  return [(name, 'train' if name.endswith('_train') and 'eval_' not in name else 'eval') for name in sorted(own)]
+
+
+def test_every_task_of_mt3_is_inspected(mt3_data, monkeypatch, capsys):
+  monkeypatch.setenv('MRMT3_RECORDS', 'elsewhere')  # put back after --data has set it
+  found = mt3_tasks()
+  assert len(found) == 55
+  inspected = {}
+  for name, split in found:
+    if (not name.endswith(('_train', '_validation')) and name != 'mega_notes_ties_vb1_eval') or '_eval_train' in name:
+      continue  # they differ from those that are inspected in their files only, see below
+    velocities = [] if '_vb1' in name else ['--gin.VocabularyConfig.num_velocity_bins=127', '--gin.T5Config.vocab_size=1664']
+    inspected[name] = as_json(capsys, name, '--data', mt3_data, '--split', split, '--examples', 3, '--n', 1, *velocities)
+    assert inspected[name]['examples'] > 0 and inspected[name]['split'] == split
+    if split == 'train':
+      assert inspected[name]['shares']['targets']['other'] == 0 and inspected[name]['features']['inputs']['largest'][1] == 512
+  assert {name.split('_notes')[0] for name in inspected} == {*MT3_SETS, 'mega'}
+  for name, programs in {'guitarset': {'Acoustic Guitar'}, 'urmp': {'Violin', 'Pipe'}, 'musicnet': {'Viola'}}.items():
+    assert set(inspected[f'{name}_notes_ties_vb1_train']['instruments']['share']) <= programs
+
+
+def test_every_task_of_mt3_finds_its_files(mt3_data, monkeypatch):
+  import seqio
+
+  from mrmt3 import mt3_tasks as registered
+
+  monkeypatch.setenv('MRMT3_RECORDS', str(mt3_data))
+  counts = {}
+  for name, _ in mt3_tasks():
+    if name in seqio.TaskRegistry.names():
+      task = seqio.TaskRegistry.get(name)
+      for split in task.splits:
+        files = task.source.list_shards(split)
+        assert all(file.startswith(str(mt3_data / name.split('_notes')[0])) for file in files)
+        counts[name, split] = task.source.count_records(split)
+  assert counts['maestrov3_notes_ties_vb1_train', 'train'] == 2 and counts['guitarset_notes_ties_vb1_train', 'train'] == 4
+  mixture = seqio.MixtureRegistry.get('mega_notes_ties_vb1_train')
+  rates = {task.name.split('_notes')[0]: mixture.get_rate(task) for task in mixture.tasks}
+  assert rates == pytest.approx({
+      name: count ** 0.3 for name, count in
+      {'maestrov3': 2, 'guitarset': 4, 'urmp': 2, 'musicnet_em': 2, 'cerberus4': 2, 'slakh': 3}.items()
+  })  # fmt: skip
+  assert pytest.approx(10 / 3) == registered.MIXING_TEMPERATURE
+  monkeypatch.setenv('MRMT3_RECORDS', str(mt3_data / 'nowhere'))
+  with pytest.raises(UserError, match=r'slakh: no files .*MRMT3_RECORDS'):
+    seqio.TaskRegistry.get('slakh_notes_ties_vb1_train').source.list_shards('train')
+
+
+def test_the_mixture_weighs_its_data_sets(mt3_data, small_spec):
+  import seqio
+
+  from mrmt3.tasks import mt3_mixture
+
+  mixture = seqio.MixtureRegistry.get(mt3_mixture.task(str(mt3_data), small_spec, names=('guitarset', 'slakh')))
+  rates = {task.name.split('_random')[0]: mixture.get_rate(task) for task in mixture.tasks}
+  segments = {'mt3_guitarset': 4 * 6, 'mt3_slakh': 3 * 5}  # 3 s and 2.07 s in segments of 0.512 s
+  assert rates == pytest.approx({name: count**0.3 for name, count in segments.items()})
+  alike = seqio.MixtureRegistry.get(mt3_mixture.task(str(mt3_data), small_spec, names=('guitarset', 'slakh'), temperature=1e9))
+  assert [alike.get_rate(task) for task in alike.tasks] == pytest.approx([1.0, 1.0])
+  with pytest.raises(UserError, match=r'no folder .*/groove'):
+    mt3_mixture.task(str(mt3_data), small_spec, names=('groove',))
+  with pytest.raises(UserError, match='temperature'):
+    mt3_mixture.task(str(mt3_data), small_spec, temperature=0)
+
+
+def test_a_mixture_goes_on_where_it_was(mt3_data, small_spec, tmp_path):
+  from mrmt3.engine import utils
+  from mrmt3.engine.data_iterator import DataIterator
+  from mrmt3.feature_converters import MemoryFeatureConverter
+  from mrmt3.tasks import mt3_mixture
+
+  name = mt3_mixture.task(str(mt3_data), small_spec)
+  lengths = {'inputs': 32, 'targets': 64, 'prior_targets': 64}
+  config = utils.DatasetConfig(name, lengths, split='train', batch_size=2, shuffle=True, seed=5, trim_output_features=False)
+  first, second = (DataIterator(utils.get_dataset(config, MemoryFeatureConverter, seed=5)) for _ in range(2))
+  batches = [next(first) for _ in range(7)]
+  assert len({batch['encoder_input_tokens'].tobytes() for batch in batches}) == 7
+  for file, content in first.save().items():
+    (tmp_path / file).write_bytes(content)
+  second.restore(tmp_path)
+  for _ in range(9):
+    one, two = next(first), next(second)
+    for feature in one:
+      np.testing.assert_array_equal(one[feature], two[feature])
 
 
 @pytest.mark.parametrize('sampling', ['grid', 'pieces'])

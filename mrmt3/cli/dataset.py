@@ -1,19 +1,32 @@
-"""`mrmt3 dataset`: makes training sets of real music in Slakh2100's layout, and checks and describes any in that layout."""
+"""`mrmt3 dataset`: says what data sets there are, makes, converts and caches them, and checks and describes Slakh's layout."""
 
 import argparse
 import sys
 from pathlib import Path
 
+_CONVERTED = ('maestrov1', 'maestrov3', 'guitarset', 'musicnet', 'musicnet_em', 'slakh')
+
 
 def add_parser(subparsers) -> None:
   """Adds `dataset` with its own subcommands to the command line's `subparsers`."""
   parser = subparsers.add_parser(
-      'dataset', help='make, describe and check data sets', description='Makes and checks data sets in Slakh2100 layout.'
+      'dataset',
+      help='list, make, convert and check data sets',
+      description='Lists the data sets of the two papers and those that can be built here: where to get them, what is found on '
+      'this machine, and the command that prepares each. The commands make, convert and check them.',
+      epilog='Looked for in the folders of MRMT3_DATA (separated by :), in MRMT3_RECORDS, /data, ~/data, ~/datasets, '
+      './data and ~/tensorflow_datasets.',
   )
-  commands = parser.add_subparsers(dest='dataset_command', metavar='COMMAND', required=True)
+  parser.add_argument('--data', action='append', default=[], metavar='DIR', help='look here as well, may be given several times')
+  parser.add_argument('--json', action='store_true', help='list them as JSON')
+  parser.set_defaults(run=run_list)
+  commands = parser.add_subparsers(dest='dataset_command', metavar='COMMAND')
   _add_build(commands)
   _add_check(commands)
   _add_report(commands)
+  _add_convert(commands)
+  _add_commu(commands)
+  _add_cache(commands)
 
 
 def _add_build(commands):
@@ -89,6 +102,136 @@ def _add_report(commands):
   report.add_argument('--json', metavar='FILE', help='also write it as JSON')
   report.add_argument('--workers', type=int, metavar='N', help='processes (default: one per processor)')
   report.set_defaults(run=run_report)
+
+
+def _add_convert(commands):
+  convert = commands.add_parser(
+      'convert',
+      help='write records in MT3\'s layouts from the original folders of a data set',
+      description='Writes TFRecord files, called, divided and laid out as those that MT3 trained on, from the folders a data set '
+      'was published in. They are what tasks/mt3_records.py, tasks/mt3_mixture.py and MT3\'s own tasks read.',
+      epilog='What cannot be read is left out and named in OUT/NAME/skipped.jsonl.',
+  )
+  convert.add_argument('name', metavar='NAME', choices=_CONVERTED, help=', '.join(_CONVERTED))
+  convert.add_argument('original', metavar='DIR', help='folder of the data set')
+  convert.add_argument('out', metavar='OUT', help='folder of all records; they go to OUT/NAME')
+  convert.add_argument(
+      '--rate', type=int, metavar='HZ', help='sample rate of what is written (default: files as they are, samples at 16000)'
+  )
+  convert.add_argument('--labels', metavar='DIR', help='of musicnet_em: folder with the MIDI files of MusicNet-EM')
+  convert.add_argument(
+      '--subsets', type=int, default=0, metavar='N',
+      help='of slakh: N random sub-mixes of each training track, 10 as MT3 (default: the mix)',
+  )  # fmt: skip
+  convert.add_argument('--strict', action='store_true', help='stop at the first piece that cannot be read')
+  convert.add_argument('--workers', type=int, metavar='N', help='processes (default: one per processor)')
+  convert.set_defaults(run=run_convert)
+
+
+def _add_commu(commands):
+  commu = commands.add_parser(
+      'commu',
+      help='render the clips of ComMU',
+      description='Renders the MIDI clips of ComMU with a soundfont, for tasks/commu.py: commu_audio beside commu_midi and '
+      'commu_meta.csv. What is there already is kept.',
+  )
+  commu.add_argument('dir', metavar='DIR', help='folder with commu_meta.csv and the unpacked commu_midi.tar')
+  commu.add_argument('--soundfont', metavar='FILE', help='.sf2 or .sf3 file (default: the one in pretty_midi)')
+  commu.add_argument('--workers', type=int, metavar='N', help='processes (default: one per processor)')
+  commu.set_defaults(run=run_commu)
+
+
+def _add_cache(commands):
+  cache = commands.add_parser(
+      'cache',
+      help='compute the first steps of a task once, for all runs',
+      description='Writes what the steps of a seqio task before its cache placeholder make, with Apache Beam in this process '
+      '(pip install "mrmt3[cache]", in an environment of its own: make cache-env).',
+      epilog='Training reads the cache with --seqio_additional_cache_dirs=DIR and '
+      '--gin.train/utils.DatasetConfig.use_cached=True.',
+  )
+  cache.add_argument('tasks', nargs='+', metavar='TASK', help='registered tasks, such as slakh_notes_ties_vb1_train')
+  cache.add_argument('--to', required=True, metavar='DIR', help='folder of all caches')
+  cache.add_argument('--data', metavar='DIR', help="folder with a folder for each of MT3's data sets (MRMT3_RECORDS)")
+  cache.add_argument('--module', action='append', default=[], metavar='MODULE', help='Python module that registers tasks')
+  cache.add_argument(
+      '--beam', action='append', default=[], metavar='OPTION',
+      help="one of Beam's own options, may be given several times: --beam=--runner=DataflowRunner --beam=--project=P",
+  )  # fmt: skip
+  cache.add_argument('--min-shards', type=int, default=64, metavar='N', help='files a split, at least (default: 64)')
+  cache.add_argument('--seed', type=int, metavar='N', help='of what is drawn in the steps (default: by the name of the task)')
+  cache.add_argument('--overwrite', action='store_true', help='make anew what is cached in DIR')
+  cache.set_defaults(run=run_cache)
+
+
+def run_list(args: argparse.Namespace) -> int:
+  """Runs `mrmt3 dataset` without a command; returns 0."""
+  from mrmt3 import known_datasets
+
+  found = known_datasets.find(args.data)
+  if args.json:
+    import json
+
+    print(json.dumps(known_datasets.as_json(found), indent=1))
+  else:
+    print('\n'.join(known_datasets.lines(found)))
+  return 0
+
+
+def run_convert(args: argparse.Namespace) -> int:
+  """Runs `mrmt3 dataset convert`; returns 0."""
+  from mrmt3.original_datasets.convert import Options, convert
+
+  options = Options(args.rate, args.labels, args.subsets)
+  made = convert(args.name, args.original, args.out, options, strict=args.strict, workers=args.workers)
+  if made.left_out:
+    print(f'mrmt3: {made.left_out} pieces were left out, see {made.folder / "skipped.jsonl"}', file=sys.stderr)
+  print(f'{", ".join(f"{count} {split}" for split, count in made.records.items())} records in {made.folder}')
+  return 0
+
+
+def run_commu(args: argparse.Namespace) -> int:
+  """Runs `mrmt3 dataset commu`; returns 0."""
+  from mrmt3.commu_rendering import render
+
+  made = render(args.dir, soundfont=args.soundfont, workers=args.workers)
+  for line in made.left_out[:10]:
+    print(f'mrmt3: left out: {line}', file=sys.stderr)
+  if len(made.left_out) > 10:
+    print(f'mrmt3: and {len(made.left_out) - 10} more', file=sys.stderr)
+  print(f'{made.made} clips rendered, {made.seconds / 3600:.2f} hours; {made.kept} were there; in {made.folder}')
+  return 0
+
+
+def run_cache(args: argparse.Namespace) -> int:
+  """Runs `mrmt3 dataset cache`; returns 0."""
+  import importlib
+  import os
+  import time
+
+  import apache_beam  # noqa: F401  what is missing is said before TensorFlow is waited for
+
+  from mrmt3.tensorflow_start import start_tensorflow
+
+  if args.module and '' not in sys.path:
+    sys.path.append('')  # modules in the working folder are found
+  start_tensorflow()
+  from mrmt3 import datasets, task_cache
+
+  if args.data:
+    os.environ[datasets.RECORDS] = args.data
+  for module in (task_cache.TASKS_MODULE, *args.module):
+    importlib.import_module(module)
+  begin = time.monotonic()
+  made = task_cache.cache(
+      args.tasks, args.to, modules=args.module, pipeline_options=args.beam, min_shards=args.min_shards,
+      seed=args.seed, overwrite=args.overwrite,
+  )  # fmt: skip
+  for one in made:
+    counts = ', '.join(f'{count:,} {split}' for split, count in sorted(one.examples.items()))
+    print(f'{one.task}: {counts} examples, {one.size / 1e9:.2f} GB in {one.folder}' if counts else f'{one.task} in {one.folder}')
+  print(f'{len(made)} cached in {time.monotonic() - begin:.0f} s; {len(set(args.tasks)) - len(made)} were there')
+  return 0
 
 
 def run_check(args: argparse.Namespace) -> int:

@@ -58,7 +58,8 @@ def add_parser(subparsers) -> None:
     "what a segment remembers, with --checkpoint: the model's own output (default), the reference, nothing"))  # fmt: skip
   parser.add_argument('--batch-size', type=int, metavar='N', help='pieces transcribed at once (default: 4, or one a device)')
   parser.add_argument('--task', metavar='NAME', help=(
-    'read REF as this task does: slakh, own_folder, slakh_records, or mt3_records:musicnet_em (or another of its sets)'))  # fmt: skip
+    'read REF as this task does: slakh, own_folder, slakh_records, commu, nsynth, nsynth_records, or mt3_records:musicnet_em (or '
+    'another of its sets)'))  # fmt: skip
   parser.add_argument('--split', metavar='NAME', help='use this split of REF only')
   parser.add_argument('--pieces', type=int, metavar='N', help='use the first N pieces only')
   parser.add_argument('--model', metavar='DIR', help='the checkpoint that made predictions which mrmt3 infer saved')

@@ -20,6 +20,8 @@ WHAT is one of
   a data set of a run, by its gin files:     mrmt3 inspect train --gin_file=models/tiny.gin
       --gin_file=runs/train.gin --gin.DATA_DIR=DIR    (train_eval: what the run is evaluated on)
   a task or mixture registered with seqio:   mrmt3 inspect NAME --module my.tasks
+      one of MT3's own, with the records of mrmt3 dataset convert:
+                                             mrmt3 inspect slakh_notes_ties_vb1_train --data DIR
 
 Nothing is left out for its length: what exceeds the limit is counted. Times in the lists of
 events count from the segment's start. "tie" says what sounds on from before.

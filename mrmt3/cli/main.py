@@ -14,7 +14,7 @@ from mrmt3.errors import UserError
 from mrmt3.version import __version__
 
 EXTRA_OF = {'note_seq': 'train', 'music21': 'dataset', 'symusic': 'dataset', 'pyloudnorm': 'dataset', 'tensorflow': 'train', 'seqio': 'train',
-            'clu': 'train', 'gin': 'train'}  # fmt: skip
+            'clu': 'train', 'gin': 'train', 'apache_beam': 'cache'}  # fmt: skip
 
 GIN_COMMANDS = {
     'train': 'train a model',

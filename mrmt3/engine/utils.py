@@ -198,23 +198,23 @@ def get_dataset(config: DatasetConfig, feature_converter_cls, *, seed: int, num_
   """
   import seqio
 
-  resolve_task(config)
+  task = resolve_task(config)
   hosts = jax.process_count()
   if config.batch_size < 1 or config.batch_size % hosts:
     raise UserError(f'utils.DatasetConfig.batch_size is {config.batch_size}; it must be a multiple of {hosts} host(s)')
-  dataset = seqio.get_dataset(
-      config.mixture_or_task_name,
-      dict(config.task_feature_lengths),
-      feature_converter_cls(pack=False),
-      dataset_split=config.split,
+  lengths = dict(config.task_feature_lengths)
+  dataset = task.get_dataset(
+      lengths,
+      split=config.split,
       use_cached=config.use_cached,
       shuffle=config.shuffle,
       num_epochs=num_epochs,
       shard_info=seqio.ShardInfo(jax.process_index(), hosts),
       seed=seed if config.seed is None else config.seed,
       trim_output_features=config.trim_output_features,
-      verbose=False,
+      try_in_mem_cache=False,  # the position in what is kept in memory cannot be saved
   )
+  dataset = feature_converter_cls(pack=False)(dataset, task_feature_lengths=lengths)
   # Training goes on for ever, so nothing is lost with a batch that is not full; evaluation wants the rest too.
   return dataset.batch(config.batch_size // hosts, drop_remainder=num_epochs is None)
 

@@ -21,9 +21,9 @@ from mrmt3.instruments import SLAKH_CLASSES
 from mrmt3.midi_io import apply_sustain
 from mrmt3.notes import empty_notes, sort_order
 from mrmt3.pieces import PieceContent
-from mrmt3.sources.record_messages import Example, parse_note_sequence, sequence_notes
+from mrmt3.sources.record_messages import SUSTAIN, Example, parse_note_sequence, sequence_notes
 
-_SUSTAIN, _PEDAL_DOWN = 64, 64  # MIDI's control number of the pedal, and the value from which on it is down
+_PEDAL_DOWN = 64  # the pedal is down from this value on
 
 URMP_PROGRAMS = {
     'vn': 40, 'va': 41, 'vc': 42, 'db': 43, 'tpt': 56, 'tbn': 57, 'tba': 58, 'hn': 60, 'sax': 64, 'ob': 68, 'bn': 70,
@@ -180,7 +180,7 @@ def _sustained(sequence):
   """Returns the notes of a NoteSequence, held by the pedal of their instrument."""
   notes, instrument = sequence_notes(sequence)
   changes = [(c.time, c.control_value >= _PEDAL_DOWN, c.instrument) for c in sequence.control_changes
-             if c.control_number == _SUSTAIN]  # fmt: skip
+             if c.control_number == SUSTAIN]  # fmt: skip
   if not changes:
     return notes
   times, is_down, whose = (np.array(column) for column in zip(*changes, strict=True))

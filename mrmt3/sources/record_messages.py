@@ -5,10 +5,13 @@ milliseconds, TensorFlow and note_seq take seconds in every process.
 """
 
 import functools
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from mrmt3.notes import NOTE_DTYPE
+
+SUSTAIN = 64  # MIDI's control number of the sustain pedal
 
 # message: its fields as (name, number, type or message, whether repeated)
 _EXAMPLE = {
@@ -86,6 +89,10 @@ class Example:
   def __iter__(self):
     return iter(self._features)
 
+  def get(self, name: str, default=None):
+    """Returns a feature, or `default` where the example has none of that name."""
+    return self[name] if name in self else default  # noqa: SIM401
+
   def __getitem__(self, name: str) -> list[bytes] | np.ndarray:
     feature = self._features[name]
     for kind, dtype in _LISTS.items():
@@ -93,6 +100,36 @@ class Example:
         values = getattr(feature, kind).value
         return list(values) if dtype is None else np.array(values, dtype)
     return []
+
+
+def serialize_example(features: Mapping[str, bytes | Sequence[bytes] | np.ndarray]) -> bytes:
+  """Returns features as a serialized tf.train.Example, sorted by name.
+
+  Args:
+    features: name -> one value of bytes, a sequence of them, or a one-dimensional array: of floats, written as float32, or
+      of integers, written as int64.
+  """
+  message = _message('Example')()
+  for name, value in sorted(features.items()):
+    feature = message.features.feature.add(key=name).value
+    if isinstance(value, np.ndarray) and value.dtype.kind == 'f':
+      # As bytes: number by number, a minute of samples would take a tenth of a second.
+      packed = value.astype('<f4').tobytes()
+      feature.float_list.ParseFromString(b'\x0a' + _varint(len(packed)) + packed)
+    elif isinstance(value, np.ndarray):
+      feature.int64_list.value.extend(value.tolist())
+    else:
+      feature.bytes_list.value.extend([value] if isinstance(value, bytes) else value)
+  return message.SerializeToString()
+
+
+def _varint(number):
+  """Returns a number as protocol buffers write it, seven bits a byte."""
+  out = bytearray()
+  while number > 127:
+    out.append(number & 127 | 128)
+    number >>= 7
+  return bytes([*out, number])
 
 
 def parse_note_sequence(data: bytes):
@@ -105,13 +142,16 @@ def parse_note_sequence(data: bytes):
     raise ValueError('not a NoteSequence') from error
 
 
-def serialize_notes(notes: np.ndarray, sequence_id: str = '', total_time: float = 0.0) -> bytes:
+def serialize_notes(
+    notes: np.ndarray, sequence_id: str = '', total_time: float = 0.0, pedal: Iterable[tuple[float, int]] = ()
+) -> bytes:
   """Returns a note table as a serialized NoteSequence, exactly; every program is an instrument, drums are number 9.
 
   Args:
     notes: note table.
     sequence_id: the sequence's id.
     total_time: the sequence's length, s; at least the last note's end is written.
+    pedal: (time s, value 0..127) of the sustain pedal of the first program's instrument.
   """
   pitched = np.unique(notes['program'][~notes['is_drum']])
   instrument = np.searchsorted(pitched, notes['program'])
@@ -123,6 +163,8 @@ def serialize_notes(notes: np.ndarray, sequence_id: str = '', total_time: float 
         start_time=onset, end_time=offset, pitch=pitch, velocity=velocity, program=program, is_drum=is_drum,
         instrument=number,
     )  # fmt: skip
+  for time, value in pedal:
+    sequence.control_changes.add(time=time, control_number=SUSTAIN, control_value=value, instrument=0)
   sequence.total_time = max(total_time, notes['offset'].max(initial=0.0))
   return sequence.SerializeToString()
 

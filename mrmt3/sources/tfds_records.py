@@ -42,13 +42,17 @@ class TfdsRecords:
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
     """Reads one record; there are no stems. UserError where it is damaged or has other features."""
+    data, where = self.read_record(name)
+    return decode_record(data, _LAYOUT, where, sample_rate)
+
+  def read_record(self, name: str) -> tuple[bytes, str]:
+    """Returns (a record's bytes, what to call it in errors); UserError where there is none or it is damaged."""
     file, _, number = name.rpartition('#')
     path = self._folder() / file
     if not file or not number.isdecimal() or not path.is_file():
       raise UserError(f'{name!r} is no record of {self.data_dir}; names are like file#0')
     is_array = _read_info(self._folder())[0] == 'array_record'
-    data = (_read_array_record if is_array else read_record)(path, int(number))
-    return decode_record(data, _LAYOUT, f'{path}: record {number}', sample_rate)
+    return (_read_array_record if is_array else read_record)(path, int(number)), f'{path}: record {number}'
 
   def fingerprint(self, split: str) -> str:
     """Returns a digest of the names, sizes and times of the split's files."""

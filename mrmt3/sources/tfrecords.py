@@ -1,4 +1,4 @@
-"""TFRecord files by record, without TensorFlow.
+"""TFRecord files by record, read and written without TensorFlow.
 
 A record is its length (uint64), a checksum of the length (uint32), the data, and a checksum of the data (uint32), all
 little-endian. Going from length to length finds all records of a file without reading their data.
@@ -110,3 +110,10 @@ def read_record(path: Path, number: int) -> bytes:
       return data
     problem = 'its data is damaged (wrong checksum)'
   raise UserError(f'{path}: record {number}, at byte {place.offset}: {problem}; get the file anew')
+
+
+def framed(data: bytes) -> bytes:
+  """Returns a record as it stands in a file: with its length and checksums."""
+  length = struct.pack('<Q', len(data))
+  header = length + _FOOTER.pack(masked_crc32c(length))
+  return b''.join((header, data, _FOOTER.pack(masked_crc32c(data))))

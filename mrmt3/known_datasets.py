@@ -1,0 +1,194 @@
+"""The data sets that there are tasks for: where to get them, what they are, whether they are here, and how to prepare them.
+
+Sizes and hours are those that their publishers give, not measured. Nothing is read: a data set is found by the names of its files.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+DATA, RECORDS = 'MRMT3_DATA', 'MRMT3_RECORDS'  # environment variables: folders separated by ':', and a folder
+_PLACES = ('/data', '~/data', '~/datasets', 'data', '~/tensorflow_datasets')
+_DEPTH = 2  # folders below a place that are looked into
+_MOST_FOLDERS = 2000  # that are looked into in a place
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownDataset:
+  """A data set.
+
+  Attributes:
+    name: short, as tasks and `mrmt3 dataset convert` call it where they do.
+    what: in a few words.
+    where: a page, or what to install.
+    licence: of the data.
+    size: to download.
+    hours: of audio.
+    marks: patterns of files, one of which a folder of it has, as it was published.
+    records: the same of a folder of MT3's or TFDS's records, which need no preparing.
+    prepare: the command that prepares it, DIR standing for its folder.
+    read: how training and evaluation read it.
+  """
+
+  name: str
+  what: str
+  where: str
+  licence: str
+  size: str
+  hours: str
+  marks: tuple[str, ...]
+  records: tuple[str, ...]
+  prepare: str
+  read: str
+
+
+_BUILT = 'dataset.json'  # `mrmt3 dataset build` writes Slakh's layout with this beside it
+_CONVERT = 'mrmt3 dataset convert {} DIR records'
+_RECORDS_ONLY = "none: MT3's records are read"
+_TASKS = 'mt3_records (name={0}); {0}_notes_ties_vb1_*'
+KNOWN = (
+    KnownDataset(
+        'slakh', 'Slakh2100 (flac_redux): 2,100 rendered songs with stems', 'https://zenodo.org/records/4599666', 'CC BY 4.0',
+        'about 105 GB', '145 hours; 969 as MT3 mixes it',
+        ('train/Track*/metadata.yaml', 'validation/Track*/metadata.yaml', 'test/Track*/metadata.yaml'),
+        ('slakh_multi_full_*.tfrecord-*',), f'none needed; for MT3\'s tasks: {_CONVERT.format("slakh")}',
+        f'slakh; slakh_records; {_TASKS.format("slakh")}',
+    ),
+    KnownDataset(
+        'commu', 'ComMU: 11,144 MIDI clips of one instrument each', 'https://github.com/POZAlabs/ComMU-code (dataset/)',
+        'CC BY-NC-SA 4.0', '', '', ('commu_meta.csv', 'commu_meta_v2.csv'), (), 'mrmt3 dataset commu DIR', 'commu',
+    ),
+    KnownDataset(
+        'nsynth', 'NSynth: 305,979 notes of 4 s (validation: 12,678)', 'https://magenta.tensorflow.org/datasets/nsynth',
+        'CC BY 4.0', '', '340 hours (validation: 14)', tuple(f'nsynth-{part}/examples.json' for part in ('valid', 'train', 'test')),
+        ('nsynth-*.tfrecord-*',), 'none needed', 'nsynth; nsynth_records',
+    ),
+    KnownDataset(
+        'maestrov3', 'MAESTRO 3.0.0: 1,276 piano performances', 'https://magenta.tensorflow.org/datasets/maestro',
+        'CC BY-NC-SA 4.0', '101 GB', '199 hours', ('maestro-v3.0.0.csv',), ('maestro-v3.0.0_ns_wav_*.tfrecord-*',),
+        _CONVERT.format('maestrov3'), f'{_TASKS.format("maestrov3")}, maestrov3_notes_*',
+    ),
+    KnownDataset(
+        'maestrov1', 'MAESTRO 1.0.0: 1,184 piano performances', 'https://magenta.tensorflow.org/datasets/maestro',
+        'CC BY-NC-SA 4.0', '87 GB', '172 hours', ('maestro-v1.0.0.csv',), ('maestro-v1.0.0_ns_wav_*.tfrecord-*',),
+        _CONVERT.format('maestrov1'), 'mt3_records (name=maestrov1); maestrov1_notes_*',
+    ),
+    KnownDataset(
+        'guitarset', 'GuitarSet: 360 pieces of acoustic guitar', 'https://zenodo.org/records/3371780', 'CC BY 4.0',
+        'about 1.4 GB', '3 hours', ('annotation/*.jams',), ('train.tfrecord-*-of-00019', 'validation.tfrecord-*-of-00006'),
+        _CONVERT.format('guitarset'), _TASKS.format('guitarset'),
+    ),
+    KnownDataset(
+        'musicnet', 'MusicNet: 330 recordings of chamber music', 'https://zenodo.org/records/5120004', 'CC BY 4.0', '11 GB',
+        '34 hours', ('train_labels/*.csv', 'test_labels/*.csv'), ('musicnet-train.tfrecord-*',), _CONVERT.format('musicnet'),
+        _TASKS.format('musicnet'),
+    ),
+    KnownDataset(
+        'musicnet_em', 'MusicNet-EM: better labels for 323 of these', 'https://github.com/benadar293/benadar293.github.io',
+        'as said there', '', '', ('musicnet_em/*.mid', 'musicNetEM/*.mid'), ('train.tfrecord-*-of-00103',),
+        'mrmt3 dataset convert musicnet_em MUSICNET records --labels DIR', _TASKS.format('musicnet_em'),
+    ),
+    KnownDataset(
+        'urmp', 'URMP: 44 pieces for 2 to 5 players', 'https://labsites.rochester.edu/air/projects/URMP.html', 'on request',
+        '12.5 GB', '1 hour', (), ('train.tfrecord',), _RECORDS_ONLY, _TASKS.format('urmp'),
+    ),
+    KnownDataset(
+        'cerberus4', 'Cerberus4: bass, drums, guitar and piano of Slakh2100', "MT3's records (gs://mt3/data/datasets)", 'CC BY 4.0',
+        '', '543 hours', (), ('slakh_multi_cerberus_*.tfrecord-*',), _RECORDS_ONLY, _TASKS.format('cerberus4'),
+    ),
+    KnownDataset(
+        'mixture', "MT3's six data sets at temperature 10/3", 'maestrov3, guitarset, urmp, musicnet_em, cerberus4, slakh', '', '',
+        '', (), (), 'as each of them, into one folder of records', 'mt3_mixture; mega_notes_ties_vb1_*',
+    ),
+    KnownDataset(
+        'built', 'real scores, arranged and rendered here', 'pip install "mrmt3[dataset]"', 'that of the scores and soundfonts',
+        '', 'as many hours as wanted', (_BUILT,), (), 'mrmt3 dataset build OUT --recipe corpus', 'slakh',
+    ),
+    KnownDataset(
+        'own', 'your own: song.wav with song.mid beside it', 'your disk', '', '', '', (), (), 'none needed', 'own_folder',
+    ),
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """A data set and what is on this machine.
+
+  Attributes:
+    known: the data set.
+    folders: of it as it was published, or built here.
+    records: folders of its records.
+  """
+
+  known: KnownDataset
+  folders: tuple[Path, ...]
+  records: tuple[Path, ...]
+
+
+def find(more: Sequence[str | os.PathLike] = ()) -> list[Found]:
+  """Returns all data sets, with their folders below the usual places, MRMT3_DATA, MRMT3_RECORDS and `more`."""
+  places = [*more, *os.environ.get(DATA, '').split(':'), os.environ.get(RECORDS, ''), *_PLACES]
+  folders = list({folder: None for place in places if place for folder in _below(Path(place).expanduser())})
+  return [Found(known, _marked(folders, known, known.marks), _marked(folders, known, known.records)) for known in KNOWN]
+
+
+def _marked(folders, known, marks):
+  # What is built here has the layout of Slakh2100 and is not it.
+  own = (folder for folder in folders if known.name != 'slakh' or not (folder / _BUILT).is_file())
+  return tuple(folder for folder in own if _is_marked(folder, marks))
+
+
+def _below(place: Path) -> list[Path]:
+  """Returns a place and the folders in it, down to _DEPTH, without hidden ones and those of tracks; [] if it is not there."""
+  found, level = [], [place] if place.is_dir() else []
+  for _ in range(_DEPTH + 1):
+    found += level
+    level = [child for folder in level for child in _folders_in(folder)][: max(_MOST_FOLDERS - len(found), 0)]
+  return list(dict.fromkeys(folder.resolve() for folder in found))
+
+
+def _folders_in(folder):
+  try:
+    with os.scandir(folder) as entries:
+      names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(('.', 'Track')))
+  except OSError:
+    return []
+  return [folder / name for name in names]
+
+
+def _is_marked(folder, marks):
+  try:
+    return any(next(iter(folder.glob(mark)), None) is not None for mark in marks)
+  except OSError:
+    return False
+
+
+def lines(found: Sequence[Found]) -> list[str]:
+  """Returns the list for people to read."""
+  text = []
+  for one in found:
+    known = one.known
+    here = [*map(str, one.folders), *(f'{folder} (records)' for folder in one.records)]
+    rows = {
+        'where': known.where, 'is': ', '.join(fact for fact in (known.licence, known.size, known.hours) if fact),
+        'here': ', '.join(here) or ('not found' if known.marks or known.records else ''), 'prepare': _prepare(one),
+        'tasks': known.read,
+    }  # fmt: skip
+    text += [f'{known.name}: {known.what}', *(f'  {name:<8} {value}' for name, value in rows.items() if value), '']
+  return [*text, f'{sum(bool(one.folders or one.records) for one in found)} of them on this machine']
+
+
+def _prepare(one):
+  return one.known.prepare.replace('DIR', str(one.folders[0])) if one.folders else one.known.prepare
+
+
+def as_json(found: Sequence[Found]) -> list[dict]:
+  """Returns the list for programs."""
+  return [
+      {
+          'name': one.known.name, 'what': one.known.what, 'where': one.known.where, 'licence': one.known.licence,
+          'size': one.known.size, 'hours': one.known.hours, 'folders': list(map(str, one.folders)),
+          'records': list(map(str, one.records)), 'prepare': _prepare(one), 'tasks': one.known.read,
+      } for one in found
+  ]  # fmt: skip

@@ -1,0 +1,22 @@
+"""Task over ComMU: short clips of one instrument each, rendered with a soundfont.
+
+The published set-up of the domain-overfitting study is gin/runs/commu.gin.
+
+    utils.DatasetConfig.mixture_or_task_name = @commu.task()
+    commu.task.data_dir = '/data/ComMU-code/dataset'
+"""
+
+from mrmt3.config import ModelSpec
+from mrmt3.example_config import ExampleConfig
+from mrmt3.sources.commu_folder import CommuFolder
+from mrmt3.transcription_task import add_task
+
+
+def task(
+    data_dir: str, spec: ModelSpec, examples: ExampleConfig = ExampleConfig(), cache_bytes: int = 0, cache_dir: str | None = None
+) -> str:
+  """Registers a task over ComMU's folder and returns its name.
+
+  See `sources.commu_folder.CommuFolder` for the layout and the splits, `tasks.slakh.task` for the arguments.
+  """
+  return add_task('commu', CommuFolder(str(data_dir)), spec, examples, cache_bytes, cache_dir)

@@ -1,0 +1,27 @@
+"""Task over NSynth: one note a piece, its program the first of its family's, vocals and mallets left out.
+
+    utils.DatasetConfig.mixture_or_task_name = @nsynth.task()
+    nsynth.task.data_dir = '/data/nsynth'
+"""
+
+from collections.abc import Sequence
+
+from mrmt3.config import ModelSpec
+from mrmt3.example_config import ExampleConfig
+from mrmt3.sources.nsynth import LEFT_OUT, NsynthFolder
+from mrmt3.transcription_task import add_task
+
+
+def task(
+    data_dir: str,
+    spec: ModelSpec,
+    examples: ExampleConfig = ExampleConfig(),
+    cache_bytes: int = 0,
+    cache_dir: str | None = None,
+    left_out: Sequence[str] = LEFT_OUT,
+) -> str:
+  """Registers a task over NSynth's folders and returns its name.
+
+  See `sources.nsynth.NsynthFolder` for the layout and `left_out`, `tasks.slakh.task` for the other arguments.
+  """
+  return add_task('nsynth', NsynthFolder(str(data_dir), tuple(left_out)), spec, examples, cache_bytes, cache_dir)

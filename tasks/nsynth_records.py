@@ -1,0 +1,29 @@
+"""Task over NSynth as TensorFlow Datasets keeps it (`nsynth/full`, tfrecord files); else as `tasks.nsynth`.
+
+    utils.DatasetConfig.mixture_or_task_name = @nsynth_records.task()
+    nsynth_records.task.data_dir = '~/tensorflow_datasets/nsynth/full/2.3.3'
+"""
+
+import os
+from collections.abc import Sequence
+
+from mrmt3.config import ModelSpec
+from mrmt3.example_config import ExampleConfig
+from mrmt3.sources.nsynth import LEFT_OUT, NsynthRecords
+from mrmt3.transcription_task import add_task
+
+
+def task(
+    data_dir: str,
+    spec: ModelSpec,
+    examples: ExampleConfig = ExampleConfig(),
+    cache_bytes: int = 0,
+    cache_dir: str | None = None,
+    left_out: Sequence[str] = LEFT_OUT,
+) -> str:
+  """Registers a task over TFDS's records of NSynth and returns its name.
+
+  See `sources.nsynth.NsynthRecords` for `left_out`, `tasks.slakh.task` for the other arguments.
+  """
+  source = NsynthRecords(os.path.expanduser(data_dir), tuple(left_out))
+  return add_task('nsynth_records', source, spec, examples, cache_bytes, cache_dir)

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use('svg')
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
 STAGES = ('frames', 'model')

@@ -1,7 +1,6 @@
 """Does the memory carry what it should? Trains on twin-instrument pieces with and without it, and scores both."""
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -56,13 +55,10 @@ def run(output: str, *, steps: int | None, seed: int, train_pieces: int, test_pi
 
 def train(data: Path, model: Path, gin_files: tuple[str, ...], steps: int | None, seed: int) -> None:
   """Trains gin/runs/twin.gin and what is laid over it, in a process of its own."""
-  command = [sys.executable, '-m', 'mrmt3.train', '--gin_file=runs/twin.gin', *gin_files]
-  command += [f'--gin.MODEL_DIR={model}', f'--gin.DATA_DIR={data}', f'--gin.SEED={seed}']
-  if steps is not None:
-    command.append(f'--gin.TRAIN_STEPS={steps}')
-  code = subprocess.run(command, check=False).returncode
-  if code != 0:
-    raise UserError(f'training ended with exit code {code}; its message is above')
+  from mrmt3.studies import training
+
+  flags = ['--gin_file=runs/twin.gin', *gin_files, f'--gin.MODEL_DIR={model}', f'--gin.DATA_DIR={data}', f'--gin.SEED={seed}']
+  training.run(flags if steps is None else [*flags, f'--gin.TRAIN_STEPS={steps}'])
 
 
 def score(data: Path, model: Path) -> dict[str, float]:

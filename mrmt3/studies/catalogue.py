@@ -102,7 +102,7 @@ STUDIES = {
     'What do memory, prior sampling and shuffling each bring, trained from scratch, and what do they do to notes and instruments '
     'over the training?',
     cells=_ladder(), checkpoints=5,
-  ),  # fmt: skip
+  ),
   'continual': Study(
     'The same steps, trained on from a network without memory: what does each bring to weights that are there?',
     cells=_continual(),
@@ -116,15 +116,15 @@ STUDIES = {
   'domains': Study(
     'Trained on mixtures, stems or both: what is lost on simpler music, and which regulariser is too much for it?',
     cells=_crossed(), tests=(MULTI, SINGLE, NOTES),
-  ),  # fmt: skip
+  ),
   'frontier': Study(
     'What do right instruments cost in notes: onset F1 against instrument F1 of a checkpoint, by how many instruments decoding may use',
     kind=DECODING,
-  ),  # fmt: skip
+  ),
   'memory-probe': Study(
     'What does a checkpoint do with its memory: other hops, mistakes in it, another piece, and how much it looks at it?',
     kind=MEMORY_PROBE,
-  ),  # fmt: skip
+  ),
   'order-probe': Study(
     'Does a checkpoint care in which order events of one time step are written?', kind=ORDER_PROBE
   ),

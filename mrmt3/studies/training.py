@@ -1,7 +1,6 @@
 """Training in a process of its own, and what it cost."""
 
 import contextlib
-import ctypes
 import itertools
 import json
 import os
@@ -14,7 +13,14 @@ from pathlib import Path
 from mrmt3 import checkpoints, files
 from mrmt3.errors import UserError
 
-_PR_SET_PDEATHSIG = 1  # Linux' prctl
+# Linux tells a process that has asked for it (prctl's PR_SET_PDEATHSIG, 1) when its parent dies. What runs between fork and
+# exec (preexec_fn) could deadlock here, where JAX has threads, so that the new process asks.
+_FOLLOW_PARENT = '''
+import ctypes, os, signal, sys
+if sys.platform == 'linux':
+  ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+os.execv(sys.executable, [sys.executable, '-m', 'mrmt3.train', *sys.argv[1:]])
+'''
 _PEAK_NAME = 'peak_megabytes.json'
 
 
@@ -30,8 +36,7 @@ def run(flags: Sequence[str], keep_open: Sequence[int] = ()) -> float:
   Raises:
     UserError: it failed; its own message stands on stderr.
   """
-  command = [sys.executable, '-m', 'mrmt3.train', *flags]
-  process = subprocess.Popen(command, pass_fds=keep_open, preexec_fn=_follow_parent if sys.platform == 'linux' else None)
+  process = subprocess.Popen([sys.executable, '-c', _FOLLOW_PARENT, *flags], pass_fds=keep_open)
   try:
     _, status, usage = os.wait4(process.pid, 0)
   except BaseException:
@@ -46,10 +51,6 @@ def run(flags: Sequence[str], keep_open: Sequence[int] = ()) -> float:
   if code != 0:
     raise UserError(f'training ended with exit code {code}; its message is above')
   return usage.ru_maxrss / 1024
-
-
-def _follow_parent():
-  ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def train(flags: Sequence[str], model_dir: Path, steps: int, keep_open: Sequence[int] = ()) -> None:

@@ -173,6 +173,44 @@ def test_goes_on_where_it_was_stopped(small_data, trained, small_study, tmp_path
     run(*words, '--batch-size', 3)
 
 
+def test_a_network_goes_on_from_another(small_data, trained, monkeypatch, tmp_path):
+  cells = (Cell('first', l_agg=0), Cell('second', l_agg=32, starts_from='first', against='first'))
+  monkeypatch.setitem(catalogue.STUDIES, 'continual', Study('?', cells=cells, steps=2))
+  run('continual', '-o', tmp_path / 'out', '--data', small_data)
+  first, second = trained
+  assert not any('INIT_FROM' in flag for flag in first)
+  start = tmp_path / 'out' / 'cells' / 'second-0' / 'start'
+  assert f'--gin.INIT_FROM={start}' in second and '--gin_file=runs/continued.gin' in second
+  found, spec, _ = checkpoints.restore_params(start)
+  of_first, _, _ = checkpoints.restore_params(tmp_path / 'out' / 'cells' / 'first-0' / 'model')
+  assert spec.network.memory_length == 32
+  np.testing.assert_array_equal(found['decoder']['logits_dense']['kernel'], of_first['decoder']['logits_dense']['kernel'])
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_is_the_same_study(small_data, tmp_path):
+  """For real: the study's process is killed in the middle of a training, by the hardest signal."""
+  words = [sys.executable, '-m', 'mrmt3', 'study', 'l-max-hop', '--data', str(small_data), '--base', 'runs/twin.gin', '--steps', '60']
+  words += ['--batch-size', '4', '--gin', 'SEGMENT_FRAMES=32', '-o']
+  subprocess.run([*words, str(tmp_path / 'whole')], check=True)
+  killed = subprocess.Popen([*words, str(tmp_path / 'killed')])
+  lines = tmp_path / 'killed' / 'cells' / '3-0' / 'model' / 'train.jsonl'
+  deadline = time.monotonic() + 600
+  while not lines.exists():
+    assert time.monotonic() < deadline and killed.poll() is None
+    time.sleep(0.1)
+  killed.kill()
+  killed.wait()
+  while subprocess.run([*words, str(tmp_path / 'killed')], check=False).returncode:  # until the training has saved and ended
+    assert time.monotonic() < deadline
+    time.sleep(1)
+  found = []
+  for name in ('whole', 'killed'):
+    study = [json.loads(line) for line in (tmp_path / name / 'results.jsonl').read_text().splitlines()]
+    found.append([(line['name'], line['result']['scores'], line['result']['cost']['train_loss']) for line in study])
+  assert found[0] == found[1] and len(found[0]) == 3
+
+
 def test_only_one_run_at_a_time(tmp_path):
   with results.alone(tmp_path / 'out') as lock:
     # What was begun keeps the folder locked, though the study that began it is gone.
@@ -220,7 +258,8 @@ def test_a_training_ends_with_the_study_that_began_it(tmp_path):
   child = int((tmp_path / 'pid').read_text())
   study.send_signal(signal.SIGKILL)
   study.wait()
-  while os.path.exists(f'/proc/{child}') and open(f'/proc/{child}/stat').read().split()[2] != 'Z':
+  # It is gone, or waits for nothing but to be counted.
+  while os.path.exists(f'/proc/{child}') and Path(f'/proc/{child}/stat').read_text().split()[2] != 'Z':
     assert time.monotonic() < deadline, 'the training lives on'
     time.sleep(0.02)
 

@@ -15,7 +15,9 @@ SEGMENT_SECONDS = 64 * 256 / 16000  # gin/runs/twin.gin: frames of 256 samples
 WITH_MEMORY, WITHOUT_MEMORY = 0.95, 0.6  # class F1: at least, at most
 
 
-def run(output: str, *, steps: int | None, seed: int, train_pieces: int, test_pieces: int) -> dict[str, dict[str, float]]:
+def run(
+  output: str, *, steps: int | None, seed: int, train_pieces: int, test_pieces: int, notes: int | None = None
+) -> dict[str, dict[str, float]]:
   """Renders the pieces under `output`, trains every variant for the same steps, and returns its mean test scores.
 
   Args:
@@ -24,6 +26,7 @@ def run(output: str, *, steps: int | None, seed: int, train_pieces: int, test_pi
     seed: of data and training.
     train_pieces: pieces to learn from, 8 segments each.
     test_pieces: other pieces to be scored on.
+    notes: notes of a twin segment, fewer are learnt sooner; None takes the test's own number.
 
   Returns:
     scores by variant: onset_f1 and class_f1 (0..1), and seconds of training.
@@ -35,11 +38,14 @@ def run(output: str, *, steps: int | None, seed: int, train_pieces: int, test_pi
 
   if min(seed, train_pieces - 1, test_pieces - 1) < 0 or (steps is not None and steps < 1):
     raise UserError('bench memory: pieces and steps must be at least 1, the seed at least 0')
+  if notes is not None and not 1 <= notes <= twin_instruments.PLACES - 3:
+    raise UserError(f'bench memory: --notes is {notes}; it lies in 1 .. {twin_instruments.PLACES - 3}')
 
   folder = files.make_folder(output)
-  data = folder / f'data-{seed}-{train_pieces}-{test_pieces}'
+  data = folder / f'data-{seed}-{train_pieces}-{test_pieces}{"" if notes is None else f"-{notes}"}'
   print(f'rendering {train_pieces} + {test_pieces} twin-instrument pieces', file=sys.stderr, flush=True)
-  twin_instruments.write_dataset(data, seed, train_pieces, test_pieces, SEGMENT_SECONDS)
+  many = twin_instruments.NOTES_PER_SEGMENT if notes is None else notes
+  twin_instruments.write_dataset(data, seed, train_pieces, test_pieces, SEGMENT_SECONDS, notes_per_segment=many)
   scores = {}
   for variant, gin_files in VARIANTS.items():
     # Another length or other data is another model, not one to go on from.

@@ -12,6 +12,7 @@ from mrmt3.studies.rows import Row, Table
 from mrmt3.studies.runner import COMPARED, SCORES
 
 _TRAINING = "the prior segment's truth"
+_SHOWN = (AS_USED.name, '3 segments back', '20 % mistakes', "another piece's", 'empty')  # as many as there are colours
 
 
 def measure(transcriber, params, pieces, results):
@@ -39,7 +40,7 @@ def measure(transcriber, params, pieces, results):
   figures = [
     report.strips(decoded, COMPARED),
     report.Figure('Share of cross-attention on the memory', svg_charts.bars(shares, 'Share of cross-attention on the memory'), 'mean over layers, heads and tokens'),
-    _loss_figure(by_type, [c.name for c in asked]),
+    _loss_figure(by_type, [c.name for c in asked if c.name in _SHOWN]),
   ]  # fmt: skip
   return [decoded, losses, attention], figures, remarks
 
@@ -110,4 +111,4 @@ def _loss_figure(by_type, names):
   # Names of conditions are too long for an axis: the types are the axis, a curve is a condition.
   systems = {name: {kind: values[name] for kind, values in by_type.items()} for name in names}
   chart = svg_charts.curves(systems, list(by_type), 'type of token', 'nats a token', top)
-  return report.Figure('What the truth costs, by type of token', chart, 'nats a token; lower is better', names)
+  return report.Figure('What the truth costs, by type of token', chart, 'nats a token; lower is better', [_TRAINING if name == AS_USED.name else name for name in names])

@@ -278,7 +278,7 @@ def test_mistakes_are_one_line(small_data, tmp_path):
   ):
     with pytest.raises(UserError, match=message) as error:
       run(*words, '-o', tmp_path / 'out')
-    assert '\n' not in str(error.value)
+    assert '\n' not in str(error.value) and not (tmp_path / 'out').exists()
 
 
 def test_weights_with_another_memory(small_spec, tmp_path):

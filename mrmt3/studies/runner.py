@@ -69,16 +69,20 @@ def run(name: str, out: Path, options: Options) -> Path:
   Raises:
     UserError: options that do not go with the study, a training that failed, or another run that works in `out`.
   """
-  study = catalogue.STUDIES[name]
-  folder = files.make_folder(out)
-  if study.kind == catalogue.TRAINING:
-    with alone(folder) as lock:
-      return TrainingStudy(name, study, folder, options, lock).run()
-  from mrmt3.studies import probes
-
-  if not options.checkpoint or options.data is None:
+  study, trains = catalogue.STUDIES[name], catalogue.STUDIES[name].kind == catalogue.TRAINING
+  if trains:
+    moments(options.steps or study.steps, study.checkpoints)
+  elif not options.checkpoint or options.data is None:
     raise UserError(f'{name} looks at a checkpoint on music: give --checkpoint DIR and --data DIR')
-  with alone(folder):
+  for path in (options.data, options.single, options.notes):
+    if path is not None and not path.exists():
+      raise UserError(f'no such file or folder: {path}')
+  folder = files.make_folder(out)
+  with alone(folder) as lock:
+    if trains:
+      return TrainingStudy(name, study, folder, options, lock).run()
+    from mrmt3.studies import probes
+
     return probes.run(name, study, folder, options)
 
 

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import string
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,12 +34,6 @@ ROWS = {
     'published_instrument_detection_f1': ('Instrument F1, as published', 'raw programs, drums among them'),
 }
 _CARDS = ('onset_f1', 'onset_program_f1', 'leakage_ratio', 'instrument_detection_f1')
-_TEMPLATE = string.Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>$title: transcription scores</title><style>$style</style></head><body><main>
-$body
-</main></body></html>
-""")
 
 
 def write(
@@ -75,7 +68,7 @@ def render(summaries, references, systems, title: str) -> str:
       _failed(summaries), _scores_table(summaries), _leakage(summaries), _f1(summaries), _classes(summaries),
       _confusions(summaries), _worst(summaries, references, systems), _all_pieces(summaries), _EXPLANATION,
   ]  # fmt: skip
-  return _TEMPLATE.substitute(title=html.escape(title), style=html_style.STYLE, body='\n'.join(part for part in parts if part))
+  return html_style.page(f'{title}: transcription scores', parts)
 
 
 def _keys(summaries):
@@ -139,11 +132,6 @@ def _verdict(key, base, other, test):
   return f'<small{kind}>p {"&lt; 0.001" if test.p_value < 0.001 else f"= {test.p_value:.3f}"}</small>'
 
 
-def _figure(title, chart, note='', wide=False):
-  chart = f'<div class="wide">{chart}</div>' if wide else chart
-  return f'<figure><figcaption>{html.escape(title)}<small>{html.escape(note)}</small></figcaption>{chart}</figure>'
-
-
 def _leakage(summaries):
   points = {
       name: [(p.name, p.scores['instruments_reference'], p.scores['instruments_estimate']) for p in summary.pieces]
@@ -155,9 +143,9 @@ def _leakage(summaries):
   bins = _bins(by_count, conditions.INSTRUMENT_LEVELS)
   by_instruments = svg_charts.curves(by_count, bins, 'instruments that play', 'leakage ratio', top)
   figures = [
-      _figure('Instruments heard and instruments that play', svg_charts.leakage_scatter(points), 'a dot is a piece'),
-      _figure('Leaked notes', svg_charts.strips(leaked, 'Share of leaked notes'), 'share of a piece’s notes; the tick is the mean'),
-      _figure('Leakage ratio by number of instruments', by_instruments, '1 is right'),
+      html_style.figure('Instruments heard and instruments that play', svg_charts.leakage_scatter(points), 'a dot is a piece'),
+      html_style.figure('Leaked notes', svg_charts.strips(leaked, 'Share of leaked notes'), 'share of a piece’s notes; the tick is the mean'),
+      html_style.figure('Leakage ratio by number of instruments', by_instruments, '1 is right'),
   ]
   both = f'{figures[0]}<div class="stack">{figures[1]}{figures[2]}</div>'
   return f'<h2>Leakage</h2><p class="note">{_LEAKAGE}</p><div class="grid">{both}</div>'
@@ -174,9 +162,9 @@ def _f1(summaries):
   polyphony = svg_charts.curves(levels, bins, 'notes that sound at once', 'onset F1')
   by_instruments = svg_charts.curves(by_count, counts, 'instruments that play', 'onset + program F1')
   figures = [
-      *(_figure(ROWS[key][0], strip, 'a dot is a piece; the tick is the mean') for key, strip in strips.items()),
-      _figure('Onset F1 by polyphony', polyphony, 'pitched notes of all pieces together'),
-      _figure('Onset + program F1 by number of instruments', by_instruments, 'means over pieces'),
+      *(html_style.figure(ROWS[key][0], strip, 'a dot is a piece; the tick is the mean') for key, strip in strips.items()),
+      html_style.figure('Onset F1 by polyphony', polyphony, 'pitched notes of all pieces together'),
+      html_style.figure('Onset + program F1 by number of instruments', by_instruments, 'means over pieces'),
   ]
   return f'<h2>Notes</h2><div class="grid">{"".join(figures)}</div>'
 
@@ -201,7 +189,7 @@ def _classes(summaries):
   macro = ', '.join(f'{mean} ({name})' if len(means) > 1 else mean for name, mean in means.items())
   chart = svg_charts.bars(rows, 'F1 of each instrument')
   note = f'onset, pitch and Slakh class right; notes of all pieces together. Mean over instruments: {macro}'
-  return f'<h2>Instruments</h2><div class="grid">{_figure("F1 of each instrument", chart, note)}</div>'
+  return f'<h2>Instruments</h2><div class="grid">{html_style.figure("F1 of each instrument", chart, note)}</div>'
 
 
 def _confusions(summaries):
@@ -219,7 +207,7 @@ def _confusions(summaries):
     chart = svg_charts.heat_map(counts, *labels, names[-1], 'Confusion of instruments')
     invented = int(matrix[confusion.NOBODY].sum())
     note = f'percent of the notes of each row; besides, {invented:,} notes were heard that nobody plays'
-    parts.append(_figure(f'What is heard as what: {name}', chart, note, wide=True))
+    parts.append(html_style.figure(f'What is heard as what: {name}', chart, note, wide=True))
   return ''.join(parts)
 
 

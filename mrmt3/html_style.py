@@ -1,6 +1,17 @@
-"""The style sheet of the report (`html_report`): light and dark, from a phone's width up."""
+"""The pages of reports: their frame, and their style sheet, light and dark, from a phone's width up."""
+
+import html
+import string
+from collections.abc import Iterable
 
 from mrmt3.svg_charts import COLORS
+
+_TEMPLATE = string.Template("""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>$title</title><style>$style</style></head><body><main>
+$body
+</main></body></html>
+""")
 
 _RULES = """
 :root {
@@ -68,3 +79,14 @@ _COLOR = """
 i.s{n} {{ background: var(--s{n}); }}
 """
 STYLE = _RULES + ''.join(_COLOR.format(n=n) for n in range(COLORS))
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+  """Returns a page that needs no other file; `parts` are HTML, empty ones are left out."""
+  return _TEMPLATE.substitute(title=html.escape(title), style=STYLE, body='\n'.join(part for part in parts if part))
+
+
+def figure(title: str, chart: str, note: str = '', wide: bool = False) -> str:
+  """Returns a chart (HTML) with its caption; a wide one scrolls."""
+  chart = f'<div class="wide">{chart}</div>' if wide else chart
+  return f'<figure><figcaption>{html.escape(title)}<small>{html.escape(note)}</small></figcaption>{chart}</figure>'

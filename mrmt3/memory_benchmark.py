@@ -1,7 +1,6 @@
 """Does the memory carry what it should? Trains on twin-instrument pieces with and without it, and scores both."""
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,9 @@ SEGMENT_SECONDS = 64 * 256 / 16000  # gin/runs/twin.gin: frames of 256 samples
 WITH_MEMORY, WITHOUT_MEMORY = 0.95, 0.6  # class F1: at least, at most
 
 
-def run(output: str, *, steps: int | None, seed: int, train_pieces: int, test_pieces: int) -> dict[str, dict[str, float]]:
+def run(
+  output: str, *, steps: int | None, seed: int, train_pieces: int, test_pieces: int, notes: int | None = None
+) -> dict[str, dict[str, float]]:
   """Renders the pieces under `output`, trains every variant for the same steps, and returns its mean test scores.
 
   Args:
@@ -25,6 +26,7 @@ def run(output: str, *, steps: int | None, seed: int, train_pieces: int, test_pi
     seed: of data and training.
     train_pieces: pieces to learn from, 8 segments each.
     test_pieces: other pieces to be scored on.
+    notes: notes of a twin segment, fewer are learnt sooner; None takes the test's own number.
 
   Returns:
     scores by variant: onset_f1 and class_f1 (0..1), and seconds of training.
@@ -36,11 +38,14 @@ def run(output: str, *, steps: int | None, seed: int, train_pieces: int, test_pi
 
   if min(seed, train_pieces - 1, test_pieces - 1) < 0 or (steps is not None and steps < 1):
     raise UserError('bench memory: pieces and steps must be at least 1, the seed at least 0')
+  if notes is not None and not 1 <= notes <= twin_instruments.PLACES - 3:
+    raise UserError(f'bench memory: --notes is {notes}; it lies in 1 .. {twin_instruments.PLACES - 3}')
 
   folder = files.make_folder(output)
-  data = folder / f'data-{seed}-{train_pieces}-{test_pieces}'
+  data = folder / f'data-{seed}-{train_pieces}-{test_pieces}{"" if notes is None else f"-{notes}"}'
   print(f'rendering {train_pieces} + {test_pieces} twin-instrument pieces', file=sys.stderr, flush=True)
-  twin_instruments.write_dataset(data, seed, train_pieces, test_pieces, SEGMENT_SECONDS)
+  many = twin_instruments.NOTES_PER_SEGMENT if notes is None else notes
+  twin_instruments.write_dataset(data, seed, train_pieces, test_pieces, SEGMENT_SECONDS, notes_per_segment=many)
   scores = {}
   for variant, gin_files in VARIANTS.items():
     # Another length or other data is another model, not one to go on from.
@@ -56,13 +61,10 @@ def run(output: str, *, steps: int | None, seed: int, train_pieces: int, test_pi
 
 def train(data: Path, model: Path, gin_files: tuple[str, ...], steps: int | None, seed: int) -> None:
   """Trains gin/runs/twin.gin and what is laid over it, in a process of its own."""
-  command = [sys.executable, '-m', 'mrmt3.train', '--gin_file=runs/twin.gin', *gin_files]
-  command += [f'--gin.MODEL_DIR={model}', f'--gin.DATA_DIR={data}', f'--gin.SEED={seed}']
-  if steps is not None:
-    command.append(f'--gin.TRAIN_STEPS={steps}')
-  code = subprocess.run(command, check=False).returncode
-  if code != 0:
-    raise UserError(f'training ended with exit code {code}; its message is above')
+  from mrmt3.studies import training
+
+  flags = ['--gin_file=runs/twin.gin', *gin_files, f'--gin.MODEL_DIR={model}', f'--gin.DATA_DIR={data}', f'--gin.SEED={seed}']
+  training.run(flags if steps is None else [*flags, f'--gin.TRAIN_STEPS={steps}'])
 
 
 def score(data: Path, model: Path) -> dict[str, float]:

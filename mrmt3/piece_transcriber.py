@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from mrmt3 import checkpoints, segment_tokens, spectrograms, transcription, vocabularies
-from mrmt3.instruments import map_to_slakh_classes
+from mrmt3 import checkpoints, piece_targets, spectrograms, transcription
 from mrmt3.note_sequences import DecodingStats
 
 BUCKET = 8  # segments; more compile less and compute more
@@ -38,7 +37,6 @@ class PieceTranscriber:
 
     self.folder = checkpoints.find_checkpoint(checkpoint)
     params, self.spec, _ = checkpoints.restore_params(self.folder)
-    self._codec = vocabularies.build_codec(self.spec.vocabulary)
     self._memory = memory
     self._partitioner = PjitPartitioner()
     devices = self._partitioner.mesh.size
@@ -74,22 +72,8 @@ class PieceTranscriber:
       inputs[row, : len(mel)] = mel
       counts[row] = len(mel)
       if self._memory == 'truth':
-        targets[row, : len(mel)] = self._targets(notes, frames[row], len(mel))
+        targets[row, : len(mel)] = piece_targets.piece_targets(notes, spec, frames[row], len(mel))
     batch = {'encoder_input_tokens': inputs, 'decoder_target_tokens': targets, 'num_segments': counts}
     tokens = np.asarray(self._predict(self._params, self._partitioner.place_batch(batch)))
     for row, (name, _, _) in enumerate(pieces):
       yield name, *transcription.decode_segments(tokens[row, : counts[row, 0]], spec)
-
-  def _targets(self, notes, frames, segments):
-    """Returns the reference's tokens `[segments, length]`, as training has them: in Slakh classes, trimmed, cut."""
-    spec = self.spec
-    notes = segment_tokens.trim_overlapping_notes(map_to_slakh_classes(notes))
-    events = segment_tokens.encode_piece(notes, self._codec)
-    rows = np.zeros((segments, spec.targets_length), np.int32)
-    for segment, row in enumerate(rows):
-      tokens = segment_tokens.segment_targets(
-          events, segment * spec.segment_frames, spec.segment_frames, piece_frames=frames, codec=self._codec,
-          frames_per_second=spec.spectrogram.frame_rate, ties=spec.ties,
-      )[: spec.targets_length]  # fmt: skip
-      row[: len(tokens)] = tokens
-    return rows

@@ -13,6 +13,7 @@ default     references are the stems that are heard, with their Slakh classes; d
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -22,8 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import checkpoints, files, metrics, published, slakh
+from mrmt3 import checkpoints, evaluation_run, files, published, slakh
 from mrmt3.errors import UserError
+from mrmt3.evaluation_sets import Estimate, Reference
 from mrmt3.notes import empty_notes, sort_notes
 
 RUN_NAME, SCORES_NAME = 'transcribed.json', 'scores.json'
@@ -180,22 +182,17 @@ def score(name: str, tracks: list[slakh.Track], folder: Path, failed: dict[str, 
   """Returns (result, `{way: {track: scores}}`) of the transcriptions in a folder; those of `failed` count as empty."""
   from mrmt3.midi_io import read_midi
 
-  failed = dict(failed)
-  references = {'published': published_reference, 'default': slakh.read_notes}
-  pairs = {way: {} for way in WAYS}
-  for track in tracks:
-    try:
-      estimate = None if track.name in failed else read_midi(folder / f'{track.name}.mid')
-    except UserError as error:
-      failed[track.name], estimate = str(error), None
-    for way in WAYS:
-      pairs[way][track.name] = references[way](track), estimate
-  try:
-    evaluations = {way: metrics.evaluate_pieces(pieces) for way, pieces in pairs.items()}
-  except ValueError as error:
-    raise UserError(f'cannot score {error}') from error
-  means = {way: evaluation.mean for way, evaluation in evaluations.items()}
-  return Result(name, len(tracks), means, failed), {way: evaluation.pieces for way, evaluation in evaluations.items()}
+  paths = {track.name: folder / f'{track.name}.mid' for track in tracks}
+  estimates = {
+    piece: None if piece in failed else Estimate(functools.partial(read_midi, path), path) for piece, path in paths.items()
+  }
+  summaries = {}
+  for way, read in {'published': published_reference, 'default': slakh.read_notes}.items():
+    references = {track.name: Reference(functools.partial(read, track)) for track in tracks}
+    summaries[way] = evaluation_run.score(f'{name} ({way})', references, estimates, None)
+  means = {way: summary.mean for way, summary in summaries.items()}
+  scores = {way: {piece.name: piece.scores for piece in summary.pieces} for way, summary in summaries.items()}
+  return Result(name, len(tracks), means, {**summaries['default'].failed, **failed}), scores
 
 
 def score_name(column: str, way: str) -> str:

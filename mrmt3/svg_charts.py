@@ -161,3 +161,22 @@ def heat_map(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequ
         shade = 'on' if share > 0.45 else 'off'
         parts.append(_text(left + (column + 0.5) * cell - 1, y + cell / 2 + 3, f'{100 * share:.0f}', kind=f'share {shade}'))
   return _svg(width, height, label, parts, fixed=True)
+
+
+def frontier(systems: Mapping[str, Sequence[tuple[str, float, float]]], x_label: str, y_label: str) -> str:
+  """Draws points (name, x, y), 0..1, of each system, joined in their order; right and up is better."""
+  height, size = 330, WIDTH - _LEFT - _RIGHT
+  inner = height - _TOP - _BOTTOM
+  parts = []
+  for part in range(6):
+    x, y = _LEFT + part / 5 * size, _TOP + part / 5 * inner
+    parts += [_line(_LEFT, y, WIDTH - _RIGHT, y), _text(_LEFT - 6, y + 4, f'{1 - part / 5:.1f}', 'end')]
+    parts.append(_text(x, height - _BOTTOM + 16, f'{part / 5:.1f}'))
+  for number, points in enumerate(systems.values()):
+    places = [(name, _LEFT + x * size, _TOP + (1 - y) * inner, x, y) for name, x, y in points]
+    path = ' '.join(f'{x:.1f},{y:.1f}' for _, x, y, _, _ in places)
+    parts.append(f'<polyline points="{path}" class="curve s{number % COLORS}"/>')
+    parts += [_dot(x, y, number, f'{name}: {x_label} {a:.3f}, {y_label} {b:.3f}') for name, x, y, a, b in places]
+  parts.append(_text(_LEFT + size / 2, height - 6, x_label))
+  parts.append(_text(12, _TOP + inner / 2, y_label, more=f' transform="rotate(-90 12 {_TOP + inner / 2:.0f})"'))
+  return _svg(WIDTH, height, f'{y_label} against {x_label}', parts)

@@ -29,7 +29,7 @@ def test_help_imports_nothing_heavy():
 def test_help_names_all_commands():
   result = command('--help')
   assert result.returncode == 0
-  for name in ('transcribe', 'evaluate', 'fetch', 'convert', 'reproduce', 'dataset', 'inspect', 'bench', 'demo', 'train'):
+  for name in ('transcribe', 'evaluate', 'fetch', 'convert', 'reproduce', 'dataset', 'inspect', 'bench', 'study', 'demo', 'train'):
     assert name in result.stdout
 
 
@@ -49,6 +49,8 @@ def test_help_names_all_commands():
         (['train'], '--gin_file'),
         (['transcribe', 'missing.wav', '-o', '-'], '-o -'),
         (['bench', 'memory', '--seed', '-1'], 'seed'),
+        (['bench', 'memory', '--notes', '0'], 'notes'),
+        (['study', 'ablations', '-o', 'x', '--steps', '0'], 'steps'),
         (['dataset', 'build', 'foreign', '--force', '--recipe', 'demo'], 'left alone'),
     ],
 )

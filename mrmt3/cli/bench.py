@@ -19,6 +19,7 @@ def add_parser(subparsers) -> None:
   memory.add_argument('--seed', type=int, default=0)
   memory.add_argument('--train-pieces', type=int, default=400, help='pieces to learn from (default: 400)')
   memory.add_argument('--test-pieces', type=int, default=60, help='pieces to be scored on (default: 60)')
+  memory.add_argument('--notes', type=int, metavar='N', help='notes of a segment (default: 8); fewer are learnt sooner')
   memory.set_defaults(run=run)
   _add_transcribe(tests)
 
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
   from mrmt3 import memory_benchmark
 
   scores = memory_benchmark.run(
-      args.output, steps=args.steps, seed=args.seed, train_pieces=args.train_pieces, test_pieces=args.test_pieces
+      args.output, steps=args.steps, seed=args.seed, train_pieces=args.train_pieces, test_pieces=args.test_pieces, notes=args.notes,
   )
   print(f'\n{"":<12} {"onset F1":>9} {"class F1":>9} {"seconds":>8}')
   for variant, row in scores.items():

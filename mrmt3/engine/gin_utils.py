@@ -117,6 +117,32 @@ def check_files(flags: argparse.Namespace) -> None:
       raise UserError(f'gin: no file {name}; looked in {", ".join(folders)}')
 
 
+def _pass_over_plain_folders() -> None:
+  """Lets gin look on where a folder of the working folder, such as models/ or runs/, has the name of one of gin files.
+
+  gin takes the folder for a Python package, looks for its __init__.py, and falls over there being none.
+  """
+
+  def forgiving(is_there):
+    def check(path):
+      try:
+        return is_there(path)
+      except TypeError:
+        return False
+
+    return check
+
+  readers = gin.config._FILE_READERS
+  if not getattr(readers, 'forgiving', False):
+    gin.config._FILE_READERS = _Readers((reader, forgiving(is_there)) for reader, is_there in readers)
+
+
+class _Readers(list):
+  """gin's readers, once they are forgiving."""
+
+  forgiving = True
+
+
 def parse_config(flags: argparse.Namespace, complete: bool = True) -> None:
   """Parses the gin files and bindings of `parse_flags` into gin's global configuration.
 
@@ -127,6 +153,7 @@ def parse_config(flags: argparse.Namespace, complete: bool = True) -> None:
   """
   for path in reversed([*flags.gin_search_paths, *search_paths()]):
     gin.add_config_file_search_path(path)
+  _pass_over_plain_folders()
   # gin logs an error for every folder in which it does not find a file, before it looks into the next.
   root, level = logging.getLogger(), logging.getLogger().level
   root.setLevel(logging.CRITICAL)

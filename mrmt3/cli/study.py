@@ -1,0 +1,88 @@
+"""`mrmt3 study`: the questions of the paper, one command each."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mrmt3.errors import UserError
+
+_END = """\
+A study that was stopped goes on when run again with the same -o. DIR/study.md and
+DIR/index.html hold its tables and figures, DIR/results.jsonl what they are made of.
+
+Training studies build a small data set themselves where --data names none (this needs
+the extra `dataset`). Their networks are those of gin/runs/study.gin, small enough for a
+CPU, or of --base, such as --base models/mr_mt3.gin --base optimizers/mr_mt3.gin
+--base runs/train.gin.
+"""
+
+
+def add_parser(subparsers) -> None:
+  """Adds `study` to the commands."""
+  from mrmt3.studies.catalogue import STUDIES, TRAINING
+
+  lines = [f'{name:<12} {study.question}' for name, study in STUDIES.items()]
+  parser = subparsers.add_parser(
+    'study',
+    help='ablations, domain overfitting, memory probe and others, one command each',
+    description='Trains and scores what a question of the paper asks for, or looks into a checkpoint, and writes tables and figures.',
+    epilog='\n'.join(['studies:', *(f'  {line}' for line in lines), '', _END]),
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  training = [name for name, study in STUDIES.items() if study.kind == TRAINING]
+  parser.add_argument('name', metavar='NAME', choices=list(STUDIES), help='which study, see below')
+  parser.add_argument('-o', '--output', required=True, metavar='DIR', help='where everything goes')
+  parser.add_argument('--data', metavar='DIR', help='data set in the Slakh2100 layout; for the other studies any folder of MIDI with audio')
+  parser.add_argument('--split', default='test', help='which split is tested on, where there are splits (default: test)')
+  parser.add_argument('--pieces', type=int, metavar='N', help='test on the first N pieces only')
+  looking = parser.add_argument_group(f'studies of a checkpoint ({", ".join(name for name in STUDIES if name not in training)})')
+  looking.add_argument('--checkpoint', metavar='DIR', help='checkpoint to look into, or a name of `mrmt3 fetch --list`')
+  trained = parser.add_argument_group(f'studies that train ({", ".join(training)})')
+  trained.add_argument('--steps', type=int, metavar='N', help='training steps of each network (default: 4000)')
+  trained.add_argument('--seeds', type=int, default=1, metavar='K', help='train each network so many times (default: 1)')
+  trained.add_argument('--batch-size', type=int, default=16, metavar='N', help='examples a step (default: 16)')
+  trained.add_argument('--base', action='append', metavar='GIN_FILE', help='gin file of the training that is varied, may be given several times (default: runs/study.gin)')
+  trained.add_argument('--gin', action='append', default=[], metavar='NAME=VALUE', help='further gin binding of all networks')
+  trained.add_argument('--init-from', metavar='DIR', help='checkpoint that all networks start from, with a fresh memory if it has none')
+  trained.add_argument('--single', metavar='DIR', help='single-instrument music with audio, such as rendered ComMU (default: stems of the test split)')
+  trained.add_argument('--notes', metavar='DIR', help="single notes with audio, such as NSynth's (default: rendered)")
+  trained.add_argument('--dry-run', action='store_true', help='print what each network is trained with, and do nothing')
+  parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+  """Runs a study and says where its report is; returns 0."""
+  from mrmt3.studies import catalogue
+
+  _check(args)
+  study = catalogue.STUDIES[args.name]
+  base = tuple(args.base or ('runs/study.gin',))
+  if args.dry_run:
+    for cell in study.cells:
+      start = f', from {cell.starts_from!r}' if cell.starts_from else ''
+      print(f'{cell.name}: {cell.data}{start}: {" ".join([*(f"--gin_file={file}" for file in base), *cell.flags()])}')
+    return 0
+  from mrmt3 import compile_cache
+  from mrmt3.studies import runner
+
+  compile_cache.enable()
+  paths = {name: value and Path(value) for name, value in (('data', args.data), ('single', args.single), ('notes', args.notes))}
+  options = runner.Options(
+    split=args.split, pieces=args.pieces, checkpoint=args.checkpoint, steps=args.steps, seeds=args.seeds, batch_size=args.batch_size,
+    base=base, bindings=tuple(args.gin), init_from=args.init_from, **paths,
+  )  # fmt: skip
+  page = runner.run(args.name, Path(args.output), options)
+  print((page.parent / 'study.md').read_text())
+  print(f'wrote {page}', file=sys.stderr)
+  return 0
+
+
+def _check(args):
+  """Raises UserError for numbers out of range."""
+  for name in ('pieces', 'steps', 'seeds', 'batch-size'):
+    value = getattr(args, name.replace('-', '_'))
+    if value is not None and value < 1:
+      raise UserError(f'--{name} is {value}; it must be at least 1')
+  for binding in args.gin:
+    if '=' not in binding:
+      raise UserError(f'--gin {binding}: write NAME=VALUE')

@@ -1,0 +1,36 @@
+"""The target tokens of all segments of a piece, straight from its notes: what a memory of the truth holds."""
+
+import numpy as np
+
+from mrmt3 import segment_tokens, vocabularies
+from mrmt3.config import ModelSpec
+from mrmt3.instruments import map_to_slakh_classes
+from mrmt3.token_shuffling import Shuffle
+
+
+def piece_targets(
+  notes: np.ndarray, spec: ModelSpec, frames: int, segments: int, shuffle: Shuffle | None = None,
+  rng: np.random.Generator | None = None,
+) -> np.ndarray:  # fmt: skip
+  """Returns the targets of consecutive segments, int32 model ids `[segments, targets_length]`, padded with 0.
+
+  Args:
+    notes: note table of the piece; programs become Slakh classes, overlapping notes are trimmed, as in training.
+    spec: of the model.
+    frames: of the piece.
+    segments: how many, from the start of the piece.
+    shuffle: how events of one time step are permuted; None: not at all.
+    rng: randomness for `shuffle`.
+
+  Tokens that do not fit are cut.
+  """
+  codec = vocabularies.build_codec(spec.vocabulary)
+  events = segment_tokens.encode_piece(segment_tokens.trim_overlapping_notes(map_to_slakh_classes(notes)), codec)
+  rows = np.zeros((segments, spec.targets_length), np.int32)
+  for segment, row in enumerate(rows):
+    tokens = segment_tokens.segment_targets(
+      events, segment * spec.segment_frames, spec.segment_frames, piece_frames=frames, codec=codec,
+      frames_per_second=spec.spectrogram.frame_rate, ties=spec.ties, shuffle=shuffle, rng=rng,
+    )[: spec.targets_length]  # fmt: skip
+    row[: len(tokens)] = tokens
+  return rows

@@ -1,0 +1,1 @@
+"""The questions of the paper, each as one command: `mrmt3 study NAME`. `catalogue` declares them, `runner` runs them."""

@@ -1,0 +1,103 @@
+"""Data sets of simpler music made from a data set of mixtures: stems as pieces of their own, and single notes.
+
+In the Slakh2100 layout, so that all else reads them as any other. Audio and MIDI are links to the mixtures' own files.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3 import audio_io, files, midi_io, slakh
+from mrmt3.errors import UserError
+from mrmt3.notes import as_notes
+
+ALL_STEMS, ONE_STEM = 'all', 'one'
+
+# NSynth's families without vocals and mallets, as MR-MT3 uses them, with the first program of each (flute: of the Slakh
+# class that it belongs to).
+NSYNTH_PROGRAMS = {
+  'keyboard': 0, 'organ': 16, 'guitar': 24, 'bass': 32, 'string': 40, 'brass': 56, 'reed': 64, 'flute': 73, 'synth_lead': 80,
+}  # fmt: skip
+NOTE_SILENCE, NOTE_SECONDS = 0.05, 4.0
+_NOTE_PITCHES = {'bass': (28, 33, 38, 43, 48, 52)}
+_PITCHES = (48, 53, 58, 63, 68, 74)
+
+
+def write_stems(data: Path, folder: Path, *, which: str = ALL_STEMS, mixtures: bool = False) -> Path:
+  """Makes of a data set one whose pieces are single stems, and returns its folder; what is there is kept.
+
+  Args:
+    data: in the Slakh2100 layout, with its stems' audio.
+    folder: of the new set; it appears when it is whole.
+    which: ALL_STEMS, or ONE_STEM of each track, going round the stems, so that it lasts as long as the mixtures.
+    mixtures: whether the mixtures are in it besides.
+
+  Raises:
+    UserError: the stems' audio is missing, or `folder` cannot be written.
+  """
+  if folder.exists():
+    return folder
+  temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=files.make_folder(folder.parent)))
+  try:
+    found = 0
+    for split in slakh.SPLITS:
+      if not (data / split).is_dir():
+        continue
+      number = 0
+      for track in slakh.find_tracks(data, split):
+        stems = [stem for stem in slakh.read_stems(track) if stem.audio_path.is_file()]
+        if which == ONE_STEM and stems:
+          stems = [stems[number % len(stems)]]
+        for stem in stems:
+          _link_stem(track, stem, files.make_folder(temporary / split) / f'Track{number:05d}')
+          number += 1
+          found += 1
+        if mixtures:
+          (files.make_folder(temporary / split) / f'Track{90000 + int(track.name[5:])}').symlink_to(track.path.resolve())
+    if not found:
+      raise UserError(f'{data} has no audio of its stems, which this study needs; use a data set with a folder of stems in each track')
+    temporary.chmod(0o755)
+    temporary.rename(folder)
+  except OSError as error:
+    raise UserError(f'cannot write {folder}: {error.strerror or error}') from error
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+  return folder
+
+
+def _link_stem(track, stem, folder):
+  """Makes a track of one stem."""
+  import yaml
+
+  entry = slakh.read_metadata(track)['stems'][stem.name]
+  for name, target in (('mix' + stem.audio_path.suffix, stem.audio_path), (f'MIDI/{stem.name}.mid', stem.midi_path)):
+    link = folder / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(os.path.abspath(target))
+  (folder / 'metadata.yaml').write_text(yaml.safe_dump({'midi_dir': 'MIDI', 'stems': {stem.name: entry}}))
+
+
+def write_notes(folder: Path, soundfont: Path | None = None) -> Path:
+  """Renders single notes as NSynth has them, and returns their folder of audio and MIDI files; what is there is kept.
+
+  A file is 50 ms of silence and one note of 4 s, six pitches of each of NSynth's families. Needs symusic (the extra
+  `dataset`). Raises UserError if it cannot be written.
+  """
+  if folder.exists():
+    return folder
+  from mrmt3.dataset_builder.render import Synth, default_soundfont
+
+  synth = Synth(soundfont or default_soundfont())
+  with files.atomic_folder(folder) as temporary:
+    for family, program in NSYNTH_PROGRAMS.items():
+      for pitch in _NOTE_PITCHES.get(family, _PITCHES):
+        end = NOTE_SILENCE + NOTE_SECONDS
+        notes = as_notes([(NOTE_SILENCE, end, pitch, 100, program, 0)])
+        samples = synth.render(notes, program, False, end)
+        samples *= 0.5 / max(float(np.abs(samples).max()), 1e-6)
+        audio_io.write_audio(temporary / f'{family}-{pitch}.wav', samples, synth.sample_rate)
+        midi_io.write_midi(notes, temporary / f'{family}-{pitch}.mid')
+  return folder

@@ -1,0 +1,78 @@
+"""What can be put into a network's memory in place of what belongs there."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from mrmt3 import token_corruption
+from mrmt3.inference import Transcriber
+from mrmt3.side_by_side import until_eos
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+  """What the memory holds while a segment is listened to.
+
+  Attributes:
+    name: in tables.
+    hop: how many segments back the prior segment lies.
+    drop: share of its notes that are left out, see `token_corruption`.
+    replace: share of its pitches, drums and programs that are replaced by others.
+    empty: whether it holds nothing, always.
+    of_another: whether it is the prior segment of another piece.
+    truth: whether it is what is really played, and not what the network said.
+  """
+
+  name: str
+  hop: int = 1
+  drop: float = 0.0
+  replace: float = 0.0
+  empty: bool = False
+  of_another: bool = False
+  truth: bool = False
+
+
+AS_USED = Condition('as in use')
+CONDITIONS = (
+  AS_USED,
+  Condition('the truth', truth=True),
+  Condition('2 segments back', hop=2),
+  Condition('3 segments back', hop=3),
+  Condition('8 segments back', hop=8),
+  Condition('5 % mistakes', drop=0.025, replace=0.025),
+  Condition('20 % mistakes', drop=0.1, replace=0.1),
+  Condition('50 % mistakes', drop=0.25, replace=0.25),
+  Condition("another piece's", of_another=True),
+  Condition('empty', empty=True),
+)
+
+
+def prior_tokens(
+  transcriber: Transcriber, condition: Condition, said: Sequence[np.ndarray], segment: int, rng: np.random.Generator
+) -> np.ndarray:
+  """Returns what a memory holds, int32 `[prior]`, laid out as the network's own output is.
+
+  Args:
+    transcriber: the model.
+    condition: what is put there.
+    said: tokens of each segment of the piece that the memory is of, as many as there are yet, int32 `[<= targets_length]`
+      each, padding 0 or none at the end.
+    segment: number of the segment to be listened to. Where there is no prior one, or the condition is empty, the memory
+      holds the empty segment.
+    rng: randomness of mistakes.
+  """
+  empty = transcriber.empty_prior()[0]
+  length, parts = transcriber.spec.targets_length, []
+  for back in reversed(range(transcriber.spec.network.memory_segments)):
+    index = segment - condition.hop - back
+    if index < 0 or condition.empty or index >= len(said):
+      parts.append(empty[:length])
+      continue
+    tokens = said[index]
+    if condition.drop or condition.replace:
+      tokens = token_corruption.corrupt_tokens(
+        until_eos(tokens), transcriber.codec, drop=condition.drop, replace=condition.replace, rng=rng
+      )
+    parts.append(transcriber.next_prior(empty[None], transcriber.padded(tokens)[None])[0, -length:])
+  return np.concatenate(parts)

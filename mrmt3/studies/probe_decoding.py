@@ -1,0 +1,61 @@
+"""Transcribing pieces side by side with something else in the memory."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mrmt3.inference import Transcriber
+from mrmt3.studies.memory_conditions import Condition, prior_tokens
+from mrmt3.studies.probe_pieces import ProbePiece
+
+ROWS = 8  # pieces at once
+
+
+def transcribe(
+  transcriber: Transcriber, pieces: Sequence[ProbePiece], condition: Condition,
+  as_used: Mapping[str, list[np.ndarray]] | None = None, seed: int = 0, allowed: np.ndarray | None = None,
+) -> dict[str, list[np.ndarray]]:  # fmt: skip
+  """Returns the tokens of each segment of each piece, int32 `[targets_length]` each, padded with 0.
+
+  Args:
+    transcriber: the model.
+    pieces: what to transcribe.
+    condition: what its memory holds.
+    as_used: what it says of the pieces in ordinary use; another piece's memory is taken from there, the next one's.
+    seed: of mistakes in the memory.
+    allowed: bool `[vocab]`, the tokens that may be said, or None: all.
+  """
+  said, rows = {}, min(ROWS, len(pieces))
+  for start in range(0, len(pieces), rows):
+    group = pieces[start : start + rows]
+    sources = [_sources(pieces, start + row, condition, as_used) for row in range(len(group))]
+    said |= _group(transcriber, group, sources, condition, (seed, start), rows, allowed)
+  return said
+
+
+def _sources(pieces, number, condition, as_used):
+  """Returns the segments that a piece's memory is taken from, None for those that it says itself."""
+  if condition.of_another:
+    own, other = pieces[number], pieces[(number + 1) % len(pieces)]
+    segments = as_used[other.name]
+    # A shorter piece begins again.
+    return [segments[index % len(segments)] for index in range(len(own.mel))]
+  return list(pieces[number].targets) if condition.truth else None
+
+
+def _group(transcriber, pieces, sources, condition, seed, rows, allowed):
+  said = [[] for _ in pieces]
+  rng = np.random.default_rng(seed)
+  _, frames, depth = pieces[0].mel.shape
+  for segment in range(max(len(piece.mel) for piece in pieces)):
+    inputs = np.zeros((rows, frames, depth), np.float32)
+    prior = np.tile(transcriber.empty_prior(), (rows, 1))
+    active = np.zeros(rows, bool)
+    for row, piece in enumerate(pieces):
+      if segment < len(piece.mel):
+        inputs[row], active[row] = piece.mel[segment], True
+        prior[row] = prior_tokens(transcriber, condition, sources[row] or said[row], segment, rng)
+    tokens = transcriber.decode_rows(inputs, prior, active, allowed)
+    for row in np.flatnonzero(active):
+      said[row].append(transcriber.padded(tokens[row]))
+  return {piece.name: tokens for piece, tokens in zip(pieces, said, strict=True)}

@@ -1,0 +1,36 @@
+"""Pieces as probes want them: all segments of each, and their true tokens."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from mrmt3 import evaluation_sets, spectrograms
+from mrmt3.config import ModelSpec
+from mrmt3.piece_targets import piece_targets
+from mrmt3.token_shuffling import Shuffle
+
+
+class ProbePiece(NamedTuple):
+  """A piece: its name, notes, log-mel `[segments, frames, mel]`, number of frames, and targets `[segments, length]`."""
+
+  name: str
+  notes: np.ndarray
+  mel: np.ndarray
+  frames: int
+  targets: np.ndarray
+
+  def shuffled(self, spec: ModelSpec, shuffle: Shuffle, rng: np.random.Generator) -> np.ndarray:
+    """Returns targets whose events of one time step stand in another order, as `targets` otherwise."""
+    return piece_targets(self.notes, spec, self.frames, len(self.mel), shuffle, rng)
+
+
+def load(references: Mapping[str, evaluation_sets.Reference], spec: ModelSpec) -> list[ProbePiece]:
+  """Reads pieces, all of them into memory; UserError for one that cannot be read."""
+  pieces = []
+  for name, reference in references.items():
+    samples, notes = np.asarray(reference.audio(spec.spectrogram.sample_rate), np.float32), reference.read()
+    mel = np.asarray(spectrograms.segment_inputs(samples, spec.spectrogram, spec.segment_frames))
+    frames = spectrograms.num_frames(len(samples), spec.spectrogram)
+    pieces.append(ProbePiece(name, notes, mel, frames, piece_targets(notes, spec, frames, len(mel))))
+  return pieces

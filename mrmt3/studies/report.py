@@ -1,0 +1,106 @@
+"""A study's report: study.md, index.html that needs no other file, and each figure as an SVG file of its own."""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mrmt3 import files, html_style, svg_charts
+from mrmt3.studies.results import slug
+from mrmt3.studies.rows import Table
+
+PAGE_NAME, MARKDOWN_NAME, FIGURES_FOLDER = 'index.html', 'study.md', 'figures'
+
+
+class Figure(NamedTuple):
+  """A chart: title, the <svg>, a note, and the names that its colours stand for."""
+
+  title: str
+  svg: str
+  note: str = ''
+  keys: Sequence[str] = ()
+
+
+def strips(table: Table, score: str) -> Figure:
+  """Returns a line of dots for each row of a table, a dot a piece."""
+  systems = {row.name: [(piece, scores[score]) for piece, scores in sorted(row.pieces.items())] for row in table.rows}
+  title = f'{table.scores[score]}, {table.title}'
+  return Figure(title, svg_charts.strips(systems, title), 'a dot is a piece; the tick is the mean')
+
+
+def curves(table: Table, axis: str) -> Figure:
+  """Returns the scores of a table whose rows are values of one thing, a curve a score; of scores that lie in 0..1."""
+  systems = {title: {row.name: row.mean(score) for row in table.rows} for score, title in table.scores.items()}
+  systems = {title: values for title, values in systems.items() if max(values.values()) <= 1}
+  bins = [row.name for row in table.rows]
+  return Figure(f'Scores by {axis}, {table.title}', svg_charts.curves(systems, bins, axis, 'score'), 'means over pieces', list(systems))
+
+
+def frontier(systems: Mapping[str, Sequence[tuple[str, float, float]]], note: str) -> Figure:
+  """Returns instrument F1 against onset F1: (name, onset F1, instrument F1) of each system's points, in order."""
+  return Figure('Notes against instruments', svg_charts.frontier(systems, 'onset F1', 'instrument F1'), note, list(systems))
+
+
+def markdown(tables: Sequence[Table]) -> str:
+  """Returns the tables as Markdown."""
+  parts = []
+  for table in tables:
+    head, *lines = table.grid()
+    rule = '|'.join(['', *('---' for _ in head), ''])
+    parts += [f'## {table.title}', '', *([table.note, ''] if table.note else [])]
+    parts += [_line(head), rule, *map(_line, lines), '']
+  return '\n'.join(parts)
+
+
+def _line(cells):
+  return '| ' + ' | '.join(cell.replace('|', '/') for cell in cells) + ' |'
+
+
+def write(folder: Path, title: str, question: str, tables: Sequence[Table], figures: Sequence[Figure], remarks: Sequence[str]) -> Path:
+  """Writes the report and returns the page's path. UserError if it cannot be written.
+
+  Args:
+    folder: of the study.
+    title: its name.
+    question: what it answers.
+    tables: at least one.
+    figures: charts.
+    remarks: sentences on how it was measured.
+  """
+  text = '\n\n'.join([f'# {title}', question, *remarks, markdown(tables)])
+  with files.atomic_path(folder / MARKDOWN_NAME) as temporary:
+    temporary.write_text(text, encoding='utf-8')
+  for figure in figures:
+    with files.atomic_path(folder / FIGURES_FOLDER / f'{slug(figure.title)}.svg') as temporary:
+      temporary.write_text(standalone(figure.svg), encoding='utf-8')
+  page = folder / PAGE_NAME
+  parts = [
+    f'<h1>{html.escape(title)}</h1><p class="sub">{html.escape(question)}</p>',
+    *(f'<p class="note">{html.escape(remark)}</p>' for remark in remarks),
+    *map(_table, tables), '<h2>Figures</h2><div class="grid">', *map(_figure, figures), '</div>',
+  ]  # fmt: skip
+  with files.atomic_path(page) as temporary:
+    temporary.write_text(html_style.page(title, parts), encoding='utf-8')
+  return page
+
+
+def standalone(svg: str) -> str:
+  """Returns an <svg> as a file of its own: with its namespace and the page's style sheet."""
+  return svg.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace('>', f'><style>{html_style.STYLE}</style>', 1)
+
+
+def _figure(figure):
+  keys = ''.join(
+    f'<span class="key"><i class="s{number % svg_charts.COLORS}"></i>{html.escape(name)}</span>' for number, name in enumerate(figure.keys)
+  )
+  return html_style.figure(figure.title, f'{keys}{figure.svg}', figure.note)
+
+
+def _table(table):
+  head, *lines = table.grid()
+  rows = ''.join(f'<tr>{"".join(f"<td>{html.escape(cell)}</td>" for cell in line)}</tr>' for line in lines)
+  cells = ''.join(f'<th>{html.escape(cell)}</th>' for cell in head)
+  return (
+    f'<h2>{html.escape(table.title)}</h2><p class="note">{html.escape(table.note)}</p>'
+    f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table></div>'
+  )

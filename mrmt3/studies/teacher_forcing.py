@@ -1,0 +1,66 @@
+"""A network asked about given tokens: what each costs it, and how much it looks at its memory to say it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from mrmt3.config import ModelSpec
+from mrmt3.engine.losses import cross_entropy_with_logits
+from mrmt3.network import T5Config, Transformer
+
+ROWS = 8  # segments at once
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def _score(params, inputs, prior, targets, *, config: T5Config):
+  """Returns (loss `[rows, length]`, share of cross-attention on the memory `[layers, rows, length]`)."""
+  memory, shares = config.memory_length * config.memory_segments, []
+
+  def watch(next_function, args, kwargs, context):
+    module = context.module
+    if memory and module.name == 'encoder_decoder_attention' and context.method_name == '__call__':
+      x, states = args[:2]
+      queries = module.query(x).reshape(*x.shape[:2], module.num_heads, module.head_dim)
+      keys, _ = module.keys_values(states)
+      weights = jax.nn.softmax(jnp.einsum('bqhd,bhkd->bhqk', queries, keys).astype(jnp.float32))
+      shares.append(weights[..., -memory:].sum(axis=-1).mean(axis=1))
+    return next_function(*args, **kwargs)
+
+  def both(network):
+    encoded = network.encode(inputs, enable_dropout=False, prior_tokens=prior if memory else None)
+    shifted = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
+    return network.decode(encoded, None, shifted, targets, enable_dropout=False)
+
+  with nn.intercept_methods(watch):
+    logits = Transformer(config).apply({'params': params}, method=both)
+  loss, _ = cross_entropy_with_logits(logits, targets)
+  return loss, jnp.stack(shares) if shares else jnp.zeros((0, *targets.shape))
+
+
+def score(params, spec: ModelSpec, inputs: np.ndarray, prior: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns what tokens cost, and the attention on the memory.
+
+  Args:
+    params: the network's parameters.
+    spec: of the model.
+    inputs: log-mel frames `[segments, frames, mel]`.
+    prior: what the memory holds, int32 `[segments, prior]`; not looked at without memory.
+    targets: int32 `[segments, length]`, padded with 0.
+
+  Returns:
+    (minus the log-probability of each token, nats, float32 `[segments, length]`; the share, 0..1, of the cross-attention,
+    mean over heads, that lies on the memory's states while that token is said, float32 `[layers, segments, length]`, no
+    layers without memory). What stands at padding means nothing.
+  """
+  losses, shares = [], []
+  for start in range(0, len(inputs), ROWS):
+    parts = [x[start : start + ROWS] for x in (inputs, prior, targets)]
+    count = len(parts[0])
+    parts = [np.pad(x, ((0, ROWS - count), *[(0, 0)] * (x.ndim - 1))) for x in parts]
+    loss, share = _score(params, *parts, config=spec.network)
+    losses.append(np.asarray(loss)[:count])
+    shares.append(np.asarray(share)[:, :count])
+  return np.concatenate(losses), np.concatenate(shares, axis=1)

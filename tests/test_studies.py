@@ -1,0 +1,350 @@
+"""Studies that train: what they declare, going on after a stop, their tables, and the data sets made for them."""
+
+import dataclasses
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import command_line
+import jax
+import numpy as np
+import pytest
+import yaml
+
+from mrmt3 import checkpoints, evaluation_sets, network, slakh
+from mrmt3.cli import study as study_command
+from mrmt3.errors import UserError
+from mrmt3.studies import catalogue, domains, report, results, rows, runner, starting_weights, training
+from mrmt3.studies.catalogue import Cell, Study
+
+PARSE = """
+import json, sys
+from mrmt3.engine import gin_utils, names
+from mrmt3.tensorflow_start import start_tensorflow
+start_tensorflow()
+names.use_own_engine()
+import gin
+from mrmt3.train import train
+gin.configurable(train, module='__main__')
+for line in sys.stdin:
+  gin.clear_config()
+  gin_utils.parse_config(gin_utils.parse_flags(json.loads(line), 'train', ''))
+  names = ['network.T5Config.memory_length', 'L_MAX_HOP/macro.value', 'SHUFFLE_SCOPE/macro.value', 'utils.SaveCheckpointConfig.keep', 'TRAIN_STEPS/macro.value']
+  print(json.dumps([gin.query_parameter(name) for name in names] + ['RESTORE/macro.value' in gin.config_str() or str(gin.query_parameter('RESTORE/macro.value'))]))
+"""
+
+
+def weights(spec, seed):
+  rng = np.random.default_rng(seed)
+  shapes = network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins)
+  return jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes)
+
+
+def read_half(reference, seed):
+  """Returns half of a reference's notes."""
+  notes = reference.read()
+  return notes[np.random.default_rng(seed).random(len(notes)) < 0.5]
+
+
+@pytest.fixture
+def trained(monkeypatch, small_spec):
+  """Makes training save random weights at once, and every network hear half of the notes.
+
+  Returns the flags of each training that was begun.
+  """
+  begun = []
+
+  def train(flags, model_dir, steps, keep_open=()):
+    if checkpoints.latest_step(model_dir) == steps:
+      return
+    begun.append(flags)
+    period = int(next(flag for flag in flags if 'SAVE_PERIOD' in flag).split('=')[1])
+    for step in range(period, steps + 1, period):
+      checkpoints.save_checkpoint(model_dir, step, {'target': weights(small_spec, len(begun) + step)}, small_spec)
+    lines = [{'step': step, 'loss': 1.5, 'examples_per_second': 8.0 * step, 'tokens_per_step': 100.0} for step in (1, 2, 3)]
+    (model_dir / 'train.jsonl').write_text('\n'.join(map(json.dumps, lines)) + '\n')
+
+  def transcribe(references, checkpoint, *_):
+    params, _, step = checkpoints.restore_params(checkpoint)
+    seed = int(1000 * abs(params['encoder']['encoder_norm']['scale'][0])) + step
+    return {name: evaluation_sets.Estimate(functools.partial(read_half, one, seed), Path(checkpoint)) for name, one in references.items()}
+
+  monkeypatch.setattr(training, 'train', train)
+  monkeypatch.setattr(runner.evaluation_run, 'transcribe', transcribe)
+  return begun
+
+
+@pytest.fixture
+def small_study(monkeypatch):
+  """A study of two networks, in place of all others."""
+  cells = (Cell('plain', l_agg=0), Cell('memory', l_agg=64, max_hop=3, shuffle=True, against='plain'))
+  monkeypatch.setitem(catalogue.STUDIES, 'l-agg', Study('Which?', cells=cells, checkpoints=2, axis='L_agg', steps=4))
+
+
+def run(*words):
+  return command_line.run(study_command, 'study', *words)
+
+
+def test_every_cell_is_trained_as_it_says(tmp_path):
+  # Folders of these names, where a study may well write to, are not those of the gin files.
+  for name in ('ablations', 'models', 'optimizers', 'runs'):
+    (tmp_path / name).mkdir()
+  every = [cell for study in catalogue.STUDIES.values() for cell in study.cells]
+  cells = list({tuple(cell.flags()): cell for cell in every}.values())
+  base = ['--gin_file=runs/study.gin', '--gin.MODEL_DIR=m', '--gin.DATA_DIR=d', '--gin.TRAIN_STEPS=7']
+  end = ['--gin.utils.SaveCheckpointConfig.keep=3', '--gin_file=runs/continued.gin', '--gin.INIT_FROM=x']
+  lines = [json.dumps([*base, *cell.flags(), *end]) for cell in cells]
+  done = subprocess.run([sys.executable, '-c', PARSE], input='\n'.join(lines), capture_output=True, text=True, check=False, cwd=tmp_path)
+  assert done.returncode == 0, done.stderr[-2000:]
+  found = [json.loads(line) for line in done.stdout.splitlines()]
+  assert len(found) == len(cells) >= 8
+  for cell, (l_agg, hop, scope, keep, steps, _) in zip(cells, found, strict=True):
+    assert (l_agg, hop) == (64 if cell.l_agg is None else cell.l_agg, cell.max_hop or 1), cell
+    assert scope == ('paper' if cell.shuffle else None), cell
+    assert (keep, steps) == (3, 7)
+
+
+def test_the_paper_s_comparisons_are_declared():
+  ablations = {cell.name: (cell.l_agg, cell.max_hop, cell.shuffle) for cell in catalogue.STUDIES['ablations'].cells}
+  assert ablations == {
+    'baseline': (0, 1, False), 'memory': (64, 1, False), '+ prior sampling': (64, 3, False), '+ shuffling': (64, 3, True),
+  }  # fmt: skip
+  assert [cell.l_agg for cell in catalogue.STUDIES['l-agg'].cells] == [0, 32, 64, 128]
+  assert [cell.max_hop for cell in catalogue.STUDIES['l-max-hop'].cells] == [1, 3, 8]
+  crossed = catalogue.STUDIES['domains']
+  assert {(cell.data, cell.l_agg, cell.max_hop, cell.shuffle) for cell in crossed.cells} == {
+    (data, *method) for data in ('mixtures', 'stems', 'both') for method in ablations.values()
+  }
+  assert len(crossed.tests) == 3
+  assert all(cell.starts_from == 'from scratch' for cell in catalogue.STUDIES['continual'].cells[1:])
+  with pytest.raises(ValueError, match='come after'):
+    Study('?', cells=(Cell('a', against='b'), Cell('b')))
+
+
+def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tmp_path, capsys):
+  assert run('l-agg', '-o', tmp_path / 'out', '--data', small_data, '--seeds', 2, '--batch-size', 4, '--base', 'runs/twin.gin') == 0
+  assert len(trained) == 4
+  assert '--gin_file=ablations/l_agg_0.gin' in trained[0] and '--gin.SEED=1' in trained[1] and '--gin_file=runs/twin.gin' in trained[0]
+  lines = [json.loads(line) for line in (tmp_path / 'out' / 'results.jsonl').read_text().splitlines()]
+  assert [line['name'] for line in lines] == ['plain 0', 'plain 1', 'memory 0', 'memory 1']
+  assert list(lines[0]['result']['scores']) == ['2', '4']
+  # The first report holds the compilation: 1 step of 4 examples at 16 a second, 1 at 24, 200 tokens in both.
+  seconds = 4 / 16 + 4 / 24
+  assert lines[0]['result']['cost'] == pytest.approx({'step_seconds': seconds / 2, 'tokens_per_second': 200 / seconds, 'train_loss': 1.5})
+  text = (tmp_path / 'out' / 'study.md').read_text()
+  assert text in capsys.readouterr().out
+  (head, _, *body) = [line for line in text.splitlines() if line.startswith('|')]
+  assert 'onset + program F1: difference' in head and 'tokens/s' in head
+  assert [line.split('|')[1].strip() for line in body] == ['plain', 'memory'] and 'p = ' in body[1] and 'p = ' not in body[0]
+  page = (tmp_path / 'out' / 'index.html').read_text()
+  assert page.count('<svg ') == 3 and 'http' not in page
+  for figure in (tmp_path / 'out' / 'figures').glob('*.svg'):
+    import xml.etree.ElementTree as ElementTree
+
+    assert ElementTree.parse(figure).getroot().tag == '{http://www.w3.org/2000/svg}svg'
+
+
+def test_goes_on_where_it_was_stopped(small_data, trained, small_study, tmp_path, monkeypatch):
+  words = ('l-agg', '-o', tmp_path / 'out', '--data', small_data, '--base', 'runs/twin.gin')
+  score = runner.evaluation_run.score
+
+  def stopped(*arguments):
+    if len(trained) == 2:
+      raise KeyboardInterrupt
+    return score(*arguments)
+
+  monkeypatch.setattr(runner.evaluation_run, 'score', stopped)
+  with pytest.raises(KeyboardInterrupt):
+    run(*words)
+  assert 'still to be trained' in (tmp_path / 'out' / 'study.md').read_text()
+  monkeypatch.setattr(runner.evaluation_run, 'score', score)
+  run(*words)
+  assert len(trained) == 2  # the first is scored, the second trained
+  whole = (tmp_path / 'out' / 'study.md').read_text()
+  run(*words)
+  assert len(trained) == 2 and (tmp_path / 'out' / 'study.md').read_text() == whole and 'still' not in whole
+  fresh = tmp_path / 'fresh'
+  trained.clear()
+  run('l-agg', '-o', fresh, *words[3:])
+  assert (fresh / 'study.md').read_text() == whole
+  with pytest.raises(UserError, match='made with other settings \\(batch_size\\)'):
+    run(*words, '--batch-size', 3)
+
+
+def test_a_network_goes_on_from_another(small_data, trained, monkeypatch, tmp_path):
+  cells = (Cell('first', l_agg=0), Cell('second', l_agg=32, starts_from='first', against='first'))
+  monkeypatch.setitem(catalogue.STUDIES, 'continual', Study('?', cells=cells, steps=2))
+  run('continual', '-o', tmp_path / 'out', '--data', small_data)
+  first, second = trained
+  assert not any('INIT_FROM' in flag for flag in first)
+  start = tmp_path / 'out' / 'cells' / 'second-0' / 'start'
+  assert f'--gin.INIT_FROM={start}' in second and '--gin_file=runs/continued.gin' in second
+  found, spec, _ = checkpoints.restore_params(start)
+  of_first, _, _ = checkpoints.restore_params(tmp_path / 'out' / 'cells' / 'first-0' / 'model')
+  assert spec.network.memory_length == 32
+  np.testing.assert_array_equal(found['decoder']['logits_dense']['kernel'], of_first['decoder']['logits_dense']['kernel'])
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_it_is_the_same_study(small_data, tmp_path):
+  """For real: the study's process is killed in the middle of a training, by the hardest signal."""
+  words = [sys.executable, '-m', 'mrmt3', 'study', 'l-max-hop', '--data', str(small_data), '--base', 'runs/twin.gin', '--steps', '60']
+  words += ['--batch-size', '4', '--gin', 'SEGMENT_FRAMES=32', '-o']
+  subprocess.run([*words, str(tmp_path / 'whole')], check=True)
+  killed = subprocess.Popen([*words, str(tmp_path / 'killed')])
+  lines = tmp_path / 'killed' / 'cells' / '3-0' / 'model' / 'train.jsonl'
+  deadline = time.monotonic() + 600
+  while not lines.exists():
+    assert time.monotonic() < deadline and killed.poll() is None
+    time.sleep(0.1)
+  killed.kill()
+  killed.wait()
+  while subprocess.run([*words, str(tmp_path / 'killed')], check=False).returncode:  # until the training has saved and ended
+    assert time.monotonic() < deadline
+    time.sleep(1)
+  found = []
+  for name in ('whole', 'killed'):
+    study = [json.loads(line) for line in (tmp_path / name / 'results.jsonl').read_text().splitlines()]
+    found.append([(line['name'], line['result']['scores'], line['result']['cost']['train_loss']) for line in study])
+  assert found[0] == found[1] and len(found[0]) == 3
+
+
+def test_only_one_run_at_a_time(tmp_path):
+  with results.alone(tmp_path / 'out') as lock:
+    # What was begun keeps the folder locked, though the study that began it is gone.
+    orphan = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, pass_fds=[lock])
+  try:
+    with pytest.raises(UserError, match='is at work in'), results.alone(tmp_path / 'out'):
+      pass
+  finally:
+    orphan.communicate(b'\n')
+  with results.alone(tmp_path / 'out'):
+    pass
+
+
+def test_broken_results_are_named(tmp_path):
+  found = results.Results(tmp_path, {'steps': 3})
+  assert found.get('a b', lambda: {'x': 1}, seed=1) == {'x': 1}
+  assert found.get('a b', lambda: pytest.fail('is there'), seed=1) == {'x': 1}
+  with pytest.raises(UserError, match='other settings \\(seed\\)'):
+    found.get('a b', lambda: {}, seed=2)
+  (tmp_path / 'results' / 'a_b.json').write_text('{')
+  with pytest.raises(UserError, match='is no result of a study'):
+    found.get('a b', lambda: {}, seed=1)
+
+
+def test_training_that_fails_is_one_line(tmp_path, capfd):
+  with pytest.raises(UserError, match='exit code 2'):
+    training.run(['--gin_file=no_such.gin'])
+  assert 'no_such.gin' in capfd.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells a process that its parent has died')
+def test_a_training_ends_with_the_study_that_began_it(tmp_path):
+  """The training is put in place by a program that waits: `mrmt3.train` would take half a minute to start."""
+  (tmp_path / 'mrmt3').mkdir()
+  (tmp_path / 'mrmt3' / '__init__.py').write_text('')
+  (tmp_path / 'mrmt3' / 'train.py').write_text(
+    f'import os, time\nopen({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))\ntime.sleep(60)\n'
+  )
+  starter = f'import subprocess, sys\nsubprocess.run([sys.executable, "-c", {training._FOLLOW_PARENT!r}], cwd={str(tmp_path)!r})'
+  study = subprocess.Popen([sys.executable, '-c', starter])
+  deadline = time.monotonic() + 20
+  while not (tmp_path / 'pid').exists() or not (tmp_path / 'pid').read_text():
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
+  child = int((tmp_path / 'pid').read_text())
+  study.send_signal(signal.SIGKILL)
+  study.wait()
+  # It is gone, or waits for nothing but to be counted.
+  while os.path.exists(f'/proc/{child}') and Path(f'/proc/{child}/stat').read_text().split()[2] != 'Z':
+    assert time.monotonic() < deadline, 'the training lives on'
+    time.sleep(0.02)
+
+
+def test_mistakes_are_one_line(small_data, tmp_path):
+  for words, message in (
+    (('ablations', '--data', small_data, '--steps', 7), 'a multiple of 5'),
+    (('memory-probe', '--data', small_data), 'give --checkpoint DIR and --data DIR'),
+    (('memory-probe', '--checkpoint', tmp_path), 'give --checkpoint DIR and --data DIR'),
+    (('l-agg', '--seeds', 0), '--seeds is 0'),
+    (('l-agg', '--gin', 'X'), 'write NAME=VALUE'),
+    (('l-agg', '--data', tmp_path / 'none'), 'no such file or folder'),
+  ):
+    with pytest.raises(UserError, match=message) as error:
+      run(*words, '-o', tmp_path / 'out')
+    assert '\n' not in str(error.value) and not (tmp_path / 'out').exists()
+
+
+def test_weights_with_another_memory(small_spec, tmp_path):
+  spec = dataclasses.replace(small_spec, network=small_spec.network.replace(memory_length=0))
+  params = weights(spec, 0)
+  checkpoints.save_checkpoint(tmp_path / 'plain', 9, {'target': params}, spec)
+  with_memory = starting_weights.write(tmp_path / 'plain', tmp_path / 'memory', 8, seed=0)
+  found, spec, step = checkpoints.restore_params(with_memory)
+  assert spec.network.memory_length == 8 and step == 9 and 'memory_encoder' in found
+  np.testing.assert_array_equal(found['encoder']['encoder_norm']['scale'], params['encoder']['encoder_norm']['scale'])
+  without, spec, _ = checkpoints.restore_params(starting_weights.write(with_memory, tmp_path / 'without', 0, seed=0))
+  assert spec.network.memory_length == 0 and 'memory_encoder' not in without
+  more, spec, _ = checkpoints.restore_params(starting_weights.write(with_memory, tmp_path / 'more', 16, seed=1))
+  jax.tree.map(np.testing.assert_array_equal, more, found)
+  assert spec.network.memory_length == 16
+
+
+def test_stems_are_pieces_with_their_own_notes(small_data, tmp_path):
+  folder = domains.write_stems(small_data, tmp_path / 'stems')
+  for split in ('train', 'test'):
+    mixtures, stems = slakh.find_tracks(small_data, split), slakh.find_tracks(folder, split)
+    assert len(stems) == sum(len(slakh.read_stems(track)) for track in mixtures) > len(mixtures)
+    notes = np.sort(np.concatenate([slakh.read_notes(track) for track in stems]))
+    np.testing.assert_array_equal(notes, np.sort(np.concatenate([slakh.read_notes(track) for track in mixtures])))
+  from mrmt3 import audio_io
+
+  track, stem = slakh.find_tracks(small_data, 'test')[0], slakh.find_tracks(folder, 'test')[1]
+  heard = audio_io.read_audio(stem.audio_path, 16000)
+  np.testing.assert_array_equal(heard, audio_io.read_audio(slakh.read_stems(track)[1].audio_path, 16000))
+  both = domains.write_stems(small_data, tmp_path / 'both', which=domains.ONE_STEM, mixtures=True)
+  counts = [len(slakh.read_stems(track)) for track in slakh.find_tracks(both, 'train')]
+  assert counts.count(1) == 3 and len(counts) == 6
+  assert domains.write_stems(small_data / 'nowhere', both) == both  # what is there is kept
+
+
+def test_a_data_set_without_stems_is_named(tmp_path):
+  track = tmp_path / 'data' / 'train' / 'Track00001'
+  track.mkdir(parents=True)
+  entry = {'audio_rendered': True, 'integrated_loudness': -20.0, 'is_drum': False, 'program_num': 0, 'midi_saved': True}
+  (track / 'metadata.yaml').write_text(yaml.safe_dump({'stems': {'S00': entry}}))
+  with pytest.raises(UserError, match='no audio of its stems'):
+    domains.write_stems(tmp_path / 'data', tmp_path / 'stems')
+  assert [path.name for path in tmp_path.iterdir()] == ['data']
+
+
+def test_single_notes_are_as_nsynth_s(tmp_path):
+  pytest.importorskip('symusic')
+  references = evaluation_sets.find_references(domains.write_notes(tmp_path / 'notes'))
+  assert len(references) == 54
+  programs = set()
+  for reference in references.values():
+    (note,) = reference.read()
+    assert note['onset'] == pytest.approx(0.05, abs=2e-3) and note['offset'] - note['onset'] == pytest.approx(4.0, abs=4e-3)
+    programs.add(int(note['program']))
+    samples = np.asarray(reference.audio(16000))
+    assert len(samples) == pytest.approx(4.05 * 16000, abs=1)
+    assert np.abs(samples[:700]).max() < 0.01 and np.abs(samples[800:8000]).max() > 0.1
+  assert programs == set(domains.NSYNTH_PROGRAMS.values())
+
+
+def test_a_table_says_what_differs():
+  first = rows.Row('first', {f'p{index}': {'x': 0.25 * index} for index in range(4)})
+  second = rows.Row('second', {f'p{index}': {'x': 0.25 * index + 0.125} for index in range(4)}, 'first', {'cost': '7'})
+  table = rows.Table('t', {'x': 'X'}, [first, second], 'x')
+  assert table.difference(first) is None and table.difference(second).difference == 0.125
+  assert table.grid()[0] == ['', 'X', 'X: difference', 'cost']
+  assert table.grid()[2][2:] == ['+0.125 (+0.125 to +0.125), p = 0.125', '7']  # 2 of 16 sign choices are as far from 0
+  assert rows.mean_over_seeds([first.pieces, second.pieces])['p2'] == {'x': 0.5625}
+  assert report.markdown([table]).count('\n| ') == 3

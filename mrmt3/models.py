@@ -171,6 +171,11 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     mel = spectrograms.log_mel(spectrograms.flatten_frames(inputs), self.spec.spectrogram)
     return spectrograms.clear_invalid_frames(mel, frames[:, 0])
 
+  def predict_batch_with_aux(self, params, batch, *args, **kwargs):
+    """As EncoderDecoderModel's; the inputs may be samples, as `log_mel_on` says."""
+    inputs = self.network_inputs(batch['encoder_input_tokens'], batch.get('encoder_input_frames'))
+    return super().predict_batch_with_aux(params, {**batch, 'encoder_input_tokens': inputs}, *args, **kwargs)
+
   def loss_fn(self, params, batch, dropout_rng):
     """As EncoderDecoderModel's, with the frame loss.
 

@@ -75,6 +75,21 @@ def test_folders_table_and_json(folders, tmp_path, capsys):
   assert report['mean']['leakage_ratio'] == pytest.approx((1 + 1.5 + 0) / 3)
 
 
+def test_names_may_stand_behind_options(folders, tmp_path, capsys):
+  reference, estimate = folders
+  others = tmp_path / 'others'
+  write_midi(piece(), others / 'a.mid')
+  outputs = []
+  for words in ((reference, estimate, others, '--pieces', 1, '--workers', 1), (reference, '--pieces', 1, estimate, '--workers', 1, others),
+                (reference, '--pieces', 1, '--workers', 1, estimate, others)):  # fmt: skip
+    assert run(*words) == 0
+    outputs.append(capsys.readouterr().out)
+  assert 'est' in outputs[0] and 'others' in outputs[0] and outputs == outputs[:1] * 3
+  with pytest.raises(SystemExit):
+    run(reference, '--peices', 1, estimate)
+  assert 'unrecognized arguments: --peices' in capsys.readouterr().err
+
+
 def test_json_to_stdout_is_nothing_but_json(folders, capsys):
   assert run(*folders, '--json', '-', '--mt3-suite') == 0
   report = json.loads(capsys.readouterr().out)

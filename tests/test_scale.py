@@ -94,16 +94,24 @@ def test_losses_on_meshes_are_those_of_one_device(one_device):
 def test_parameters_and_moments_are_split_and_stay_so():
   result = run(
       """
+      from mrmt3.engine import dry_running
+
       partitioner = partitioning.PjitPartitioner(num_partitions=4)
-      state, _ = train(make(partitioner), 1)
+      runner = make(partitioner)
+      told = dry_running.training_bytes(runner, features())[:2]
+      state, _ = train(runner, 1)
+      on_first = lambda tree: sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
+      whole = dry_running.tree_bytes(state.params)
       first = lambda tree: {
           jax.tree_util.keystr(path, simple=True, separator='/'): [list(x.shape), list(x.addressable_shards[0].data.shape)]
           for path, x in jax.tree_util.tree_leaves_with_path(tree)
       }
-      print(json.dumps([first(state.params), first(state.opt_state), dict(partitioner.mesh.shape)]))
+      placed = on_first(state.params), on_first(state.opt_state)
+      print(json.dumps([first(state.params), first(state.opt_state), dict(partitioner.mesh.shape), told, placed, whole]))
       """
   )
-  params, moments, mesh = result
+  params, moments, mesh, told, placed, whole = result
+  assert told == placed and told[0] < 0.3 * whole  # what --dry_run says of a device
   assert mesh == {'data': 2, 'model': 4}
   for kind in ('/mu/', '/nu/'):
     assert {name.split(kind)[1]: shapes for name, shapes in moments.items() if kind in name} == params

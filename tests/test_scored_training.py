@@ -1,5 +1,6 @@
 """Whole pieces scored while a model trains, in each memory mode, on several devices, within bounds of memory."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -85,8 +86,11 @@ def weights(small_spec):
   return params
 
 
-def test_memory_modes_hand_on_what_they_say(weights, small_spec):
+@pytest.mark.parametrize('held', [1, 2])
+def test_memory_modes_hand_on_what_they_say(weights, small_spec, held):
   from mrmt3 import decoding
+
+  small_spec = dataclasses.replace(small_spec, network=dataclasses.replace(small_spec.network, memory_segments=held))
 
   rng = np.random.default_rng(0)
   inputs = rng.normal(size=(2, 3, 32, 32)).astype(np.float32)
@@ -94,7 +98,7 @@ def test_memory_modes_hand_on_what_they_say(weights, small_spec):
   targets[:, :, :20], targets[:, :, 20] = rng.integers(3, 1000, (2, 3, 20)), 1
   batch = {'encoder_input_tokens': inputs, 'decoder_target_tokens': targets, 'num_segments': np.array([[3], [2]])}
   empty = empty_segment(build_codec(small_spec.vocabulary))
-  empty = np.tile(np.pad(empty, (0, 64 - len(empty))), (2, 1))
+  empty = np.tile(np.pad(empty, (0, 64 - len(empty))), (2, held))
   said = {}
   for memory in ('predicted', 'truth', 'none'):
     tokens = np.asarray(jax.jit(PieceEncoderDecoderModel(small_spec, memory=memory).predict_batch)(weights, batch))
@@ -105,9 +109,18 @@ def test_memory_modes_hand_on_what_they_say(weights, small_spec):
           weights, inputs[:, segment], prior, active, config=small_spec.network, max_length=64
       )
       np.testing.assert_array_equal(tokens[:, segment], expected)
-      prior = {'predicted': np.asarray(expected), 'truth': targets[:, segment], 'none': empty}[memory]
+      if memory != 'none':
+        latest = expected if memory == 'predicted' else targets[:, segment]
+        prior = np.concatenate([prior[:, 64:], latest], axis=1)
     said[memory] = tokens
   assert (said['truth'] != said['none']).any() and (said['predicted'] != said['none']).any()
+  if held == 2:  # the segment before the last is remembered too: what was changed in it is heard two segments later
+    changed = {**batch, 'decoder_target_tokens': targets.copy()}
+    changed['decoder_target_tokens'][0, 0, :20] = rng.integers(3, 1000, 20)
+    model = PieceEncoderDecoderModel(small_spec, memory='truth')
+    scores = [model.score_batch(weights, {**x, 'decoder_loss_weights': np.eye(3)[2][None, :, None] * (x['decoder_target_tokens'] > 0)})
+              for x in (batch, changed)]
+    assert scores[0][0] != scores[1][0] and scores[0][1] == scores[1][1]
   with pytest.raises(UserError, match="memory is 'best'"):
     PieceEncoderDecoderModel(small_spec, memory='best')
   with pytest.raises(UserError, match='model is a ModelSpec'):

@@ -383,6 +383,27 @@ def test_log_mel_on_the_device_is_that_of_the_host(small_data, small_spec):
   np.testing.assert_allclose(inputs('device'), inputs('host'), atol=1e-4)
 
 
+def test_samples_are_decoded_as_their_log_mels(small_data, small_spec):
+  import jax
+
+  from mrmt3.models import MemoryEncoderDecoderModel
+
+  weights, said = None, {}
+  for where in ('host', 'device'):
+    name = register(small_data, small_spec, sampling='grid', log_mel_on=where)
+    model = MemoryEncoderDecoderModel(small_spec, log_mel_on=where)
+    dataset = seqio.get_dataset(name, LENGTHS, model.FEATURE_CONVERTER_CLS(pack=False), dataset_split='test', verbose=False)
+    batch = next(dataset.batch(5).as_numpy_iterator())
+    if weights is None:
+      weights = model.get_initial_params(jax.random.key(3), batch)
+      weights['decoder']['logits_dense']['kernel'] *= 3
+    said[where], aux = jax.jit(model.predict_batch_with_aux)(weights, batch)
+    assert said[where].shape == (5, 64) and aux['scores'].shape == (5,)
+    np.testing.assert_array_equal(jax.jit(model.predict_batch)(weights, batch), said[where])
+  assert len({tuple(row) for row in np.asarray(said['host']).tolist()}) > 1  # what is heard matters
+  assert np.mean(said['host'] == said['device']) > 0.95
+
+
 def test_stem_subsets_are_heard_and_written(small_data, small_spec):
   name = register(small_data, small_spec, sampling='grid', stem_subset_rate=1.0)
   library = LIBRARIES[name]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mrmt3 import large_pages
 from mrmt3.cli import bench, convert, dataset, demo, evaluate, fetch, inspect, reproduce, study, transcribe
+from mrmt3.cli.parsing import Parser
 from mrmt3.errors import UserError
 from mrmt3.version import __version__
 
@@ -25,7 +26,7 @@ GIN_COMMANDS = {
 
 def build_parser() -> argparse.ArgumentParser:
   """Returns the parser of all commands."""
-  parser = argparse.ArgumentParser(prog='mrmt3', description='Multi-instrument music transcription with memory (MR-MT3).')
+  parser = Parser(prog='mrmt3', description='Multi-instrument music transcription with memory (MR-MT3).')
   parser.add_argument('--version', action='version', version=f'mrmt3 {__version__}')
   subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
   for command in (transcribe, evaluate, fetch, convert, reproduce, dataset, inspect, bench, study, demo):

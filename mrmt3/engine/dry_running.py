@@ -6,27 +6,28 @@ import numpy as np
 MOST_EVENTS = 40
 
 
-def show(model, batch, params_shapes, partitioner, optimizer_copies: int = 0) -> None:
+def show(model, batch, params_shapes, partitioner, params_bytes: int, optimizer_bytes: int = 0) -> None:
   """Prints operative config, mesh, memory estimate and a batch of numpy arrays.
 
   Args:
     model: what would run.
-    batch: model features, `[batch, ...]`.
+    batch: model features, `[batch, ...]`, those of this host.
     params_shapes: tree of shapes of the parameters.
     partitioner: where things would go.
-    optimizer_copies: bytes of the optimiser's state and gradients together.
+    params_bytes: bytes of the parameters on a device.
+    optimizer_bytes: bytes of the optimiser's state and gradients together, on a device.
   """
   import gin
 
   print(gin.operative_config_str())
   print(f'mesh: {dict(partitioner.mesh.shape)}, {partitioner.mesh.size} device(s) of kind {jax.devices()[0].device_kind}')
-  params = tree_bytes(params_shapes)
-  inputs = sum(np.asarray(x).nbytes for x in batch.values())
-  total = params + optimizer_copies + inputs
   count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params_shapes))
+  copies = partitioner.mesh.shape['data'] // jax.process_count()  # of the model, on this host
+  inputs = sum(np.asarray(x).nbytes for x in batch.values()) // copies
+  total = params_bytes + optimizer_bytes + inputs
   print(
-      f'memory: {count:,} parameters {params / 1e6:.1f} MB, optimiser and gradients {optimizer_copies / 1e6:.1f} MB, a batch '
-      f'{inputs / 1e6:.1f} MB: {total / 1e6:.1f} MB and the activations'
+      f'memory: {count:,} parameters; on each device {params_bytes / 1e6:.1f} MB of them, optimiser and gradients '
+      f'{optimizer_bytes / 1e6:.1f} MB, its part of a batch {inputs / 1e6:.1f} MB: {total / 1e6:.1f} MB and the activations'
   )
   for name, value in batch.items():
     print(f'{name}: {np.asarray(value).dtype} {list(np.shape(value))}')
@@ -50,14 +51,24 @@ def show_training(trainer, dataset, example_batch) -> float:
     batch, _ = data_iterator.split_ids(next(batches))
   finally:
     batches.close()
-  state = jax.eval_shape(trainer.initial_state_unplaced, example_batch)
-  show(trainer.model, batch, state.params, trainer.partitioner, tree_bytes(state.opt_state) + tree_bytes(state.params))
+  params, moments, shapes = training_bytes(trainer, example_batch)
+  show(trainer.model, batch, shapes, trainer.partitioner, params, moments + params)  # gradients are placed as parameters
   return float('nan')
 
 
-def tree_bytes(tree) -> int:
-  """Returns the bytes of all arrays, or shapes with dtypes, of a tree."""
-  return sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+def training_bytes(trainer, example_batch):
+  """Returns (bytes of the parameters on a device, bytes of the optimiser's state there, the parameters' shapes)."""
+  state = jax.eval_shape(trainer.initial_state_unplaced, example_batch)
+  shardings = trainer.shardings(state, example_batch)
+  return tree_bytes(state.params, shardings.params), tree_bytes(state.opt_state, shardings.opt_state), state.params
+
+
+def tree_bytes(tree, shardings=None) -> int:
+  """Returns the bytes of all arrays, or shapes with dtypes, of a tree: what a device has of them, or, without shardings, all."""
+  leaves = jax.tree.leaves(tree)
+  places = [None] * len(leaves) if shardings is None else jax.tree.leaves(shardings)
+  shapes = [x.shape if place is None else place.shard_shape(x.shape) for x, place in zip(leaves, places, strict=True)]
+  return sum(int(np.prod(shape)) * np.dtype(x.dtype).itemsize for x, shape in zip(leaves, shapes, strict=True))
 
 
 def readable(model, tokens: np.ndarray) -> str:
@@ -93,6 +104,7 @@ def show_prediction(model, dataset_cfg, partitioner, paths) -> dict:
   model_ds = model.FEATURE_CONVERTER_CLS(pack=False)(task_ds, dict(dataset_cfg.task_feature_lengths))
   batch = next(utils.iterate(model_ds.padded_batch(dataset_cfg.batch_size).take(1)))
   shapes, types = {k: x.shape for k, x in batch.items()}, {k: x.dtype for k, x in batch.items()}
-  show(model, batch, restoring.parameter_shapes(model, shapes, types), partitioner)
+  params = restoring.parameter_shapes(model, shapes, types)
+  show(model, batch, params, partitioner, tree_bytes(params))  # every device has all of them
   print('checkpoints: ' + ', '.join(str(path) for path in paths))
   return {}

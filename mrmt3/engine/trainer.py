@@ -67,9 +67,13 @@ class Trainer:
   def initial_state(self, batch: Mapping[str, Any]) -> TrainState:
     """Returns step 0 with fresh parameters, for batches shaped like `batch`."""
     state = self.initial_state_unplaced(batch)
-    axes = logical_axes(self.model, batch) if self.partitioner.mesh.size > 1 else {}
-    self._shardings = self.partitioner.shardings(state.params, axes, state)
+    self._shardings = self.shardings(state, batch)
     return self.partitioner.place_state(state, self._shardings)
+
+  def shardings(self, state: TrainState, batch: Mapping[str, Any]) -> TrainState:
+    """Returns where every array of a state, or of its shapes, goes; `batch` is any batch of the right shapes."""
+    axes = logical_axes(self.model, batch) if self.partitioner.mesh.size > 1 else {}
+    return self.partitioner.shardings(state.params, axes, state)
 
   def initial_state_unplaced(self, batch: Mapping[str, Any]) -> TrainState:
     """As `initial_state`, before it is placed on the devices; for `jax.eval_shape` too."""

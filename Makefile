@@ -1,4 +1,4 @@
-# make demo   the main job on real music, offline, in its own virtual environment; make demo-train learns songs from scratch
+# make demo   the main job on real music, offline, in its own virtual environment
 # make test   all quick tests; make test-slow the others; make lint; make docs-check the shell lines of the documentation;
 #             make cache-env a virtual environment for mrmt3 dataset cache, make test-cache its tests;
 #             make report-check the report of scores in a browser (Debian: apt-get install chromium)
@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 CACHE_VENV ?= .venv-cache
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo demo-train test test-slow lint docs-check report-check cache-env test-cache clean
+.PHONY: demo test test-slow lint docs-check report-check cache-env test-cache clean
 .SECONDARY:
 
 $(VENV)/bin/python:
@@ -20,11 +20,8 @@ $(VENV)/%.done: setup.py | $(VENV)/bin/python
 	$(PIP) install -e '.[$*]'
 	@touch $@
 
-demo: $(VENV)/dataset.done
+demo: $(VENV)/demo.done
 	$(BIN)/mrmt3 demo -o demo
-
-demo-train: $(VENV)/demo.done
-	$(BIN)/mrmt3 demo --train -o demo-train
 
 test: $(VENV)/test.done
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow'
@@ -51,4 +48,4 @@ test-cache: cache-env
 	$(CACHE_VENV)/bin/python -m pytest -q -rs tests/test_task_cache.py
 
 clean:
-	rm -rf $(VENV) $(CACHE_VENV) demo demo-train build dist *.egg-info
+	rm -rf $(VENV) $(CACHE_VENV) demo build dist *.egg-info

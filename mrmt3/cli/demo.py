@@ -16,8 +16,8 @@ def add_parser(subparsers) -> None:
   parser = subparsers.add_parser(
       'demo',
       help='transcribe songs that the model never heard, and score them; or learn a few from scratch',
-      description='Renders music that the model in the box never heard, transcribes and scores it. With --train: renders a '
-      'small data set from real music, trains a tiny MR-MT3 on it, transcribes a learnt and a held-out song and scores '
+      description='Renders music that the model in the box never heard, transcribes and scores it. With --train, and where no '
+      'model came with the package: renders a small data set from real music, trains a tiny MR-MT3 on it, transcribes a learnt and a held-out song and scores '
       'them.\n\n' + TRAINING_NOTE,
       formatter_class=argparse.RawDescriptionHelpFormatter,
   )
@@ -30,7 +30,9 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Runs the demo; returns 0, or with --train 1 if the learnt songs came back with an onset F1 below 0.9."""
-  if args.train:
+  from mrmt3 import loading
+
+  if args.train or loading.default_model() is None:
     from mrmt3 import demo_training
 
     return demo_training.run(args.output, args.steps, args.seed, TRAINING_NOTE)

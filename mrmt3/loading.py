@@ -10,7 +10,7 @@ if TYPE_CHECKING:
   from mrmt3.inference import Transcriber
 
 NO_CHECKPOINT = (
-  'no checkpoint given; add --checkpoint DIR (`mrmt3 demo` and `mrmt3 train` make one: the folder they trained in; '
+  'no checkpoint given; add --checkpoint DIR (`mrmt3 train` makes one: the folder it trained in; '
   '`mrmt3 fetch` brings the published ones)'
 )
 

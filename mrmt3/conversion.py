@@ -257,9 +257,8 @@ def params_of(source: Source, spec: ModelSpec, allow_missing: tuple[str, ...] = 
   config = spec.network
   shapes = traverse_util.flatten_dict(network.parameter_shapes(config, spec.spectrogram.num_mel_bins), sep='/')
   wanted = {path: shape.shape for path, shape in shapes.items()}
-  useful = {path.split('/')[0] for path in wanted}
-  in_training = set(network.TRAINING_ONLY) - useful
-  arrays = {name: array for name, array in source.arrays.items() if name.split('/')[0] not in in_training}
+  unused = set(network.TRAINING_ONLY) - {path.split('/')[0] for path in wanted}
+  arrays = {name: array for name, array in source.arrays.items() if name.split('/')[0] not in unused}
   if not config.memory_length:
     arrays = {name: array for name, array in arrays.items() if not _MEMORY_NAME.match(name)}
   in_torch = source.format in _UNDER_TORCH_NAMES

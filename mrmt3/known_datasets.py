@@ -129,7 +129,7 @@ class Found:
 def find(more: Sequence[str | os.PathLike] = ()) -> list[Found]:
   """Returns all data sets, with their folders below the usual places, MRMT3_DATA, MRMT3_RECORDS and `more`."""
   places = [*more, *os.environ.get(DATA, '').split(':'), os.environ.get(RECORDS, ''), *_PLACES]
-  folders = list({folder: None for place in places if place for folder in _below(Path(place).expanduser())})
+  folders = list({folder: None for place in places if place for folder in _below(Path(os.path.expanduser(place)))})
   return [Found(known, _marked(folders, known, known.marks), _marked(folders, known, known.records)) for known in KNOWN]
 
 

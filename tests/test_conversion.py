@@ -17,6 +17,7 @@ from mrmt3 import checkpoints, conversion, decoding, network, torch_files, torch
 from mrmt3.cli import convert
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
+from mrmt3.network import T5Config, Transformer
 from mrmt3.spectrograms import SpectrogramConfig
 from mrmt3.vocabularies import VocabularyConfig
 
@@ -105,6 +106,26 @@ def test_there_and_back(target, published, tmp_path):
   assert_same(params, fixture.params())
   assert spec == SPEC
   assert step == (0 if target in ('x.pth', 'x.pt', 'x.npz') else 77)
+
+
+def small_box(folder):
+  """Writes a checkpoint of a network with a front of convolutions, proposals and a frame head; returns its parameters."""
+  sizes = dict(vocab_size=1536, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1)
+  config = T5Config(**sizes, memory_length=2, front='convolution', front_channels=(2, 2, 2), front_time_stride=2, proposals=3)
+  frames, tokens = np.zeros((1, 4, 16), np.float32), np.ones((1, 2), np.int32)
+  params = Transformer(config, with_frame_head=True).init(
+    jax.random.key(0), frames, tokens, tokens, enable_dropout=False, prior_tokens=tokens
+  )['params']
+  checkpoints.save_checkpoint(folder, 1, {'target': jax.device_get(params)}, ModelSpec(config, SpectrogramConfig(num_mel_bins=16)))
+  return jax.device_get(params)
+
+
+def test_what_reads_notes_stays_where_the_decoder_sees_it(tmp_path):
+  wanted = small_box(tmp_path / 'run')
+  run(tmp_path / 'run', tmp_path / 'packed', '--to', 'packed')
+  params, spec, _ = checkpoints.restore_params(tmp_path / 'packed')
+  assert spec.network.proposals == 3 and wanted.pop('frame_head')
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2**-8), params, wanted)
 
 
 def test_packed_is_half_as_large_and_reads_as_the_others(published, tmp_path):

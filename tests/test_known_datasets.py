@@ -85,6 +85,11 @@ def test_places_are_those_of_the_environment(tmp_path, monkeypatch, capsys):
   assert f'here     {tmp_path / "records" / "urmp"} (records)' in capsys.readouterr().out
 
 
+def test_places_of_nobody_are_passed_over(monkeypatch, capsys):
+  monkeypatch.setenv('MRMT3_DATA', '~nobody_of_that_name/data')
+  assert listed(capsys)
+
+
 def test_tensorflow_is_not_waited_for_and_large_folders_are_not_walked(tmp_path):
   for number in range(3000):
     (tmp_path / f'folder{number}').mkdir()

@@ -238,6 +238,21 @@ def test_broken_results_are_named(tmp_path):
     found.get('a b', lambda: {}, seed=1)
 
 
+def test_other_settings_are_refused_before_there_are_results(small_data, tmp_path, monkeypatch):
+  def stopped(flags, model, *_):
+    if '--gin.BATCH_SIZE=4' in flags:
+      (model / 'checkpoint_1').mkdir(exist_ok=True)
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(training, 'train', stopped)
+  words = ('l-agg', '-o', tmp_path / 'out', '--data', small_data)
+  for size in (2, 4, 4):  # nothing was made with the first
+    with pytest.raises(KeyboardInterrupt):
+      run(*words, '--batch-size', size)
+  with pytest.raises(UserError, match='made with other settings \\(batch_size\\)'):
+    run(*words, '--batch-size', 3)
+
+
 def test_training_that_fails_is_one_line(tmp_path, capfd):
   with pytest.raises(UserError, match='exit code 2'):
     training.run(['--gin_file=no_such.gin'])
@@ -275,6 +290,8 @@ def test_mistakes_are_one_line(small_data, tmp_path):
     (('l-agg', '--seeds', 0), '--seeds is 0'),
     (('l-agg', '--gin', 'X'), 'write NAME=VALUE'),
     (('l-agg', '--data', tmp_path / 'none'), 'no such file or folder'),
+    (('l-agg', '--data', small_data, '--init-from', tmp_path / 'none'), 'no such checkpoint'),
+    (('frontier', '--dry-run'), 'trains nothing'),
   ):
     with pytest.raises(UserError, match=message) as error:
       run(*words, '-o', tmp_path / 'out')

@@ -121,7 +121,7 @@ def test_arguments_that_do_not_fit(arguments, message):
 
 
 def test_checkpoint_is_needed(songs, tmp_path, monkeypatch):
-  monkeypatch.setattr('mrmt3.checkpoints.BOX_FOLDER', tmp_path / 'none')
+  monkeypatch.setattr(checkpoints, 'BOX_FOLDER', tmp_path / 'not installed')
   with pytest.raises(UserError, match='no checkpoint given'):
     run(songs / 'a.wav', '-o', tmp_path)
   with pytest.raises(UserError, match='not a checkpoint'):

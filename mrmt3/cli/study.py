@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
   study = catalogue.STUDIES[args.name]
   base = tuple(args.base or ('runs/study.gin',))
   if args.dry_run:
+    if not study.cells:
+      raise UserError(f'{args.name} trains nothing; leave --dry-run out')
     for cell in study.cells:
       start = f', from {cell.starts_from!r}' if cell.starts_from else ''
       print(f'{cell.name}: {cell.data}{start}: {" ".join([*(f"--gin_file={file}" for file in base), *cell.flags()])}')
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     base=base, bindings=tuple(args.gin), init_from=args.init_from, **paths,
   )  # fmt: skip
   page = runner.run(args.name, Path(args.output), options)
-  print((page.parent / 'study.md').read_text())
+  print((page.parent / 'study.md').read_text(encoding='utf-8'))
   print(f'wrote {page}', file=sys.stderr)
   return 0
 

@@ -85,5 +85,5 @@ def read_jams(path: Path) -> np.ndarray:
             for note in annotation['data']
         ]
     return sort_notes(np.array(rows, NOTE_DTYPE))
-  except (ValueError, KeyError, TypeError) as error:
+  except (ValueError, KeyError, TypeError, OverflowError) as error:
     raise UserError(f'{path} is not an annotation of GuitarSet ({type(error).__name__}: {str(error)[:100]})') from error

@@ -195,7 +195,7 @@ class NsynthRecords:
 
 def _number(example, key, where):
   values = example.get(key, ())
-  if len(values) != 1:
+  if not isinstance(values, np.ndarray) or len(values) != 1:
     raise UserError(f"{where}: no feature {key!r}; are these the records of TFDS's nsynth?")
   return int(values[0])
 

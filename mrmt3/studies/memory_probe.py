@@ -90,7 +90,8 @@ def _loss_row(condition, costs, types):
 def _attention(costs, types, transcriber):
   """Returns the table of attention on the memory, and {type: [share]} for a chart."""
   network = transcriber.spec.network
-  memory, states = network.memory_length * network.memory_segments, network.num_states(transcriber.spec.segment_frames)
+  memory = network.memory_length * network.memory_segments
+  states = network.num_states(transcriber.spec.segment_frames) + network.proposals
   rows, shares = [], {}
   for kind in types:
     found = {name: piece['types'][kind] for name, piece in costs.items() if kind in piece['types']}

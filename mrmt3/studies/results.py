@@ -11,6 +11,7 @@ from mrmt3 import files
 from mrmt3.errors import UserError
 
 LINES_NAME = 'results.jsonl'
+_MADE_BY_NAME = 'made_by.json'
 _LOCK_NAME = '.lock'
 
 
@@ -46,6 +47,33 @@ class Results:
     self._folder, self._made_by = folder, json.loads(json.dumps(made_by))
     self._found: dict[str, dict] = {}
 
+  def begin(self, made: bool) -> None:
+    """Writes down what the results depend on, before there are any.
+
+    Data sets and half-trained networks are taken up by a later run, and no result tells what they were made with.
+
+    Args:
+      made: whether the folder has such things in it.
+
+    Raises:
+      UserError: it has, of other settings.
+    """
+    path = self._folder / _MADE_BY_NAME
+    if made and path.exists():
+      try:
+        known = json.loads(path.read_text(encoding='utf-8'))
+      except (OSError, ValueError) as error:
+        raise UserError(f'cannot read {path}; choose another folder with -o') from error
+      self._check(path, known, self._made_by)
+    with files.atomic_path(path) as temporary:
+      temporary.write_text(json.dumps(self._made_by) + '\n', encoding='utf-8')
+
+  @staticmethod
+  def _check(path, known, made_by):
+    if known != made_by:
+      changed = sorted(key for key in made_by if not isinstance(known, dict) or known.get(key) != made_by[key])
+      raise UserError(f'{path} was made with other settings ({", ".join(changed)}); choose another folder with -o')
+
   def get(self, name: str, compute: Callable[[], Mapping], **more) -> dict:
     """Returns the result of that name: what is there, or else what `compute` returns (JSON), which is kept.
 
@@ -61,9 +89,7 @@ class Results:
     path = self._folder / 'results' / f'{slug(name)}.json'
     if path.exists():
       known = self._read(path)
-      if known.get('made_by') != made_by:
-        changed = sorted(key for key in made_by if known.get('made_by', {}).get(key) != made_by[key])
-        raise UserError(f'{path} was made with other settings ({", ".join(changed)}); choose another folder with -o')
+      self._check(path, known['made_by'], made_by)
     else:
       known = {'name': name, 'made_by': made_by, 'result': compute()}
       with files.atomic_path(path) as temporary:

@@ -1,5 +1,6 @@
 """Runs a study: trains its networks one after the other, scores them, and writes its report; goes on where it was stopped.
 
+    <out>/made_by.json              training studies: the settings; what was made is not taken up with others
     <out>/results/NAME.json         each result, with what it was made with; what is there is not done again
     <out>/results.jsonl             all of them, a line each
     <out>/study.md, index.html, figures/*.svg
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrmt3 import evaluation, evaluation_run, evaluation_sets, files
+from mrmt3 import checkpoints, evaluation, evaluation_run, evaluation_sets, files
 from mrmt3.errors import UserError
 from mrmt3.studies import catalogue, domains, report, starting_weights, training
 from mrmt3.studies.catalogue import Cell, Study
@@ -27,6 +28,7 @@ SCORES = {
   'instrument_detection_f1': 'instrument F1',
 }
 COMPARED = 'onset_program_f1'
+_MADE = ('cells/*/*/checkpoint_*', 'single', 'stems', 'both')  # what depends on the settings, besides results
 BUILT_PIECES, BUILT_SECONDS = 60, 60.0  # of the data set that is made where none is given
 
 
@@ -77,6 +79,8 @@ def run(name: str, out: Path, options: Options) -> Path:
   for path in (options.data, options.single, options.notes):
     if path is not None and not path.exists():
       raise UserError(f'no such file or folder: {path}')
+  if options.init_from is not None:
+    checkpoints.find_checkpoint(options.init_from)
   folder = files.make_folder(out)
   with alone(folder) as lock:
     if trains:
@@ -119,6 +123,7 @@ class TrainingStudy:
 
   def run(self) -> Path:
     """Trains and scores what is missing; the report is written after every network, of those that are done."""
+    self._results.begin(any(next(self._folder.glob(pattern), None) for pattern in _MADE))
     data = self._data()
     tests = {test: self._test(test, data) for test in self._study.tests}
     done: list[Cell] = []

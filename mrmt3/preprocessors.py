@@ -360,9 +360,11 @@ class _Overflow:
       if policy != 'error':
         action = SHORTENED if policy == 'cut' else SEGMENTS_LEFT_OUT
         text = f'{count} segments have more tokens than {limit} (the last one, frame {frame}, {len(tokens)})'
-        self._unwritten[split, piece] = store, store.names[piece], Problem('too-many-tokens', count, text, action)
+        name, problem = store.names[piece], Problem('too-many-tokens', count, text, action)
+        self._unwritten[split, piece] = store, name, problem
         if count & (count - 1) == 0:
-          _write_problems({0: self._unwritten.pop((split, piece))})
+          del self._unwritten[split, piece]
+          store.note_problem(name, problem)
         if count == 1:
           logging.warning('%s: %d tokens do not fit %d; %s, and so are others', what, len(tokens), limit, action)
     return examples.fit_tokens(tokens, limit, policy, what)
@@ -373,8 +375,7 @@ class _Overflow:
 
 
 def _write_problems(unwritten: dict) -> None:
-  while unwritten:
-    _, (store, name, problem) = unwritten.popitem()
+  for store, name, problem in unwritten.values():
     store.note_problem(name, problem)
 
 

@@ -60,10 +60,7 @@ class SegmentSource(seqio.DataSource):
     count = self.num_records(split)
     # A name beside each number would have to be put there by one more step for every record.
     first = self.splits.index(split) * _PER_SPLIT
-    order = tf.data.Dataset.range(count)
-    if shuffle:
-      order = _shuffled(order, count, seed)
-    order = order.map(lambda number: first + number)
+    order = _shuffled(first, count, seed) if shuffle else tf.data.Dataset.range(first, first + count)
     seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
     dataset = tf.data.Dataset.zip({'position': order, 'seed': seeds})
     if shard_info:
@@ -114,15 +111,16 @@ class SegmentSource(seqio.DataSource):
     return splits, names[index], index.astype(np.int32), of_piece, first, last
 
 
-def _shuffled(numbers: tf.data.Dataset, count: int, seed: int | None) -> tf.data.Dataset:
-  """Returns the numbers 0..count-1 in random order, another one in every repetition.
+def _shuffled(first: int, count: int, seed: int | None) -> tf.data.Dataset:
+  """Returns `count` numbers from `first` on in random order, another one in every repetition.
 
   The order is a permutation that is calculated, number by number. A shuffle buffer would be part of an iterator's state,
   and TensorFlow goes through that state for every example: milliseconds, where a split has 100,000 records.
   """
 
   def permuted(epoch_seed):
-    return numbers.map(lambda number: tf.random.experimental.index_shuffle(number, epoch_seed, count - 1))
+    numbers = tf.data.Dataset.range(count)
+    return numbers.map(lambda number: first + tf.random.experimental.index_shuffle(number, epoch_seed, count - 1))
 
   epoch_seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
   return epoch_seeds.take(1).flat_map(permuted)

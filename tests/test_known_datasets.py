@@ -41,10 +41,9 @@ def test_all_data_sets_are_listed(capsys):
 
 
 def test_commands_that_prepare_are_commands(capsys):
-  for one in listed(capsys).values():
-    command = one['prepare'].rpartition(': ')[2]
-    if command.startswith('mrmt3 '):
-      build_parser().parse_args(shlex.split(command)[1:])
+  commands = [one['prepare'].rpartition(': ')[2] for one in listed(capsys).values()]
+  parsed = [build_parser().parse_args(shlex.split(text)[1:]) for text in commands if text.startswith('mrmt3 ')]
+  assert {'convert', 'commu', 'build'} <= {args.dataset_command for args in parsed if args.command == 'dataset'}
 
 
 def test_what_is_here_is_found(tmp_path, small_data, capsys):

@@ -49,20 +49,23 @@ def _check_families(left_out):
 
 
 @dataclasses.dataclass(frozen=True)
-class NsynthFolder:
-  """NSynth's folders nsynth-train, nsynth-valid and nsynth-test as a `pieces.PieceSource`. A piece's name is its note's.
-
-  Attributes:
-    data_dir: the folder that they are in (any of them), or one of them.
-    left_out: families that are left out; 'vocal' must be among them.
-  """
-
+class _Nsynth:
   data_dir: str
   left_out: tuple[str, ...] = LEFT_OUT
 
   def __post_init__(self):
     object.__setattr__(self, 'left_out', tuple(self.left_out))
     _check_families(self.left_out)
+
+
+@dataclasses.dataclass(frozen=True)
+class NsynthFolder(_Nsynth):
+  """NSynth's folders nsynth-train, nsynth-valid and nsynth-test as a `pieces.PieceSource`. A piece's name is its note's.
+
+  Attributes:
+    data_dir: the folder that they are in (any of them), or one of them.
+    left_out: families that are left out; 'vocal' must be among them.
+  """
 
   def splits(self) -> tuple[str, ...]:
     """Returns which of train, validation and test are there; UserError if there are none."""
@@ -130,7 +133,7 @@ def _read_notes(path: Path, _changed) -> dict[str, tuple[str, int, int]]:
 
 
 @dataclasses.dataclass(frozen=True)
-class NsynthRecords:
+class NsynthRecords(_Nsynth):
   """The records of TFDS's `nsynth` (config 'full', tfrecord files) as a `pieces.PieceSource`; TensorFlow is not imported.
 
   A piece's name is 'file#number', counted from 0. Which family a record is of stands in the record alone, so listing a split
@@ -140,13 +143,6 @@ class NsynthRecords:
     data_dir: the folder with dataset_info.json, or one above it with no other in it.
     left_out: families that are left out; 'vocal' must be among them.
   """
-
-  data_dir: str
-  left_out: tuple[str, ...] = LEFT_OUT
-
-  def __post_init__(self):
-    object.__setattr__(self, 'left_out', tuple(self.left_out))
-    _check_families(self.left_out)
 
   def splits(self) -> tuple[str, ...]:
     """Returns which of train, validation and test are there; UserError if there is no data set."""

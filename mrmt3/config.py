@@ -3,10 +3,11 @@
 import dataclasses
 import json
 
+from mrmt3 import fronts
 from mrmt3.errors import UserError
 from mrmt3.network import T5Config
 from mrmt3.spectrograms import SpectrogramConfig
-from mrmt3.vocabularies import VocabularyConfig, build_codec, num_embeddings
+from mrmt3.vocabularies import SPECIAL_TOKENS, VocabularyConfig, build_codec, num_embeddings
 
 PRIOR_LAYOUTS = ('targets', 'start_token')
 
@@ -49,11 +50,21 @@ class ModelSpec:
     if self.network.memory_length and not self.ties:
       raise UserError('model: a network with a memory needs ties, an empty prior segment being a tie and the end')
     try:
-      needed = num_embeddings(build_codec(self.vocabulary))
+      codec = build_codec(self.vocabulary)
+      needed = num_embeddings(codec)
     except (TypeError, ValueError) as error:
       raise UserError(f'model: {error}') from error
     if self.network.vocab_size < needed:
       raise UserError(f'model: network.vocab_size is {self.network.vocab_size}; the vocabulary needs {needed}')
+    kinds = [codec.event_type_range(kind.type) for kind in codec.event_ranges]
+    kinds = [(first + SPECIAL_TOKENS, last + SPECIAL_TOKENS) for first, last in kinds]
+    for pair in self.network.running_status:
+      if pair not in kinds:
+        raise UserError(f'model: network.running_status has {pair}, which is no kind of token; those of the vocabulary are {kinds}')
+    heard = (self.spectrogram.mel_lo_hz, self.spectrogram.mel_hi_hz)
+    if self.network.front == fronts.HARMONIC and heard != fronts.MEL_RANGE:
+      low, high = fronts.MEL_RANGE
+      raise UserError(f'model: the front {fronts.HARMONIC!r} reads mel filters of {low} to {high} Hz; these are {heard[0]} to {heard[1]} Hz')
     if self.network.memory_length > self.targets_length:
       raise UserError(
         f'model: network.memory_length is {self.network.memory_length}; the prior tokens are only '

@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from mrmt3 import transformer_blocks as layers
-from mrmt3.network import T5Config
+from mrmt3.network import T5Config, next_status
 
 _EPSILON = 1e-6  # as layers.LayerNorm
 
@@ -45,14 +45,16 @@ def pack(decoder: dict, config: T5Config) -> dict:
     'embedding': decoder['token_embedder']['embedding'].astype(dtype),
     'layers': [layer(decoder[f'layers_{index}']) for index in range(config.num_decoder_layers)],
     'norm': decoder['decoder_norm']['scale'],
+    'status_scale': decoder['status_scale'].astype(dtype) if config.running_status else None,
     'logits': logits.astype(jnp.float32),
   }
 
 
-def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int) -> list[dict]:
-  """Returns a dict a layer with room for `length` positions, and the keys and values of `encoded` `[batch, states, emb]`.
+def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int) -> dict:
+  """Returns what the first step needs: `layers`, a dict each, and the running `status`, int `[batch, ranges]`.
 
-  All are `[batch * heads, positions, head_dim]`.
+  A layer has room for `length` positions, and the keys and values of `encoded` `[batch, states, emb]`, all of them
+  `[batch * heads, positions, head_dim]`.
   """
   batch, states, _ = encoded.shape
   rows = batch * config.num_heads
@@ -65,12 +67,12 @@ def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int)
       for x in context
     )
     caches.append({'self_keys': room, 'self_values': room, 'cross_keys': keys, 'cross_values': values})
-  return caches
+  return {'layers': caches, 'status': jnp.zeros((batch, len(config.running_status)), jnp.int32)}
 
 
 def step(
-  weights: dict, config: T5Config, tokens: jax.Array, position: jax.Array, cache: list[dict], max_length: int
-) -> tuple[jax.Array, list[dict]]:
+  weights: dict, config: T5Config, tokens: jax.Array, position: jax.Array, cache: dict, max_length: int
+) -> tuple[jax.Array, dict]:
   """Does one position.
 
   Args:
@@ -85,13 +87,17 @@ def step(
     (logits after them, float32 `[batch, vocab]`, the new cache).
   """
   table = layers.sinusoidal_positions(max_length, config.emb_dim, config.positions)
-  x = (weights['embedding'][tokens] + jnp.asarray(table, config.dtype)[position]).T
-  stepped = []
-  for part, layer_cache in zip(weights['layers'], cache, strict=True):
+  x, status = weights['embedding'][tokens] + jnp.asarray(table, config.dtype)[position], cache['status']
+  if config.running_status:
+    status = next_status(status, tokens, config.running_status)
+    named = jnp.where(status[..., None] > 0, weights['embedding'][status], 0) * weights['status_scale']
+    x = x + named.sum(axis=-2)
+  x, stepped = x.T, []
+  for part, layer_cache in zip(weights['layers'], cache['layers'], strict=True):
     x, layer_cache = _layer(part, config, x, position, layer_cache)
     stepped.append(layer_cache)
   x = _norm(x, weights['norm'], config).astype(jnp.float32)
-  return jnp.dot(weights['logits'], x).T, stepped
+  return jnp.dot(weights['logits'], x).T, {'layers': stepped, 'status': status}
 
 
 def _layer(part, config, x, position, cache):

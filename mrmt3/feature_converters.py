@@ -70,8 +70,8 @@ class MemoryFeatureConverter(ContinuousInputsEncDecFeatureConverter):
   """As its base, with the tokens of prior segments: prior_targets `[length]` int32 becomes prior_tokens.
 
   encoder_input_frames `[1]` int32 says how many frames were there before padding: a model that computes log-mels from
-  samples has to clear the others after the log. example_id `[2]` int32 says which example it is, for messages: the piece's
-  number and the first frame, -1 where a task does not say.
+  samples has to clear the others after the log. example_id `[3]` int64 says which example it is, see `preprocessors`; -1 where a
+  task does not say.
   """
 
   FeatureSpec = seqio.FeatureConverter.FeatureSpec
@@ -83,14 +83,14 @@ class MemoryFeatureConverter(ContinuousInputsEncDecFeatureConverter):
       **ContinuousInputsEncDecFeatureConverter.MODEL_FEATURES,
       'prior_tokens': FeatureSpec(dtype=tf.int32),
       'encoder_input_frames': FeatureSpec(dtype=tf.int32),
-      'example_id': FeatureSpec(dtype=tf.int32),
+      'example_id': FeatureSpec(dtype=tf.int64),
   }
 
   def _task_features(self, features):
     return {
         **super()._task_features(features),
         'encoder_input_frames': tf.shape(features['inputs'])[:1],
-        'example_id': features.get('example_id', tf.constant([-1, -1])),
+        'example_id': features.get('example_id', tf.constant([-1, -1, -1], tf.int64)),
     }
 
   def _model_features(self, features):
@@ -104,7 +104,7 @@ class MemoryFeatureConverter(ContinuousInputsEncDecFeatureConverter):
   def get_model_feature_lengths(self, task_feature_lengths):
     """Returns the padded length of each model feature."""
     lengths = super().get_model_feature_lengths(task_feature_lengths)
-    return {**lengths, 'prior_tokens': task_feature_lengths['prior_targets'], 'encoder_input_frames': 1, 'example_id': 2}
+    return {**lengths, 'prior_tokens': task_feature_lengths['prior_targets'], 'encoder_input_frames': 1, 'example_id': 3}
 
 
 class PredictedPriorFeatureConverter(MemoryFeatureConverter):

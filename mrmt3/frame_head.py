@@ -33,25 +33,14 @@ class FrameTargets(NamedTuple):
 
 
 class FrameHead(nn.Module):
-  """Maps that only training has, of states and of what is known of onsets."""
+  """Maps of states that only training has."""
 
   @nn.compact
-  def __call__(self, states: jax.Array, onsets: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns logits: of sounding pitches and classes, as in `FrameTargets`, and `[batch, n, NUM_CLASSES]`, onsets' classes.
-
-    Which class an onset belongs to is asked for true onsets only: one output for every class and pitch of every frame would
-    be several times the work of the rest of a small network, nearly all of it about notes that are not there.
-
-    Args:
-      states: `[batch, states, emb]`.
-      onsets: `[batch, n, hidden]`, what `NoteReader.join` says of onsets.
-    """
+  def __call__(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns logits of sounding pitches and classes, as in `FrameTargets`, for states `[batch, states, emb]`."""
     outputs = []
     for name, size in (('pitches', NUM_PITCHES), ('classes', ROWS)):
       y = layers.Dense(size, ('embed', 'vocab'), nn.initializers.normal(0.02), jnp.float32, name=name)(states)
       start = nn.initializers.constant(-np.log(size))
       outputs.append(y + layers.partitioning.param_with_axes(f'{name}_bias', start, (size,), jnp.float32, axes=('vocab',)))
-    classes = layers.Dense(
-      NUM_CLASSES, ('mlp', 'vocab'), layers.PROJECTION_INITIALIZERS['mt3'], jnp.float32, name='onset_class'
-    )(onsets)
-    return *outputs, classes
+    return tuple(outputs)

@@ -12,7 +12,7 @@ def group_by_length(dataset: tf.data.Dataset, block: int, group: int) -> tf.data
   come in the same order. A last block that is not full is only sorted.
 
   Args:
-    dataset: examples with targets `[length]` and seed (int64 `[2]`).
+    dataset: examples with targets `[length]` and seed (int64 `[2]`); example_id, if they have any, as `preprocessors` makes it.
     block: how many are sorted; they wait in memory.
     group: how many stay together, the batch; divides `block`.
   """
@@ -22,6 +22,10 @@ def group_by_length(dataset: tf.data.Dataset, block: int, group: int) -> tf.data
     return {**example, **{_LENGTH + name: tf.shape(example[name])[0] for name in ragged}}
 
   def arrange(examples):
+    if 'example_id' in examples:
+      # All of a block begin with its first example's record.
+      ids = examples['example_id']
+      examples = {**examples, 'example_id': tf.concat([ids[:, :2], tf.repeat(ids[:1, 2:], tf.shape(ids)[0], axis=0)], axis=1)}
     order = tf.argsort(examples[_LENGTH + 'targets'], stable=True)
     if tf.shape(order)[0] == block:
       groups = tf.reshape(order, [-1, group])

@@ -63,6 +63,7 @@ class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
     shapes = dict(input_shapes)
     if len(shapes['encoder_input_tokens']) == 2 and self._input_depth is not None:
       shapes['encoder_input_tokens'] = (*shapes['encoder_input_tokens'], self._input_depth)
+    shapes.pop('example_id', None)  # not for networks
     batch = {name: jnp.zeros(shape, types.get(name, jnp.float32)) for name, shape in shapes.items()}
     return self.module.init(
         {'params': rng}, *self.call_arguments(batch), **self.call_keywords(batch), enable_dropout=False
@@ -108,6 +109,8 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       with several hosts.)
     remat: a layer's insides are computed again for the gradient instead of being kept: about a third more work, a
       fraction of the memory (docs/scaling.md).
+    frozen_encoder: the encoder gets no gradients (front, encoder layers): the rest learns from what it knows already, at half
+      the work a step where the encoder is most of it.
     **kwargs: as EncoderDecoderModel's.
 
   Raises:
@@ -117,7 +120,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
   def __init__(
       self, spec: ModelSpec, optimizer_def=None, log_mel_on: str = 'host', predicted_prior: float = 0.0,
       frame_loss: str = 'none', frame_loss_weight: float = 1.0, augmentation=None, length_multiple: int = 0, remat: bool = False,
-      **kwargs,
+      frozen_encoder: bool = False, **kwargs,
   ):  # fmt: skip
     from mrmt3.network import Transformer
 
@@ -130,7 +133,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     if frame_loss not in FRAME_LOSSES:
       raise UserError(f'MemoryEncoderDecoderModel.frame_loss is {frame_loss!r}; it is one of {", ".join(FRAME_LOSSES)}')
     vocabularies = _vocabularies(spec) if not is_own_engine() else {}
-    module = Transformer(spec.network, frame_loss != 'none', remat)
+    module = Transformer(spec.network, frame_loss != 'none', remat, frozen_encoder)
     super().__init__(module, optimizer_def=optimizer_def, **vocabularies, **kwargs)
     self.spec = spec
     self._frame_loss = frame_loss
@@ -148,6 +151,15 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     if self._predicted_prior:
       return feature_converters.PredictedPriorFeatureConverter
     return feature_converters.MemoryFeatureConverter
+
+  def get_initial_variables(self, rng, input_shapes, input_types=None):
+    """As ContinuousInputsEncoderDecoderModel's; proposals begin with the names that tokens have (`event_names`)."""
+    from mrmt3 import event_names
+
+    variables = super().get_initial_variables(rng, input_shapes, input_types)
+    if not self.spec.network.proposals:
+      return variables
+    return {**variables, 'params': event_names.give_names(variables['params'], self.spec)}
 
   def call_arguments(self, batch) -> tuple:
     """Returns the positional arguments of the network for a batch."""
@@ -237,8 +249,9 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     drop = dropout_rng is not None
 
     def both(network):
-      encoded = network.encode(inputs, enable_dropout=drop, **self.call_keywords(batch))
-      frame_logits = network.frame_logits(encoded, onsets.states, onsets.pitches)
+      encoded, *frame_logits = network.encode_and_tell(
+          inputs, onsets.states, onsets.pitches, drop, **self.call_keywords(batch)
+      )
       if self._frame_loss == 'alone':
         # 0 for every token; written so that the compiler does not compute losses of constants for minutes.
         return jnp.broadcast_to(0.0 * encoded[0, 0, 0], (*targets.shape, self.spec.network.vocab_size)), frame_logits

@@ -54,13 +54,16 @@ class T5Config:
     memory_segments: prior segments that the memory holds, `memory_length` states of each (the paper: 1).
     initializers: 'mt3' or 'mr_mt3', how parameters start.
     dropout_masks: 'mt3' (one mask for all positions, but after the encoder's norm) or 'mr_mt3' (element-wise).
-    front: 'linear' (as the papers: a state is a map of one frame) or 'convolution', see `fronts`.
-    front_channels: channels of the three convolutions.
-    front_time_stride: frames that the convolutions make one state of.
+    front: 'linear' (as the papers: a state is a map of one frame) or 'harmonic', see `fronts`.
+    front_channels: widths of the harmonic front, see `fronts.HarmonicFront`.
+    front_time_stride: frames that the harmonic front makes one state of.
     state_positions: the position table is added to the encoder's output too (the papers: only to its input). Cross-attention then
       tells states apart by their time from the first step on, which a decoder that is trained for hours otherwise
       takes most of to find out.
     proposals: how many of the likeliest onsets and offsets the decoder sees as further states (`NoteReader`); the papers: 0.
+    running_status: ranges of token ids, (first, last) each: every position of the decoder is told, besides its own token, the last
+      token of each range up to there, such as the time, the velocity and the program that hold; the papers: (). A decoder
+      otherwise has to learn to look them up before it can learn anything that depends on them.
     decoder_padding_masks: the decoder's padding tokens (0) see and are seen by nothing, as MT3 trains; False: causal
       mask only, as MR-MT3. They differ at padded positions only.
   """
@@ -84,10 +87,11 @@ class T5Config:
   dropout_masks: str = 'mt3'
   decoder_padding_masks: bool = True
   front: str = fronts.LINEAR
-  front_channels: tuple[int, int, int] = (8, 16, 32)
+  front_channels: tuple[int, int, int, int] = (12, 48, 32, 64)
   front_time_stride: int = 1
   state_positions: bool = False
   proposals: int = 0
+  running_status: tuple[tuple[int, int], ...] = ()
 
   def __post_init__(self):
     try:
@@ -114,11 +118,19 @@ class T5Config:
       raise UserError(f'network: front is {self.front!r}; it must be one of {", ".join(fronts.FRONTS)}')
     channels = self.front_channels
     whole = isinstance(channels, (list, tuple)) and all(isinstance(n, int) and n > 0 for n in channels)
-    if not whole or len(channels) != 3:
-      raise UserError(f'network: front_channels are {channels!r}; give three whole numbers above 0')
+    if not whole or len(channels) != 4:
+      raise UserError(f'network: front_channels are {channels!r}; give four whole numbers above 0')
     object.__setattr__(self, 'front_channels', tuple(channels))
+    ranges = self.running_status
+    try:
+      ranges = tuple((int(first), int(last)) for first, last in ranges)
+    except (TypeError, ValueError):
+      ranges = ((1, 0),)
+    if not all(0 < first <= last < self.vocab_size for first, last in ranges):
+      raise UserError(f'network: running_status is {self.running_status!r}; give pairs (first, last) of token ids')
+    object.__setattr__(self, 'running_status', ranges)
     if self.front_time_stride > 1 and self.front == fronts.LINEAR:
-      raise UserError(f'network: front_time_stride is {self.front_time_stride}; that needs front {fronts.CONVOLUTION!r}')
+      raise UserError(f'network: front_time_stride is {self.front_time_stride}; that needs front {fronts.HARMONIC!r}')
 
   def num_states(self, frames: int) -> int:
     """Returns how many states the encoder has for so many frames."""
@@ -286,6 +298,24 @@ def _layers(kind, count: int, config: T5Config, remat: bool) -> list[nn.Module]:
   return [kind(config) for _ in range(count)]
 
 
+def running_status(tokens: jax.Array, ranges: tuple[tuple[int, int], ...]) -> jax.Array:
+  """Returns the last token of each range at or before each position, int `[batch, length, ranges]`, 0 where there is none."""
+  place = jnp.arange(tokens.shape[1])
+
+  def latest(first, last):
+    index = jax.lax.cummax(jnp.where((tokens >= first) & (tokens <= last), place, -1), axis=1)
+    return jnp.where(index < 0, 0, jnp.take_along_axis(tokens, jnp.maximum(index, 0), axis=1))
+
+  return jnp.stack([latest(*pair) for pair in ranges], axis=-1)
+
+
+def next_status(status: jax.Array, tokens: jax.Array, ranges: tuple[tuple[int, int], ...]) -> jax.Array:
+  """Returns the running status `[batch, ranges]` after one more token `[batch]`."""
+  first, last = np.array(ranges).T
+  token = tokens[:, None]
+  return jnp.where((token >= first) & (token <= last), token, status)
+
+
 # Which arguments of a call, counted from self, are no arrays.
 STATIC_ARGUMENTS = {EncoderLayer: (3, 4), DecoderLayer: (5, 6, 7, 9)}
 
@@ -302,7 +332,7 @@ class Encoder(nn.Module):
     if cfg.front == fronts.LINEAR:
       self.continuous_inputs_projection = _projection(cfg, cfg.emb_dim, ('vocab', 'embed'), cfg.dtype)
     else:
-      self.convolution_front = fronts.ConvolutionFront(cfg.emb_dim, cfg.front_channels, cfg.front_time_stride, cfg.dtype)
+      self.harmonic_front = fronts.HarmonicFront(cfg.emb_dim, cfg.front_channels, cfg.front_time_stride, cfg.dtype)
     self.layers = _layers(EncoderLayer, cfg.num_encoder_layers, cfg, self.remat)
     self.encoder_norm = layers.LayerNorm(cfg.dtype)
     self.input_dropout = _dropout(cfg)
@@ -315,17 +345,24 @@ class Encoder(nn.Module):
 
     There are as many states as frames, or fewer, as `T5Config.num_states` says.
     """
-    inputs, enable_dropout = encoder_input_tokens, not deterministic
-    cfg = self.config
-    front = self.continuous_inputs_projection if cfg.front == fronts.LINEAR else self.convolution_front
-    x = front(inputs)
+    return self.with_notes(encoder_input_tokens, encoder_mask, deterministic)[0]
+
+  def with_notes(
+    self, inputs: jax.Array, mask: jax.Array | None = None, deterministic: bool = False
+  ) -> tuple[jax.Array, jax.Array | None]:
+    """Returns what a call does, and what the front knows of single pitches (`fronts.HarmonicFront`), None if nothing."""
+    cfg, enable_dropout = self.config, not deterministic
+    if cfg.front == fronts.LINEAR:
+      x, notes = self.continuous_inputs_projection(inputs), None
+    else:
+      x, notes = self.harmonic_front(inputs)
     table = layers.sinusoidal_positions(x.shape[1], cfg.emb_dim, cfg.positions).astype(cfg.dtype)
     x = x + table
     x = self.input_dropout(x, enable_dropout)
     for layer in self.layers:
-      x = layer(x, encoder_mask, deterministic, None)
+      x = layer(x, mask, deterministic, None)
     x = self.encoder_norm(x)
-    return self.output_dropout(x + table if cfg.state_positions else x, enable_dropout)
+    return self.output_dropout(x + table if cfg.state_positions else x, enable_dropout), notes
 
 
 class MemoryEncoder(nn.Module):
@@ -370,11 +407,22 @@ class Decoder(nn.Module):
     self.decoder_norm = layers.LayerNorm(cfg.dtype)
     if not cfg.logits_via_embedding:
       self.logits_dense = _projection(cfg, cfg.vocab_size, ('embed', 'vocab'), jnp.float32)
+    if cfg.running_status:
+      self.status_scale = layers.partitioning.param_with_axes(
+        'status_scale', nn.initializers.ones, (len(cfg.running_status), cfg.emb_dim), jnp.float32, axes=(None, 'embed')
+      )
     self.dropout = _dropout(cfg)
 
   def embed(self, tokens: jax.Array) -> jax.Array:
     """Returns the embeddings of tokens `[batch, length]` as `[batch, length, emb]`."""
     return self.token_embedder(tokens)
+
+  def _with_status(self, x, status):
+    """Returns embedded tokens `[batch, length, emb]` with the running status `[batch, length, ranges]` added."""
+    if status is None:
+      return x
+    named = jnp.where(status[..., None] > 0, self.embed(status), 0) * self.status_scale.astype(x.dtype)
+    return x + named.sum(axis=-2)
 
   def _logits(self, x: jax.Array) -> jax.Array:
     x = x.astype(jnp.float32)
@@ -408,7 +456,8 @@ class Decoder(nn.Module):
     if decode:
       return self._cached(encoded, tokens, decoder_mask, encoder_decoder_mask, real, causal)
     table = layers.sinusoidal_positions(tokens.shape[1], cfg.emb_dim, cfg.positions)
-    x = self.dropout(self.embed(tokens) + table.astype(cfg.dtype), enable_dropout)
+    status = running_status(tokens, cfg.running_status) if cfg.running_status else None
+    x = self.dropout(self._with_status(self.embed(tokens), status) + table.astype(cfg.dtype), enable_dropout)
     for layer in self.layers:
       x = layer(x, encoded, decoder_mask, encoder_decoder_mask, deterministic, False, None, real, causal)
     return self._logits(self.dropout(self.decoder_norm(x), enable_dropout))
@@ -416,12 +465,20 @@ class Decoder(nn.Module):
   def _cached(self, encoded, tokens, decoder_mask, encoder_decoder_mask, real, causal):
     """Returns the logits of a call with `decode`."""
     cfg = self.config
-    first, length, rows = self.layers[0], tokens.shape[1], slice(None)
-    if first.has_variable('cache', 'cache_index'):
+    first, length, rows, status = self.layers[0], tokens.shape[1], slice(None), None
+    has_cache = first.has_variable('cache', 'cache_index')
+    if has_cache:
       length = first.get_variable('cache', 'cached_keys').shape[2]
       rows = first.get_variable('cache', 'cache_index')[None]
     table = jnp.asarray(layers.sinusoidal_positions(length, cfg.emb_dim, cfg.positions), cfg.dtype)[rows]
-    x = self.embed(tokens) + table
+    if cfg.running_status and has_cache:
+      held = next_status(self.get_variable('cache', 'running_status'), tokens[:, 0], cfg.running_status)
+      self.put_variable('cache', 'running_status', held)
+      status = held[:, None]
+    elif cfg.running_status:
+      self.put_variable('cache', 'running_status', jnp.zeros((len(tokens), len(cfg.running_status)), jnp.int32))
+      status = running_status(tokens, cfg.running_status)
+    x = self._with_status(self.embed(tokens), status) + table
     for layer in self.layers:
       x = layer(x, encoded, decoder_mask, encoder_decoder_mask, True, True, None, real, causal)
     return self._logits(self.decoder_norm(x))
@@ -435,11 +492,13 @@ class Transformer(nn.Module):
     with_frame_head: whether the encoder's states tell the notes of every frame besides, in training (`FrameHead`). Its
       parameters, `frame_head`, are no part of a model (`TRAINING_ONLY`).
     remat: training keeps of each layer only what goes into it, and computes the rest again for the gradient.
+    frozen_encoder: the encoder gets no gradients.
   """
 
   config: T5Config
   with_frame_head: bool = False
   remat: bool = False
+  frozen_encoder: bool = False
 
   def setup(self):
     """Declares the parts."""
@@ -473,18 +532,25 @@ class Transformer(nn.Module):
     Returns:
       `[batch, states + proposals + memory_segments * memory_length, emb]`.
     """
+    return self._encode(encoder_input_tokens, encoder_segment_ids, enable_dropout, prior_tokens)[0]
+
+  def _encode(self, encoder_input_tokens, encoder_segment_ids, enable_dropout, prior_tokens):
+    """Returns what `encode` does, the encoder's own states, and what its front knows of single pitches."""
     mask = None
     if encoder_segment_ids is not None:
       mask = make_attention_mask(encoder_segment_ids, encoder_segment_ids, jnp.equal)
-    encoded = self.encoder(encoder_input_tokens, mask, not enable_dropout)
+    states, notes = self.encoder.with_notes(encoder_input_tokens, mask, not enable_dropout)
+    if self.frozen_encoder:
+      states, notes = jax.lax.stop_gradient((states, notes))
+    encoded = states
     if self.config.proposals:
       if encoder_segment_ids is not None:
         raise ValueError('examples cannot be packed where each has proposals; leave encoder_segment_ids out')
-      proposed = self.note_reader.propose(encoded, self.config.proposals).astype(encoded.dtype)
+      proposed = self.note_reader.propose(states, self.config.proposals, notes).astype(encoded.dtype)
       encoded = jnp.concatenate([encoded, proposed], axis=1)
     length = self.config.memory_length
     if not length:
-      return encoded
+      return encoded, states, notes
     if encoder_segment_ids is not None:
       raise ValueError('examples cannot be packed where each has a memory; leave encoder_segment_ids out')
     segments = self.config.memory_segments
@@ -492,7 +558,7 @@ class Transformer(nn.Module):
       raise ValueError(
         f'a network with a memory of {segments} x {length} states needs at least {length} prior tokens a segment'
       )
-    return jnp.concatenate([encoded, self.memory_encoder(self.decoder.embed(prior_tokens))], axis=1)
+    return jnp.concatenate([encoded, self.memory_encoder(self.decoder.embed(prior_tokens))], axis=1), states, notes
 
   def decode(
     self,
@@ -553,30 +619,45 @@ class Transformer(nn.Module):
   ) -> jax.Array:
     """Returns logits, float32 `[batch, length, vocab]`; arguments as in `encode` and `decode`, positions are unused."""
     del encoder_positions
-    encoded = self.encode(encoder_input_tokens, encoder_segment_ids, enable_dropout, prior_tokens=prior_tokens)
+    encoded, states, notes = self._encode(encoder_input_tokens, encoder_segment_ids, enable_dropout, prior_tokens)
     if self.with_frame_head and self.is_initializing():
-      self.frame_logits(encoded, jnp.zeros_like(decoder_input_tokens), jnp.zeros_like(decoder_input_tokens))
+      self._frame_logits(states, notes, jnp.zeros_like(decoder_input_tokens), jnp.zeros_like(decoder_input_tokens))
     return self.decode(
       encoded, encoder_input_tokens, decoder_input_tokens, decoder_target_tokens, encoder_segment_ids,
       decoder_segment_ids, decoder_positions, enable_dropout, decode,
     )  # fmt: skip
 
-  def frame_logits(
-    self, encoded: jax.Array, onset_states: jax.Array, onset_pitches: jax.Array
-  ) -> tuple[FrameTargets, jax.Array]:
-    """Returns logits of every frame's notes, and `[batch, n, NUM_CLASSES]` of the classes of onsets; see `frame_losses`.
+  def encode_and_tell(
+    self,
+    encoder_input_tokens: jax.Array,
+    onset_states: jax.Array,
+    onset_pitches: jax.Array,
+    enable_dropout: bool = True,
+    *,
+    prior_tokens: jax.Array | None = None,
+  ) -> tuple[jax.Array, FrameTargets, jax.Array]:
+    """Returns what `encode` does, logits of every frame's notes, and of the classes of onsets; see `frame_losses`.
 
     Args:
-      encoded: what `encode` returned.
+      encoder_input_tokens: as `encode`'s, like enable_dropout and prior_tokens.
       onset_states: int `[batch, n]`, the state that an onset lies in.
       onset_pitches: int `[batch, n]`, 0..127.
+      enable_dropout: see encoder_input_tokens.
+      prior_tokens: see encoder_input_tokens.
+
+    Returns:
+      Three parts, the last one `[batch, n, NUM_CLASSES]`.
     """
-    further = self.config.proposals + self.config.memory_length * self.config.memory_segments
-    states = encoded[:, : encoded.shape[1] - further]
-    events = self.note_reader(states)
-    onsets = self.note_reader.join(states, onset_states, onset_pitches)
-    pitches, classes, onset_classes = self.frame_head(states, onsets)
-    return FrameTargets(events[..., ONSETS], events[..., DRUMS], events[..., OFFSETS], pitches, classes), onset_classes
+    encoded, states, notes = self._encode(encoder_input_tokens, None, enable_dropout, prior_tokens)
+    return encoded, *self._frame_logits(states, notes, onset_states, onset_pitches)
+
+  def _frame_logits(self, states, notes, onset_states, onset_pitches):
+    events, sounding = self.note_reader(states, notes)
+    pitches, classes = self.frame_head(states)
+    onset_classes = self.note_reader.classes(self.note_reader.join(states, notes, onset_states, onset_pitches))
+    return (
+      FrameTargets(events[..., ONSETS], events[..., DRUMS], events[..., OFFSETS], pitches + sounding, classes), onset_classes
+    )  # fmt: skip
 
 
 def without_training_only(params: dict, wanted) -> dict:

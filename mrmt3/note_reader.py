@@ -6,6 +6,8 @@ import numpy as np
 from flax import linen as nn
 
 from mrmt3 import transformer_blocks as layers
+from mrmt3.fronts import LOWEST_PITCH, PITCHES
+from mrmt3.instruments import NUM_CLASSES
 
 NUM_PITCHES = 128
 ONSETS, DRUMS, OFFSETS = (slice(k * NUM_PITCHES, (k + 1) * NUM_PITCHES) for k in range(3))
@@ -17,7 +19,8 @@ _NEVER = -1e9
 class NoteReader(nn.Module):
   """Reads events out of states: one of `KINDS` in one state.
 
-  Not in the papers. The frame loss (`frame_losses`) trains the logits; the decoder trains what a proposal carries.
+  Not in the papers. The frame loss (`frame_losses`) trains the logits; the decoder trains what a proposal carries. Besides
+  the states it is given what the front knows of single pitches, if the front does (`fronts.HarmonicFront`).
 
   Attributes:
     features: width of the states and of the proposals.
@@ -40,40 +43,80 @@ class NoteReader(nn.Module):
     self.kind = layers.partitioning.param_with_axes(
       'kind', nn.initializers.normal(0.3), (KINDS, self.hidden), jnp.float32, axes=('vocab', 'mlp')
     )
+    self.seen_at_pitch = layers.Dense(self.hidden, ('embed', 'mlp'), initializer, jnp.float32)
+    self.context = layers.Dense(self.hidden // 2, ('embed', 'mlp'), initializer, jnp.float32)
+    self.pitch = layers.Dense(self.hidden // 2, ('embed', 'mlp'), initializer, jnp.float32)
+    self.at_pitch = layers.Dense(3, ('mlp', 'vocab'), initializer, jnp.float32)
+    self.class_of = layers.Dense(NUM_CLASSES, ('mlp', 'vocab'), initializer, jnp.float32)
     self.carried = layers.Dense(self.features, ('mlp', 'embed'), initializer, jnp.float32)
-    self.name_of_kind = layers.partitioning.param_with_axes(
-      'name_of_kind', nn.initializers.normal(1.0), (KINDS, self.features), jnp.float32, axes=('vocab', 'embed')
+    self.time = layers.Dense(self.features, ('embed', 'embed'), nn.initializers.orthogonal(np.sqrt(2)), jnp.float32)
+    self.name_of_kind, self.name_of_class = (
+      layers.partitioning.param_with_axes(
+        name, nn.initializers.normal(1.0), (size, self.features), jnp.float32, axes=('vocab', 'embed')
+      )
+      for name, size in (('name_of_kind', KINDS), ('name_of_class', NUM_CLASSES))
     )
     self.certainty = layers.partitioning.param_with_axes(
       'certainty', nn.initializers.normal(1.0), (self.features,), jnp.float32, axes=('embed',)
     )
 
-  def __call__(self, states: jax.Array) -> jax.Array:
-    """Returns logits, float32 `[batch, states, KINDS]`: does this happen in this state?"""
-    return self.events(states) + self.events_bias
+  def __call__(self, states: jax.Array, notes: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    """Returns logits: float32 `[batch, states, KINDS]`, does this happen in this state; `[batch, states, NUM_PITCHES]`, does it sound?
 
-  def join(self, states: jax.Array, places: jax.Array, kinds: jax.Array) -> jax.Array:
+    Args:
+      states: `[batch, states, emb]`.
+      notes: what is known of single pitches besides, `[batch, states, PITCHES, n]`, or None; without, the second part is all 0.
+    """
+    events = self.events(states) + self.events_bias
+    if notes is None:
+      return events, jnp.zeros((*states.shape[:2], NUM_PITCHES), jnp.float32)
+    hidden = nn.relu(self.pitch(notes) + self.context(states)[:, :, None])
+    above = NUM_PITCHES - LOWEST_PITCH - PITCHES
+    told = jnp.pad(jnp.moveaxis(self.at_pitch(hidden), -1, 0), ((0, 0), (0, 0), (0, 0), (LOWEST_PITCH, above)))
+    onsets, offsets, sounding = told
+    return events + jnp.concatenate([onsets, jnp.zeros_like(onsets), offsets], axis=-1), sounding
+
+  def join(self, states: jax.Array, notes: jax.Array | None, places: jax.Array, kinds: jax.Array) -> jax.Array:
     """Returns what is known of events, float32 `[batch, n, hidden]`.
 
     Args:
       states: `[batch, states, emb]`.
+      notes: as in a call.
       places: int `[batch, n]`, the state each lies in.
       kinds: int `[batch, n]`, which of KINDS it is.
     """
-    return nn.relu(jnp.take_along_axis(self.seen(states), places[..., None], axis=1) + self.kind[kinds])
+    known = jnp.take_along_axis(self.seen(states), places[..., None], axis=1) + self.kind[kinds]
+    if notes is not None:
+      pitch = kinds % NUM_PITCHES - LOWEST_PITCH
+      index = places * PITCHES + jnp.clip(pitch, 0, PITCHES - 1)
+      here = jnp.take_along_axis(notes.reshape(len(notes), -1, notes.shape[-1]), index[..., None], axis=1)
+      there = (pitch >= 0) & (pitch < PITCHES) & (kinds // NUM_PITCHES != 1)
+      known = known + self.seen_at_pitch(jnp.where(there[..., None], here, 0))
+    return nn.relu(known)
 
-  def propose(self, states: jax.Array, number: int) -> jax.Array:
+  def classes(self, joined: jax.Array) -> jax.Array:
+    """Returns logits of the Slakh classes of events, float32 `[batch, n, NUM_CLASSES]`, given what `join` returned."""
+    return self.class_of(joined)
+
+  def propose(self, states: jax.Array, number: int, notes: jax.Array | None = None) -> jax.Array:
     """Returns the `number` likeliest events as further states, in order of time: float32 `[batch, number, emb]`.
 
-    One that is likelier in a neighbouring state is not proposed.
+    One that is likelier in a neighbouring state is not proposed. Each is the sum of the names of its time, its kind and its
+    likely classes, of how certain it is, and of what else is known of it.
     """
-    logits = self(states)
+    logits, _ = self(states, notes)
     padded = jnp.pad(logits, ((0, 0), (1, 1), (0, 0)), constant_values=_NEVER)
     peak = (logits >= padded[:, :-2]) & (logits > padded[:, 2:])
     scores = jnp.where(peak, logits, logits + _NEVER).reshape(len(logits), -1)
     chosen = jnp.sort(jax.lax.top_k(scores, number)[1], axis=-1)
     places, kinds = chosen // KINDS, chosen % KINDS
-    certain = jax.nn.sigmoid(jnp.take_along_axis(logits.reshape(len(logits), -1), chosen, axis=-1))
+    # One that lies between two states is half as likely in each.
+    likely = jnp.pad(jax.nn.sigmoid(logits), ((0, 0), (1, 1), (0, 0)))
+    around = likely[:, :-2] + likely[:, 1:-1] + likely[:, 2:]
+    certain = jnp.take_along_axis(around.reshape(len(logits), -1), chosen, axis=-1)
     table = jnp.asarray(layers.sinusoidal_positions(states.shape[1], self.features, self.positions))
-    carried = self.carried(self.join(states, places, kinds)) + certain[..., None] * self.certainty
-    return carried + self.name_of_kind[kinds] + table[places]
+    joined = self.join(states, notes, places, kinds)
+    pitched = kinds // NUM_PITCHES != 1
+    classes = jnp.dot(jax.nn.softmax(self.classes(joined)) * pitched[..., None], self.name_of_class)
+    names = self.name_of_kind[kinds] + classes + self.time(table)[places]
+    return names + self.carried(joined) + certain[..., None] * self.certainty

@@ -5,7 +5,8 @@ small; audio and notes come last, from an `examples.Library`. All randomness fol
 example is the same whichever host makes it, and after a restart.
 
 Fields of a record: `split` and `piece` (names, string), `index` (of the piece, int32), `frames` (of the piece, int32),
-`chunk_start` and `chunk_end` (where the segment is to lie, frames, int32), `seed` (int64 `[2]`).
+`chunk_start` and `chunk_end` (where the segment is to lie, frames, int32), `seed` (int64 `[2]`), `serial` (int64, see
+`SegmentSource`).
 
 MT3's preprocessors, which work on records of another kind, are here by name; see `mt3_preprocessors`, `example_tokenizers`.
 Records go through a task in blocks, each field with an axis more in front, from `SegmentSource.in_blocks` to
@@ -200,7 +201,8 @@ def add_targets_and_inputs(
   `ExampleConfig.log_mel_on` 'device' the inputs are the samples, `[valid frames, hop]`; with prior_inputs there are also
   prior_inputs, those of the latest prior segment (of length 0 where there is none).
 
-  example_id `[2]` int32 are index and start_frame, to name an example by.
+  example_id `[3]` int64 are index and start_frame, to name an example by, and the serial number of the record from which a
+  stream of records can begin that is to give it, see `SegmentSource.starting_at`.
 
   Args:
     dataset: blocks of records with prior_starts.
@@ -220,7 +222,8 @@ def add_targets_and_inputs(
     lengths.set_shape([None, len(names)])
     for array, shape in zip(made, shapes, strict=True):
       array.set_shape(shape)
-    block = {**block, 'example_id': tf.stack([block['index'], block['start_frame']], axis=-1)}
+    ids = [block['index'], block['start_frame'], block.get('serial', tf.fill(tf.shape(block['index']), -1))]
+    block = {**block, 'example_id': tf.stack([tf.cast(x, tf.int64) for x in ids], axis=-1)}
     block = {name: tf.gather(x, kept) for name, x in block.items()}
     return {**block, 'lengths': lengths, **dict(zip(names, made, strict=True))}
 

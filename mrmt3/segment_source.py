@@ -1,5 +1,9 @@
 """The seqio data source under all tasks here: light records, one for each place in a split where an example may lie."""
 
+import contextlib
+import secrets
+from collections.abc import Iterator
+
 import numpy as np
 import seqio
 import tensorflow as tf
@@ -8,20 +12,20 @@ from mrmt3.example_config import CHUNK_FRAMES, CHUNKS_MR_MT3, CHUNKS_MT3, PIECES
 from mrmt3.examples import Library
 
 BLOCK = 16  # records
-_PER_SPLIT = 2**40  # record numbers
 
 
 class SegmentSource(seqio.DataSource):
-  """Numbers of records with a seed each; `in_blocks` makes records of them, see `preprocessors`.
+  """Counts records; `in_blocks` makes them, each out of its serial number and the seed alone, see `preprocessors`.
 
-  Shuffled, every repetition has a new order. The order and the seeds are drawn before records go to hosts, so however many
-  hosts there are, together they have the same examples, each once.
+  A serial number counts a host's records through all epochs, so a stream of them can begin anywhere: `starting_at`. Shuffled,
+  every epoch has an order of its own. Together, however many hosts there are, they have the same examples, each once.
   """
 
   def __init__(self, library: Library):
     super().__init__(splits=library.source.splits(), caching_permitted=False, performs_internal_shuffling=True)
     self._library = library
     self._tables = {}
+    self._start = 0
 
   @property
   def supports_arbitrary_sharding(self) -> bool:
@@ -55,16 +59,25 @@ class SegmentSource(seqio.DataSource):
     """Returns how many examples an epoch of the split has."""
     return int(self.chunks(split)[0][-1])
 
+  @contextlib.contextmanager
+  def starting_at(self, serial: int) -> Iterator[None]:
+    """Data sets that are made in this block begin with the record of that serial number, counted from 0."""
+    self._start = serial
+    try:
+      yield
+    finally:
+      self._start = 0
+
   def get_dataset(self, split='train', shuffle=True, seed=None, shard_info=None) -> tf.data.Dataset:
-    """Returns position (int64, the record's number and its split's) and seed (int64 `[2]`); UserError for an empty split."""
+    """Returns as many elements as this host has records in an epoch, all alike, for `in_blocks`; UserError for an empty split.
+
+    An element is order, int64 `[6]`: the split's number, its records, hosts, this host, the seed, whether it is shuffled.
+    """
     count = self.num_records(split)
-    # A name beside each number would have to be put there by one more step for every record.
-    first = self.splits.index(split) * _PER_SPLIT
-    order = _shuffled(first, count, seed) if shuffle else tf.data.Dataset.range(first, first + count)
-    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
-    dataset = tf.data.Dataset.zip({'position': order, 'seed': seeds})
-    if shard_info:
-      dataset = dataset.shard(shard_info.num_shards, shard_info.index)
+    hosts, host = (shard_info.num_shards, shard_info.index) if shard_info else (1, 0)
+    seed = secrets.randbits(62) if seed is None else int(seed) % 2**62
+    order = np.array([self.splits.index(split), count, hosts, host, seed, shuffle], np.int64)
+    dataset = tf.data.Dataset.from_tensors({'order': order}).repeat(max(0, _share(count, hosts, host)))
     options = tf.data.Options()
     # An iterator's state then holds positions, and not the batches that were being made.
     options.experimental_symbolic_checkpoint = True
@@ -79,48 +92,70 @@ class SegmentSource(seqio.DataSource):
   def in_blocks(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Makes blocks of up to BLOCK records of what `get_dataset` returned, for preprocessors; fields get an axis in front.
 
-    This comes behind the repetition of epochs and not in the source: a position saved right at the end of an epoch that ends
-    with a block which is not full is restored wrong by TensorFlow, an epoch too far.
+    This comes behind the repetition of epochs, through which serial numbers go on.
     """
-    kinds = (tf.string, tf.string, tf.int32, tf.int32, tf.int32, tf.int32)
-    names = ('split', 'piece', 'index', 'frames', 'chunk_start', 'chunk_end')
+    kinds = (tf.string, tf.string, tf.int32, tf.int32, tf.int32, tf.int32, tf.int64)
+    names = ('split', 'piece', 'index', 'frames', 'chunk_start', 'chunk_end', 'seed')
 
-    def add(block):
-      made = tf.numpy_function(self._places, [block['position']], kinds, stateful=False)
-      for array in made:
+    def add(serial, block):
+      order = block['order'][0]
+      split, count, hosts, host, seed, shuffled = tf.unstack(order)
+      share = _share(count, hosts, host)
+      epoch, number = serial // share, host + serial % share * hosts
+      number = tf.cond(shuffled > 0, lambda: _permuted(number, count, seed, epoch), lambda: number)
+      made = tf.numpy_function(self._records, [split, number, seed, epoch], kinds, stateful=False)
+      for array in made[:-1]:
         array.set_shape([None])
-      return {**dict(zip(names, made, strict=True)), 'seed': block['seed']}
+      made[-1].set_shape([None, 2])
+      return {**dict(zip(names, made, strict=True)), 'serial': serial}
 
-    return dataset.batch(BLOCK).map(add)
+    return dataset.enumerate(self._start).batch(BLOCK).map(add)
 
-  def _places(self, positions: np.ndarray):
-    """Returns split and piece (names), index, frames, chunk_start and chunk_end `[n]` of records, all of one split."""
-    split, positions = self.splits[positions[0] // _PER_SPLIT], positions % _PER_SPLIT
+  def _records(self, split: np.int64, numbers: np.ndarray, seed: np.int64, epochs: np.ndarray):
+    """Returns split and piece (names), index, frames, chunk_start and chunk_end `[n]`, and seed `[n, 2]`, of records of a split."""
+    split = self.splits[split]
     store, _ = self._library.open(split)
     if self._tables.get(split, (None,))[0] is not store:
       names = np.array([name.encode() for name in store.names], object)
       self._tables[split] = store, *self.chunks(split), self._library.frames(split).astype(np.int32), names
     _, ends, width, frames, names = self._tables[split]
-    index = ends.searchsorted(positions, side='right')
+    index = ends.searchsorted(numbers, side='right')
     of_piece = frames[index]
-    first = ((positions - np.where(index, ends[index - 1], 0)) * width).astype(np.int32)
+    first = ((numbers - np.where(index, ends[index - 1], 0)) * width).astype(np.int32)
     last = np.minimum(first + np.int32(width), of_piece)
     if self._library.config.sampling == RANDOM:
       first, last = np.zeros_like(first), of_piece
     splits = np.full(len(index), split.encode(), object)
-    return splits, names[index], index.astype(np.int32), of_piece, first, last
+    return splits, names[index], index.astype(np.int32), of_piece, first, last, _seeds(seed, epochs, numbers)
 
 
-def _shuffled(first: int, count: int, seed: int | None) -> tf.data.Dataset:
-  """Returns `count` numbers from `first` on in random order, another one in every repetition.
+def _share(count, hosts, host):
+  """Returns how many records of an epoch a host has."""
+  return (count - host + hosts - 1) // hosts
 
-  The order is a permutation that is calculated, number by number. A shuffle buffer would be part of an iterator's state,
-  and TensorFlow goes through that state for every example: milliseconds, where a split has 100,000 records.
+
+def _permuted(numbers, count, seed, epochs):
+  """Returns numbers below `count` in the order of their epochs: a permutation that is calculated, number by number.
+
+  A shuffle buffer would be part of an iterator's state, and TensorFlow goes through that state for every example:
+  milliseconds, where a split has 100,000 records.
   """
+  # tf.random.experimental.index_shuffle, which is this operation, takes one seed for all numbers only.
+  seeds = tf.stack([tf.ones_like(epochs), tf.broadcast_to(seed, tf.shape(epochs)), epochs], axis=-1)
+  return tf.raw_ops.RandomIndexShuffle(index=numbers, seed=seeds, max_index=count - 1, rounds=4)
 
-  def permuted(epoch_seed):
-    numbers = tf.data.Dataset.range(count)
-    return numbers.map(lambda number: first + tf.random.experimental.index_shuffle(number, epoch_seed, count - 1))
 
-  epoch_seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
-  return epoch_seeds.take(1).flat_map(permuted)
+def _seeds(seed, epochs, numbers) -> np.ndarray:
+  """Returns a seed for each record of each epoch, int64 `[n, 2]`, well mixed (SplitMix64)."""
+  state = _mixed(np.uint64(seed) + _mixed(epochs.astype(np.uint64)))
+  low = _mixed(state ^ _mixed(numbers.astype(np.uint64)))
+  # Not _mixed(low): that is how draws are made of a seed.
+  return np.stack([low, _mixed(~low)], axis=-1).view(np.int64)
+
+
+def _mixed(x):
+  with np.errstate(over='ignore'):
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+      x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return x ^ (x >> np.uint64(31))

@@ -82,6 +82,7 @@ def train(
     data_position,
     dry_running,
     restoring,
+    run_lock,
     train_checks,
     train_evaluation,
     train_run,
@@ -116,24 +117,25 @@ def train(
 
   # Start state.
   files.make_folder(model_dir)
-  state, origin = restoring.start_state(trainer, checkpoint_cfg.restore, model_dir, example_batch)
-  step = int(state.step)
-  batches = data_iterator.DataIterator(dataset)
-  fingerprint = data_position.data_fingerprint(train_dataset_cfg, random_seed)
-  # Only the run's own checkpoint has steps; other weights are started from at step 0.
-  rows = data_position.take_up(batches, model_dir, step, fingerprint) if step else []
+  with run_lock.only_run(model_dir):
+    state, origin = restoring.start_state(trainer, checkpoint_cfg.restore, model_dir, example_batch)
+    step = int(state.step)
+    batches = data_iterator.DataIterator(dataset, utils.dataset_from(train_dataset_cfg, model.FEATURE_CONVERTER_CLS, random_seed))
+    fingerprint = data_position.data_fingerprint(train_dataset_cfg, random_seed)
+    # Only the run's own checkpoint has steps; other weights are started from at step 0.
+    rows = data_position.take_up(batches, model_dir, step, fingerprint) if step else []
 
-  # Logging.
-  logs = train_run.Logs(model_dir, step, total_steps, state, origin, summarize_config_fn)
+    # Logging.
+    logs = train_run.Logs(model_dir, step, total_steps, state, origin, summarize_config_fn)
 
-  # Loop.
-  run = train_run.TrainRun(
-      trainer, evaluations, logs, state, batches, rows, fingerprint, checkpoint_cfg.save, model_dir,
-      lambda: utils.piece_names(train_dataset_cfg), batch_size,
-  )  # fmt: skip
-  return run.to(
-      total_steps, eval_period=eval_period, stats_period=stats_period, evaluate_first=run_eval_before_training, profile=profile
-  )
+    # Loop.
+    run = train_run.TrainRun(
+        trainer, evaluations, logs, state, batches, rows, fingerprint, checkpoint_cfg.save, model_dir,
+        lambda: utils.piece_names(train_dataset_cfg), batch_size,
+    )  # fmt: skip
+    return run.to(
+        total_steps, eval_period=eval_period, stats_period=stats_period, evaluate_first=run_eval_before_training, profile=profile
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from mrmt3 import decoder_step, network
+from mrmt3.config import ModelSpec
+from mrmt3.errors import UserError
+from mrmt3.network import T5Config
 
 CONFIGS = {
   'mr_mt3': {},
@@ -14,6 +17,7 @@ CONFIGS = {
   'three activations': {'mlp_activations': ('gelu', 'linear', 'tanh')},
   'embedding as output': {'logits_via_embedding': True, 'memory_length': 0, 'positions': 'mt3'},
   'bfloat16': {'dtype': 'bfloat16'},
+  'running status': {'running_status': ((3, 20), (40, 41), (50, 60))},
 }
 
 
@@ -38,3 +42,47 @@ def test_steps_are_the_networks(name):
       assert np.corrcoef(np.ravel(logits), np.ravel(wanted))[0, 1] > 0.98
     else:
       np.testing.assert_allclose(logits, wanted, atol=2e-4 * float(np.std(wanted)))
+
+
+def test_the_running_status_is_the_last_token_of_each_range():
+  ranges, rng = ((1, 4), (7, 7)), np.random.default_rng(0)
+  tokens = rng.integers(0, 10, (3, 20))
+  expected = np.zeros((3, 20, 2), int)
+  for row, place in np.ndindex(3, 20):
+    for k, (first, last) in enumerate(ranges):
+      held = [token for token in tokens[row, : place + 1] if first <= token <= last]
+      expected[row, place, k] = held[-1] if held else 0
+  np.testing.assert_array_equal(network.running_status(jnp.asarray(tokens), ranges), expected)
+  status = jnp.zeros((3, 2), int)
+  for place in range(20):
+    status = network.next_status(status, jnp.asarray(tokens[:, place]), ranges)
+    np.testing.assert_array_equal(status, expected[:, place])
+
+
+def test_the_networks_own_cache_keeps_the_running_status():
+  config = dataclasses.replace(fixture.CONFIG, running_status=((3, 20), (40, 41)))
+  rng = np.random.default_rng(0)
+  shapes = network.parameter_shapes(config, fixture.NUM_MEL_BINS)
+  params = jax.tree.map(lambda x: rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape).astype(np.float32), shapes)
+  assert params['decoder']['status_scale'].shape == (2, config.emb_dim)
+  encoded, tokens = rng.normal(size=(2, 12, config.emb_dim)).astype(np.float32), rng.integers(0, 45, (2, 9))
+  module, options = network.Transformer(config), {'enable_dropout': False, 'method': network.Transformer.decode}
+  whole = module.apply({'params': params}, encoded, None, tokens, **options)
+  first, cache = module.apply({'params': params}, encoded, None, tokens, decode=True, mutable=['cache'], **options)
+  np.testing.assert_allclose(first, whole, atol=1e-4 * float(np.std(whole)))
+  for place in range(tokens.shape[1]):
+    now = tokens[:, place : place + 1]
+    logits, cache = module.apply({'params': params, **cache}, encoded, None, now, decode=True, mutable=['cache'], **options)
+    np.testing.assert_allclose(logits[:, 0], whole[:, place], atol=3e-4 * float(np.std(whole)))
+
+
+@pytest.mark.parametrize('ranges', [((5, 3),), ((0, 4),), ((3, 10**6),), (3, 4), 'x', ((1, 2, 3),)])
+def test_a_running_status_of_nonsense_is_named(ranges):
+  with pytest.raises(UserError, match='running_status'):
+    dataclasses.replace(fixture.CONFIG, running_status=ranges)
+
+
+def test_the_running_status_is_of_kinds_of_tokens():
+  with pytest.raises(UserError, match='1132'):
+    ModelSpec(T5Config(vocab_size=1536, running_status=((3, 1003), (1132, 1140))))
+  ModelSpec(T5Config(vocab_size=1536, running_status=((3, 1003), (1132, 1133))))

@@ -43,7 +43,7 @@ def test_labels_of_a_chord_a_drum_and_a_tied_note(stride):
   start = 50 / FRAMES_PER_SECOND  # 0.8 s
   spec = SPEC
   if stride > 1:
-    spec = dataclasses.replace(SPEC, network=SPEC.network.replace(front='convolution', front_time_stride=stride))
+    spec = dataclasses.replace(SPEC, network=SPEC.network.replace(front='harmonic', front_time_stride=stride))
   (onsets, drums, offsets, pitches, classes), found = labels_of(
     [
       (start - 0.3, start + 0.5, 40, 90, 33, 0),  # tied over from before
@@ -132,7 +132,7 @@ def test_the_class_counts_where_an_onset_is():
 
 @pytest.mark.parametrize('stride', [1, 2])
 def test_a_model_is_the_same_with_and_without_the_frame_head(stride):
-  config = SPEC.network.replace(front='convolution', front_time_stride=stride, memory_length=4)
+  config = SPEC.network.replace(front='harmonic', front_time_stride=stride, memory_length=4)
   frames, tokens = np.ones((1, 128, 16), np.float32), np.ones((1, 8), np.int32)
   plain, headed = network.Transformer(config), network.Transformer(config, with_frame_head=True)
   options = {'enable_dropout': False, 'prior_tokens': tokens}
@@ -143,9 +143,9 @@ def test_a_model_is_the_same_with_and_without_the_frame_head(stride):
     plain.apply({'params': kept}, frames, tokens, tokens, **options),
     headed.apply({'params': params}, frames, tokens, tokens, **options),
   )
-  encoded = plain.apply({'params': kept}, frames, method=plain.encode, **options)
+  encoded, told, classes = headed.apply({'params': params}, frames, tokens, tokens, method=headed.encode_and_tell, **options)
   assert encoded.shape == (1, config.num_states(128) + 4, config.emb_dim)
-  told, classes = headed.apply({'params': params}, encoded, tokens, tokens, method=headed.frame_logits)
+  np.testing.assert_array_equal(encoded, plain.apply({'params': kept}, frames, method=plain.encode, **options))
   assert {x.shape[1] for x in told} == {128 // stride} and classes.shape == (1, 8, NUM_CLASSES)
 
 

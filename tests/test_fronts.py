@@ -2,65 +2,97 @@ import jax
 import numpy as np
 import pytest
 
-from mrmt3 import network, transformer_blocks
+from mrmt3 import config, fronts, network, spectrograms, transformer_blocks
 from mrmt3.errors import UserError
-from mrmt3.fronts import ConvolutionFront
+from mrmt3.fronts import HarmonicFront
 from mrmt3.network import T5Config
 
+SIZES = dict(vocab_size=64, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1)
+CHANNELS = (2, 4, 3, 2)
+MELS = spectrograms.SpectrogramConfig(hop_width=256, num_mel_bins=256)
 
-def test_a_state_sees_three_frames_either_way_and_no_further():
-  front = ConvolutionFront(8, (2, 3, 4))
-  frames = np.random.default_rng(0).normal(-4, 4, (1, 16, 20)).astype(np.float32)
-  params = front.init(jax.random.key(0), frames)['params']
+
+@pytest.mark.parametrize('pitch', [45, 57, 69, 81, 100])
+def test_a_tone_lies_at_its_semitone(pitch):
+  hz = 440 * 2 ** ((pitch - 69) / 12)
+  samples = np.sin(2 * np.pi * hz * np.arange(16000) / 16000).astype(np.float32)
+  thirds = np.asarray(spectrograms.compute_spectrogram(samples, MELS))[20] @ fronts.semitone_weights(256)
+  heard = np.where(thirds == 0, -np.inf, thirds).reshape(-1, 3)
+  assert fronts.LOWEST_PITCH - 12 + heard.max(axis=1).argmax() == pitch
+  if pitch > 60:  # lower down, mel bins are wider than semitones
+    assert heard[pitch - fronts.LOWEST_PITCH + 12].argmax() == 1
+
+
+def test_nothing_is_read_beyond_the_mel_filters():
+  weights = fronts.semitone_weights(256)
+  assert weights.min() >= 0 and weights.max() <= 1 and weights.sum(axis=0).max() <= 1 + 1e-6
+  hz = 440 * 2 ** ((fronts.LOWEST_PITCH - 12 - 1 / 3 + np.arange(weights.shape[1]) / 3 - 69) / 12)
+  assert not weights[:, (hz < 20) | (hz > 7700)].any() and weights[:, (hz > 30) & (hz < 7500)].sum(axis=0) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_a_state_hears_the_frames_in_which_a_note_begins_and_those_before(stride):
+  front = HarmonicFront(8, CHANNELS, stride)
+  frames = np.random.default_rng(0).normal(-4, 4, (1, 48, 64)).astype(np.float32)
+  params = front.init(jax.random.key(0), frames)
+  plain = front.apply(params, frames)
   changed = frames.copy()
-  changed[0, 8] += 1
-  difference = np.abs(np.asarray(front.apply({'params': params}, changed) - front.apply({'params': params}, frames)))
-  assert difference.shape == (1, 16, 8)
-  assert np.flatnonzero(difference[0].max(axis=-1) > 1e-6).tolist() == list(range(5, 12))
+  changed[0, 24] += 3
+  states, notes = (np.abs(np.asarray(x - y))[0].reshape(48 // stride, -1).max(axis=1) for x, y in zip(plain, front.apply(params, changed), strict=True))
+  place = 24 // stride
+  # What is known of a note is joined with what is known of it a state before and after.
+  assert set(np.flatnonzero(states > 1e-6)) == set(np.flatnonzero(notes > 1e-6)) | set(np.flatnonzero(states > 1e-6))
+  assert min(np.flatnonzero(notes > 1e-6)) >= place - 2 - 1 and max(np.flatnonzero(notes > 1e-6)) <= place + 9 // stride + 1
+  assert {place, place + 1} <= set(np.flatnonzero(notes > 1e-6))
 
 
-@pytest.mark.parametrize('time_stride, length', [(1, 5), (2, 6)])
-def test_the_convolution_is_that_of_its_definition(time_stride, length):
-  front = ConvolutionFront(4, (2, 2, 2), time_stride)
-  frames = np.random.default_rng(0).normal(-4, 4, (1, length, 9)).astype(np.float32)
-  params = front.init(jax.random.key(1), frames)['params']
-  x = (frames[0] * np.asarray(params['scale']) + np.asarray(params['shift']))[..., None]
-  for index, (step, stride) in enumerate(((1, 1), (time_stride, 2), (1, 2))):
-    kernel, bias = np.asarray(params[f'kernel_{index}']), np.asarray(params[f'bias_{index}'])
-    width = -(-x.shape[1] // stride)
-    before = max((width - 1) * stride + 3 - x.shape[1], 0) // 2
-    # An even number of frames taken by twos is padded behind only.
-    padded = np.pad(x, ((0 if step == 2 else 1, 3), (before, 3), (0, 0)))
-    y = np.zeros((x.shape[0] // step, width, kernel.shape[-1]))
-    for t in range(y.shape[0]):
-      for f in range(width):
-        y[t, f] = np.einsum('ijc,ijco->o', padded[t * step : t * step + 3, f * stride : f * stride + 3], kernel) + bias
-    x = np.maximum(y, 0)
-  x = x.reshape(x.shape[0], -1)
-  x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6) * np.asarray(params['layer_norm']['scale'])
-  expected = x @ np.asarray(params['projection']['kernel'])
-  np.testing.assert_allclose(front.apply({'params': params}, frames)[0], expected, atol=1e-4)
+def test_all_pitches_are_looked_at_alike():
+  front = HarmonicFront(8, CHANNELS, 2)
+  rng = np.random.default_rng(1)
+  params = front.init(jax.random.key(0), np.zeros((1, 16, 256), np.float32))
+  semitones = rng.normal(size=(1, 5, 12 + fronts.PITCHES + 36, 2)).astype(np.float32)
+  seen = front.apply(params, semitones, method=lambda module, x: module._harmonics(x))
+  moved = front.apply(params, np.roll(semitones, 5, axis=2), method=lambda module, x: module._harmonics(x))
+  np.testing.assert_array_equal(seen[:, :, 20:60], moved[:, :, 25:65])
+  # An octave below, the pitch itself, an octave above, a twelfth, and so on.
+  wanted = [semitones[0, 3, 12 + 40 + above] for above in (-12, 0, 12, 19, 24, 28, 31, 34, 36)]
+  np.testing.assert_array_equal(seen[0, 3, 40], np.concatenate(wanted))
+
+
+def test_octaves_and_moments_beside_a_note_are_joined_with_it():
+  local = np.random.default_rng(2).normal(size=(1, 4, fronts.PITCHES, 3)).astype(np.float32)
+  front = HarmonicFront(8, CHANNELS)
+  params = front.init(jax.random.key(0), np.zeros((1, 4, 64), np.float32))
+  joined = np.asarray(front.apply(params, local, method=lambda module, x: module._neighbours(x)))
+  wanted = [local[0, 2, 30], local[0, 1, 30], local[0, 3, 30], local[0, 2, 18], local[0, 2, 42]]
+  np.testing.assert_array_equal(joined[0, 2, 30], np.concatenate(wanted))
+  assert not joined[0, 0, 5, 3:6].any() and not joined[0, 0, 5, 9:12].any()
 
 
 def test_gin_alone_swaps_the_front():
-  sizes = dict(vocab_size=64, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1)
-  linear = network.parameter_shapes(T5Config(**sizes), 16)['encoder']
-  convolution = network.parameter_shapes(T5Config(**sizes, front='convolution', front_channels=[2, 3, 4]), 16)['encoder']
-  assert set(linear) - set(convolution) == {'continuous_inputs_projection'}
-  assert set(convolution) - set(linear) == {'convolution_front'}
-  assert convolution['convolution_front']['kernel_2'].shape == (3, 3, 3, 4)
+  linear = network.parameter_shapes(T5Config(**SIZES), 16)['encoder']
+  harmonic = network.parameter_shapes(T5Config(**SIZES, front='harmonic', front_channels=[*CHANNELS]), 16)['encoder']
+  assert set(linear) - set(harmonic) == {'continuous_inputs_projection'}
+  assert set(harmonic) - set(linear) == {'harmonic_front'}
+  assert harmonic['harmonic_front']['harmonics']['kernel'].shape == (9 * CHANNELS[0], CHANNELS[1])
 
 
-@pytest.mark.parametrize('options', [{'front': 'conv'}, {'front_channels': (8, 16)}, {'front_channels': (8, 0, 8)}, {'front_time_stride': 2}])
+@pytest.mark.parametrize(
+  'options', [{'front': 'conv'}, {'front_channels': (8, 16)}, {'front_channels': (8, 0, 8, 1)}, {'front_time_stride': 2}]
+)
 def test_nonsense_is_named(options):
   with pytest.raises(UserError, match='front'):
     T5Config(vocab_size=64, **options)
 
 
+def test_other_mel_filters_are_refused():
+  with pytest.raises(UserError, match='7600'):
+    config.ModelSpec(T5Config(vocab_size=1536, front='harmonic'), spectrograms.SpectrogramConfig(mel_hi_hz=8000.0))
+
+
 def test_states_can_carry_their_positions():
-  sizes = dict(vocab_size=64, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1)
   frames, tokens = np.ones((1, 6, 16), np.float32), np.ones((1, 4), np.int32)
-  plain, placed = (network.Transformer(T5Config(**sizes, state_positions=wanted)) for wanted in (False, True))
+  plain, placed = (network.Transformer(T5Config(**SIZES, state_positions=wanted)) for wanted in (False, True))
   params = plain.init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False)
   encoded = [net.apply(params, frames, method=net.encode, enable_dropout=False) for net in (plain, placed)]
   table = transformer_blocks.sinusoidal_positions(6, 8, 'mt3')

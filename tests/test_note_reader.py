@@ -21,6 +21,7 @@ def reader():
   params = jax.tree.map(jnp.zeros_like, params)
   params['events']['kernel'] = jnp.zeros((8, KINDS)).at[0, 60].set(1.0).at[1, DRUMS.start + 38].set(1.0)
   params['events_bias'] = jnp.full((KINDS,), -5.0)
+  params['time']['kernel'] = jnp.eye(8)
   names = jax.random.normal(jax.random.key(1), (KINDS, 8))
   return module, {'params': {**params, 'name_of_kind': names}}
 

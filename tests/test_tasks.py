@@ -256,48 +256,102 @@ def batches(name, lengths=LENGTHS, size=4, shard=None):
   ).batch(size)
 
 
+def training(name, **fields):
+  from mrmt3.engine import utils
+
+  settings = dict(task_feature_lengths=LENGTHS, split='train', batch_size=4, shuffle=True, seed=11) | fields
+  return utils.DatasetConfig(mixture_or_task_name=name, **settings)
+
+
+def iterator_of(config):
+  from mrmt3.engine import utils
+  from mrmt3.engine.data_iterator import DataIterator
+  from mrmt3.feature_converters import MemoryFeatureConverter
+
+  dataset = utils.get_dataset(config, MemoryFeatureConverter, seed=0)
+  return DataIterator(dataset, utils.dataset_from(config, MemoryFeatureConverter, 0))
+
+
+@pytest.mark.parametrize('steps', [0, 1, 2, 5, 11, 17])
 @pytest.mark.parametrize(
-    'steps, size, shard', [(1, 4, None), (5, 4, None), (17, 4, None), (3, 5, None), (6, 5, None), (7, 2, (1, 2)), (21, 2, (1, 2))]
+    'fields, size, lengths',
+    [
+        ({}, 4, LENGTHS),
+        ({}, 5, LENGTHS),
+        ({'length_block': 12, 'length_group': 4}, 4, LENGTHS),
+        ({'length_block': 12, 'length_group': 4}, 4, {**LENGTHS, 'targets': 12}),  # some records give no example
+        ({'max_pieces_per_mix': 2}, 3, {**LENGTHS, 'targets': 256, 'prior_targets': 256}),
+    ],
 )
-def test_an_iterator_goes_on_exactly_from_its_checkpoint(small_data, small_spec, tmp_path, steps, size, shard):
-  """Also from the end of an epoch: there are 15 examples, 7 of which the second of two hosts has."""
-  name = register(small_data, small_spec, max_hop=2, shuffle_scope='paper')
-  shard = shard and seqio.ShardInfo(*shard)
-  iterator = iter(batches(name, size=size, shard=shard))
+def test_an_iterator_goes_on_exactly_from_its_position(small_data, small_spec, tmp_path, steps, fields, size, lengths):
+  """Also from the end of an epoch: there are 15 examples in one."""
+  name = register(small_data, small_spec, max_hop=2, shuffle_scope='paper', **fields)
+  config = training(name, batch_size=size, task_feature_lengths=lengths)
+  first = iterator_of(config)
   for _ in range(steps):
-    next(iterator)
-  path = tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / 'iterator'))
-  wanted = [next(iterator) for _ in range(20)]
-  assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 50e6
-  again = iter(batches(name, size=size, shard=shard))
-  tf.train.Checkpoint(iterator=again).read(path)
-  for batch in wanted:
-    found = next(again)
-    for feature, value in batch.items():
+    next(first)
+  files = first.save('here')
+  assert sum(map(len, files.values())) < 100
+  for file, content in files.items():
+    (tmp_path / file).write_bytes(content)
+  again = iterator_of(config)
+  again.restore(tmp_path, 'here')
+  for _ in range(20):
+    wanted, found = next(first), next(again)
+    assert wanted.keys() == found.keys()
+    for feature, value in wanted.items():
       np.testing.assert_array_equal(value, found[feature])
+  assert first.save('') == again.save('')
 
 
-def test_a_position_is_small_however_many_records_a_split_has(small_data, small_spec, monkeypatch, tmp_path):
-  """TensorFlow goes through an iterator's state for every example: what grows with the split makes each of them slower."""
+@pytest.mark.parametrize('content', [None, b'{', b'[]', b'{"record": "x", "examples": 1}', b'{"record": 1}'])
+def test_a_position_that_cannot_be_read_is_one_line(small_data, small_spec, tmp_path, content):
+  iterator = iterator_of(training(register(small_data, small_spec)))
+  if content is not None:
+    (tmp_path / 'here.json').write_bytes(content)
+  with pytest.raises(UserError, match='position in the data'):
+    iterator.restore(tmp_path, 'here')
+
+
+@pytest.mark.parametrize('shard', [None, (0, 2), (1, 2)])
+def test_a_stream_of_records_can_begin_anywhere(small_data, small_spec, monkeypatch, shard):
   source = SegmentSource(LIBRARIES[register(small_data, small_spec)])
-  many = 300_000
-  monkeypatch.setattr(source, 'chunks', lambda split: (np.array([many]), FRAMES))
-  iterator = iter(source.get_dataset('train', shuffle=True, seed=3).repeat())
-  order = [int(next(iterator)['position']) for _ in range(100)]
-  assert len(set(order)) == 100 and max(order) - min(order) > many / 2
-  tf.train.Checkpoint(iterator=iterator).write(str(tmp_path / 'iterator'))
-  assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 10_000
+  shard = shard and seqio.ShardInfo(*shard)
+
+  def records(start, count):
+    with source.starting_at(start):
+      dataset = source.in_blocks(source.get_dataset('train', shuffle=True, seed=3, shard_info=shard).repeat())
+    return [{name: np.asarray(x).tolist() for name, x in record.items()} for record in dataset.unbatch().take(count).as_numpy_iterator()]
+
+  whole = records(0, 60)
+  assert [record['serial'] for record in whole] == list(range(60))
+  assert len({tuple(record['seed']) for record in whole}) == 60
+  for start in (1, 7, 15, 16, 31):
+    assert records(start, 60 - start) == whole[start:]
 
 
-@pytest.mark.parametrize('count', [1, 2, 97, 1000])
+def numbers_of(source, count, epochs):
+  """Returns the numbers of a split's records in the order in which they come."""
+  dataset = source.in_blocks(source.get_dataset('train', shuffle=True, seed=3).repeat(epochs))
+  return [int(record['chunk_start']) // FRAMES for record in dataset.unbatch().take(count).as_numpy_iterator()]
+
+
+@pytest.mark.parametrize('count', [1, 2, 97, 1000, 300_000])
 def test_every_record_comes_once_an_epoch_in_another_order(small_data, small_spec, monkeypatch, count):
-  source = SegmentSource(LIBRARIES[register(small_data, small_spec)])
+  library = LIBRARIES[register(small_data, small_spec, sampling='grid')]
+  source = SegmentSource(library)
+  # One endless piece.
   monkeypatch.setattr(source, 'chunks', lambda split: (np.array([count]), FRAMES))
-  records = source.get_dataset('train', shuffle=True, seed=3).repeat(2).as_numpy_iterator()
-  first, second = np.array([int(record['position']) for record in records]).reshape(2, count)
-  assert sorted(first) == sorted(second) == list(range(min(first), min(first) + count))
+  monkeypatch.setattr(library, 'frames', lambda split: np.array([count * FRAMES]))
+  read = min(count, 1000)
+  order = numbers_of(source, 2 * read, 2)
+  if count > read:
+    assert len(set(order)) > 0.99 * len(order) and max(order) - min(order) > count / 2
+    return
+  first, second = order[:count], order[count:]
+  assert sorted(first) == sorted(second) == list(range(count))
   if count > 2:
-    assert list(first) != list(second) and list(first) != sorted(first)
+    assert first != second and first != sorted(first)
 
 
 def test_segments_that_do_not_fit_are_skipped_aloud_cut_or_stop(small_data, small_spec, caplog):
@@ -359,14 +413,14 @@ def test_features_for_the_network(small_data, small_spec):
   targets = found[1]['decoder_target_tokens']
   assert {name: x.shape for name, x in found[1].items()} == {
       'encoder_input_tokens': (FRAMES, 32), 'decoder_target_tokens': (64,), 'decoder_input_tokens': (64,),
-      'decoder_loss_weights': (64,), 'prior_tokens': (64,), 'encoder_input_frames': (1,), 'example_id': (2,),
+      'decoder_loss_weights': (64,), 'prior_tokens': (64,), 'encoder_input_frames': (1,), 'example_id': (3,),
   }  # fmt: skip
   assert found[1]['decoder_input_tokens'][0] == 0
   np.testing.assert_array_equal(found[1]['decoder_input_tokens'][1:], targets[:-1])
   np.testing.assert_array_equal(found[1]['decoder_loss_weights'], targets > 0)
   assert targets[targets > 0][-1] == 1
   assert [int(x['encoder_input_frames'][0]) for x in found] == [32, 32, 32, 32, 1]
-  assert [x['example_id'].tolist() for x in found] == [[0, FRAMES * k] for k in range(5)]
+  assert [x['example_id'].tolist() for x in found] == [[0, FRAMES * k, k] for k in range(5)]
   assert not found[-1]['encoder_input_tokens'][1:].any()
 
 

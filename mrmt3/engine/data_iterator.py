@@ -1,9 +1,10 @@
 """A data set's batches, one by one, with a position that can be saved and taken up again."""
 
+import json
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,22 @@ EXAMPLE_ID = 'example_id'
 class DataIterator(Iterator):
   """Batches of a tf.data.Dataset as numpy trees.
 
-  A position says where every stage of the pipeline stands, not what is in it (tf.data's symbolic checkpoints), so it is
-  small and takes no passing over data. Functions in Python (tf.numpy_function) must follow from their arguments alone.
+  A position is two numbers, where examples say from which record they can be had again (`preprocessors`, example_id), and the
+  data set can be opened there. Else it is TensorFlow's: where every stage of the pipeline stands, not what is in it (tf.data's
+  symbolic checkpoints). Functions in Python (tf.numpy_function) must follow from their arguments alone.
 
   Attributes:
     waited: seconds that the caller has spent in `next` so far.
   """
 
-  def __init__(self, dataset):
+  def __init__(self, dataset, open_at: Callable | None = None):
+    """Takes the data set, and a function from (serial number of a record, examples to leave out) to the data set from there on."""
+    self._open_at = open_at if EXAMPLE_ID in dataset.element_spec else None
+    self._record, self._examples = 0, 0
+    self._open(dataset)
+    self.waited = 0.0
+
+  def _open(self, dataset):
     import tensorflow as tf
 
     options = tf.data.Options()
@@ -32,18 +41,28 @@ class DataIterator(Iterator):
     # Functions in Python count as having state that cannot be saved; ours have none.
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     self._iterator = iter(dataset.prefetch(2).with_options(options))
-    self.waited = 0.0
 
   def __next__(self) -> dict[str, np.ndarray]:
     start = time.perf_counter()
     try:
       with user_errors():
-        return {name: value.numpy() for name, value in next(self._iterator).items()}
+        batch = {name: value.numpy() for name, value in next(self._iterator).items()}
     finally:
       self.waited += time.perf_counter() - start
+    if self._open_at is not None:
+      self._count(batch[EXAMPLE_ID][:, 2])
+    return batch
+
+  def _count(self, records: np.ndarray) -> None:
+    """Counts the examples that have come from the record with which the last one of them begins."""
+    of_last = int((np.cumsum((records != records[-1])[::-1]) == 0).sum())
+    before = self._examples if of_last == len(records) and self._record == records[-1] else 0
+    self._record, self._examples = int(records[-1]), before + of_last
 
   def save(self, name: str = FILE) -> dict[str, bytes]:
     """Returns the position behind the last batch that was handed out, as contents of files whose names begin with `name`."""
+    if self._open_at is not None:
+      return {f'{name}.json': json.dumps({'record': self._record, 'examples': self._examples}).encode()}
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
@@ -52,6 +71,14 @@ class DataIterator(Iterator):
 
   def restore(self, folder: Path, name: str = FILE) -> None:
     """Takes up the position whose files `name`.* lie in `folder`; UserError if they are not there or of another data set."""
+    if self._open_at is not None:
+      try:
+        saved = json.loads((folder / f'{name}.json').read_text())
+        self._record, self._examples = int(saved['record']), int(saved['examples'])
+      except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{folder}: cannot take up the position in the data ({first_line(error)})') from error
+      self._open(self._open_at(self._record, self._examples))
+      return
     import tensorflow as tf
 
     try:
@@ -99,12 +126,12 @@ def readable_ids(ids: np.ndarray, piece_names: Sequence[str] = ()) -> list[str] 
   """Returns a name for each example; None where nobody said which they are.
 
   Args:
-    ids: `[examples, 2]` numbers of pieces and first frames (negative: unknown), or `[examples]` names as strings.
+    ids: `[examples, 2 or more]` numbers of pieces and first frames (negative: unknown), or `[examples]` names as strings.
     piece_names: by number.
   """
   if ids.dtype.kind not in 'iu':
     return [value.decode() if isinstance(value, bytes) else str(value) for value in np.ravel(ids)]
-  if (ids < 0).any():
+  if (ids[:, :2] < 0).any():
     return None
   names = dict(enumerate(piece_names))
-  return [f'{names.get(piece, f"piece {piece}")} from frame {frame}' for piece, frame in ids.tolist()]
+  return [f'{names.get(piece, f"piece {piece}")} from frame {frame}' for piece, frame, *_ in ids.tolist()]

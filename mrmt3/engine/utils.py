@@ -1,5 +1,6 @@
 """Configuration objects that gin files bind, and what the train loop does with them, under t5x's names."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -184,7 +185,9 @@ def task_examples(task, config: DatasetConfig, shard_id: int, num_shards: int):
   return dataset.shard(num_shards, shard_id)
 
 
-def get_dataset(config: DatasetConfig, feature_converter_cls, *, seed: int, num_epochs: int | None = None):
+def get_dataset(
+    config: DatasetConfig, feature_converter_cls, *, seed: int, num_epochs: int | None = None, start: tuple[int, int] = (0, 0)
+):  # fmt: skip
   """Returns this host's part of a tf.data.Dataset of model features, batched `[batch / hosts, ...]`.
 
   Args:
@@ -192,6 +195,8 @@ def get_dataset(config: DatasetConfig, feature_converter_cls, *, seed: int, num_
     feature_converter_cls: the model's seqio.FeatureConverter class.
     seed: used where config.seed is None.
     num_epochs: None repeats for ever.
+    start: (serial number of the first record, examples to leave out from there on); other than (0, 0) for tasks that
+      `counts_records` is true of.
 
   Raises:
     UserError: for a name that is not registered, or a batch that the hosts do not divide.
@@ -203,20 +208,34 @@ def get_dataset(config: DatasetConfig, feature_converter_cls, *, seed: int, num_
   if config.batch_size < 1 or config.batch_size % hosts:
     raise UserError(f'utils.DatasetConfig.batch_size is {config.batch_size}; it must be a multiple of {hosts} host(s)')
   lengths = dict(config.task_feature_lengths)
-  dataset = task.get_dataset(
-      lengths,
-      split=config.split,
-      use_cached=config.use_cached,
-      shuffle=config.shuffle,
-      num_epochs=num_epochs,
-      shard_info=seqio.ShardInfo(jax.process_index(), hosts),
-      seed=seed if config.seed is None else config.seed,
-      trim_output_features=config.trim_output_features,
-      try_in_mem_cache=False,  # the position in what is kept in memory cannot be saved
-  )
-  dataset = feature_converter_cls(pack=False)(dataset, task_feature_lengths=lengths)
+  serial, left_out = start
+  with task.source.starting_at(serial) if serial else contextlib.nullcontext():
+    dataset = task.get_dataset(
+        lengths,
+        split=config.split,
+        use_cached=config.use_cached,
+        shuffle=config.shuffle,
+        num_epochs=num_epochs,
+        shard_info=seqio.ShardInfo(jax.process_index(), hosts),
+        seed=seed if config.seed is None else config.seed,
+        trim_output_features=config.trim_output_features,
+        try_in_mem_cache=False,  # the position in what is kept in memory cannot be saved
+    )
+  dataset = feature_converter_cls(pack=False)(dataset.skip(left_out) if left_out else dataset, task_feature_lengths=lengths)
   # Training goes on for ever, so nothing is lost with a batch that is not full; evaluation wants the rest too.
   return dataset.batch(config.batch_size // hosts, drop_remainder=num_epochs is None)
+
+
+def counts_records(config: DatasetConfig) -> bool:
+  """Whether a config's data can begin at any record: those of our tasks can, mixtures and other people's tasks cannot."""
+  return hasattr(getattr(resolve_task(config), 'source', None), 'starting_at') and not config.use_cached
+
+
+def dataset_from(config: DatasetConfig, feature_converter_cls, seed: int) -> Callable | None:
+  """Returns a function from `start`'s two numbers to a training's data set from there on, None where it begins at its beginning only."""
+  if not counts_records(config):
+    return None
+  return lambda *start: get_dataset(config, feature_converter_cls, seed=seed, start=start)
 
 
 def iterate(dataset):

@@ -111,7 +111,7 @@ def measure_mt3(args: argparse.Namespace, spec, records: Path) -> dict:
 
 
 def look_at_memory(data_dir: str, spec, cache_dir: str) -> None:
-  """Makes 20,000 examples, log-mel on the host; prints this process's memory and the size of a position's file."""
+  """Makes 20,000 examples, log-mel on the host; prints this process's memory."""
   import psutil
 
   from mrmt3.engine.data_iterator import DataIterator
@@ -122,12 +122,10 @@ def look_at_memory(data_dir: str, spec, cache_dir: str) -> None:
       next(batches)
       if made % MEMORY_EVERY < BATCH_SIZE:
         sizes.append((made, process.memory_info().rss / 2**20))
-    state = sum(len(content) for content in batches.save().values())
   made, size = np.array(sizes[len(sizes) // 5 :]).T  # buffers are full by then
   slope, _ = np.polyfit(made / 1000, size, 1)
   print(f'\nmemory over {MEMORY_EXAMPLES} examples: {", ".join(f"{size:.0f}" for _, size in sizes[::5])} MiB')
   print(f'slope after the first fifth: {slope:+.2f} MiB per 1000 examples (from {size.min():.0f} to {size.max():.0f} MiB)')
-  print(f'position in the data, saved: {state / 2**20:.3f} MiB')
 
 
 def print_table(ours: dict, mt3: dict | None, audio_seconds: float) -> None:

@@ -62,9 +62,12 @@ class ModelSpec:
       if pair not in kinds:
         raise UserError(f'model: network.running_status has {pair}, which is no kind of token; those of the vocabulary are {kinds}')
     heard = (self.spectrogram.mel_lo_hz, self.spectrogram.mel_hi_hz)
-    if self.network.front == fronts.HARMONIC and heard != fronts.MEL_RANGE:
-      low, high = fronts.MEL_RANGE
-      raise UserError(f'model: the front {fronts.HARMONIC!r} reads mel filters of {low} to {high} Hz; these are {heard[0]} to {heard[1]} Hz')
+    if self.network.front == fronts.HARMONIC and (*heard, self.spectrogram.scaling) != (*fronts.MEL_RANGE, 'none'):
+      raise UserError(
+        'model: the front {!r} reads log-mels of {} to {} Hz that are not scaled; these are of {} to {} Hz, scaling {!r}'.format(
+          fronts.HARMONIC, *fronts.MEL_RANGE, *heard, self.spectrogram.scaling
+        )
+      )
     if self.network.memory_length > self.targets_length:
       raise UserError(
         f'model: network.memory_length is {self.network.memory_length}; the prior tokens are only '

@@ -37,6 +37,8 @@ class ExampleConfig:
     stem_subset_rate: probability that only a random choice of the stems is heard and written (needs stems).
     trim: whether overlapping notes of one pitch and instrument are cut at the next onset (as MT3 trains on Slakh).
     granularity: 'flat', 'midi_class' or 'full' programs.
+    rounded_order: whether times are rounded to steps before events are sorted by them (the papers: after). What is played together
+      by hand begins within some 10 ms, in an order that nobody hears; sorted by time, a model has to guess it.
     on_overflow: what becomes of a segment with more tokens than fit: 'skip' leaves it out, named and counted, 'error'
       stops, 'cut' keeps what fits, without EOS (as published).
     log_mel_on: 'host' gives log-mels `[frames, mel]`, 'device' raw samples `[frames, hop]`, a quarter of the bytes,
@@ -61,6 +63,7 @@ class ExampleConfig:
   stem_subset_rate: float = 0.0
   trim: bool = True
   granularity: str = 'full'
+  rounded_order: bool = False
   on_overflow: str = 'skip'
   log_mel_on: str = 'host'
   length_block: int = 0

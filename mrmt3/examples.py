@@ -76,7 +76,9 @@ class Library:
         )  # fmt: skip
         if store.has_stems and all(entry.stems < 2 for entry in store.entries):
           raise UserError(f'ExampleConfig.stem_subset_rate: no piece of {self.source} has stems to choose from; set it to 0')
-        self._splits[split] = store, store.encode(self.codec, self.config.granularity, self.config.trim)
+        self._splits[split] = store, store.encode(
+          self.codec, self.config.granularity, self.config.trim, self.config.rounded_order
+        )
       return self._splits[split]
 
   def frames(self, split: str) -> np.ndarray:
@@ -174,7 +176,9 @@ class Library:
       table = segment_tokens.trim_overlapping_notes(table)
     table = table[table['offset'] >= max(first - 0.1, 0.0)]
     table['onset'] = np.maximum(table['onset'], 0.0)
-    return segment_tokens.encode_piece(table, self.codec, self.config.granularity), lead_frames
+    return segment_tokens.encode_piece(
+      table, self.codec, self.config.granularity, rounded_order=self.config.rounded_order
+    ), lead_frames
 
   def samples(self, split: str, window: Window, start_frame: int | None = None, num_frames: int | None = None):
     """Returns what is heard, float32 frames `[valid frames, hop]`: no frames beyond the first part's end.

@@ -44,7 +44,8 @@ class HarmonicFront(nn.Module):
 
   Attributes:
     features: width of the states.
-    channels: width of the first layer, of what is known of a pitch in the end, and of the layer beside it that reads whole frames.
+    channels: how many numbers tell of each semitone, then two widths of what is known of a pitch, the second of them in the end,
+      and the width of the layer beside that, which reads whole frames.
     time_stride: frames that are made one state.
     dtype: dtype of the activations.
   """
@@ -56,7 +57,7 @@ class HarmonicFront(nn.Module):
 
   @nn.compact
   def __call__(self, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns `[batch, states, features]`, a state for every `time_stride` frames, and `[batch, states, PITCHES, channels[1]]`.
+    """Returns `[batch, states, features]`, a state for every `time_stride` frames, and `[batch, states, PITCHES, channels[2]]`.
 
     Args:
       frames: log-mels `[batch, frames, mel]`.

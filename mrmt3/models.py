@@ -109,8 +109,6 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       with several hosts.)
     remat: a layer's insides are computed again for the gradient instead of being kept: about a third more work, a
       fraction of the memory (docs/scaling.md).
-    frozen_encoder: the encoder gets no gradients (front, encoder layers): the rest learns from what it knows already, at half
-      the work a step where the encoder is most of it.
     **kwargs: as EncoderDecoderModel's.
 
   Raises:
@@ -120,7 +118,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
   def __init__(
       self, spec: ModelSpec, optimizer_def=None, log_mel_on: str = 'host', predicted_prior: float = 0.0,
       frame_loss: str = 'none', frame_loss_weight: float = 1.0, augmentation=None, length_multiple: int = 0, remat: bool = False,
-      frozen_encoder: bool = False, **kwargs,
+      **kwargs,
   ):  # fmt: skip
     from mrmt3.network import Transformer
 
@@ -133,7 +131,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     if frame_loss not in FRAME_LOSSES:
       raise UserError(f'MemoryEncoderDecoderModel.frame_loss is {frame_loss!r}; it is one of {", ".join(FRAME_LOSSES)}')
     vocabularies = _vocabularies(spec) if not is_own_engine() else {}
-    module = Transformer(spec.network, frame_loss != 'none', remat, frozen_encoder)
+    module = Transformer(spec.network, frame_loss != 'none', remat)
     super().__init__(module, optimizer_def=optimizer_def, **vocabularies, **kwargs)
     self.spec = spec
     self._frame_loss = frame_loss
@@ -154,9 +152,12 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
 
   def get_initial_variables(self, rng, input_shapes, input_types=None):
     """As ContinuousInputsEncoderDecoderModel's; proposals begin with the names that tokens have (`event_names`)."""
+    return self.named(super().get_initial_variables(rng, input_shapes, input_types))
+
+  def named(self, variables):
+    """Returns fresh variables, with `event_names` if the network has proposals."""
     from mrmt3 import event_names
 
-    variables = super().get_initial_variables(rng, input_shapes, input_types)
     if not self.spec.network.proposals:
       return variables
     return {**variables, 'params': event_names.give_names(variables['params'], self.spec)}

@@ -118,9 +118,9 @@ class T5Config:
       raise UserError(f'network: front is {self.front!r}; it must be one of {", ".join(fronts.FRONTS)}')
     channels = self.front_channels
     whole = isinstance(channels, (list, tuple)) and all(isinstance(n, int) and n > 0 for n in channels)
-    if not whole or len(channels) != 4:
+    if self.front == fronts.HARMONIC and (not whole or len(channels) != 4):
       raise UserError(f'network: front_channels are {channels!r}; give four whole numbers above 0')
-    object.__setattr__(self, 'front_channels', tuple(channels))
+    object.__setattr__(self, 'front_channels', tuple(channels) if isinstance(channels, list) else channels)
     ranges = self.running_status
     try:
       ranges = tuple((int(first), int(last)) for first, last in ranges)
@@ -492,13 +492,11 @@ class Transformer(nn.Module):
     with_frame_head: whether the encoder's states tell the notes of every frame besides, in training (`FrameHead`). Its
       parameters, `frame_head`, are no part of a model (`TRAINING_ONLY`).
     remat: training keeps of each layer only what goes into it, and computes the rest again for the gradient.
-    frozen_encoder: the encoder gets no gradients.
   """
 
   config: T5Config
   with_frame_head: bool = False
   remat: bool = False
-  frozen_encoder: bool = False
 
   def setup(self):
     """Declares the parts."""
@@ -507,7 +505,7 @@ class Transformer(nn.Module):
     if self.config.memory_length:
       self.memory_encoder = MemoryEncoder(self.config, self.remat)
     if self.with_frame_head or self.config.proposals:
-      self.note_reader = NoteReader(self.config.emb_dim, positions=self.config.positions)
+      self.note_reader = NoteReader(self.config.emb_dim)
     if self.with_frame_head:
       self.frame_head = FrameHead()
 
@@ -540,8 +538,6 @@ class Transformer(nn.Module):
     if encoder_segment_ids is not None:
       mask = make_attention_mask(encoder_segment_ids, encoder_segment_ids, jnp.equal)
     states, notes = self.encoder.with_notes(encoder_input_tokens, mask, not enable_dropout)
-    if self.frozen_encoder:
-      states, notes = jax.lax.stop_gradient((states, notes))
     encoded = states
     if self.config.proposals:
       if encoder_segment_ids is not None:
@@ -589,6 +585,8 @@ class Transformer(nn.Module):
       max_decode_length: unused, as in MT3.
     """
     del encoder_input_tokens, decoder_positions, max_decode_length
+    if self.config.running_status and decoder_segment_ids is not None:
+      raise ValueError('examples cannot be packed where each has a running status; leave decoder_segment_ids out')
     if decode and encoder_segment_ids is not None:
       raise ValueError('one position at a time cannot be packed: leave encoder_segment_ids out, or set decode to False')
     real = None

@@ -14,6 +14,24 @@ ONSETS, DRUMS, OFFSETS = (slice(k * NUM_PITCHES, (k + 1) * NUM_PITCHES) for k in
 KINDS = 3 * NUM_PITCHES  # of events: a pitch begins, a drum note begins, a pitch ends
 
 _NEVER = -1e9
+_LOUDNESS = 1.5  # of a proposal, for each unit of certainty
+_WAVELENGTHS = (2.0, 256.0)  # states, of `time_code`
+
+
+def time_frequencies(features: int) -> np.ndarray:
+  """Returns the angles that a state's time advances by in `time_code`, float64 `[features / 2]`."""
+  shortest, longest = _WAVELENGTHS
+  return 2 * np.pi / np.geomspace(shortest, longest, features // 2)
+
+
+def time_code(states: np.ndarray, features: int) -> np.ndarray:
+  """Returns what stands for times, counted in states (also parts of them), float32 `[n, features]`: sines, then cosines.
+
+  Two codes are as good as orthogonal from some five states on. In the position table that attention otherwise has, half of what
+  there is hardly changes within a segment, so that a query finds it hard to tell one moment from the next.
+  """
+  angles = np.asarray(states)[:, None] * time_frequencies(features)
+  return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1).astype(np.float32)
 
 
 class NoteReader(nn.Module):
@@ -25,12 +43,10 @@ class NoteReader(nn.Module):
   Attributes:
     features: width of the states and of the proposals.
     hidden: width of what joins a state and a kind.
-    positions: which position table proposals get ('mt3' or 'mr_mt3').
   """
 
   features: int
   hidden: int = 96
-  positions: str = 'mt3'
 
   def setup(self):
     """Declares the parts."""
@@ -49,7 +65,7 @@ class NoteReader(nn.Module):
     self.at_pitch = layers.Dense(3, ('mlp', 'vocab'), initializer, jnp.float32)
     self.class_of = layers.Dense(NUM_CLASSES, ('mlp', 'vocab'), initializer, jnp.float32)
     self.carried = layers.Dense(self.features, ('mlp', 'embed'), initializer, jnp.float32)
-    self.time = layers.Dense(self.features, ('embed', 'embed'), nn.initializers.orthogonal(np.sqrt(2)), jnp.float32)
+    self.time = layers.Dense(self.features, ('joined_kv', 'embed'), nn.initializers.orthogonal(np.sqrt(2)), jnp.float32)
     self.name_of_kind, self.name_of_class = (
       layers.partitioning.param_with_axes(
         name, nn.initializers.normal(1.0), (size, self.features), jnp.float32, axes=('vocab', 'embed')
@@ -61,7 +77,7 @@ class NoteReader(nn.Module):
     )
 
   def __call__(self, states: jax.Array, notes: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-    """Returns logits: float32 `[batch, states, KINDS]`, does this happen in this state; `[batch, states, NUM_PITCHES]`, does it sound?
+    """Returns logits, float32: `[batch, states, KINDS]`, what happens in each state; `[batch, states, NUM_PITCHES]`, what sounds.
 
     Args:
       states: `[batch, states, emb]`.
@@ -114,9 +130,11 @@ class NoteReader(nn.Module):
     likely = jnp.pad(jax.nn.sigmoid(logits), ((0, 0), (1, 1), (0, 0)))
     around = likely[:, :-2] + likely[:, 1:-1] + likely[:, 2:]
     certain = jnp.take_along_axis(around.reshape(len(logits), -1), chosen, axis=-1)
-    table = jnp.asarray(layers.sinusoidal_positions(states.shape[1], self.features, self.positions))
+    times = self.time(jnp.asarray(time_code(np.arange(states.shape[1]), self.features)))
     joined = self.join(states, notes, places, kinds)
     pitched = kinds // NUM_PITCHES != 1
     classes = jnp.dot(jax.nn.softmax(self.classes(joined)) * pitched[..., None], self.name_of_class)
-    names = self.name_of_kind[kinds] + classes + self.time(table)[places]
-    return names + self.carried(joined) + certain[..., None] * self.certainty
+    names = self.name_of_kind[kinds] + classes + times[places]
+    # What is unlikely is named softly, so that it draws little attention.
+    loudness = jnp.minimum(1.0, _LOUDNESS * certain)[..., None]
+    return loudness * names + self.carried(joined) + certain[..., None] * self.certainty

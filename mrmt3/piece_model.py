@@ -64,7 +64,8 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     spec = self.spec
     inputs = jnp.zeros((1, spec.segment_frames, spec.spectrogram.num_mel_bins))
     tokens = jnp.zeros((1, spec.targets_length), jnp.int32)
-    return self.module.init({'params': rng}, inputs, tokens, tokens, enable_dropout=False, prior_tokens=self._empty(1))
+    fresh = self.module.init({'params': rng}, inputs, tokens, tokens, enable_dropout=False, prior_tokens=self._empty(1))
+    return self.named(fresh)
 
   def predict_batch(self, params, batch, rng=None, decoder_params=None, **kwargs) -> jax.Array:
     """Returns int32 `[batch, segments, length]`: tokens, EOS, padding (0) of every segment; padded segments are 0.

@@ -156,17 +156,19 @@ class PieceStore:
     with contextlib.suppress(OSError), open(self.folder / 'skipped.jsonl', 'a', encoding='utf-8') as file:
       file.write(json.dumps(_problem(name, problem)) + '\n')
 
-  def encode(self, codec: Codec, granularity: str = 'full', trim: bool = True) -> 'EventStore':
+  def encode(
+    self, codec: Codec, granularity: str = 'full', trim: bool = True, rounded_order: bool = False
+  ) -> 'EventStore':
     """Returns the events of all pieces, encoded on first use and then kept beside the store, mapped into memory."""
-    digest = hashlib.sha256(repr((FORMAT, _COLUMNS, codec.steps_per_second, codec.event_ranges, granularity, trim)).encode())
+    digest = hashlib.sha256(repr((FORMAT, _COLUMNS, codec.steps_per_second, codec.event_ranges, granularity, trim, *(['rounded'] if rounded_order else []))).encode())
     path = self.folder / f'events-{digest.hexdigest()[:12]}'
     if not path.exists():
       with _locked(path.with_suffix('.lock')):
         if not path.exists():
-          self._write_events(path, codec, granularity, trim)
+          self._write_events(path, codec, granularity, trim, rounded_order)
     return EventStore(path)
 
-  def _write_events(self, path: Path, codec: Codec, granularity: str, trim: bool) -> None:
+  def _write_events(self, path: Path, codec: Codec, granularity: str, trim: bool, rounded_order: bool) -> None:
     temporary = Path(tempfile.mkdtemp(prefix='.events_', dir=self.folder))
     counts = np.zeros(len(self) + 1, np.int64)
     try:
@@ -175,7 +177,7 @@ class PieceStore:
           notes = np.array(self.notes(index))
           if trim:
             notes = segment_tokens.trim_overlapping_notes(notes)
-          events = segment_tokens.encode_piece(notes, codec, granularity).to_array()
+          events = segment_tokens.encode_piece(notes, codec, granularity, rounded_order=rounded_order).to_array()
           counts[index + 1] = len(events)
           np.ascontiguousarray(events.T, np.int32).tofile(file)
         np.save(temporary / 'starts.npy', np.cumsum(counts))

@@ -77,7 +77,7 @@ class SegmentSource(seqio.DataSource):
     hosts, host = (shard_info.num_shards, shard_info.index) if shard_info else (1, 0)
     seed = secrets.randbits(62) if seed is None else int(seed) % 2**62
     order = np.array([self.splits.index(split), count, hosts, host, seed, shuffle], np.int64)
-    dataset = tf.data.Dataset.from_tensors({'order': order}).repeat(max(0, _share(count, hosts, host)))
+    dataset = tf.data.Dataset.from_tensors({'order': order}).repeat(_share(count, hosts, host))
     options = tf.data.Options()
     # An iterator's state then holds positions, and not the batches that were being made.
     options.experimental_symbolic_checkpoint = True
@@ -140,9 +140,10 @@ def _permuted(numbers, count, seed, epochs):
   A shuffle buffer would be part of an iterator's state, and TensorFlow goes through that state for every example:
   milliseconds, where a split has 100,000 records.
   """
-  # tf.random.experimental.index_shuffle, which is this operation, takes one seed for all numbers only.
+  # tf.random.experimental.index_shuffle, which is this operation, takes one seed for all numbers only, and has 4 rounds: the last
+  # word of a seed, the epoch, would hardly change the order.
   seeds = tf.stack([tf.ones_like(epochs), tf.broadcast_to(seed, tf.shape(epochs)), epochs], axis=-1)
-  return tf.raw_ops.RandomIndexShuffle(index=numbers, seed=seeds, max_index=count - 1, rounds=4)
+  return tf.raw_ops.RandomIndexShuffle(index=numbers, seed=seeds, max_index=count - 1, rounds=8)
 
 
 def _seeds(seed, epochs, numbers) -> np.ndarray:

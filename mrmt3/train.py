@@ -113,11 +113,11 @@ def train(
   trainer.check_batch_size(batch_size)
   if dry_run:
     return dry_running.show_training(trainer, dataset, example_batch)
-  evaluations.prepare()
 
   # Start state.
   files.make_folder(model_dir)
   with run_lock.only_run(model_dir):
+    evaluations.prepare()
     state, origin = restoring.start_state(trainer, checkpoint_cfg.restore, model_dir, example_batch)
     step = int(state.step)
     batches = data_iterator.DataIterator(dataset, utils.dataset_from(train_dataset_cfg, model.FEATURE_CONVERTER_CLS, random_seed))

@@ -99,3 +99,22 @@ def test_fields_can_be_replaced_but_not_set():
   assert dataclasses.replace(SPEC, targets_length=256).targets_length == 256
   with pytest.raises(dataclasses.FrozenInstanceError):
     SPEC.targets_length = 3
+
+
+def test_what_was_written_when_fronts_had_three_widths_can_be_read():
+  values = json.loads(SPEC.to_json())
+  values['network']['front_channels'] = [8, 16, 32]
+  del values['network']['running_status']
+  assert ModelSpec.from_json(json.dumps(values)).network.replace(front_channels=SPEC.network.front_channels) == SPEC.network
+
+
+def test_a_network_that_a_cpu_trains_comes_back_as_it_was():
+  network = T5Config(vocab_size=1536, front='harmonic', front_time_stride=2, proposals=8, running_status=((3, 1003), (1135, 1262)))
+  spec = ModelSpec(network, SpectrogramConfig(hop_width=256, num_mel_bins=64))
+  again = ModelSpec.from_json(spec.to_json())
+  assert again == spec and hash(again.network) == hash(network)
+
+
+def test_scaled_log_mels_are_refused_where_they_are_read_as_they_are():
+  with pytest.raises(UserError, match='unit'):
+    ModelSpec(T5Config(vocab_size=1536, front='harmonic'), SpectrogramConfig(scaling='unit'))

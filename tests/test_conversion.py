@@ -111,7 +111,7 @@ def test_there_and_back(target, published, tmp_path):
 def small_box(folder):
   """Writes a checkpoint of a network with a harmonic front, proposals and a frame head; returns its parameters."""
   sizes = dict(vocab_size=1536, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1)
-  config = T5Config(**sizes, memory_length=2, front='harmonic', front_channels=(2, 2, 2), front_time_stride=2, proposals=3)
+  config = T5Config(**sizes, memory_length=2, front='harmonic', front_channels=(2, 2, 2, 2), front_time_stride=2, proposals=3)
   frames, tokens = np.zeros((1, 4, 16), np.float32), np.ones((1, 2), np.int32)
   params = Transformer(config, with_frame_head=True).init(
     jax.random.key(0), frames, tokens, tokens, enable_dropout=False, prior_tokens=tokens

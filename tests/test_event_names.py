@@ -3,13 +3,14 @@
 import jax
 import numpy as np
 import pytest
+from flax.linen import partitioning
 
-from mrmt3 import event_names, network, transformer_blocks
+from mrmt3 import event_names, network
 from mrmt3.config import ModelSpec
 from mrmt3.event_codec import Event
 from mrmt3.instruments import SLAKH_CLASSES
 from mrmt3.network import T5Config
-from mrmt3.note_reader import DRUMS, OFFSETS, ONSETS
+from mrmt3.note_reader import DRUMS, OFFSETS, ONSETS, time_code
 from mrmt3.spectrograms import SpectrogramConfig
 from mrmt3.vocabularies import SPECIAL_TOKENS, VocabularyConfig, build_codec
 
@@ -24,7 +25,7 @@ def spec_of(velocity_bins):
 
 @pytest.fixture(params=[1, 127])
 def named(request):
-  """Returns (a function from an event to its embedding, the note reader's parameters, the network's configuration)."""
+  """Returns (a function from an event to its embedding, the note reader's parameters, the model's specification)."""
   spec = spec_of(request.param)
   frames, tokens = np.zeros((1, 8, 16), np.float32), np.ones((1, 2), np.int32)
   params = network.Transformer(spec.network).init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False)['params']
@@ -47,20 +48,74 @@ def test_kinds_and_classes_have_their_tokens_names(named):
 
 def test_a_time_shift_is_called_what_a_proposal_of_that_time_is(named):
   embedding, reader, _ = named
-  # 4 states a 0.032 s: step 16 (0.16 s) is state 5.
-  table = transformer_blocks.sinusoidal_positions(6, 16, 'mt3')
-  np.testing.assert_allclose(embedding('shift', 16), table[5] @ np.asarray(reader['time']['kernel']), atol=1e-4)
+  # A state lasts 0.032 s: step 16 (0.16 s) is state 5, and step 8 lies half way between two.
+  for step, state in ((0, 0), (16, 5), (8, 2.5)):
+    wanted = time_code(np.array([state]), 16)[0] @ np.asarray(reader['time']['kernel'])
+    np.testing.assert_allclose(embedding('shift', step), wanted, atol=1e-4)
+
+
+def test_times_are_told_apart_and_neighbours_alike():
+  codes = time_code(np.arange(64), 192)
+  alike = codes @ codes[20] / 96
+  assert alike[20] == pytest.approx(1) and alike[19] == pytest.approx(alike[21])
+  assert (np.diff(alike[20:30]) < 0).all() and alike[21] > 0.5 and alike[30] < 0.3 and alike[50] < 0.1
+
+
+def test_a_look_ahead_leads_to_the_name_of_a_later_time(named):
+  _, reader, _ = named
+  kernel = np.asarray(reader['time']['kernel'])
+  later = np.asarray(event_names._later(kernel, 2.0))
+  np.testing.assert_allclose(time_code(np.arange(9), 16) @ kernel @ later, time_code(np.arange(2, 11), 16) @ kernel, atol=1e-4)
+
+
+def test_a_fresh_decoder_looks_up_what_is_proposed_at_its_time():
+  import jax.numpy as jnp
+
+  sizes = SIZES | dict(emb_dim=192, num_heads=4, head_dim=48)
+  config = T5Config(**sizes, proposals=4, logits_via_embedding=True)
+  spec = ModelSpec(config, SpectrogramConfig(hop_width=512, num_mel_bins=16), segment_frames=32, targets_length=16)
+  frames, tokens = np.zeros((1, 32, 16), np.float32), np.ones((1, 2), np.int32)
+  params = network.Transformer(config).init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False)['params']
+  params = event_names.give_names(params, spec)
+  reader, codec = params['note_reader'], build_codec(spec.vocabulary)
+  times = time_code(np.arange(32), 192) @ np.asarray(reader['time']['kernel'])
+  pitches = np.arange(40, 72)
+  proposed = times + np.asarray(reader['name_of_kind'])[ONSETS][pitches]  # one a state
+  steps = [codec.encode_event(Event('shift', round(3.2 * state))) + SPECIAL_TOKENS for state in range(32)]
+  module, proposed = network.Transformer(config), jnp.asarray(np.repeat(proposed[None], 32, axis=0))
+  logits = module.apply({'params': params}, proposed, None, jnp.array(steps)[:, None], enable_dropout=False, method=module.decode)
+  first = codec.encode_event(Event('pitch', 40)) + SPECIAL_TOKENS
+  found = np.asarray(logits)[:, 0, first : first + 32].argmax(axis=-1)
+  assert (found == np.arange(32)).mean() > 0.5  # the rest of the decoder is still random
 
 
 def test_a_fresh_model_has_names_and_one_without_proposals_needs_none():
   from mrmt3.models import MemoryEncoderDecoderModel
+  from mrmt3.piece_model import PieceEncoderDecoderModel
 
   shapes = {'encoder_input_tokens': (1, 8, 16), 'decoder_input_tokens': (1, 4), 'decoder_target_tokens': (1, 4)}
   types = {name: np.int32 for name in shapes if name.startswith('decoder')}
   spec = spec_of(1)
   params = MemoryEncoderDecoderModel(spec).get_initial_variables(jax.random.key(0), shapes, types)['params']
   again = event_names.give_names(params, spec)
-  jax.tree.map(np.testing.assert_array_equal, params, again)
+  for name in ('name_of_kind', 'name_of_class'):
+    np.testing.assert_array_equal(params['note_reader'][name], again['note_reader'][name])
+  pieces = PieceEncoderDecoderModel(spec).get_initial_variables(jax.random.key(0), {})['params']
+  for name in ('name_of_kind', 'name_of_class'):
+    np.testing.assert_array_equal(pieces['note_reader'][name], event_names.give_names(pieces, spec)['note_reader'][name])
   plain = ModelSpec(spec.network.replace(proposals=0), MELS, spec.vocabulary, segment_frames=8, targets_length=16)
   fresh = MemoryEncoderDecoderModel(plain).get_initial_variables(jax.random.key(0), shapes, types)['params']
   assert 'note_reader' not in fresh
+
+
+def test_the_real_t5x_can_place_every_parameter():
+  """Its partitioner refuses an array with one logical axis twice."""
+  spec = spec_of(1)
+  spec = ModelSpec(spec.network.replace(memory_length=2, running_status=((3, 1003),)), MELS, spec.vocabulary, segment_frames=8, targets_length=16)
+  frames, tokens = np.zeros((1, 8, 16), np.float32), np.ones((1, 2), np.int32)
+  module = network.Transformer(spec.network, with_frame_head=True)
+  variables = jax.eval_shape(lambda: module.init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False, prior_tokens=tokens))
+  axes = jax.tree.leaves(variables['params_axes'], is_leaf=lambda x: hasattr(x, 'names'))
+  assert len(axes) == len(jax.tree.leaves(variables['params'])) > 50
+  for names in axes:
+    partitioning.logical_to_mesh_axes(tuple(names.names))

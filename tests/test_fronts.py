@@ -38,10 +38,11 @@ def test_a_state_hears_the_frames_in_which_a_note_begins_and_those_before(stride
   plain = front.apply(params, frames)
   changed = frames.copy()
   changed[0, 24] += 3
-  states, notes = (np.abs(np.asarray(x - y))[0].reshape(48 // stride, -1).max(axis=1) for x, y in zip(plain, front.apply(params, changed), strict=True))
+  pairs = zip(plain, front.apply(params, changed), strict=True)
+  states, notes = (np.abs(np.asarray(x - y))[0].reshape(48 // stride, -1).max(axis=1) for x, y in pairs)
   place = 24 // stride
   # What is known of a note is joined with what is known of it a state before and after.
-  assert set(np.flatnonzero(states > 1e-6)) == set(np.flatnonzero(notes > 1e-6)) | set(np.flatnonzero(states > 1e-6))
+  assert set(np.flatnonzero(notes > 1e-6)) <= set(np.flatnonzero(states > 1e-6))
   assert min(np.flatnonzero(notes > 1e-6)) >= place - 2 - 1 and max(np.flatnonzero(notes > 1e-6)) <= place + 9 // stride + 1
   assert {place, place + 1} <= set(np.flatnonzero(notes > 1e-6))
 
@@ -78,7 +79,13 @@ def test_gin_alone_swaps_the_front():
 
 
 @pytest.mark.parametrize(
-  'options', [{'front': 'conv'}, {'front_channels': (8, 16)}, {'front_channels': (8, 0, 8, 1)}, {'front_time_stride': 2}]
+  'options',
+  [
+    {'front': 'conv'},
+    {'front': 'harmonic', 'front_channels': (8, 16)},
+    {'front': 'harmonic', 'front_channels': (8, 0, 8, 1)},
+    {'front_time_stride': 2},
+  ],
 )
 def test_nonsense_is_named(options):
   with pytest.raises(UserError, match='front'):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrmt3 import decoding, network, transformer_blocks
+from mrmt3 import decoding, network, note_reader
 from mrmt3.errors import UserError
 from mrmt3.network import T5Config
 from mrmt3.note_reader import DRUMS, KINDS, NoteReader
@@ -32,7 +32,7 @@ def test_the_likeliest_events_are_proposed_in_order_of_time(reader):
   states[0, 1:5, 0] = [2, 6, 3, 1]  # one onset, at its peak
   states[0, 1, 1] = 9
   found = np.asarray(module.apply(params, states, 2, method=module.propose))
-  table = np.asarray(transformer_blocks.sinusoidal_positions(6, 8, 'mt3'))
+  table = note_reader.time_code(np.arange(6), 8)
   names = np.asarray(params['params']['name_of_kind'])
   np.testing.assert_allclose(found[0], [names[DRUMS.start + 38] + table[1], names[60] + table[2]], atol=1e-6)
 
@@ -43,8 +43,12 @@ def test_a_plateau_is_one_event(reader):
   states[0, 2:4, 0] = 6
   states[0, 5, 0] = 4
   found = np.asarray(module.apply(params, states, 2, method=module.propose))
-  table = np.asarray(transformer_blocks.sinusoidal_positions(6, 8, 'mt3'))
-  np.testing.assert_allclose(found[0] - np.asarray(params['params']['name_of_kind'])[60], table[[3, 5]], atol=1e-6)
+  table = note_reader.time_code(np.arange(6), 8)
+  name = np.asarray(params['params']['name_of_kind'])[60]
+  np.testing.assert_allclose(found[0, 0], name + table[3], atol=1e-6)
+  # The other one is unlikely: it is named softly.
+  certainty = 1 / (1 + np.exp(1)) + 1 / (1 + np.exp(5))
+  np.testing.assert_allclose(found[0, 1], 1.5 * certainty * (name + table[5]), atol=1e-5)
 
 
 def test_they_are_states_for_the_decoder_and_part_of_the_model():

@@ -49,4 +49,9 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
   monkeypatch.setattr(fcntl, 'flock', refuse)
   with run_lock.only_run(str(tmp_path)), run_lock.only_run(str(tmp_path)):
     pass
-  assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_never_stays_is_no_endless_loop(tmp_path, monkeypatch):
+  monkeypatch.setattr(run_lock, '_is_at', lambda *_: False)
+  with run_lock.only_run(str(tmp_path)):
+    pass

@@ -330,6 +330,18 @@ def test_a_stream_of_records_can_begin_anywhere(small_data, small_spec, monkeypa
     assert records(start, 60 - start) == whole[start:]
 
 
+@pytest.mark.parametrize('count', [60_000, 65_536, 1_000_000])
+def test_orders_of_epochs_have_nothing_in_common(count):
+  from mrmt3 import segment_source
+
+  numbers = np.random.default_rng(0).integers(0, count, 20_000)
+  orders = [np.asarray(segment_source._permuted(tf.constant(numbers), count, tf.constant(5, tf.int64), tf.fill([20_000], tf.constant(epoch, tf.int64)))) for epoch in range(3)]
+  for first, second in ((numbers, orders[0]), (orders[0], orders[1]), (orders[1], orders[2])):
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.04
+    # Neighbours do not stay neighbours.
+    assert np.mean((first[1:] ^ first[:-1]) == (second[1:] ^ second[:-1])) < 0.01
+
+
 def numbers_of(source, count, epochs):
   """Returns the numbers of a split's records in the order in which they come."""
   dataset = source.in_blocks(source.get_dataset('train', shuffle=True, seed=3).repeat(epochs))
@@ -350,6 +362,8 @@ def test_every_record_comes_once_an_epoch_in_another_order(small_data, small_spe
     return
   first, second = order[:count], order[count:]
   assert sorted(first) == sorted(second) == list(range(count))
+  if count == 1000:
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.1
   if count > 2:
     assert first != second and first != sorted(first)
 

@@ -130,6 +130,49 @@ def test_two_processes_are_one(tmp_path, data, unbroken):
   assert abs(losses(tmp_path / 'moved')[-1][1] / alone[-1][1] - 1) < 0.2
 
 
+def run_all(script, gin_file, model_dir, data, out, hosts):
+  """Runs mrmt3.eval or mrmt3.infer on a checkpoint of `start`'s, with so many processes, and returns what each has printed."""
+  flags = [
+      '--gin_file=models/tiny.gin', f'--gin_file={gin_file}', f'--gin.CHECKPOINT_PATH={model_dir}', f'--gin.DATA_DIR={data}',
+      f'--gin.OUTPUT_DIR={out}', '--gin.SPLIT=train', '--gin.BATCH_SIZE=2', '--gin.SEGMENT_FRAMES=64', '--gin.TARGETS_LENGTH=64',
+      '--gin.SpectrogramConfig.hop_width=256', '--gin.SpectrogramConfig.num_mel_bins=128', '--gin.T5Config.memory_length=16',
+      *(f'--gin.network.T5Config.{size}' for size in SIZES),
+  ]  # fmt: skip
+  together = ['--multiprocess_gpu', f'--coordinator_address=127.0.0.1:{free_port()}', f'--process_count={hosts}']
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+  processes = []
+  for index in range(hosts):
+    command = [sys.executable, '-m', f'mrmt3.{script}', *flags, *([*together, f'--process_index={index}'] if hosts > 1 else [])]
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
+    processes.append(subprocess.Popen(command, cwd='/', env=environment, **pipes))
+  try:
+    texts = [process.communicate(timeout=300)[0] for process in processes]
+  finally:
+    kill(processes)
+  assert not any(process.returncode for process in processes), texts
+  return texts
+
+
+def test_two_processes_evaluate_as_one(tmp_path, data, unbroken):
+  found = []
+  for hosts in (1, 2):
+    texts = run_all('eval', 'runs/eval.gin', unbroken, data, tmp_path / f'eval{hosts}', hosts)
+    (file,) = (tmp_path / f'eval{hosts}' / 'inference_eval').glob('*-metrics.jsonl')
+    found.append(json.loads(file.read_text()))
+  assert found[0] == found[1] and len(found[0]) > 5
+  assert any('onset' in name for name in found[0]) and any('onset' in text for text in texts)
+
+
+def test_two_processes_infer_as_one(tmp_path, data, unbroken):
+  found = []
+  for hosts in (1, 2):
+    run_all('infer', 'runs/infer.gin', unbroken, data, tmp_path / f'infer{hosts}', hosts)
+    (file,) = (tmp_path / f'infer{hosts}').glob('*-predict.jsonl-00000-of-00001')
+    found.append([json.loads(line) for line in file.read_text().splitlines()])
+  assert found[0] == found[1] and len(found[0]) == 8
+  assert not list((tmp_path / 'infer2').glob('*-chunks'))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('lost', [1, 0])
 def test_a_lost_process_ends_the_other(tmp_path, data, lost):

@@ -55,6 +55,9 @@ class DataIterator(Iterator):
 
   def _count(self, records: np.ndarray) -> None:
     """Counts the examples that have come from the record with which the last one of them begins."""
+    if records[-1] < 0:  # nobody has numbered them: all are to be made again
+      self._record, self._examples = 0, self._examples + len(records)
+      return
     of_last = int((np.cumsum((records != records[-1])[::-1]) == 0).sum())
     before = self._examples if of_last == len(records) and self._record == records[-1] else 0
     self._record, self._examples = int(records[-1]), before + of_last

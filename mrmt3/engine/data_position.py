@@ -12,6 +12,7 @@ from mrmt3.engine import hosts
 from mrmt3.engine.data_iterator import FILE, DataIterator
 
 PROGRESS_NAME = 'progress.json'
+_ORDER = 'records 1'  # to be changed with the order of a seed's examples, or what a position consists of
 
 
 def data_fingerprint(config, seed: int) -> str:
@@ -23,7 +24,7 @@ def data_fingerprint(config, seed: int) -> str:
   provider = seqio.get_mixture_or_task(provider) if isinstance(provider, str) else provider
   fingerprint = getattr(getattr(provider, 'source', None), 'fingerprint', None)
   files = fingerprint(config.split) if fingerprint else ''
-  named = (str(config.mixture_or_task_name), files, lengths, config.split, config.batch_size, config.shuffle, seed)
+  named = (str(config.mixture_or_task_name), files, lengths, config.split, config.batch_size, config.shuffle, seed, _ORDER)
   shares = jax.process_count()
   return repr(named if shares == 1 else (*named, f'{shares} hosts'))
 

@@ -1,6 +1,7 @@
 """One run at a time in a folder: two would remove and overwrite each other's checkpoints."""
 
 import contextlib
+import errno
 import os
 import platform
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ from mrmt3.engine import hosts
 from mrmt3.errors import UserError
 
 FILE = '.running'
+
+_UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EISDIR)
+_HELD = (errno.EAGAIN, errno.EACCES)
+_TRIES = 100
 
 
 @contextlib.contextmanager
@@ -41,23 +46,22 @@ def _locked(path):
     import fcntl
   except ImportError:  # Windows
     return None
-  while True:
+  for _ in range(_TRIES):
     try:
       stream = path.open('a+')
     except OSError as error:
-      raise UserError(f'{path}: cannot be written ({error.strerror})') from error
+      if error.errno in _UNWRITABLE:
+        raise UserError(f'{path}: cannot be written ({error.strerror})') from error
+      return None
     try:
       fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      stream.seek(0)
-      who = stream.read().strip() or 'of unknown number'
+    except OSError as error:
+      who = _content(stream)
       stream.close()
-      raise UserError(
-          f'{path.parent}: another run is at work there (process {who}); wait for its end, stop it, or give another MODEL_DIR'
-      ) from None
-    except OSError:
-      stream.close()
-      path.unlink(missing_ok=True)
+      if error.errno in _HELD:
+        raise UserError(
+            f'{path.parent}: another run is at work there (process {who}); wait for its end, stop it, or give another MODEL_DIR'
+        ) from None
       return None
     # The run before may have removed the file between the two calls; then the lock is one on nothing.
     if _is_at(stream, path):
@@ -66,12 +70,17 @@ def _locked(path):
       stream.flush()
       return stream
     stream.close()
+  return None
 
 
+def _content(stream) -> str:
+  stream.seek(0)
+  return stream.read().strip() or 'of unknown number'
 
-def _is_at(stream, path):
+
+def _is_at(stream, path) -> bool:
   """Whether an open file is the one that lies at a path."""
   try:
     return os.path.samestat(os.fstat(stream.fileno()), path.stat())
-  except FileNotFoundError:
+  except OSError:
     return False

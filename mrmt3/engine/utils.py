@@ -64,7 +64,7 @@ class SaveCheckpointConfig:
     checkpoint_steps: further steps to save at.
     keep: how many of the newest to keep; None keeps all.
     keep_dataset_checkpoints: not supported, keep None.
-    save_dataset: not supported, keep False (the data position follows from the step).
+    save_dataset: not supported, keep False (the data position is saved with every checkpoint).
     state_transformation_fns: not supported, keep empty.
   """
 
@@ -232,7 +232,7 @@ def counts_records(config: DatasetConfig) -> bool:
 
 
 def dataset_from(config: DatasetConfig, feature_converter_cls, seed: int) -> Callable | None:
-  """Returns a function from `start`'s two numbers to a training's data set from there on, None where it begins at its beginning only."""
+  """Returns a function from `start`'s two numbers to a training's data set from there on, None where it cannot begin anywhere."""
   if not counts_records(config):
     return None
   return lambda *start: get_dataset(config, feature_converter_cls, seed=seed, start=start)

@@ -143,7 +143,7 @@ def _permuted(numbers, count, seed, epochs):
   # tf.random.experimental.index_shuffle, which is this operation, takes one seed for all numbers only, and has 4 rounds: the last
   # word of a seed, the epoch, would hardly change the order.
   seeds = tf.stack([tf.ones_like(epochs), tf.broadcast_to(seed, tf.shape(epochs)), epochs], axis=-1)
-  return tf.raw_ops.RandomIndexShuffle(index=numbers, seed=seeds, max_index=count - 1, rounds=8)
+  return tf.raw_ops.RandomIndexShuffle(index=numbers, seed=seeds, max_index=count - 1, rounds=16)
 
 
 def _seeds(seed, epochs, numbers) -> np.ndarray:

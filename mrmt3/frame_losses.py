@@ -13,6 +13,7 @@ import numpy as np
 from mrmt3.config import ModelSpec
 from mrmt3.frame_head import ROWS, FrameTargets
 from mrmt3.instruments import NUM_CLASSES, class_index
+from mrmt3.network import running_status
 from mrmt3.note_reader import NUM_PITCHES
 from mrmt3.vocabularies import SPECIAL_TOKENS, build_codec
 
@@ -82,7 +83,6 @@ def frame_labels(tokens: jax.Array, spec: ModelSpec) -> tuple[FrameTargets, Onse
 
 def _read(tokens, spec) -> _Notes:
   codec = build_codec(spec.vocabulary)
-  place = jnp.arange(tokens.shape[-1])
 
   def value(event):
     first, last = (regular + SPECIAL_TOKENS for regular in codec.event_type_range(event))
@@ -90,9 +90,9 @@ def _read(tokens, spec) -> _Notes:
 
   def latest(event):
     """The value of the last event of a type at or before each token, 0 where there was none."""
-    of_type, number = value(event)
-    index = jax.lax.cummax(jnp.where(of_type, place, -1), axis=tokens.ndim - 1)
-    return jnp.where(index < 0, 0, jnp.take_along_axis(number, jnp.maximum(index, 0), axis=-1))
+    first, last = (regular + SPECIAL_TOKENS for regular in codec.event_type_range(event))
+    held = running_status(tokens, ((first, last),))[..., 0]
+    return jnp.where(held > 0, held - first, 0)
 
   (is_pitch, pitch), (is_drum, drum), (is_tie, _) = value('pitch'), value('drum'), value('tie')
   after_ties = jax.lax.cummax(is_tie.astype(jnp.int32), axis=tokens.ndim - 1) > 0

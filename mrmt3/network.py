@@ -652,7 +652,7 @@ class Transformer(nn.Module):
   def _frame_logits(self, states, notes, onset_states, onset_pitches):
     events, sounding = self.note_reader(states, notes)
     pitches, classes = self.frame_head(states)
-    onset_classes = self.note_reader.classes(self.note_reader.join(states, notes, onset_states, onset_pitches))
+    onset_classes = self.note_reader.class_of(self.note_reader.join(states, notes, onset_states, onset_pitches))
     return (
       FrameTargets(events[..., ONSETS], events[..., DRUMS], events[..., OFFSETS], pitches + sounding, classes), onset_classes
     )  # fmt: skip

@@ -63,6 +63,7 @@ class NoteReader(nn.Module):
     self.context = layers.Dense(self.hidden // 2, ('embed', 'mlp'), initializer, jnp.float32)
     self.pitch = layers.Dense(self.hidden // 2, ('embed', 'mlp'), initializer, jnp.float32)
     self.at_pitch = layers.Dense(3, ('mlp', 'vocab'), initializer, jnp.float32)
+    # Logits of the Slakh classes of events, of what `join` says of them.
     self.class_of = layers.Dense(NUM_CLASSES, ('mlp', 'vocab'), initializer, jnp.float32)
     self.carried = layers.Dense(self.features, ('mlp', 'embed'), initializer, jnp.float32)
     self.time = layers.Dense(self.features, ('joined_kv', 'embed'), nn.initializers.orthogonal(np.sqrt(2)), jnp.float32)
@@ -110,10 +111,6 @@ class NoteReader(nn.Module):
       known = known + self.seen_at_pitch(jnp.where(there[..., None], here, 0))
     return nn.relu(known)
 
-  def classes(self, joined: jax.Array) -> jax.Array:
-    """Returns logits of the Slakh classes of events, float32 `[batch, n, NUM_CLASSES]`, given what `join` returned."""
-    return self.class_of(joined)
-
   def propose(self, states: jax.Array, number: int, notes: jax.Array | None = None) -> jax.Array:
     """Returns the `number` likeliest events as further states, in order of time: float32 `[batch, number, emb]`.
 
@@ -133,7 +130,7 @@ class NoteReader(nn.Module):
     times = self.time(jnp.asarray(time_code(np.arange(states.shape[1]), self.features)))
     joined = self.join(states, notes, places, kinds)
     pitched = kinds // NUM_PITCHES != 1
-    classes = jnp.dot(jax.nn.softmax(self.classes(joined)) * pitched[..., None], self.name_of_class)
+    classes = jnp.dot(jax.nn.softmax(self.class_of(joined)) * pitched[..., None], self.name_of_class)
     names = self.name_of_kind[kinds] + classes + times[places]
     # What is unlikely is named softly, so that it draws little attention.
     loudness = jnp.minimum(1.0, _LOUDNESS * certain)[..., None]

@@ -160,7 +160,8 @@ class PieceStore:
     self, codec: Codec, granularity: str = 'full', trim: bool = True, rounded_order: bool = False
   ) -> 'EventStore':
     """Returns the events of all pieces, encoded on first use and then kept beside the store, mapped into memory."""
-    digest = hashlib.sha256(repr((FORMAT, _COLUMNS, codec.steps_per_second, codec.event_ranges, granularity, trim, *(['rounded'] if rounded_order else []))).encode())
+    what = (FORMAT, _COLUMNS, codec.steps_per_second, codec.event_ranges, granularity, trim, rounded_order)
+    digest = hashlib.sha256(repr(what).encode())
     path = self.folder / f'events-{digest.hexdigest()[:12]}'
     if not path.exists():
       with _locked(path.with_suffix('.lock')):

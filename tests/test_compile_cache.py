@@ -31,5 +31,6 @@ def test_what_was_read_lately_stays(tmp_path):
 
 def test_no_folder_is_no_matter(tmp_path):
   compile_cache.prune(tmp_path / 'programs', 0)
-  (tmp_path / 'programs').write_text('')
+  (tmp_path / 'programs').write_text('not a folder')
   compile_cache.prune(tmp_path / 'programs', 0)
+  assert (tmp_path / 'programs').read_text() == 'not a folder'

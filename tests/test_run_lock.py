@@ -47,11 +47,14 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
     raise OSError(95, 'Operation not supported')
 
   monkeypatch.setattr(fcntl, 'flock', refuse)
+  entered = 0
   with run_lock.only_run(str(tmp_path)), run_lock.only_run(str(tmp_path)):
-    pass
+    entered += 1
+  assert entered == 1
 
 
 def test_a_file_that_never_stays_is_no_endless_loop(tmp_path, monkeypatch):
-  monkeypatch.setattr(run_lock, '_is_at', lambda *_: False)
+  looked = []
+  monkeypatch.setattr(run_lock, '_is_at', lambda *_: looked.append(1))
   with run_lock.only_run(str(tmp_path)):
-    pass
+    assert 1 < len(looked) <= 1000

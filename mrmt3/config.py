@@ -7,7 +7,7 @@ from mrmt3 import fronts
 from mrmt3.errors import UserError
 from mrmt3.network import T5Config
 from mrmt3.spectrograms import SpectrogramConfig
-from mrmt3.vocabularies import SPECIAL_TOKENS, VocabularyConfig, build_codec, num_embeddings
+from mrmt3.vocabularies import VocabularyConfig, build_codec, num_embeddings, token_types
 
 PRIOR_LAYOUTS = ('targets', 'start_token')
 
@@ -56,10 +56,9 @@ class ModelSpec:
       raise UserError(f'model: {error}') from error
     if self.network.vocab_size < needed:
       raise UserError(f'model: network.vocab_size is {self.network.vocab_size}; the vocabulary needs {needed}')
-    kinds = [codec.event_type_range(kind.type) for kind in codec.event_ranges]
-    kinds = [(first + SPECIAL_TOKENS, last + SPECIAL_TOKENS) for first, last in kinds]
+    kinds = token_types(codec)
     for pair in self.network.running_status:
-      if pair not in kinds:
+      if pair not in kinds.values():
         raise UserError(f'model: network.running_status has {pair}, which is no kind of token; those of the vocabulary are {kinds}')
     heard = (self.spectrogram.mel_lo_hz, self.spectrogram.mel_hi_hz)
     if self.network.front == fronts.HARMONIC and (*heard, self.spectrogram.scaling) != (*fronts.MEL_RANGE, 'none'):

@@ -438,7 +438,8 @@ def contents(folder):
 
 
 def build_small(out, **changes):
-  return build.build(out, **{'pieces': 2, 'seconds': 6, 'workers': 1, 'progress': False, **changes})
+  number = {} if 'tracks_of' in changes else {'pieces': 2}
+  return build.build(out, **{**number, 'seconds': 6, 'workers': 1, 'progress': False, **changes})
 
 
 @pytest.fixture(scope='module')
@@ -500,6 +501,9 @@ def test_tracks_of_another_set_can_be_made_again(small_set, tmp_path):
     build_small(tmp_path / 'other', tracks_of=tmp_path)
   with pytest.raises(UserError, match='--tracks-of'):
     build_small(tmp_path / 'other', split='test')
+  for more in ({'pieces': 3}, {'hours': 0.1}):
+    with pytest.raises(UserError, match='leave --pieces and --hours out'):
+      build_small(tmp_path / 'other', tracks_of=small_set, **more)
 
 
 def test_held_out_songs_are_for_testing_only():

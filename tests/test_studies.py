@@ -126,6 +126,21 @@ def test_the_paper_s_comparisons_are_declared():
     Study('?', cells=(Cell('a', against='b'), Cell('b')))
 
 
+@pytest.mark.parametrize(
+  ('words', 'message'),
+  [
+    (['l-agg', '--checkpoint', 'x'], 'trains its networks; leave --checkpoint out'),
+    (['memory-probe', '--checkpoint', 'x', '--steps', 5], 'looks into a checkpoint; leave --steps out'),
+    (['frontier', '--checkpoint', 'x', '--gin', 'SEED=1'], 'leave --gin out'),
+    (['order-probe', '--checkpoint', 'x', '--init-from', 'y'], 'leave --init-from out'),
+  ],
+)
+def test_options_of_another_kind_of_study_are_named(words, message, tmp_path):
+  with pytest.raises(UserError, match=message):
+    run(*words, '-o', tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
+
+
 def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tmp_path, capsys):
   assert run('l-agg', '-o', tmp_path / 'out', '--data', small_data, '--seeds', 2, '--batch-size', 4, '--base', 'runs/twin.gin') == 0
   assert len(trained) == 4

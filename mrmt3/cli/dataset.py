@@ -44,8 +44,8 @@ def _add_build(commands):
   build.add_argument(
       '--midi', action='append', default=[], metavar='DIR', help="folder of MIDI files to use, may be given several times"
   )
-  build.add_argument('--pieces', type=int, metavar='N', help="number of tracks (default: the recipe's own)")
-  build.add_argument('--hours', type=float, metavar='H', help='as many tracks as make so many hours')
+  build.add_argument('--pieces', type=int, metavar='N', help="number of tracks (default: the recipe's own); not with --tracks-of")
+  build.add_argument('--hours', type=float, metavar='H', help='as many tracks as make so many hours; not with --tracks-of')
   build.add_argument('--seconds', type=float, metavar='S', help="length of a track (default: the recipe's own)")
   build.add_argument('--takes', type=int, default=1, metavar='N', help='arrangements of a piece at most (default: 1)')
   build.add_argument(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from mrmt3.errors import UserError
 
+_TRAINED = ('steps', 'seeds', 'batch-size', 'base', 'gin', 'init-from', 'single', 'notes')  # options of studies that train
+
 _END = """\
 A study that was stopped goes on when run again with the same -o. DIR/study.md and
 DIR/index.html hold its tables and figures, DIR/results.jsonl what they are made of.
@@ -39,8 +41,8 @@ def add_parser(subparsers) -> None:
   looking.add_argument('--checkpoint', metavar='DIR', help='checkpoint to look into, or a name of `mrmt3 fetch --list`')
   trained = parser.add_argument_group(f'studies that train ({", ".join(training)})')
   trained.add_argument('--steps', type=int, metavar='N', help='training steps of each network (default: 4000)')
-  trained.add_argument('--seeds', type=int, default=1, metavar='K', help='train each network so many times (default: 1)')
-  trained.add_argument('--batch-size', type=int, default=16, metavar='N', help='examples a step (default: 16)')
+  trained.add_argument('--seeds', type=int, metavar='K', help='train each network so many times (default: 1)')
+  trained.add_argument('--batch-size', type=int, metavar='N', help='examples a step (default: 16)')
   trained.add_argument('--base', action='append', metavar='GIN_FILE', help='gin file of the training that is varied, may be given several times (default: runs/study.gin)')
   trained.add_argument('--gin', action='append', default=[], metavar='NAME=VALUE', help='further gin binding of all networks')
   trained.add_argument('--init-from', metavar='DIR', help='checkpoint that all networks start from, with a fresh memory if it has none')
@@ -70,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
   compile_cache.enable()
   paths = {name: value and Path(value) for name, value in (('data', args.data), ('single', args.single), ('notes', args.notes))}
   options = runner.Options(
-    split=args.split, pieces=args.pieces, checkpoint=args.checkpoint, steps=args.steps, seeds=args.seeds, batch_size=args.batch_size,
-    base=base, bindings=tuple(args.gin), init_from=args.init_from, **paths,
+    split=args.split, pieces=args.pieces, checkpoint=args.checkpoint, steps=args.steps, seeds=args.seeds or 1,
+    batch_size=args.batch_size or 16, base=base, bindings=tuple(args.gin), init_from=args.init_from, **paths,
   )  # fmt: skip
   page = runner.run(args.name, Path(args.output), options)
   print((page.parent / 'study.md').read_text(encoding='utf-8'))
@@ -80,11 +82,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args):
-  """Raises UserError for numbers out of range."""
+  """Raises UserError for numbers out of range, and for options of another kind of study."""
+  from mrmt3.studies import catalogue
+
   for name in ('pieces', 'steps', 'seeds', 'batch-size'):
     value = getattr(args, name.replace('-', '_'))
     if value is not None and value < 1:
       raise UserError(f'--{name} is {value}; it must be at least 1')
+  trains = catalogue.STUDIES[args.name].kind == catalogue.TRAINING
+  for name, of_training in (('checkpoint', False), *((name, True) for name in _TRAINED)):
+    if trains != of_training and getattr(args, name.replace('-', '_')) not in (None, []):
+      what = 'trains its networks' if trains else 'looks into a checkpoint'
+      raise UserError(f'{args.name} {what}; leave --{name} out')
   for binding in args.gin:
     if '=' not in binding:
       raise UserError(f'--gin {binding}: write NAME=VALUE')

@@ -97,6 +97,8 @@ def build(
     raise UserError(f'{workers} workers cannot work; use 1 or more')
   if split is not None and tracks_of is None:
     raise UserError('a split can be chosen of the tracks of another data set only; name it with --tracks-of')
+  if tracks_of is not None and (pieces is not None or hours is not None):
+    raise UserError('which tracks are made is what --tracks-of says; leave --pieces and --hours out')
   setup, lines = prepare(
       recipe, pieces=pieces, hours=hours, seconds=seconds, seed=seed, takes=takes, drums=drums, midi=midi,
       fonts=soundfonts, held_out=held_out, extras=extras,

@@ -273,6 +273,31 @@ def iterator_of(config):
   return DataIterator(dataset, utils.dataset_from(config, MemoryFeatureConverter, 0))
 
 
+def test_data_whose_position_nobody_can_tell_begins_anew(tmp_path, capsys):
+  """As magenta/mt3's tasks, whose records are split by a function in Python."""
+  import tensorflow as tf
+
+  from mrmt3 import checkpoints
+  from mrmt3.engine import data_position
+  from mrmt3.engine.data_iterator import DataIterator
+
+  def batches():
+    return DataIterator(tf.data.Dataset.from_generator(lambda: iter(range(8)), tf.int64).map(lambda x: {'x': x}).batch(2))
+
+  first = batches()
+  next(first)
+  files = data_position.position_files(first, [{'loss': 2.0}], 'these')
+  assert set(files) == {data_position.PROGRESS_NAME}
+  folder = checkpoints.checkpoint_folder(tmp_path, 5)
+  folder.mkdir()
+  for name, content in files.items():
+    (folder / name).write_bytes(content)
+  again = batches()
+  assert data_position.take_up(again, tmp_path, 5, 'these') == [{'loss': 2.0}]
+  assert 'could not tell the position' in capsys.readouterr().err
+  np.testing.assert_array_equal(next(again)['x'], [0, 1])
+
+
 @pytest.mark.parametrize('steps', [0, 1, 2, 5, 11, 17])
 @pytest.mark.parametrize(
     'fields, size, lengths',

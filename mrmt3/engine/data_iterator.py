@@ -63,13 +63,19 @@ class DataIterator(Iterator):
     self._record, self._examples = int(records[-1]), before + of_last
 
   def save(self, name: str = FILE) -> dict[str, bytes]:
-    """Returns the position behind the last batch that was handed out, as contents of files whose names begin with `name`."""
+    """Returns the position behind the last batch that was handed out, as contents of files whose names begin with `name`.
+
+    None at all where TensorFlow cannot tell it, as with records of a generator in Python.
+    """
     if self._open_at is not None:
       return {f'{name}.json': json.dumps({'record': self._record, 'examples': self._examples}).encode()}
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
-      tf.train.Checkpoint(iterator=self._iterator).write(str(Path(folder) / name))
+      try:
+        tf.train.Checkpoint(iterator=self._iterator).write(str(Path(folder) / name))
+      except tf.errors.UnimplementedError:
+        return {}
       return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
   def restore(self, folder: Path, name: str = FILE) -> None:

@@ -34,8 +34,8 @@ def position_files(batches: DataIterator, rows: list, fingerprint: str) -> dict[
 
   All hosts have to ask.
   """
-  files = {PROGRESS_NAME: json.dumps({'rows': rows, 'data': fingerprint}).encode()}
   own = {name: content.hex() for name, content in batches.save(_name()).items()}
+  files = {PROGRESS_NAME: json.dumps({'rows': rows, 'data': fingerprint, 'position': bool(own)}).encode()}
   for text in hosts.texts_of_all(json.dumps(own).encode()):
     files |= {name: bytes.fromhex(content) for name, content in json.loads(text).items()}
   return files
@@ -54,7 +54,7 @@ def take_up(batches: DataIterator, model_dir: str, step: int, fingerprint: str) 
   folder = checkpoints.checkpoint_folder(model_dir, step)
   try:
     progress = json.loads((folder / PROGRESS_NAME).read_text())
-    saved, rows = progress['data'], progress['rows']
+    saved, rows, has_position = progress['data'], progress['rows'], progress.get('position', True)
   except (OSError, ValueError, KeyError, TypeError):
     saved, rows = None, []
   if saved != fingerprint:
@@ -62,5 +62,9 @@ def take_up(batches: DataIterator, model_dir: str, step: int, fingerprint: str) 
     if hosts.is_first():
       print(f'checkpoint_{step} {reason}; the data begins anew', file=sys.stderr, flush=True)
     return []
+  if not has_position:
+    if hosts.is_first():
+      print(f'checkpoint_{step}: TensorFlow could not tell the position in this data; it begins anew', file=sys.stderr, flush=True)
+    return rows
   batches.restore(folder, _name())
   return rows

@@ -1,6 +1,7 @@
 # make demo   the main job on real music, offline, in its own virtual environment
 # make test   all quick tests; make test-slow the others; make lint; make docs-check the shell lines of the documentation;
 #             make cache-env a virtual environment for mrmt3 dataset cache, make test-cache its tests;
+#             make test-peers those that run t5x and magenta/mt3, if their checkouts are named (tests/test_real_peers.py);
 #             make report-check the report of scores in a browser (Debian: apt-get install chromium)
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,7 @@ BIN = $(VENV)/bin
 CACHE_VENV ?= .venv-cache
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-slow lint docs-check report-check cache-env test-cache clean
+.PHONY: demo test test-slow lint docs-check report-check test-peers cache-env test-cache clean
 .SECONDARY:
 
 $(VENV)/bin/python:
@@ -38,6 +39,9 @@ docs-check: $(VENV)/test.done
 
 report-check: $(VENV)/test.done
 	$(BIN)/python -m pytest -q -rs tests/test_report_browser.py
+
+test-peers: $(VENV)/test.done
+	$(BIN)/python -m pytest -q -rs tests/test_real_peers.py
 
 # Beam wants an older protobuf than the other extras would take.
 cache-env:

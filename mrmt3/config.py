@@ -57,9 +57,10 @@ class ModelSpec:
     if self.network.vocab_size < needed:
       raise UserError(f'model: network.vocab_size is {self.network.vocab_size}; the vocabulary needs {needed}')
     kinds = token_types(codec)
-    for pair in self.network.running_status:
-      if pair not in kinds.values():
-        raise UserError(f'model: network.running_status has {pair}, which is no kind of token; those of the vocabulary are {kinds}')
+    for name in ('running_status', 'event_ends'):
+      for pair in getattr(self.network, name):
+        if pair not in kinds.values():
+          raise UserError(f'model: network.{name} has {pair}, which is no kind of token; those of the vocabulary are {kinds}')
     heard = (self.spectrogram.mel_lo_hz, self.spectrogram.mel_hi_hz)
     if self.network.front == fronts.HARMONIC and (*heard, self.spectrogram.scaling) != (*fronts.MEL_RANGE, 'none'):
       raise UserError(

@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from mrmt3 import transformer_blocks as layers
-from mrmt3.network import T5Config, next_status
+from mrmt3.network import T5Config, named_status, next_status, status_width
 
 _EPSILON = 1e-6  # as layers.LayerNorm
 
@@ -46,12 +46,13 @@ def pack(decoder: dict, config: T5Config) -> dict:
     'layers': [layer(decoder[f'layers_{index}']) for index in range(config.num_decoder_layers)],
     'norm': decoder['decoder_norm']['scale'],
     'status_scale': decoder['status_scale'].astype(dtype) if config.running_status else None,
+    'event_map': decoder['event_map'].astype(dtype) if config.event_ends else None,
     'logits': logits.astype(jnp.float32),
   }
 
 
 def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int) -> dict:
-  """Returns what the first step needs: `layers`, a dict each, and the running `status`, int `[batch, ranges]`.
+  """Returns what the first step needs: `layers`, a dict each, and the running `status`, int `[batch, n]`.
 
   A layer has room for `length` positions, and the keys and values of `encoded` `[batch, states, emb]`, all of them
   `[batch * heads, positions, head_dim]`.
@@ -67,7 +68,7 @@ def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int)
       for x in context
     )
     caches.append({'self_keys': room, 'self_values': room, 'cross_keys': keys, 'cross_values': values})
-  return {'layers': caches, 'status': jnp.zeros((batch, len(config.running_status)), jnp.int32)}
+  return {'layers': caches, 'status': jnp.zeros((batch, status_width(config)), jnp.int32)}
 
 
 def step(
@@ -89,9 +90,8 @@ def step(
   table = layers.sinusoidal_positions(max_length, config.emb_dim, config.positions)
   x, status = weights['embedding'][tokens] + jnp.asarray(table, config.dtype)[position], cache['status']
   if config.running_status:
-    status = next_status(status, tokens, config.running_status)
-    named = jnp.where(status[..., None] > 0, weights['embedding'][status], 0) * weights['status_scale']
-    x = x + named.sum(axis=-2)
+    status = next_status(status, tokens, config.running_status, config.event_ends)
+    x = x + named_status(status, weights['embedding'], weights['status_scale'], weights['event_map'])
   x, stepped = x.T, []
   for part, layer_cache in zip(weights['layers'], cache['layers'], strict=True):
     x, layer_cache = _layer(part, config, x, position, layer_cache)

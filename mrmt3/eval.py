@@ -69,7 +69,7 @@ def evaluate(
   shapes = restoring.parameter_shapes(model, *utils.batch_shapes(evaluator.feature_shapes, dataset_cfg.batch_size))
   results = {}
   for path in paths:
-    params, step = restoring.restore(restore_checkpoint_cfg, path, shapes)
+    params, step, _ = restoring.restore(restore_checkpoint_cfg, path, shapes)
     if restore_checkpoint_cfg.mode == 'all' and hosts.any_says(hosts.is_first() and evaluator.is_done(step)):
       continue
     results[step] = evaluator.evaluate(partitioner.place_state(params), step)

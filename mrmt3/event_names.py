@@ -10,6 +10,7 @@ from mrmt3.note_reader import NUM_PITCHES, time_code, time_frequencies
 from mrmt3.vocabularies import SPECIAL_TOKENS, build_codec
 
 _AHEAD = (0.0, 2.0, 5.0)  # states that the decoder's layers look ahead
+_AFTER = 2.0  # what comes after the last event is louder than that event itself
 
 
 def give_names(params: dict, spec: ModelSpec) -> dict:
@@ -18,7 +19,8 @@ def give_names(params: dict, spec: ModelSpec) -> dict:
   A time shift's embedding is what `NoteReader` adds to a proposal of that time; a kind's name is the sum of its pitch's (or
   drum's) and its velocity's (0 for what ends, the loudest for what begins), a class's that of its program. Cross-attention begins
   near the identity: what has names in common is seen, and its names are handed on to the logits. The first layer looks at what
-  is proposed at the time that the decoder has come to, the next ones look ahead. Training goes on from there; nothing ties them.
+  is proposed at the time that the decoder has come to and, with `event_ends`, after the event that it has said; the next ones
+  look ahead. Training goes on from there; nothing ties them.
   """
   codec, reader = build_codec(spec.vocabulary), params['note_reader']
   table = params['decoder']['token_embedder']['embedding']
@@ -39,6 +41,8 @@ def give_names(params: dict, spec: ModelSpec) -> dict:
   kinds = jnp.concatenate([pitches + begins, drums + begins, pitches + ends])
   classes = table[ids('program', sorted(SLAKH_CLASSES.values()))]
   decoder = {**params['decoder'], 'token_embedder': {**params['decoder']['token_embedder'], 'embedding': table}}
+  if spec.network.event_ends:
+    decoder['event_map'] = _AFTER * reader['before']['kernel']
   for index in range(spec.network.num_decoder_layers):
     layer = decoder[f'layers_{index}']
     ahead = _AHEAD[min(index, len(_AHEAD) - 1)]

@@ -14,7 +14,7 @@ from mrmt3.config import ModelSpec
 from mrmt3.frame_head import ROWS, FrameTargets
 from mrmt3.instruments import NUM_CLASSES, class_index
 from mrmt3.network import running_status
-from mrmt3.note_reader import NUM_PITCHES
+from mrmt3.note_reader import NUM_PITCHES, OFFSETS, ONSETS
 from mrmt3.vocabularies import SPECIAL_TOKENS, build_codec
 
 DRUM_ROW = NUM_CLASSES
@@ -23,19 +23,21 @@ DRUM_ROW = NUM_CLASSES
 WEIGHTS = FrameTargets(onsets=1.0, drums=1.0, offsets=0.5, pitches=0.2, classes=0.2)
 
 
-class Onsets(NamedTuple):
-  """The onsets of pitched notes, one place per token, `[batch, tokens]` each.
+class PitchedEvents(NamedTuple):
+  """What begins and ends of pitched notes, one place per token, `[batch, tokens]` each.
 
   Attributes:
-    real: bool, whether the token begins such a note; the rest holds for those only.
+    begins: bool, whether the token begins such a note.
+    ends: bool, whether it ends one; the rest holds for those two only.
     states: int32, the state it lies in.
-    pitches: int32, 0..127.
+    kinds: int32, of `note_reader.KINDS`.
     classes: int32, the number of its Slakh class.
   """
 
-  real: jax.Array
+  begins: jax.Array
+  ends: jax.Array
   states: jax.Array
-  pitches: jax.Array
+  kinds: jax.Array
   classes: jax.Array
 
 
@@ -51,7 +53,7 @@ class _Notes:
   ends: jax.Array
 
 
-def frame_labels(tokens: jax.Array, spec: ModelSpec) -> tuple[FrameTargets, Onsets]:
+def frame_labels(tokens: jax.Array, spec: ModelSpec) -> tuple[FrameTargets, PitchedEvents]:
   """Returns the labels of segments, given their target tokens (int model ids `[batch, length]`, padded with 0).
 
   An onset is in the state of the frame nearest to its time. A tied note sounds from the first state on, a note that nothing
@@ -73,12 +75,13 @@ def frame_labels(tokens: jax.Array, spec: ModelSpec) -> tuple[FrameTargets, Onse
     changes = add(notes.starts, 1.0, column, columns) - add(notes.ends, 1.0, column, columns)
     return jnp.clip(jnp.cumsum(changes, axis=1), 0.0, 1.0)
 
-  onsets = Onsets(notes.onset & ~drum, notes.state, notes.pitch, jnp.minimum(notes.row, NUM_CLASSES - 1))
+  kinds = notes.pitch + jnp.where(notes.ends, OFFSETS.start, ONSETS.start)
+  events = PitchedEvents(notes.onset & ~drum, notes.ends, notes.state, kinds, jnp.minimum(notes.row, NUM_CLASSES - 1))
   targets = FrameTargets(
-      onsets=happening(onsets.real), drums=happening(notes.onset & drum), offsets=happening(notes.ends),
+      onsets=happening(events.begins), drums=happening(notes.onset & drum), offsets=happening(notes.ends),
       pitches=sounding(notes.pitch, NUM_PITCHES), classes=sounding(notes.row, ROWS),
   )  # fmt: skip
-  return targets, onsets
+  return targets, events
 
 
 def _read(tokens, spec) -> _Notes:
@@ -112,24 +115,26 @@ def _read(tokens, spec) -> _Notes:
   )
 
 
-def frame_loss(logits: FrameTargets, class_logits: jax.Array, labels: FrameTargets, onsets: Onsets) -> jax.Array:
+def frame_loss(logits: FrameTargets, class_logits: jax.Array, labels: FrameTargets, events: PitchedEvents) -> jax.Array:
   """Returns the cross-entropy of every example, nats, float32 `[batch]`.
 
-  It is the weighted sum over states and outputs, and over the classes `class_logits` `[batch, tokens, NUM_CLASSES]` of onsets.
+  It is the weighted sum over states and outputs, and over the classes `class_logits` `[batch, tokens, NUM_CLASSES]` of events.
   """
   parts = zip(WEIGHTS, logits, labels, strict=True)
   states = sum(weight * (jnp.logaddexp(0.0, x) - x * y).sum(axis=(1, 2)) for weight, x, y in parts)
-  right = jnp.take_along_axis(jax.nn.log_softmax(class_logits), onsets.classes[..., None], axis=-1)[..., 0]
-  return states - (right * onsets.real).sum(axis=1)
+  right = jnp.take_along_axis(jax.nn.log_softmax(class_logits), events.classes[..., None], axis=-1)[..., 0]
+  return states - (right * (WEIGHTS.onsets * events.begins + WEIGHTS.offsets * events.ends)).sum(axis=1)
 
 
-def onset_counts(
-    logits: FrameTargets, class_logits: jax.Array, labels: FrameTargets, onsets: Onsets
+def event_counts(
+    logits: FrameTargets, class_logits: jax.Array, labels: FrameTargets, events: PitchedEvents
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
-  """Returns what is reported of the onsets: name -> (how many were right, of how many)."""
+  """Returns what is reported of the events: name -> (how many were right, of how many)."""
   counts = {}
   for name, found, true in (('onset', logits.onsets > 0, labels.onsets > 0), ('drum', logits.drums > 0, labels.drums > 0)):
     right = (found & true).sum()
     counts |= {f'frame_{name}_recall': (right, true.sum()), f'frame_{name}_precision': (right, found.sum())}
-  right = (class_logits.argmax(axis=-1) == onsets.classes) & onsets.real
-  return counts | {'frame_onset_class': (right.sum(), onsets.real.sum())}
+  right = class_logits.argmax(axis=-1) == events.classes
+  for name, real in (('onset', events.begins), ('offset', events.ends)):
+    counts[f'frame_{name}_class'] = ((right & real).sum(), real.sum())
+  return counts

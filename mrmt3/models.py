@@ -1,6 +1,7 @@
 """Models for training: MT3's encoder-decoder over spectrogram frames, and MR-MT3's with a memory of a prior segment."""
 
 import copy
+from collections.abc import Sequence
 
 from mrmt3.config import ModelSpec
 from mrmt3.engine.names import is_own_engine, t5x_module
@@ -88,6 +89,17 @@ def _vocabularies(spec: ModelSpec) -> dict:
   return {'input_vocabulary': seqio.PassThroughVocabulary(size=0), 'output_vocabulary': output}
 
 
+def _path(keys) -> str:
+  """Returns a parameter's path of a tree, such as encoder/layers_0/mlp."""
+  from jax.tree_util import keystr
+
+  return keystr(keys, simple=True, separator='/')
+
+
+def _is_part(path: str, name: str) -> bool:
+  return path == name or path.startswith(f'{name}/')
+
+
 class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
   """MR-MT3: the decoder also attends to a memory of the tokens of prior segments (paper, section 3).
 
@@ -109,6 +121,8 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       with several hosts.)
     remat: a layer's insides are computed again for the gradient instead of being kept: about a third more work, a
       fraction of the memory (docs/scaling.md).
+    frozen: parts of the parameters that training leaves as they are, such as 'encoder' or 'note_reader/events'; their gradients are
+      not computed. Only an optimizer's weight decay would still shrink them: bind it to 0.
     **kwargs: as EncoderDecoderModel's.
 
   Raises:
@@ -118,7 +132,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
   def __init__(
       self, spec: ModelSpec, optimizer_def=None, log_mel_on: str = 'host', predicted_prior: float = 0.0,
       frame_loss: str = 'none', frame_loss_weight: float = 1.0, augmentation=None, length_multiple: int = 0, remat: bool = False,
-      **kwargs,
+      frozen: Sequence[str] = (), **kwargs,
   ):  # fmt: skip
     from mrmt3.network import Transformer
 
@@ -138,6 +152,8 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     self._frame_loss_weight = frame_loss_weight
     self._augmentation = augmentation
     self._length_multiple = length_multiple
+    self._frozen = (frozen,) if isinstance(frozen, str) else tuple(frozen)
+    self._check_frozen()
     self._log_mel_on = log_mel_on
     self._predicted_prior = predicted_prior
 
@@ -198,6 +214,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
 
     from mrmt3 import frame_losses
 
+    params = self._without_gradient(params)
     if self._predicted_prior and dropout_rng is not None:
       dropout_rng, chance_rng = jax.random.split(dropout_rng)
       batch = {**batch, 'prior_tokens': self.predict_prior(params, batch, chance_rng)}
@@ -212,6 +229,35 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     known._compute_logits = lambda *_, **__: logits
     loss, sums = super(MemoryEncoderDecoderModel, known).loss_fn(params, batch, dropout_rng)
     return self._with_frame_loss(batch, (*frame_logits, *labels), loss, sums)
+
+  def _check_frozen(self):
+    """Raises UserError for a part of the parameters that is none."""
+    import jax
+
+    from mrmt3 import network
+
+    if not self._frozen:
+      return
+    bins, headed = self.spec.spectrogram.num_mel_bins, self._frame_loss != 'none'
+    shapes = network.parameter_shapes(self.spec.network, bins, headed)
+    paths = [_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
+    for name in self._frozen:
+      if not any(_is_part(path, name) for path in paths):
+        raise UserError(
+          f'MemoryEncoderDecoderModel.frozen has {name!r}, which is no part of the parameters; parts are {", ".join(shapes)}, and theirs'
+        )
+
+  def _without_gradient(self, params):
+    """Returns the parameters, those that are `frozen` as constants."""
+    import jax
+
+    if not self._frozen:
+      return params
+
+    def hold(path, x):
+      return jax.lax.stop_gradient(x) if any(_is_part(_path(path), name) for name in self._frozen) else x
+
+    return jax.tree_util.tree_map_with_path(hold, params)
 
   def _with_frame_loss(self, batch, frames, loss, sums):
     """Returns the tokens' loss and sums with the frame loss added, or in their place.
@@ -228,7 +274,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
         sums = {name: x for name, x in sums.items() if not name.startswith(('correct/', 'tokens/'))}
         sums |= {'correct': 0.0 * total, 'loss': total, _t5x_models.EXAMPLE_LOSS: example_loss}
       sums = {**sums, 'frame_loss': total}
-      for name, (right, count) in frame_losses.onset_counts(*frames).items():
+      for name, (right, count) in frame_losses.event_counts(*frames).items():
         sums |= {f'correct/{name}': right, f'tokens/{name}': count}
     else:
       factor, _ = t5x_module('losses').get_loss_normalizing_factor_and_weights(self._loss_normalizing_factor, batch)
@@ -242,7 +288,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     inputs = self.network_inputs(batch['encoder_input_tokens'], frames)
     return {**batch, 'encoder_input_tokens': self._augmentation(inputs, frames, rng, self.spec.spectrogram)}
 
-  def _both_logits(self, params, batch, dropout_rng, onsets):
+  def _both_logits(self, params, batch, dropout_rng, events):
     """Returns (logits of the tokens, all 0 where they do not count; the frame head's) of one pass of the network."""
     import jax.numpy as jnp
 
@@ -251,7 +297,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
 
     def both(network):
       encoded, *frame_logits = network.encode_and_tell(
-          inputs, onsets.states, onsets.pitches, drop, **self.call_keywords(batch)
+          inputs, events.states, events.kinds, drop, **self.call_keywords(batch)
       )
       if self._frame_loss == 'alone':
         # 0 for every token; written so that the compiler does not compute losses of constants for minutes.

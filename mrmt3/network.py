@@ -9,6 +9,7 @@ takes a fast path that never writes one down.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -64,6 +65,9 @@ class T5Config:
     running_status: ranges of token ids, (first, last) each: every position of the decoder is told, besides its own token, the last
       token of each range up to there, such as the time, the velocity and the program that hold; the papers: (). A decoder
       otherwise has to learn to look them up before it can learn anything that depends on them.
+    event_ends: ranges of token ids, (first, last) each, that complete an event, such as pitches and drums: every position is told,
+      through a map, the running status at the last of them and that token itself, which is what the decoder has said last. With
+      proposals, which are told what comes before them, it finds what comes next. The papers: ().
     decoder_padding_masks: the decoder's padding tokens (0) see and are seen by nothing, as MT3 trains; False: causal
       mask only, as MR-MT3. They differ at padded positions only.
   """
@@ -92,6 +96,7 @@ class T5Config:
   state_positions: bool = False
   proposals: int = 0
   running_status: tuple[tuple[int, int], ...] = ()
+  event_ends: tuple[tuple[int, int], ...] = ()
 
   def __post_init__(self):
     try:
@@ -121,14 +126,16 @@ class T5Config:
     if self.front == fronts.HARMONIC and (not whole or len(channels) != 4):
       raise UserError(f'network: front_channels are {channels!r}; give four whole numbers above 0')
     object.__setattr__(self, 'front_channels', tuple(channels) if isinstance(channels, list) else channels)
-    ranges = self.running_status
-    try:
-      ranges = tuple((int(first), int(last)) for first, last in ranges)
-    except (TypeError, ValueError):
-      ranges = ((1, 0),)
-    if not all(0 < first <= last < self.vocab_size for first, last in ranges):
-      raise UserError(f'network: running_status is {self.running_status!r}; give pairs (first, last) of token ids')
-    object.__setattr__(self, 'running_status', ranges)
+    for name in ('running_status', 'event_ends'):
+      try:
+        ranges = tuple((int(first), int(last)) for first, last in getattr(self, name))
+      except (TypeError, ValueError):
+        ranges = ((1, 0),)
+      if not all(0 < first <= last < self.vocab_size for first, last in ranges):
+        raise UserError(f'network: {name} is {getattr(self, name)!r}; give pairs (first, last) of token ids')
+      object.__setattr__(self, name, ranges)
+    if self.event_ends and not self.running_status:
+      raise UserError('network: event_ends are given, but no running_status that could be told of an event')
     if self.front_time_stride > 1 and self.front == fronts.LINEAR:
       raise UserError(f'network: front_time_stride is {self.front_time_stride}; that needs front {fronts.HARMONIC!r}')
 
@@ -298,22 +305,66 @@ def _layers(kind, count: int, config: T5Config, remat: bool) -> list[nn.Module]:
   return [kind(config) for _ in range(count)]
 
 
-def running_status(tokens: jax.Array, ranges: tuple[tuple[int, int], ...]) -> jax.Array:
-  """Returns the last token of each range at or before each position, int `[batch, length, ranges]`, 0 where there is none."""
+def _within(tokens, ranges):
+  """Returns whether tokens lie in any of the ranges, bool of their shape."""
+  return functools.reduce(jnp.logical_or, [(tokens >= first) & (tokens <= last) for first, last in ranges])
+
+
+def running_status(
+  tokens: jax.Array, ranges: tuple[tuple[int, int], ...], ends: tuple[tuple[int, int], ...] = ()
+) -> jax.Array:
+  """Returns the last token of each range at or before each position, int `[batch, length, ranges]`, 0 where there is none.
+
+  With `ends` (`T5Config.event_ends`) there follow the same at the last token of those, and that token: `ranges + 1` numbers more.
+  """
   place = jnp.arange(tokens.shape[1])
 
-  def latest(first, last):
-    index = jax.lax.cummax(jnp.where((tokens >= first) & (tokens <= last), place, -1), axis=1)
-    return jnp.where(index < 0, 0, jnp.take_along_axis(tokens, jnp.maximum(index, 0), axis=1))
+  def latest(values, marked):
+    """Returns the row of `values` `[batch, length, n]` at the last mark at or before each position, 0 where there is none."""
+    index = jax.lax.cummax(jnp.where(marked, place, -1), axis=1)[..., None]
+    return jnp.where(index < 0, 0, jnp.take_along_axis(values, jnp.maximum(index, 0), axis=1))
 
-  return jnp.stack([latest(*pair) for pair in ranges], axis=-1)
+  own = tokens[..., None]
+  status = jnp.concatenate([latest(own, _within(tokens, (pair,))) for pair in ranges], axis=-1)
+  if not ends:
+    return status
+  event = latest(jnp.concatenate([status, own], axis=-1), _within(tokens, ends))
+  return jnp.concatenate([status, event], axis=-1)
 
 
-def next_status(status: jax.Array, tokens: jax.Array, ranges: tuple[tuple[int, int], ...]) -> jax.Array:
-  """Returns the running status `[batch, ranges]` after one more token `[batch]`."""
+def next_status(
+  status: jax.Array, tokens: jax.Array, ranges: tuple[tuple[int, int], ...], ends: tuple[tuple[int, int], ...] = ()
+) -> jax.Array:
+  """Returns the running status `[batch, n]`, of `running_status`, after one more token `[batch]`."""
   first, last = np.array(ranges).T
   token = tokens[:, None]
-  return jnp.where((token >= first) & (token <= last), token, status)
+  status, event = status[:, : len(ranges)], status[:, len(ranges) :]
+  status = jnp.where((token >= first) & (token <= last), token, status)
+  if not ends:
+    return status
+  event = jnp.where(_within(token, ends), jnp.concatenate([status, token], axis=-1), event)
+  return jnp.concatenate([status, event], axis=-1)
+
+
+def status_width(config: T5Config) -> int:
+  """Returns how many numbers a position's running status has."""
+  return len(config.running_status) * (2 if config.event_ends else 1) + (1 if config.event_ends else 0)
+
+
+def named_status(status: jax.Array, table: jax.Array, scale: jax.Array, event_map: jax.Array | None) -> jax.Array:
+  """Returns what is added to the embeddings of tokens, `[..., emb]`, for their running status `[..., n]`.
+
+  Args:
+    status: of `running_status`.
+    table: the embedding table, `[vocab, emb]`.
+    scale: `[n, emb]`, how much each of the numbers counts.
+    event_map: `[emb, emb]`, maps what is said of the last event, or None, if nothing is.
+  """
+  named = jnp.where(status[..., None] > 0, table[status], 0) * scale
+  if event_map is None:
+    return named.sum(axis=-2)
+  held = (len(scale) - 1) // 2
+  return named[..., :held, :].sum(axis=-2) + jnp.dot(named[..., held:, :].sum(axis=-2), event_map)
 
 
 # Which arguments of a call, counted from self, are no arrays.
@@ -409,7 +460,11 @@ class Decoder(nn.Module):
       self.logits_dense = _projection(cfg, cfg.vocab_size, ('embed', 'vocab'), jnp.float32)
     if cfg.running_status:
       self.status_scale = layers.partitioning.param_with_axes(
-        'status_scale', nn.initializers.ones, (len(cfg.running_status), cfg.emb_dim), jnp.float32, axes=(None, 'embed')
+        'status_scale', nn.initializers.ones, (status_width(cfg), cfg.emb_dim), jnp.float32, axes=(None, 'embed')
+      )
+    if cfg.event_ends:
+      self.event_map = layers.partitioning.param_with_axes(
+        'event_map', nn.initializers.orthogonal(), (cfg.emb_dim, cfg.emb_dim), jnp.float32, axes=('joined_kv', 'embed')
       )
     self.dropout = _dropout(cfg)
 
@@ -418,11 +473,11 @@ class Decoder(nn.Module):
     return self.token_embedder(tokens)
 
   def _with_status(self, x, status):
-    """Returns embedded tokens `[batch, length, emb]` with the running status `[batch, length, ranges]` added."""
+    """Returns embedded tokens `[batch, length, emb]` with the running status `[batch, length, n]` added."""
     if status is None:
       return x
-    named = jnp.where(status[..., None] > 0, self.embed(status), 0) * self.status_scale.astype(x.dtype)
-    return x + named.sum(axis=-2)
+    event_map = self.event_map.astype(x.dtype) if self.config.event_ends else None
+    return x + named_status(status, self.token_embedder.table(), self.status_scale.astype(x.dtype), event_map)
 
   def _logits(self, x: jax.Array) -> jax.Array:
     x = x.astype(jnp.float32)
@@ -456,7 +511,7 @@ class Decoder(nn.Module):
     if decode:
       return self._cached(encoded, tokens, decoder_mask, encoder_decoder_mask, real, causal)
     table = layers.sinusoidal_positions(tokens.shape[1], cfg.emb_dim, cfg.positions)
-    status = running_status(tokens, cfg.running_status) if cfg.running_status else None
+    status = running_status(tokens, cfg.running_status, cfg.event_ends) if cfg.running_status else None
     x = self.dropout(self._with_status(self.embed(tokens), status) + table.astype(cfg.dtype), enable_dropout)
     for layer in self.layers:
       x = layer(x, encoded, decoder_mask, encoder_decoder_mask, deterministic, False, None, real, causal)
@@ -472,12 +527,12 @@ class Decoder(nn.Module):
       rows = first.get_variable('cache', 'cache_index')[None]
     table = jnp.asarray(layers.sinusoidal_positions(length, cfg.emb_dim, cfg.positions), cfg.dtype)[rows]
     if cfg.running_status and has_cache:
-      held = next_status(self.get_variable('cache', 'running_status'), tokens[:, 0], cfg.running_status)
+      held = next_status(self.get_variable('cache', 'running_status'), tokens[:, 0], cfg.running_status, cfg.event_ends)
       self.put_variable('cache', 'running_status', held)
       status = held[:, None]
     elif cfg.running_status:
-      self.put_variable('cache', 'running_status', jnp.zeros((len(tokens), len(cfg.running_status)), jnp.int32))
-      status = running_status(tokens, cfg.running_status)
+      self.put_variable('cache', 'running_status', jnp.zeros((len(tokens), status_width(cfg)), jnp.int32))
+      status = running_status(tokens, cfg.running_status, cfg.event_ends)
     x = self._with_status(self.embed(tokens), status) + table
     for layer in self.layers:
       x = layer(x, encoded, decoder_mask, encoder_decoder_mask, True, True, None, real, causal)
@@ -628,18 +683,18 @@ class Transformer(nn.Module):
   def encode_and_tell(
     self,
     encoder_input_tokens: jax.Array,
-    onset_states: jax.Array,
-    onset_pitches: jax.Array,
+    event_states: jax.Array,
+    event_kinds: jax.Array,
     enable_dropout: bool = True,
     *,
     prior_tokens: jax.Array | None = None,
   ) -> tuple[jax.Array, FrameTargets, jax.Array]:
-    """Returns what `encode` does, logits of every frame's notes, and of the classes of onsets; see `frame_losses`.
+    """Returns what `encode` does, logits of every frame's notes, and of the classes of events; see `frame_losses`.
 
     Args:
       encoder_input_tokens: as `encode`'s, like enable_dropout and prior_tokens.
-      onset_states: int `[batch, n]`, the state that an onset lies in.
-      onset_pitches: int `[batch, n]`, 0..127.
+      event_states: int `[batch, n]`, the state that an event lies in.
+      event_kinds: int `[batch, n]`, which of `note_reader.KINDS` it is.
       enable_dropout: see encoder_input_tokens.
       prior_tokens: see encoder_input_tokens.
 
@@ -647,14 +702,14 @@ class Transformer(nn.Module):
       Three parts, the last one `[batch, n, NUM_CLASSES]`.
     """
     encoded, states, notes = self._encode(encoder_input_tokens, None, enable_dropout, prior_tokens)
-    return encoded, *self._frame_logits(states, notes, onset_states, onset_pitches)
+    return encoded, *self._frame_logits(states, notes, event_states, event_kinds)
 
-  def _frame_logits(self, states, notes, onset_states, onset_pitches):
+  def _frame_logits(self, states, notes, event_states, event_kinds):
     events, sounding = self.note_reader(states, notes)
     pitches, classes = self.frame_head(states)
-    onset_classes = self.note_reader.class_of(self.note_reader.join(states, notes, onset_states, onset_pitches))
+    event_classes = self.note_reader.class_of(self.note_reader.join(states, notes, event_states, event_kinds))
     return (
-      FrameTargets(events[..., ONSETS], events[..., DRUMS], events[..., OFFSETS], pitches + sounding, classes), onset_classes
+      FrameTargets(events[..., ONSETS], events[..., DRUMS], events[..., OFFSETS], pitches + sounding, classes), event_classes
     )  # fmt: skip
 
 
@@ -663,13 +718,13 @@ def without_training_only(params: dict, wanted) -> dict:
   return {name: part for name, part in params.items() if name in wanted or name not in TRAINING_ONLY}
 
 
-def parameter_shapes(config: T5Config, num_mel_bins: int) -> dict:
+def parameter_shapes(config: T5Config, num_mel_bins: int, with_frame_head: bool = False) -> dict:
   """Returns the parameter tree of the network with a `jax.ShapeDtypeStruct` for each array; computes nothing."""
   tokens = jax.ShapeDtypeStruct((1, max(1, config.memory_length * config.memory_segments)), jnp.int32)
   frames = jax.ShapeDtypeStruct((1, 1, num_mel_bins), jnp.float32)
 
   def init(frames, tokens):
-    module = Transformer(config)
+    module = Transformer(config, with_frame_head)
     return module.init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False, prior_tokens=tokens)['params']
 
   return jax.eval_shape(init, frames, tokens)

@@ -61,12 +61,13 @@ class NoteReader(nn.Module):
     )
     self.seen_at_pitch = layers.Dense(self.hidden, ('embed', 'mlp'), initializer, jnp.float32)
     self.context = layers.Dense(self.hidden // 2, ('embed', 'mlp'), initializer, jnp.float32)
-    self.pitch = layers.Dense(self.hidden // 2, ('embed', 'mlp'), initializer, jnp.float32)
-    self.at_pitch = layers.Dense(3, ('mlp', 'vocab'), initializer, jnp.float32)
+    self.pitch = layers.ChannelsFirstDense(self.hidden // 2, ('embed', 'mlp'), initializer, jnp.float32)
+    self.at_pitch = layers.ChannelsFirstDense(3, ('mlp', 'vocab'), initializer, jnp.float32)
     # Logits of the Slakh classes of events, of what `join` says of them.
     self.class_of = layers.Dense(NUM_CLASSES, ('mlp', 'vocab'), initializer, jnp.float32)
     self.carried = layers.Dense(self.features, ('mlp', 'embed'), initializer, jnp.float32)
     self.time = layers.Dense(self.features, ('joined_kv', 'embed'), nn.initializers.orthogonal(np.sqrt(2)), jnp.float32)
+    self.before = layers.Dense(self.features, ('joined_kv', 'embed'), nn.initializers.orthogonal(), jnp.float32)
     self.name_of_kind, self.name_of_class = (
       layers.partitioning.param_with_axes(
         name, nn.initializers.normal(1.0), (size, self.features), jnp.float32, axes=('vocab', 'embed')
@@ -82,14 +83,14 @@ class NoteReader(nn.Module):
 
     Args:
       states: `[batch, states, emb]`.
-      notes: what is known of single pitches besides, `[batch, states, PITCHES, n]`, or None; without, the second part is all 0.
+      notes: what is known of single pitches besides, `[n, PITCHES, states, batch]`, or None; without, the second part is all 0.
     """
     events = self.events(states) + self.events_bias
     if notes is None:
       return events, jnp.zeros((*states.shape[:2], NUM_PITCHES), jnp.float32)
-    hidden = nn.relu(self.pitch(notes) + self.context(states)[:, :, None])
+    hidden = nn.relu(self.pitch(notes) + self.context(states).transpose(2, 1, 0)[:, None])
     above = NUM_PITCHES - LOWEST_PITCH - PITCHES
-    told = jnp.pad(jnp.moveaxis(self.at_pitch(hidden), -1, 0), ((0, 0), (0, 0), (0, 0), (LOWEST_PITCH, above)))
+    told = jnp.pad(self.at_pitch(hidden).transpose(0, 3, 2, 1), ((0, 0), (0, 0), (0, 0), (LOWEST_PITCH, above)))
     onsets, offsets, sounding = told
     return events + jnp.concatenate([onsets, jnp.zeros_like(onsets), offsets], axis=-1), sounding
 
@@ -105,33 +106,62 @@ class NoteReader(nn.Module):
     known = jnp.take_along_axis(self.seen(states), places[..., None], axis=1) + self.kind[kinds]
     if notes is not None:
       pitch = kinds % NUM_PITCHES - LOWEST_PITCH
-      index = places * PITCHES + jnp.clip(pitch, 0, PITCHES - 1)
-      here = jnp.take_along_axis(notes.reshape(len(notes), -1, notes.shape[-1]), index[..., None], axis=1)
+      here = notes[:, jnp.clip(pitch, 0, PITCHES - 1), places, jnp.arange(len(states))[:, None]]
+      here = jnp.moveaxis(here, 0, -1)
       there = (pitch >= 0) & (pitch < PITCHES) & (kinds // NUM_PITCHES != 1)
       known = known + self.seen_at_pitch(jnp.where(there[..., None], here, 0))
     return nn.relu(known)
 
   def propose(self, states: jax.Array, number: int, notes: jax.Array | None = None) -> jax.Array:
-    """Returns the `number` likeliest events as further states, in order of time: float32 `[batch, number, emb]`.
+    """Returns the `number` likeliest events as further states, float32 `[batch, number, emb]`.
 
-    One that is likelier in a neighbouring state is not proposed. Each is the sum of the names of its time, its kind and its
-    likely classes, of how certain it is, and of what else is known of it.
+    They come in the order of tokens that are written with `ExampleConfig.rounded_order`, a step being a state: by state; what ends,
+    what begins, drums; class; pitch. One that is likelier in a neighbouring
+    state is not proposed. Each is the sum of the names of its time, its kind and its likely classes, of how certain it is, of what
+    else is known of it, and of a map of the names of the event before it. So whoever has said that one finds this one.
     """
     logits, _ = self(states, notes)
     padded = jnp.pad(logits, ((0, 0), (1, 1), (0, 0)), constant_values=_NEVER)
     peak = (logits >= padded[:, :-2]) & (logits > padded[:, 2:])
     scores = jnp.where(peak, logits, logits + _NEVER).reshape(len(logits), -1)
-    chosen = jnp.sort(jax.lax.top_k(scores, number)[1], axis=-1)
+    chosen = jax.lax.top_k(scores, number)[1]
     places, kinds = chosen // KINDS, chosen % KINDS
+    joined = self.join(states, notes, places, kinds)
+    class_logits = self.class_of(joined)
+    order = jnp.argsort(_token_order(places, kinds, class_logits.argmax(axis=-1)), axis=-1)
+    chosen, places, kinds = (jnp.take_along_axis(x, order, axis=-1) for x in (chosen, places, kinds))
+    joined, class_logits = (jnp.take_along_axis(x, order[..., None], axis=1) for x in (joined, class_logits))
     # One that lies between two states is half as likely in each.
     likely = jnp.pad(jax.nn.sigmoid(logits), ((0, 0), (1, 1), (0, 0)))
     around = likely[:, :-2] + likely[:, 1:-1] + likely[:, 2:]
     certain = jnp.take_along_axis(around.reshape(len(logits), -1), chosen, axis=-1)
     times = self.time(jnp.asarray(time_code(np.arange(states.shape[1]), self.features)))
-    joined = self.join(states, notes, places, kinds)
     pitched = kinds // NUM_PITCHES != 1
-    classes = jnp.dot(jax.nn.softmax(self.class_of(joined)) * pitched[..., None], self.name_of_class)
+    classes = jnp.dot(jax.nn.softmax(class_logits) * pitched[..., None], self.name_of_class)
     names = self.name_of_kind[kinds] + classes + times[places]
     # What is unlikely is named softly, so that it draws little attention.
-    loudness = jnp.minimum(1.0, _LOUDNESS * certain)[..., None]
-    return loudness * names + self.carried(joined) + certain[..., None] * self.certainty
+    loudness = jnp.minimum(1.0, _LOUDNESS * certain)
+    names = loudness[..., None] * names
+    # An unlikely one is a soft name here too.
+    before = self.before(jnp.einsum('bnm,bmd->bnd', _event_before(loudness), names))
+    return names + before + self.carried(joined) + certain[..., None] * self.certainty
+
+
+def _token_order(places, kinds, classes):
+  """Returns a number that sorts events as tokens are, int of the arrays' shape."""
+  kind, pitch = kinds // NUM_PITCHES, kinds % NUM_PITCHES
+  onsets, drums, offsets = (part.start // NUM_PITCHES for part in (ONSETS, DRUMS, OFFSETS))
+  rank = jnp.asarray(np.argsort([offsets, onsets, drums]))[kind]
+  classes = jnp.where(kind == drums, 0, classes)
+  return ((places * 3 + rank) * NUM_CLASSES + classes) * NUM_PITCHES + pitch
+
+
+def _event_before(certain):
+  """Returns how likely each event is the last one before each, `[batch, n, n]`, as each happens with chance `certain` `[batch, n]`."""
+  number = certain.shape[-1]
+  missed = jnp.log1p(-jnp.minimum(certain, 1.0 - 1e-3))
+  total = jnp.cumsum(missed, axis=-1)
+  # Event m, and none of m + 1 .. n - 1.
+  between = (total - missed)[..., :, None] - total[..., None, :]
+  earlier = np.tri(number, k=-1, dtype=bool)
+  return jnp.exp(jnp.where(earlier, between, _NEVER)) * certain[..., None, :]

@@ -121,6 +121,23 @@ class Dense(nn.Module):
     return project(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
+class ChannelsFirstDense(nn.Module):
+  """As `Dense`, with the same parameter, but of the first axis."""
+
+  features: int
+  kernel_axes: tuple[str, str]
+  kernel_init: nn.initializers.Initializer
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns `[features, ...]` for `x` `[channels, ...]`."""
+    shape = (x.shape[0], self.features)
+    kernel = partitioning.param_with_axes('kernel', self.kernel_init, shape, jnp.float32, axes=self.kernel_axes)
+    # Not as a matrix: joined with others, the batch could not stay split over devices.
+    return jnp.tensordot(kernel.astype(self.dtype).T, x.astype(self.dtype), axes=1)
+
+
 class Embed(nn.Module):
   """A table of token embeddings."""
 
@@ -136,6 +153,10 @@ class Embed(nn.Module):
       'embedding', nn.initializers.normal(1.0), shape, jnp.float32, axes=('vocab', 'embed')
     )
     return jnp.asarray(table, self.dtype)[tokens]
+
+  def table(self) -> jax.Array:
+    """Returns all rows, `[num_embeddings, features]`; they must have been made by a call before."""
+    return jnp.asarray(self.get_variable('params', 'embedding'), self.dtype)
 
   def attend(self, x: jax.Array) -> jax.Array:
     """Returns the products of `x` `[..., features]` with every row, float32 `[..., num_embeddings]`."""

@@ -18,6 +18,8 @@ CONFIGS = {
   'embedding as output': {'logits_via_embedding': True, 'memory_length': 0, 'positions': 'mt3'},
   'bfloat16': {'dtype': 'bfloat16'},
   'running status': {'running_status': ((3, 20), (40, 41), (50, 60))},
+  'last event': {'running_status': ((3, 20), (40, 41)), 'event_ends': ((30, 39), (50, 55))},
+  'last event in bfloat16': {'dtype': 'bfloat16', 'running_status': ((3, 20), (40, 41)), 'event_ends': ((30, 39), (50, 55))},
 }
 
 
@@ -59,12 +61,30 @@ def test_the_running_status_is_the_last_token_of_each_range():
     np.testing.assert_array_equal(status, expected[:, place])
 
 
-def test_the_networks_own_cache_keeps_the_running_status():
-  config = dataclasses.replace(fixture.CONFIG, running_status=((3, 20), (40, 41)))
+def test_the_last_event_is_told_as_it_was():
+  ranges, ends, rng = ((1, 4), (7, 7)), ((5, 6), (9, 9)), np.random.default_rng(0)
+  tokens = rng.integers(0, 10, (3, 40))
+  status = np.asarray(network.running_status(jnp.asarray(tokens), ranges))
+  expected = np.zeros((3, 40, 5), int)
+  expected[..., :2] = status
+  for row, place in np.ndindex(3, 40):
+    done = [k for k in range(place + 1) if tokens[row, k] in (5, 6, 9)]
+    if done:
+      expected[row, place, 2:] = [*status[row, done[-1]], tokens[row, done[-1]]]
+  np.testing.assert_array_equal(network.running_status(jnp.asarray(tokens), ranges, ends), expected)
+  held = jnp.zeros((3, 5), int)
+  for place in range(40):
+    held = network.next_status(held, jnp.asarray(tokens[:, place]), ranges, ends)
+    np.testing.assert_array_equal(held, expected[:, place])
+
+
+@pytest.mark.parametrize('ends', [(), ((30, 39), (42, 44))])
+def test_the_networks_own_cache_keeps_the_running_status(ends):
+  config = dataclasses.replace(fixture.CONFIG, running_status=((3, 20), (40, 41)), event_ends=ends)
   rng = np.random.default_rng(0)
   shapes = network.parameter_shapes(config, fixture.NUM_MEL_BINS)
   params = jax.tree.map(lambda x: rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape).astype(np.float32), shapes)
-  assert params['decoder']['status_scale'].shape == (2, config.emb_dim)
+  assert params['decoder']['status_scale'].shape == (5 if ends else 2, config.emb_dim)
   encoded, tokens = rng.normal(size=(2, 12, config.emb_dim)).astype(np.float32), rng.integers(0, 45, (2, 9))
   module, options = network.Transformer(config), {'enable_dropout': False, 'method': network.Transformer.decode}
   whole = module.apply({'params': params}, encoded, None, tokens, **options)
@@ -80,9 +100,18 @@ def test_the_networks_own_cache_keeps_the_running_status():
 def test_a_running_status_of_nonsense_is_named(ranges):
   with pytest.raises(UserError, match='running_status'):
     dataclasses.replace(fixture.CONFIG, running_status=ranges)
+  with pytest.raises(UserError, match='event_ends'):
+    dataclasses.replace(fixture.CONFIG, running_status=((3, 4),), event_ends=ranges)
+
+
+def test_events_are_told_of_by_a_running_status():
+  with pytest.raises(UserError, match='no running_status'):
+    dataclasses.replace(fixture.CONFIG, event_ends=((3, 4),))
 
 
 def test_the_running_status_is_of_kinds_of_tokens():
   with pytest.raises(UserError, match='1132'):
     ModelSpec(T5Config(vocab_size=1536, running_status=((3, 1003), (1132, 1140))))
-  ModelSpec(T5Config(vocab_size=1536, running_status=((3, 1003), (1132, 1133))))
+  ModelSpec(T5Config(vocab_size=1536, running_status=((3, 1003), (1132, 1133)), event_ends=((1004, 1131),)))
+  with pytest.raises(UserError, match=r'event_ends has .1004, 1130'):
+    ModelSpec(T5Config(vocab_size=1536, running_status=((3, 1003),), event_ends=((1004, 1130),)))

@@ -89,6 +89,44 @@ def test_a_fresh_decoder_looks_up_what_is_proposed_at_its_time():
   assert (found == np.arange(32)).mean() > 0.5  # the rest of the decoder is still random
 
 
+@pytest.mark.parametrize('told', [False, True])
+def test_a_fresh_decoder_looks_at_what_comes_after_the_event_that_it_has_said(told):
+  """Of notes at the same time, where it looks at that event again unless it is told."""
+  import jax.numpy as jnp
+
+  vocabulary = VocabularyConfig(num_velocity_bins=1)
+  codec = build_codec(vocabulary)
+  shift, velocity, pitch = (
+    tuple(index + SPECIAL_TOKENS for index in codec.event_type_range(kind)) for kind in ('shift', 'velocity', 'pitch')
+  )
+  sizes = SIZES | dict(emb_dim=192, num_heads=4, head_dim=48)
+  status = {'running_status': (shift, velocity), 'event_ends': (pitch,) if told else ()}
+  config = T5Config(**sizes, proposals=4, logits_via_embedding=True, **status)
+  mels = SpectrogramConfig(hop_width=512, num_mel_bins=16)
+  spec = ModelSpec(config, mels, vocabulary, segment_frames=32, targets_length=16)
+  frames, tokens = np.zeros((1, 32, 16), np.float32), np.ones((1, 2), np.int32)
+  module = network.Transformer(config)
+  params = module.init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False)['params']
+  params = event_names.give_names(params, spec)
+  reader = params['note_reader']
+  time = time_code(np.arange(32), 192)[5] @ np.asarray(reader['time']['kernel'])
+  names = np.asarray(reader['name_of_kind'])[ONSETS][40:56] + time  # 16 notes at once
+  proposed = names[1:] + names[:-1] @ np.asarray(reader['before']['kernel'])
+  said = jnp.array([[shift[0] + 16, velocity[1], pitch[0] + value] for value in range(40, 55)])
+
+  def first_weights(network_):
+    decoder, layer = network_.decoder, network_.decoder.layers[0]
+    held = network.running_status(said, config.running_status, config.event_ends)
+    x = layer.pre_cross_attention_layer_norm(decoder._with_status(decoder.embed(said), held)[:, -1:])
+    attention = layer.encoder_decoder_attention
+    queries, keys = (part.reshape(-1, 4, 48) for part in (attention.query(x), attention.key(jnp.asarray(proposed)[None])))
+    return jax.nn.softmax(jnp.einsum('qhd,khd->qhk', queries, keys)).mean(axis=1)
+
+  weights = np.asarray(module.apply({'params': params}, method=first_weights))
+  following, itself = np.diag(weights).mean(), np.diag(weights, -1).mean()
+  assert (following > 0.4 and itself < 0.25) if told else (following < 0.1 and itself > 0.6)
+
+
 def test_a_fresh_model_has_names_and_one_without_proposals_needs_none():
   from mrmt3.models import MemoryEncoderDecoderModel
   from mrmt3.piece_model import PieceEncoderDecoderModel
@@ -111,7 +149,8 @@ def test_a_fresh_model_has_names_and_one_without_proposals_needs_none():
 def test_the_real_t5x_can_place_every_parameter():
   """Its partitioner refuses an array with one logical axis twice."""
   spec = spec_of(1)
-  spec = ModelSpec(spec.network.replace(memory_length=2, running_status=((3, 1003),)), MELS, spec.vocabulary, segment_frames=8, targets_length=16)
+  told = {'memory_length': 2, 'running_status': ((3, 1003),), 'event_ends': ((1004, 1131),)}
+  spec = ModelSpec(spec.network.replace(**told), MELS, spec.vocabulary, segment_frames=8, targets_length=16)
   frames, tokens = np.zeros((1, 8, 16), np.float32), np.ones((1, 2), np.int32)
   module = network.Transformer(spec.network, with_frame_head=True)
   variables = jax.eval_shape(lambda: module.init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False, prior_tokens=tokens))

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from mrmt3 import frame_losses, network
 from mrmt3.config import ModelSpec
+from mrmt3.errors import UserError
 from mrmt3.frame_head import FrameTargets
 from mrmt3.instruments import NUM_CLASSES, SLAKH_CLASSES
 from mrmt3.network import T5Config
+from mrmt3.note_reader import OFFSETS
 from mrmt3.notes import as_notes
 from mrmt3.segment_tokens import encode_piece, segment_targets, trim_overlapping_notes
 from mrmt3.spectrograms import SpectrogramConfig
@@ -34,8 +36,13 @@ def labels_of(rows, start_frame=0, spec=SPEC):
   ids = segment_targets(piece, start_frame, 128, codec=CODEC, frames_per_second=SPEC.spectrogram.frame_rate)
   tokens = np.zeros((1, 512), np.int32)
   tokens[0, : len(ids)] = ids
-  targets, onsets = jax.jit(frame_losses.frame_labels, static_argnums=1)(tokens, spec)
-  return jax.tree.map(lambda x: np.asarray(x[0]), (targets, onsets))
+  labels = jax.jit(frame_losses.frame_labels, static_argnums=1)(tokens, spec)
+  return jax.tree.map(lambda x: np.asarray(x[0]), labels)
+
+
+def told_of(events, which):
+  """Returns (state, kind, class) of those events, sorted."""
+  return sorted(zip(events.states[which], events.kinds[which], events.classes[which], strict=True))
 
 
 @pytest.mark.parametrize('stride', [1, 2])
@@ -59,8 +66,8 @@ def test_labels_of_a_chord_a_drum_and_a_tied_note(stride):
   assert np.argwhere(onsets).tolist() == [[10 // stride, 60], [10 // stride, 64]]
   assert np.argwhere(drums).tolist() == [[20 // stride, 38]]
   assert np.argwhere(offsets).tolist() == [[20 // stride, 60], [31 // stride, 40]]
-  told = zip(found.states[found.real], found.pitches[found.real], found.classes[found.real], strict=True)
-  assert sorted(told) == [(10 // stride, 60, piano), (10 // stride, 64, piano)]
+  assert told_of(found, found.begins) == [(10 // stride, 60, piano), (10 // stride, 64, piano)]
+  assert told_of(found, found.ends) == [(20 // stride, OFFSETS.start + 60, piano), (31 // stride, OFFSETS.start + 40, bass)]
   sounds = {pitch: (np.flatnonzero(pitches[:, pitch]).min(), np.flatnonzero(pitches[:, pitch]).max()) for pitch in (40, 60, 64)}
   ends = {1: (30, 19), 2: (14, 9)}[stride]  # off in frames 31 and 20
   assert sounds == {40: (0, ends[0]), 60: (10 // stride, ends[1]), 64: (10 // stride, last)}
@@ -89,8 +96,7 @@ def test_labels_agree_with_the_notes(drawn):
       told.append((first, note['pitch'], PROGRAMS.index(note['program'])))
   np.testing.assert_array_equal(onsets, expected_onsets)
   np.testing.assert_array_equal(drums, expected_drums)
-  real = found.real
-  assert sorted(zip(found.states[real], found.pitches[real], found.classes[real], strict=True)) == sorted(told)
+  assert told_of(found, found.begins) == sorted(told)
   # Sounding notes of several instruments may share a pitch; the count changes where each begins and ends.
   count = np.zeros((129, 128))
   for note in rows[~rows['is_drum']]:
@@ -105,28 +111,28 @@ def test_labels_agree_with_the_notes(drawn):
 
 
 def test_a_perfect_prediction_costs_nothing_and_padding_means_silence():
-  targets, onsets = frame_losses.frame_labels(jnp.zeros((2, 8), jnp.int32), SPEC)
-  assert all(float(x.sum()) == 0 for x in targets) and not onsets.real.any()
+  targets, events = frame_losses.frame_labels(jnp.zeros((2, 8), jnp.int32), SPEC)
+  assert all(float(x.sum()) == 0 for x in targets) and not events.begins.any() and not events.ends.any()
   logits = FrameTargets(*(x * 80 - 40 for x in targets))
-  loss = frame_losses.frame_loss(logits, jnp.zeros((2, 8, NUM_CLASSES)), targets, onsets)
+  loss = frame_losses.frame_loss(logits, jnp.zeros((2, 8, NUM_CLASSES)), targets, events)
   assert loss.shape == (2,)
   np.testing.assert_allclose(loss, 0, atol=1e-3)
 
 
-def test_the_class_counts_where_an_onset_is():
-  targets, onsets = labels_of([(0.5, 0.9, 60, 90, 33, 0), (0.5, 0.9, 38, 90, 0, 1)])
+def test_the_class_counts_where_an_event_is():
+  targets, events = labels_of([(0.5, 0.9, 60, 90, 33, 0), (0.5, 0.9, 38, 90, 0, 1)])
   batch = lambda tree: jax.tree.map(lambda x: jnp.asarray(x)[None], tree)  # noqa: E731
-  targets, onsets = batch(targets), batch(onsets)
+  targets, events = batch(targets), batch(events)
   logits = FrameTargets(*(x * 80 - 40 for x in targets))
   guess = jnp.zeros((1, 512, NUM_CLASSES))
-  loss = frame_losses.frame_loss(logits, guess, targets, onsets)
-  np.testing.assert_allclose(loss, np.log(NUM_CLASSES), atol=1e-3)  # one of 34; the drum asks for none
+  loss = frame_losses.frame_loss(logits, guess, targets, events)
+  np.testing.assert_allclose(loss, 1.5 * np.log(NUM_CLASSES), atol=1e-3)  # one of 34, the end by half; the drum asks for none
   sure = guess.at[..., PROGRAMS.index(33)].set(50.0)
-  np.testing.assert_allclose(frame_losses.frame_loss(logits, sure, targets, onsets), 0, atol=1e-3)
-  counts = frame_losses.onset_counts(logits, sure, targets, onsets)
+  np.testing.assert_allclose(frame_losses.frame_loss(logits, sure, targets, events), 0, atol=1e-3)
+  counts = frame_losses.event_counts(logits, sure, targets, events)
   assert {name: tuple(map(int, pair)) for name, pair in counts.items()} == {
     'frame_onset_recall': (1, 1), 'frame_onset_precision': (1, 1), 'frame_drum_recall': (1, 1),
-    'frame_drum_precision': (1, 1), 'frame_onset_class': (1, 1),
+    'frame_drum_precision': (1, 1), 'frame_onset_class': (1, 1), 'frame_offset_class': (1, 1),
   }  # fmt: skip
 
 
@@ -166,3 +172,40 @@ def test_only_frames_are_counted_where_the_decoder_rests():
   assert sums['correct'] == 0 and sums['loss'] == sums['frame_loss'] == loss > 0
   told = {name.removeprefix('tokens/') for name in sums if name.startswith('tokens/')}
   assert told and all('frame' in name for name in told)
+
+
+def test_frozen_parameters_have_no_gradient_and_the_others_the_same_as_ever():
+  from mrmt3.models import MemoryEncoderDecoderModel
+
+  tokens = jnp.asarray(np.random.default_rng(0).integers(3, 1000, (2, 16)), jnp.int32)
+  batch = {
+    'encoder_input_tokens': jnp.ones((2, 128, 16)),
+    'decoder_input_tokens': tokens,
+    'decoder_target_tokens': tokens,
+    'decoder_loss_weights': jnp.ones((2, 16)),
+  }
+  spec = dataclasses.replace(SPEC, network=SPEC.network.replace(front='harmonic', proposals=4))
+  plain = MemoryEncoderDecoderModel(spec)
+  held = MemoryEncoderDecoderModel(spec, frozen=('encoder', 'note_reader/events', 'decoder/layers_0/mlp/wo'))
+  shapes = {name: x.shape for name, x in batch.items()}
+  params = plain.get_initial_variables(jax.random.key(0), shapes, {name: x.dtype for name, x in batch.items()})['params']
+  slope, ours = (jax.grad(lambda p, model=model: model.loss_fn(p, batch, None)[0])(params) for model in (plain, held))
+  seen = set()
+  for path, x in jax.tree_util.tree_flatten_with_path(ours)[0]:
+    name, wanted = '/'.join(key.key for key in path), slope
+    for key in path:
+      wanted = wanted[key.key]
+    still = name.startswith(('encoder/', 'note_reader/events/', 'decoder/layers_0/mlp/wo/'))
+    seen.add(still and bool(jnp.abs(wanted).max() > 0))
+    np.testing.assert_allclose(x, 0 if still else wanted, atol=1e-5 * float(jnp.abs(wanted).max()), err_msg=name)
+  assert seen == {False, True}  # without them some of these would have moved
+
+
+def test_frozen_parts_that_are_none_are_named():
+  from mrmt3.models import MemoryEncoderDecoderModel
+
+  for wrong in (['encode'], ['decoder/layers_7'], 'nothing'):
+    with pytest.raises(UserError, match=r'no part of the parameters; parts are .*encoder'):
+      MemoryEncoderDecoderModel(SPEC, frozen=wrong)
+  MemoryEncoderDecoderModel(SPEC, frozen='encoder')
+  MemoryEncoderDecoderModel(SPEC, frozen=('frame_head', 'note_reader/events'), frame_loss='auxiliary')

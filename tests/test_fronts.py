@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from mrmt3 import config, fronts, network, spectrograms, transformer_blocks
 from mrmt3.errors import UserError
@@ -39,7 +40,8 @@ def test_a_state_hears_the_frames_in_which_a_note_begins_and_those_before(stride
   changed = frames.copy()
   changed[0, 24] += 3
   pairs = zip(plain, front.apply(params, changed), strict=True)
-  states, notes = (np.abs(np.asarray(x - y))[0].reshape(48 // stride, -1).max(axis=1) for x, y in pairs)
+  states, notes = (np.abs(np.asarray(x - y)) for x, y in pairs)
+  states, notes = states[0].max(axis=-1), notes.max(axis=(0, 1))[:, 0]
   place = 24 // stride
   # What is known of a note is joined with what is known of it a state before and after.
   assert set(np.flatnonzero(notes > 1e-6)) <= set(np.flatnonzero(states > 1e-6))
@@ -51,23 +53,47 @@ def test_all_pitches_are_looked_at_alike():
   front = HarmonicFront(8, CHANNELS, 2)
   rng = np.random.default_rng(1)
   params = front.init(jax.random.key(0), np.zeros((1, 16, 256), np.float32))
-  semitones = rng.normal(size=(1, 5, 12 + fronts.PITCHES + 36, 2)).astype(np.float32)
+  semitones = rng.normal(size=(2, 12 + fronts.PITCHES + 36, 5, 1)).astype(np.float32)
   seen = front.apply(params, semitones, method=lambda module, x: module._harmonics(x))
-  moved = front.apply(params, np.roll(semitones, 5, axis=2), method=lambda module, x: module._harmonics(x))
-  np.testing.assert_array_equal(seen[:, :, 20:60], moved[:, :, 25:65])
+  moved = front.apply(params, np.roll(semitones, 5, axis=1), method=lambda module, x: module._harmonics(x))
+  np.testing.assert_array_equal(seen[:, 20:60], moved[:, 25:65])
   # An octave below, the pitch itself, an octave above, a twelfth, and so on.
-  wanted = [semitones[0, 3, 12 + 40 + above] for above in (-12, 0, 12, 19, 24, 28, 31, 34, 36)]
-  np.testing.assert_array_equal(seen[0, 3, 40], np.concatenate(wanted))
+  wanted = [semitones[:, 12 + 40 + above, 3, 0] for above in (-12, 0, 12, 19, 24, 28, 31, 34, 36)]
+  np.testing.assert_array_equal(seen[:, 40, 3, 0], np.concatenate(wanted))
 
 
 def test_octaves_and_moments_beside_a_note_are_joined_with_it():
-  local = np.random.default_rng(2).normal(size=(1, 4, fronts.PITCHES, 3)).astype(np.float32)
+  local = np.random.default_rng(2).normal(size=(3, fronts.PITCHES, 4, 1)).astype(np.float32)
   front = HarmonicFront(8, CHANNELS)
   params = front.init(jax.random.key(0), np.zeros((1, 4, 64), np.float32))
   joined = np.asarray(front.apply(params, local, method=lambda module, x: module._neighbours(x)))
-  wanted = [local[0, 2, 30], local[0, 1, 30], local[0, 3, 30], local[0, 2, 18], local[0, 2, 42]]
-  np.testing.assert_array_equal(joined[0, 2, 30], np.concatenate(wanted))
-  assert not joined[0, 0, 5, 3:6].any() and not joined[0, 0, 5, 9:12].any()
+  wanted = [local[:, pitch, state, 0] for pitch, state in ((30, 2), (30, 1), (30, 3), (18, 2), (42, 2))]
+  np.testing.assert_array_equal(joined[:, 30, 2, 0], np.concatenate(wanted))
+  assert not joined[3:6, 5, 0].any() and not joined[9:12, 5, 0].any()
+
+
+def test_what_the_first_axis_is_mapped_to_is_what_dense_makes_of_the_last():
+  x = np.random.default_rng(0).normal(size=(5, 3, 2)).astype(np.float32)
+  sizes = (4, ('embed', 'mlp'), nn.initializers.he_normal())
+  first, last = transformer_blocks.ChannelsFirstDense(*sizes), transformer_blocks.Dense(*sizes)
+  params = first.init(jax.random.key(0), x)['params']
+  wanted = np.moveaxis(last.apply({'params': params}, np.moveaxis(x, 0, -1)), -1, 0)
+  np.testing.assert_allclose(first.apply({'params': params}, x), wanted, atol=1e-5)
+
+
+def test_the_norm_is_that_of_all_pitches_of_a_state():
+  front = HarmonicFront(8, CHANNELS)
+  frames = np.random.default_rng(3).normal(-4, 4, (2, 4, 64)).astype(np.float32)
+  params = front.init(jax.random.key(0), frames)['params']
+  rng = np.random.default_rng(4)
+  params = jax.tree.map(lambda x: x + rng.normal(0, 0.3, x.shape).astype(np.float32), params)
+  states, notes = front.apply({'params': params}, frames)
+  assert states.shape == (2, 4, 8) and notes.shape == (CHANNELS[2], fronts.PITCHES, 4, 2)
+  flat = np.asarray(notes).transpose(3, 2, 1, 0).reshape(2, 4, -1)
+  normal = transformer_blocks.LayerNorm().apply({'params': params['layer_norm']}, flat)
+  # Without the layer that reads whole frames nothing else is left.
+  params = {**params, 'whole': jax.tree.map(np.zeros_like, params['whole'])}
+  np.testing.assert_allclose(front.apply({'params': params}, frames)[0], normal @ params['pitches']['kernel'], atol=1e-3)
 
 
 def test_gin_alone_swaps_the_front():

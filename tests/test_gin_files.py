@@ -93,7 +93,7 @@ def dry_run_flags(flags, places):
   data = next((name for name in ('own_folder', 'commu', 'mt3_mixture') if any(f'runs/{name}.gin' in flag for flag in flags)), 'data')
   folders = {
       'DATA_DIR': places / data, 'MODEL_DIR': places / 'new', 'OUTPUT_DIR': places / 'new',
-      'INIT_FROM': places / 'checkpoints', 'CHECKPOINT_PATH': places / 'checkpoints', 'FRAMES_DIR': places / 'checkpoints',
+      'INIT_FROM': places / 'checkpoints', 'CHECKPOINT_PATH': places / 'checkpoints', 'START_DIR': places / 'checkpoints',
   }  # fmt: skip
   kept = [flag for flag in flags if not any(flag.startswith(f'--gin.{name}=') for name in folders)]
   return [*kept, '--gin.BATCH_SIZE=2', *(f'--gin.{name}={folder}' for name, folder in folders.items() if f'--gin.{name}=' in ' '.join(flags))]

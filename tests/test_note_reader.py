@@ -8,7 +8,7 @@ import pytest
 from mrmt3 import decoding, network, note_reader
 from mrmt3.errors import UserError
 from mrmt3.network import T5Config
-from mrmt3.note_reader import DRUMS, KINDS, NoteReader
+from mrmt3.note_reader import DRUMS, KINDS, OFFSETS, ONSETS, NoteReader
 
 SIZES = dict(vocab_size=64, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1)
 
@@ -35,6 +35,44 @@ def test_the_likeliest_events_are_proposed_in_order_of_time(reader):
   table = note_reader.time_code(np.arange(6), 8)
   names = np.asarray(params['params']['name_of_kind'])
   np.testing.assert_allclose(found[0], [names[DRUMS.start + 38] + table[1], names[60] + table[2]], atol=1e-6)
+
+
+def test_within_a_state_they_come_as_tokens_do(reader):
+  """What ends, then what begins by class and pitch, then drums."""
+  module, params = reader
+  kinds = [DRUMS.start + 36, ONSETS.start + 64, OFFSETS.start + 70, ONSETS.start + 60, ONSETS.start + 62, OFFSETS.start + 50]
+  params = {'params': {**params['params']}}
+  params['params']['events'] = {'kernel': jnp.zeros((8, KINDS)).at[0, jnp.array(kinds)].set(1.0)}
+  # Pitch 62 is of class 3, all else of class 5.
+  params['params']['kind'] = jnp.ones((KINDS, 4)).at[62].set(jnp.array([0.0, 1.0, 0.0, 0.0]))
+  classes = jnp.zeros((4, 34)).at[0, 5].set(2.0).at[1, 3].set(1.0)
+  params['params']['class_of'] = {'kernel': classes}
+  states = np.zeros((1, 6, 8), np.float32)
+  states[0, 2, 0] = 9
+  found = np.asarray(module.apply(params, states, 6, method=module.propose))[0]
+  names = np.asarray(params['params']['name_of_kind']) + note_reader.time_code(np.arange(6), 8)[2]
+  wanted = [OFFSETS.start + 50, OFFSETS.start + 70, ONSETS.start + 62, ONSETS.start + 60, ONSETS.start + 64, DRUMS.start + 36]
+  np.testing.assert_allclose(found, names[wanted], atol=1e-5)
+
+
+def test_the_event_before_is_the_last_that_happens():
+  certain = np.array([[1.0, 0.25, 0.5, 0.0, 1.0]])
+  chances = np.asarray(note_reader._event_before(jnp.asarray(certain)))[0]
+  wanted = np.zeros((5, 5))
+  for n, m in np.ndindex(5, 5):
+    if m < n:
+      wanted[n, m] = certain[0, m] * np.prod(1 - certain[0, m + 1 : n])
+  np.testing.assert_allclose(chances, wanted, atol=2e-3)
+
+
+def test_each_is_told_what_comes_before_it(reader):
+  module, params = reader
+  params = {'params': {**params['params'], 'before': {'kernel': 2.0 * jnp.eye(8)}}}
+  states = np.zeros((1, 6, 8), np.float32)
+  states[0, 1, 0], states[0, 3, 0] = 9, 8
+  found = np.asarray(module.apply(params, states, 2, method=module.propose))
+  name, table = np.asarray(params['params']['name_of_kind'])[60], note_reader.time_code(np.arange(6), 8)
+  np.testing.assert_allclose(found[0], [name + table[1], name + table[3] + 2.0 * (name + table[1])], rtol=2e-3, atol=2e-3)
 
 
 def test_a_plateau_is_one_event(reader):

@@ -162,6 +162,27 @@ def test_wrong_shapes_are_named(tmp_path, small_data, small_spec):
     run(tmp_path / 'second', small_data, wider, 1, restore=tmp_path / 'first')
 
 
+def test_a_checkpoint_without_the_frame_head_can_be_trained_with_it(tmp_path, small_data, small_spec, capsys):
+  run(tmp_path / 'first', small_data, small_spec, 1)
+  run(tmp_path / 'second', small_data, small_spec, 1, restore=tmp_path / 'first', rate=0.0, model={'frame_loss': 'auxiliary'})
+  said = capsys.readouterr().err
+  assert '(step 1), ' in said and 'frame_head fresh' in said and 'note_reader fresh' in said
+  for a, b in zip(weights(tmp_path / 'first'), weights(tmp_path / 'second'), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-6)
+  assert 'frame_head' in checkpoints.restore_target(tmp_path / 'second')[0]
+
+
+def test_frozen_parts_stay_what_they_were(tmp_path, small_data, small_spec):
+  run(tmp_path / 'first', small_data, small_spec, 1)
+  run(tmp_path / 'second', small_data, small_spec, 3, restore=tmp_path / 'first', model={'frozen': ('encoder', 'decoder/layers_0')})
+  before, after = (checkpoints.restore_params(tmp_path / name)[0] for name in ('first', 'second'))
+  for name, same in (('encoder', True), ('memory_encoder', False)):
+    equal = [np.array_equal(*pair) for pair in zip(*(jax.tree.leaves(tree[name]) for tree in (before, after)), strict=True)]
+    assert all(equal) if same else not any(equal), name
+  pairs = zip(*(jax.tree.leaves(tree['decoder']['layers_0']) for tree in (before, after)), strict=True)
+  assert all(np.array_equal(*pair) for pair in pairs)
+
+
 @pytest.mark.parametrize(
     'network, lengths, model, fields',
     [

@@ -28,16 +28,31 @@ def checkpoint_paths(config) -> list[Path]:
   return [checkpoints.checkpoint_folder(config.path, step) for step in steps]
 
 
-def restore(config, path: Path, shapes):
-  """Returns (parameters of the checkpoint at `path`, its step); UserError if they do not fit the shapes.
+def restore(config, path: Path, shapes, optional: tuple[str, ...] = ()):
+  """Returns (parameters of the checkpoint at `path`, its step, those `optional` parts that it lacks).
 
   A parameter that a checkpoint lacks, or has too much of, is an error; t5x with `strict = False` would not notice.
+
+  Raises:
+    UserError: there is no checkpoint, or it does not fit the shapes.
   """
   params, step = checkpoints.restore_target(path)
   params = network.without_training_only(params, shapes)
+  lacking = [name for name in optional if name in shapes and name not in params]
+  if lacking:
+    shapes = {name: part for name, part in shapes.items() if name not in lacking}
   checkpoints.check_shapes(shapes, params, path)
   dtype = config.dtype
-  return (params if dtype is None else jax.tree.map(lambda x: jnp.asarray(x, dtype), params)), step
+  return (params if dtype is None else jax.tree.map(lambda x: jnp.asarray(x, dtype), params)), step, lacking
+
+
+def _only_for_training(model) -> tuple[str, ...]:
+  """Returns the parts of a model's parameters that its checkpoints may lack: what transcribing has no use for."""
+  spec = getattr(model, 'spec', None)
+  if spec is None:
+    return ()
+  used = network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins)
+  return tuple(name for name in network.TRAINING_ONLY if name not in used)
 
 
 def start_state(trainer, restore_cfg, model_dir: str, example_batch):
@@ -65,6 +80,8 @@ def start_state(trainer, restore_cfg, model_dir: str, example_batch):
       if not restore_cfg.fallback_to_scratch:
         raise
     else:
-      params, step = restore(restore_cfg, path, fresh.params)
-      return fresh.replace(params=place(params, shardings.params)), f'weights of {restore_cfg.path} (step {step})'
+      params, step, lacking = restore(restore_cfg, path, fresh.params, _only_for_training(trainer.model))
+      placed = place(params, {name: shardings.params[name] for name in params})
+      origin = f'weights of {restore_cfg.path} (step {step})' + ''.join(f', {name} fresh' for name in lacking)
+      return fresh.replace(params={**placed, **{name: fresh.params[name] for name in lacking}}), origin
   return fresh, 'fresh weights'

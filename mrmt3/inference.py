@@ -51,8 +51,10 @@ class Transcriber:
     self.spec = spec
     self.codec = build_codec(spec.vocabulary)
     self.weights = decoding.pack_decoder(params['decoder'], spec.network)
-    # Of the decoder, encoding needs the embedding only, for the memory; flax wants what `Decoder.setup` declares besides.
-    kept = {name: part for name, part in params['decoder'].items() if name in ('token_embedder', 'status_scale', 'event_map')}
+    # Of the decoder, encoding needs the embedding only, for the memory; flax wants what `Decoder.setup` declares besides, which is
+    # all but the submodules.
+    unused = ('layers_', 'decoder_norm', 'logits_dense')
+    kept = {name: part for name, part in params['decoder'].items() if not name.startswith(unused)}
     self.params = jax.device_put({**params, 'decoder': kept})
     self.rows = 1 if spec.network.memory_length else segments_at_once
     # The published code counts the start token among the tokens of a segment.

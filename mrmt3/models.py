@@ -89,15 +89,11 @@ def _vocabularies(spec: ModelSpec) -> dict:
   return {'input_vocabulary': seqio.PassThroughVocabulary(size=0), 'output_vocabulary': output}
 
 
-def _path(keys) -> str:
-  """Returns a parameter's path of a tree, such as encoder/layers_0/mlp."""
+def _is_part(keys, name: str) -> bool:
+  """Returns whether a parameter, at these keys of the tree, is part of what `name` means, such as encoder/layers_0."""
   from jax.tree_util import keystr
 
-  return keystr(keys, simple=True, separator='/')
-
-
-def _is_part(path: str, name: str) -> bool:
-  return path == name or path.startswith(f'{name}/')
+  return f'{keystr(keys, simple=True, separator="/")}/'.startswith(f'{name}/')
 
 
 class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
@@ -240,9 +236,9 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       return
     bins, headed = self.spec.spectrogram.num_mel_bins, self._frame_loss != 'none'
     shapes = network.parameter_shapes(self.spec.network, bins, headed)
-    paths = [_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
+    every = [keys for keys, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
     for name in self._frozen:
-      if not any(_is_part(path, name) for path in paths):
+      if not any(_is_part(keys, name) for keys in every):
         raise UserError(
           f'MemoryEncoderDecoderModel.frozen has {name!r}, which is no part of the parameters; parts are {", ".join(shapes)}, and theirs'
         )
@@ -254,8 +250,8 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     if not self._frozen:
       return params
 
-    def hold(path, x):
-      return jax.lax.stop_gradient(x) if any(_is_part(_path(path), name) for name in self._frozen) else x
+    def hold(keys, x):
+      return jax.lax.stop_gradient(x) if any(_is_part(keys, name) for name in self._frozen) else x
 
     return jax.tree_util.tree_map_with_path(hold, params)
 

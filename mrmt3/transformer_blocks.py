@@ -116,26 +116,22 @@ class Dense(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns `[..., features]`."""
-    shape = (x.shape[-1], self.features)
+    return project(x.astype(self.dtype), self._kernel(x.shape[-1]))
+
+  def _kernel(self, inputs):
+    shape = (inputs, self.features)
     kernel = partitioning.param_with_axes('kernel', self.kernel_init, shape, jnp.float32, axes=self.kernel_axes)
-    return project(x.astype(self.dtype), kernel.astype(self.dtype))
+    return kernel.astype(self.dtype)
 
 
-class ChannelsFirstDense(nn.Module):
+class ChannelsFirstDense(Dense):
   """As `Dense`, with the same parameter, but of the first axis."""
-
-  features: int
-  kernel_axes: tuple[str, str]
-  kernel_init: nn.initializers.Initializer
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns `[features, ...]` for `x` `[channels, ...]`."""
-    shape = (x.shape[0], self.features)
-    kernel = partitioning.param_with_axes('kernel', self.kernel_init, shape, jnp.float32, axes=self.kernel_axes)
     # Not as a matrix: joined with others, the batch could not stay split over devices.
-    return jnp.tensordot(kernel.astype(self.dtype).T, x.astype(self.dtype), axes=1)
+    return jnp.tensordot(self._kernel(len(x)).T, x.astype(self.dtype), axes=1)
 
 
 class Embed(nn.Module):

@@ -155,9 +155,8 @@ def test_a_model_is_the_same_with_and_without_the_frame_head(stride):
   assert {x.shape[1] for x in told} == {128 // stride} and classes.shape == (1, 8, NUM_CLASSES)
 
 
-def test_only_frames_are_counted_where_the_decoder_rests():
-  from mrmt3.models import MemoryEncoderDecoderModel
-
+def a_batch():
+  """Returns a batch of two examples, and its shapes and dtypes as `get_initial_variables` takes them."""
   tokens = jnp.asarray(np.random.default_rng(0).integers(3, 1000, (2, 16)), jnp.int32)
   batch = {
     'encoder_input_tokens': jnp.ones((2, 128, 16)),
@@ -165,9 +164,15 @@ def test_only_frames_are_counted_where_the_decoder_rests():
     'decoder_target_tokens': tokens,
     'decoder_loss_weights': jnp.ones((2, 16)),
   }
+  return batch, {name: x.shape for name, x in batch.items()}, {name: x.dtype for name, x in batch.items()}
+
+
+def test_only_frames_are_counted_where_the_decoder_rests():
+  from mrmt3.models import MemoryEncoderDecoderModel
+
+  batch, shapes, types = a_batch()
   model = MemoryEncoderDecoderModel(SPEC, frame_loss='alone')
-  shapes = {name: x.shape for name, x in batch.items()}
-  params = model.get_initial_variables(jax.random.key(0), shapes, {name: x.dtype for name, x in batch.items()})['params']
+  params = model.get_initial_variables(jax.random.key(0), shapes, types)['params']
   loss, sums = model.loss_fn(params, batch, None)
   assert sums['correct'] == 0 and sums['loss'] == sums['frame_loss'] == loss > 0
   told = {name.removeprefix('tokens/') for name in sums if name.startswith('tokens/')}
@@ -177,18 +182,11 @@ def test_only_frames_are_counted_where_the_decoder_rests():
 def test_frozen_parameters_have_no_gradient_and_the_others_the_same_as_ever():
   from mrmt3.models import MemoryEncoderDecoderModel
 
-  tokens = jnp.asarray(np.random.default_rng(0).integers(3, 1000, (2, 16)), jnp.int32)
-  batch = {
-    'encoder_input_tokens': jnp.ones((2, 128, 16)),
-    'decoder_input_tokens': tokens,
-    'decoder_target_tokens': tokens,
-    'decoder_loss_weights': jnp.ones((2, 16)),
-  }
+  batch, shapes, types = a_batch()
   spec = dataclasses.replace(SPEC, network=SPEC.network.replace(front='harmonic', proposals=4))
   plain = MemoryEncoderDecoderModel(spec)
   held = MemoryEncoderDecoderModel(spec, frozen=('encoder', 'note_reader/events', 'decoder/layers_0/mlp/wo'))
-  shapes = {name: x.shape for name, x in batch.items()}
-  params = plain.get_initial_variables(jax.random.key(0), shapes, {name: x.dtype for name, x in batch.items()})['params']
+  params = plain.get_initial_variables(jax.random.key(0), shapes, types)['params']
   slope, ours = (jax.grad(lambda p, model=model: model.loss_fn(p, batch, None)[0])(params) for model in (plain, held))
   seen = set()
   for path, x in jax.tree_util.tree_flatten_with_path(ours)[0]:

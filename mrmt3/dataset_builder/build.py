@@ -93,12 +93,7 @@ def build(
   """
   say = say or _say
   workers = (os.cpu_count() or 1) if workers is None else workers
-  if workers < 1:
-    raise UserError(f'{workers} workers cannot work; use 1 or more')
-  if split is not None and tracks_of is None:
-    raise UserError('a split can be chosen of the tracks of another data set only; name it with --tracks-of')
-  if tracks_of is not None and (pieces is not None or hours is not None):
-    raise UserError('which tracks are made is what --tracks-of says; leave --pieces and --hours out')
+  _check_arguments(workers, pieces, hours, tracks_of, split)
   setup, lines = prepare(
       recipe, pieces=pieces, hours=hours, seconds=seconds, seed=seed, takes=takes, drums=drums, midi=midi,
       fonts=soundfonts, held_out=held_out, extras=extras,
@@ -137,6 +132,16 @@ def build(
       splits={split: splits[split] for split in SPLITS if splits[split]},
       left_out=tuple(left_out),
   )
+
+
+def _check_arguments(workers, pieces, hours, tracks_of, split):
+  """Raises UserError for arguments of `build` that make no sense together."""
+  if workers < 1:
+    raise UserError(f'{workers} workers cannot work; use 1 or more')
+  if split is not None and tracks_of is None:
+    raise UserError('a split can be chosen of the tracks of another data set only; name it with --tracks-of')
+  if tracks_of is not None and (pieces is not None or hours is not None):
+    raise UserError('which tracks are made is what --tracks-of says; leave --pieces and --hours out')
 
 
 def _say(line):

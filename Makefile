@@ -1,4 +1,4 @@
-# make demo   the main job on real music, offline, in its own virtual environment
+# make demo   the main job on real music, offline, in its own virtual environment; make demo-train learns songs from scratch
 # make test   all quick tests; make test-slow the others; make lint; make docs-check the shell lines of the documentation;
 #             make cache-env a virtual environment for mrmt3 dataset cache, make test-cache its tests;
 #             make test-peers those that run t5x and magenta/mt3, if their checkouts are named (tests/test_real_peers.py);
@@ -9,7 +9,7 @@ BIN = $(VENV)/bin
 CACHE_VENV ?= .venv-cache
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-slow lint docs-check report-check test-peers cache-env test-cache clean
+.PHONY: demo demo-train test test-slow lint docs-check report-check test-peers cache-env test-cache clean
 .SECONDARY:
 
 $(VENV)/bin/python:
@@ -23,6 +23,9 @@ $(VENV)/%.done: setup.py | $(VENV)/bin/python
 
 demo: $(VENV)/demo.done
 	$(BIN)/mrmt3 demo -o demo
+
+demo-train: $(VENV)/demo.done
+	$(BIN)/mrmt3 demo --train -o demo
 
 test: $(VENV)/test.done
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow'

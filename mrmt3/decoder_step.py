@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from mrmt3 import copying
 from mrmt3 import transformer_blocks as layers
-from mrmt3.network import T5Config, named_status, next_status, status_width
+from mrmt3.network import T5Config, named_status, next_status, split_encoded, status_width
 
 _EPSILON = 1e-6  # as layers.LayerNorm
 
@@ -48,15 +49,24 @@ def pack(decoder: dict, config: T5Config) -> dict:
     'status_scale': decoder['status_scale'].astype(dtype) if config.running_status else None,
     'event_map': decoder['event_map'].astype(dtype) if config.event_ends else None,
     'logits': logits.astype(jnp.float32),
+    'copier': decoder['copier'] if config.copies_proposals else None,
   }
 
 
-def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int) -> dict:
-  """Returns what the first step needs: `layers`, a dict each, and the running `status`, int `[batch, n]`.
+def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int, allowed: jax.Array | None = None) -> dict:
+  """Returns what the first step needs: `layers`, a dict each, the running `status`, int `[batch, n]`, and what `copying` does.
 
   A layer has room for `length` positions, and the keys and values of `encoded` `[batch, states, emb]`, all of them
-  `[batch * heads, positions, head_dim]`.
+  `[batch * heads, positions, head_dim]`. With `allowed`, bool `[vocab]`, nothing else is copied.
   """
+  copied = {}
+  if config.copies_proposals:
+    encoded, proposed, numbers = split_encoded(config, encoded)
+    proposals = copying.of_rows(numbers)
+    if allowed is not None:
+      proposals = copying.only_allowed(proposals, config.copied_tokens, allowed)
+    keys = jnp.dot(proposed.astype(jnp.float32), weights['copier']['key']['kernel'])
+    copied = {'proposals': proposals, 'proposal_keys': keys, 'said': jnp.zeros(numbers.shape[:2], bool)}
   batch, states, _ = encoded.shape
   rows = batch * config.num_heads
   room = jnp.zeros((rows, length, config.head_dim), config.dtype)
@@ -68,7 +78,7 @@ def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int)
       for x in context
     )
     caches.append({'self_keys': room, 'self_values': room, 'cross_keys': keys, 'cross_values': values})
-  return {'layers': caches, 'status': jnp.zeros((batch, status_width(config)), jnp.int32)}
+  return {'layers': caches, 'status': jnp.zeros((batch, status_width(config)), jnp.int32), **copied}
 
 
 def step(
@@ -97,7 +107,15 @@ def step(
     x, layer_cache = _layer(part, config, x, position, layer_cache)
     stepped.append(layer_cache)
   x = _norm(x, weights['norm'], config).astype(jnp.float32)
-  return jnp.dot(weights['logits'], x).T, {'layers': stepped, 'status': status}
+  logits, cache = jnp.dot(weights['logits'], x).T, {**cache, 'layers': stepped, 'status': status}
+  if not config.copies_proposals:
+    return logits, cache
+  copier = weights['copier']
+  judged = jnp.einsum('db,bnd->bn', jnp.dot(copier['query']['kernel'].T, x), cache['proposal_keys'])
+  added, said = copying.step(
+    config.copied_tokens, copier['weights'], cache['proposals'], judged, tokens, status, cache['said'], config.vocab_size
+  )
+  return logits + added, {**cache, 'said': said}
 
 
 def _layer(part, config, x, position, cache):

@@ -51,7 +51,7 @@ def greedy_decode(
 
   batch = encoded.shape[0]
   done = jnp.zeros(batch, bool) if active is None else ~active
-  cache = decoder_step.init_cache(weights, config, encoded, max_length)
+  cache = decoder_step.init_cache(weights, config, encoded, max_length, allowed)
   state = (jnp.int32(0), jnp.full(batch, START_ID), jnp.full((batch, max_length), PAD_ID), done, cache)
   return jax.lax.while_loop(lambda state: (state[0] < max_length) & ~state[3].all(), step, state)[2]
 

@@ -53,7 +53,7 @@ class Transcriber:
     self.weights = decoding.pack_decoder(params['decoder'], spec.network)
     # Of the decoder, encoding needs the embedding only, for the memory; flax wants what `Decoder.setup` declares besides, which is
     # all but the submodules.
-    unused = ('layers_', 'decoder_norm', 'logits_dense')
+    unused = ('layers_', 'decoder_norm', 'logits_dense', 'copier')
     kept = {name: part for name, part in params['decoder'].items() if not name.startswith(unused)}
     self.params = jax.device_put({**params, 'decoder': kept})
     self.rows = 1 if spec.network.memory_length else segments_at_once

@@ -20,18 +20,18 @@ SLAKH_CLASSES = {
 }  # fmt: skip
 
 NUM_CLASSES = len(SLAKH_CLASSES)
-_CLASS_PROGRAMS = np.array(sorted(SLAKH_CLASSES.values()), np.int32)
+CLASS_PROGRAMS = np.array(sorted(SLAKH_CLASSES.values()), np.int32)  # of the classes, in order
 _CLASS_NAMES = {program: name for name, program in SLAKH_CLASSES.items()}
 
 
 def class_index(program):
   """Returns the number, 0..33, of the Slakh class of `program` (a number or an array, 0..127), in order of programs."""
-  return np.searchsorted(_CLASS_PROGRAMS, program, side='right') - 1
+  return np.searchsorted(CLASS_PROGRAMS, program, side='right') - 1
 
 
 def slakh_class_program(program):
   """Returns the program that stands for the Slakh class of `program` (a number or an array, 0..127)."""
-  mapped = _CLASS_PROGRAMS[class_index(np.asarray(program))]
+  mapped = CLASS_PROGRAMS[class_index(np.asarray(program))]
   return mapped if mapped.ndim else int(mapped)
 
 

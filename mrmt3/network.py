@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mrmt3 import fronts
+from mrmt3 import copying, fronts
 from mrmt3 import transformer_blocks as layers
 from mrmt3.errors import UserError
 from mrmt3.frame_head import FrameHead, FrameTargets
@@ -68,6 +68,9 @@ class T5Config:
     event_ends: ranges of token ids, (first, last) each, that complete an event, such as pitches and drums: every position is told,
       through a map, the running status at the last of them and that token itself, which is what the decoder has said last. With
       proposals, which are told what comes before them, it finds what comes next. The papers: ().
+    copies_proposals: the proposals say what the next token is, as far as the decoder does not know better (`copying`); the papers:
+      no. A state is then a step, programs stand for Slakh classes, there are ties, and events are written in `rounded_order` and not
+      shuffled; running_status has the ranges of time, velocity, program and tie, event_ends those of pitch and drum.
     decoder_padding_masks: the decoder's padding tokens (0) see and are seen by nothing, as MT3 trains; False: causal
       mask only, as MR-MT3. They differ at padded positions only.
   """
@@ -97,6 +100,7 @@ class T5Config:
   proposals: int = 0
   running_status: tuple[tuple[int, int], ...] = ()
   event_ends: tuple[tuple[int, int], ...] = ()
+  copies_proposals: bool = False
 
   def __post_init__(self):
     try:
@@ -136,8 +140,20 @@ class T5Config:
       object.__setattr__(self, name, ranges)
     if self.event_ends and not self.running_status:
       raise UserError('network: event_ends are given, but no running_status that could be told of an event')
+    if self.copies_proposals:
+      sizes = [last - first + 1 for first, last in (*self.running_status, *self.event_ends)]
+      if sizes[1:] != [2, 128, 1, 128, 128] or len(self.event_ends) != 2 or not self.proposals or self.emb_dim < copying.WIDTH:
+        raise UserError(
+          'network: copies_proposals needs proposals, running_status of time, velocity (2 tokens), program and tie, event_ends of '
+          f'pitch and drum, and an emb_dim of at least {copying.WIDTH}'
+        )
     if self.front_time_stride > 1 and self.front == fronts.LINEAR:
       raise UserError(f'network: front_time_stride is {self.front_time_stride}; that needs front {fronts.HARMONIC!r}')
+
+  @property
+  def copied_tokens(self) -> copying.Tokens:
+    """The ids of the tokens that are copied, with `copies_proposals`."""
+    return copying.Tokens(*self.running_status, *self.event_ends)
 
   def num_states(self, frames: int) -> int:
     """Returns how many states the encoder has for so many frames."""
@@ -466,6 +482,8 @@ class Decoder(nn.Module):
       self.event_map = layers.partitioning.param_with_axes(
         'event_map', nn.initializers.orthogonal(), (cfg.emb_dim, cfg.emb_dim), jnp.float32, axes=('joined_kv', 'embed')
       )
+    if cfg.copies_proposals:
+      self.copier = copying.Copier(cfg.copied_tokens)
     self.dropout = _dropout(cfg)
 
   def embed(self, tokens: jax.Array) -> jax.Array:
@@ -484,6 +502,14 @@ class Decoder(nn.Module):
     if self.config.logits_via_embedding:
       return self.token_embedder.attend(x) / np.sqrt(self.config.emb_dim)
     return self.logits_dense(x)
+
+  def _copied(self, x, encoded, tokens, status):
+    """Returns the logits of a whole sequence, with what the proposals add to them."""
+    logits, cfg = self._logits(x), self.config
+    if not cfg.copies_proposals:
+      return logits
+    _, proposed, numbers = split_encoded(cfg, encoded)
+    return logits + self.copier(x, proposed, numbers, tokens, status, cfg.vocab_size)
 
   def __call__(
     self,
@@ -513,9 +539,10 @@ class Decoder(nn.Module):
     table = layers.sinusoidal_positions(tokens.shape[1], cfg.emb_dim, cfg.positions)
     status = running_status(tokens, cfg.running_status, cfg.event_ends) if cfg.running_status else None
     x = self.dropout(self._with_status(self.embed(tokens), status) + table.astype(cfg.dtype), enable_dropout)
+    seen = split_encoded(cfg, encoded)[0]
     for layer in self.layers:
-      x = layer(x, encoded, decoder_mask, encoder_decoder_mask, deterministic, False, None, real, causal)
-    return self._logits(self.dropout(self.decoder_norm(x), enable_dropout))
+      x = layer(x, seen, decoder_mask, encoder_decoder_mask, deterministic, False, None, real, causal)
+    return self._copied(self.dropout(self.decoder_norm(x), enable_dropout), encoded, tokens, status)
 
   def _cached(self, encoded, tokens, decoder_mask, encoder_decoder_mask, real, causal):
     """Returns the logits of a call with `decode`."""
@@ -534,9 +561,32 @@ class Decoder(nn.Module):
       self.put_variable('cache', 'running_status', jnp.zeros((len(tokens), status_width(cfg)), jnp.int32))
       status = running_status(tokens, cfg.running_status, cfg.event_ends)
     x = self._with_status(self.embed(tokens), status) + table
+    seen, proposed, numbers = split_encoded(cfg, encoded)
     for layer in self.layers:
-      x = layer(x, encoded, decoder_mask, encoder_decoder_mask, True, True, None, real, causal)
-    return self._logits(self.decoder_norm(x))
+      x = layer(x, seen, decoder_mask, encoder_decoder_mask, True, True, None, real, causal)
+    x = self.decoder_norm(x)
+    if not cfg.copies_proposals:
+      return self._logits(x)
+    if not has_cache:
+      self.put_variable('cache', 'said', jnp.zeros((len(tokens), cfg.proposals), bool))
+      return self._copied(x, encoded, tokens, status)
+    said = self.get_variable('cache', 'said')
+    added, said = self.copier.step(x[:, 0], proposed, numbers, tokens[:, 0], status[:, 0], said, cfg.vocab_size)
+    self.put_variable('cache', 'said', said)
+    return self._logits(x) + added[:, None]
+
+
+def split_encoded(config: T5Config, encoded: jax.Array) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+  """Returns three parts of what `Transformer.encode` returns; the last two are None without `copies_proposals`.
+
+  They are what cross-attention sees, `[batch, states, emb]`; the proposals in it, `[batch, proposals, emb]`; and the same ones as
+  `copying.as_rows` writes them.
+  """
+  if not config.copies_proposals:
+    return encoded, None, None
+  seen, rows = jnp.split(encoded, [encoded.shape[1] - config.proposals], axis=1)
+  start = seen.shape[1] - config.memory_segments * config.memory_length - config.proposals
+  return seen, seen[:, start : start + config.proposals], rows
 
 
 class Transformer(nn.Module):
@@ -583,7 +633,8 @@ class Transformer(nn.Module):
         length; required if the network has a memory, and then at least `memory_length` a segment; ignored if it has none.
 
     Returns:
-      `[batch, states + proposals + memory_segments * memory_length, emb]`.
+      `[batch, states + proposals + memory_segments * memory_length, emb]`; with `copies_proposals`, as many rows as proposals more
+      (`split_encoded`).
     """
     return self._encode(encoder_input_tokens, encoder_segment_ids, enable_dropout, prior_tokens)[0]
 
@@ -593,15 +644,23 @@ class Transformer(nn.Module):
     if encoder_segment_ids is not None:
       mask = make_attention_mask(encoder_segment_ids, encoder_segment_ids, jnp.equal)
     states, notes = self.encoder.with_notes(encoder_input_tokens, mask, not enable_dropout)
-    encoded = states
+    encoded, copied = states, None
     if self.config.proposals:
       if encoder_segment_ids is not None:
         raise ValueError('examples cannot be packed where each has proposals; leave encoder_segment_ids out')
-      proposed = self.note_reader.propose(states, self.config.proposals, notes).astype(encoded.dtype)
-      encoded = jnp.concatenate([encoded, proposed], axis=1)
+      proposed, copied = self.note_reader.propose(states, self.config.proposals, notes)
+      encoded = jnp.concatenate([encoded, proposed.astype(encoded.dtype)], axis=1)
+    encoded = self._with_memory(encoded, encoder_segment_ids, prior_tokens)
+    if self.config.copies_proposals:
+      numbers = copying.as_rows(copied, self.config.emb_dim).astype(encoded.dtype)
+      encoded = jnp.concatenate([encoded, numbers], axis=1)
+    return encoded, states, notes
+
+  def _with_memory(self, encoded, encoder_segment_ids, prior_tokens):
+    """Returns encoded states `[batch, states, emb]` followed by those of the memory, if there is one."""
     length = self.config.memory_length
     if not length:
-      return encoded, states, notes
+      return encoded
     if encoder_segment_ids is not None:
       raise ValueError('examples cannot be packed where each has a memory; leave encoder_segment_ids out')
     segments = self.config.memory_segments
@@ -609,7 +668,7 @@ class Transformer(nn.Module):
       raise ValueError(
         f'a network with a memory of {segments} x {length} states needs at least {length} prior tokens a segment'
       )
-    return jnp.concatenate([encoded, self.memory_encoder(self.decoder.embed(prior_tokens))], axis=1), states, notes
+    return jnp.concatenate([encoded, self.memory_encoder(self.decoder.embed(prior_tokens))], axis=1)
 
   def decode(
     self,

@@ -1,5 +1,7 @@
 """What single states say of single notes: which begin, which end, and a list of proposals that the decoder can copy from."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +14,30 @@ from mrmt3.instruments import NUM_CLASSES
 NUM_PITCHES = 128
 ONSETS, DRUMS, OFFSETS = (slice(k * NUM_PITCHES, (k + 1) * NUM_PITCHES) for k in range(3))
 KINDS = 3 * NUM_PITCHES  # of events: a pitch begins, a drum note begins, a pitch ends
+ON, DRUM, OFF = range(3)  # a kind's group: its number // NUM_PITCHES
+ORDERS = 3 * NUM_CLASSES * NUM_PITCHES  # numbers of `token_order`
 
 _NEVER = -1e9
 _LOUDNESS = 1.5  # of a proposal, for each unit of certainty
 _WAVELENGTHS = (2.0, 256.0)  # states, of `time_code`
+
+
+class Proposals(NamedTuple):
+  """Proposed events, in the order of tokens.
+
+  Attributes:
+    states: `[batch, n]`, the state each lies in.
+    groups: `[batch, n]`, ON, DRUM or OFF.
+    pitches: `[batch, n]`, 0 .. 127.
+    scores: float32 `[batch, n]`, logits of being real.
+    classes: float32 `[batch, n, NUM_CLASSES]`, how likely each Slakh class is; 0 for drums.
+  """
+
+  states: jax.Array
+  groups: jax.Array
+  pitches: jax.Array
+  scores: jax.Array
+  classes: jax.Array
 
 
 def time_frequencies(features: int) -> np.ndarray:
@@ -108,12 +130,12 @@ class NoteReader(nn.Module):
       pitch = kinds % NUM_PITCHES - LOWEST_PITCH
       here = notes[:, jnp.clip(pitch, 0, PITCHES - 1), places, jnp.arange(len(states))[:, None]]
       here = jnp.moveaxis(here, 0, -1)
-      there = (pitch >= 0) & (pitch < PITCHES) & (kinds // NUM_PITCHES != 1)
+      there = (pitch >= 0) & (pitch < PITCHES) & (kinds // NUM_PITCHES != DRUM)
       known = known + self.seen_at_pitch(jnp.where(there[..., None], here, 0))
     return nn.relu(known)
 
-  def propose(self, states: jax.Array, number: int, notes: jax.Array | None = None) -> jax.Array:
-    """Returns the `number` likeliest events as further states, float32 `[batch, number, emb]`.
+  def propose(self, states: jax.Array, number: int, notes: jax.Array | None = None) -> tuple[jax.Array, Proposals]:
+    """Returns the `number` likeliest events as further states, float32 `[batch, number, emb]`, and as what they are.
 
     They come in the order of tokens that are written with `ExampleConfig.rounded_order`, a step being a state: by state; what ends,
     what begins, drums; class; pitch. One that is likelier in a neighbouring
@@ -128,7 +150,8 @@ class NoteReader(nn.Module):
     places, kinds = chosen // KINDS, chosen % KINDS
     joined = self.join(states, notes, places, kinds)
     class_logits = self.class_of(joined)
-    order = jnp.argsort(_token_order(places, kinds, class_logits.argmax(axis=-1)), axis=-1)
+    order = token_order(kinds // NUM_PITCHES, class_logits.argmax(axis=-1), kinds % NUM_PITCHES)
+    order = jnp.argsort(places * ORDERS + order, axis=-1)
     chosen, places, kinds = (jnp.take_along_axis(x, order, axis=-1) for x in (chosen, places, kinds))
     joined, class_logits = (jnp.take_along_axis(x, order[..., None], axis=1) for x in (joined, class_logits))
     # One that lies between two states is half as likely in each.
@@ -136,24 +159,24 @@ class NoteReader(nn.Module):
     around = likely[:, :-2] + likely[:, 1:-1] + likely[:, 2:]
     certain = jnp.take_along_axis(around.reshape(len(logits), -1), chosen, axis=-1)
     times = self.time(jnp.asarray(time_code(np.arange(states.shape[1]), self.features)))
-    pitched = kinds // NUM_PITCHES != 1
-    classes = jnp.dot(jax.nn.softmax(class_logits) * pitched[..., None], self.name_of_class)
-    names = self.name_of_kind[kinds] + classes + times[places]
+    groups, pitches = kinds // NUM_PITCHES, kinds % NUM_PITCHES
+    classes = jax.nn.softmax(class_logits) * (groups != DRUM)[..., None]
+    names = self.name_of_kind[kinds] + jnp.dot(classes, self.name_of_class) + times[places]
     # What is unlikely is named softly, so that it draws little attention.
     loudness = jnp.minimum(1.0, _LOUDNESS * certain)
     names = loudness[..., None] * names
     # An unlikely one is a soft name here too.
     before = self.before(jnp.einsum('bnm,bmd->bnd', _event_before(loudness), names))
-    return names + before + self.carried(joined) + certain[..., None] * self.certainty
+    rows = names + before + self.carried(joined) + certain[..., None] * self.certainty
+    # Certainty counts the neighbouring states too, since the tokens say one of them.
+    scores = jnp.log(certain + 1e-6) - jnp.log1p(1e-6 - jnp.minimum(certain, 1.0 - 1e-4))
+    return rows, Proposals(places, groups, pitches, scores, classes)
 
 
-def _token_order(places, kinds, classes):
-  """Returns a number that sorts events as tokens are, int of the arrays' shape."""
-  kind, pitch = kinds // NUM_PITCHES, kinds % NUM_PITCHES
-  onsets, drums, offsets = (part.start // NUM_PITCHES for part in (ONSETS, DRUMS, OFFSETS))
-  rank = jnp.asarray(np.argsort([offsets, onsets, drums]))[kind]
-  classes = jnp.where(kind == drums, 0, classes)
-  return ((places * 3 + rank) * NUM_CLASSES + classes) * NUM_PITCHES + pitch
+def token_order(groups: jax.Array, classes: jax.Array, pitches: jax.Array) -> jax.Array:
+  """Returns a number that sorts the events of one state as tokens are, below `ORDERS`, of the arrays' shape."""
+  rank = jnp.asarray(np.argsort([OFF, ON, DRUM]))[groups]
+  return (rank * NUM_CLASSES + jnp.where(groups == DRUM, 0, classes)) * NUM_PITCHES + pitches
 
 
 def _event_before(certain):

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import network_fixture as fixture
 import numpy as np
 import pytest
+from test_copying import COPYING, proposals_of
 
 from mrmt3 import decoder_step, network
 from mrmt3.config import ModelSpec
+from mrmt3.copying import as_rows
 from mrmt3.errors import UserError
 from mrmt3.network import T5Config
 
@@ -19,16 +21,26 @@ CONFIGS = {
   'bfloat16': {'dtype': 'bfloat16'},
   'running status': {'running_status': ((3, 20), (40, 41), (50, 60))},
   'last event': {'running_status': ((3, 20), (40, 41)), 'event_ends': ((30, 39), (50, 55))},
+  'copying': {'vocab_size': 896, **COPYING},
   'last event in bfloat16': {'dtype': 'bfloat16', 'running_status': ((3, 20), (40, 41)), 'event_ends': ((30, 39), (50, 55))},
 }
+
+
+def encoded_states(config, rng):
+  """Returns random states of two examples, `[2, states, emb]`, with proposals where the decoder copies them."""
+  states = 12 + (config.memory_length if config.copies_proposals else 0)
+  encoded = rng.normal(size=(2, states, config.emb_dim)).astype(np.float32)
+  if not config.copies_proposals:
+    return encoded
+  rows = as_rows(proposals_of([(k, k % 3, 60 + k, 3 * k) for k in range(5, 5 + config.proposals)]), config.emb_dim)
+  return np.concatenate([encoded, np.repeat(rows, 2, axis=0)], axis=1)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_steps_are_the_networks(name):
   config = dataclasses.replace(fixture.CONFIG, **CONFIGS[name])
   rng = np.random.default_rng(0)
-  encoded = rng.normal(size=(2, 12, config.emb_dim)).astype(np.float32)
-  tokens = rng.integers(0, config.vocab_size, (70, 2))  # more than the shortest prefix of the cache
+  encoded, tokens = encoded_states(config, rng), rng.integers(0, config.vocab_size, (70, 2))  # more than the cache's shortest prefix
   module = network.Transformer(config)
   shapes = network.parameter_shapes(config, fixture.NUM_MEL_BINS)
   params = jax.tree.map(jnp.asarray, jax.tree.map(lambda x: rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape).astype(np.float32), shapes))
@@ -78,14 +90,17 @@ def test_the_last_event_is_told_as_it_was():
     np.testing.assert_array_equal(held, expected[:, place])
 
 
-@pytest.mark.parametrize('ends', [(), ((30, 39), (42, 44))])
+@pytest.mark.parametrize('ends', [(), ((30, 39), (42, 44)), 'copying'])
 def test_the_networks_own_cache_keeps_the_running_status(ends):
-  config = dataclasses.replace(fixture.CONFIG, running_status=((3, 20), (40, 41)), event_ends=ends)
+  changes = CONFIGS['copying'] if ends == 'copying' else {'running_status': ((3, 20), (40, 41)), 'event_ends': ends}
+  config = dataclasses.replace(fixture.CONFIG, **changes)
   rng = np.random.default_rng(0)
   shapes = network.parameter_shapes(config, fixture.NUM_MEL_BINS)
   params = jax.tree.map(lambda x: rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape).astype(np.float32), shapes)
-  assert params['decoder']['status_scale'].shape == (5 if ends else 2, config.emb_dim)
-  encoded, tokens = rng.normal(size=(2, 12, config.emb_dim)).astype(np.float32), rng.integers(0, 45, (2, 9))
+  assert params['decoder']['status_scale'].shape == ({(): 2, 'copying': 9}.get(ends, 5), config.emb_dim)
+  encoded, tokens = encoded_states(config, rng), rng.integers(0, 45, (2, 9))
+  if config.copies_proposals:
+    tokens[:, :6] = 454, 8, 455, 453, 384, 384  # one of those proposed, said twice
   module, options = network.Transformer(config), {'enable_dropout': False, 'method': network.Transformer.decode}
   whole = module.apply({'params': params}, encoded, None, tokens, **options)
   first, cache = module.apply({'params': params}, encoded, None, tokens, decode=True, mutable=['cache'], **options)

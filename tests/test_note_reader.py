@@ -31,7 +31,7 @@ def test_the_likeliest_events_are_proposed_in_order_of_time(reader):
   states = np.zeros((1, 6, 8), np.float32)
   states[0, 1:5, 0] = [2, 6, 3, 1]  # one onset, at its peak
   states[0, 1, 1] = 9
-  found = np.asarray(module.apply(params, states, 2, method=module.propose))
+  found = np.asarray(module.apply(params, states, 2, method=module.propose)[0])
   table = note_reader.time_code(np.arange(6), 8)
   names = np.asarray(params['params']['name_of_kind'])
   np.testing.assert_allclose(found[0], [names[DRUMS.start + 38] + table[1], names[60] + table[2]], atol=1e-6)
@@ -49,10 +49,15 @@ def test_within_a_state_they_come_as_tokens_do(reader):
   params['params']['class_of'] = {'kernel': classes}
   states = np.zeros((1, 6, 8), np.float32)
   states[0, 2, 0] = 9
-  found = np.asarray(module.apply(params, states, 6, method=module.propose))[0]
+  found, proposals = module.apply(params, states, 6, method=module.propose)
+  found = np.asarray(found)[0]
   names = np.asarray(params['params']['name_of_kind']) + note_reader.time_code(np.arange(6), 8)[2]
   wanted = [OFFSETS.start + 50, OFFSETS.start + 70, ONSETS.start + 62, ONSETS.start + 60, ONSETS.start + 64, DRUMS.start + 36]
   np.testing.assert_allclose(found, names[wanted], atol=1e-5)
+  assert (proposals.groups[0] * 128 + proposals.pitches[0]).tolist() == wanted and (proposals.states[0] == 2).all()
+  assert proposals.classes[0, :-1].argmax(axis=-1).tolist() == [5, 5, 3, 5, 5] and not proposals.classes[0, -1].any()
+  chance = 1 / (1 + np.exp(-4)) + 2 / (1 + np.exp(5))  # that it is in the state, or in one beside
+  np.testing.assert_allclose(proposals.scores, np.full((1, 6), np.log(chance / (1 - chance))), rtol=1e-3)
 
 
 def test_the_event_before_is_the_last_that_happens():
@@ -70,7 +75,7 @@ def test_each_is_told_what_comes_before_it(reader):
   params = {'params': {**params['params'], 'before': {'kernel': 2.0 * jnp.eye(8)}}}
   states = np.zeros((1, 6, 8), np.float32)
   states[0, 1, 0], states[0, 3, 0] = 9, 8
-  found = np.asarray(module.apply(params, states, 2, method=module.propose))
+  found = np.asarray(module.apply(params, states, 2, method=module.propose)[0])
   name, table = np.asarray(params['params']['name_of_kind'])[60], note_reader.time_code(np.arange(6), 8)
   np.testing.assert_allclose(found[0], [name + table[1], name + table[3] + 2.0 * (name + table[1])], rtol=2e-3, atol=2e-3)
 
@@ -80,7 +85,7 @@ def test_a_plateau_is_one_event(reader):
   states = np.zeros((1, 6, 8), np.float32)
   states[0, 2:4, 0] = 6
   states[0, 5, 0] = 4
-  found = np.asarray(module.apply(params, states, 2, method=module.propose))
+  found = np.asarray(module.apply(params, states, 2, method=module.propose)[0])
   table = note_reader.time_code(np.arange(6), 8)
   name = np.asarray(params['params']['name_of_kind'])[60]
   np.testing.assert_allclose(found[0, 0], name + table[3], atol=1e-6)
@@ -114,7 +119,7 @@ def test_gradients_reach_the_encoder_through_proposals():
   module = NoteReader(8, hidden=4)
   states = jax.random.normal(jax.random.key(2), (1, 6, 8))
   params = module.init(jax.random.key(0), states, 3, method=module.propose)
-  slope = jax.grad(lambda x: (module.apply(params, x, 3, method=module.propose) ** 2).sum())(states)
+  slope = jax.grad(lambda x: (module.apply(params, x, 3, method=module.propose)[0] ** 2).sum())(states)
   assert float(jnp.abs(slope).max()) > 0 and bool(jnp.isfinite(slope).all())
 
 

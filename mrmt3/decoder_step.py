@@ -53,20 +53,16 @@ def pack(decoder: dict, config: T5Config) -> dict:
   }
 
 
-def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int, allowed: jax.Array | None = None) -> dict:
+def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int) -> dict:
   """Returns what the first step needs: `layers`, a dict each, the running `status`, int `[batch, n]`, and what `copying` does.
 
   A layer has room for `length` positions, and the keys and values of `encoded` `[batch, states, emb]`, all of them
-  `[batch * heads, positions, head_dim]`. With `allowed`, bool `[vocab]`, nothing else is copied.
+  `[batch * heads, positions, head_dim]`.
   """
   copied = {}
   if config.copies_proposals:
-    encoded, proposed, numbers = split_encoded(config, encoded)
-    proposals = copying.of_rows(numbers)
-    if allowed is not None:
-      proposals = copying.only_allowed(proposals, config.copied_tokens, allowed)
-    keys = jnp.dot(proposed.astype(jnp.float32), weights['copier']['key']['kernel'])
-    copied = {'proposals': proposals, 'proposal_keys': keys, 'said': jnp.zeros(numbers.shape[:2], bool)}
+    encoded, numbers = split_encoded(config, encoded)
+    copied = {'proposals': copying.of_rows(numbers), 'said': jnp.zeros(numbers.shape[:2], bool)}
   batch, states, _ = encoded.shape
   rows = batch * config.num_heads
   room = jnp.zeros((rows, length, config.head_dim), config.dtype)
@@ -82,7 +78,13 @@ def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int,
 
 
 def step(
-  weights: dict, config: T5Config, tokens: jax.Array, position: jax.Array, cache: dict, max_length: int
+  weights: dict,
+  config: T5Config,
+  tokens: jax.Array,
+  position: jax.Array,
+  cache: dict,
+  max_length: int,
+  allowed: jax.Array | None = None,
 ) -> tuple[jax.Array, dict]:
   """Does one position.
 
@@ -93,6 +95,7 @@ def step(
     position: int scalar, theirs.
     cache: of `init_cache` or the step before.
     max_length: the number of positions that will ever be asked for: the size of the position table.
+    allowed: bool `[vocab]`, the tokens that may be said, or None: all. Logits are not masked, but nothing else is copied.
 
   Returns:
     (logits after them, float32 `[batch, vocab]`, the new cache).
@@ -111,11 +114,12 @@ def step(
   if not config.copies_proposals:
     return logits, cache
   copier = weights['copier']
-  judged = jnp.einsum('db,bnd->bn', jnp.dot(copier['query']['kernel'].T, x), cache['proposal_keys'])
-  added, said = copying.step(
-    config.copied_tokens, copier['weights'], cache['proposals'], judged, tokens, status, cache['said'], config.vocab_size
-  )
-  return logits + added, {**cache, 'said': said}
+  opinion = jnp.dot(copier['opinion']['kernel'].T, x).T
+  logits, said = copying.step(
+    config.copied_tokens, copier['weights'], cache['proposals'], opinion, logits, tokens, status, cache['said'],
+    config.copy_threshold, allowed,
+  )  # fmt: skip
+  return logits, {**cache, 'said': said}
 
 
 def _layer(part, config, x, position, cache):

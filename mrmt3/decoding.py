@@ -24,7 +24,7 @@ def greedy_decode(
 ) -> jax.Array:
   """Decodes greedily until every row has produced EOS; to be called inside a jitted function.
 
-  A row's tokens are those that teacher forcing with them would rank first.
+  A row's tokens are those that teacher forcing with them would rank first; with `T5Config.copy_threshold` they need not be.
 
   Args:
     params: the network's parameters.
@@ -42,7 +42,7 @@ def greedy_decode(
 
   def step(state):
     position, last, tokens, done, cache = state
-    logits, cache = decoder_step.step(weights, config, last, position, cache, max_length)
+    logits, cache = decoder_step.step(weights, config, last, position, cache, max_length, allowed)
     if allowed is not None:
       logits = jnp.where(allowed, logits, -jnp.inf)
     token = jnp.where(done, PAD_ID, logits.argmax(axis=-1).astype(jnp.int32))
@@ -51,7 +51,7 @@ def greedy_decode(
 
   batch = encoded.shape[0]
   done = jnp.zeros(batch, bool) if active is None else ~active
-  cache = decoder_step.init_cache(weights, config, encoded, max_length, allowed)
+  cache = decoder_step.init_cache(weights, config, encoded, max_length)
   state = (jnp.int32(0), jnp.full(batch, START_ID), jnp.full((batch, max_length), PAD_ID), done, cache)
   return jax.lax.while_loop(lambda state: (state[0] < max_length) & ~state[3].all(), step, state)[2]
 

@@ -68,9 +68,11 @@ class T5Config:
     event_ends: ranges of token ids, (first, last) each, that complete an event, such as pitches and drums: every position is told,
       through a map, the running status at the last of them and that token itself, which is what the decoder has said last. With
       proposals, which are told what comes before them, it finds what comes next. The papers: ().
-    copies_proposals: the proposals say what the next token is, as far as the decoder does not know better (`copying`); the papers:
-      no. A state is then a step, programs stand for Slakh classes, there are ties, and events are written in `rounded_order` and not
-      shuffled; running_status has the ranges of time, velocity, program and tie, event_ends those of pitch and drum.
+    copies_proposals: after the ties the proposals say what the next token is, the decoder weighing classes only (`copying`); the
+      papers: no. A state is then a step, programs stand for Slakh classes, there are ties, and events are written in `rounded_order` and
+      not shuffled; running_status has the ranges of time, velocity, program and tie, event_ends those of pitch and drum.
+    copy_threshold: with copies_proposals, what a proposal's chance must be for the decoder to say it; 0: whatever is likeliest is said.
+      For the best F1 that is below 1/2. Training does not look at it.
     decoder_padding_masks: the decoder's padding tokens (0) see and are seen by nothing, as MT3 trains; False: causal
       mask only, as MR-MT3. They differ at padded positions only.
   """
@@ -101,6 +103,7 @@ class T5Config:
   running_status: tuple[tuple[int, int], ...] = ()
   event_ends: tuple[tuple[int, int], ...] = ()
   copies_proposals: bool = False
+  copy_threshold: float = 0.0
 
   def __post_init__(self):
     try:
@@ -147,6 +150,10 @@ class T5Config:
           'network: copies_proposals needs proposals, running_status of time, velocity (2 tokens), program and tie, event_ends of '
           f'pitch and drum, and an emb_dim of at least {copying.WIDTH}'
         )
+    if not isinstance(self.copy_threshold, (int, float)) or not 0 <= self.copy_threshold < 1:
+      raise UserError(f'network: copy_threshold is {self.copy_threshold!r}; it must lie in 0 .. 1')
+    if self.copy_threshold and not self.copies_proposals:
+      raise UserError('network: copy_threshold is given, but not copies_proposals')
     if self.front_time_stride > 1 and self.front == fronts.LINEAR:
       raise UserError(f'network: front_time_stride is {self.front_time_stride}; that needs front {fronts.HARMONIC!r}')
 
@@ -504,12 +511,11 @@ class Decoder(nn.Module):
     return self.logits_dense(x)
 
   def _copied(self, x, encoded, tokens, status):
-    """Returns the logits of a whole sequence, with what the proposals add to them."""
+    """Returns the logits of a whole sequence, those of what is copied among them."""
     logits, cfg = self._logits(x), self.config
     if not cfg.copies_proposals:
       return logits
-    _, proposed, numbers = split_encoded(cfg, encoded)
-    return logits + self.copier(x, proposed, numbers, tokens, status, cfg.vocab_size)
+    return self.copier(x, logits, split_encoded(cfg, encoded)[1], tokens, status)
 
   def __call__(
     self,
@@ -561,7 +567,7 @@ class Decoder(nn.Module):
       self.put_variable('cache', 'running_status', jnp.zeros((len(tokens), status_width(cfg)), jnp.int32))
       status = running_status(tokens, cfg.running_status, cfg.event_ends)
     x = self._with_status(self.embed(tokens), status) + table
-    seen, proposed, numbers = split_encoded(cfg, encoded)
+    seen, numbers = split_encoded(cfg, encoded)
     for layer in self.layers:
       x = layer(x, seen, decoder_mask, encoder_decoder_mask, True, True, None, real, causal)
     x = self.decoder_norm(x)
@@ -571,22 +577,21 @@ class Decoder(nn.Module):
       self.put_variable('cache', 'said', jnp.zeros((len(tokens), cfg.proposals), bool))
       return self._copied(x, encoded, tokens, status)
     said = self.get_variable('cache', 'said')
-    added, said = self.copier.step(x[:, 0], proposed, numbers, tokens[:, 0], status[:, 0], said, cfg.vocab_size)
+    logits, said = self.copier.step(
+      x[:, 0], self._logits(x)[:, 0], numbers, tokens[:, 0], status[:, 0], said, cfg.copy_threshold
+    )
     self.put_variable('cache', 'said', said)
-    return self._logits(x) + added[:, None]
+    return logits[:, None]
 
 
-def split_encoded(config: T5Config, encoded: jax.Array) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
-  """Returns three parts of what `Transformer.encode` returns; the last two are None without `copies_proposals`.
+def split_encoded(config: T5Config, encoded: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+  """Returns what cross-attention sees of what `Transformer.encode` returns, and the proposals as `copying.as_rows` writes them.
 
-  They are what cross-attention sees, `[batch, states, emb]`; the proposals in it, `[batch, proposals, emb]`; and the same ones as
-  `copying.as_rows` writes them.
+  They are `[batch, states, emb]` and `[batch, proposals, emb]`; the second is None without `copies_proposals`.
   """
   if not config.copies_proposals:
-    return encoded, None, None
-  seen, rows = jnp.split(encoded, [encoded.shape[1] - config.proposals], axis=1)
-  start = seen.shape[1] - config.memory_segments * config.memory_length - config.proposals
-  return seen, seen[:, start : start + config.proposals], rows
+    return encoded, None
+  return tuple(jnp.split(encoded, [encoded.shape[1] - config.proposals], axis=1))
 
 
 class Transformer(nn.Module):

@@ -37,7 +37,7 @@ def test_help_names_all_commands():
     'arguments, said',
     [
         (['transcribe', 'missing.wav', '-o', 'x.mid', '--checkpoint', 'nowhere'], 'nowhere'),
-        (['transcribe', 'missing.wav', '-o', 'x.mid'], '--checkpoint'),
+        (['transcribe', 'missing.wav', '-o', 'x.mid', '--quiet'], 'missing.wav'),
         (['evaluate', 'missing.mid', 'other.mid'], 'missing.mid'),
         (['dataset', 'build', 'file/inside'], 'file'),
         (['demo', '-o', 'taken'], 'taken'),

@@ -1,4 +1,4 @@
-"""What proposals say the next token is, and the decoder says after them.
+"""What proposals say the next token is.
 
 Not in the papers. The events of a segment are written in a known order, and so are the proposals (`NoteReader.propose`). A decoder that
 knows what it has said last thus knows which of them can be next: the first of the later ones that is real. Each is real with some
@@ -20,8 +20,8 @@ from flax import linen as nn
 from mrmt3 import transformer_blocks as layers
 from mrmt3.instruments import CLASS_PROGRAMS, NUM_CLASSES, class_index
 from mrmt3.note_reader import DRUM, NUM_PITCHES, OFF, ON, Proposals
+from mrmt3.vocabularies import EOS_ID
 
-_EOS = 1
 _ELSE = 0.01  # chance that the next token is any at all
 _NEVER = -1e9
 _SAME_EVENT = 1  # states that one event may be heard and written apart
@@ -51,19 +51,42 @@ class Tokens(NamedTuple):
   drum: tuple[int, int]
 
 
-class _Held(NamedTuple):
-  """The tokens that hold at some moment, 0 for none."""
+class _Moment(NamedTuple):
+  """Where a position stands, `[batch, length, 1]` each.
 
-  time: jax.Array
+  Attributes:
+    state: the state that has been reached.
+    velocity: the velocity token that holds, 0 for none.
+    program: the program token that holds, 0 for none.
+    after_ties: bool, whether the ties are complete, as are the following ones.
+    after_time: whether the token is a time: an event of it follows.
+    after_program: the same of a program.
+    after_velocity: the same of a velocity.
+  """
+
+  state: jax.Array
   velocity: jax.Array
   program: jax.Array
-  tie: jax.Array
+  after_ties: jax.Array
+  after_time: jax.Array
+  after_program: jax.Array
+  after_velocity: jax.Array
+
+  @property
+  def begun(self):
+    """Whether something of the next event has been said."""
+    return self.after_time | self.class_known
+
+  @property
+  def class_known(self):
+    """Whether the next event is of the program that holds."""
+    return self.after_program | self.after_velocity
 
 
-def _read_status(status) -> tuple[_Held, _Held, jax.Array]:
-  """Returns what holds now, what held at the last event, and that event's token, of a running status `[..., 9]`."""
-  numbers = [status[..., k] for k in range(9)]
-  return _Held(*numbers[:4]), _Held(*numbers[4:8]), numbers[8]
+def _moment(ids, tokens, status) -> _Moment:
+  time, velocity, program, tie = (status[..., k, None] for k in range(4))
+  after = (_within(tokens[..., None], pair) for pair in (ids.time, ids.program, ids.velocity))
+  return _Moment(jnp.maximum(time - ids.time[0], 0), velocity, program, tie > 0, *after)
 
 
 def as_rows(proposals: Proposals, width: int) -> jax.Array:
@@ -135,12 +158,13 @@ def says(ids: Tokens, proposals: Proposals, tokens: jax.Array, status: jax.Array
 
   Arguments are those of `copied_logits`. Instruments are not told apart.
   """
-  held, _, _ = _read_status(status)
-  ends_event = _within(tokens, ids.pitch) | _within(tokens, ids.drum)
-  group, pitch = _event(ids, tokens, held.velocity)
-  kind = jnp.where(ends_event & (held.tie > 0), group * NUM_PITCHES + pitch, -1)[..., None]
-  same = kind == (proposals.groups * NUM_PITCHES + proposals.pitches)[:, None]
-  return same & (jnp.abs(_state_of(ids, held.time)[..., None] - proposals.states[:, None]) <= _SAME_EVENT)
+  moment, token = _moment(ids, tokens, status), tokens[..., None]
+  is_drum = _within(token, ids.drum)
+  group = jnp.where(is_drum, DRUM, jnp.where(moment.velocity > ids.velocity[0], ON, OFF))
+  pitch = token - jnp.where(is_drum, ids.drum[0], ids.pitch[0])
+  ends_event = moment.after_ties & (is_drum | _within(token, ids.pitch))
+  same = ends_event & (group == proposals.groups[:, None]) & (pitch == proposals.pitches[:, None])
+  return same & (jnp.abs(moment.state - proposals.states[:, None]) <= _SAME_EVENT)
 
 
 def copied_logits(
@@ -170,80 +194,84 @@ def copied_logits(
     allowed: bool `[vocab]`, the tokens that may be said, or None: all. Of an event that others may play too, its share remains.
   """
   weight = {name: start + weights[k] for k, (name, start) in enumerate(_WEIGHTS.items())}
-  held = _Held(*(x[..., None] for x in _read_status(status)[0]))
-  state, group = proposals.states[:, None], proposals.groups[:, None]
-  reached = _state_of(ids, held.time)
-  after_time, after_program, after_velocity = (_within(tokens, pair)[..., None] for pair in (ids.time, ids.program, ids.velocity))
-  begun = after_time | after_program | after_velocity  # something of the next event is said already
-  here, pitched, ends = state == reached, group != DRUM, group == OFF
-  soft, loud = ids.velocity
-  possible = here | (~begun & (state > reached))
-  possible &= ~after_program | pitched
-  possible &= ~after_velocity | (ends == (held.velocity == soft))
-
+  moment = _moment(ids, tokens, status)
+  here, pitched = proposals.states[:, None] == moment.state, proposals.groups[:, None] != DRUM
   expected = (1.0 - _OPEN) * jax.nn.softmax(opinion) + _OPEN / NUM_CLASSES
-  own_class = jax.nn.one_hot(jnp.asarray(_class_of(ids))[held.program[..., 0]], NUM_CLASSES)
 
   def share(of_classes):
     return jnp.where(pitched, jnp.einsum('btc,bnc->btn', of_classes, proposals.classes), 1.0)
 
   score = weight['score'] * proposals.scores[:, None] + weight['bias']
-  score = score + weight['passed'] * (here & _passed(here & said))
+  passed = jax.lax.cummax((here & said).astype(jnp.int8), axis=2, reverse=True) > 0
+  score = score + weight['passed'] * (here & passed)
   score = jnp.where(said, jnp.minimum(score, weight['again']), score)
   if allowed is not None:
     everything = share(expected)
     expected = expected * allowed[ids.program[0] + CLASS_PROGRAMS]
     kept = jnp.where(pitched, share(expected) / (everything + 1e-9), allowed[ids.drum[0]])
-    score = jnp.where(kept > 0, _logit(jax.nn.sigmoid(score) * kept), -2 * _CERTAIN)
+    score = jax.scipy.special.logit(jnp.clip(jax.nn.sigmoid(score) * kept, 1e-9, 1 - 1e-6))
+  possible = _possible(ids, proposals, moment)
   if threshold:
-    score = _decided(score, score >= np.log(threshold / (1.0 - threshold)), possible, begun)
+    score = _decided(score, score >= np.log(threshold / (1.0 - threshold)), possible, moment.begun)
   # The first of the possible ones that is real.
   missed = jnp.where(possible, jax.nn.log_sigmoid(-score), 0.0)
   total = jnp.cumsum(missed, axis=-1)
   chance = jnp.exp(jnp.where(possible, jax.nn.log_sigmoid(score) + total - missed, _NEVER))
 
+  own_class = jax.nn.one_hot(jnp.asarray(_class_of(ids))[moment.program[..., 0]], NUM_CLASSES)
   of_any = share(expected) + 1e-9
   of_class = jnp.where(pitched, share(expected * own_class) / of_any, 1.0)
-  chance = jnp.where(after_program | after_velocity, chance * of_class, chance)
-  chance = jnp.where(begun, chance / (chance.sum(axis=-1, keepdims=True) + 1e-9), chance)
-
+  chance = jnp.where(moment.class_known, chance * of_class, chance)
+  chance = jnp.where(moment.begun, chance / (chance.sum(axis=-1, keepdims=True) + 1e-9), chance)
+  # What is of this state and of another class than holds is named first.
   now = jnp.where(here, chance, 0.0)
-  class_known = after_program | after_velocity
-  same_class = jnp.where(class_known, now, now * of_class)
-  velocity_known = after_velocity | (held.velocity == jnp.where(ends, soft, loud))
-  event = jnp.where(velocity_known, same_class, 0.0)
-
-  def counted(share, number, size):
-    return jnp.einsum('btn,bns->bts', share, jax.nn.one_hot(number, size))
-
-  others = jnp.where(pitched & ~class_known, now, 0.0) / of_any
-  programs = jnp.einsum('btn,bnc->btc', others, proposals.classes) * expected * (1.0 - own_class)
-  parts = {
-    ids.time: counted(jnp.where(here, 0.0, chance), proposals.states, ids.time[1] - ids.time[0] + 1),
-    ids.velocity: counted(same_class - event, jnp.where(proposals.groups == OFF, 0, 1), 2),
+  others = jnp.where(pitched & ~moment.class_known, now, 0.0)
+  programs = jnp.einsum('btn,bnc->btc', others / of_any, proposals.classes) * expected * (1.0 - own_class)
+  said_next = {
+    **_event_tokens(ids, proposals, moment, jnp.where(moment.class_known, now, now * of_class)),
+    ids.time: _counted(jnp.where(here, 0.0, chance), proposals.states, ids.time[1] - ids.time[0] + 1),
     ids.program: jnp.einsum('btc,cp->btp', programs, jax.nn.one_hot(CLASS_PROGRAMS, ids.program[1] - ids.program[0] + 1)),
-    ids.pitch: counted(jnp.where(pitched, event, 0.0), proposals.pitches, NUM_PITCHES),
-    ids.drum: counted(jnp.where(pitched, 0.0, event), proposals.pitches, NUM_PITCHES),
-    (_EOS, _EOS): jnp.where(begun, 0.0, jnp.exp(total[..., -1:])),
+    (EOS_ID, EOS_ID): jnp.where(moment.begun, 0.0, jnp.exp(total[..., -1:])),
   }
-  placed = (1.0 - _ELSE) * _placed(parts, own.shape[-1]) + _ELSE / own.shape[-1]
-  return jnp.where(held.tie > 0, jnp.log(placed), own)
+  placed = (1.0 - _ELSE) * _placed(said_next, own.shape[-1]) + _ELSE / own.shape[-1]
+  return jnp.where(moment.after_ties, jnp.log(placed), own)
+
+
+def _possible(ids, proposals, moment):
+  """Returns whether a proposal can be next, given what of the next event has been said; bool `[batch, length, n]`."""
+  state, group = proposals.states[:, None], proposals.groups[:, None]
+  timely = (state == moment.state) | (~moment.begun & (state > moment.state))
+  as_said = ~moment.after_velocity | ((group == OFF) == (moment.velocity == ids.velocity[0]))
+  return timely & as_said & (~moment.after_program | (group != DRUM))
+
+
+def _event_tokens(ids, proposals, moment, chance):
+  """Returns the chances of velocities, pitches and drums, as `_placed` takes them, of events whose time and class are said.
+
+  Args:
+    ids: the ids of the tokens.
+    proposals: what can be copied.
+    moment: where each position stands.
+    chance: `[batch, length, n]`, of each proposal.
+  """
+  soft, loud = ids.velocity
+  group = proposals.groups[:, None]
+  known = moment.after_velocity | (moment.velocity == jnp.where(group == OFF, soft, loud))
+  event = jnp.where(known, chance, 0.0)
+  return {
+    ids.velocity: _counted(chance - event, jnp.where(proposals.groups == OFF, 0, 1), 2),
+    ids.pitch: _counted(jnp.where(group == DRUM, 0.0, event), proposals.pitches, NUM_PITCHES),
+    ids.drum: _counted(jnp.where(group == DRUM, event, 0.0), proposals.pitches, NUM_PITCHES),
+  }
+
+
+def _counted(chance, number, size):
+  """Returns the chance of each number, `[batch, length, size]`, of that of each proposal and its number `[batch, n]`."""
+  return jnp.einsum('btn,bns->bts', chance, jax.nn.one_hot(number, size))
 
 
 def _within(tokens, pair):
   return (tokens >= pair[0]) & (tokens <= pair[1])
-
-
-def _state_of(ids, time):
-  """Returns the state that a time token, or 0 for none, leads to."""
-  return jnp.maximum(time - ids.time[0], 0)
-
-
-def _event(ids, token, velocity):
-  """Returns (group, pitch) of the event that a pitch's or drum's token completes at a velocity's; nonsense for other tokens."""
-  is_drum = _within(token, ids.drum)
-  group = jnp.where(is_drum, DRUM, jnp.where(velocity > ids.velocity[0], ON, OFF))
-  return group, jnp.maximum(token - jnp.where(is_drum, ids.drum[0], ids.pitch[0]), 0)
 
 
 def _class_of(ids):
@@ -254,19 +282,10 @@ def _class_of(ids):
   return classes
 
 
-def _passed(said_here):
-  """Returns whether a proposal comes before one of those, bool `[batch, length, n]`."""
-  return jnp.flip(jax.lax.cummax(jnp.flip(said_here, -1).astype(jnp.int8), axis=said_here.ndim - 1), -1) > 0
-
-
 def _decided(score, enough, possible, begun):
   """Returns scores of certainty; what has begun is completed even if nothing is likely enough for that."""
   decided = jnp.where(enough, _CERTAIN, -_CERTAIN)
   return jnp.where(begun & ~(possible & enough).any(axis=-1, keepdims=True), score, decided)
-
-
-def _logit(chance):
-  return jnp.log(chance + 1e-9) - jnp.log1p(1e-6 - chance)
 
 
 def _placed(parts, vocab_size):

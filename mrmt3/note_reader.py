@@ -15,7 +15,6 @@ NUM_PITCHES = 128
 ONSETS, DRUMS, OFFSETS = (slice(k * NUM_PITCHES, (k + 1) * NUM_PITCHES) for k in range(3))
 KINDS = 3 * NUM_PITCHES  # of events: a pitch begins, a drum note begins, a pitch ends
 ON, DRUM, OFF = range(3)  # a kind's group: its number // NUM_PITCHES
-ORDERS = 3 * NUM_CLASSES * NUM_PITCHES  # numbers of `token_order`
 
 _NEVER = -1e9
 _LOUDNESS = 1.5  # of a proposal, for each unit of certainty
@@ -150,8 +149,7 @@ class NoteReader(nn.Module):
     places, kinds = chosen // KINDS, chosen % KINDS
     joined = self.join(states, notes, places, kinds)
     class_logits = self.class_of(joined)
-    order = token_order(kinds // NUM_PITCHES, class_logits.argmax(axis=-1), kinds % NUM_PITCHES)
-    order = jnp.argsort(places * ORDERS + order, axis=-1)
+    order = jnp.argsort(_token_order(places, kinds, class_logits.argmax(axis=-1)), axis=-1)
     chosen, places, kinds = (jnp.take_along_axis(x, order, axis=-1) for x in (chosen, places, kinds))
     joined, class_logits = (jnp.take_along_axis(x, order[..., None], axis=1) for x in (joined, class_logits))
     # One that lies between two states is half as likely in each.
@@ -169,14 +167,16 @@ class NoteReader(nn.Module):
     before = self.before(jnp.einsum('bnm,bmd->bnd', _event_before(loudness), names))
     rows = names + before + self.carried(joined) + certain[..., None] * self.certainty
     # Certainty counts the neighbouring states too, since the tokens say one of them.
-    scores = jnp.log(certain + 1e-6) - jnp.log1p(1e-6 - jnp.minimum(certain, 1.0 - 1e-4))
+    scores = jax.scipy.special.logit(jnp.clip(certain, 1e-6, 1 - 1e-4))
     return rows, Proposals(places, groups, pitches, scores, classes)
 
 
-def token_order(groups: jax.Array, classes: jax.Array, pitches: jax.Array) -> jax.Array:
-  """Returns a number that sorts the events of one state as tokens are, below `ORDERS`, of the arrays' shape."""
-  rank = jnp.asarray(np.argsort([OFF, ON, DRUM]))[groups]
-  return (rank * NUM_CLASSES + jnp.where(groups == DRUM, 0, classes)) * NUM_PITCHES + pitches
+def _token_order(places, kinds, classes):
+  """Returns a number that sorts events as tokens are, int of the arrays' shape."""
+  group, pitch = kinds // NUM_PITCHES, kinds % NUM_PITCHES
+  rank = jnp.asarray(np.argsort([OFF, ON, DRUM]))[group]
+  classes = jnp.where(group == DRUM, 0, classes)
+  return ((places * 3 + rank) * NUM_CLASSES + classes) * NUM_PITCHES + pitch
 
 
 def _event_before(certain):

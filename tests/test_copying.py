@@ -19,7 +19,7 @@ from mrmt3.instrument_choice import InstrumentChoice
 from mrmt3.instruments import CLASS_PROGRAMS, NUM_CLASSES, class_index
 from mrmt3.models import ContinuousInputsEncoderDecoderModel
 from mrmt3.network import T5Config
-from mrmt3.note_reader import DRUM, OFF, ON, Proposals, token_order
+from mrmt3.note_reader import DRUM, OFF, ON, Proposals
 from mrmt3.notes import as_notes
 from mrmt3.spectrograms import SpectrogramConfig
 from mrmt3.vocabularies import SPECIAL_TOKENS, VocabularyConfig, build_codec
@@ -39,7 +39,8 @@ FILLERS = (255, ON, 0, -99.0, 0.0)
 
 def proposals_of(events):
   """Returns events (state, group, pitch, class), certain, in the order of tokens, as a batch of one."""
-  states, groups, pitches, classes = np.array(sorted(events, key=lambda e: (e[0], int(token_order(*np.array(e)[[1, 3, 2]]))))).T
+  order = sorted(events, key=lambda e: (e[0], (OFF, ON, DRUM).index(e[1]), e[3], e[2]))  # drums' classes are 0
+  states, groups, pitches, classes = np.array(order).T
   likely = np.eye(NUM_CLASSES, dtype=np.float32)[classes] * (groups != DRUM)[:, None]
   return Proposals(*(jnp.asarray(x)[None] for x in (states, groups, pitches, np.full(len(states), 9.0, np.float32), likely)))
 

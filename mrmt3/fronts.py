@@ -41,7 +41,10 @@ def semitone_weights(mel_bins: int) -> np.ndarray:
 
 
 class _NormOfPitches(nn.Module):
-  """As `transformer_blocks.LayerNorm` of what is known of all pitches of a state, pitch by pitch, with the same parameter."""
+  """As `transformer_blocks.LayerNorm` of what is known of all pitches of a state, pitch by pitch, with the same parameter.
+
+  Turning the array round for that one makes the front's gradient a fifth slower on a CPU.
+  """
 
   dtype: Any
 

@@ -2,17 +2,22 @@
 
 A step is done by all processes together, so those that are left would wait for ever. Beside the training each process comes,
 every few seconds, to a barrier of JAX's coordination service; when one does not, the others end. JAX's own heartbeats do
-the same a little later, with an abort; when process 0, where the service runs, is lost, they are the first to notice.
+the same a little later, with an abort; when process 0, where the service runs, is lost, they are the first to notice. So an abort
+too ends in that line where process 0 does not answer.
 """
 
+import ctypes
 import os
 import re
+import signal
+import socket
 import sys
 import threading
 
 HEARTBEAT_SECONDS = 50  # of jax.distributed; 100 by default
 EXIT_CODE = 75  # as sysexits.h's EX_TEMPFAIL: start again
 PERIOD, PATIENCE = 5.0, 30.0  # seconds between two barriers, and to wait at one
+ANSWER_SECONDS = 2.0  # to wait for process 0, when JAX has given up already
 END_SECONDS = 86400.0  # to wait for the others at the end; who is lost meanwhile is noticed as ever
 
 _LOST = re.compile(r'\bGloo\b|NCCL|coordination service|Connection (reset|closed)|heartbeat', re.IGNORECASE)
@@ -49,6 +54,7 @@ class Watch:
     self._client, self._count = distributed.global_state.client, jax.process_count()
     self._ended = threading.Event()
     Watch.running = self
+    _before_abort(distributed.global_state.coordinator_address)
     threading.Thread(target=self._watch, name='watch', daemon=True).start()
 
   def _watch(self) -> None:
@@ -72,6 +78,33 @@ class Watch:
       os._exit(EXIT_CODE)
     self._ended.set()
     Watch.running = None
+
+
+def _before_abort(address: str) -> None:
+  """Has this process, when it is about to abort, look first whether process 0 still listens at HOST:PORT; if not, end as for a loss."""
+
+  def look(_):
+    if Watch.running is None or _listens(address):
+      return  # and the abort takes its course
+    say_lost('process 0 does not answer')
+    os._exit(EXIT_CODE)
+
+  # Python's own handlers run between two steps of its main thread, which an abort, in a thread of JAX's, does not wait for. JAX's
+  # callback for a lost service is no way either: jaxlib 0.10 cannot hand it the status, and aborts.
+  _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(look))
+  ctypes.CDLL(None).signal(int(signal.SIGABRT), _handlers[-1])
+
+
+_handlers = []  # C holds on to them
+
+
+def _listens(address: str) -> bool:
+  host, _, port = address.rpartition(':')
+  try:
+    socket.create_connection((host.strip('[]'), int(port)), timeout=ANSWER_SECONDS).close()
+  except OSError:
+    return False
+  return True
 
 
 def _reason(error: BaseException) -> str:

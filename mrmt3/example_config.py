@@ -35,6 +35,8 @@ class ExampleConfig:
     max_pieces_per_mix: up to so many segments of pieces drawn at random are added up to one example (MT3's mixing; 1:
       none).
     stem_subset_rate: probability that only a random choice of the stems is heard and written (needs stems).
+    max_transposition: each piece that is heard is played up to so many semitones higher or lower, as many as drawn, and faster or
+      slower in proportion; drums keep their pitch in the tokens (0: none).
     trim: whether overlapping notes of one pitch and instrument are cut at the next onset (as MT3 trains on Slakh).
     granularity: 'flat', 'midi_class' or 'full' programs.
     rounded_order: whether times are rounded to steps before events are sorted by them (the papers: after). What is played together
@@ -61,6 +63,7 @@ class ExampleConfig:
   shuffle_probability: float = 1.0
   max_pieces_per_mix: int = 1
   stem_subset_rate: float = 0.0
+  max_transposition: int = 0
   trim: bool = True
   granularity: str = 'full'
   rounded_order: bool = False
@@ -81,6 +84,9 @@ class ExampleConfig:
       value = getattr(self, name)
       if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(f'ExampleConfig.{name} is {value!r}; it is a whole number of at least 1')
+    transposition = self.max_transposition
+    if not isinstance(transposition, int) or isinstance(transposition, bool) or not 0 <= transposition <= 12:
+      raise UserError(f'ExampleConfig.max_transposition is {transposition!r}; it is a whole number of semitones, 0 to 12')
     for name in ('memory_dropout', 'prior_drop', 'prior_replace', 'shuffle_probability', 'stem_subset_rate'):
       value = getattr(self, name)
       if not isinstance(value, (int, float)) or not 0 <= value <= 1:
@@ -92,7 +98,7 @@ class ExampleConfig:
     if self.prior_drop + self.prior_replace > 1:
       raise UserError('ExampleConfig.prior_drop and prior_replace add up to more than 1')
     if self.composes and self.sampling not in (RANDOM, GRID):
-      raise UserError("ExampleConfig: mixing and stem subsets go with sampling 'random' or 'grid' only")
+      raise UserError("ExampleConfig: mixing, stem subsets and transposition go with sampling 'random' or 'grid' only")
 
   def _check_choice(self, name, choices):
     if getattr(self, name) not in choices:
@@ -100,8 +106,8 @@ class ExampleConfig:
 
   @property
   def composes(self) -> bool:
-    """Whether an example is put together anew from stems or several pieces."""
-    return self.max_pieces_per_mix > 1 or self.stem_subset_rate > 0
+    """Whether an example is put together anew: from stems, from several pieces, or played otherwise."""
+    return self.max_pieces_per_mix > 1 or self.stem_subset_rate > 0 or self.max_transposition > 0
 
   @property
   def shuffle(self) -> token_shuffling.Shuffle | None:

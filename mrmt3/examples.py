@@ -17,16 +17,30 @@ from mrmt3.pieces import PieceSource
 
 NO_PRIOR = -1  # start frame of a prior segment that does not exist
 NO_PIECE = -1  # in a mix: nobody
-_TOKENS, _STEMS = range(2)  # streams of randomness
+_TOKENS, _STEMS, _TRANSPOSITION = range(3)  # streams of randomness
+_MARGIN = 256  # samples on either side of what is resampled
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """What is heard in an example: a piece, from a frame on, all of it or some of its stems (bool `[stems]`)."""
+  """What is heard in an example.
+
+  Attributes:
+    piece: which piece.
+    start_frame: from which frame of it on.
+    stems: bool `[stems]`, which of them are heard; None: all.
+    semitones: by how much it is higher, played faster in proportion: as from a tape, start_frame stays where it is.
+  """
 
   piece: int
   start_frame: int
   stems: np.ndarray | None = None
+  semitones: int = 0
+
+  @property
+  def speed(self) -> float:
+    """How much faster than written it is played."""
+    return 2.0 ** (self.semitones / 12)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,20 +99,26 @@ class Library:
     """Returns how many frames each piece has, int64 `[pieces]`."""
     return self.open(split)[0].lengths // self.spec.spectrogram.hop_width + 1
 
-  def with_stems(self, split: str, window: Window) -> Window:
-    """Returns the window with the stems that its seed chooses, where the configuration asks for stem subsets."""
-    if not self.config.stem_subset_rate:
-      return window
-    store, _ = self.open(split)
-    rng = np.random.default_rng((*window.seed, _STEMS))
-    parts = []
-    for part in window.parts:
-      count, stems = store.entries[part.piece].stems, None
-      if rng.random() < self.config.stem_subset_rate:
-        stems = np.zeros(count, bool)
-        stems[rng.permutation(count)[: rng.integers(1, count + 1)]] = True
-      parts.append(dataclasses.replace(part, stems=stems))
+  def drawn(self, split: str, window: Window) -> Window:
+    """Returns the window with the stems and transpositions that its seed draws, where the configuration asks for such."""
+    parts = window.parts
+    if self.config.stem_subset_rate:
+      store, _ = self.open(split)
+      rng = np.random.default_rng((*window.seed, _STEMS))
+      parts = [
+        dataclasses.replace(part, stems=self._stems(store.entries[part.piece].stems, rng)) for part in parts
+      ]
+    if self.config.max_transposition:
+      most, rng = self.config.max_transposition, np.random.default_rng((*window.seed, _TRANSPOSITION))
+      parts = [dataclasses.replace(part, semitones=int(rng.integers(-most, most + 1))) for part in parts]
     return dataclasses.replace(window, parts=tuple(parts))
+
+  def _stems(self, count, rng):
+    if rng.random() >= self.config.stem_subset_rate:
+      return None
+    stems = np.zeros(count, bool)
+    stems[rng.permutation(count)[: rng.integers(1, count + 1)]] = True
+    return stems
 
   def tokens(self, split: str, window: Window) -> tuple[np.ndarray, list[np.ndarray]]:
     """Returns the window's target tokens and those of each prior segment, int32 model ids `[n]`, EOS last.
@@ -128,8 +148,8 @@ class Library:
     """Returns (start frame, frames, shuffle, generator) -> tokens of a window of what is heard."""
     store, events = self.open(split)
     main, lead = window.parts[0], 0
-    piece_frames = spectrograms.num_frames(store.entries[main.piece].samples, self.spec.spectrogram)
-    if len(window.parts) == 1 and main.stems is None:
+    piece_frames = self._heard_frames(store, main)
+    if len(window.parts) == 1 and main.stems is None and not main.semitones:
       piece = events.events(main.piece)
     else:
       piece, lead = self._compose(store, window)
@@ -151,11 +171,11 @@ class Library:
 
   def _compose(self, store, window):
     """Returns the events of what is heard, and by how many frames they lie later than in the first part."""
-    # Onsets of what sounds already when another part's piece begins lie before the first part's start: all times get a lead
-    # of a whole number of frames, steps and seconds. One part needs none, and then rounds as the piece itself.
+    # Onsets of what sounds already when another part's piece begins, or one that is played slower, lie before the first part's
+    # start: all times get a lead of a whole number of frames, steps and seconds. Else none is needed, and rounds as the piece itself.
     frames_per_second = self.spec.spectrogram.frame_rate
     lead_seconds, lead_frames = 0, 0
-    if len(window.parts) > 1:
+    if len(window.parts) > 1 or window.parts[0].semitones:
       lead_seconds, lead_frames = frames_per_second.denominator, frames_per_second.numerator
     main = window.parts[0]
     starts = [main.start_frame, *(start for start in window.prior_starts if start != NO_PRIOR)]
@@ -166,7 +186,7 @@ class Library:
       notes = store.notes(part.piece)
       if part.stems is not None:
         notes = notes[part.stems[store.note_stems(part.piece)]]
-      table = np.array(notes)
+      table = _transposed(np.array(notes), part, float(part.start_frame / frames_per_second))
       shift = lead_seconds + float((main.start_frame - part.start_frame) / frames_per_second)
       table['onset'] += shift
       table['offset'] += shift
@@ -193,21 +213,47 @@ class Library:
     hop, main = self.spec.spectrogram.hop_width, window.parts[0]
     start = main.start_frame if start_frame is None else start_frame
     frames = window.num_frames if num_frames is None else num_frames
-    frames = min(frames, spectrograms.num_frames(store.entries[main.piece].samples, self.spec.spectrogram) - start)
+    frames = min(frames, self._heard_frames(store, main) - start)
     total = None
     for part in window.parts:
-      first = (part.start_frame + start - main.start_frame) * hop
-      heard = store.audio(part.piece, first, first + frames * hop, part.stems)
+      heard = _heard(store, part, part.start_frame * hop, (start - main.start_frame) * hop, frames * hop)
       total = heard if total is None else total + heard
     if len(window.parts) > 1:
       total /= max(1.0, float(np.abs(total).max(initial=0.0)))
     return total.reshape(frames, hop)
+
+  def _heard_frames(self, store, main):
+    """Returns the number of the frame, in the first part's time, in which it ends."""
+    written = spectrograms.num_frames(store.entries[main.piece].samples, self.spec.spectrogram)
+    return main.start_frame + int((written - main.start_frame) / main.speed)
 
   def inputs(self, frames: np.ndarray) -> np.ndarray:
     """Returns the network's inputs of frames `[frames, hop]`: log-mel `[frames, mel]`, or the frames themselves."""
     if self.config.log_mel_on == 'device':
       return frames
     return spectrograms.compute_spectrogram(frames.reshape(-1), self.spec.spectrogram)
+
+
+def _transposed(notes, part, start):
+  """Returns notes as they are heard where a part is played from `start` on (s); drums keep their pitch."""
+  if not part.semitones:
+    return notes
+  for name in ('onset', 'offset'):
+    notes[name] = start + (notes[name] - start) / part.speed
+  notes['pitch'] += np.where(notes['is_drum'], 0, part.semitones).astype(notes['pitch'].dtype)
+  return notes[(notes['pitch'] >= 0) & (notes['pitch'] < 128)]
+
+
+def _heard(store, part, start, lead, size):
+  """Returns `size` samples of a part that begin `lead` samples after it does, at sample `start` of its piece; negative: before."""
+  if not part.semitones:
+    return store.audio(part.piece, start + lead, start + lead + size, part.stems)
+  import soxr
+
+  first = start + int(np.floor(lead * part.speed)) - _MARGIN
+  samples = store.audio(part.piece, first, first + int(size * part.speed) + 2 * _MARGIN, part.stems)
+  skipped = round((start + lead * part.speed - first) / part.speed)
+  return soxr.resample(samples, part.speed, 1.0, quality='HQ')[skipped : skipped + size]
 
 
 def fit_tokens(tokens: np.ndarray, limit: int | None, on_overflow: str, what: str) -> np.ndarray | None:

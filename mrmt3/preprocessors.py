@@ -173,7 +173,7 @@ def _window(library, split, index, start, num_frames, prior_starts, seed, mix_pi
   parts += [Part(int(p), int(s)) for p, s in zip(mix_pieces, mix_starts, strict=True) if p != NO_PIECE]
   window = Window(tuple(parts), int(num_frames), tuple(prior_starts.tolist()), tuple(seed.view(np.uint64).tolist()))
   split = split.decode()
-  return split, library.with_stems(split, window)
+  return split, library.drawn(split, window)
 
 
 def example_window(library: examples.Library, example) -> tuple[str, Window]:

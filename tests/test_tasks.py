@@ -509,7 +509,7 @@ def test_stem_subsets_are_heard_and_written(small_data, small_spec):
   whole = Library(SlakhFolder(str(small_data)), small_spec, ExampleConfig())
   subsets = set()
   for seed in range(40):
-    window = library.with_stems('train', Window((Part(1, FRAMES),), FRAMES, (0,), (seed,)))
+    window = library.drawn('train', Window((Part(1, FRAMES),), FRAMES, (0,), (seed,)))
     stems = window.parts[0].stems
     subsets.add(tuple(stems))
     heard = library.samples('train', window).reshape(-1)
@@ -574,6 +574,77 @@ def test_notes_that_are_over_cut_those_of_their_pitch_in_mixes_too(tmp_path, sma
     targets, _ = library.tokens('train', Window(tuple(Part(0, start) for start in parts), FRAMES))
     ties = targets[: targets.tolist().index(EMPTY[0])].tolist()
     assert 1004 + 60 not in ties
+
+
+@dataclasses.dataclass(frozen=True)
+class Tones:
+  """A source of one piece of 6 s that sounds as it is written: sines, and noise for drums; `rows` as `as_notes` takes them."""
+
+  rows: tuple
+
+  def splits(self):
+    return ('train',)
+
+  def list_pieces(self, split):
+    return ['piece']
+
+  def fingerprint(self, split):
+    return str(hash(self.rows))
+
+  def read_piece(self, split, name, sample_rate, stems=False):
+    table, time = note_tables.as_notes(self.rows), np.arange(6 * sample_rate) / sample_rate
+    samples = np.zeros(len(time), np.float32)
+    for note in table:
+      heard = (time >= note['onset']) & (time < note['offset'])
+      samples += 0.2 * heard * np.sin(2 * np.pi * 440 * 2 ** ((float(note['pitch']) - 69) / 12) * (time - note['onset']))
+    return PieceContent(samples, table)
+
+
+MELODY = ((0.0, 0.4, 60, 100, 0, 0), (0.5, 3.0, 72, 100, 40, 0), (1.9, 2.6, 38, 100, 0, 1), (2.8, 4.9, 64, 100, 40, 0))
+
+
+@pytest.mark.parametrize('semitones', [-4, 3])
+@pytest.mark.parametrize('start', [0, FRAMES, 4 * FRAMES])
+def test_a_transposed_piece_is_heard_and_written_alike(tmp_path, small_spec, semitones, start):
+  speed, begin = 2 ** (semitones / 12), start * 256 / 16000
+  moved = tuple(
+    (begin + (on - begin) / speed, begin + (off - begin) / speed, pitch + (0 if drum else semitones), loud, program, drum)
+    for on, off, pitch, loud, program, drum in MELODY
+  )
+  library = Library(Tones(MELODY), small_spec, ExampleConfig(max_transposition=5), str(tmp_path / 'a'))
+  window = Window((Part(0, start, None, semitones),), FRAMES, (start - FRAMES if start else NO_PRIOR,))
+  if min(row[0] for row in moved) >= 0:  # else what was to be heard cannot be a piece of its own
+    wanted = Library(Tones(moved), small_spec, ExampleConfig(), str(tmp_path / 'b'))
+    plain = dataclasses.replace(window, parts=(Part(0, start),))
+    for found, expected in zip(library.tokens('train', window), wanted.tokens('train', plain), strict=True):
+      np.testing.assert_array_equal(found, expected)
+  # The tones that the notes say: their pitch is the strongest where they sound alone.
+  for first in (start, start - FRAMES):
+    heard = library.samples('train', window, first, FRAMES).reshape(-1)
+    for on, off, pitch, *_, drum in moved:
+      at = round((on + 0.05 - first * 256 / 16000) * 16000)
+      alone = sum(a < on + 0.2 and b > on + 0.05 for a, b, *_ in moved) == 1
+      if drum or not alone or at < 0 or at + 2400 > len(heard) or off < on + 0.2:
+        continue
+      spectrum = np.abs(np.fft.rfft(heard[at : at + 2400] * np.hanning(2400), 2**16))
+      assert abs(spectrum.argmax() * 16000 / 2**16 / (440 * 2 ** ((pitch - 69) / 12)) - 1) < 0.01
+
+
+def test_transpositions_are_drawn_from_the_seed(tmp_path, small_spec):
+  library = Library(Tones(MELODY), small_spec, ExampleConfig(max_transposition=2, max_pieces_per_mix=2), str(tmp_path))
+  found = collections.Counter()
+  for seed in range(60):
+    window = Window((Part(0, 0), Part(0, FRAMES)), FRAMES, (), (seed,))
+    parts = library.drawn('train', window).parts
+    assert parts == library.drawn('train', window).parts
+    found.update(part.semitones for part in parts)
+  assert set(found) == {-2, -1, 0, 1, 2}
+  # What is heard ends where the faster piece does, and pitches that MIDI does not have are left out.
+  window = Window((Part(0, 5 * FRAMES, None, 2),), 10 * FRAMES)
+  ends = (6 - 5 * FRAMES * 256 / 16000) / 2 ** (2 / 12) + 5 * FRAMES * 256 / 16000
+  assert abs(len(library.samples('train', window)) + 5 * FRAMES - ends * 16000 / 256) <= 2
+  high = Library(Tones(((0.1, 0.5, 126, 100, 0, 0),)), small_spec, ExampleConfig(max_transposition=2), str(tmp_path / 'high'))
+  assert high.tokens('train', Window((Part(0, 0, None, 2),), FRAMES))[0].tolist() == EMPTY
 
 
 def test_stem_subsets_need_stems(tmp_path, small_spec):
@@ -657,7 +728,7 @@ def test_predicted_prior_tokens_are_what_the_network_says(small_data, small_spec
 def test_mistakes_are_named(small_data, small_spec, tmp_path):
   for field, value in {
       'sampling': 'all', 'on_overflow': 'eror', 'shuffle_scope': 'papr', 'max_hop': 0, 'memory_dropout': 1.5,
-      'log_mel_on': 'gpu', 'prior_segments': 0, 'granularity': 'coarse', 'stem_subset_rate': -1, 'max_pieces_per_mix': True,
+      'log_mel_on': 'gpu', 'prior_segments': 0, 'granularity': 'coarse', 'stem_subset_rate': -1, 'max_pieces_per_mix': True, 'max_transposition': 13,
   }.items():  # fmt: skip
     with pytest.raises(UserError, match=field):
       ExampleConfig(**{field: value})

@@ -130,7 +130,7 @@ def test_magentas_gin_files_run_under_our_engine(run, tmp_path):
   common += [f'--gin.network.T5Config.{size}' for size in TINY]
   paths, local = [mt3, tmp_path], ['--gin_file=mt3.gin', f'--gin_file={tmp_path / "local.gin"}']
   training = ['--gin_file=train.gin', *local, '--gin.MODEL_DIR="run"', '--gin.USE_CACHED_TASKS=False', '--gin.BATCH_SIZE=2']
-  training += ['--gin.EVAL_STEPS=1', '--gin.train.eval_period=3', '--gin.utils.SaveCheckpointConfig.period=3']
+  training += ['--gin.EVAL_STEPS=1', '--gin.train.eval_period=3', '--gin.utils.SaveCheckpointConfig.period=3', '--gin.train.random_seed=0']
   run('mrmt3.train', *common, *training, '--gin.TRAIN_STEPS=3', paths=paths)
   params, step = checkpoints.restore_target(tmp_path / 'run')
   assert step == 3 and params['decoder']['logits_dense']['kernel'].shape[0] == 16

@@ -119,6 +119,8 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       fraction of the memory (docs/scaling.md).
     frozen: parts of the parameters that training leaves as they are, such as 'encoder' or 'note_reader/events'; their gradients are
       not computed. Only an optimizer's weight decay would still shrink them: bind it to 0.
+    fresh: parts of the parameters that the checkpoint a run starts from (`RestoreCheckpointConfig.path`) may lack: they begin fresh,
+      and the run says so. So a decoder is put behind an encoder that was trained without one. (Not under the real t5x.)
     **kwargs: as EncoderDecoderModel's.
 
   Raises:
@@ -128,7 +130,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
   def __init__(
       self, spec: ModelSpec, optimizer_def=None, log_mel_on: str = 'host', predicted_prior: float = 0.0,
       frame_loss: str = 'none', frame_loss_weight: float = 1.0, augmentation=None, length_multiple: int = 0, remat: bool = False,
-      frozen: Sequence[str] = (), **kwargs,
+      frozen: Sequence[str] = (), fresh: Sequence[str] = (), **kwargs,
   ):  # fmt: skip
     from mrmt3.network import Transformer
 
@@ -149,7 +151,9 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     self._augmentation = augmentation
     self._length_multiple = length_multiple
     self._frozen = (frozen,) if isinstance(frozen, str) else tuple(frozen)
-    self._check_frozen()
+    self.fresh = (fresh,) if isinstance(fresh, str) else tuple(fresh)
+    self._check_parts('frozen', self._frozen)
+    self._check_parts('fresh', self.fresh)
     self._log_mel_on = log_mel_on
     self._predicted_prior = predicted_prior
 
@@ -226,21 +230,21 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     loss, sums = super(MemoryEncoderDecoderModel, known).loss_fn(params, batch, dropout_rng)
     return self._with_frame_loss(batch, (*frame_logits, *labels), loss, sums)
 
-  def _check_frozen(self):
+  def _check_parts(self, argument, names):
     """Raises UserError for a part of the parameters that is none."""
     import jax
 
     from mrmt3 import network
 
-    if not self._frozen:
+    if not names:
       return
     bins, headed = self.spec.spectrogram.num_mel_bins, self._frame_loss != 'none'
     shapes = network.parameter_shapes(self.spec.network, bins, headed)
     every = [keys for keys, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
-    for name in self._frozen:
+    for name in names:
       if not any(_is_part(keys, name) for keys in every):
         raise UserError(
-          f'MemoryEncoderDecoderModel.frozen has {name!r}, which is no part of the parameters; parts are {", ".join(shapes)}, and theirs'
+          f'MemoryEncoderDecoderModel.{argument} has {name!r}, which is no part of the parameters; parts are {", ".join(shapes)}, and theirs'
         )
 
   def _without_gradient(self, params):

@@ -172,6 +172,28 @@ def test_a_checkpoint_without_the_frame_head_can_be_trained_with_it(tmp_path, sm
   assert 'frame_head' in checkpoints.restore_target(tmp_path / 'second')[0]
 
 
+def test_parts_that_a_checkpoint_lacks_begin_fresh_where_that_is_asked_for(tmp_path, small_data, small_spec, capsys):
+  plain = dataclasses.replace(small_spec, network=small_spec.network.replace(memory_length=0, num_decoder_layers=1))
+  deeper = dataclasses.replace(small_spec, network=small_spec.network.replace(num_decoder_layers=2))
+  run(tmp_path / 'first', small_data, plain, 1)
+  with pytest.raises(UserError, match=r'decoder/layers_1/.* is missing'):
+    run(tmp_path / 'second', small_data, deeper, 1, restore=tmp_path / 'first', model={'fresh': 'memory_encoder'})
+  parts = ('memory_encoder', 'decoder/layers_1', 'decoder/layers_0')
+  run(tmp_path / 'third', small_data, deeper, 1, restore=tmp_path / 'first', rate=0.0, model={'fresh': parts})
+  said = capsys.readouterr().err
+  assert 'memory_encoder fresh, decoder/layers_1 fresh' in said and 'layers_0 fresh' not in said
+  before, after = (checkpoints.restore_params(tmp_path / name)[0] for name in ('first', 'third'))
+  for name in ('encoder', 'decoder'):
+    for keys, x in jax.tree_util.tree_leaves_with_path(before[name]):
+      there = after[name]
+      for key in keys:
+        there = there[key.key]
+      np.testing.assert_allclose(there, x, atol=1e-6)
+  assert 'layers_1' in after['decoder'] and 'memory_encoder' in after
+  with pytest.raises(UserError, match="fresh has 'decoder/layers_2'"):
+    run(tmp_path / 'fourth', small_data, deeper, 1, model={'fresh': 'decoder/layers_2'})
+
+
 def test_frozen_parts_stay_what_they_were(tmp_path, small_data, small_spec):
   run(tmp_path / 'first', small_data, small_spec, 1)
   run(tmp_path / 'second', small_data, small_spec, 3, restore=tmp_path / 'first', model={'frozen': ('encoder', 'decoder/layers_0')})

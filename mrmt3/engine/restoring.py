@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mrmt3 import checkpoints, network
 from mrmt3.errors import UserError
@@ -29,7 +30,7 @@ def checkpoint_paths(config) -> list[Path]:
 
 
 def restore(config, path: Path, shapes, optional: tuple[str, ...] = ()):
-  """Returns (parameters of the checkpoint at `path`, its step, those `optional` parts that it lacks).
+  """Returns (parameters of the checkpoint at `path`, its step, those `optional` parts, such as 'a/b', of which it lacks something).
 
   A parameter that a checkpoint lacks, or has too much of, is an error; t5x with `strict = False` would not notice.
 
@@ -38,21 +39,27 @@ def restore(config, path: Path, shapes, optional: tuple[str, ...] = ()):
   """
   params, step = checkpoints.restore_target(path)
   params = network.without_training_only(params, shapes)
-  lacking = [name for name in optional if name in shapes and name not in params]
-  if lacking:
-    shapes = {name: part for name, part in shapes.items() if name not in lacking}
-  checkpoints.check_shapes(shapes, params, path)
+  wanted, there = flatten_dict(shapes), flatten_dict(params)
+  missing = {keys: _part_of(keys, optional) for keys in wanted if keys not in there}
+  lacking = [name for name in optional if name in missing.values()]
+  checkpoints.check_shapes(unflatten_dict({keys: x for keys, x in wanted.items() if missing.get(keys) is None}), params, path)
   dtype = config.dtype
   return (params if dtype is None else jax.tree.map(lambda x: jnp.asarray(x, dtype), params)), step, lacking
 
 
-def _only_for_training(model) -> tuple[str, ...]:
-  """Returns the parts of a model's parameters that its checkpoints may lack: what transcribing has no use for."""
+def _part_of(keys: tuple[str, ...], names: tuple[str, ...]) -> str | None:
+  """Returns the name, such as 'a/b', of which the parameter at these keys is a part, or None."""
+  path = '/'.join(keys) + '/'
+  return next((name for name in names if path.startswith(f'{name}/')), None)
+
+
+def _may_lack(model) -> tuple[str, ...]:
+  """Returns the parts of a model's parameters that a checkpoint may lack: what transcribing has no use for, and what is to be fresh."""
   spec = getattr(model, 'spec', None)
   if spec is None:
     return ()
   used = network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins)
-  return tuple(name for name in network.TRAINING_ONLY if name not in used)
+  return (*(name for name in network.TRAINING_ONLY if name not in used), *getattr(model, 'fresh', ()))
 
 
 def start_state(trainer, restore_cfg, model_dir: str, example_batch):
@@ -80,8 +87,9 @@ def start_state(trainer, restore_cfg, model_dir: str, example_batch):
       if not restore_cfg.fallback_to_scratch:
         raise
     else:
-      params, step, lacking = restore(restore_cfg, path, fresh.params, _only_for_training(trainer.model))
-      placed = place(params, {name: shardings.params[name] for name in params})
+      params, step, lacking = restore(restore_cfg, path, fresh.params, _may_lack(trainer.model))
+      every, there = flatten_dict(shardings.params), flatten_dict(params)
+      placed = flatten_dict(place(params, unflatten_dict({keys: every[keys] for keys in there})))
       origin = f'weights of {restore_cfg.path} (step {step})' + ''.join(f', {name} fresh' for name in lacking)
-      return fresh.replace(params={**placed, **{name: fresh.params[name] for name in lacking}}), origin
+      return fresh.replace(params=unflatten_dict({**flatten_dict(fresh.params), **placed})), origin
   return fresh, 'fresh weights'

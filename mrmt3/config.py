@@ -3,10 +3,11 @@
 import dataclasses
 import json
 
-from mrmt3 import copying, fronts
+from mrmt3 import fronts
 from mrmt3.errors import UserError
 from mrmt3.network import T5Config
 from mrmt3.spectrograms import SpectrogramConfig
+from mrmt3.token_notes import token_ids
 from mrmt3.vocabularies import VocabularyConfig, build_codec, num_embeddings, token_types
 
 PRIOR_LAYOUTS = ('targets', 'start_token')
@@ -61,8 +62,8 @@ class ModelSpec:
       for pair in getattr(self.network, name):
         if pair not in kinds.values():
           raise UserError(f'model: network.{name} has {pair}, which is no kind of token; those of the vocabulary are {kinds}')
-    if self.network.copies_proposals:
-      self._check_copying(kinds)
+    if self.network.copied_tokens:
+      self._check_copying(codec)
     heard = (self.spectrogram.mel_lo_hz, self.spectrogram.mel_hi_hz)
     if self.network.front == fronts.HARMONIC and (*heard, self.spectrogram.scaling) != (*fronts.MEL_RANGE, 'none'):
       raise UserError(
@@ -76,23 +77,19 @@ class ModelSpec:
         f'targets_length = {self.targets_length} long'
       )
 
-  def _check_copying(self, kinds):
-    """Raises UserError where the network cannot copy proposals, given the ranges of the vocabulary's types of tokens."""
-    tokens = self.network.copied_tokens._asdict()
-    wanted = {name: kinds[name] for name in tokens}
-    if tokens != wanted:
-      raise UserError(f'model: network.running_status and event_ends are {tokens}; copies_proposals needs {wanted}')
+  def _check_copying(self, codec):
+    """Raises UserError where the network cannot copy proposals, given the vocabulary's codec."""
+    wanted = tuple(token_ids(codec))
+    if self.network.copied_tokens != wanted:
+      raise UserError(f'model: network.copied_tokens are {self.network.copied_tokens}; the vocabulary has {wanted}')
     if not self.ties:
-      raise UserError('model: copies_proposals needs ties, since what is copied comes after them')
+      raise UserError('model: network.copied_tokens need ties, in which what goes on from the segment before is said')
     rate = self.spectrogram.frame_rate / self.network.front_time_stride
     if rate != self.vocabulary.steps_per_second:
       raise UserError(
-        f'model: copies_proposals needs a state for every step; there are {float(rate):g} states a second and '
+        f'model: network.copied_tokens need a state for every step; there are {float(rate):g} states a second and '
         f'{self.vocabulary.steps_per_second} steps'
       )
-    states = self.network.num_states(self.segment_frames)
-    if states > copying.MAX_STATES:
-      raise UserError(f'model: a segment has {states} states; with copies_proposals it can have {copying.MAX_STATES}')
 
   def to_json(self) -> str:
     """Returns the specification as JSON text that `from_json` reads back exactly."""

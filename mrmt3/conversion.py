@@ -357,8 +357,11 @@ def describe(spec: ModelSpec) -> str:
   memory = (
     f'memory of {config.memory_length} states (prior tokens: {spec.prior_layout})' if config.memory_length else 'no memory'
   )
+  layers = f'{config.num_encoder_layers} + {config.num_decoder_layers} layers'
+  if config.copied_tokens:
+    layers, memory = f'{config.num_encoder_layers} layers and no decoder', f'instrument memory {config.instrument_memory:g}'
   return (
-    f'{config.num_encoder_layers} + {config.num_decoder_layers} layers, width {config.emb_dim}, {config.num_heads} heads of '
+    f'{layers}, width {config.emb_dim}, {config.num_heads} heads of '
     f'{config.head_dim}; positions {config.positions}; log-mel {front.front_end}, scaling {front.scaling}; '
     f'{spec.segment_frames} frames a segment, {spec.vocabulary.num_velocity_bins} velocity '
     f'bin{"" if spec.vocabulary.num_velocity_bins == 1 else "s"}, {"ties" if spec.ties else "no ties"}; {memory}'

@@ -1,54 +1,37 @@
 """What proposals say the next token is.
 
-Not in the papers. The events of a segment are written in a known order, and so are the proposals (`NoteReader.propose`). A decoder that
-knows what it has said last thus knows which of them can be next: the first of the later ones that is real. Each is real with some
-chance, which makes a probability for each token. What is decoded with `T5Config.copy_threshold` is not the likeliest token, but every
-event whose own chance is large enough. The decoder itself writes what comes before, the ties, and says which instruments it expects:
-the classes that the reader hears are weighed by that.
+Not in the papers. The events of a segment are written in a known order, and so are the proposals (`NoteReader.propose` and, for what goes
+on from the segment before, `NoteReader.ties`). Who knows what has been said last thus knows which of them can be next: the
+first of the later ones that is real. Each is real with some chance, which makes a probability for each token. What is decoded with
+`T5Config.copy_threshold` is not the likeliest token, but every event whose own chance is large enough.
 
-Its own logits of the other tokens do not count, since a decoder that is trained for hours is not to be relied on once it reads its own
-words instead of the truth: the model in the box had an onset F1 of 0.29 with them and of 0.44 without, the weights being the same.
+No decoder has a say. One that is trained for hours is not to be relied on once it reads its own words instead of the truth: with its
+logits beside these the model in the box had an onset F1 of 0.29, without them 0.44; with its opinion on classes an onset + program F1
+of 0.31, without it 0.35, the weights being the same.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mrmt3 import transformer_blocks as layers
 from mrmt3.instruments import CLASS_PROGRAMS, NUM_CLASSES, class_index
-from mrmt3.note_reader import DRUM, NUM_PITCHES, OFF, ON, Proposals
+from mrmt3.note_reader import DRUM, OFF, ON, TIE, Proposals
+from mrmt3.running_status import next_status, running_status
+from mrmt3.token_notes import NUM_PITCHES, Tokens
 from mrmt3.vocabularies import EOS_ID
 
 _ELSE = 0.01  # chance that the next token is any at all
 _NEVER = -1e9
 _SAME_EVENT = 1  # states that one event may be heard and written apart
-MAX_STATES = 256  # whole numbers up to this are exact in bfloat16, which rows may travel in
 WIDTH = NUM_CLASSES + 4  # numbers that a proposal has
 
 _CERTAIN = 20.0  # score
-_OPEN = 0.03  # of what the decoder expects: any class
-
-# Where `Copier.weights`, which are added to them, start from.
-_WEIGHTS = {
-  'score': 1.0,  # of a proposal's own score
-  'bias': 0.0,  # of all scores
-  'passed': -3.0,  # of the score of one that comes before what was said last, in the same state
-  'again': -5.0,  # the highest score of one that has been said: another instrument may play it too, but a threshold rules it out
-}
-
-
-class Tokens(NamedTuple):
-  """The ids, (first, last), of each type of token that is copied: `T5Config.running_status` and `event_ends`, in their order."""
-
-  time: tuple[int, int]
-  velocity: tuple[int, int]
-  program: tuple[int, int]
-  tie: tuple[int, int]
-  pitch: tuple[int, int]
-  drum: tuple[int, int]
+_PASSED = -3.0  # added to the score of one that comes before what was said last, in the same state
+_ENDS = 0.7  # added to the score of what ends: a note that ends too early is a lesser evil than one that goes on
+_AGAIN = -5.0  # the highest score of one that has been said: another instrument may play it too, but a threshold rules it out
 
 
 class _Moment(NamedTuple):
@@ -89,127 +72,139 @@ def _moment(ids, tokens, status) -> _Moment:
   return _Moment(jnp.maximum(time - ids.time[0], 0), velocity, program, tie > 0, *after)
 
 
-def as_rows(proposals: Proposals, width: int) -> jax.Array:
-  """Returns proposals as rows `[batch, n, width]`, which travel behind the states that the decoder is given."""
+def as_rows(proposals: Proposals) -> jax.Array:
+  """Returns proposals as rows, float32 `[batch, n, WIDTH]`: what an encoder hands on."""
   numbers = [jnp.asarray(x, jnp.float32)[..., None] for x in proposals[:-1]]
-  rows = jnp.concatenate([*numbers, proposals.classes], axis=-1)
-  return jnp.pad(rows, ((0, 0), (0, 0), (0, width - WIDTH)))
+  return jnp.concatenate([*numbers, proposals.classes], axis=-1)
 
 
 def of_rows(rows: jax.Array) -> Proposals:
   """Returns the proposals that `as_rows` wrote, whole numbers as float32."""
-  rows = rows.astype(jnp.float32)
-  return Proposals(*(rows[..., k] for k in range(4)), rows[..., 4:WIDTH])
+  return Proposals(*(rows[..., k] for k in range(4)), rows[..., 4:])
 
 
-class Copier(nn.Module):
-  """Turns proposals, and what the decoder makes of the context, into logits of tokens.
+class CopyingDecoder(nn.Module):
+  """Stands where `network.Decoder` does, and has no parameters.
 
   Attributes:
-    tokens: the ids of the tokens.
+    config: the network's `T5Config`.
   """
 
-  tokens: Tokens
+  config: Any
 
-  def setup(self):
-    """Declares the parts. With them as they start, proposals are copied as the note reader judges them."""
-    self.opinion = layers.Dense(NUM_CLASSES, ('embed', 'vocab'), nn.initializers.zeros, jnp.float32)
-    # Differences from `_WEIGHTS`, so that weight decay pulls to where they start.
-    self.weights = layers.partitioning.param_with_axes(
-      'weights', nn.initializers.zeros, (len(_WEIGHTS),), jnp.float32, axes=(None,)
-    )
+  def __call__(
+    self,
+    encoded: jax.Array,
+    decoder_input_tokens: jax.Array,
+    decoder_positions: jax.Array | None = None,
+    decoder_mask: jax.Array | None = None,
+    encoder_decoder_mask: jax.Array | None = None,
+    deterministic: bool = False,
+    decode: bool = False,
+    max_decode_length: int | None = None,
+    **kwargs,
+  ) -> jax.Array:
+    """Returns logits, float32 `[batch, length, vocab]`, for rows of proposals `[batch, n, WIDTH]`; arguments are `network.Decoder`'s.
 
-  def __call__(self, x: jax.Array, own: jax.Array, rows: jax.Array, tokens: jax.Array, status: jax.Array) -> jax.Array:
-    """Returns logits, float32 `[batch, length, vocab]`.
-
-    Args:
-      x: what the decoder makes of each position, `[batch, length, emb]`.
-      own: its own logits, `[batch, length, vocab]`.
-      rows: of `as_rows`.
-      tokens: int `[batch, length]`, the input tokens.
-      status: int `[batch, length, 9]`, of `network.running_status`.
+    Nothing but the first two and `decode` matters; with that, a proposal is said if `T5Config.copy_threshold` lets it.
     """
-    proposals = of_rows(rows)
-    said = jax.lax.cummax(says(self.tokens, proposals, tokens, status).astype(jnp.int8), axis=1) > 0
-    return copied_logits(self.tokens, self.weights, proposals, self.opinion(x.astype(jnp.float32)), own, tokens, status, said)
+    tokens, config = decoder_input_tokens, self.config
+    ids = Tokens(*config.copied_tokens)
+    if not decode:
+      proposals, status = of_rows(encoded), running_status(tokens, ids[:4])
+      said = jax.lax.cummax(says(ids, proposals, tokens, status).astype(jnp.int8), axis=1) > 0
+      return copied_logits(ids, proposals, tokens, status, said, config.vocab_size)
+    names = ('status', 'said')
+    if not self.has_variable('cache', 'status'):
+      for name, value in init_cache(encoded).items():
+        if name in names:
+          self.put_variable('cache', name, value)
+      return jnp.zeros((*tokens.shape, config.vocab_size), jnp.float32)
+    cache = {'proposals': of_rows(encoded), **{name: self.get_variable('cache', name) for name in names}}
+    logits, cache = step(config, tokens[:, 0], cache)
+    for name in names:
+      self.put_variable('cache', name, cache[name])
+    return logits[:, None]
 
-  def step(
-    self, x: jax.Array, own: jax.Array, rows: jax.Array, tokens: jax.Array, status: jax.Array, said: jax.Array, threshold: float
-  ) -> tuple[jax.Array, jax.Array]:
-    """Returns what the module's function `step` does; `x` and `rows` are those of a call, without the axis of positions."""
-    opinion = self.opinion(x.astype(jnp.float32))
-    return step(self.tokens, self.weights, of_rows(rows), opinion, own, tokens, status, said, threshold)
+
+def init_cache(rows: jax.Array) -> dict:
+  """Returns what the first `step` needs, of `as_rows`: the proposals, the running status, and what of them has been said."""
+  batch, number, _ = rows.shape
+  status = jnp.zeros((batch, 4), jnp.int32)
+  return {'proposals': of_rows(rows), 'status': status, 'said': jnp.zeros((batch, number), bool)}
 
 
-def step(
-  ids: Tokens, weights, proposals: Proposals, opinion, own, tokens, status, said, threshold: float, allowed=None
-) -> tuple[jax.Array, jax.Array]:
-  """Returns `copied_logits` of one more position `[batch, ...]`, and `said` `[batch, n]` after it.
+def step(config, tokens: jax.Array, cache: dict, allowed: jax.Array | None = None) -> tuple[jax.Array, dict]:
+  """Does one position.
 
-  `said` is all False at first; `threshold` is `T5Config.copy_threshold`, `allowed` that of `decoding.greedy_decode`.
+  Args:
+    config: the network's `T5Config`.
+    tokens: int `[batch]`, the input tokens.
+    cache: of `init_cache` or the step before.
+    allowed: bool `[vocab]`, the tokens that may be said, or None: all.
+
+  Returns:
+    (logits after them, float32 `[batch, vocab]`, the new cache).
   """
-  said = said | says(ids, proposals, tokens[:, None], status[:, None])[:, 0]
-  args = (x[:, None] for x in (opinion, own, tokens, status, said))
-  return copied_logits(ids, weights, proposals, *args, threshold, allowed)[:, 0], said
+  ids, proposals = Tokens(*config.copied_tokens), cache['proposals']
+  status = next_status(cache['status'], tokens, ids[:4])
+  said = cache['said'] | says(ids, proposals, tokens[:, None], status[:, None])[:, 0]
+  args = (x[:, None] for x in (tokens, status, said))
+  logits = copied_logits(ids, proposals, *args, config.vocab_size, config.copy_threshold, allowed)
+  return logits[:, 0], {**cache, 'status': status, 'said': said}
 
 
 def says(ids: Tokens, proposals: Proposals, tokens: jax.Array, status: jax.Array) -> jax.Array:
   """Returns whether a token completes the event that a proposal is, or the same one a state beside; bool `[batch, length, n]`.
 
-  Arguments are those of `copied_logits`. Instruments are not told apart.
+  Arguments are those of `copied_logits`. Instruments are told apart in ties only, where they are remembered, not heard.
   """
   moment, token = _moment(ids, tokens, status), tokens[..., None]
   is_drum = _within(token, ids.drum)
   group = jnp.where(is_drum, DRUM, jnp.where(moment.velocity > ids.velocity[0], ON, OFF))
+  group = jnp.where(moment.after_ties, group, TIE)
   pitch = token - jnp.where(is_drum, ids.drum[0], ids.pitch[0])
-  ends_event = moment.after_ties & (is_drum | _within(token, ids.pitch))
+  ends_event = is_drum | _within(token, ids.pitch)
   same = ends_event & (group == proposals.groups[:, None]) & (pitch == proposals.pitches[:, None])
+  own_class = jax.nn.one_hot(jnp.asarray(_class_of(ids))[moment.program[..., 0]], NUM_CLASSES)
+  could_be = jnp.einsum('btc,bnc->btn', own_class, proposals.classes) > 0
+  same = same & (could_be | moment.after_ties)
   return same & (jnp.abs(moment.state - proposals.states[:, None]) <= _SAME_EVENT)
 
 
 def copied_logits(
   ids: Tokens,
-  weights: jax.Array,
   proposals: Proposals,
-  opinion: jax.Array,
-  own: jax.Array,
   tokens: jax.Array,
   status: jax.Array,
   said: jax.Array,
+  vocab_size: int,
   threshold: float = 0.0,
   allowed: jax.Array | None = None,
 ) -> jax.Array:
-  """Returns logits, float32 `[batch, length, vocab]`: `own` before the tie token, since proposals are no ties.
+  """Returns logits, float32 `[batch, length, vocab_size]`.
 
   Args:
     ids: the ids of the tokens.
-    weights: `[4]`, of `Copier`.
-    proposals: what can be copied.
-    opinion: `[batch, length, NUM_CLASSES]`, logits that classes are weighed with.
-    own: the decoder's logits, `[batch, length, vocab]`.
+    proposals: what can be copied, in the order of tokens.
     tokens: int `[batch, length]`, the input tokens.
-    status: int `[batch, length, 9]`, of `network.running_status`.
+    status: int `[batch, length, 4]`, of `running_status` for the first four of `ids`.
     said: bool `[batch, length, n]`, what has been said up to there.
+    vocab_size: how many tokens there are.
     threshold: 0, or what a proposal's chance must be for it to be taken for certain; others are taken for impossible.
     allowed: bool `[vocab]`, the tokens that may be said, or None: all. Of an event that others may play too, its share remains.
   """
-  weight = {name: start + weights[k] for k, (name, start) in enumerate(_WEIGHTS.items())}
   moment = _moment(ids, tokens, status)
   here, pitched = proposals.states[:, None] == moment.state, proposals.groups[:, None] != DRUM
-  expected = (1.0 - _OPEN) * jax.nn.softmax(opinion) + _OPEN / NUM_CLASSES
-
-  def share(of_classes):
-    return jnp.where(pitched, jnp.einsum('btc,bnc->btn', of_classes, proposals.classes), 1.0)
-
-  score = weight['score'] * proposals.scores[:, None] + weight['bias']
+  classes, score = proposals.classes, (proposals.scores + _ENDS * (proposals.groups == OFF))[:, None]
   passed = jax.lax.cummax((here & said).astype(jnp.int8), axis=2, reverse=True) > 0
-  score = score + weight['passed'] * (here & passed)
-  score = jnp.where(said, jnp.minimum(score, weight['again']), score)
+  score = score + _PASSED * (here & passed)
+  score = jnp.where(said, jnp.minimum(score, _AGAIN), score)
   if allowed is not None:
-    everything = share(expected)
-    expected = expected * allowed[ids.program[0] + CLASS_PROGRAMS]
-    kept = jnp.where(pitched, share(expected) / (everything + 1e-9), allowed[ids.drum[0]])
+    classes = classes * allowed[ids.program[0] + CLASS_PROGRAMS]
+    kept = jnp.where(pitched, classes.sum(axis=-1)[:, None], allowed[ids.drum[0]])
     score = jax.scipy.special.logit(jnp.clip(jax.nn.sigmoid(score) * kept, 1e-9, 1 - 1e-6))
+    classes = classes / (classes.sum(axis=-1, keepdims=True) + 1e-9)
   possible = _possible(ids, proposals, moment)
   if threshold:
     score = _decided(score, score >= np.log(threshold / (1.0 - threshold)), possible, moment.begun)
@@ -219,28 +214,29 @@ def copied_logits(
   chance = jnp.exp(jnp.where(possible, jax.nn.log_sigmoid(score) + total - missed, _NEVER))
 
   own_class = jax.nn.one_hot(jnp.asarray(_class_of(ids))[moment.program[..., 0]], NUM_CLASSES)
-  of_any = share(expected) + 1e-9
-  of_class = jnp.where(pitched, share(expected * own_class) / of_any, 1.0)
+  of_class = jnp.where(pitched, jnp.einsum('btc,bnc->btn', own_class, classes), 1.0)
   chance = jnp.where(moment.class_known, chance * of_class, chance)
   chance = jnp.where(moment.begun, chance / (chance.sum(axis=-1, keepdims=True) + 1e-9), chance)
   # What is of this state and of another class than holds is named first.
   now = jnp.where(here, chance, 0.0)
   others = jnp.where(pitched & ~moment.class_known, now, 0.0)
-  programs = jnp.einsum('btn,bnc->btc', others / of_any, proposals.classes) * expected * (1.0 - own_class)
+  programs = jnp.einsum('btn,bnc->btc', others, classes) * (1.0 - own_class)
+  nothing = jnp.where(moment.begun, 0.0, jnp.exp(total[..., -1:]))
   said_next = {
     **_event_tokens(ids, proposals, moment, jnp.where(moment.class_known, now, now * of_class)),
     ids.time: _counted(jnp.where(here, 0.0, chance), proposals.states, ids.time[1] - ids.time[0] + 1),
     ids.program: jnp.einsum('btc,cp->btp', programs, jax.nn.one_hot(CLASS_PROGRAMS, ids.program[1] - ids.program[0] + 1)),
-    (EOS_ID, EOS_ID): jnp.where(moment.begun, 0.0, jnp.exp(total[..., -1:])),
+    (EOS_ID, EOS_ID): jnp.where(moment.after_ties, nothing, 0.0),
+    ids.tie: jnp.where(moment.after_ties, 0.0, nothing),
   }
-  placed = (1.0 - _ELSE) * _placed(said_next, own.shape[-1]) + _ELSE / own.shape[-1]
-  return jnp.where(moment.after_ties, jnp.log(placed), own)
+  return jnp.log((1.0 - _ELSE) * _placed(said_next, vocab_size) + _ELSE / vocab_size)
 
 
 def _possible(ids, proposals, moment):
   """Returns whether a proposal can be next, given what of the next event has been said; bool `[batch, length, n]`."""
   state, group = proposals.states[:, None], proposals.groups[:, None]
   timely = (state == moment.state) | (~moment.begun & (state > moment.state))
+  timely = timely & ((group == TIE) != moment.after_ties)
   as_said = ~moment.after_velocity | ((group == OFF) == (moment.velocity == ids.velocity[0]))
   return timely & as_said & (~moment.after_program | (group != DRUM))
 
@@ -256,7 +252,7 @@ def _event_tokens(ids, proposals, moment, chance):
   """
   soft, loud = ids.velocity
   group = proposals.groups[:, None]
-  known = moment.after_velocity | (moment.velocity == jnp.where(group == OFF, soft, loud))
+  known = moment.after_velocity | (moment.velocity == jnp.where(group == OFF, soft, loud)) | (group == TIE)
   event = jnp.where(known, chance, 0.0)
   return {
     ids.velocity: _counted(chance - event, jnp.where(proposals.groups == OFF, 0, 1), 2),

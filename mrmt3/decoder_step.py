@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mrmt3 import copying
 from mrmt3 import transformer_blocks as layers
-from mrmt3.network import T5Config, named_status, next_status, split_encoded, status_width
+from mrmt3.network import T5Config, named_status, status_width
+from mrmt3.running_status import next_status
 
 _EPSILON = 1e-6  # as layers.LayerNorm
 
@@ -49,20 +49,15 @@ def pack(decoder: dict, config: T5Config) -> dict:
     'status_scale': decoder['status_scale'].astype(dtype) if config.running_status else None,
     'event_map': decoder['event_map'].astype(dtype) if config.event_ends else None,
     'logits': logits.astype(jnp.float32),
-    'copier': decoder['copier'] if config.copies_proposals else None,
   }
 
 
 def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int) -> dict:
-  """Returns what the first step needs: `layers`, a dict each, the running `status`, int `[batch, n]`, and what `copying` does.
+  """Returns what the first step needs: `layers`, a dict each, and the running `status`, int `[batch, n]`.
 
   A layer has room for `length` positions, and the keys and values of `encoded` `[batch, states, emb]`, all of them
   `[batch * heads, positions, head_dim]`.
   """
-  copied = {}
-  if config.copies_proposals:
-    encoded, numbers = split_encoded(config, encoded)
-    copied = {'proposals': copying.of_rows(numbers), 'said': jnp.zeros(numbers.shape[:2], bool)}
   batch, states, _ = encoded.shape
   rows = batch * config.num_heads
   room = jnp.zeros((rows, length, config.head_dim), config.dtype)
@@ -74,7 +69,7 @@ def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int)
       for x in context
     )
     caches.append({'self_keys': room, 'self_values': room, 'cross_keys': keys, 'cross_values': values})
-  return {'layers': caches, 'status': jnp.zeros((batch, status_width(config)), jnp.int32), **copied}
+  return {'layers': caches, 'status': jnp.zeros((batch, status_width(config)), jnp.int32)}
 
 
 def step(
@@ -84,7 +79,6 @@ def step(
   position: jax.Array,
   cache: dict,
   max_length: int,
-  allowed: jax.Array | None = None,
 ) -> tuple[jax.Array, dict]:
   """Does one position.
 
@@ -95,7 +89,6 @@ def step(
     position: int scalar, theirs.
     cache: of `init_cache` or the step before.
     max_length: the number of positions that will ever be asked for: the size of the position table.
-    allowed: bool `[vocab]`, the tokens that may be said, or None: all. Logits are not masked, but nothing else is copied.
 
   Returns:
     (logits after them, float32 `[batch, vocab]`, the new cache).
@@ -110,16 +103,7 @@ def step(
     x, layer_cache = _layer(part, config, x, position, layer_cache)
     stepped.append(layer_cache)
   x = _norm(x, weights['norm'], config).astype(jnp.float32)
-  logits, cache = jnp.dot(weights['logits'], x).T, {**cache, 'layers': stepped, 'status': status}
-  if not config.copies_proposals:
-    return logits, cache
-  copier = weights['copier']
-  opinion = jnp.dot(copier['opinion']['kernel'].T, x).T
-  logits, said = copying.step(
-    config.copied_tokens, copier['weights'], cache['proposals'], opinion, logits, tokens, status, cache['said'],
-    config.copy_threshold, allowed,
-  )  # fmt: skip
-  return logits, {**cache, 'said': said}
+  return jnp.dot(weights['logits'], x).T, {**cache, 'layers': stepped, 'status': status}
 
 
 def _layer(part, config, x, position, cache):

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from mrmt3 import decoder_step
+from mrmt3 import copying, decoder_step
 from mrmt3.network import T5Config, Transformer
 
 START_ID = 0
@@ -29,20 +29,28 @@ def greedy_decode(
   Args:
     params: the network's parameters.
     config: the network's configuration.
-    encoded: what `Transformer.encode` returned, `[batch, states, emb]`.
+    encoded: what `Transformer.encode` returned, `[batch, states, emb]` or rows to copy.
     max_length: most tokens a row can have, EOS included; static.
     active: bool `[batch]`, rows to decode; the others yield padding. None: all.
     allowed: bool `[vocab]`, the tokens that may be said. None: all.
-    weights: the decoder's parameters as `decoder_step.pack` lays them out; None: that is done here, once a call.
+    weights: the decoder's parameters as `decoder_step.pack` lays them out; None: that is done here, once a call. Without a decoder
+      (`T5Config.copied_tokens`) neither these nor `params` are looked at.
 
   Returns:
     int32 `[batch, max_length]`: tokens, EOS, then padding (0); no EOS if `max_length` was not enough.
   """
-  weights = decoder_step.pack(params['decoder'], config) if weights is None else weights
+  if config.copied_tokens:
+    cache = copying.init_cache(encoded)
+  else:
+    weights = decoder_step.pack(params['decoder'], config) if weights is None else weights
+    cache = decoder_step.init_cache(weights, config, encoded, max_length)
 
   def step(state):
     position, last, tokens, done, cache = state
-    logits, cache = decoder_step.step(weights, config, last, position, cache, max_length, allowed)
+    if config.copied_tokens:
+      logits, cache = copying.step(config, last, cache, allowed)
+    else:
+      logits, cache = decoder_step.step(weights, config, last, position, cache, max_length)
     if allowed is not None:
       logits = jnp.where(allowed, logits, -jnp.inf)
     token = jnp.where(done, PAD_ID, logits.argmax(axis=-1).astype(jnp.int32))
@@ -51,7 +59,6 @@ def greedy_decode(
 
   batch = encoded.shape[0]
   done = jnp.zeros(batch, bool) if active is None else ~active
-  cache = decoder_step.init_cache(weights, config, encoded, max_length)
   state = (jnp.int32(0), jnp.full(batch, START_ID), jnp.full((batch, max_length), PAD_ID), done, cache)
   return jax.lax.while_loop(lambda state: (state[0] < max_length) & ~state[3].all(), step, state)[2]
 
@@ -64,6 +71,8 @@ def transcribe_segments(
   active: jax.Array | None = None,
   allowed: jax.Array | None = None,
   weights: dict | None = None,
+  heard: jax.Array | None = None,
+  adjacent: jax.Array | None = None,
   *,
   config: T5Config,
   max_length: int,
@@ -77,6 +86,8 @@ def transcribe_segments(
     active: bool `[batch]`, rows to decode, or None: all.
     allowed: bool `[vocab]`, the tokens that may be said, or None: all.
     weights: of `pack_decoder`, or None; with them `params` are looked at for the encoder and the embedding only.
+    heard: see `Transformer.encode`, like adjacent.
+    adjacent: see heard.
     config: the network's configuration.
     max_length: most tokens a row can have, EOS included.
 
@@ -84,8 +95,9 @@ def transcribe_segments(
     int32 `[batch, max_length]`: tokens, EOS, then padding (0).
   """
   encoded = Transformer(config).apply(
-    {'params': params}, inputs, prior_tokens=prior_tokens, enable_dropout=False, method=Transformer.encode
-  )
+    {'params': params}, inputs, prior_tokens=prior_tokens, heard=heard, adjacent=adjacent, enable_dropout=False,
+    method=Transformer.encode,
+  )  # fmt: skip
   return greedy_decode(params, config, encoded, max_length, active, allowed, weights)
 
 

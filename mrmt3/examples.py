@@ -225,7 +225,7 @@ class Library:
   def _heard_frames(self, store, main):
     """Returns the number of the frame, in the first part's time, in which it ends."""
     written = spectrograms.num_frames(store.entries[main.piece].samples, self.spec.spectrogram)
-    return main.start_frame + int((written - main.start_frame) / main.speed)
+    return main.start_frame + max(1, int((written - main.start_frame) / main.speed))
 
   def inputs(self, frames: np.ndarray) -> np.ndarray:
     """Returns the network's inputs of frames `[frames, hop]`: log-mel `[frames, mel]`, or the frames themselves."""

@@ -9,7 +9,6 @@ from flax import linen as nn
 
 from mrmt3 import transformer_blocks as layers
 from mrmt3.instruments import NUM_CLASSES
-from mrmt3.note_reader import NUM_PITCHES
 
 ROWS = NUM_CLASSES + 1  # the Slakh classes, drums last
 
@@ -33,14 +32,11 @@ class FrameTargets(NamedTuple):
 
 
 class FrameHead(nn.Module):
-  """Maps of states that only training has."""
+  """The map of states that only training has."""
 
   @nn.compact
-  def __call__(self, states: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns logits of sounding pitches and classes, as in `FrameTargets`, for states `[batch, states, emb]`."""
-    outputs = []
-    for name, size in (('pitches', NUM_PITCHES), ('classes', ROWS)):
-      y = layers.Dense(size, ('embed', 'vocab'), nn.initializers.normal(0.02), jnp.float32, name=name)(states)
-      start = nn.initializers.constant(-np.log(size))
-      outputs.append(y + layers.partitioning.param_with_axes(f'{name}_bias', start, (size,), jnp.float32, axes=('vocab',)))
-    return tuple(outputs)
+  def __call__(self, states: jax.Array) -> jax.Array:
+    """Returns logits of sounding classes, as in `FrameTargets`, for states `[batch, states, emb]`."""
+    y = layers.Dense(ROWS, ('embed', 'vocab'), nn.initializers.normal(0.02), jnp.float32, name='classes')(states)
+    start = nn.initializers.constant(-np.log(ROWS))
+    return y + layers.partitioning.param_with_axes('classes_bias', start, (ROWS,), jnp.float32, axes=('vocab',))

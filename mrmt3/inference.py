@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from mrmt3 import audio_io, checkpoints, side_by_side
+from mrmt3 import audio_io, checkpoints, memory, side_by_side
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.instrument_choice import InstrumentChoice
 from mrmt3.note_sequences import SegmentDecoder, encoding_spec
 from mrmt3.notes import Note
-from mrmt3.segment_tokens import empty_segment
 from mrmt3.side_by_side import until_eos
 from mrmt3.transcription import Segment, Transcription
 from mrmt3.vocabularies import build_codec
@@ -38,7 +37,7 @@ class Transcriber:
     spec: network, front end and vocabulary.
     codec: of the tokens.
     params: the parameters that encoding needs, on the device.
-    weights: the decoder's, laid out for decoding (`decoder_step`).
+    weights: the decoder's, laid out for decoding (`decoder_step`); None without decoder.
     rows: segments that `decode` takes at once: 1 with memory.
   """
 
@@ -50,13 +49,16 @@ class Transcriber:
 
     self.spec = spec
     self.codec = build_codec(spec.vocabulary)
-    self.weights = decoding.pack_decoder(params['decoder'], spec.network)
-    # Of the decoder, encoding needs the embedding only, for the memory; flax wants what `Decoder.setup` declares besides, which is
-    # all but the submodules.
-    unused = ('layers_', 'decoder_norm', 'logits_dense', 'copier')
-    kept = {name: part for name, part in params['decoder'].items() if not name.startswith(unused)}
-    self.params = jax.device_put({**params, 'decoder': kept})
-    self.rows = 1 if spec.network.memory_length else segments_at_once
+    self.weights = None
+    if not spec.network.copied_tokens:
+      self.weights = decoding.pack_decoder(params['decoder'], spec.network)
+      # Of the decoder, encoding needs the embedding only, for the memory; flax wants what `Decoder.setup` declares besides, which is
+      # all but the submodules.
+      unused = ('layers_', 'decoder_norm', 'logits_dense')
+      kept = {name: part for name, part in params['decoder'].items() if not name.startswith(unused)}
+      params = {**params, 'decoder': kept}
+    self.params = jax.device_put(params)
+    self.rows = 1 if spec.network.remembers else segments_at_once
     # The published code counts the start token among the tokens of a segment.
     self._max_length = spec.targets_length - (spec.prior_layout == 'start_token')
 
@@ -182,28 +184,18 @@ class Transcriber:
     hold, rate = encoding_spec(self.spec.ties), self.spec.spectrogram.frame_rate
     return SegmentDecoder(self.codec, spec=hold, frames_per_second=rate, keep_notes=keep_notes)
 
-  def empty_prior(self) -> np.ndarray:
-    """Returns the prior tokens of a first segment, int32 `[1, prior]`."""
-    return np.tile(self.padded(empty_segment(self.codec)), self.spec.network.memory_segments)[None]
-
   def padded(self, tokens: np.ndarray) -> np.ndarray:
     """Returns a segment's tokens `[n]` with padding, int32 `[targets_length]`."""
     return pad_tokens(tokens, self.spec.targets_length)
 
-  def next_prior(self, prior: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Returns prior tokens `[rows, prior]` with the latest segment's `[rows, length]` added and the oldest's dropped."""
-    latest = tokens[:, : self._max_length]
-    latest = np.pad(latest, ((0, 0), (self.spec.targets_length - latest.shape[1], 0)))
-    return np.concatenate([prior[:, self.spec.targets_length :], latest], axis=1)
-
   def decode_rows(
-    self, inputs: np.ndarray, prior: np.ndarray, active: np.ndarray, allowed: np.ndarray | None = None
+    self, inputs: np.ndarray, remembered: memory.Memory, active: np.ndarray, allowed: np.ndarray | None = None
   ) -> np.ndarray:
     """Decodes segments greedily.
 
     Args:
       inputs: log-mel frames, float32 `[rows, frames, mel]`.
-      prior: int32 `[rows, prior]`, not looked at without memory.
+      remembered: of `rows` rows; not looked at by a network without memory.
       active: bool `[rows]`; the others yield padding.
       allowed: bool `[vocab]`, the tokens that may be said, or None: all.
 
@@ -212,11 +204,11 @@ class Transcriber:
     """
     from mrmt3 import decoding
 
-    config = self.spec.network
-    prior = prior if config.memory_length else None
+    known = remembered.keywords(self.spec)
     tokens = decoding.transcribe_segments(
-      self.params, inputs, prior, active, allowed, self.weights, config=config, max_length=self._max_length
-    )
+      self.params, inputs, known.pop('prior_tokens', None), active, allowed, self.weights, **known,
+      config=self.spec.network, max_length=self._max_length,
+    )  # fmt: skip
     return np.asarray(tokens)
 
   def decode(self, inputs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -229,12 +221,12 @@ class Transcriber:
     Yields:
       int32 `[rows, length]` model ids for each item: tokens, EOS, padding.
     """
-    prior = np.tile(self.empty_prior(), (self.rows, 1))
+    remembered = memory.empty(self.spec, self.rows)
     for mel in inputs:
       rows = len(mel)
       padded = np.pad(mel, ((0, self.rows - rows), (0, 0), (0, 0)))
-      tokens = self.decode_rows(padded, prior, np.arange(self.rows) < rows)
-      prior = self.next_prior(prior, tokens)
+      tokens = self.decode_rows(padded, remembered, np.arange(self.rows) < rows)
+      remembered = memory.after(remembered, tokens, self.spec)
       yield tokens[:rows]
 
   def _blocks(self, audio, sample_rate):

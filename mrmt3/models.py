@@ -101,7 +101,8 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
 
   Args:
     spec: network, front end and vocabulary; stored in every checkpoint, so that one folder is all that
-      `mrmt3 transcribe` needs. With spec.network.memory_length 0 this is MT3 and the prior tokens are not looked at.
+      `mrmt3 transcribe` needs. With spec.network.memory_length 0 this is MT3 and the prior tokens are not looked at, but for a network
+      without decoder (`T5Config.copied_tokens`).
     optimizer_def: how to update the parameters.
     log_mel_on: 'host', or 'device' where the task gives raw samples (as its ExampleConfig.log_mel_on).
     predicted_prior: probability that an example's prior tokens, in training, are not the truth but what the network
@@ -171,10 +172,10 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     return self.named(super().get_initial_variables(rng, input_shapes, input_types))
 
   def named(self, variables):
-    """Returns fresh variables, with `event_names` if the network has proposals."""
+    """Returns fresh variables, with `event_names` if the network has proposals that a decoder sees."""
     from mrmt3 import event_names
 
-    if not self.spec.network.proposals:
+    if not self.spec.network.proposals or self.spec.network.copied_tokens:
       return variables
     return {**variables, 'params': event_names.give_names(variables['params'], self.spec)}
 
@@ -185,8 +186,8 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     return inputs, decoder_inputs, targets
 
   def call_keywords(self, batch) -> dict:
-    """Returns further arguments of the network for a batch: the prior tokens, if it has a memory."""
-    return {'prior_tokens': batch['prior_tokens']} if self.spec.network.memory_length else {}
+    """Returns further arguments of the network for a batch: the prior tokens, if it remembers; they are taken for those right before."""
+    return {'prior_tokens': batch['prior_tokens']} if self.spec.network.remembers else {}
 
   def network_inputs(self, inputs, frames):
     """Returns log-mel inputs `[batch, frames, mel]`: as they are, or computed of samples `[batch, frames, hop]`.

@@ -1,7 +1,7 @@
 """The network: MT3's encoder-decoder over log-mel frames, with MR-MT3's memory of prior tokens.
 
 Encoder output and memory are joined along time; the decoder's cross-attention sees both. Without memory
-(`memory_length` 0) this is exactly MT3. Parameter names are those of magenta's checkpoints; the memory's are
+(`memory_length` 0) and with the fields of ours at their defaults this is exactly MT3. Parameter names are those of magenta's checkpoints; the memory's are
 `memory_encoder/{projection, layers_N, memory_norm}`. The network does not know what a token means.
 
 Modules are called as MT3's are; what is ours comes after MT3's arguments, by keyword. Where no mask is given, attention
@@ -9,7 +9,6 @@ takes a fast path that never writes one down.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -17,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mrmt3 import copying, fronts
+from mrmt3 import copying, fronts, token_notes
 from mrmt3 import transformer_blocks as layers
 from mrmt3.errors import UserError
 from mrmt3.frame_head import FrameHead, FrameTargets
 from mrmt3.layers import make_attention_mask
-from mrmt3.note_reader import DRUMS, OFFSETS, ONSETS, NoteReader
+from mrmt3.note_reader import DRUMS, OFFSETS, ONSETS, NoteReader, weighed_events
+from mrmt3.running_status import next_status, running_status
 
 KINDS = ('mt3', 'mr_mt3')
 TRAINING_ONLY = ('frame_head', 'note_reader')  # parameters that are left out where a model has no use for them
@@ -61,18 +61,22 @@ class T5Config:
     state_positions: the position table is added to the encoder's output too (the papers: only to its input). Cross-attention then
       tells states apart by their time from the first step on, which a decoder that is trained for hours otherwise
       takes most of to find out.
-    proposals: how many of the likeliest onsets and offsets the decoder sees as further states (`NoteReader`); the papers: 0.
+    proposals: how many of the likeliest onsets and offsets the decoder sees as further states (`NoteReader`), or can be copied; the
+      papers: 0.
     running_status: ranges of token ids, (first, last) each: every position of the decoder is told, besides its own token, the last
       token of each range up to there, such as the time, the velocity and the program that hold; the papers: (). A decoder
       otherwise has to learn to look them up before it can learn anything that depends on them.
     event_ends: ranges of token ids, (first, last) each, that complete an event, such as pitches and drums: every position is told,
       through a map, the running status at the last of them and that token itself, which is what the decoder has said last. With
       proposals, which are told what comes before them, it finds what comes next. The papers: ().
-    copies_proposals: after the ties the proposals say what the next token is, the decoder weighing classes only (`copying`); the
-      papers: no. A state is then a step, programs stand for Slakh classes, there are ties, and events are written in `rounded_order` and
-      not shuffled; running_status has the ranges of time, velocity, program and tie, event_ends those of pitch and drum.
-    copy_threshold: with copies_proposals, what a proposal's chance must be for the decoder to say it; 0: whatever is likeliest is said.
-      For the best F1 that is below 1/2. Training does not look at it.
+    copied_tokens: () as in the papers, or the ranges of token ids, (first, last), of times, velocities, programs, tie, pitches and drums:
+      then there is no decoder; the proposals say what the next token is (`copying`), and what has been said so far says which notes go on
+      and which instruments play. A state is then a step, programs stand for Slakh classes, there are ties, and events are written in
+      `rounded_order` and not shuffled. memory_length is 0, since nobody would look at it; the decoder's sizes mean nothing.
+    copy_threshold: with copied_tokens, what a proposal's chance must be for it to be said; 0: whatever is likeliest is said.
+      For the best F1 that is below 1/2. Where targets are given, only `instrument_memory` looks at it.
+    instrument_memory: with copied_tokens, how strongly the instruments of what has been said so far weigh what is heard of a
+      note's class: as this power of their shares of the notes (`note_reader.weigh_classes`), 1 as Bayes would have it; 0: not at all.
     decoder_padding_masks: the decoder's padding tokens (0) see and are seen by nothing, as MT3 trains; False: causal
       mask only, as MR-MT3. They differ at padded positions only.
   """
@@ -102,8 +106,9 @@ class T5Config:
   proposals: int = 0
   running_status: tuple[tuple[int, int], ...] = ()
   event_ends: tuple[tuple[int, int], ...] = ()
-  copies_proposals: bool = False
+  copied_tokens: tuple[tuple[int, int], ...] = ()
   copy_threshold: float = 0.0
+  instrument_memory: float = 0.0
 
   def __post_init__(self):
     try:
@@ -133,7 +138,7 @@ class T5Config:
     if self.front == fronts.HARMONIC and (not whole or len(channels) != 4):
       raise UserError(f'network: front_channels are {channels!r}; give four whole numbers above 0')
     object.__setattr__(self, 'front_channels', tuple(channels) if isinstance(channels, list) else channels)
-    for name in ('running_status', 'event_ends'):
+    for name in ('running_status', 'event_ends', 'copied_tokens'):
       try:
         ranges = tuple((int(first), int(last)) for first, last in getattr(self, name))
       except (TypeError, ValueError):
@@ -143,24 +148,34 @@ class T5Config:
       object.__setattr__(self, name, ranges)
     if self.event_ends and not self.running_status:
       raise UserError('network: event_ends are given, but no running_status that could be told of an event')
-    if self.copies_proposals:
-      sizes = [last - first + 1 for first, last in (*self.running_status, *self.event_ends)]
-      if sizes[1:] != [2, 128, 1, 128, 128] or len(self.event_ends) != 2 or not self.proposals or self.emb_dim < copying.WIDTH:
+    if self.copied_tokens:
+      sizes = [last - first + 1 for first, last in self.copied_tokens]
+      if sizes[1:] != [2, 128, 1, 128, 128] or not self.proposals:
         raise UserError(
-          'network: copies_proposals needs proposals, running_status of time, velocity (2 tokens), program and tie, event_ends of '
-          f'pitch and drum, and an emb_dim of at least {copying.WIDTH}'
+          'network: copied_tokens are those of times, velocities (2), programs (128), tie (1), pitches (128) and drums (128), and need proposals'
         )
-    if not isinstance(self.copy_threshold, (int, float)) or not 0 <= self.copy_threshold < 1:
-      raise UserError(f'network: copy_threshold is {self.copy_threshold!r}; it must lie in 0 .. 1')
-    if self.copy_threshold and not self.copies_proposals:
-      raise UserError('network: copy_threshold is given, but not copies_proposals')
+      if self.memory_length or self.memory_segments > 1:
+        raise UserError(
+          f'network: memory_length is {self.memory_length} and memory_segments {self.memory_segments}; with copied_tokens nothing looks at '
+          'a memory of states: set them to 0 and 1'
+        )
+      if self.running_status or self.event_ends:
+        raise UserError('network: running_status and event_ends tell a decoder what it has said; with copied_tokens there is none')
+    if not isinstance(self.copy_threshold, (int, float)) or not (self.copy_threshold == 0 or 0.01 <= self.copy_threshold < 1):
+      raise UserError(f'network: copy_threshold is {self.copy_threshold!r}; it must be 0, or lie in 0.01 .. 1')
+    strength = self.instrument_memory
+    if not isinstance(strength, (int, float)) or not 0 <= strength <= 10:
+      raise UserError(f'network: instrument_memory is {strength!r}; it must lie in 0 .. 10')
+    for name in ('copy_threshold', 'instrument_memory'):
+      if getattr(self, name) and not self.copied_tokens:
+        raise UserError(f'network: {name} is given, but no copied_tokens')
     if self.front_time_stride > 1 and self.front == fronts.LINEAR:
       raise UserError(f'network: front_time_stride is {self.front_time_stride}; that needs front {fronts.HARMONIC!r}')
 
   @property
-  def copied_tokens(self) -> copying.Tokens:
-    """The ids of the tokens that are copied, with `copies_proposals`."""
-    return copying.Tokens(*self.running_status, *self.event_ends)
+  def remembers(self) -> bool:
+    """Whether segments are listened to with what has been said of those before."""
+    return self.memory_length > 0 or bool(self.copied_tokens)
 
   def num_states(self, frames: int) -> int:
     """Returns how many states the encoder has for so many frames."""
@@ -328,47 +343,6 @@ def _layers(kind, count: int, config: T5Config, remat: bool) -> list[nn.Module]:
   return [kind(config) for _ in range(count)]
 
 
-def _within(tokens, ranges):
-  """Returns whether tokens lie in any of the ranges, bool of their shape."""
-  return functools.reduce(jnp.logical_or, [(tokens >= first) & (tokens <= last) for first, last in ranges])
-
-
-def running_status(
-  tokens: jax.Array, ranges: tuple[tuple[int, int], ...], ends: tuple[tuple[int, int], ...] = ()
-) -> jax.Array:
-  """Returns the last token of each range at or before each position, int `[batch, length, ranges]`, 0 where there is none.
-
-  With `ends` (`T5Config.event_ends`) there follow the same at the last token of those, and that token: `ranges + 1` numbers more.
-  """
-  place = jnp.arange(tokens.shape[1])
-
-  def latest(values, marked):
-    """Returns the row of `values` `[batch, length, n]` at the last mark at or before each position, 0 where there is none."""
-    index = jax.lax.cummax(jnp.where(marked, place, -1), axis=1)[..., None]
-    return jnp.where(index < 0, 0, jnp.take_along_axis(values, jnp.maximum(index, 0), axis=1))
-
-  own = tokens[..., None]
-  status = jnp.concatenate([latest(own, _within(tokens, (pair,))) for pair in ranges], axis=-1)
-  if not ends:
-    return status
-  event = latest(jnp.concatenate([status, own], axis=-1), _within(tokens, ends))
-  return jnp.concatenate([status, event], axis=-1)
-
-
-def next_status(
-  status: jax.Array, tokens: jax.Array, ranges: tuple[tuple[int, int], ...], ends: tuple[tuple[int, int], ...] = ()
-) -> jax.Array:
-  """Returns the running status `[batch, n]`, of `running_status`, after one more token `[batch]`."""
-  first, last = np.array(ranges).T
-  token = tokens[:, None]
-  status, event = status[:, : len(ranges)], status[:, len(ranges) :]
-  status = jnp.where((token >= first) & (token <= last), token, status)
-  if not ends:
-    return status
-  event = jnp.where(_within(token, ends), jnp.concatenate([status, token], axis=-1), event)
-  return jnp.concatenate([status, event], axis=-1)
-
-
 def status_width(config: T5Config) -> int:
   """Returns how many numbers a position's running status has."""
   return len(config.running_status) * (2 if config.event_ends else 1) + (1 if config.event_ends else 0)
@@ -489,8 +463,6 @@ class Decoder(nn.Module):
       self.event_map = layers.partitioning.param_with_axes(
         'event_map', nn.initializers.orthogonal(), (cfg.emb_dim, cfg.emb_dim), jnp.float32, axes=('joined_kv', 'embed')
       )
-    if cfg.copies_proposals:
-      self.copier = copying.Copier(cfg.copied_tokens)
     self.dropout = _dropout(cfg)
 
   def embed(self, tokens: jax.Array) -> jax.Array:
@@ -509,13 +481,6 @@ class Decoder(nn.Module):
     if self.config.logits_via_embedding:
       return self.token_embedder.attend(x) / np.sqrt(self.config.emb_dim)
     return self.logits_dense(x)
-
-  def _copied(self, x, encoded, tokens, status):
-    """Returns the logits of a whole sequence, those of what is copied among them."""
-    logits, cfg = self._logits(x), self.config
-    if not cfg.copies_proposals:
-      return logits
-    return self.copier(x, logits, split_encoded(cfg, encoded)[1], tokens, status)
 
   def __call__(
     self,
@@ -545,10 +510,9 @@ class Decoder(nn.Module):
     table = layers.sinusoidal_positions(tokens.shape[1], cfg.emb_dim, cfg.positions)
     status = running_status(tokens, cfg.running_status, cfg.event_ends) if cfg.running_status else None
     x = self.dropout(self._with_status(self.embed(tokens), status) + table.astype(cfg.dtype), enable_dropout)
-    seen = split_encoded(cfg, encoded)[0]
     for layer in self.layers:
-      x = layer(x, seen, decoder_mask, encoder_decoder_mask, deterministic, False, None, real, causal)
-    return self._copied(self.dropout(self.decoder_norm(x), enable_dropout), encoded, tokens, status)
+      x = layer(x, encoded, decoder_mask, encoder_decoder_mask, deterministic, False, None, real, causal)
+    return self._logits(self.dropout(self.decoder_norm(x), enable_dropout))
 
   def _cached(self, encoded, tokens, decoder_mask, encoder_decoder_mask, real, causal):
     """Returns the logits of a call with `decode`."""
@@ -567,31 +531,9 @@ class Decoder(nn.Module):
       self.put_variable('cache', 'running_status', jnp.zeros((len(tokens), status_width(cfg)), jnp.int32))
       status = running_status(tokens, cfg.running_status, cfg.event_ends)
     x = self._with_status(self.embed(tokens), status) + table
-    seen, numbers = split_encoded(cfg, encoded)
     for layer in self.layers:
-      x = layer(x, seen, decoder_mask, encoder_decoder_mask, True, True, None, real, causal)
-    x = self.decoder_norm(x)
-    if not cfg.copies_proposals:
-      return self._logits(x)
-    if not has_cache:
-      self.put_variable('cache', 'said', jnp.zeros((len(tokens), cfg.proposals), bool))
-      return self._copied(x, encoded, tokens, status)
-    said = self.get_variable('cache', 'said')
-    logits, said = self.copier.step(
-      x[:, 0], self._logits(x)[:, 0], numbers, tokens[:, 0], status[:, 0], said, cfg.copy_threshold
-    )
-    self.put_variable('cache', 'said', said)
-    return logits[:, None]
-
-
-def split_encoded(config: T5Config, encoded: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-  """Returns what cross-attention sees of what `Transformer.encode` returns, and the proposals as `copying.as_rows` writes them.
-
-  They are `[batch, states, emb]` and `[batch, proposals, emb]`; the second is None without `copies_proposals`.
-  """
-  if not config.copies_proposals:
-    return encoded, None
-  return tuple(jnp.split(encoded, [encoded.shape[1] - config.proposals], axis=1))
+      x = layer(x, encoded, decoder_mask, encoder_decoder_mask, True, True, None, real, causal)
+    return self._logits(self.decoder_norm(x))
 
 
 class Transformer(nn.Module):
@@ -611,11 +553,11 @@ class Transformer(nn.Module):
   def setup(self):
     """Declares the parts."""
     self.encoder = Encoder(self.config, self.remat)
-    self.decoder = Decoder(self.config, self.remat)
+    self.decoder = copying.CopyingDecoder(self.config) if self.config.copied_tokens else Decoder(self.config, self.remat)
     if self.config.memory_length:
       self.memory_encoder = MemoryEncoder(self.config, self.remat)
     if self.with_frame_head or self.config.proposals:
-      self.note_reader = NoteReader(self.config.emb_dim)
+      self.note_reader = NoteReader(self.config.emb_dim, not self.config.copied_tokens)
     if self.with_frame_head:
       self.frame_head = FrameHead()
 
@@ -626,6 +568,8 @@ class Transformer(nn.Module):
     enable_dropout: bool = True,
     *,
     prior_tokens: jax.Array | None = None,
+    heard: jax.Array | None = None,
+    adjacent: jax.Array | None = None,
   ) -> jax.Array:
     """Encodes a segment and the memory.
 
@@ -635,31 +579,47 @@ class Transformer(nn.Module):
         memory.
       enable_dropout: whether to drop (needs the `dropout` random stream).
       prior_tokens: int model ids `[batch, prior]` of the prior segments, earliest first, each padded with 0 to the same
-        length; required if the network has a memory, and then at least `memory_length` a segment; ignored if it has none.
+        length; required if the network has a memory, and then at least `memory_length` a segment. Required with `copied_tokens`
+        too: what may go on and what has been heard is read from them. Else ignored.
+      heard: int `[batch, NUM_CLASSES]`, for `instrument_memory`: how many notes of each class began in all segments before; None:
+        in the prior segment.
+      adjacent: bool `[batch]`, for `copied_tokens`: whether the prior segment is the one right before, so that what sounds at its end, and
+        nothing else, may go on; None: it is.
 
     Returns:
-      `[batch, states + proposals + memory_segments * memory_length, emb]`; with `copies_proposals`, as many rows as proposals more
-      (`split_encoded`).
+      `[batch, states + proposals + memory_segments * memory_length, emb]`; with `copied_tokens` what can be copied,
+      `[batch, MOST_TIES + proposals, copying.WIDTH]`, of `copying.as_rows`.
     """
-    return self._encode(encoder_input_tokens, encoder_segment_ids, enable_dropout, prior_tokens)[0]
+    return self._encode(encoder_input_tokens, encoder_segment_ids, enable_dropout, prior_tokens, heard, adjacent)[0]
 
-  def _encode(self, encoder_input_tokens, encoder_segment_ids, enable_dropout, prior_tokens):
+  def _encode(self, encoder_input_tokens, encoder_segment_ids, enable_dropout, prior_tokens, heard=None, adjacent=None):
     """Returns what `encode` does, the encoder's own states, and what its front knows of single pitches."""
     mask = None
     if encoder_segment_ids is not None:
       mask = make_attention_mask(encoder_segment_ids, encoder_segment_ids, jnp.equal)
     states, notes = self.encoder.with_notes(encoder_input_tokens, mask, not enable_dropout)
-    encoded, copied = states, None
+    if self.config.proposals and encoder_segment_ids is not None:
+      raise ValueError('examples cannot be packed where each has proposals; leave encoder_segment_ids out')
+    if self.config.copied_tokens:
+      return self._to_copy(states, notes, prior_tokens, heard, adjacent), states, notes
+    encoded = states
     if self.config.proposals:
-      if encoder_segment_ids is not None:
-        raise ValueError('examples cannot be packed where each has proposals; leave encoder_segment_ids out')
-      proposed, copied = self.note_reader.propose(states, self.config.proposals, notes)
+      proposed = self.note_reader.as_states(states, self.note_reader.propose(states, self.config.proposals, notes), notes)
       encoded = jnp.concatenate([encoded, proposed.astype(encoded.dtype)], axis=1)
-    encoded = self._with_memory(encoded, encoder_segment_ids, prior_tokens)
-    if self.config.copies_proposals:
-      numbers = copying.as_rows(copied, self.config.emb_dim).astype(encoded.dtype)
-      encoded = jnp.concatenate([encoded, numbers], axis=1)
-    return encoded, states, notes
+    return self._with_memory(encoded, encoder_segment_ids, prior_tokens), states, notes
+
+  def _to_copy(self, states, notes, prior_tokens, heard, adjacent):
+    """Returns what can be copied, ties and events, as rows."""
+    config = self.config
+    if prior_tokens is None:
+      raise ValueError('a network with copied_tokens needs prior tokens, if only those of an empty segment')
+    ids = token_notes.Tokens(*config.copied_tokens)
+    events = self.note_reader.propose(states, config.proposals, notes)
+    if config.instrument_memory:
+      heard = token_notes.onset_counts(prior_tokens, ids) if heard is None else heard
+      events = weighed_events(events, heard, config.instrument_memory, config.copy_threshold)
+    ties = self.note_reader.ties(states, notes, token_notes.held(prior_tokens, ids), adjacent)
+    return jnp.concatenate([copying.as_rows(ties), copying.as_rows(events)], axis=1)
 
   def _with_memory(self, encoded, encoder_segment_ids, prior_tokens):
     """Returns encoded states `[batch, states, emb]` followed by those of the memory, if there is one."""
@@ -770,10 +730,10 @@ class Transformer(nn.Module):
 
   def _frame_logits(self, states, notes, event_states, event_kinds):
     events, sounding = self.note_reader(states, notes)
-    pitches, classes = self.frame_head(states)
+    classes = self.frame_head(states)
     event_classes = self.note_reader.class_of(self.note_reader.join(states, notes, event_states, event_kinds))
     return (
-      FrameTargets(events[..., ONSETS], events[..., DRUMS], events[..., OFFSETS], pitches + sounding, classes), event_classes
+      FrameTargets(events[..., ONSETS], events[..., DRUMS], events[..., OFFSETS], sounding, classes), event_classes
     )  # fmt: skip
 
 

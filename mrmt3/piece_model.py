@@ -3,20 +3,18 @@
 t5x's evaluation and inference carry nothing from one example to the next, so what shares a memory has to be one example.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from mrmt3 import decoding, spectrograms
+from mrmt3 import decoding, memory, spectrograms
 from mrmt3.engine import losses
 from mrmt3.errors import UserError
 from mrmt3.example_config import LOG_MEL_ON
 from mrmt3.models import MemoryEncoderDecoderModel
 from mrmt3.network import Transformer
-from mrmt3.segment_tokens import empty_segment
-from mrmt3.vocabularies import build_codec
 
 MEMORY_MODES = ('predicted', 'truth', 'none')
 
@@ -64,7 +62,8 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     spec = self.spec
     inputs = jnp.zeros((1, spec.segment_frames, spec.spectrogram.num_mel_bins))
     tokens = jnp.zeros((1, spec.targets_length), jnp.int32)
-    fresh = self.module.init({'params': rng}, inputs, tokens, tokens, enable_dropout=False, prior_tokens=self._empty(1))
+    prior = memory.empty(spec, 1).tokens
+    fresh = self.module.init({'params': rng}, inputs, tokens, tokens, enable_dropout=False, prior_tokens=prior)
     return self.named(fresh)
 
   def predict_batch(self, params, batch, rng=None, decoder_params=None, **kwargs) -> jax.Array:
@@ -73,21 +72,21 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     Pure: nothing is kept between calls. `rng`, `decoder_params` and further arguments are t5x's, for decoders that draw.
     """
     del rng, decoder_params, kwargs
-    length = self.spec.targets_length
-    max_length = length - (self.spec.prior_layout == 'start_token')
+    max_length = self.spec.targets_length - (self.spec.prior_layout == 'start_token')
     inputs, frames, targets = self._by_segment(batch)
     active = jnp.arange(len(inputs))[:, None] < batch['num_segments'][:, 0]
 
-    def segment(prior, part):
+    def segment(remembered, part):
       inputs, frames, targets, is_real = part
-      encoded = self._encode(params, inputs, frames, prior)
+      encoded = self._encode(params, inputs, frames, remembered)
       tokens = decoding.greedy_decode(params, self.spec.network, encoded, max_length, is_real)
       if self._memory == 'none':
-        return prior, tokens
-      latest = self._fit(targets) if self._memory == 'truth' else jnp.pad(tokens, ((0, 0), (length - max_length, 0)))
-      return jnp.concatenate([prior[:, length:], latest], axis=1), tokens
+        return remembered, tokens
+      if self._memory == 'truth':
+        return self._after_truth(remembered, targets), tokens
+      return memory.after(remembered, tokens, self.spec), tokens
 
-    tokens = jax.lax.scan(segment, self._empty(inputs.shape[1]), (inputs, frames, targets, active))[1]
+    tokens = jax.lax.scan(segment, memory.empty(self.spec, inputs.shape[1]), (inputs, frames, targets, active))[1]
     return jnp.moveaxis(tokens, 0, 1)
 
   def predict_batch_with_aux(self, params, batch, rng=None, decoder_params=None, **kwargs):
@@ -113,37 +112,30 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
   def _score(self, params, batch, weights):
     by_segment = [*self._by_segment(batch), jnp.moveaxis(weights, 1, 0)]
 
-    def segment(prior, part):
+    def segment(remembered, part):
       inputs, frames, tokens, counted = part
       shifted = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)))
-      encoded = self._encode(params, inputs, frames, prior)
+      encoded = self._encode(params, inputs, frames, remembered)
       logits = self.module.apply(
           {'params': params}, encoded, None, shifted, tokens, enable_dropout=False, method=Transformer.decode
       )
       loss, _ = losses.cross_entropy_with_logits(logits, tokens)
       log_p = -(loss * counted).sum(axis=-1)
-      return jnp.concatenate([prior[:, self.spec.targets_length :], self._fit(tokens)], axis=1), log_p
+      return self._after_truth(remembered, tokens), log_p
 
-    return jax.lax.scan(segment, self._empty(len(weights)), tuple(by_segment))[1].sum(axis=0)
+    return jax.lax.scan(segment, memory.empty(self.spec, len(weights)), tuple(by_segment))[1].sum(axis=0)
 
-  def _fit(self, tokens):
-    # Prior tokens are targets_length long, whatever the length of the targets.
-    length = self.spec.targets_length
-    return jnp.pad(tokens, ((0, 0), (0, max(0, length - tokens.shape[1]))))[:, :length]
+  def _after_truth(self, remembered, targets):
+    """Returns the memory after a segment's targets `[rows, length]`, which are laid out as in training."""
+    return memory.after(remembered, targets, dataclasses.replace(self.spec, prior_layout='targets'))
 
-  def _encode(self, params, inputs, frames, prior):
+  def _encode(self, params, inputs, frames, remembered):
     mel = inputs
     if self._pieces_log_mel_on == 'device':
       mel = spectrograms.log_mel(spectrograms.flatten_frames(inputs), self.spec.spectrogram)
       mel = spectrograms.clear_invalid_frames(mel, frames)
-    prior = prior if self.spec.network.memory_length else None
-    return self.module.apply({'params': params}, mel, prior_tokens=prior, enable_dropout=False, method=Transformer.encode)
-
-  def _empty(self, rows: int) -> jax.Array:
-    """Returns the prior tokens of the first segments, `[rows, memory_segments * targets_length]`."""
-    empty = empty_segment(build_codec(self.spec.vocabulary))
-    padded = np.pad(np.asarray(empty, np.int32), (0, self.spec.targets_length - len(empty)))
-    return jnp.tile(padded, (rows, self.spec.network.memory_segments))
+    known = remembered.keywords(self.spec)
+    return self.module.apply({'params': params}, mel, enable_dropout=False, method=Transformer.encode, **known)
 
 
 def evaluating_pieces(

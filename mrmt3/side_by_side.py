@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mrmt3 import spectrograms
+from mrmt3 import memory, spectrograms
 from mrmt3.note_sequences import DecodingStats
 from mrmt3.notes import empty_notes
 from mrmt3.transcription import Segment, Transcription
@@ -70,13 +70,13 @@ class Lane:
     self._frames, self._config = spec.segment_frames, spec.spectrogram
     self._cut = spectrograms.cut_segments(piece.blocks, self._config, self._frames)
     self._decoder = transcriber.segment_decoder(keep_notes=False)
-    self._prior = np.tile(transcriber.empty_prior(), (hop, 1))
+    self._memory = memory.of_group(spec, hop)
     self._count = 0  # segments decoded
 
   @property
-  def prior(self) -> np.ndarray:
-    """The prior tokens of the next group, int32 `[hop, prior]`."""
-    return self._prior
+  def memory(self) -> memory.Memory:
+    """What the next group is listened to with, `hop` rows."""
+    return self._memory
 
   def next_group(self) -> list[tuple[np.ndarray, int, bool]]:
     """Returns up to `hop` segments as `spectrograms.cut_segments` yields them; raises what reading the audio raises."""
@@ -114,7 +114,7 @@ class Lane:
       rest, stats = self._decoder.finish()
       notes.append(rest)
     else:
-      self._prior = self._transcriber.next_prior(self._prior, np.stack(tokens))
+      self._memory = memory.after(self._memory, np.stack(tokens), self._transcriber.spec, one_piece=True)
     return Update(self.piece, segments, self._keep(np.concatenate(notes)), seconds, stats)
 
 
@@ -183,9 +183,9 @@ def _decode(transcriber, groups, lanes, hop, allowed):
   inputs[places] = mel
   active = np.zeros(rows, bool)
   active[places] = True
-  empty = np.tile(transcriber.empty_prior(), (hop, 1))
-  prior = np.concatenate([empty if lane is None else lane.prior for lane in lanes])
-  return transcriber.decode_rows(inputs, prior, active, allowed)
+  nothing = memory.empty(transcriber.spec, hop)
+  each = [nothing if lane is None else lane.memory for lane in lanes]
+  return transcriber.decode_rows(inputs, memory.joined(each), active, allowed)
 
 
 def collect(updates: Iterable[Update]) -> Iterator[tuple[Piece, Transcription | Exception]]:

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from mrmt3 import spectrograms
+from mrmt3 import memory, spectrograms
 from mrmt3.inference import Transcriber
 
 
@@ -55,12 +55,12 @@ def measure(transcriber: Transcriber, samples: np.ndarray, runs: int = 3) -> Tim
     ]
 
   inputs = [np.pad(mel, ((0, rows - len(mel)), (0, 0), (0, 0))) for mel in log_mel()]
-  priors = np.tile(transcriber.empty_prior(), (rows, 1))
+  remembered = memory.empty(transcriber.spec, rows)
   encode = _encoder(transcriber)
 
   def encoder():
     for mel in inputs:
-      encode(transcriber.params, mel, priors).block_until_ready()
+      encode(transcriber.params, mel, remembered).block_until_ready()
 
   def coder():
     for _ in transcriber.decode(mel[: len(cut[group])] for mel, group in zip(inputs, groups, strict=True)):
@@ -83,11 +83,11 @@ def _encoder(transcriber):
 
   from mrmt3.network import Transformer
 
-  config = transcriber.spec.network
+  network, spec = Transformer(transcriber.spec.network), transcriber.spec
 
-  def encode(params, inputs, prior):
-    prior = prior if config.memory_length else None
-    return Transformer(config).apply({'params': params}, inputs, prior_tokens=prior, enable_dropout=False, method=Transformer.encode)
+  def encode(params, inputs, remembered):
+    known = remembered.keywords(spec)
+    return network.apply({'params': params}, inputs, enable_dropout=False, method=Transformer.encode, **known)
 
   return jax.jit(encode)
 

@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import network_fixture as fixture
 import numpy as np
 import pytest
-from test_copying import COPYING, proposals_of
 
 from mrmt3 import decoder_step, network
 from mrmt3.config import ModelSpec
-from mrmt3.copying import as_rows
 from mrmt3.errors import UserError
 from mrmt3.network import T5Config
+from mrmt3.running_status import next_status, running_status
 
 CONFIGS = {
   'mr_mt3': {},
@@ -21,26 +20,16 @@ CONFIGS = {
   'bfloat16': {'dtype': 'bfloat16'},
   'running status': {'running_status': ((3, 20), (40, 41), (50, 60))},
   'last event': {'running_status': ((3, 20), (40, 41)), 'event_ends': ((30, 39), (50, 55))},
-  'copying': {'vocab_size': 896, **COPYING},
   'last event in bfloat16': {'dtype': 'bfloat16', 'running_status': ((3, 20), (40, 41)), 'event_ends': ((30, 39), (50, 55))},
 }
-
-
-def encoded_states(config, rng):
-  """Returns random states of two examples, `[2, states, emb]`, with proposals where the decoder copies them."""
-  states = 12 + (config.memory_length if config.copies_proposals else 0)
-  encoded = rng.normal(size=(2, states, config.emb_dim)).astype(np.float32)
-  if not config.copies_proposals:
-    return encoded
-  rows = as_rows(proposals_of([(k, k % 3, 60 + k, 3 * k) for k in range(5, 5 + config.proposals)]), config.emb_dim)
-  return np.concatenate([encoded, np.repeat(rows, 2, axis=0)], axis=1)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_steps_are_the_networks(name):
   config = dataclasses.replace(fixture.CONFIG, **CONFIGS[name])
   rng = np.random.default_rng(0)
-  encoded, tokens = encoded_states(config, rng), rng.integers(0, config.vocab_size, (70, 2))  # more than the cache's shortest prefix
+  encoded = rng.normal(size=(2, 12, config.emb_dim)).astype(np.float32)
+  tokens = rng.integers(0, config.vocab_size, (70, 2))  # more than the cache's shortest prefix
   module = network.Transformer(config)
   shapes = network.parameter_shapes(config, fixture.NUM_MEL_BINS)
   params = jax.tree.map(jnp.asarray, jax.tree.map(lambda x: rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape).astype(np.float32), shapes))
@@ -66,41 +55,38 @@ def test_the_running_status_is_the_last_token_of_each_range():
     for k, (first, last) in enumerate(ranges):
       held = [token for token in tokens[row, : place + 1] if first <= token <= last]
       expected[row, place, k] = held[-1] if held else 0
-  np.testing.assert_array_equal(network.running_status(jnp.asarray(tokens), ranges), expected)
+  np.testing.assert_array_equal(running_status(jnp.asarray(tokens), ranges), expected)
   status = jnp.zeros((3, 2), int)
   for place in range(20):
-    status = network.next_status(status, jnp.asarray(tokens[:, place]), ranges)
+    status = next_status(status, jnp.asarray(tokens[:, place]), ranges)
     np.testing.assert_array_equal(status, expected[:, place])
 
 
 def test_the_last_event_is_told_as_it_was():
   ranges, ends, rng = ((1, 4), (7, 7)), ((5, 6), (9, 9)), np.random.default_rng(0)
   tokens = rng.integers(0, 10, (3, 40))
-  status = np.asarray(network.running_status(jnp.asarray(tokens), ranges))
+  status = np.asarray(running_status(jnp.asarray(tokens), ranges))
   expected = np.zeros((3, 40, 5), int)
   expected[..., :2] = status
   for row, place in np.ndindex(3, 40):
     done = [k for k in range(place + 1) if tokens[row, k] in (5, 6, 9)]
     if done:
       expected[row, place, 2:] = [*status[row, done[-1]], tokens[row, done[-1]]]
-  np.testing.assert_array_equal(network.running_status(jnp.asarray(tokens), ranges, ends), expected)
+  np.testing.assert_array_equal(running_status(jnp.asarray(tokens), ranges, ends), expected)
   held = jnp.zeros((3, 5), int)
   for place in range(40):
-    held = network.next_status(held, jnp.asarray(tokens[:, place]), ranges, ends)
+    held = next_status(held, jnp.asarray(tokens[:, place]), ranges, ends)
     np.testing.assert_array_equal(held, expected[:, place])
 
 
-@pytest.mark.parametrize('ends', [(), ((30, 39), (42, 44)), 'copying'])
+@pytest.mark.parametrize('ends', [(), ((30, 39), (42, 44))])
 def test_the_networks_own_cache_keeps_the_running_status(ends):
-  changes = CONFIGS['copying'] if ends == 'copying' else {'running_status': ((3, 20), (40, 41)), 'event_ends': ends}
-  config = dataclasses.replace(fixture.CONFIG, **changes)
+  config = dataclasses.replace(fixture.CONFIG, running_status=((3, 20), (40, 41)), event_ends=ends)
   rng = np.random.default_rng(0)
   shapes = network.parameter_shapes(config, fixture.NUM_MEL_BINS)
   params = jax.tree.map(lambda x: rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape).astype(np.float32), shapes)
-  assert params['decoder']['status_scale'].shape == ({(): 2, 'copying': 9}.get(ends, 5), config.emb_dim)
-  encoded, tokens = encoded_states(config, rng), rng.integers(0, 45, (2, 9))
-  if config.copies_proposals:
-    tokens[:, :6] = 454, 8, 455, 453, 384, 384  # one of those proposed, said twice
+  assert params['decoder']['status_scale'].shape == (5 if ends else 2, config.emb_dim)
+  encoded, tokens = rng.normal(size=(2, 12, config.emb_dim)).astype(np.float32), rng.integers(0, 45, (2, 9))
   module, options = network.Transformer(config), {'enable_dropout': False, 'method': network.Transformer.decode}
   whole = module.apply({'params': params}, encoded, None, tokens, **options)
   first, cache = module.apply({'params': params}, encoded, None, tokens, decode=True, mutable=['cache'], **options)

@@ -13,11 +13,17 @@ from mrmt3.note_reader import DRUMS, KINDS, OFFSETS, ONSETS, NoteReader
 SIZES = dict(vocab_size=64, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1)
 
 
+def shown(module, states, number):
+  """Returns the likeliest events as states for the decoder, and as what they are."""
+  proposals = module.propose(states, number)
+  return module.as_states(states, proposals), proposals
+
+
 @pytest.fixture
 def reader():
   """Returns a reader whose events are the first values of a state, and its parameters; a proposal is place and kind alone."""
   module = NoteReader(8, hidden=4)
-  params = module.init(jax.random.key(0), jnp.zeros((1, 6, 8)), 2, method=module.propose)['params']
+  params = module.init(jax.random.key(0), jnp.zeros((1, 6, 8)), 2, method=shown)['params']
   params = jax.tree.map(jnp.zeros_like, params)
   params['events']['kernel'] = jnp.zeros((8, KINDS)).at[0, 60].set(1.0).at[1, DRUMS.start + 38].set(1.0)
   params['events_bias'] = jnp.full((KINDS,), -5.0)
@@ -31,7 +37,7 @@ def test_the_likeliest_events_are_proposed_in_order_of_time(reader):
   states = np.zeros((1, 6, 8), np.float32)
   states[0, 1:5, 0] = [2, 6, 3, 1]  # one onset, at its peak
   states[0, 1, 1] = 9
-  found = np.asarray(module.apply(params, states, 2, method=module.propose)[0])
+  found = np.asarray(module.apply(params, states, 2, method=shown)[0])
   table = note_reader.time_code(np.arange(6), 8)
   names = np.asarray(params['params']['name_of_kind'])
   np.testing.assert_allclose(found[0], [names[DRUMS.start + 38] + table[1], names[60] + table[2]], atol=1e-6)
@@ -49,7 +55,7 @@ def test_within_a_state_they_come_as_tokens_do(reader):
   params['params']['class_of'] = {'kernel': classes}
   states = np.zeros((1, 6, 8), np.float32)
   states[0, 2, 0] = 9
-  found, proposals = module.apply(params, states, 6, method=module.propose)
+  found, proposals = module.apply(params, states, 6, method=shown)
   found = np.asarray(found)[0]
   names = np.asarray(params['params']['name_of_kind']) + note_reader.time_code(np.arange(6), 8)[2]
   wanted = [OFFSETS.start + 50, OFFSETS.start + 70, ONSETS.start + 62, ONSETS.start + 60, ONSETS.start + 64, DRUMS.start + 36]
@@ -75,7 +81,7 @@ def test_each_is_told_what_comes_before_it(reader):
   params = {'params': {**params['params'], 'before': {'kernel': 2.0 * jnp.eye(8)}}}
   states = np.zeros((1, 6, 8), np.float32)
   states[0, 1, 0], states[0, 3, 0] = 9, 8
-  found = np.asarray(module.apply(params, states, 2, method=module.propose)[0])
+  found = np.asarray(module.apply(params, states, 2, method=shown)[0])
   name, table = np.asarray(params['params']['name_of_kind'])[60], note_reader.time_code(np.arange(6), 8)
   np.testing.assert_allclose(found[0], [name + table[1], name + table[3] + 2.0 * (name + table[1])], rtol=2e-3, atol=2e-3)
 
@@ -85,7 +91,7 @@ def test_a_plateau_is_one_event(reader):
   states = np.zeros((1, 6, 8), np.float32)
   states[0, 2:4, 0] = 6
   states[0, 5, 0] = 4
-  found = np.asarray(module.apply(params, states, 2, method=module.propose)[0])
+  found = np.asarray(module.apply(params, states, 2, method=shown)[0])
   table = note_reader.time_code(np.arange(6), 8)
   name = np.asarray(params['params']['name_of_kind'])[60]
   np.testing.assert_allclose(found[0, 0], name + table[3], atol=1e-6)
@@ -118,11 +124,72 @@ def test_they_are_states_for_the_decoder_and_part_of_the_model():
 def test_gradients_reach_the_encoder_through_proposals():
   module = NoteReader(8, hidden=4)
   states = jax.random.normal(jax.random.key(2), (1, 6, 8))
-  params = module.init(jax.random.key(0), states, 3, method=module.propose)
-  slope = jax.grad(lambda x: (module.apply(params, x, 3, method=module.propose)[0] ** 2).sum())(states)
+  params = module.init(jax.random.key(0), states, 3, method=shown)
+  slope = jax.grad(lambda x: (module.apply(params, x, 3, method=shown)[0] ** 2).sum())(states)
   assert float(jnp.abs(slope).max()) > 0 and bool(jnp.isfinite(slope).all())
 
 
 def test_nonsense_is_named():
   with pytest.raises(UserError, match='proposals'):
     T5Config(**SIZES, proposals=-1)
+
+
+def test_a_reader_that_shows_nothing_has_no_names_for_it():
+  module, states = NoteReader(8, shown=False), jax.random.normal(jax.random.key(2), (1, 6, 8))
+  params = module.init(jax.random.key(0), states, 3, method=module.propose)['params']
+  assert not set(params) & {'time', 'before', 'name_of_kind', 'name_of_class', 'certainty', 'carried'}
+
+
+def heard_in_turn(classes, strength, heard=None):
+  """Returns the classes of notes, each as certain, weighed by shares."""
+  classes = jnp.asarray(classes)[None]
+  return np.asarray(note_reader.weigh_classes(classes, jnp.ones(classes.shape[:2]), heard, strength))[0]
+
+
+def test_the_instrument_that_plays_most_is_the_likelier_one():
+  classes = np.zeros((10, 34), np.float32)
+  classes[:9, 3] = 1.0  # nine notes that are surely of class 3
+  classes[9, [3, 5]] = [0.4, 0.6]
+  np.testing.assert_allclose(heard_in_turn(classes, 0.0), classes, atol=1e-6)
+  weighed = heard_in_turn(classes, 1.0)
+  assert weighed[9].argmax() == 3 and weighed[9, 3] > 0.8
+  np.testing.assert_allclose(weighed.sum(axis=-1), 1.0, atol=1e-5)
+  np.testing.assert_allclose(weighed[:9], classes[:9], atol=1e-6)
+  # Bayes' rule, where much has been heard before: 0.4 times 1/4 against 0.6 times 3/4.
+  heard = jnp.zeros((1, 34), jnp.int32).at[0, 3].set(25000).at[0, 5].set(75000)
+  np.testing.assert_allclose(heard_in_turn(classes[9:], 1.0, heard)[0, [3, 5]], [0.1 / 0.55, 0.45 / 0.55], atol=5e-3)
+  # Drums have no class, before and after; what is unlikely does not count.
+  assert not heard_in_turn(np.zeros((2, 34), np.float32), 1.0).any()
+  counted = jnp.asarray([[0.0] * 9 + [1.0]])
+  assert np.asarray(note_reader.weigh_classes(jnp.asarray(classes)[None], counted, None, 1.0))[0, 9].argmax() == 5
+
+
+def test_classes_that_are_weighed_change_the_order():
+  classes = jnp.zeros((1, 3, 34)).at[0, 0, 5].set(1.0).at[0, 1, 5].set(1.0).at[0, 2, [3, 5]].set(jnp.array([0.6, 0.4]))
+  events = note_reader.Proposals(
+    jnp.array([[0, 4, 4]]), jnp.zeros((1, 3), int), jnp.array([[60, 64, 70]]), jnp.full((1, 3), 3.0), classes
+  )
+  assert note_reader.in_token_order(events).pitches.tolist() == [[60, 70, 64]]
+  assert note_reader.weighed_events(events, None, 2.0, 0.25).pitches.tolist() == [[60, 64, 70]]
+  # What is not likely enough is not heard: then nothing speaks against class 3.
+  unlikely = events._replace(scores=jnp.array([[-3.0, -3.0, 3.0]]))
+  assert note_reader.weighed_events(unlikely, None, 2.0, 0.25).pitches.tolist() == [[60, 70, 64]]
+
+
+def test_what_is_held_goes_on_where_its_pitch_sounds():
+  module, states = NoteReader(8, shown=False), jnp.zeros((3, 6, 8))
+  params = module.init(jax.random.key(0), states, None, jnp.zeros((3, 34, 128), bool), method=module.ties)['params']
+  params['sounds_bias'] = jnp.full(128, -4.0).at[jnp.array([60, 62, 64])].set(4.0)
+  held = np.zeros((3, 34, 128), bool)
+  held[:, 7, 60] = held[:, 2, 60] = held[:, 7, 70] = True  # 70 is held, but does not sound any more; 62 sounds, but is not held
+
+  def likely(held, adjacent):
+    ties = module.apply({'params': params}, states, None, held, adjacent, method=module.ties)
+    assert (ties.groups == note_reader.TIE).all() and not ties.states.any() and ties.scores.shape == (3, note_reader.MOST_TIES)
+    rows = zip(ties.scores, ties.classes.argmax(axis=-1), ties.pitches, strict=True)
+    return [[(int(c), int(p)) for s, c, p in zip(*row, strict=True) if s > 0] for row in rows]
+
+  found = likely(jnp.asarray(held), jnp.array([True, True, False]))
+  assert found[0] == found[1] == [(2, 60), (7, 60)]
+  assert sorted(pitch for _, pitch in found[2]) == [60, 62, 64]  # where it is not known what is held, whatever sounds
+  assert likely(jnp.asarray(held), None)[2] == found[0]

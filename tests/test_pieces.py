@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mrmt3 import checkpoints, infer
+from mrmt3 import checkpoints, infer, memory
 from mrmt3 import eval as eval_script
 from mrmt3.engine import partitioning, utils
 from mrmt3.errors import UserError
@@ -80,7 +80,7 @@ def test_predictions_are_the_transcribers(model, params, pieces, small_spec):
 def test_score_is_the_sum_of_log_probabilities(model, params, pieces, small_spec):
   inputs, targets = pieces
   batch = batch_of(inputs, targets, 9)
-  empty = np.asarray(model._empty(1))[0]
+  empty = memory.empty(small_spec, 1).tokens[0]
   expected = []
   for mel, tokens in zip(inputs, targets, strict=True):
     prior = np.concatenate([empty[None], tokens[:-1]])

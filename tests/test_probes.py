@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from mrmt3 import checkpoints, evaluation_sets, spectrograms, vocabularies
+from mrmt3 import checkpoints, evaluation_sets, memory, spectrograms, vocabularies
 from mrmt3.cli import study as study_command
 from mrmt3.errors import UserError
 from mrmt3.inference import Transcriber
@@ -93,10 +93,10 @@ def test_truth_and_nothing_are_those_of_evaluate(transcriber, pieces, small_data
 def test_what_the_memory_holds(transcriber, small_spec):
   rng = np.random.default_rng(0)
   said = [transcriber.padded(np.array([200 + index, 300, 400, EOS], np.int32)) for index in range(4)]
-  empty = transcriber.empty_prior()[0]
+  empty = memory.empty(small_spec, 1).tokens[0]
 
   def held(segment, of=transcriber, **changes):
-    return memory_conditions.prior_tokens(of, Condition('', **changes), said, segment, rng)
+    return memory_conditions.remembered(of, Condition('', **changes), said, segment, rng).tokens[0]
 
   np.testing.assert_array_equal(held(3), said[2])
   np.testing.assert_array_equal(held(3, hop=3), said[0])
@@ -118,7 +118,7 @@ def test_mistakes_are_as_many_as_said(transcriber):
   said = [transcriber.padded(np.append(tokens, np.int32(EOS)))] * 40
   rng = np.random.default_rng(0)
   condition = Condition('', drop=0.1, replace=0.1)
-  held = np.stack([memory_conditions.prior_tokens(transcriber, condition, said, segment, rng) for segment in range(1, 40)])
+  held = np.stack([memory_conditions.remembered(transcriber, condition, said, segment, rng).tokens[0] for segment in range(1, 40)])
   kept = (held == tokens[0]).sum() / (39 * 60)
   left = (held > EOS).sum() / (39 * 60)
   assert kept == pytest.approx(0.8, abs=0.03) and left == pytest.approx(0.9, abs=0.03)
@@ -129,9 +129,9 @@ def test_another_piece_s_memory(transcriber, pieces, monkeypatch):
   seen = []
   decode = Transcriber.decode_rows
 
-  def watch(self, inputs, prior, active, allowed=None):
-    seen.append(prior)
-    return decode(self, inputs, prior, active, allowed)
+  def watch(self, inputs, held, active, allowed=None):
+    seen.append(held.tokens)
+    return decode(self, inputs, held, active, allowed)
 
   monkeypatch.setattr(Transcriber, 'decode_rows', watch)
   probe_decoding.transcribe(transcriber, pieces, Condition('', of_another=True), as_used)
@@ -142,8 +142,8 @@ def test_another_piece_s_memory(transcriber, pieces, monkeypatch):
 
 def test_loss_is_that_of_the_piece_model(transcriber, params, pieces, small_spec):
   piece = pieces[0]
-  prior = np.stack([memory_conditions.prior_tokens(transcriber, AS_USED, list(piece.targets), s, None) for s in range(len(piece.mel))])
-  loss, _ = teacher_forcing.score(params, small_spec, piece.mel, prior, piece.targets)
+  held = [memory_conditions.remembered(transcriber, AS_USED, list(piece.targets), s, None) for s in range(len(piece.mel))]
+  loss, _ = teacher_forcing.score(params, small_spec, piece.mel, memory.joined(held), piece.targets)
   batch = {
     'encoder_input_tokens': piece.mel[None], 'decoder_target_tokens': piece.targets[None], 'decoder_loss_weights': (piece.targets > 0)[None],
   }  # fmt: skip
@@ -153,13 +153,13 @@ def test_loss_is_that_of_the_piece_model(transcriber, params, pieces, small_spec
 
 def test_attention_on_the_memory(transcriber, params, pieces, small_spec):
   piece = pieces[0]
-  prior = np.tile(transcriber.empty_prior(), (len(piece.mel), 1))
-  _, shares = teacher_forcing.score(params, small_spec, piece.mel, prior, piece.targets)
+  held = memory.empty(small_spec, len(piece.mel))
+  _, shares = teacher_forcing.score(params, small_spec, piece.mel, held, piece.targets)
   assert shares.shape == (1, *piece.targets.shape)
   # The same from the queries and keys that the network computes on its way.
   shifted = np.pad(piece.targets[:, :-1], ((0, 0), (1, 0)))
   _, state = Transformer(small_spec.network).apply(
-    {'params': params}, piece.mel, shifted, piece.targets, enable_dropout=False, prior_tokens=prior,
+    {'params': params}, piece.mel, shifted, piece.targets, enable_dropout=False, prior_tokens=held.tokens,
     capture_intermediates=lambda module, _: isinstance(module, nn.Module) and module.name in ('query', 'key'),
   )  # fmt: skip
   found = state['intermediates']['decoder']['layers_0']['encoder_decoder_attention']

@@ -35,6 +35,8 @@ for line in sys.stdin:
   gin.clear_config()
   gin_utils.parse_config(gin_utils.parse_flags(json.loads(line), 'train', ''))
   names = ['network.T5Config.memory_length', 'L_MAX_HOP/macro.value', 'SHUFFLE_SCOPE/macro.value', 'utils.SaveCheckpointConfig.keep', 'TRAIN_STEPS/macro.value']
+  network = gin.get_configurable('network.T5Config')()  # what the gin files say is a network
+  assert not network.copied_tokens  # which would remember whatever L_agg is
   print(json.dumps([gin.query_parameter(name) for name in names] + ['RESTORE/macro.value' in gin.config_str() or str(gin.query_parameter('RESTORE/macro.value'))]))
 """
 

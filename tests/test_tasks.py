@@ -600,7 +600,9 @@ class Tones:
     return PieceContent(samples, table)
 
 
-MELODY = ((0.0, 0.4, 60, 100, 0, 0), (0.5, 3.0, 72, 100, 40, 0), (1.9, 2.6, 38, 100, 0, 1), (2.8, 4.9, 64, 100, 40, 0))
+MELODY = (
+  (0.0, 0.4, 60, 100, 0, 0), (0.5, 1.4, 72, 100, 40, 0), (1.3, 3.3, 65, 100, 40, 0), (2.3, 2.6, 38, 100, 0, 1), (2.9, 4.9, 64, 100, 40, 0)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize('semitones', [-4, 3])
@@ -613,21 +615,38 @@ def test_a_transposed_piece_is_heard_and_written_alike(tmp_path, small_spec, sem
   )
   library = Library(Tones(MELODY), small_spec, ExampleConfig(max_transposition=5), str(tmp_path / 'a'))
   window = Window((Part(0, start, None, semitones),), FRAMES, (start - FRAMES if start else NO_PRIOR,))
-  if min(row[0] for row in moved) >= 0:  # else what was to be heard cannot be a piece of its own
-    wanted = Library(Tones(moved), small_spec, ExampleConfig(), str(tmp_path / 'b'))
-    plain = dataclasses.replace(window, parts=(Part(0, start),))
-    for found, expected in zip(library.tokens('train', window), wanted.tokens('train', plain), strict=True):
-      np.testing.assert_array_equal(found, expected)
+  # A piece that sounds so when it is played as it is; what begins before it is cut.
+  whole = tuple((max(on, 0.0), off, *rest) for on, off, *rest in moved if off > 0)
+  wanted = Library(Tones(whole), small_spec, ExampleConfig(), str(tmp_path / 'b'))
+  plain = dataclasses.replace(window, parts=(Part(0, start),))
+  (targets, priors), (targets_there, priors_there) = (x.tokens('train', w) for x, w in ((library, window), (wanted, plain)))
+  np.testing.assert_array_equal(targets, targets_there)
+  if start == FRAMES and moved[0][0] < 0:  # the prior segment begins where the piece is cut: there the note goes on
+    assert priors[0].tolist()[:3] == [1135, 1004 + moved[0][2], 1134]
+  else:
+    np.testing.assert_array_equal(priors, priors_there)
   # The tones that the notes say: their pitch is the strongest where they sound alone.
+  compared = 0
   for first in (start, start - FRAMES):
-    heard = library.samples('train', window, first, FRAMES).reshape(-1)
+    heard, seconds = library.samples('train', window, first, FRAMES).reshape(-1), first * 256 / 16000
     for on, off, pitch, *_, drum in moved:
-      at = round((on + 0.05 - first * 256 / 16000) * 16000)
-      alone = sum(a < on + 0.2 and b > on + 0.05 for a, b, *_ in moved) == 1
-      if drum or not alone or at < 0 or at + 2400 > len(heard) or off < on + 0.2:
+      at = max(on + 0.02, seconds)
+      end = at + 2400 / 16000
+      alone = sum(a < end and b > at for a, b, *_ in moved) == 1
+      if drum or not alone or min(off, seconds + len(heard) / 16000) < end:
         continue
-      spectrum = np.abs(np.fft.rfft(heard[at : at + 2400] * np.hanning(2400), 2**16))
+      cut = round((at - seconds) * 16000)
+      spectrum = np.abs(np.fft.rfft(heard[cut : cut + 2400] * np.hanning(2400), 2**16))
       assert abs(spectrum.argmax() * 16000 / 2**16 / (440 * 2 ** ((pitch - 69) / 12)) - 1) < 0.01
+      compared += 1
+  assert compared
+
+
+def test_a_faster_piece_is_heard_to_its_last_frame(tmp_path, small_spec):
+  library = Library(Tones(MELODY), small_spec, ExampleConfig(max_transposition=5), str(tmp_path))
+  last = int(library.frames('train')[0]) - 1
+  window = Window((Part(0, last, None, 5),), FRAMES)
+  assert len(library.samples('train', window)) == 1 and library.inputs(library.samples('train', window)).shape[0] == 1
 
 
 def test_transpositions_are_drawn_from_the_seed(tmp_path, small_spec):

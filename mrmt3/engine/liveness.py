@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 
 HEARTBEAT_SECONDS = 50  # of jax.distributed; 100 by default
 EXIT_CODE = 75  # as sysexits.h's EX_TEMPFAIL: start again
@@ -54,7 +55,7 @@ class Watch:
     self._client, self._count = distributed.global_state.client, jax.process_count()
     self._ended = threading.Event()
     Watch.running = self
-    _before_abort(distributed.global_state.coordinator_address)
+    self._restore_abort = _before_abort(distributed.global_state.coordinator_address)
     threading.Thread(target=self._watch, name='watch', daemon=True).start()
 
   def _watch(self) -> None:
@@ -77,11 +78,15 @@ class Watch:
       say_lost(_reason(error))
       os._exit(EXIT_CODE)
     self._ended.set()
+    self._restore_abort()
     Watch.running = None
 
 
-def _before_abort(address: str) -> None:
-  """Has this process, when it is about to abort, look first whether process 0 still listens at HOST:PORT; if not, end as for a loss."""
+def _before_abort(address: str) -> Callable[[], None]:
+  """Has this process, when it is about to abort, look first whether process 0 still listens at HOST:PORT; if not, end as for a loss.
+
+  Returns what undoes that.
+  """
 
   def look(_):
     if Watch.running is None or _listens(address):
@@ -91,8 +96,12 @@ def _before_abort(address: str) -> None:
 
   # Python's own handlers run between two steps of its main thread, which an abort, in a thread of JAX's, does not wait for. JAX's
   # callback for a lost service is no way either: jaxlib 0.10 cannot hand it the status, and aborts.
-  _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(look))
-  ctypes.CDLL(None).signal(int(signal.SIGABRT), _handlers[-1])
+  handle = ctypes.CDLL(None).signal
+  handle.restype, handle.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+  handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(look)
+  before = handle(int(signal.SIGABRT), ctypes.cast(handler, ctypes.c_void_p))
+  _handlers.append(handler)
+  return lambda: handle(int(signal.SIGABRT), before)
 
 
 _handlers = []  # C holds on to them

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrmt3 import token_corruption
+from mrmt3 import memory, token_corruption
 from mrmt3.inference import Transcriber
 from mrmt3.side_by_side import until_eos
 
@@ -48,10 +48,10 @@ CONDITIONS = (
 )
 
 
-def prior_tokens(
+def remembered(
   transcriber: Transcriber, condition: Condition, said: Sequence[np.ndarray], segment: int, rng: np.random.Generator
-) -> np.ndarray:
-  """Returns what a memory holds, int32 `[prior]`, laid out as the network's own output is.
+) -> memory.Memory:
+  """Returns what the memory of a segment holds, one row, laid out as the network's own output is.
 
   Args:
     transcriber: the model.
@@ -62,17 +62,21 @@ def prior_tokens(
       holds the empty segment.
     rng: randomness of mistakes.
   """
-  empty = transcriber.empty_prior()[0]
-  length, parts = transcriber.spec.targets_length, []
-  for back in reversed(range(transcriber.spec.network.memory_segments)):
-    index = segment - condition.hop - back
-    if index < 0 or condition.empty or index >= len(said):
-      parts.append(empty[:length])
+  spec = transcriber.spec
+  held = memory.empty(spec, 1)._replace(adjacent=np.full(1, condition.hop == 1))
+  last = min(segment - condition.hop, len(said) - 1)
+  # Only the last few are there as tokens, but all have been heard, where the network counts that.
+  first = 0 if spec.network.instrument_memory else max(0, segment - condition.hop - spec.network.memory_segments + 1)
+  for index in range(first, segment - condition.hop + 1):
+    if condition.empty:
+      break
+    if index > last:
+      held = memory.after(held, memory.empty(spec, 1).tokens[:, : spec.targets_length], spec)
       continue
     tokens = said[index]
     if condition.drop or condition.replace:
       tokens = token_corruption.corrupt_tokens(
         until_eos(tokens), transcriber.codec, drop=condition.drop, replace=condition.replace, rng=rng
       )
-    parts.append(transcriber.next_prior(empty[None], transcriber.padded(tokens)[None])[0, -length:])
-  return np.concatenate(parts)
+    held = memory.after(held, transcriber.padded(tokens)[None], spec)
+  return held

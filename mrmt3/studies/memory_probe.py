@@ -3,11 +3,11 @@ cross-attention lies on the memory's states, by the type of the token that is sa
 
 import numpy as np
 
-from mrmt3 import svg_charts, vocabularies
+from mrmt3 import memory, svg_charts, vocabularies
 from mrmt3.errors import UserError
 from mrmt3.side_by_side import until_eos
 from mrmt3.studies import probe_decoding, probes, report, teacher_forcing
-from mrmt3.studies.memory_conditions import AS_USED, CONDITIONS, prior_tokens
+from mrmt3.studies.memory_conditions import AS_USED, CONDITIONS, remembered
 from mrmt3.studies.rows import Row, Table
 from mrmt3.studies.runner import COMPARED, SCORES
 
@@ -16,8 +16,9 @@ _SHOWN = (AS_USED.name, '3 segments back', '20 % mistakes', "another piece's", '
 
 
 def measure(transcriber, params, pieces, results):
-  """Returns (tables, figures, remarks) of a network on pieces; see `probes.run`. UserError if it has no memory."""
-  if not transcriber.spec.network.memory_length:
+  """Returns (tables, figures, remarks) of a network on pieces; see `probes.run`. UserError if it remembers nothing."""
+  network = transcriber.spec.network
+  if not network.remembers:
     raise UserError('memory-probe: the checkpoint has no memory (L_agg = 0); name another')
   conditions = [condition for condition in CONDITIONS if len(pieces) > 1 or not condition.of_another]
   remarks = [] if len(pieces) > 1 else ["Of one piece there is no other piece's memory."]
@@ -35,14 +36,16 @@ def measure(transcriber, params, pieces, results):
     'what the truth costs', {'loss': 'nats a token'}, [_loss_row(c, costs[c.name], types) for c in asked], 'loss',
     'Teacher forcing, the memory taken from the true prior segment, as in training. By type: all tokens of that type.',
   )  # fmt: skip
-  attention, shares = _attention(costs[AS_USED.name], types, transcriber)
   by_type = {kind: {c.name: _pooled(costs[c.name], kind) for c in asked} for kind in types}
-  figures = [
-    report.strips(decoded, COMPARED),
-    report.Figure('Share of cross-attention on the memory', svg_charts.bars(shares, 'Share of cross-attention on the memory'), 'mean over layers, heads and tokens'),
-    _loss_figure(by_type, [c.name for c in asked if c.name in _SHOWN]),
-  ]  # fmt: skip
-  return [decoded, losses, attention], figures, remarks
+  tables = [decoded, losses]
+  figures = [report.strips(decoded, COMPARED), _loss_figure(by_type, [c.name for c in asked if c.name in _SHOWN])]
+  if not network.memory_length:
+    remarks.append('The network copies what it proposes: it has no decoder, and so no cross-attention. Its chances are without the threshold.')
+    return tables, figures, remarks
+  attention, shares = _attention(costs[AS_USED.name], types, transcriber)
+  title = 'Share of cross-attention on the memory'
+  figures.insert(1, report.Figure(title, svg_charts.bars(shares, title), 'mean over layers, heads and tokens'))
+  return [*tables, attention], figures, remarks
 
 
 def _said(transcriber, pieces):
@@ -61,8 +64,8 @@ def _cost(transcriber, params, pieces, condition):
   for number, piece in enumerate(pieces):
     source = pieces[(number + 1) % len(pieces)].targets if condition.of_another else piece.targets
     source = [source[index % len(source)] for index in range(len(piece.mel))]
-    prior = np.stack([prior_tokens(transcriber, condition, source, segment, rng) for segment in range(len(piece.mel))])
-    loss, share = teacher_forcing.score(params, transcriber.spec, piece.mel, prior, piece.targets)
+    held = memory.joined([remembered(transcriber, condition, source, segment, rng) for segment in range(len(piece.mel))])
+    loss, share = teacher_forcing.score(params, transcriber.spec, piece.mel, held, piece.targets)
     # The first segment has no prior one, whatever the condition: it says nothing of the memory.
     counted = piece.targets > 0
     counted[0] &= len(counted) == 1

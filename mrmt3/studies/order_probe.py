@@ -6,9 +6,9 @@ order is one of many, and random ones share the same probability. One that was t
 
 import numpy as np
 
-from mrmt3 import vocabularies
+from mrmt3 import memory, vocabularies
 from mrmt3.studies import report, teacher_forcing
-from mrmt3.studies.memory_conditions import AS_USED, prior_tokens
+from mrmt3.studies.memory_conditions import AS_USED, remembered
 from mrmt3.studies.rows import Row, Table
 from mrmt3.token_shuffling import Shuffle
 
@@ -37,7 +37,10 @@ def measure(transcriber, params, pieces, results):
   from mrmt3 import svg_charts
 
   figure = report.Figure('Loss by order of events', svg_charts.strips(shown, 'Loss by order'), f'a dot is a piece, 1.0 is {top:.3f} nats a token; the tick is the mean')
-  return [table], [figure], []
+  remarks = []
+  if transcriber.spec.network.copied_tokens:
+    remarks.append('The network has no decoder: its proposals come in the written order, so that no other order can be likely.')
+  return [table], [figure], remarks
 
 
 def _by_type(costs, kinds):
@@ -61,9 +64,9 @@ def _measure(transcriber, params, pieces, targets_too, memory_too):
       rng = np.random.default_rng((number, order))
       shuffled = piece.shuffled(spec, Shuffle(), rng) if targets_too or memory_too else piece.targets
       said = shuffled if memory_too else piece.targets
-      prior = np.stack([prior_tokens(transcriber, AS_USED, list(said), segment, rng) for segment in range(len(piece.mel))])
+      held = memory.joined([remembered(transcriber, AS_USED, list(said), segment, rng) for segment in range(len(piece.mel))])
       targets = shuffled if targets_too else piece.targets
-      loss, _ = teacher_forcing.score(params, spec, piece.mel, prior, targets)
+      loss, _ = teacher_forcing.score(params, spec, piece.mel, held, targets)
       sums.append(np.where(targets > 0, loss, 0).sum(axis=1))
       counts += int((targets > 0).sum())
       for kind, (first, last) in types.items():

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mrmt3 import memory
 from mrmt3.inference import Transcriber
-from mrmt3.studies.memory_conditions import Condition, prior_tokens
+from mrmt3.studies.memory_conditions import Condition, remembered
 from mrmt3.studies.probe_pieces import ProbePiece
 
 ROWS = 8  # pieces at once
@@ -49,13 +50,13 @@ def _group(transcriber, pieces, sources, condition, seed, rows, allowed):
   _, frames, depth = pieces[0].mel.shape
   for segment in range(max(len(piece.mel) for piece in pieces)):
     inputs = np.zeros((rows, frames, depth), np.float32)
-    prior = np.tile(transcriber.empty_prior(), (rows, 1))
+    held = [memory.empty(transcriber.spec, 1)] * rows
     active = np.zeros(rows, bool)
     for row, piece in enumerate(pieces):
       if segment < len(piece.mel):
         inputs[row], active[row] = piece.mel[segment], True
-        prior[row] = prior_tokens(transcriber, condition, sources[row] or said[row], segment, rng)
-    tokens = transcriber.decode_rows(inputs, prior, active, allowed)
+        held[row] = remembered(transcriber, condition, sources[row] or said[row], segment, rng)
+    tokens = transcriber.decode_rows(inputs, memory.joined(held), active, allowed)
     for row in np.flatnonzero(active):
       said[row].append(transcriber.padded(tokens[row]))
   return {piece.name: tokens for piece, tokens in zip(pieces, said, strict=True)}

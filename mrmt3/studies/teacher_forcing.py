@@ -9,13 +9,14 @@ from flax import linen as nn
 
 from mrmt3.config import ModelSpec
 from mrmt3.engine.losses import cross_entropy_with_logits
+from mrmt3.memory import Memory
 from mrmt3.network import T5Config, Transformer
 
 ROWS = 8  # segments at once
 
 
 @functools.partial(jax.jit, static_argnames='config')
-def _score(params, inputs, prior, targets, *, config: T5Config):
+def _score(params, inputs, known, targets, *, config: T5Config):
   """Returns (loss `[rows, length]`, share of cross-attention on the memory `[layers, rows, length]`)."""
   memory, shares = config.memory_length * config.memory_segments, []
 
@@ -30,7 +31,7 @@ def _score(params, inputs, prior, targets, *, config: T5Config):
     return next_function(*args, **kwargs)
 
   def both(network):
-    encoded = network.encode(inputs, enable_dropout=False, prior_tokens=prior if memory else None)
+    encoded = network.encode(inputs, enable_dropout=False, **known)
     shifted = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
     return network.decode(encoded, None, shifted, targets, enable_dropout=False)
 
@@ -40,14 +41,14 @@ def _score(params, inputs, prior, targets, *, config: T5Config):
   return loss, jnp.stack(shares) if shares else jnp.zeros((0, *targets.shape))
 
 
-def score(params, spec: ModelSpec, inputs: np.ndarray, prior: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def score(params, spec: ModelSpec, inputs: np.ndarray, held: Memory, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Returns what tokens cost, and the attention on the memory.
 
   Args:
     params: the network's parameters.
     spec: of the model.
     inputs: log-mel frames `[segments, frames, mel]`.
-    prior: what the memory holds, int32 `[segments, prior]`; not looked at without memory.
+    held: what the memory holds, a row a segment; not looked at without memory.
     targets: int32 `[segments, length]`, padded with 0.
 
   Returns:
@@ -57,10 +58,16 @@ def score(params, spec: ModelSpec, inputs: np.ndarray, prior: np.ndarray, target
   """
   losses, shares = [], []
   for start in range(0, len(inputs), ROWS):
-    parts = [x[start : start + ROWS] for x in (inputs, prior, targets)]
-    count = len(parts[0])
-    parts = [np.pad(x, ((0, ROWS - count), *[(0, 0)] * (x.ndim - 1))) for x in parts]
+    parts = (inputs, held.keywords(spec), targets)
+    count = len(inputs[start : start + ROWS])
+    parts = jax.tree.map(functools.partial(_rows, start=start), parts)
     loss, share = _score(params, *parts, config=spec.network)
     losses.append(np.asarray(loss)[:count])
     shares.append(np.asarray(share)[:, :count])
   return np.concatenate(losses), np.concatenate(shares, axis=1)
+
+
+def _rows(x, start):
+  """Returns ROWS rows of an array from one on, zeros where there are none."""
+  rows = np.asarray(x)[start : start + ROWS]
+  return np.pad(rows, ((0, ROWS - len(rows)), *[(0, 0)] * (rows.ndim - 1)))

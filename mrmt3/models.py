@@ -243,6 +243,9 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     shapes = network.parameter_shapes(self.spec.network, bins, headed)
     every = [keys for keys, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
     for name in names:
+      # A study names what may be fresh once, and varies what there is.
+      if argument == 'fresh' and name in network.OPTIONAL_PARTS:
+        continue
       if not any(_is_part(keys, name) for keys in every):
         raise UserError(
           f'MemoryEncoderDecoderModel.{argument} has {name!r}, which is no part of the parameters; parts are {", ".join(shapes)}, and theirs'

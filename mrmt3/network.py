@@ -26,6 +26,7 @@ from mrmt3.running_status import next_status, running_status
 
 KINDS = ('mt3', 'mr_mt3')
 TRAINING_ONLY = ('frame_head', 'note_reader')  # parameters that are left out where a model has no use for them
+OPTIONAL_PARTS = ('decoder', 'memory_encoder', *TRAINING_ONLY)  # that not every network has
 
 _SIZES = (
   'vocab_size', 'emb_dim', 'num_heads', 'num_encoder_layers', 'num_decoder_layers', 'head_dim', 'mlp_dim',

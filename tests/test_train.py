@@ -190,6 +190,7 @@ def test_parts_that_a_checkpoint_lacks_begin_fresh_where_that_is_asked_for(tmp_p
         there = there[key.key]
       np.testing.assert_allclose(there, x, atol=1e-6)
   assert 'layers_1' in after['decoder'] and 'memory_encoder' in after
+  run(tmp_path / 'plain', small_data, plain, 1, restore=tmp_path / 'first', model={'fresh': 'memory_encoder'})  # of which it has none
   with pytest.raises(UserError, match="fresh has 'decoder/layers_2'"):
     run(tmp_path / 'fourth', small_data, deeper, 1, model={'fresh': 'decoder/layers_2'})
 

@@ -35,12 +35,12 @@ _AGAIN = -5.0  # the highest score of one that has been said: another instrument
 
 
 class _Moment(NamedTuple):
-  """Where a position stands, `[batch, length, 1]` each.
+  """Where a position stands, `[batch, length, 1]` each but one.
 
   Attributes:
     state: the state that has been reached.
     velocity: the velocity token that holds, 0 for none.
-    program: the program token that holds, 0 for none.
+    own_class: float32 `[batch, length, NUM_CLASSES]`, 1 for the Slakh class of the program that holds; all 0 for none.
     after_ties: bool, whether the ties are complete, as are the following ones.
     after_time: whether the token is a time: an event of it follows.
     after_program: the same of a program.
@@ -49,7 +49,7 @@ class _Moment(NamedTuple):
 
   state: jax.Array
   velocity: jax.Array
-  program: jax.Array
+  own_class: jax.Array
   after_ties: jax.Array
   after_time: jax.Array
   after_program: jax.Array
@@ -68,8 +68,9 @@ class _Moment(NamedTuple):
 
 def _moment(ids, tokens, status) -> _Moment:
   time, velocity, program, tie = (status[..., k, None] for k in range(4))
+  own_class = jax.nn.one_hot(jnp.asarray(_class_of(ids))[program[..., 0]], NUM_CLASSES)
   after = (_within(tokens[..., None], pair) for pair in (ids.time, ids.program, ids.velocity))
-  return _Moment(jnp.maximum(time - ids.time[0], 0), velocity, program, tie > 0, *after)
+  return _Moment(jnp.maximum(time - ids.time[0], 0), velocity, own_class, tie > 0, *after)
 
 
 def as_rows(proposals: Proposals) -> jax.Array:
@@ -92,22 +93,12 @@ class CopyingDecoder(nn.Module):
 
   config: Any
 
-  def __call__(
-    self,
-    encoded: jax.Array,
-    decoder_input_tokens: jax.Array,
-    decoder_positions: jax.Array | None = None,
-    decoder_mask: jax.Array | None = None,
-    encoder_decoder_mask: jax.Array | None = None,
-    deterministic: bool = False,
-    decode: bool = False,
-    max_decode_length: int | None = None,
-    **kwargs,
-  ) -> jax.Array:
+  def __call__(self, encoded: jax.Array, decoder_input_tokens: jax.Array, *, decode: bool = False, **unused) -> jax.Array:
     """Returns logits, float32 `[batch, length, vocab]`, for rows of proposals `[batch, n, WIDTH]`; arguments are `network.Decoder`'s.
 
-    Nothing but the first two and `decode` matters; with that, a proposal is said if `T5Config.copy_threshold` lets it.
+    With `decode` a proposal is said if `T5Config.copy_threshold` lets it. What else a decoder takes does not matter here.
     """
+    del unused
     tokens, config = decoder_input_tokens, self.config
     ids = Tokens(*config.copied_tokens)
     if not decode:
@@ -166,8 +157,7 @@ def says(ids: Tokens, proposals: Proposals, tokens: jax.Array, status: jax.Array
   pitch = token - jnp.where(is_drum, ids.drum[0], ids.pitch[0])
   ends_event = is_drum | _within(token, ids.pitch)
   same = ends_event & (group == proposals.groups[:, None]) & (pitch == proposals.pitches[:, None])
-  own_class = jax.nn.one_hot(jnp.asarray(_class_of(ids))[moment.program[..., 0]], NUM_CLASSES)
-  could_be = jnp.einsum('btc,bnc->btn', own_class, proposals.classes) > 0
+  could_be = jnp.einsum('btc,bnc->btn', moment.own_class, proposals.classes) > 0
   same = same & (could_be | moment.after_ties)
   return same & (jnp.abs(moment.state - proposals.states[:, None]) <= _SAME_EVENT)
 
@@ -213,14 +203,13 @@ def copied_logits(
   total = jnp.cumsum(missed, axis=-1)
   chance = jnp.exp(jnp.where(possible, jax.nn.log_sigmoid(score) + total - missed, _NEVER))
 
-  own_class = jax.nn.one_hot(jnp.asarray(_class_of(ids))[moment.program[..., 0]], NUM_CLASSES)
-  of_class = jnp.where(pitched, jnp.einsum('btc,bnc->btn', own_class, classes), 1.0)
+  of_class = jnp.where(pitched, jnp.einsum('btc,bnc->btn', moment.own_class, classes), 1.0)
   chance = jnp.where(moment.class_known, chance * of_class, chance)
   chance = jnp.where(moment.begun, chance / (chance.sum(axis=-1, keepdims=True) + 1e-9), chance)
   # What is of this state and of another class than holds is named first.
   now = jnp.where(here, chance, 0.0)
   others = jnp.where(pitched & ~moment.class_known, now, 0.0)
-  programs = jnp.einsum('btn,bnc->btc', others, classes) * (1.0 - own_class)
+  programs = jnp.einsum('btn,bnc->btc', others, classes) * (1.0 - moment.own_class)
   nothing = jnp.where(moment.begun, 0.0, jnp.exp(total[..., -1:]))
   said_next = {
     **_event_tokens(ids, proposals, moment, jnp.where(moment.class_known, now, now * of_class)),

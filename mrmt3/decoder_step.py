@@ -73,12 +73,7 @@ def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int)
 
 
 def step(
-  weights: dict,
-  config: T5Config,
-  tokens: jax.Array,
-  position: jax.Array,
-  cache: dict,
-  max_length: int,
+  weights: dict, config: T5Config, tokens: jax.Array, position: jax.Array, cache: dict, max_length: int
 ) -> tuple[jax.Array, dict]:
   """Does one position.
 

@@ -89,13 +89,6 @@ def _vocabularies(spec: ModelSpec) -> dict:
   return {'input_vocabulary': seqio.PassThroughVocabulary(size=0), 'output_vocabulary': output}
 
 
-def _is_part(keys, name: str) -> bool:
-  """Returns whether a parameter, at these keys of the tree, is part of what `name` means, such as encoder/layers_0."""
-  from jax.tree_util import keystr
-
-  return f'{keystr(keys, simple=True, separator="/")}/'.startswith(f'{name}/')
-
-
 class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
   """MR-MT3: the decoder also attends to a memory of the tokens of prior segments (paper, section 3).
 
@@ -241,12 +234,12 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       return
     bins, headed = self.spec.spectrogram.num_mel_bins, self._frame_loss != 'none'
     shapes = network.parameter_shapes(self.spec.network, bins, headed)
-    every = [keys for keys, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
+    every = [jax.tree_util.keystr(keys, simple=True, separator='/') for keys, _ in jax.tree_util.tree_leaves_with_path(shapes)]
     for name in names:
       # A study names what may be fresh once, and varies what there is.
       if argument == 'fresh' and name in network.OPTIONAL_PARTS:
         continue
-      if not any(_is_part(keys, name) for keys in every):
+      if not any(network.is_part(path, name) for path in every):
         raise UserError(
           f'MemoryEncoderDecoderModel.{argument} has {name!r}, which is no part of the parameters; parts are {", ".join(shapes)}, and theirs'
         )
@@ -255,11 +248,14 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     """Returns the parameters, those that are `frozen` as constants."""
     import jax
 
+    from mrmt3 import network
+
     if not self._frozen:
       return params
 
     def hold(keys, x):
-      return jax.lax.stop_gradient(x) if any(_is_part(keys, name) for name in self._frozen) else x
+      path = jax.tree_util.keystr(keys, simple=True, separator='/')
+      return jax.lax.stop_gradient(x) if any(network.is_part(path, name) for name in self._frozen) else x
 
     return jax.tree_util.tree_map_with_path(hold, params)
 

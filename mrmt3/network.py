@@ -738,6 +738,11 @@ class Transformer(nn.Module):
     )  # fmt: skip
 
 
+def is_part(path: str, name: str) -> bool:
+  """Returns whether the parameter at a path, such as 'encoder/layers_0/mlp/wo/kernel', is part of what `name` means: 'encoder/layers_0'."""
+  return f'{path}/'.startswith(f'{name}/')
+
+
 def without_training_only(params: dict, wanted) -> dict:
   """Returns the parameter tree without those `TRAINING_ONLY` parts that `wanted`, another tree, does not have."""
   return {name: part for name, part in params.items() if name in wanted or name not in TRAINING_ONLY}

@@ -11,6 +11,7 @@ import numpy as np
 
 from mrmt3.event_codec import Codec
 from mrmt3.instruments import NUM_CLASSES, class_index
+from mrmt3.running_status import running_status
 from mrmt3.vocabularies import SPECIAL_TOKENS
 
 NUM_PITCHES = 128
@@ -38,7 +39,6 @@ class TokenNotes(NamedTuple):
     onset: bool, whether it begins a note, a drum's too.
     starts: bool, whether a pitched note sounds from here on, be it tied.
     ends: bool, whether it ends one.
-    tied: bool, whether it says of one that it goes on.
   """
 
   time: jax.Array
@@ -47,7 +47,6 @@ class TokenNotes(NamedTuple):
   onset: jax.Array
   starts: jax.Array
   ends: jax.Array
-  tied: jax.Array
 
 
 def token_ids(codec: Codec) -> Tokens:
@@ -63,24 +62,19 @@ def read(tokens: jax.Array, ids: Tokens) -> TokenNotes:
   def is_any(pair):
     return (tokens >= pair[0]) & (tokens <= pair[1])
 
-  def latest(pair):
-    """The value of the last token of a type at or before each token, 0 where there was none."""
-    place = jax.lax.cummax(jnp.where(is_any(pair), jnp.arange(tokens.shape[1]), -1), axis=1)
-    value = jnp.take_along_axis(tokens, jnp.maximum(place, 0), axis=1) - pair[0]
-    return jnp.where(place < 0, 0, value)
-
   is_pitch, is_drum = is_any(ids.pitch), is_any(ids.drum)
-  after_ties = jax.lax.cummax(is_any(ids.tie).astype(jnp.int32), axis=1) > 0
-  loud = latest(ids.velocity) > 0
+  last = running_status(tokens, ids[:4])
+  # Values, 0 where nothing of a type has been said.
+  time, velocity, program, _ = (jnp.maximum(last[..., k] - first, 0) for k, (first, _) in enumerate(ids[:4]))
+  after_ties, loud = last[..., 3] > 0, velocity > 0
   own = jnp.where(is_drum, tokens - ids.drum[0], tokens - ids.pitch[0])
   return TokenNotes(
-    time=latest(ids.time),
-    row=jnp.where(is_drum, DRUM_ROW, jnp.asarray(class_index(np.arange(NUM_PITCHES)))[latest(ids.program)]),
+    time=time,
+    row=jnp.where(is_drum, DRUM_ROW, jnp.asarray(class_index(np.arange(NUM_PITCHES)))[program]),
     pitch=jnp.clip(own, 0, NUM_PITCHES - 1),
     onset=after_ties & (is_drum | (is_pitch & loud)),
     starts=is_pitch & (loud | ~after_ties),
     ends=is_pitch & after_ties & ~loud,
-    tied=is_pitch & ~after_ties,
   )
 
 

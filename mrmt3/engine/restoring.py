@@ -49,8 +49,7 @@ def restore(config, path: Path, shapes, optional: tuple[str, ...] = ()):
 
 def _part_of(keys: tuple[str, ...], names: tuple[str, ...]) -> str | None:
   """Returns the name, such as 'a/b', of which the parameter at these keys is a part, or None."""
-  path = '/'.join(keys) + '/'
-  return next((name for name in names if path.startswith(f'{name}/')), None)
+  return next((name for name in names if network.is_part('/'.join(keys), name)), None)
 
 
 def _may_lack(model) -> tuple[str, ...]:

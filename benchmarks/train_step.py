@@ -20,8 +20,6 @@ import types
 
 import side_process
 
-from mrmt3 import large_pages
-
 SIZES = {
   'base': dict(emb_dim=512, num_heads=6, num_encoder_layers=8, num_decoder_layers=8, head_dim=64, mlp_dim=1024),
   '3m': dict(emb_dim=192, num_heads=4, num_encoder_layers=3, num_decoder_layers=3, head_dim=48, mlp_dim=384),
@@ -173,6 +171,8 @@ def main() -> None:
     print(json.dumps(matmul_rate() if rate else measure(args.side, SIZES[args.size], batch, length, args.steps)))
     return
   common = ['--size', args.size, '--batch', str(batch), '--length', str(length), '--steps', str(args.steps), '--side']
+  from mrmt3 import large_pages  # which an interpreter for t5x need not have
+
   pages = {large_pages.VARIABLE: os.environ.get(large_pages.VARIABLE, large_pages.VALUE)}
   rate = side_process.run(__file__, [*common, 'rate'], variables=pages)
   results = {'ours': side_process.run(__file__, [*common, 'ours'], variables=pages)}

@@ -72,6 +72,16 @@ def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int)
   return {'layers': caches, 'status': jnp.zeros((batch, status_width(config)), jnp.int32)}
 
 
+def grow(cache: dict, length: int) -> dict:
+  """Returns a cache with room for `length` positions, which must not be fewer than it has room for."""
+
+  def grown(x):
+    return jnp.pad(x, ((0, 0), (0, length - x.shape[1]), (0, 0)))
+
+  stepped = [{**part, **{name: grown(part[name]) for name in ('self_keys', 'self_values')}} for part in cache['layers']]
+  return {**cache, 'layers': stepped}
+
+
 def step(
   weights: dict, config: T5Config, tokens: jax.Array, position: jax.Array, cache: dict, max_length: int
 ) -> tuple[jax.Array, dict]:
@@ -81,7 +91,7 @@ def step(
     weights: of `pack`.
     config: the network's configuration.
     tokens: int `[batch]`, the input tokens.
-    position: int scalar, theirs.
+    position: int scalar, theirs, below the cache's length.
     cache: of `init_cache` or the step before.
     max_length: the number of positions that will ever be asked for: the size of the position table.
 
@@ -98,20 +108,25 @@ def step(
     x, layer_cache = _layer(part, config, x, position, layer_cache)
     stepped.append(layer_cache)
   x = _norm(x, weights['norm'], config).astype(jnp.float32)
-  return jnp.dot(weights['logits'], x).T, {**cache, 'layers': stepped, 'status': status}
+  return _product(weights['logits'], x).T, {**cache, 'layers': stepped, 'status': status}
+
+
+def _product(weights, x):
+  """Returns `weights @ x`, to be transposed: XLA would make that a product of the transposes, which it has no fast code for."""
+  return jax.lax.optimization_barrier(jnp.dot(weights, x))
 
 
 def _layer(part, config, x, position, cache):
   y = _norm(x, part['norms'][0], config)
-  query, key, value = jnp.split(jnp.dot(part['self_in'], y), 3)
+  query, key, value = jnp.split(_product(part['self_in'], y), 3)
   keys, values = (
     jax.lax.dynamic_update_slice_in_dim(cache[name], _by_head(new, config), position, axis=1)
     for name, new in (('self_keys', key), ('self_values', value))
   )
-  found = layers.attend_to_prefix(_by_head(query, config), keys, values, position)
+  found = layers.attend(_by_head(query, config), keys, values, jnp.arange(keys.shape[1]) <= position)
   x = x + jnp.dot(part['self_out'], _joined(found, config))
   y = _norm(x, part['norms'][1], config)
-  query = _by_head(jnp.dot(part['cross_in'], y), config)
+  query = _by_head(_product(part['cross_in'], y), config)
   found = layers.attend(query, cache['cross_keys'], cache['cross_values'])
   x = x + jnp.dot(part['cross_out'], _joined(found, config))
   hidden = None

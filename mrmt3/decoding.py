@@ -11,6 +11,7 @@ from mrmt3.network import T5Config, Transformer
 START_ID = 0
 PAD_ID = 0
 EOS_ID = 1
+FIRST_CACHE = 64  # positions that it has at most
 
 
 def greedy_decode(
@@ -39,11 +40,15 @@ def greedy_decode(
   Returns:
     int32 `[batch, max_length]`: tokens, EOS, then padding (0); no EOS if `max_length` was not enough.
   """
+  rooms = [max_length]
   if config.copied_tokens:
     cache = copying.init_cache(encoded)
   else:
+    # Empty room in a cache costs as much as keys, and to leave it out by a slice is to copy the rest: so the cache grows.
+    while rooms[0] > FIRST_CACHE:
+      rooms.insert(0, -(-rooms[0] // 2))
     weights = decoder_step.pack(params['decoder'], config) if weights is None else weights
-    cache = decoder_step.init_cache(weights, config, encoded, max_length)
+    cache = decoder_step.init_cache(weights, config, encoded, rooms[0])
 
   def step(state):
     position, last, tokens, done, cache = state
@@ -60,7 +65,14 @@ def greedy_decode(
   batch = encoded.shape[0]
   done = jnp.zeros(batch, bool) if active is None else ~active
   state = (jnp.int32(0), jnp.full(batch, START_ID), jnp.full((batch, max_length), PAD_ID), done, cache)
-  return jax.lax.while_loop(lambda state: (state[0] < max_length) & ~state[3].all(), step, state)[2]
+
+  def fill(room, state):
+    return jax.lax.while_loop(lambda state: (state[0] < room) & ~state[3].all(), step, state)
+
+  state = fill(rooms[0], state)
+  for room in rooms[1:]:
+    state = fill(room, (*state[:-1], decoder_step.grow(state[-1], room)))
+  return state[2]
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'max_length'))

@@ -323,7 +323,7 @@ attend_in_blocks.defvjp(_attend_forward, _attend_backward)
 
 
 def attend_to_prefix(queries: jax.Array, keys: jax.Array, values: jax.Array, position: jax.Array) -> jax.Array:
-  """Attends to keys 0..position only, and does hardly more work than they need.
+  """Attends to keys 0..position only, of a cache that does not grow (`MultiHeadDotProductAttention`'s).
 
   Empty room in a cache costs as much as keys, so the shortest of a few prefixes that hold the position is taken.
 

@@ -29,15 +29,17 @@ def test_steps_are_the_networks(name):
   config = dataclasses.replace(fixture.CONFIG, **CONFIGS[name])
   rng = np.random.default_rng(0)
   encoded = rng.normal(size=(2, 12, config.emb_dim)).astype(np.float32)
-  tokens = rng.integers(0, config.vocab_size, (70, 2))  # more than the cache's shortest prefix
+  tokens = rng.integers(0, config.vocab_size, (70, 2))
   module = network.Transformer(config)
   shapes = network.parameter_shapes(config, fixture.NUM_MEL_BINS)
   params = jax.tree.map(jnp.asarray, jax.tree.map(lambda x: rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape).astype(np.float32), shapes))
   weights = decoder_step.pack(params['decoder'], config)
-  cache = decoder_step.init_cache(weights, config, encoded, len(tokens))
+  cache = decoder_step.init_cache(weights, config, encoded, 40)
   whole = module.apply({'params': params}, encoded, None, tokens.T, enable_dropout=False, method=network.Transformer.decode)
   ours = jax.jit(lambda *args: decoder_step.step(weights, config, *args, len(tokens)))
   for position, now in enumerate(tokens):
+    if position == 40:
+      cache = decoder_step.grow(cache, len(tokens))
     logits, cache = ours(now, position, cache)
     wanted = whole[:, position]
     assert logits.shape == wanted.shape and logits.dtype == np.float32

@@ -37,9 +37,10 @@ def test_rows_end_at_eos_and_equal_teacher_forcing():
   rng = np.random.default_rng(0)
   inputs = rng.normal(size=(6, 40, 64)).astype(np.float32)
   prior = rng.integers(0, 1400, (6, f['prior_targets'].shape[1])).astype(np.int32)
-  tokens = decode(params, fixture.CONFIG, inputs, prior, 90)  # longer than the shortest cache prefix
+  tokens = decode(params, fixture.CONFIG, inputs, prior, 90)  # the cache grows once
   ends = [list(row).index(1) if 1 in row else None for row in tokens]
   assert len(set(ends)) > 2, ends
+  assert any(end is None or end > 45 for end in ends), 'the cache never grew'
   expected = teacher_forced_argmax(params, fixture.CONFIG, inputs, prior, tokens)
   for row, wanted, end in zip(tokens, expected, ends, strict=True):
     length = 90 if end is None else end + 1
@@ -56,6 +57,17 @@ def test_a_row_does_not_depend_on_its_neighbours_and_inactive_rows_are_empty():
   np.testing.assert_array_equal(alone[1], together[1])
   assert not alone[[0, 2]].any()
   assert together.any(axis=1).all()
+
+
+def test_a_cache_that_grows_often_says_the_same(monkeypatch):
+  f, params = fixture.FIXTURE, ending_params()
+  prior = f['prior_targets']
+  whole = decode(params, fixture.CONFIG, f['inputs'], prior, 48)
+  monkeypatch.setattr(decoding, 'FIRST_CACHE', 4)
+  short = decode(params, fixture.CONFIG, f['inputs'], prior, 19)  # 3, 5, 10 and 19; a length that nothing else has compiled
+  np.testing.assert_array_equal(short, whole[:, :19])
+  # All rows rest from the start: the later loops have nothing to do.
+  assert not decode(params, fixture.CONFIG, f['inputs'], prior, 21, np.zeros(3, bool)).any()
 
 
 def test_a_single_token():

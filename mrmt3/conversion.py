@@ -335,6 +335,8 @@ def write(path: str | os.PathLike, kind: str, params: dict, spec: ModelSpec, ste
   if kind == PACKED:
     packed_checkpoints.save(path, params, spec, {'step': step})
     return path
+  if spec.network.state_positions:  # which no array would tell
+    raise UserError(f'{path}: the network adds positions to what the encoder says (state_positions), as the published one does not; use a layout of ours')
   weights, copies = torch_weights.torch_from_params(params, spec.network.positions)
   if kind == NPZ:
     with atomic_path(path) as temporary:

@@ -37,8 +37,8 @@ lint: $(VENV)/test.done
 	$(BIN)/python -m ruff check .
 
 docs-check: $(VENV)/test.done
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/check_docs.py README.md docs/data.md docs/fidelity.md docs/checkpoints.md docs/metrics.md \
-	  docs/scaling.md docs/transcribe.md docs/method.md docs/model-card/README.md
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/check_docs.py README.md docs/data.md docs/engine.md docs/fidelity.md docs/checkpoints.md \
+	  docs/metrics.md docs/scaling.md docs/transcribe.md docs/method.md docs/model-card/README.md
 
 report-check: $(VENV)/test.done
 	$(BIN)/python -m pytest -q -rs tests/test_report_browser.py

@@ -238,7 +238,7 @@ def test_commands(name, small_data, checkpoint, tmp_path, monkeypatch, capsys):
   text = (tmp_path / 'out' / 'study.md').read_text()
   assert text in capsys.readouterr().out and 'on 2 pieces' in text and 'nan' not in text
   if name == 'memory-probe':
-    assert text.count("another piece's") == 2 and text.count('\n## ') == 3
+    assert text.count("another piece's") == 4 and text.count('\n## ') == 3
     lines = [json.loads(line) for line in (tmp_path / 'out' / 'results.jsonl').read_text().splitlines()]
     scores = {line['name']: line['result'] for line in lines}
     assert scores['truth with as in use'] != scores['truth with empty']

@@ -1,5 +1,6 @@
 """Studies that train: what they declare, going on after a stop, their tables, and the data sets made for them."""
 
+import ast
 import dataclasses
 import functools
 import json
@@ -85,20 +86,21 @@ def trained(monkeypatch, small_spec):
 def small_study(monkeypatch):
   """A study of two networks, in place of all others."""
   cells = (Cell('plain', l_agg=0), Cell('memory', l_agg=64, max_hop=3, shuffle=True, against='plain'))
-  monkeypatch.setitem(catalogue.STUDIES, 'l-agg', Study('Which?', cells=cells, checkpoints=2, axis='L_agg', steps=4))
+  monkeypatch.setitem(catalogue.STUDIES, 'l-agg', Study('Which?', cells=cells, moments=2, axis='L_agg', steps=4))
 
 
 def run(*words):
   return command_line.run(study_command, 'study', *words)
 
 
-def test_every_cell_is_trained_as_it_says(tmp_path):
+@pytest.mark.parametrize('run_file', ['study', 'box_memory'])
+def test_every_cell_is_trained_as_it_says(run_file, tmp_path):
   # Folders of these names, where a study may well write to, are not those of the gin files.
   for name in ('ablations', 'models', 'optimizers', 'runs'):
     (tmp_path / name).mkdir()
   every = [cell for study in catalogue.STUDIES.values() for cell in study.cells]
   cells = list({tuple(cell.flags()): cell for cell in every}.values())
-  base = ['--gin_file=runs/study.gin', '--gin.MODEL_DIR=m', '--gin.DATA_DIR=d', '--gin.TRAIN_STEPS=7']
+  base = [f'--gin_file=runs/{run_file}.gin', '--gin.MODEL_DIR=m', '--gin.DATA_DIR=d', '--gin.TRAIN_STEPS=7']
   end = ['--gin.utils.SaveCheckpointConfig.keep=3', '--gin_file=runs/continued.gin', '--gin.INIT_FROM=x']
   lines = [json.dumps([*base, *cell.flags(), *end]) for cell in cells]
   done = subprocess.run([sys.executable, '-c', PARSE], input='\n'.join(lines), capture_output=True, text=True, check=False, cwd=tmp_path)
@@ -133,6 +135,7 @@ def test_the_paper_s_comparisons_are_declared():
   [
     (['l-agg', '--checkpoint', 'x'], 'trains its networks; leave --checkpoint out'),
     (['memory-probe', '--checkpoint', 'x', '--steps', 5], 'looks into a checkpoint; leave --steps out'),
+    (['memory-probe', '--checkpoint', 'x', '--moments', 5], 'looks into a checkpoint; leave --moments out'),
     (['frontier', '--checkpoint', 'x', '--gin', 'SEED=1'], 'leave --gin out'),
     (['order-probe', '--checkpoint', 'x', '--init-from', 'y'], 'leave --init-from out'),
   ],
@@ -155,15 +158,58 @@ def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tm
   assert lines[0]['result']['cost'] == pytest.approx({'step_seconds': seconds / 2, 'tokens_per_second': 200 / seconds, 'train_loss': 1.5})
   text = (tmp_path / 'out' / 'study.md').read_text()
   assert text in capsys.readouterr().out
-  (head, _, *body) = [line for line in text.splitlines() if line.startswith('|')]
-  assert 'onset + program F1: difference' in head and 'tokens/s' in head
-  assert [line.split('|')[1].strip() for line in body] == ['plain', 'memory'] and 'p = ' in body[1] and 'p = ' not in body[0]
+  lines = [line for line in text.splitlines() if line.startswith('|')]
+  assert [line.split('|')[1].strip() for line in lines] == ['', '---', 'plain', 'memory', '', '---', 'memory']
+  by_seed = [line.split('|')[lines[0].split('|').index(' onset + program F1 by seed ')].strip() for line in lines[2:4]]
+  assert all(len(cell.split(', ')) == 2 for cell in by_seed) and 'tokens/s' in lines[0] and lines[4].startswith('|  | against | onset F1 |')
+  assert lines[6].count('p = ') + lines[6].count('p < ') == len(runner.SCORES) and 'p = ' not in ''.join(lines[:4])
   page = (tmp_path / 'out' / 'index.html').read_text()
-  assert page.count('<svg ') == 3 and 'http' not in page
+  assert page.count('<svg ') == 3 and 'http' not in page and page.count('<table>') == 2 and report.DIFFERENCES in page
   for figure in (tmp_path / 'out' / 'figures').glob('*.svg'):
     import xml.etree.ElementTree as ElementTree
 
     assert ElementTree.parse(figure).getroot().tag == '{http://www.w3.org/2000/svg}svg'
+
+
+def test_as_many_moments_are_scored_as_asked_for(small_data, trained, small_study, tmp_path):
+  words = ('l-agg', '-o', tmp_path / 'out', '--data', small_data, '--base', 'runs/twin.gin')
+  assert run(*words, '--moments', 1) == 0
+  assert '--gin.SAVE_PERIOD=4' in trained[0] and '--gin.utils.SaveCheckpointConfig.keep=1' in trained[0]
+  lines = [json.loads(line) for line in (tmp_path / 'out' / 'results.jsonl').read_text().splitlines()]
+  assert all(list(line['result']['scores']) == ['4'] for line in lines) and 'by seed' not in (tmp_path / 'out' / 'study.md').read_text()
+  with pytest.raises(UserError, match='made with other settings \\(moments\\)'):
+    run(*words, '--moments', 4)
+
+
+def test_scores_of_another_version_are_made_anew(small_data, trained, small_study, tmp_path):
+  words = ('l-agg', '-o', tmp_path / 'out', '--data', small_data, '--base', 'runs/twin.gin')
+  assert run(*words) == 0
+  path = tmp_path / 'out' / 'results' / 'plain_0.json'
+  known = json.loads(path.read_text())
+  del known['made_by']['scores']
+  path.write_text(json.dumps(known))
+  with pytest.raises(UserError, match='plain_0\\.json was made with other settings \\(scores\\); remove it'):
+    run(*words)
+  path.unlink()
+  assert run(*words) == 0 and len(trained) == 2  # what is trained is kept
+
+
+def test_the_box_s_ears_are_frozen_and_all_else_is_fresh():
+  gin_file = (Path(runner.__file__).parents[2] / 'gin' / 'runs' / 'box_memory.gin').read_text()
+  frozen, fresh = (
+    ast.literal_eval(gin_file.split(f'  {name} = ')[1].split(')')[0] + ')') for name in ('frozen', 'fresh')
+  )  # fmt: skip
+  box, spec, _ = checkpoints.restore_params(checkpoints.find_checkpoint('box'))
+  studied = dataclasses.replace(spec.network, copied_tokens=(), copy_threshold=0.0, instrument_memory=0.0, num_decoder_layers=3, memory_length=64)
+  shapes = network.parameter_shapes(studied, spec.spectrogram.num_mel_bins)
+
+  def paths(tree):
+    return {jax.tree_util.keystr(keys, simple=True, separator='/') for keys, _ in jax.tree_util.tree_leaves_with_path(tree)}
+
+  def under(names):
+    return {path for path in paths(shapes) if any(network.is_part(path, name) for name in names)}
+
+  assert under(frozen) == paths(box) and under(fresh) == paths(shapes) - paths(box)
 
 
 def test_goes_on_where_it_was_stopped(small_data, trained, small_study, tmp_path, monkeypatch):
@@ -301,7 +347,9 @@ def test_a_training_ends_with_the_study_that_began_it(tmp_path):
 
 def test_mistakes_are_one_line(small_data, tmp_path):
   for words, message in (
-    (('ablations', '--data', small_data, '--steps', 7), 'a multiple of 5'),
+    (('ablations', '--data', small_data, '--steps', 7), '7 steps cannot be scored at 5 even moments'),
+    (('ablations', '--data', small_data, '--moments', 3), '4000 steps cannot be scored at 3 even moments'),
+    (('l-agg', '--moments', 0), '--moments is 0'),
     (('memory-probe', '--data', small_data), 'give --checkpoint DIR and --data DIR'),
     (('memory-probe', '--checkpoint', tmp_path), 'give --checkpoint DIR and --data DIR'),
     (('l-agg', '--seeds', 0), '--seeds is 0'),
@@ -376,9 +424,11 @@ def test_single_notes_are_as_nsynth_s(tmp_path):
 def test_a_table_says_what_differs():
   first = rows.Row('first', {f'p{index}': {'x': 0.25 * index} for index in range(4)})
   second = rows.Row('second', {f'p{index}': {'x': 0.25 * index + 0.125} for index in range(4)}, 'first', {'cost': '7'})
-  table = rows.Table('t', {'x': 'X'}, [first, second], 'x')
-  assert table.difference(first) is None and table.difference(second).difference == 0.125
-  assert table.grid()[0] == ['', 'X', 'X: difference', 'cost']
-  assert table.grid()[2][2:] == ['+0.125 (+0.125 to +0.125), p = 0.125', '7']  # 2 of 16 sign choices are as far from 0
+  table = rows.Table('t', {'x': 'X'}, [first, second], ('x',))
+  assert table.difference(first, 'x') is None and table.difference(second, 'x').difference == 0.125
+  assert table.grid()[0] == ['', 'X', 'cost'] and table.grid()[2][2:] == ['7']
+  # 2 of 16 sign choices are as far from 0.
+  assert table.differences() == [['', 'against', 'X'], ['second', 'first', '+0.125 (+0.125 to +0.125), p = 0.125']]
+  assert rows.Table('t', {'x': 'X'}, [first, second]).differences() == [] == rows.Table('t', {'x': 'X'}, [first], ('x',)).differences()
   assert rows.mean_over_seeds([first.pieces, second.pieces])['p2'] == {'x': 0.5625}
-  assert report.markdown([table]).count('\n| ') == 3
+  assert report.markdown([table]).count('\n| ') == 5

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mrmt3.errors import UserError
 
-_TRAINED = ('steps', 'seeds', 'batch-size', 'base', 'gin', 'init-from', 'single', 'notes')  # options of studies that train
+_TRAINED = ('steps', 'moments', 'seeds', 'batch-size', 'base', 'gin', 'init-from', 'single', 'notes')  # options of studies that train
 
 _END = """\
 A study that was stopped goes on when run again with the same -o. DIR/study.md and
@@ -14,8 +14,9 @@ DIR/index.html hold its tables and figures, DIR/results.jsonl what they are made
 
 Training studies build a small data set themselves where --data names none (this needs
 the extra `dataset`). Their networks are those of gin/runs/study.gin, small enough for a
-CPU, or of --base, such as --base models/mr_mt3.gin --base optimizers/mr_mt3.gin
---base runs/train.gin.
+CPU, or of --base: runs/box_memory.gin with --init-from box trains decoder and memory
+only; --base models/mr_mt3.gin --base optimizers/mr_mt3.gin --base runs/train.gin is
+the published size.
 """
 
 
@@ -41,11 +42,12 @@ def add_parser(subparsers) -> None:
   looking.add_argument('--checkpoint', metavar='DIR', help='checkpoint to look into, or a name of `mrmt3 fetch --list`')
   trained = parser.add_argument_group(f'studies that train ({", ".join(training)})')
   trained.add_argument('--steps', type=int, metavar='N', help='training steps of each network (default: 4000)')
+  trained.add_argument('--moments', type=int, metavar='N', help='score each network at so many moments of its training, its end among them (default: the study\'s, 1 or more)')
   trained.add_argument('--seeds', type=int, metavar='K', help='train each network so many times (default: 1)')
   trained.add_argument('--batch-size', type=int, metavar='N', help='examples a step (default: 16)')
   trained.add_argument('--base', action='append', metavar='GIN_FILE', help='gin file of the training that is varied, may be given several times (default: runs/study.gin)')
   trained.add_argument('--gin', action='append', default=[], metavar='NAME=VALUE', help='further gin binding of all networks')
-  trained.add_argument('--init-from', metavar='DIR', help='checkpoint that all networks start from, with a fresh memory if it has none')
+  trained.add_argument('--init-from', metavar='DIR', help='checkpoint that all networks start from; a memory that it has not begins fresh')
   trained.add_argument('--single', metavar='DIR', help='single-instrument music with audio, such as rendered ComMU (default: stems of the test split)')
   trained.add_argument('--notes', metavar='DIR', help="single notes with audio, such as NSynth's (default: rendered)")
   trained.add_argument('--dry-run', action='store_true', help='print what each network is trained with, and do nothing')
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
   compile_cache.enable()
   paths = {name: value and Path(value) for name, value in (('data', args.data), ('single', args.single), ('notes', args.notes))}
   options = runner.Options(
-    split=args.split, pieces=args.pieces, checkpoint=args.checkpoint, steps=args.steps, seeds=args.seeds or 1,
+    split=args.split, pieces=args.pieces, checkpoint=args.checkpoint, steps=args.steps, moments=args.moments, seeds=args.seeds or 1,
     batch_size=args.batch_size or 16, base=base, bindings=tuple(args.gin), init_from=args.init_from, **paths,
   )  # fmt: skip
   page = runner.run(args.name, Path(args.output), options)
@@ -85,7 +87,7 @@ def _check(args):
   """Raises UserError for numbers out of range, and for options of another kind of study."""
   from mrmt3.studies import catalogue
 
-  for name in ('pieces', 'steps', 'seeds', 'batch-size'):
+  for name in ('pieces', 'steps', 'moments', 'seeds', 'batch-size'):
     value = getattr(args, name.replace('-', '_'))
     if value is not None and value < 1:
       raise UserError(f'--{name} is {value}; it must be at least 1')

@@ -52,7 +52,7 @@ class Study:
     kind: TRAINING trains the cells; the others look at a checkpoint that is there.
     cells: networks to train, each after the one it starts from.
     tests: what each is scored on.
-    checkpoints: how many moments of a training are scored, evenly spaced, the last one among them.
+    moments: how many moments of a training are scored, evenly spaced, its end among them.
     axis: what the cells' names are values of, where they are values of one thing.
     steps: training steps, if the user does not say.
   """
@@ -61,7 +61,7 @@ class Study:
   kind: str = TRAINING
   cells: tuple[Cell, ...] = ()
   tests: tuple[str, ...] = (MULTI,)
-  checkpoints: int = 1
+  moments: int = 1
   axis: str = ''
   steps: int = 4000
 
@@ -101,7 +101,7 @@ STUDIES = {
   'ablations': Study(
     'What do memory, prior sampling and shuffling each bring, trained from scratch, and what do they do to notes and instruments '
     'over the training?',
-    cells=_ladder(), checkpoints=5,
+    cells=_ladder(), moments=5,
   ),
   'continual': Study(
     'The same steps, trained on from a network without memory: what does each bring to weights that are there?',

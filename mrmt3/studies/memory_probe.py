@@ -9,7 +9,7 @@ from mrmt3.side_by_side import until_eos
 from mrmt3.studies import probe_decoding, probes, report, teacher_forcing
 from mrmt3.studies.memory_conditions import AS_USED, CONDITIONS, remembered
 from mrmt3.studies.rows import Row, Table
-from mrmt3.studies.runner import COMPARED, SCORES
+from mrmt3.studies.runner import HEADLINE, SCORES
 
 _TRAINING = "the prior segment's truth"
 _SHOWN = (AS_USED.name, '3 segments back', '20 % mistakes', "another piece's", 'empty')  # as many as there are colours
@@ -26,19 +26,19 @@ def measure(transcriber, params, pieces, results):
   as_used = {name: [transcriber.padded(np.array(tokens, np.int32)) for tokens in segments] for name, segments in said.items()}
   decoded = Table(
     'what is said', SCORES,
-    [Row(c.name, results.get(f'said with {c.name}', lambda c=c: _decode(transcriber, pieces, c, as_used)), None if c is AS_USED else AS_USED.name) for c in conditions],
-    COMPARED, "Greedy decoding, segment after segment. The first row's memory is what the network itself said of the segment before.",
+    [Row(c.name, results.get(f'said with {c.name}', lambda c=c: _decode(transcriber, pieces, c, as_used), scores=list(SCORES)), None if c is AS_USED else AS_USED.name) for c in conditions],
+    tuple(SCORES), "Greedy decoding, segment after segment. The first row's memory is what the network itself said of the segment before.",
   )  # fmt: skip
   asked = [condition for condition in conditions if not condition.truth]
   costs = {c.name: results.get(f'truth with {c.name}', lambda c=c: _cost(transcriber, params, pieces, c)) for c in asked}
   types = [kind for kind in vocabularies.token_types(transcriber.codec) if _pooled(costs[AS_USED.name], kind) is not None]
   losses = Table(
-    'what the truth costs', {'loss': 'nats a token'}, [_loss_row(c, costs[c.name], types) for c in asked], 'loss',
+    'what the truth costs', {'loss': 'nats a token'}, [_loss_row(c, costs[c.name], types) for c in asked], ('loss',),
     'Teacher forcing, the memory taken from the true prior segment, as in training. By type: all tokens of that type.',
   )  # fmt: skip
   by_type = {kind: {c.name: _pooled(costs[c.name], kind) for c in asked} for kind in types}
   tables = [decoded, losses]
-  figures = [report.strips(decoded, COMPARED), _loss_figure(by_type, [c.name for c in asked if c.name in _SHOWN])]
+  figures = [report.strips(decoded, HEADLINE), _loss_figure(by_type, [c.name for c in asked if c.name in _SHOWN])]
   if not network.memory_length:
     remarks.append('The network copies what it proposes: it has no decoder, and so no cross-attention. Its chances are without the threshold.')
     return tables, figures, remarks

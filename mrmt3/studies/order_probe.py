@@ -30,7 +30,7 @@ def measure(transcriber, params, pieces, results):
     f'Teacher forcing; mean over {ORDERS} random orders, permuted as token shuffling does it in training (note-offs among note-offs, '
     'note-ons among note-ons). The spread is the standard deviation over orders. By type: nats a token.'
   )
-  table = Table('events of one time step', _SCORES, rows, 'segment_loss', note)
+  table = Table('events of one time step', _SCORES, rows, ('segment_loss',), note)
   top = max(max(row.values('loss')) for row in rows)
   # Dots lie on 0..1.
   shown = {row.name: [(name, scores['loss'] / top) for name, scores in sorted(row.pieces.items())] for row in rows}

@@ -10,6 +10,7 @@ from mrmt3.studies.results import slug
 from mrmt3.studies.rows import Table
 
 PAGE_NAME, MARKDOWN_NAME, FIGURES_FOLDER = 'index.html', 'study.md', 'figures'
+DIFFERENCES = 'Differences on the same pieces, with 95 % intervals and the p of a paired sign-flip test, of each score for itself'
 
 
 class Figure(NamedTuple):
@@ -28,10 +29,9 @@ def strips(table: Table, score: str) -> Figure:
   return Figure(title, svg_charts.strips(systems, title), 'a dot is a piece; the tick is the mean')
 
 
-def curves(table: Table, axis: str) -> Figure:
-  """Returns the scores of a table whose rows are values of one thing, a curve a score; of scores that lie in 0..1."""
-  systems = {title: {row.name: row.mean(score) for row in table.rows} for score, title in table.scores.items()}
-  systems = {title: values for title, values in systems.items() if max(values.values()) <= 1}
+def curves(table: Table, scores: Sequence[str], axis: str) -> Figure:
+  """Returns scores, which lie in 0..1, of a table whose rows are values of one thing, a curve a score."""
+  systems = {table.scores[score]: {row.name: row.mean(score) for row in table.rows} for score in scores}
   bins = [row.name for row in table.rows]
   return Figure(f'Scores by {axis}, {table.title}', svg_charts.curves(systems, bins, axis, 'score'), 'means over pieces', list(systems))
 
@@ -45,11 +45,15 @@ def markdown(tables: Sequence[Table]) -> str:
   """Returns the tables as Markdown."""
   parts = []
   for table in tables:
-    head, *lines = table.grid()
-    rule = '|'.join(['', *('---' for _ in head), ''])
-    parts += [f'## {table.title}', '', *([table.note, ''] if table.note else [])]
-    parts += [_line(head), rule, *map(_line, lines), '']
+    parts += [f'## {table.title}', '', *([table.note, ''] if table.note else []), *_lines(table.grid()), '']
+    if found := table.differences():
+      parts += [f'{DIFFERENCES}:', '', *_lines(found), '']
   return '\n'.join(parts)
+
+
+def _lines(grid):
+  head, *lines = grid
+  return [_line(head), '|'.join(['', *('---' for _ in head), '']), *map(_line, lines)]
 
 
 def _line(cells):
@@ -97,10 +101,13 @@ def _figure(figure):
 
 
 def _table(table):
-  head, *lines = table.grid()
+  text = f'<h2>{html.escape(table.title)}</h2><p class="note">{html.escape(table.note)}</p>{_html_grid(table.grid())}'
+  found = table.differences()
+  return text + (f'<p class="note">{DIFFERENCES}:</p>{_html_grid(found)}' if found else '')
+
+
+def _html_grid(grid):
+  head, *lines = grid
   rows = ''.join(f'<tr>{"".join(f"<td>{html.escape(cell)}</td>" for cell in line)}</tr>' for line in lines)
   cells = ''.join(f'<th>{html.escape(cell)}</th>' for cell in head)
-  return (
-    f'<h2>{html.escape(table.title)}</h2><p class="note">{html.escape(table.note)}</p>'
-    f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table></div>'
-  )
+  return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table></div>'

@@ -69,10 +69,10 @@ class Results:
       temporary.write_text(json.dumps(self._made_by) + '\n', encoding='utf-8')
 
   @staticmethod
-  def _check(path, known, made_by):
+  def _check(path, known, made_by, remedy=''):
     if known != made_by:
       changed = sorted(key for key in made_by if not isinstance(known, dict) or known.get(key) != made_by[key])
-      raise UserError(f'{path} was made with other settings ({", ".join(changed)}); choose another folder with -o')
+      raise UserError(f'{path} was made with other settings ({", ".join(changed)}); {remedy}choose another folder with -o')
 
   def get(self, name: str, compute: Callable[[], Mapping], **more) -> dict:
     """Returns the result of that name: what is there, or else what `compute` returns (JSON), which is kept.
@@ -89,7 +89,7 @@ class Results:
     path = self._folder / 'results' / f'{slug(name)}.json'
     if path.exists():
       known = self._read(path)
-      self._check(path, known['made_by'], made_by)
+      self._check(path, known['made_by'], made_by, 'remove it, or ')
     else:
       known = {'name': name, 'made_by': made_by, 'result': compute()}
       with files.atomic_path(path) as temporary:

@@ -47,41 +47,40 @@ class Table:
     title: heading.
     scores: name of a score -> its heading.
     rows: at least one.
-    compared: the score of which the difference to another row, with its interval and p, is shown; '' for none.
+    compared: those of the scores of which differences to another row, with interval and p, are shown.
     note: a sentence or two below the heading.
   """
 
   title: str
   scores: Mapping[str, str]
   rows: Sequence[Row]
-  compared: str = ''
+  compared: Sequence[str] = ()
   note: str = ''
 
-  def difference(self, row: Row) -> intervals.Comparison | None:
+  def difference(self, row: Row, score: str) -> intervals.Comparison | None:
     """Returns how a row differs from the one it is compared with, on the pieces of both; None where it is with none."""
     others = {other.name: other for other in self.rows}
-    if row.against is None or not self.compared:
-      return None
-    return intervals.paired_test(others[row.against].values(self.compared), row.values(self.compared))
+    return None if row.against is None else intervals.paired_test(others[row.against].values(score), row.values(score))
 
   def grid(self) -> list[list[str]]:
     """Returns the table's cells as text, the headings first."""
     further = list(dict.fromkeys(name for row in self.rows for name in row.cells))
-    head = ['', *self.scores.values(), *([f'{self.scores[self.compared]}: difference'] if self.compared else []), *further]
-    lines = [head]
+    lines = [['', *self.scores.values(), *further]]
     for row in self.rows:
       cells = [_with_interval(row.mean(score), row.interval(score)) for score in self.scores]
-      if self.compared:
-        cells.append(self._difference_text(row))
       lines.append([row.name, *cells, *(row.cells.get(name, '') for name in further)])
     return lines
 
-  def _difference_text(self, row):
-    found = self.difference(row)
-    if found is None:
-      return ''
-    chance = 'p < 0.001' if found.p_value < 0.001 else f'p = {found.p_value:.3f}'
-    return f'{_with_interval(found.difference, (found.low, found.high), "+.3f")}, {chance}'
+  def differences(self) -> list[list[str]]:
+    """Returns the cells of a table of differences as text, the headings first; no lines if no row is compared."""
+    rows = [row for row in self.rows if row.against is not None and self.compared]
+    lines = [['', 'against', *(self.scores[score] for score in self.compared)]] if rows else []
+    return lines + [[row.name, row.against, *(_difference_text(self.difference(row, score)) for score in self.compared)] for row in rows]
+
+
+def _difference_text(found):
+  chance = 'p < 0.001' if found.p_value < 0.001 else f'p = {found.p_value:.3f}'
+  return f'{_with_interval(found.difference, (found.low, found.high), "+.3f")}, {chance}'
 
 
 def _with_interval(mean, ends, form='.3f'):

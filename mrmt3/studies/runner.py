@@ -23,11 +23,13 @@ from mrmt3.studies.rows import Row, Table, mean_over_seeds
 SCORES = {
   'onset_f1': 'onset F1',
   'onset_program_f1': 'onset + program F1',
-  'leakage_ratio': 'leakage ratio',
-  'leaked_note_ratio': 'leaked notes',
+  'leakage_ratio': 'leakage ratio (1 is right)',
+  'leaked_note_ratio': 'leaked notes (less is better)',
+  'track_switches_per_minute': 'track switches a minute (less is better)',
   'instrument_detection_f1': 'instrument F1',
 }
-COMPARED = 'onset_program_f1'
+HEADLINE = 'onset_program_f1'
+_IN_CURVES = ('onset_f1', 'onset_program_f1', 'leaked_note_ratio', 'instrument_detection_f1')  # shares
 _MADE = ('cells/*/*/checkpoint_*', 'single', 'stems', 'both')  # what depends on the settings, besides results
 BUILT_PIECES, BUILT_SECONDS = 60, 60.0  # of the data set that is made where none is given
 
@@ -42,6 +44,7 @@ class Options:
     pieces: only the first so many test pieces; None: all.
     checkpoint: what probes look at.
     steps: training steps; None: the study's.
+    moments: how many moments of a training are scored, evenly spaced, the end among them; None: as many as the study says.
     seeds: how many times each network is trained.
     batch_size: examples a step.
     base: gin files of a whole training run, which the study's are laid over.
@@ -56,6 +59,7 @@ class Options:
   pieces: int | None = None
   checkpoint: str | None = None
   steps: int | None = None
+  moments: int | None = None
   seeds: int = 1
   batch_size: int = 16
   base: tuple[str, ...] = ('runs/study.gin',)
@@ -73,7 +77,7 @@ def run(name: str, out: Path, options: Options) -> Path:
   """
   study, trains = catalogue.STUDIES[name], catalogue.STUDIES[name].kind == catalogue.TRAINING
   if trains:
-    moments(options.steps or study.steps, study.checkpoints)
+    moments(options.steps or study.steps, options.moments or study.moments)
   elif not options.checkpoint or options.data is None:
     raise UserError(f'{name} looks at a checkpoint on music: give --checkpoint DIR and --data DIR')
   for path in (options.data, options.single, options.notes):
@@ -103,7 +107,7 @@ def references_of(data: Path, split: str | None, pieces: int | None) -> dict[str
 def moments(steps: int, count: int) -> list[int]:
   """Returns the steps after which a training of `steps` is scored; UserError if they do not come out even."""
   if steps % count or steps < count:
-    raise UserError(f'--steps {steps}: this study looks at {count} moments of a training; give a multiple of {count}')
+    raise UserError(f'{steps} steps cannot be scored at {count} even moments; give a multiple of {count} as --steps, or other --moments')
   return [steps * (index + 1) // count for index in range(count)]
 
 
@@ -113,9 +117,9 @@ class TrainingStudy:
   def __init__(self, name: str, study: Study, folder: Path, options: Options, lock: int):
     self._name, self._study, self._folder, self._options, self._lock = name, study, folder, options, lock
     self._steps = study.steps if options.steps is None else options.steps
-    self._moments = moments(self._steps, study.checkpoints)
+    self._moments = moments(self._steps, options.moments or study.moments)
     made_by = {
-      'study': name, 'steps': self._steps, 'batch_size': options.batch_size, 'base': options.base, 'bindings': options.bindings,
+      'study': name, 'steps': self._steps, 'moments': self._moments, 'batch_size': options.batch_size, 'base': options.base, 'bindings': options.bindings,
       'data': str(options.data and options.data.resolve()), 'split': options.split, 'pieces': options.pieces,
       'single': str(options.single), 'notes': str(options.notes), 'init_from': options.init_from,
     }  # fmt: skip
@@ -134,7 +138,7 @@ class TrainingStudy:
         print(f'{self._name}: {where}', file=sys.stderr, flush=True)
         found.setdefault(cell.name, []).append(
           self._results.get(
-            f'{cell.name} {seed}', lambda cell=cell, seed=seed: self._measure(cell, seed, data, tests), flags=cell.flags(), trained_on=cell.data, seed=seed
+            f'{cell.name} {seed}', lambda cell=cell, seed=seed: self._measure(cell, seed, data, tests), flags=cell.flags(), trained_on=cell.data, seed=seed, scores=list(SCORES),
           )
         )
       done.append(cell)
@@ -209,13 +213,16 @@ class TrainingStudy:
     last, tables, figures = str(self._steps), [], []
     for test in self._study.tests:
       rows = [
-        Row(cell.name, mean_over_seeds([one['scores'][last][test] for one in found[cell.name]]), cell.against, cost_cells(found[cell.name]))
+        Row(
+          cell.name, mean_over_seeds([one['scores'][last][test] for one in found[cell.name]]), cell.against,
+          by_seed(found[cell.name], last, test) | cost_cells(found[cell.name]),
+        )
         for cell in done
-      ]
-      tables.append(Table(test, SCORES, rows, COMPARED))
-      figures.append(report.strips(tables[-1], COMPARED))
+      ]  # fmt: skip
+      tables.append(Table(test, SCORES, rows, tuple(SCORES)))
+      figures.append(report.strips(tables[-1], HEADLINE))
       if self._study.axis and len(rows) > 1:
-        figures.append(report.curves(tables[-1], self._study.axis))
+        figures.append(report.curves(tables[-1], _IN_CURVES, self._study.axis))
     figures.append(self._frontier(done, found))
     options = self._options
     trained = options.data or f'{BUILT_PIECES} pieces of {BUILT_SECONDS:g} s of the recipe corpus'
@@ -224,8 +231,7 @@ class TrainingStudy:
       f'{self._steps} steps of {options.batch_size} examples, {options.seeds} seed{"s" if options.seeds > 1 else ""}, on {trained}, '
       f'gin files {", ".join(options.base)}{"".join(f", {binding}" for binding in options.bindings)}'
       f'{f", from {options.init_from}" if options.init_from else ""}. Scores are means over pieces (and seeds), with 95 % bootstrap '
-      'intervals over pieces; differences are to the first row of their kind, with a paired sign-flip test. '
-      'Costs are as logged while it ran: whatever else ran on the machine is in them.',
+      'intervals over pieces. Costs are as logged while it ran: whatever else ran on the machine is in them.',
       *([f'{left} networks are still to be trained.'] if left else []),
     ]
     return report.write(self._folder, self._name, self._study.question, tables, figures, remarks)
@@ -245,6 +251,12 @@ class TrainingStudy:
 def pieces_of(summary: evaluation.Summary) -> dict[str, dict[str, float]]:
   """Returns the scores of each piece that studies look at."""
   return {piece.name: {score: float(piece.scores[score]) for score in SCORES} for piece in summary.pieces}
+
+
+def by_seed(found: Sequence[dict], step: str, test: str) -> dict[str, str]:
+  """Returns what each seed's network reached, as a cell of a table: how much chance there is in a training; none for one seed."""
+  means = [Row('', one['scores'][step][test]).mean(HEADLINE) for one in found]
+  return {f'{SCORES[HEADLINE]} by seed': ', '.join(f'{mean:.3f}' for mean in means)} if len(means) > 1 else {}
 
 
 def cost_cells(found: Sequence[dict]) -> dict[str, str]:

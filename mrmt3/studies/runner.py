@@ -231,7 +231,7 @@ class TrainingStudy:
       f'{self._steps} steps of {options.batch_size} examples, {options.seeds} seed{"s" if options.seeds > 1 else ""}, on {trained}, '
       f'gin files {", ".join(options.base)}{"".join(f", {binding}" for binding in options.bindings)}'
       f'{f", from {options.init_from}" if options.init_from else ""}. Scores are means over pieces (and seeds), with 95 % bootstrap '
-      'intervals over pieces; what chance did in training is not in them, and shows between the seeds only. Costs are as logged while it ran: whatever else ran on the machine is in them.',
+      'intervals over pieces; what chance did in training is not in them: it shows between seeds alone. Costs are as logged while it ran: whatever else ran on the machine is in them.',
       *([f'{left} networks are still to be trained.'] if left else []),
     ]
     return report.write(self._folder, self._name, self._study.question, tables, figures, remarks)

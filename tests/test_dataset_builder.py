@@ -2,6 +2,12 @@
 
 import argparse
 import collections
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import hypothesis
 import numpy as np
@@ -12,28 +18,28 @@ from hypothesis import strategies as st
 from mrmt3 import slakh
 from mrmt3.cli import dataset as dataset_cli
 from mrmt3.dataset_builder import (
-    arrange,
-    build,
-    drums,
-    groups,
-    layout,
-    parallel,
-    recipes,
-    render,
-    settings,
-    sources,
-    timing,
+  arrange,
+  build,
+  drums,
+  groups,
+  layout,
+  parallel,
+  recipes,
+  render,
+  settings,
+  sources,
+  timing,
 )
 from mrmt3.dataset_builder import track as track_module
 from mrmt3.dataset_builder.score import (
-    BAR_DTYPE,
-    SCORE_NOTE_DTYPE,
-    Score,
-    bar_phases,
-    drop_doubles,
-    excerpt,
-    repeat,
-    tidy_part,
+  BAR_DTYPE,
+  SCORE_NOTE_DTYPE,
+  Score,
+  bar_phases,
+  drop_doubles,
+  excerpt,
+  repeat,
+  tidy_part,
 )
 from mrmt3.errors import UserError
 from mrmt3.instruments import slakh_class_program
@@ -636,3 +642,31 @@ def test_corpus_recipe(tmp_path):
   report = build.build(tmp_path, recipe='corpus', pieces=10, seconds=20, progress=False)
   assert report.splits == {'train': 8, 'validation': 1, 'test': 1}
   assert len(slakh.find_tracks(tmp_path)) == 10
+
+
+@pytest.mark.parametrize('wait', [0.02, 0.1])
+def test_an_interrupt_while_results_come_ends_at_once(wait, tmp_path):
+  (tmp_path / 'large_results.py').write_text('def work(_):\n  return bytes(40_000_000)\n')
+  script = '''
+from large_results import work
+from mrmt3.dataset_builder.parallel import parallel
+try:
+  for number, _ in enumerate(parallel(work, range(100_000), 2)):
+    if number == 2:
+      print('results come', flush=True)
+except KeyboardInterrupt:
+  raise SystemExit(130)
+'''
+  environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
+  process = subprocess.Popen(
+    [sys.executable, '-c', script], stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+  )  # fmt: skip
+  try:
+    assert process.stdout.readline() == 'results come\n'
+    time.sleep(wait)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+  finally:
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGKILL)
+    process.stdout.close()

@@ -47,6 +47,9 @@ def parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
     # Nobody waits for a long score to be read; what is half-made is made anew by the next run.
     for process in list((pool._processes or {}).values()):
       process.kill()
+    # One may have died in the middle of a result, whose rest the pool would wait for as long as this process could write it.
+    if pool._result_queue is not None:
+      pool._result_queue._writer.close()
     raise
   finally:
     pool.shutdown(cancel_futures=True)

@@ -159,12 +159,13 @@ def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tm
   text = (tmp_path / 'out' / 'study.md').read_text()
   assert text in capsys.readouterr().out
   lines = [line for line in text.splitlines() if line.startswith('|')]
-  assert [line.split('|')[1].strip() for line in lines] == ['', '---', 'plain', 'memory', '', '---', 'memory']
-  by_seed = [line.split('|')[lines[0].split('|').index(' onset + program F1 by seed ')].strip() for line in lines[2:4]]
-  assert all(len(cell.split(', ')) == 2 for cell in by_seed) and 'tokens/s' in lines[0] and lines[4].startswith('|  | against | onset F1 |')
+  seeds = [f'{name}, seed {seed}' for name in ('plain', 'memory') for seed in (0, 1)]
+  names = ['plain', 'memory', '', '---', 'memory', '', '---', *seeds, '', '---', *seeds[1::2]]
+  assert [line.split('|')[1].strip() for line in lines] == ['', '---', *names]
+  assert 'tokens/s' in lines[0] and lines[4].startswith('|  | against | onset F1 |') and '| plain, seed 0 |' in lines[-2]
   assert lines[6].count('p = ') + lines[6].count('p < ') == len(runner.SCORES) and 'p = ' not in ''.join(lines[:4])
   page = (tmp_path / 'out' / 'index.html').read_text()
-  assert page.count('<svg ') == 3 and 'http' not in page and page.count('<table>') == 2 and report.DIFFERENCES in page
+  assert page.count('<svg ') == 3 and 'http' not in page and page.count('<table>') == 4 and report.DIFFERENCES in page
   for figure in (tmp_path / 'out' / 'figures').glob('*.svg'):
     import xml.etree.ElementTree as ElementTree
 
@@ -176,7 +177,7 @@ def test_as_many_moments_are_scored_as_asked_for(small_data, trained, small_stud
   assert run(*words, '--moments', 1) == 0
   assert '--gin.SAVE_PERIOD=4' in trained[0] and '--gin.utils.SaveCheckpointConfig.keep=1' in trained[0]
   lines = [json.loads(line) for line in (tmp_path / 'out' / 'results.jsonl').read_text().splitlines()]
-  assert all(list(line['result']['scores']) == ['4'] for line in lines) and 'by seed' not in (tmp_path / 'out' / 'study.md').read_text()
+  assert all(list(line['result']['scores']) == ['4'] for line in lines) and 'each seed' not in (tmp_path / 'out' / 'study.md').read_text()
   with pytest.raises(UserError, match='made with other settings \\(moments\\)'):
     run(*words, '--moments', 4)
 

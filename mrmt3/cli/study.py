@@ -42,7 +42,7 @@ def add_parser(subparsers) -> None:
   looking.add_argument('--checkpoint', metavar='DIR', help='checkpoint to look into, or a name of `mrmt3 fetch --list`')
   trained = parser.add_argument_group(f'studies that train ({", ".join(training)})')
   trained.add_argument('--steps', type=int, metavar='N', help='training steps of each network (default: 4000)')
-  trained.add_argument('--moments', type=int, metavar='N', help='score each network at so many moments of its training, its end among them (default: the study\'s, 1 or more)')
+  trained.add_argument('--moments', type=int, metavar='N', help='score each network at so many moments of its training, its end among them (default: what the study says)')
   trained.add_argument('--seeds', type=int, metavar='K', help='train each network so many times (default: 1)')
   trained.add_argument('--batch-size', type=int, metavar='N', help='examples a step (default: 16)')
   trained.add_argument('--base', action='append', metavar='GIN_FILE', help='gin file of the training that is varied, may be given several times (default: runs/study.gin)')

@@ -213,16 +213,20 @@ class TrainingStudy:
     last, tables, figures = str(self._steps), [], []
     for test in self._study.tests:
       rows = [
-        Row(
-          cell.name, mean_over_seeds([one['scores'][last][test] for one in found[cell.name]]), cell.against,
-          by_seed(found[cell.name], last, test) | cost_cells(found[cell.name]),
-        )
+        Row(cell.name, mean_over_seeds([one['scores'][last][test] for one in found[cell.name]]), cell.against, cost_cells(found[cell.name]))
         for cell in done
-      ]  # fmt: skip
+      ]
       tables.append(Table(test, SCORES, rows, tuple(SCORES)))
       figures.append(report.strips(tables[-1], HEADLINE))
       if self._study.axis and len(rows) > 1:
         figures.append(report.curves(tables[-1], _IN_CURVES, self._study.axis))
+      if self._options.seeds > 1:
+        seeds = [
+          Row(f'{cell.name}, seed {seed}', one['scores'][last][test], f'{cell.name}, seed 0' if seed else None)
+          for cell in done
+          for seed, one in enumerate(found[cell.name])
+        ]
+        tables.append(Table(f'{test}, each seed', SCORES, seeds, tuple(SCORES), 'How much chance there is in a training.'))
     figures.append(self._frontier(done, found))
     options = self._options
     trained = options.data or f'{BUILT_PIECES} pieces of {BUILT_SECONDS:g} s of the recipe corpus'
@@ -231,7 +235,8 @@ class TrainingStudy:
       f'{self._steps} steps of {options.batch_size} examples, {options.seeds} seed{"s" if options.seeds > 1 else ""}, on {trained}, '
       f'gin files {", ".join(options.base)}{"".join(f", {binding}" for binding in options.bindings)}'
       f'{f", from {options.init_from}" if options.init_from else ""}. Scores are means over pieces (and seeds), with 95 % bootstrap '
-      'intervals over pieces; what chance did in training is not in them: it shows between seeds alone. Costs are as logged while it ran: whatever else ran on the machine is in them.',
+      'intervals over pieces; what chance did in training is not in them: it shows between seeds alone. Costs are as logged while it '
+      'ran: whatever else ran on the machine is in them.',
       *([f'{left} networks are still to be trained.'] if left else []),
     ]
     return report.write(self._folder, self._name, self._study.question, tables, figures, remarks)
@@ -251,12 +256,6 @@ class TrainingStudy:
 def pieces_of(summary: evaluation.Summary) -> dict[str, dict[str, float]]:
   """Returns the scores of each piece that studies look at."""
   return {piece.name: {score: float(piece.scores[score]) for score in SCORES} for piece in summary.pieces}
-
-
-def by_seed(found: Sequence[dict], step: str, test: str) -> dict[str, str]:
-  """Returns what each seed's network reached, as a cell of a table: how much chance there is in a training; none for one seed."""
-  means = [Row('', one['scores'][step][test]).mean(HEADLINE) for one in found]
-  return {f'{SCORES[HEADLINE]} by seed': ', '.join(f'{mean:.3f}' for mean in means)} if len(means) > 1 else {}
 
 
 def cost_cells(found: Sequence[dict]) -> dict[str, str]:

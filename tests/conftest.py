@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -19,6 +20,10 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers inherit what their parent
       JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1',
       XLA_FLAGS=os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0',
   )
+
+# A shell's background jobs ignore interrupts, and so would the processes that tests start to interrupt them.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SEGMENT_FRAMES = 32
 HOP = 256

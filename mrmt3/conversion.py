@@ -335,8 +335,11 @@ def write(path: str | os.PathLike, kind: str, params: dict, spec: ModelSpec, ste
   if kind == PACKED:
     packed_checkpoints.save(path, params, spec, {'step': step})
     return path
-  if spec.network.state_positions:  # which no array would tell
+  # What no array would tell.
+  if spec.network.state_positions:
     raise UserError(f'{path}: the network adds positions to what the encoder says (state_positions), as the published one does not; use a layout of ours')
+  if spec.network.states_apart:
+    raise UserError(f'{path}: the memory has a softmax of its own (memory_softmax), as the published one has not; use a layout of ours')
   weights, copies = torch_weights.torch_from_params(params, spec.network.positions)
   if kind == NPZ:
     with atomic_path(path) as temporary:
@@ -357,7 +360,9 @@ def describe(spec: ModelSpec) -> str:
   """Returns a line about a model: sizes, and what else decides whether its weights are used right."""
   config, front = spec.network, spec.spectrogram
   memory = (
-    f'memory of {config.memory_length} states (prior tokens: {spec.prior_layout})' if config.memory_length else 'no memory'
+    f'memory of {config.memory_length} states{", softmax of its own" if config.states_apart else ""} (prior tokens: {spec.prior_layout})'
+    if config.memory_length
+    else 'no memory'
   )
   layers = f'{config.num_encoder_layers} + {config.num_decoder_layers} layers'
   if config.copied_tokens:

@@ -5,6 +5,9 @@ its rows, with the batch as the short side: `[outputs, inputs] @ [inputs, batch]
 that share an input are joined, and the residual stream is `[emb, batch]`.
 """
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,8 +58,8 @@ def pack(decoder: dict, config: T5Config) -> dict:
 def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int) -> dict:
   """Returns what the first step needs: `layers`, a dict each, and the running `status`, int `[batch, n]`.
 
-  A layer has room for `length` positions, and the keys and values of `encoded` `[batch, states, emb]`, all of them
-  `[batch * heads, positions, head_dim]`.
+  A layer has room for `length` positions, and the keys and values of `encoded` `[batch, states, emb]`, those of each softmax in a pair
+  of their own; all of them `[batch * heads, positions, head_dim]`.
   """
   batch, states, _ = encoded.shape
   rows = batch * config.num_heads
@@ -68,7 +71,8 @@ def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int)
       x.reshape(batch, states, config.num_heads, config.head_dim).transpose(0, 2, 1, 3).reshape(rows, states, -1)
       for x in context
     )
-    caches.append({'self_keys': room, 'self_values': room, 'cross_keys': keys, 'cross_values': values})
+    # Parted once: in the loop over tokens a slice would be copied for each.
+    caches.append({'self_keys': room, 'self_values': room, 'cross': layers.parted(config.states_apart, keys, values)})
   return {'layers': caches, 'status': jnp.zeros((batch, status_width(config)), jnp.int32)}
 
 
@@ -127,7 +131,7 @@ def _layer(part, config, x, position, cache):
   x = x + jnp.dot(part['self_out'], _joined(found, config))
   y = _norm(x, part['norms'][1], config)
   query = _by_head(_product(part['cross_in'], y), config)
-  found = layers.attend(query, cache['cross_keys'], cache['cross_values'])
+  found = functools.reduce(operator.add, [layers.attend(query, *pair) for pair in cache['cross']])
   x = x + jnp.dot(part['cross_out'], _joined(found, config))
   hidden = None
   inner = jnp.split(jnp.dot(part['mlp_in'], _norm(x, part['norms'][2], config)), len(config.mlp_activations))

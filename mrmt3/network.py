@@ -25,6 +25,7 @@ from mrmt3.note_reader import DRUMS, OFFSETS, ONSETS, NoteReader, weighed_events
 from mrmt3.running_status import next_status, running_status
 
 KINDS = ('mt3', 'mr_mt3')
+MEMORY_SOFTMAXES = SHARED, OWN = 'shared', 'own'
 TRAINING_ONLY = ('frame_head', 'note_reader')  # parameters that are left out where a model has no use for them
 OPTIONAL_PARTS = ('decoder', 'memory_encoder', *TRAINING_ONLY)  # that not every network has
 
@@ -54,6 +55,9 @@ class T5Config:
     memory_length: states of the memory the decoder sees (L_agg in the paper); 0 = no memory.
     memory_layers: layers of the memory encoder.
     memory_segments: prior segments that the memory holds, `memory_length` states of each (the paper: 1).
+    memory_softmax: 'shared' (as the paper: cross-attention weighs the memory's states and the sound's by one softmax) or 'own' (each by
+      a softmax of its own, and what is found in each is added). In small trainings of ours a shared one left the memory unread
+      (docs/method.md). Without memory it changes nothing.
     initializers: 'mt3' or 'mr_mt3', how parameters start.
     dropout_masks: 'mt3' (one mask for all positions, but after the encoder's norm) or 'mr_mt3' (element-wise).
     front: 'linear' (as the papers: a state is a map of one frame) or 'harmonic', see `fronts`.
@@ -97,6 +101,7 @@ class T5Config:
   memory_length: int = 0
   memory_layers: int = 1
   memory_segments: int = 1
+  memory_softmax: str = SHARED
   initializers: str = 'mt3'
   dropout_masks: str = 'mt3'
   decoder_padding_masks: bool = True
@@ -123,6 +128,8 @@ class T5Config:
     for name in ('positions', 'initializers', 'dropout_masks'):
       if getattr(self, name) not in KINDS:
         raise UserError(f'network: {name} is {getattr(self, name)!r}; it must be one of {", ".join(KINDS)}')
+    if self.memory_softmax not in MEMORY_SOFTMAXES:
+      raise UserError(f'network: memory_softmax is {self.memory_softmax!r}; it must be one of {", ".join(MEMORY_SOFTMAXES)}')
     if self.emb_dim % 2 or self.emb_dim < 4:
       raise UserError(f'network: emb_dim is {self.emb_dim}; positions need an even number of at least 4')
     if not 0 <= self.dropout_rate < 1:
@@ -178,6 +185,11 @@ class T5Config:
     """Whether segments are listened to with what has been said of those before."""
     return self.memory_length > 0 or bool(self.copied_tokens)
 
+  @property
+  def states_apart(self) -> int:
+    """How many of the states that the decoder looks at, the last ones, have a softmax of their own."""
+    return self.memory_length * self.memory_segments if self.memory_softmax == OWN else 0
+
   def num_states(self, frames: int) -> int:
     """Returns how many states the encoder has for so many frames."""
     return -(-frames // self.front_time_stride)
@@ -187,9 +199,9 @@ class T5Config:
     return dataclasses.replace(self, **changes)
 
 
-def _attention(config: T5Config) -> layers.MultiHeadDotProductAttention:
+def _attention(config: T5Config, apart: int = 0) -> layers.MultiHeadDotProductAttention:
   return layers.MultiHeadDotProductAttention(
-    config.num_heads, config.head_dim, config.emb_dim, config.dropout_rate, config.dropout_masks == 'mt3', config.dtype
+    config.num_heads, config.head_dim, config.emb_dim, config.dropout_rate, config.dropout_masks == 'mt3', config.dtype, apart
   )
 
 
@@ -261,7 +273,7 @@ class DecoderLayer(nn.Module):
     self.pre_self_attention_layer_norm = layers.LayerNorm(cfg.dtype)
     self.self_attention = _attention(cfg)
     self.pre_cross_attention_layer_norm = layers.LayerNorm(cfg.dtype)
-    self.encoder_decoder_attention = _attention(cfg)
+    self.encoder_decoder_attention = _attention(cfg, cfg.states_apart)
     self.pre_mlp_layer_norm = layers.LayerNorm(cfg.dtype)
     self.mlp = _mlp(cfg)
     self.dropout = _dropout(cfg)

@@ -5,6 +5,7 @@ families of weights exist, `mt3` (magenta's Flax code) and `mr_mt3` (its PyTorch
 """
 
 import functools
+import operator
 from typing import Any
 
 import jax
@@ -214,6 +215,16 @@ def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask=None) ->
   return jnp.einsum('...qk,...kd->...qd', weights.astype(values.dtype), values) / total.astype(values.dtype)
 
 
+def parted(apart: int, *arrays: jax.Array) -> list[tuple[jax.Array, ...]]:
+  """Returns keys and values, each `[..., keys, head_dim]`, parted into what shares a softmax.
+
+  With `apart` 0 that is all of them; else all but the last `apart` ones, and these.
+  """
+  if not apart:
+    return [arrays]
+  return [tuple(x[..., :-apart, :] for x in arrays), tuple(x[..., -apart:, :] for x in arrays)]
+
+
 def _blocks(queries: int, keys: int, causal: bool) -> list[tuple[slice, slice]]:
   """Returns the (queries, keys) of each block; a causal block needs no keys after its last query."""
   size = max(SMALLEST_QUERY_BLOCK, -(-queries // QUERY_BLOCKS))
@@ -348,7 +359,10 @@ def attend_to_prefix(queries: jax.Array, keys: jax.Array, values: jax.Array, pos
 
 
 class MultiHeadDotProductAttention(nn.Module):
-  """Multi-head attention; heads are joined in the kernels (`joined_kv`), apart in keys and values."""
+  """Multi-head attention; heads are joined in the kernels (`joined_kv`), apart in keys and values.
+
+  With `apart`, the last so many keys have a softmax of their own, and what is found in both is added.
+  """
 
   num_heads: int
   head_dim: int
@@ -356,6 +370,7 @@ class MultiHeadDotProductAttention(nn.Module):
   dropout_rate: float = 0.1
   shared_dropout: bool = True
   dtype: Any = jnp.float32
+  apart: int = 0
 
   def setup(self):
     """Declares the parts."""
@@ -395,7 +410,7 @@ class MultiHeadDotProductAttention(nn.Module):
       x: `[batch, queries, features]`.
       context: `[batch, keys, features]`.
       enable_dropout: whether to drop (needs the `dropout` random stream).
-      real: bool `[batch, queries]`; the other queries attend uniformly to all keys. None: all are real.
+      real: bool `[batch, queries]`; the other queries get the mean of all values. None: all are real.
       seen: bool `[batch, keys]`, the keys that real queries see, or None: all.
       causal: whether real query i sees keys 0..i only.
       mask: what else is to hold for a key to be seen (> 0), broadcastable to `[batch, heads, queries, keys]`, or None. It is
@@ -404,16 +419,21 @@ class MultiHeadDotProductAttention(nn.Module):
     Returns:
       `[batch, queries, features]`.
     """
+    if self.apart and (mask is not None or seen is not None or causal):
+      raise ValueError('an attention in which some keys are apart takes no mask, seen or causal')
     if mask is not None:
       return self._masked(x, context, enable_dropout, real, seen, causal, mask)
     queries, (keys, values) = self._split_heads(self.query(x)), self.keys_values(context)
-    kept = None
     if enable_dropout and self.shared_dropout:
       # One mask for all queries: dropping a key's weights is dropping its value.
       values = self.dropout(values, deterministic=False)
-    elif enable_dropout and self.dropout_rate:
-      kept = dropout_masks(self.make_rng('dropout'), self.dropout_rate, queries, keys, causal)
-    y = attend_in_blocks(queries, keys, values, seen, kept, causal, self.dropout_rate)
+    found = []
+    for part in parted(self.apart, keys, values):
+      kept = None
+      if enable_dropout and not self.shared_dropout and self.dropout_rate:
+        kept = dropout_masks(self.make_rng('dropout'), self.dropout_rate, queries, part[0], causal)
+      found.append(attend_in_blocks(queries, *part, seen, kept, causal, self.dropout_rate))
+    y = functools.reduce(operator.add, found)
     if real is not None:
       y = jnp.where(real[:, None, :, None], y, values.mean(axis=-2, keepdims=True))
     return self.out(y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
@@ -447,5 +467,8 @@ class MultiHeadDotProductAttention(nn.Module):
       `[batch, 1, features]`.
     """
     queries = self.query(x).reshape(-1, 1, self.head_dim)
-    y = attend(queries, keys, values) if position is None else attend_to_prefix(queries, keys, values, position)
+    if position is None:
+      y = functools.reduce(operator.add, [attend(queries, *part) for part in parted(self.apart, keys, values)])
+    else:
+      y = attend_to_prefix(queries, keys, values, position)
     return self.out(y.reshape(x.shape[0], 1, -1))

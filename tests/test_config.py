@@ -71,6 +71,7 @@ def edited(**changes):
     (edited(network__dropout_rate=1.5), 'dropout_rate'),
     (edited(network__dtype='float31'), 'dtype'),
     (edited(network__positions='rotary'), 'positions'),
+    (edited(network__memory_softmax='both'), 'memory_softmax'),
     (edited(network__mlp_activations=['sparkle']), 'mlp_activations'),
     (edited(network__mlp_activations=3), 'mlp_activations'),
     (edited(network__decoder_padding_masks=1), 'decoder_padding_masks'),

@@ -270,13 +270,14 @@ def test_destinations_that_are_taken_or_wrong(published, tmp_path):
   assert (tmp_path / 'file').read_text() == 'precious'
 
 
-def test_what_pytorch_has_no_array_for_is_refused(published, tmp_path):
+@pytest.mark.parametrize('change', [{'state_positions': True}, {'memory_softmax': 'own'}])
+def test_what_pytorch_has_no_array_for_is_refused(change, published, tmp_path):
   run(published, tmp_path / 'ours', *HEADS)
   params, spec, step = checkpoints.restore_params(tmp_path / 'ours')
-  spec = dataclasses.replace(spec, network=spec.network.replace(state_positions=True))
+  spec = dataclasses.replace(spec, network=spec.network.replace(**change))
   checkpoints.save_checkpoint(tmp_path / 'placed', step, {'target': params}, spec)
   for name in ('x.pth', 'x.ckpt', 'x.npz'):
-    with pytest.raises(UserError, match='state_positions'):
+    with pytest.raises(UserError, match=next(iter(change))):
       run(tmp_path / 'placed', tmp_path / name)
     assert not (tmp_path / name).exists()
   run(tmp_path / 'placed', tmp_path / 'packed', '--to', 'packed')

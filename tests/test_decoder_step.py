@@ -17,6 +17,7 @@ CONFIGS = {
   'one activation': {'mlp_activations': ('relu',)},
   'three activations': {'mlp_activations': ('gelu', 'linear', 'tanh')},
   'embedding as output': {'logits_via_embedding': True, 'memory_length': 0, 'positions': 'mt3'},
+  'memory with its own softmax': {'memory_length': 5, 'memory_softmax': 'own'},
   'bfloat16': {'dtype': 'bfloat16'},
   'running status': {'running_status': ((3, 20), (40, 41), (50, 60))},
   'last event': {'running_status': ((3, 20), (40, 41)), 'event_ends': ((30, 39), (50, 55))},
@@ -81,9 +82,10 @@ def test_the_last_event_is_told_as_it_was():
     np.testing.assert_array_equal(held, expected[:, place])
 
 
+@pytest.mark.parametrize('softmax', network.MEMORY_SOFTMAXES)
 @pytest.mark.parametrize('ends', [(), ((30, 39), (42, 44))])
-def test_the_networks_own_cache_keeps_the_running_status(ends):
-  config = dataclasses.replace(fixture.CONFIG, running_status=((3, 20), (40, 41)), event_ends=ends)
+def test_the_networks_own_cache_keeps_the_running_status(ends, softmax):
+  config = dataclasses.replace(fixture.CONFIG, running_status=((3, 20), (40, 41)), event_ends=ends, memory_length=4, memory_softmax=softmax)
   rng = np.random.default_rng(0)
   shapes = network.parameter_shapes(config, fixture.NUM_MEL_BINS)
   params = jax.tree.map(lambda x: rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape).astype(np.float32), shapes)

@@ -147,6 +147,30 @@ def test_prior_segments_are_encoded_on_their_own():
   assert np.abs(swapped[:, SMALL.memory_length :] - memory(SMALL, prior)).max() > 1e-3
 
 
+def test_a_memory_with_its_own_softmax_is_heard_beside_any_sound():
+  """Both of its segments: what one adds to the logits does not depend on how loud the encoder's states are."""
+  shared, own = (dataclasses.replace(SMALL, memory_segments=2, memory_softmax=kind) for kind in network.MEMORY_SOFTMAXES)
+  assert (shared.states_apart, own.states_apart, dataclasses.replace(own, memory_length=0).states_apart) == (0, 6, 0)
+  rng, params = np.random.default_rng(2), random_params(SMALL)
+  memory = rng.normal(size=(2, 6, SMALL.emb_dim))
+  tokens = rng.integers(1, SMALL.vocab_size, (2, 4))
+  states = 30 * rng.normal(size=(2, 10, SMALL.emb_dim))  # one of them takes all of a softmax that it is in
+
+  def change(config, segment):
+    other = memory.copy()
+    other[:, 3 * segment : 3 * segment + 3] = rng.normal(size=(2, 3, SMALL.emb_dim))
+    said = [
+      network.Transformer(config).apply(
+        {'params': params}, np.concatenate([states, held], axis=1), None, tokens, enable_dropout=False, method=network.Transformer.decode
+      )
+      for held in (memory, other)
+    ]  # fmt: skip
+    return np.abs(said[0] - said[1]).max()
+
+  for segment in (0, 1):
+    assert change(own, segment) > 1e-2 and change(shared, segment) < 1e-6
+
+
 def test_memory_has_no_dropout():
   batch = small_batch(np.random.default_rng(0))
   params = random_params(SMALL)

@@ -38,7 +38,7 @@ for line in sys.stdin:
   names = ['network.T5Config.memory_length', 'L_MAX_HOP/macro.value', 'SHUFFLE_SCOPE/macro.value', 'utils.SaveCheckpointConfig.keep', 'TRAIN_STEPS/macro.value']
   network = gin.get_configurable('network.T5Config')()  # what the gin files say is a network
   assert not network.copied_tokens  # which would remember whatever L_agg is
-  print(json.dumps([gin.query_parameter(name) for name in names] + ['RESTORE/macro.value' in gin.config_str() or str(gin.query_parameter('RESTORE/macro.value'))]))
+  print(json.dumps([network.memory_softmax] + [gin.query_parameter(name) for name in names] + ['RESTORE/macro.value' in gin.config_str() or str(gin.query_parameter('RESTORE/macro.value'))]))
 """
 
 
@@ -107,7 +107,8 @@ def test_every_cell_is_trained_as_it_says(run_file, tmp_path):
   assert done.returncode == 0, done.stderr[-2000:]
   found = [json.loads(line) for line in done.stdout.splitlines()]
   assert len(found) == len(cells) >= 8
-  for cell, (l_agg, hop, scope, keep, steps, _) in zip(cells, found, strict=True):
+  for cell, (softmax, l_agg, hop, scope, keep, steps, _) in zip(cells, found, strict=True):
+    assert softmax == ('own' if cell.name == 'its own softmax' else 'shared'), cell
     assert (l_agg, hop) == (64 if cell.l_agg is None else cell.l_agg, cell.max_hop or 1), cell
     assert scope == ('paper' if cell.shuffle else None), cell
     assert (keep, steps) == (3, 7)
@@ -180,6 +181,10 @@ def test_as_many_moments_are_scored_as_asked_for(small_data, trained, small_stud
   assert all(list(line['result']['scores']) == ['4'] for line in lines) and 'each seed' not in (tmp_path / 'out' / 'study.md').read_text()
   with pytest.raises(UserError, match='made with other settings \\(moments\\)'):
     run(*words, '--moments', 4)
+  path = tmp_path / 'out' / 'made_by.json'
+  path.write_text(json.dumps({**json.loads(path.read_text()), 'what is no setting any more': 1}))
+  with pytest.raises(UserError, match='other settings \\(what is no setting any more\\)'):
+    run(*words, '--moments', 1)
 
 
 def test_scores_of_another_version_are_made_anew(small_data, trained, small_study, tmp_path):

@@ -131,6 +131,27 @@ def test_shared_attention_dropout_is_one_mask_for_all_queries():
 
 
 @pytest.mark.parametrize('shared', [True, False])
+def test_keys_apart_have_a_softmax_of_their_own(shared):
+  rng = np.random.default_rng(5)
+  x, context = rng.normal(size=(2, 6, 12)), rng.normal(size=(2, 9, 12))
+  real = np.arange(6) < np.array([[6], [4]])
+  plain, apart = (layers.MultiHeadDotProductAttention(3, 4, 12, 0.5, shared, apart=count) for count in (0, 4))
+  params = plain.init(jax.random.key(0), x, context)
+  wanted = plain.apply(params, x, context[:, :5]) + plain.apply(params, x, context[:, 5:])
+  found = apart.apply(params, x, context, real=real)
+  np.testing.assert_allclose(found[real], wanted[real], atol=1e-5)
+  assert np.abs(plain.apply(params, x, context) - wanted).max() > 0.1
+  # However loud the others are, these are heard.
+  loud = context * np.where(np.arange(9) < 5, 100, 1)[:, None]
+  alone = plain.apply(params, x, context[:, 5:])
+  np.testing.assert_allclose(apart.apply(params, x, loud) - plain.apply(params, x, loud[:, :5]), alone, atol=1e-3)
+  drawn = [apart.apply(params, x, context, True, rngs={'dropout': jax.random.key(seed)}) for seed in range(400)]
+  assert np.abs(np.mean(drawn, axis=0) - wanted).max() < 0.3 * np.std(drawn, axis=0).max()
+  with pytest.raises(ValueError, match='no mask'):
+    apart.apply(params, x, context, mask=np.ones((2, 1, 6, 9)))
+
+
+@pytest.mark.parametrize('shared', [True, False])
 def test_dropout_masks(shared):
   x = jnp.ones((4, 6, 50))
   module = layers.Dropout(0.4, shared)

@@ -97,6 +97,15 @@ def _crossed() -> tuple[Cell, ...]:
   return tuple(cell for data in (MIXTURES, STEMS, BOTH) for cell in _ladder(f'{data}: ', data=data))
 
 
+def _softmaxes() -> tuple[Cell, ...]:
+  own = ("network.T5Config.memory_softmax='own'",)
+  return (
+    Cell('baseline', 0, 1, False),
+    Cell('one softmax', 64, 1, False, against='baseline'),
+    Cell('its own softmax', 64, 1, False, against='baseline', more=own),
+  )
+
+
 STUDIES = {
   'ablations': Study(
     'What do memory, prior sampling and shuffling each bring, trained from scratch, and what do they do to notes and instruments '
@@ -109,6 +118,10 @@ STUDIES = {
   ),
   'l-agg': Study(
     'How many states should the memory have, and what do they cost?', cells=_values('l_agg', (0, 32, 64, 128)), axis='L_agg'
+  ),
+  'memory-softmax': Study(
+    "Does a memory come to be read that shares a softmax with the sound, as the paper's, and one that has its own?",
+    cells=_softmaxes(), moments=5,
   ),
   'l-max-hop': Study(
     'How far back may the prior segment lie in training?', cells=_values('max_hop', (1, 3, 8), l_agg=64), axis='L_max_hop'

@@ -1,5 +1,5 @@
 """The memory probe: what a network says, and what the truth costs it, with other things in its memory; and how much of its
-cross-attention lies on the memory's states, by the type of the token that is said."""
+cross-attention lies on the memory's states, by the type of the token that is said, where these share a softmax with the sound's."""
 
 import numpy as np
 
@@ -41,6 +41,9 @@ def measure(transcriber, params, pieces, results):
   figures = [report.strips(decoded, HEADLINE), _loss_figure(by_type, [c.name for c in asked if c.name in _SHOWN])]
   if not network.memory_length:
     remarks.append('The network copies what it proposes: it has no decoder, and so no cross-attention. Its chances are without the threshold.')
+    return tables, figures, remarks
+  if network.states_apart:
+    remarks.append('The memory has a softmax of its own: whether it is read is told by what the truth costs with another memory, not by a share of the attention.')
     return tables, figures, remarks
   attention, shares = _attention(costs[AS_USED.name], types, transcriber)
   title = 'Share of cross-attention on the memory'

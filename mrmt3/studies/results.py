@@ -71,7 +71,8 @@ class Results:
   @staticmethod
   def _check(path, known, made_by, remedy=''):
     if known != made_by:
-      changed = sorted(key for key in made_by if not isinstance(known, dict) or known.get(key) != made_by[key])
+      known = known if isinstance(known, dict) else {}
+      changed = sorted(key for key in {*known, *made_by} if key not in known or key not in made_by or known[key] != made_by[key])
       raise UserError(f'{path} was made with other settings ({", ".join(changed)}); {remedy}choose another folder with -o')
 
   def get(self, name: str, compute: Callable[[], Mapping], **more) -> dict:

@@ -22,7 +22,7 @@ def _score(params, inputs, known, targets, *, config: T5Config):
 
   def watch(next_function, args, kwargs, context):
     module = context.module
-    if memory and module.name == 'encoder_decoder_attention' and context.method_name == '__call__':
+    if memory and not config.states_apart and module.name == 'encoder_decoder_attention' and context.method_name == '__call__':
       x, states = args[:2]
       queries = module.query(x).reshape(*x.shape[:2], module.num_heads, module.head_dim)
       keys, _ = module.keys_values(states)
@@ -54,7 +54,7 @@ def score(params, spec: ModelSpec, inputs: np.ndarray, held: Memory, targets: np
   Returns:
     (minus the log-probability of each token, nats, float32 `[segments, length]`; the share, 0..1, of the cross-attention,
     mean over heads, that lies on the memory's states while that token is said, float32 `[layers, segments, length]`, no
-    layers without memory). What stands at padding means nothing.
+    layers without memory, or where it has a softmax of its own). What stands at padding means nothing.
   """
   losses, shares = [], []
   for start in range(0, len(inputs), ROWS):

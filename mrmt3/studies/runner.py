@@ -27,6 +27,7 @@ SCORES = {
   'leaked_note_ratio': 'leaked notes (less is better)',
   'track_switches_per_minute': 'track switches a minute (less is better)',
   'instrument_detection_f1': 'instrument F1',
+  'instrument_detection_recall': 'instrument recall',
 }
 HEADLINE = 'onset_program_f1'
 _IN_CURVES = ('onset_f1', 'onset_program_f1', 'leaked_note_ratio', 'instrument_detection_f1')  # shares

@@ -5,9 +5,6 @@ its rows, with the batch as the short side: `[outputs, inputs] @ [inputs, batch]
 that share an input are joined, and the residual stream is `[emb, batch]`.
 """
 
-import functools
-import operator
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,7 +128,7 @@ def _layer(part, config, x, position, cache):
   x = x + jnp.dot(part['self_out'], _joined(found, config))
   y = _norm(x, part['norms'][1], config)
   query = _by_head(_product(part['cross_in'], y), config)
-  found = functools.reduce(operator.add, [layers.attend(query, *pair) for pair in cache['cross']])
+  found = layers.attend_parts(query, cache['cross'])
   x = x + jnp.dot(part['cross_out'], _joined(found, config))
   hidden = None
   inner = jnp.split(jnp.dot(part['mlp_in'], _norm(x, part['norms'][2], config)), len(config.mlp_activations))

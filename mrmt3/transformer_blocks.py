@@ -225,6 +225,11 @@ def parted(apart: int, *arrays: jax.Array) -> list[tuple[jax.Array, ...]]:
   return [tuple(x[..., :-apart, :] for x in arrays), tuple(x[..., -apart:, :] for x in arrays)]
 
 
+def attend_parts(queries: jax.Array, parts: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
+  """As `attend`, to keys and values of `parted`: each part has a softmax of its own, and what is found in each is added."""
+  return functools.reduce(operator.add, [attend(queries, *part) for part in parts])
+
+
 def _blocks(queries: int, keys: int, causal: bool) -> list[tuple[slice, slice]]:
   """Returns the (queries, keys) of each block; a causal block needs no keys after its last query."""
   size = max(SMALLEST_QUERY_BLOCK, -(-queries // QUERY_BLOCKS))
@@ -468,7 +473,7 @@ class MultiHeadDotProductAttention(nn.Module):
     """
     queries = self.query(x).reshape(-1, 1, self.head_dim)
     if position is None:
-      y = functools.reduce(operator.add, [attend(queries, *part) for part in parted(self.apart, keys, values)])
+      y = attend_parts(queries, parted(self.apart, keys, values))
     else:
       y = attend_to_prefix(queries, keys, values, position)
     return self.out(y.reshape(x.shape[0], 1, -1))

@@ -108,7 +108,7 @@ def test_every_cell_is_trained_as_it_says(run_file, tmp_path):
   found = [json.loads(line) for line in done.stdout.splitlines()]
   assert len(found) == len(cells) >= 8
   for cell, (softmax, l_agg, hop, scope, keep, steps, _) in zip(cells, found, strict=True):
-    assert softmax == ('own' if cell.name == 'its own softmax' else 'shared'), cell
+    assert softmax == ('own' if cell.own_softmax else 'shared'), cell
     assert (l_agg, hop) == (64 if cell.l_agg is None else cell.l_agg, cell.max_hop or 1), cell
     assert scope == ('paper' if cell.shuffle else None), cell
     assert (keep, steps) == (3, 7)
@@ -119,6 +119,7 @@ def test_the_paper_s_comparisons_are_declared():
   assert ablations == {
     'baseline': (0, 1, False), 'memory': (64, 1, False), '+ prior sampling': (64, 3, False), '+ shuffling': (64, 3, True),
   }  # fmt: skip
+  assert [cell.own_softmax for cell in catalogue.STUDIES['memory-softmax'].cells] == [False, False, True]
   assert [cell.l_agg for cell in catalogue.STUDIES['l-agg'].cells] == [0, 32, 64, 128]
   assert [cell.max_hop for cell in catalogue.STUDIES['l-max-hop'].cells] == [1, 3, 8]
   crossed = catalogue.STUDIES['domains']

@@ -19,6 +19,7 @@ class Cell:
     l_agg: states of the memory, one of those in gin/ablations; None leaves what the base says.
     max_hop: L_max_hop, likewise.
     shuffle: whether tokens of one time step are permuted in training; None leaves what the base says.
+    own_softmax: whether the memory has a softmax of its own; False leaves what the base says.
     data: what it is trained on: MIXTURES, STEMS (each stem a piece) or BOTH (mixtures and as much time of stems).
     starts_from: name of the cell of the same study whose weights it starts from; None: fresh ones.
     against: name of the cell it is compared with; None: none.
@@ -29,6 +30,7 @@ class Cell:
   l_agg: int | None = None
   max_hop: int | None = None
   shuffle: bool | None = None
+  own_softmax: bool = False
   data: str = MIXTURES
   starts_from: str | None = None
   against: str | None = None
@@ -39,6 +41,7 @@ class Cell:
     files = [] if self.l_agg is None else [f'ablations/l_agg_{self.l_agg}.gin']
     files += [] if self.max_hop is None else [f'ablations/l_max_hop_{self.max_hop}.gin']
     files += ['ablations/no_shuffle.gin'] if self.shuffle is False else []
+    files += ['ablations/own_softmax.gin'] if self.own_softmax else []
     bindings = ['SHUFFLE_SCOPE=paper'] if self.shuffle else []
     return [*(f'--gin_file={file}' for file in files), *(f'--gin.{binding}' for binding in (*bindings, *self.more))]
 
@@ -97,15 +100,6 @@ def _crossed() -> tuple[Cell, ...]:
   return tuple(cell for data in (MIXTURES, STEMS, BOTH) for cell in _ladder(f'{data}: ', data=data))
 
 
-def _softmaxes() -> tuple[Cell, ...]:
-  own = ("network.T5Config.memory_softmax='own'",)
-  return (
-    Cell('baseline', 0, 1, False),
-    Cell('one softmax', 64, 1, False, against='baseline'),
-    Cell('its own softmax', 64, 1, False, against='baseline', more=own),
-  )
-
-
 STUDIES = {
   'ablations': Study(
     'What do memory, prior sampling and shuffling each bring, trained from scratch, and what do they do to notes and instruments '
@@ -121,7 +115,11 @@ STUDIES = {
   ),
   'memory-softmax': Study(
     "Does a memory come to be read that shares a softmax with the sound, as the paper's, and one that has its own?",
-    cells=_softmaxes(), moments=5,
+    cells=(
+      Cell('baseline', 0, 1, False),
+      Cell('one softmax', 64, 1, False, against='baseline'),
+      Cell('its own softmax', 64, 1, False, own_softmax=True, against='baseline'),
+    ), moments=5,
   ),
   'l-max-hop': Study(
     'How far back may the prior segment lie in training?', cells=_values('max_hop', (1, 3, 8), l_agg=64), axis='L_max_hop'

@@ -24,7 +24,8 @@ def add_parser(subparsers) -> None:
   """Adds `study` to the commands."""
   from mrmt3.studies.catalogue import STUDIES, TRAINING
 
-  lines = [f'{name:<12} {study.question}' for name, study in STUDIES.items()]
+  width = max(map(len, STUDIES))
+  lines = [f'{name:<{width}} {study.question}' for name, study in STUDIES.items()]
   parser = subparsers.add_parser(
     'study',
     help='ablations, domain overfitting, memory probe and others, one command each',

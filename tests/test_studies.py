@@ -108,7 +108,7 @@ def test_every_cell_is_trained_as_it_says(run_file, tmp_path):
   found = [json.loads(line) for line in done.stdout.splitlines()]
   assert len(found) == len(cells) >= 8
   for cell, (softmax, l_agg, hop, scope, keep, steps, _) in zip(cells, found, strict=True):
-    assert softmax == ('own' if cell.own_softmax else 'shared'), cell
+    assert softmax == ('own' if 'own_softmax' in cell.ablations else 'shared'), cell
     assert (l_agg, hop) == (64 if cell.l_agg is None else cell.l_agg, cell.max_hop or 1), cell
     assert scope == ('paper' if cell.shuffle else None), cell
     assert (keep, steps) == (3, 7)
@@ -119,7 +119,9 @@ def test_the_paper_s_comparisons_are_declared():
   assert ablations == {
     'baseline': (0, 1, False), 'memory': (64, 1, False), '+ prior sampling': (64, 3, False), '+ shuffling': (64, 3, True),
   }  # fmt: skip
-  assert [cell.own_softmax for cell in catalogue.STUDIES['memory-softmax'].cells] == [False, False, True]
+  assert [cell.ablations for cell in catalogue.STUDIES['memory-softmax'].cells] == [(), (), ('own_softmax',)]
+  exposure = [(cell.ablations, cell.against) for cell in catalogue.STUDIES['exposure-bias'].cells]
+  assert exposure == [((), None)] + [((name,), 'the truth') for name in ('corrupted_prior', 'memory_dropout', 'predicted_prior')]
   assert [cell.l_agg for cell in catalogue.STUDIES['l-agg'].cells] == [0, 32, 64, 128]
   assert [cell.max_hop for cell in catalogue.STUDIES['l-max-hop'].cells] == [1, 3, 8]
   crossed = catalogue.STUDIES['domains']
@@ -426,6 +428,17 @@ def test_single_notes_are_as_nsynth_s(tmp_path):
     assert len(samples) == pytest.approx(4.05 * 16000, abs=1)
     assert np.abs(samples[:700]).max() < 0.01 and np.abs(samples[800:8000]).max() > 0.1
   assert programs == set(domains.NSYNTH_PROGRAMS.values())
+
+
+def test_all_rendered_notes_are_tested_on_but_so_many_pieces(small_data, tmp_path):
+  pytest.importorskip('symusic')
+
+  def count(test, **more):
+    options = runner.Options(data=small_data, split='train', pieces=2, **more)
+    return len(runner.TrainingStudy('domains', catalogue.STUDIES['domains'], tmp_path, options, -1).references(test, small_data))
+
+  assert [count(test) for test in catalogue.STUDIES['domains'].tests] == [2, 2, 54]
+  assert count(catalogue.NOTES, notes=tmp_path / 'notes') == 2
 
 
 def test_a_table_says_what_differs():

@@ -38,7 +38,7 @@ def add_parser(subparsers) -> None:
   parser.add_argument('-o', '--output', required=True, metavar='DIR', help='where everything goes')
   parser.add_argument('--data', metavar='DIR', help='data set in the Slakh2100 layout; for the other studies any folder of MIDI with audio')
   parser.add_argument('--split', default='test', help='which split is tested on, where there are splits (default: test)')
-  parser.add_argument('--pieces', type=int, metavar='N', help='test on the first N pieces only')
+  parser.add_argument('--pieces', type=int, metavar='N', help='test on the first N pieces only (of single notes that are rendered: on all)')
   looking = parser.add_argument_group(f'studies of a checkpoint ({", ".join(name for name in STUDIES if name not in training)})')
   looking.add_argument('--checkpoint', metavar='DIR', help='checkpoint to look into, or a name of `mrmt3 fetch --list`')
   trained = parser.add_argument_group(f'studies that train ({", ".join(training)})')

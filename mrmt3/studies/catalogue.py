@@ -19,7 +19,7 @@ class Cell:
     l_agg: states of the memory, one of those in gin/ablations; None leaves what the base says.
     max_hop: L_max_hop, likewise.
     shuffle: whether tokens of one time step are permuted in training; None leaves what the base says.
-    own_softmax: whether the memory has a softmax of its own; False leaves what the base says.
+    ablations: names of further files of gin/ablations.
     data: what it is trained on: MIXTURES, STEMS (each stem a piece) or BOTH (mixtures and as much time of stems).
     starts_from: name of the cell of the same study whose weights it starts from; None: fresh ones.
     against: name of the cell it is compared with; None: none.
@@ -30,7 +30,7 @@ class Cell:
   l_agg: int | None = None
   max_hop: int | None = None
   shuffle: bool | None = None
-  own_softmax: bool = False
+  ablations: tuple[str, ...] = ()
   data: str = MIXTURES
   starts_from: str | None = None
   against: str | None = None
@@ -38,12 +38,13 @@ class Cell:
 
   def flags(self) -> list[str]:
     """Returns the training's flags that say what is varied; they come after the base's."""
-    files = [] if self.l_agg is None else [f'ablations/l_agg_{self.l_agg}.gin']
-    files += [] if self.max_hop is None else [f'ablations/l_max_hop_{self.max_hop}.gin']
-    files += ['ablations/no_shuffle.gin'] if self.shuffle is False else []
-    files += ['ablations/own_softmax.gin'] if self.own_softmax else []
+    names = [] if self.l_agg is None else [f'l_agg_{self.l_agg}']
+    names += [] if self.max_hop is None else [f'l_max_hop_{self.max_hop}']
+    names += ['no_shuffle'] if self.shuffle is False else []
     bindings = ['SHUFFLE_SCOPE=paper'] if self.shuffle else []
-    return [*(f'--gin_file={file}' for file in files), *(f'--gin.{binding}' for binding in (*bindings, *self.more))]
+    return [
+      *(f'--gin_file=ablations/{name}.gin' for name in (*names, *self.ablations)), *(f'--gin.{binding}' for binding in (*bindings, *self.more))
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,11 +119,22 @@ STUDIES = {
     cells=(
       Cell('baseline', 0, 1, False),
       Cell('one softmax', 64, 1, False, against='baseline'),
-      Cell('its own softmax', 64, 1, False, own_softmax=True, against='baseline'),
+      Cell('its own softmax', 64, 1, False, ablations=('own_softmax',), against='baseline'),
     ), moments=5,
   ),
   'l-max-hop': Study(
     'How far back may the prior segment lie in training?', cells=_values('max_hop', (1, 3, 8), l_agg=64), axis='L_max_hop'
+  ),
+  'exposure-bias': Study(
+    'The memory holds the truth in training and what was written in use: does it help to train with mistakes in it, without it now and '
+    "then, or with the network's own words?",
+    cells=(
+      Cell('the truth', 64, 1, False),
+      *(
+        Cell(name, 64, 1, False, ablations=(file,), against='the truth')
+        for name, file in (('with mistakes', 'corrupted_prior'), ('or nothing', 'memory_dropout'), ('or its own words', 'predicted_prior'))
+      ),
+    ),
   ),
   'domains': Study(
     'Trained on mixtures, stems or both: what is lost on simpler music, and which regulariser is too much for it?',

@@ -130,7 +130,7 @@ class TrainingStudy:
     """Trains and scores what is missing; the report is written after every network, of those that are done."""
     self._results.begin(any(next(self._folder.glob(pattern), None) for pattern in _MADE))
     data = self._data()
-    tests = {test: self._test(test, data) for test in self._study.tests}
+    tests = {test: self.references(test, data) for test in self._study.tests}
     done: list[Cell] = []
     found: dict[str, list[dict]] = {}
     for cell in self._study.cells:
@@ -159,10 +159,11 @@ class TrainingStudy:
     build.build(self._folder / 'data', recipe='corpus', pieces=BUILT_PIECES, seconds=BUILT_SECONDS)
     return self._folder / 'data'
 
-  def _test(self, test: str, data: Path):
+  def references(self, test: str, data: Path) -> dict[str, evaluation_sets.Reference]:
+    """Returns what a test consists of: the first `pieces` of it, but all of the notes that are rendered, which last as long as one piece."""
     options = self._options
     if test == catalogue.NOTES:
-      return references_of(options.notes or domains.write_notes(self._folder / 'notes'), None, options.pieces)
+      return references_of(options.notes, None, options.pieces) if options.notes else references_of(domains.write_notes(self._folder / 'notes'), None, None)
     if test == catalogue.SINGLE:
       single = options.single or domains.write_stems(data, self._folder / 'single', which=domains.ONE_STEM)
       return references_of(single, options.split, options.pieces)

@@ -41,7 +41,7 @@ docs-check: $(VENV)/test.done
 	  docs/metrics.md docs/scaling.md docs/transcribe.md docs/method.md docs/model-card/README.md
 
 report-check: $(VENV)/test.done
-	$(BIN)/python -m pytest -q -rs tests/test_report_browser.py
+	MRMT3_BROWSER_NEEDED=1 $(BIN)/python -m pytest -q -rs tests/test_report_browser.py
 
 test-peers: $(VENV)/test.done
 	$(BIN)/python -m pytest -q -rs tests/test_real_peers.py

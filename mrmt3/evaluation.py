@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -37,20 +36,18 @@ class PieceResult:
   polyphony: np.ndarray
   problem: str = ''
 
-  def to_json(self) -> str:
-    """Returns the result as one line of JSON that `from_json` reads back exactly; of the matrix what is not 0."""
+  def to_dict(self) -> dict:
+    """Returns the result as JSON can hold it, which `from_dict` reads back exactly; of the matrix what is not 0."""
     places = np.argwhere(self.confusion)
     names = (*confusion.CLASS_NAMES, '')
     cells = [[names[row], names[column], int(self.confusion[row, column])] for row, column in places]
-    return json.dumps({
-        'piece': self.name, 'problem': self.problem, 'scores': dict(self.scores), 'confusion': cells,
-        'polyphony': self.polyphony.tolist(),
-    })  # fmt: skip
+    return {
+      'piece': self.name, 'problem': self.problem, 'scores': dict(self.scores), 'confusion': cells, 'polyphony': self.polyphony.tolist(),
+    }
 
   @classmethod
-  def from_json(cls, text: str) -> 'PieceResult':
-    """Reads what `to_json` wrote; ValueError, KeyError or TypeError for anything else."""
-    line = json.loads(text)
+  def from_dict(cls, line: Mapping) -> 'PieceResult':
+    """Reads what `to_dict` wrote; ValueError, KeyError or TypeError for anything else."""
     matrix = np.zeros((confusion.NOBODY + 1,) * 2, np.int64)
     places = {name: place for place, name in enumerate((*confusion.CLASS_NAMES, ''))}
     for row, column, count in line['confusion']:
@@ -60,16 +57,17 @@ class PieceResult:
 
 
 def score_piece(
-    name: str, reference: np.ndarray, estimate: np.ndarray | None, *, problem: str = '', mt3_suite: bool = False
-) -> PieceResult:
-  """Scores a piece; an estimate of None is a failed transcription and counts as empty.
+    name: str, reference: np.ndarray, estimate: np.ndarray | None, *, published_reference: np.ndarray | None = None, problem: str = '',
+    mt3_suite: bool = False,
+) -> PieceResult:  # fmt: skip
+  """Scores a piece; an estimate of None is a failed transcription and counts as empty; see `metrics.evaluate_piece`.
 
   Raises ValueError, with the piece's name, if a table cannot be scored.
   """
   if estimate is None:
     estimate, problem = empty_notes(), problem or 'there is no transcription of it'
   try:
-    scores = metrics.evaluate_piece(reference, estimate, mt3_suite=mt3_suite)
+    scores = metrics.evaluate_piece(reference, estimate, published_reference=published_reference, mt3_suite=mt3_suite)
     matrix, polyphony = confusion.instrument_confusion(reference, estimate), conditions.polyphony_counts(reference, estimate)
   except ValueError as error:
     raise ValueError(f'{name}: {error}') from error

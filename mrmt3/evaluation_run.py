@@ -15,7 +15,7 @@ from mrmt3.evaluation_sets import Estimate, Reference
 
 SCORES_NAME = 'scores-{}.jsonl'
 PREDICTIONS_NAME = 'predictions-{}.jsonl'
-_VERSION = 1  # of the scores; older lines are not used again
+_VERSION = 2  # of the scores; older lines are not used again
 
 
 def transcribe(
@@ -24,10 +24,12 @@ def transcribe(
   """Transcribes the audio of the references with a checkpoint, and returns the transcriptions.
 
   A piece whose audio cannot be read fails, which is written down; the others go on. With `output`, notes are kept there in
-  predictions-<name>.jsonl, and pieces that are there are not transcribed again.
+  predictions-<name>.jsonl, and pieces that are there are not transcribed again while their audio (and, where the memory holds the
+  truth, their reference) is the same.
 
   Raises:
-    UserError: none of the references has audio; the checkpoint cannot be read; the file is that of another checkpoint.
+    UserError: none of the references has audio; the checkpoint cannot be read; the file is that of another checkpoint; a piece has
+      neither audio nor notes that can be read.
   """
   import shutil
   import tempfile
@@ -43,7 +45,8 @@ def transcribe(
   path = folder / PREDICTIONS_NAME.format(_file_name(name))
   weights = transcriber.folder.stat().st_mtime_ns
   writer = saved_predictions.Writer(path, {'checkpoint': str(transcriber.folder.resolve()), 'changed': weights, 'memory': memory})
-  todo = {piece: reference for piece, reference in references.items() if piece not in writer.done}
+  made_of = {piece: [one.audio_state, one.state if memory == 'truth' else ''] for piece, one in references.items()}
+  todo = {piece: reference for piece, reference in references.items() if writer.done.get(piece) != made_of[piece]}
   failed = {}
 
   def pieces():
@@ -51,6 +54,7 @@ def transcribe(
       try:
         samples = _audio_of(reference, transcriber.spec.spectrogram.sample_rate)
       except UserError as error:
+        reference.read()  # what cannot be scored either ends the run here, and not after hours
         failed[piece] = str(error)
         continue
       yield piece, samples, reference.read() if memory == 'truth' else None
@@ -58,9 +62,9 @@ def transcribe(
   try:
     results = transcriber.transcribe(pieces())
     for piece, notes, _ in tqdm(results, total=len(todo), desc='transcribe', unit='piece', disable=not sys.stderr.isatty()):
-      writer.add(piece, notes)
+      writer.add(piece, notes, made_of[piece])
     for piece, problem in failed.items():
-      writer.add(piece, None, problem)
+      writer.add(piece, None, made_of[piece], problem)
     writer.close()
     readers = saved_predictions.read(path)
   finally:
@@ -100,7 +104,7 @@ def score(
   known = _known(path) if path else {}
   keys = {piece: _key(reference, estimates.get(piece), mt3_suite) for piece, reference in references.items()}
   todo = [piece for piece in references if (piece, keys[piece]) not in known]
-  jobs = [(piece, references[piece].read, estimates[piece] and estimates[piece].read) for piece in todo]
+  jobs = [(piece, references[piece], estimates[piece] and estimates[piece].read) for piece in todo]
   results = {piece: known[piece, key] for piece, key in keys.items() if (piece, key) in known}
   new = parallel_if_long(functools.partial(_score, mt3_suite=mt3_suite), jobs, workers or os.cpu_count() or 1)
   file = path and files.LineFile(path, [_line(keys[piece], result) for piece, result in results.items()])
@@ -114,7 +118,7 @@ def score(
 
 def _score(job, mt3_suite):
   """Reads and scores one piece, in whatever process."""
-  name, read_reference, read_estimate = job
+  name, reference, read_estimate = job
   estimate, problem = None, ''
   if read_estimate is not None:
     try:
@@ -122,24 +126,29 @@ def _score(job, mt3_suite):
     except UserError as error:
       problem = str(error)
   try:
-    return evaluation.score_piece(name, read_reference(), estimate, problem=problem, mt3_suite=mt3_suite)
+    published = reference.read_published and reference.read_published()
+    return evaluation.score_piece(
+      name, reference.read(), estimate, published_reference=published, problem=problem, mt3_suite=mt3_suite
+    )
   except ValueError as error:
     raise UserError(f'cannot score {error}') from error
 
 
 def _key(reference: Reference, estimate: Estimate | None, mt3_suite: bool) -> str:
-  """Returns what a result depends on: of MIDI files names, sizes and times, of saved predictions the notes."""
-  if estimate is None or '.jsonl' not in estimate.file.name:
-    said = evaluation_sets.fingerprint(reference, estimate)
-  else:
+  """Returns what a result depends on: of files names, sizes and times, of saved predictions the notes."""
+  if estimate is None:
+    said = ''
+  elif '.jsonl' in estimate.file.name:
     import hashlib
 
-    said = evaluation_sets.fingerprint(reference, None) + hashlib.sha1(repr(estimate.read.args).encode()).hexdigest()
-  return json.dumps([_VERSION, mt3_suite, said])
+    said = hashlib.sha1(repr(estimate.read.args).encode()).hexdigest()
+  else:
+    said = evaluation_sets.state_of([estimate.file])
+  return json.dumps([_VERSION, mt3_suite, reference.state, said])
 
 
 def _line(key: str, result: evaluation.PieceResult) -> str:
-  return json.dumps({'key': key, 'result': json.loads(result.to_json())})
+  return json.dumps({'key': key, 'result': result.to_dict()})
 
 
 def _known(path: Path) -> dict[tuple[str, str], evaluation.PieceResult]:
@@ -148,7 +157,7 @@ def _known(path: Path) -> dict[tuple[str, str], evaluation.PieceResult]:
   for text in path.read_text().splitlines() if path.exists() else ():
     try:
       line = json.loads(text)
-      result = evaluation.PieceResult.from_json(json.dumps(line['result']))
+      result = evaluation.PieceResult.from_dict(line['result'])
       known[result.name, line['key']] = result
     except (ValueError, KeyError, TypeError):
       continue

@@ -7,7 +7,7 @@ import collections
 import functools
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,12 +25,16 @@ class Reference(NamedTuple):
   Attributes:
     read: returns its note table; UserError if it cannot be read.
     audio: sample rate -> float32 samples `[n]`; None where there is no audio.
-    files: what `read` reads, as far as it is files.
+    state: a text that is another when what `read` reads has changed, as of when the piece was found.
+    audio_state: the same of `audio`.
+    read_published: the note table as MR-MT3's script counts instruments in it, where that is another: with raw programs.
   """
 
   read: Callable[[], np.ndarray]
   audio: Callable[[int], np.ndarray] | None = None
-  files: tuple[Path, ...] = ()
+  state: str = ''
+  audio_state: str = ''
+  read_published: Callable[[], np.ndarray] | None = None
 
 
 class Estimate(NamedTuple):
@@ -77,18 +81,22 @@ def _midi_reference(path):
   from mrmt3.midi_io import read_midi
 
   audio = next((found for found in map(path.with_suffix, AUDIO_SUFFIXES) if found.is_file()), None)
-  return Reference(functools.partial(read_midi, path), audio and functools.partial(_read_audio, audio), (path,))
+  heard = audio and functools.partial(_read_audio, audio)
+  return Reference(functools.partial(read_midi, path), heard, state_of([path]), state_of([audio] if audio else []))
 
 
 def _slakh_references(folder, split):
   from mrmt3 import slakh
 
-  references = {}
-  for track in slakh.find_tracks(folder, split):
-    files = (track.path / 'metadata.yaml', *sorted(track.path.glob('MIDI/*')))
-    audio = functools.partial(_slakh_audio, track)
-    references[track.path.relative_to(folder).as_posix()] = Reference(functools.partial(slakh.read_notes, track), audio, files)
-  return references
+  return {track.path.relative_to(folder).as_posix(): _slakh_reference(track) for track in slakh.find_tracks(folder, split)}
+
+
+def _slakh_reference(track):
+  from mrmt3 import slakh
+
+  read, published = (functools.partial(read, track) for read in (slakh.read_notes, slakh.read_published_notes))
+  notes, audio = [track.path / 'metadata.yaml', *sorted(track.path.glob('*/*.mid'))], sorted(track.path.glob('mix*'))
+  return Reference(read, functools.partial(_slakh_audio, track), state_of(notes), state_of(audio), published)
 
 
 def _slakh_audio(track, sample_rate):
@@ -137,14 +145,17 @@ def _of_source(source, split):
     raise UserError(f'no split {split!r} there; there are {", ".join(splits)}')
   references = {}
   for each in [split] if split else splits:
+    state = f'{source} {source.fingerprint(each)}'
     for name in source.list_pieces(each):
-      read = functools.partial(_source_notes, source, each, name)
-      references[name if split else f'{each}/{name}'] = Reference(read, functools.partial(_source_audio, source, each, name))
+      read, audio = (functools.partial(read, source, each, name) for read in (_source_notes, _source_audio))
+      published = functools.partial(source.read_published_notes, each, name) if hasattr(source, 'read_published_notes') else None
+      references[name if split else f'{each}/{name}'] = Reference(read, audio, state, state, published)
   return references
 
 
 def _source_notes(source, split, name):
-  return source.read_piece(split, name, 16000).notes
+  # Where notes are a file of their own, audio that is broken is not in their way.
+  return source.read_notes(split, name) if hasattr(source, 'read_notes') else source.read_piece(split, name, 16000).notes
 
 
 def _source_audio(source, split, name, sample_rate):
@@ -229,9 +240,9 @@ def _unique_names(names):
   return {Path(name).name: name for name in names if counts[Path(name).name] == 1}
 
 
-def fingerprint(reference: Reference, estimate: Estimate | None) -> str:
-  """Returns a text that changes when one of the files of a piece changes, or comes to be missing."""
-  return json.dumps([_stat(file) for file in (*reference.files, *([estimate.file] if estimate else []))])
+def state_of(files: Iterable[Path]) -> str:
+  """Returns a text that is another when one of the files has changed, or has come to be missing."""
+  return json.dumps([_stat(file.absolute()) for file in files])
 
 
 def _stat(file):

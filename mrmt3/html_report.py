@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import conditions, confusion, evaluation, files, html_style, svg_charts
+from mrmt3 import conditions, confusion, evaluation, files, html_style, intervals, svg_charts
 from mrmt3.errors import UserError
 from mrmt3.notes import empty_notes
 
@@ -74,7 +74,7 @@ def render(summaries, references, systems, title: str) -> str:
 def _keys(summaries):
   if len(summaries) < 2:
     return ''
-  keys = (f'<span class="key"><i class="s{number % svg_charts.COLORS}"></i>{html.escape(name)}</span>' for number, name in enumerate(summaries))
+  keys = (f'<span class="key"><i class="{svg_charts.system_class(number)}"></i>{html.escape(name)}</span>' for number, name in enumerate(summaries))
   return f'<p>{"".join(keys)}</p>'
 
 
@@ -123,12 +123,12 @@ def _scores_table(summaries):
 
 
 def _verdict(key, base, other, test):
-  """Returns the p-value, coloured where the difference is unlikely to be chance."""
+  """Returns the p-value, coloured where it is unlikely to be chance that one is better: of ratios, nearer to 1."""
+  better = test
   if key in evaluation.TARGET_ONE:
-    is_better = abs(other.mean[key] - 1) < abs(base.mean[key] - 1)
-  else:
-    is_better = (test.difference < 0) == (key in evaluation.LOWER_IS_BETTER)
-  kind = f' class="{"better" if is_better else "worse"}"' if test.p_value < 0.05 else ''
+    better = intervals.paired_test(*([abs(value - 1) for value in summary.values(key)] for summary in (base, other)))
+  is_better = (better.difference < 0) == (key in (*evaluation.LOWER_IS_BETTER, *evaluation.TARGET_ONE))
+  kind = f' class="{"better" if is_better else "worse"}"' if better.p_value < 0.05 else ''
   return f'<small{kind}>p {"&lt; 0.001" if test.p_value < 0.001 else f"= {test.p_value:.3f}"}</small>'
 
 

@@ -75,8 +75,11 @@ line.mean { stroke: var(--ink); stroke-width: 2; }
 """
 _COLOR = """
 .s{n} {{ fill: var(--s{n}); }}
+.s{n}.again {{ fill: none; stroke: var(--s{n}); stroke-width: 2; }}
 .curve.s{n} {{ fill: none; stroke: var(--s{n}); stroke-width: 2.2; }}
+.curve.s{n}.again {{ stroke-dasharray: 6 4; }}
 i.s{n} {{ background: var(--s{n}); }}
+i.s{n}.again {{ background: none; border: 2px solid var(--s{n}); }}
 """
 STYLE = _RULES + ''.join(_COLOR.format(n=n) for n in range(COLORS))
 

@@ -31,6 +31,7 @@ def instrument_set(notes: np.ndarray, counting: str = 'slakh_classes') -> set:
   'slakh_classes': (program of the Slakh class, is_drum), drums being (0, True). 'published': raw program numbers, drums
   among them by theirs.
   """
+  validate_notes(notes, 'the table')
   if counting == 'slakh_classes':
     return set(instruments_of(map_to_slakh_classes(notes)))
   if counting == 'published':
@@ -71,7 +72,8 @@ def leaked_note_ratio(reference: np.ndarray, estimate: np.ndarray) -> float:
   """Returns the share, 0..1, of estimated notes that are right but for their instrument (Slakh class or drums).
 
   Notes are first matched within their instrument; a note that is left over and then matches a reference note left over
-  has leaked. So two instruments in unison are not taken for leakage. No estimated note: 0.
+  has leaked. So two instruments in unison are not taken for leakage, nor is a note written twice, for the right instrument and for
+  another. No estimated note: 0.
   """
   pairs = pair_own_instrument_first(*slakh_tables(reference, estimate))
   return np.count_nonzero(~pairs.same) / len(estimate) if len(estimate) else 0.0
@@ -82,7 +84,7 @@ def track_switches_per_minute(reference: np.ndarray, estimate: np.ndarray) -> fl
 
   The matched notes of each reference instrument (Slakh class or drums) are taken by onset, then pitch; a switch is one
   whose estimated instrument differs from the one before. The piece lasts until the reference's last offset. 0 if the
-  reference has no note.
+  reference has no note. Notes that do not match play no part, so that who finds few notes has few switches.
   """
   reference, estimate = slakh_tables(reference, estimate)
   if not len(reference):

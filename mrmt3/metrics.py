@@ -11,7 +11,7 @@ Conventions
   once. Drums have no offsets that could count.
 - Precision is matches / estimated notes, recall is matches / reference notes, F1 their harmonic mean.
 - An instrument is a pair (program, is_drum); all drums are one instrument, whatever their program.
-- Program-aware scores use programs as they stand, as the published ones do. The published references keep raw General
+- Program-aware scores use programs as they stand in the tables, as the published ones do. Published references keep raw General
   MIDI programs, of which the models only say the 34 Slakh classes: map the reference first
   (`instruments.map_to_slakh_classes`) where 'full' is to be fair.
 - Several pieces: every score is computed per piece, then averaged with equal weight.
@@ -37,9 +37,6 @@ Where this departs from published programs
   ratio, fails where no instrument is right, and leaves failed pieces out of the mean.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
-
 import numpy as np
 
 from mrmt3 import metrics_utils
@@ -53,7 +50,6 @@ from mrmt3.leakage import (
   track_switches_per_minute,
 )
 from mrmt3.metrics_utils import GRANULARITIES, Scores, match_notes, scores_from_counts, validate_notes
-from mrmt3.notes import empty_notes
 
 SWEEP_TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # s, as MT3
 
@@ -169,7 +165,9 @@ def tolerance_sweep(
   }
 
 
-def evaluate_piece(reference: np.ndarray, estimate: np.ndarray, *, mt3_suite: bool = False) -> dict[str, float]:
+def evaluate_piece(
+  reference: np.ndarray, estimate: np.ndarray, *, published_reference: np.ndarray | None = None, mt3_suite: bool = False
+) -> dict[str, float]:
   """Returns all scores of a piece by name.
 
   ==============================================  ==========================================================
@@ -190,6 +188,9 @@ def evaluate_piece(reference: np.ndarray, estimate: np.ndarray, *, mt3_suite: bo
   `*` is precision, recall or f1. Scores that know programs are of granularity midi_class; 'flat' and 'full' are added
   to the name of the others (onset_program_f1_full).
 
+  `published_reference` is what the published_ scores are counted in, where `reference` is not as published: a Slakh track's with
+  raw programs, see `slakh.read_published_notes`.
+
   `mt3_suite` adds the rest of MT3's, all without drums: frame_*, onset_velocity_*, onset_offset_velocity_* (half a
   second for 3,000 notes) and the sweep, e.g. onset_f1_at_0.1s and onset_offset_f1_at_0.1s.
   """
@@ -204,45 +205,13 @@ def evaluate_piece(reference: np.ndarray, estimate: np.ndarray, *, mt3_suite: bo
     result |= _named('nondrum_onset_offset_program', pitched, granularity)
   result |= _named('drum_onset', drums)
   result |= _instrument_scores(reference, estimate, 'slakh_classes')
-  published = _instrument_scores(reference, estimate, 'published')
+  published = _instrument_scores(reference if published_reference is None else published_reference, estimate, 'published')
   result |= {f'published_{name}': score for name, score in published.items()}
   result['leaked_note_ratio'] = leaked_note_ratio(reference, estimate)
   result['track_switches_per_minute'] = track_switches_per_minute(reference, estimate)
   if mt3_suite:
     result |= _mt3_suite(reference, estimate)
   return result
-
-
-class Evaluation(NamedTuple):
-  """Scores by piece, their means, and the pieces whose transcription is missing (they count as empty)."""
-
-  pieces: dict[str, dict[str, float]]
-  mean: dict[str, float]
-  failed: list[str]
-
-
-def evaluate_pieces(
-  pieces: Mapping[str, tuple[np.ndarray, np.ndarray | None]], *, mt3_suite: bool = False
-) -> Evaluation:
-  """Scores `{name: (reference, estimate)}`; an estimate of None is a failed transcription and counts as empty.
-
-  Raises ValueError if there is no piece, or if a table cannot be scored, with the piece's name.
-  """
-  if not pieces:
-    raise ValueError('there are no pieces to evaluate')
-  scores = {}
-  for name, (reference, estimate) in pieces.items():
-    try:
-      scores[name] = evaluate_piece(reference, empty_notes() if estimate is None else estimate, mt3_suite=mt3_suite)
-    except ValueError as error:
-      raise ValueError(f'{name}: {error}') from error
-  failed = [name for name, (_, estimate) in pieces.items() if estimate is None]
-  return Evaluation(scores, _mean_scores(list(scores.values())), failed)
-
-
-def _mean_scores(scores: list[dict[str, float]]) -> dict[str, float]:
-  """Returns the mean of each score over pieces, which all have the same scores."""
-  return {name: float(np.mean([piece[name] for piece in scores])) for name in scores[0]}
 
 
 def _prepare(reference, estimate, drums=True):

@@ -56,6 +56,7 @@ def validate_notes(notes: np.ndarray, name: str) -> None:
     (notes['offset'] < notes['onset'], 'an offset before its onset'),
     ((notes['pitch'] < 0) | (notes['pitch'] > 127), 'a pitch outside 0..127'),
     ((notes['program'] < 0) | (notes['program'] > 127), 'a program outside 0..127'),
+    ((notes['velocity'] < 0) | (notes['velocity'] > 127), 'a velocity outside 0..127'),
   ):
     if wrong.any():
       raise ValueError(f'{name} has {what}: note {int(np.argmax(wrong))}')
@@ -88,7 +89,12 @@ def match_notes(
   `granularity` they also need the same instrument (`map_programs`); without one instruments play no part. With
   `offsets` the offsets, too, must be within the larger of `offset_min_tolerance` s and `offset_ratio` of the
   reference note's duration, except for two drum notes, whose lengths mean nothing. Pairs are ordered by reference.
+
+  Raises ValueError for a tolerance below 0.
   """
+  for name, value in (('onset_tolerance', onset_tolerance), ('offset_ratio', offset_ratio), ('offset_min_tolerance', offset_min_tolerance)):
+    if not value >= 0:
+      raise ValueError(f'{name} is {value}; it cannot be below 0')
   ref_index, est_index = _onset_candidates(
     _match_keys(reference, granularity), reference['onset'], _match_keys(estimate, granularity), estimate['onset'],
     onset_tolerance,

@@ -44,5 +44,8 @@ class PieceSource(Protocol):
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
     """Reads one piece; UserError, in one line that names the file, for one that cannot be used."""
 
+  # Sources whose notes are files of their own have `read_notes(split, name)` as well, which returns read_piece's notes without reading
+  # audio; those of Slakh tracks `read_published_notes(split, name)`, see `slakh.read_published_notes`.
+
   def fingerprint(self, split: str) -> str:
     """Returns a text that changes when the pieces of a split change (names, sizes, times), without reading them."""

@@ -26,7 +26,6 @@ import numpy as np
 from mrmt3 import checkpoints, evaluation_run, files, published, slakh
 from mrmt3.errors import UserError
 from mrmt3.evaluation_sets import Estimate, Reference
-from mrmt3.notes import empty_notes, sort_notes
 
 RUN_NAME, SCORES_NAME = 'transcribed.json', 'scores.json'
 WAYS = ('published', 'default')
@@ -168,16 +167,6 @@ def transcribe(params, spec, tracks: list[slakh.Track], folder: Path, quiet: boo
   return failed
 
 
-def published_reference(track: slakh.Track) -> np.ndarray:
-  """Returns the notes of all MIDI files of a track, with the programs that stand in them. UserError for a broken one."""
-  from mrmt3.midi_io import read_midi
-
-  paths = sorted((track.path / 'MIDI').glob('*.mid'))
-  if not paths:
-    raise UserError(f'{track.path / "MIDI"} holds no MIDI files; is the data set complete?')
-  return sort_notes(np.concatenate([empty_notes(), *(read_midi(path) for path in paths)]))
-
-
 def score(name: str, tracks: list[slakh.Track], folder: Path, failed: dict[str, str]) -> tuple[Result, dict]:
   """Returns (result, `{way: {track: scores}}`) of the transcriptions in a folder; those of `failed` count as empty."""
   from mrmt3.midi_io import read_midi
@@ -187,7 +176,7 @@ def score(name: str, tracks: list[slakh.Track], folder: Path, failed: dict[str, 
     piece: None if piece in failed else Estimate(functools.partial(read_midi, path), path) for piece, path in paths.items()
   }
   summaries = {}
-  for way, read in {'published': published_reference, 'default': slakh.read_notes}.items():
+  for way, read in {'published': slakh.read_published_notes, 'default': slakh.read_notes}.items():
     references = {track.name: Reference(functools.partial(read, track)) for track in tracks}
     summaries[way] = evaluation_run.score(f'{name} ({way})', references, estimates, None)
   means = {way: summary.mean for way, summary in summaries.items()}

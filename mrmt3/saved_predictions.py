@@ -1,6 +1,7 @@
 """Transcriptions of many pieces in one JSONL file, a line a piece: what `mrmt3 evaluate --checkpoint` and `mrmt3 infer` write.
 
-`mrmt3 evaluate`: {"piece", "notes": rows as `notes.as_rows`, "problem"}, behind a first line that says what made them.
+`mrmt3 evaluate`: {"piece", "notes": rows as `notes.as_rows`, "made_of": what was heard, "problem"}, behind a first line that says
+what made them.
 `mrmt3 infer`: {"inputs": {"piece" or "targets_pretokenized"}, "prediction": regular ids of each segment}. What the ids and
 segments mean only the model's specification says.
 """
@@ -86,26 +87,26 @@ class Writer:
   """Adds pieces to a file of predictions, each whole or not at all; goes on where a run that was stopped has left off.
 
   Attributes:
-    done: names of the pieces that are there and did not fail.
+    done: {piece: what it was made of} of those that are there and did not fail.
   """
 
   def __init__(self, path: Path, made_by: Mapping):
     """Opens or makes the file; UserError if it holds predictions that something else made (`made_by`, JSON)."""
     files.make_folder(path.parent)
-    self.done, kept = set(), {}
+    kept = {}
     header = {HEADER: 1, **made_by}
     if path.exists() and path.stat().st_size:
       lines = [line for _, line in _lines(path)]
       if not lines or lines[0] != json.loads(json.dumps(header)):
         raise UserError(f'{path} holds the predictions of another checkpoint or other settings; remove it, or name another --output')
       kept = {line['piece']: line for line in lines[1:] if not line['problem']}
-      self.done = set(kept)
+    self.done = {name: line.get('made_of') for name, line in kept.items()}
     self._file = files.LineFile(path, map(json.dumps, [header, *kept.values()]))
 
-  def add(self, name: str, notes: np.ndarray | None, problem: str = '') -> None:
-    """Writes a piece's notes, or why there are none. UserError if that cannot be done."""
+  def add(self, name: str, notes: np.ndarray | None, made_of: list[str], problem: str = '') -> None:
+    """Writes a piece's notes, or why there are none; a later line replaces an earlier one. UserError if that cannot be done."""
     rows = [] if notes is None else as_rows(notes).tolist()
-    self._file.add(json.dumps({'piece': name, 'notes': rows, 'problem': problem}))
+    self._file.add(json.dumps({'piece': name, 'notes': rows, 'made_of': made_of, 'problem': problem}))
 
   def close(self) -> None:
     """Closes the file."""

@@ -66,7 +66,7 @@ class JsonLogger(seqio.loggers.Logger):
     write_metrics_line(folder / f'{task_name}-metrics.jsonl', step, _numbers(metrics))
     references, predictions = _pieces(targets, inferences)
     if references:
-      lines = (piece.to_json() + '\n' for piece in summarise(references, predictions).pieces)
+      lines = (json.dumps(piece.to_dict()) + '\n' for piece in summarise(references, predictions).pieces)
       with files.atomic_path(folder / f'{task_name}-pieces-{step}.jsonl') as temporary:
         temporary.write_text(''.join(lines))
 

@@ -124,7 +124,7 @@ def read_stems(track: Track) -> list[StemInfo]:
   UserError where the metadata is broken.
   """
   metadata = read_metadata(track)
-  midi_folder = track.path / str(metadata.get('midi_dir') or 'MIDI')
+  midi_folder = _midi_folder(track, metadata)
   audio_folder = track.path / str(metadata.get('audio_dir') or 'stems')
   return [
       _stem_info(track, str(name), entry, midi_folder, audio_folder)
@@ -146,6 +146,10 @@ def unlabelled_stems(track: Track) -> tuple[str, ...]:
 def _is_heard(entry):
   loudness = entry.get('integrated_loudness')
   return bool(entry.get('audio_rendered')) and isinstance(loudness, (int, float)) and np.isfinite(loudness)
+
+
+def _midi_folder(track, metadata):
+  return track.path / str(metadata.get('midi_dir') or 'MIDI')
 
 
 def _stem_info(track, name, entry, midi_folder, audio_folder):
@@ -185,6 +189,21 @@ def read_stem_notes_counted(stem: StemInfo) -> tuple[np.ndarray, int]:
   notes['program'] = stem.program
   notes['is_drum'] = stem.is_drum
   return map_to_slakh_classes(notes), lost
+
+
+def read_published_notes(track: Track) -> np.ndarray:
+  """Returns the notes of all MIDI files of a track, with the programs that stand in them, drums with 0, as one sorted note table.
+
+  That is what published numbers are counted in: also stems that are not in the mix, and programs that no model can say. UserError for
+  a broken file.
+  """
+  from mrmt3.midi_io import read_midi
+
+  folder = _midi_folder(track, read_metadata(track))
+  paths = sorted(folder.glob('*.mid'))
+  if not paths:
+    raise UserError(f'{folder} holds no MIDI files; is the data set complete?')
+  return sort_notes(np.concatenate([empty_notes(), *(read_midi(path) for path in paths)]))
 
 
 def read_notes(track: Track) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Small charts as SVG text, for a page without scripts: they scale with the page, and stay readable on a phone.
 
 Every function returns one <svg>. Sizes are in CSS pixels of a column as wide as a phone; colours are classes s0 to s5 of the
-systems, which the page's style sheet sets, so that charts follow its light and dark theme.
+systems, which the page's style sheet sets, so that charts follow its light and dark theme. Further systems have the same
+colours and the class `again`: hollow dots, dashed curves.
 """
 
 import html
@@ -10,6 +11,11 @@ from collections.abc import Mapping, Sequence
 WIDTH = 420
 COLORS = 6
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 14, 42
+
+
+def system_class(number: int) -> str:
+  """Returns the classes of the system of that number, counted from 0."""
+  return f's{number % COLORS}' + (' again' if number >= COLORS else '')
 
 
 def _svg(width: float, height: float, label: str, parts: Sequence[str], fixed: bool = False) -> str:
@@ -28,7 +34,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str = 'grid') -> str
 
 def _dot(x: float, y: float, system: int, title: str, radius: float = 4) -> str:
   place = f'cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"'
-  return f'<circle {place} class="dot s{system % COLORS}"><title>{html.escape(title)}</title></circle>'
+  return f'<circle {place} class="dot {system_class(system)}"><title>{html.escape(title)}</title></circle>'
 
 
 def _ticks(most: int) -> list[int]:
@@ -83,7 +89,7 @@ def curves(systems: Mapping[str, Mapping[str, float]], bins: Sequence[str], x_la
   for number, values in enumerate(systems.values()):
     points = [(name, *place(name, values[name])) for name in bins if name in values]
     path = ' '.join(f'{x:.1f},{y:.1f}' for _, x, y in points)
-    parts.append(f'<polyline points="{path}" class="curve s{number % COLORS}"/>')
+    parts.append(f'<polyline points="{path}" class="curve {system_class(number)}"/>')
     for name, x, y in points:
       parts.append(_dot(x, y, number, f'{name}: {values[name]:.3f}'))
   parts.append(_text(_LEFT + (WIDTH - _LEFT - _RIGHT) / 2, height - 6, x_label))
@@ -130,7 +136,7 @@ def bars(rows: Mapping[str, Sequence[float | None]], label: str) -> str:
         continue
       y = top + 11 * number
       box = f'x="{name_width}" y="{y:.1f}" width="{max(value * size, 1):.1f}" height="9" rx="2"'
-      parts.append(f'<rect {box} class="s{number % COLORS}"/>')
+      parts.append(f'<rect {box} class="{system_class(number)}"/>')
       parts.append(_text(name_width + value * size + 4, y + 8, f'{value:.2f}', 'start', 'faint'))
   return _svg(WIDTH, height, label, parts)
 
@@ -175,7 +181,7 @@ def frontier(systems: Mapping[str, Sequence[tuple[str, float, float]]], x_label:
   for number, points in enumerate(systems.values()):
     places = [(name, _LEFT + x * size, _TOP + (1 - y) * inner, x, y) for name, x, y in points]
     path = ' '.join(f'{x:.1f},{y:.1f}' for _, x, y, _, _ in places)
-    parts.append(f'<polyline points="{path}" class="curve s{number % COLORS}"/>')
+    parts.append(f'<polyline points="{path}" class="curve {system_class(number)}"/>')
     parts += [_dot(x, y, number, f'{name}: {x_label} {a:.3f}, {y_label} {b:.3f}') for name, x, y, a, b in places]
   parts.append(_text(_LEFT + size / 2, height - 6, x_label))
   parts.append(_text(12, _TOP + inner / 2, y_label, more=f' transform="rotate(-90 12 {_TOP + inner / 2:.0f})"'))

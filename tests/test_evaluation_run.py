@@ -108,6 +108,84 @@ def test_a_piece_whose_audio_is_broken_counts_as_empty(checkpoint, tmp_path, cap
   assert '2 pieces count as empty' in page and 'no audio beside the reference' in page
 
 
+def test_audio_that_has_changed_is_heard_again(checkpoint, tmp_path, monkeypatch):
+  from mrmt3.audio_io import write_audio
+  from mrmt3.piece_transcriber import PieceTranscriber
+
+  heard, transcribe = [], PieceTranscriber.transcribe
+  monkeypatch.setattr(PieceTranscriber, 'transcribe', lambda self, pieces: transcribe(self, (heard.append(one[0]) or one for one in pieces)))
+  for data in ('one', 'other'):
+    for name in 'ab':
+      write_midi(piece(), tmp_path / data / f'{name}.mid')
+      write_audio(tmp_path / data / f'{name}.wav', np.full(16000, 0.1, np.float32), 16000)
+
+  def run_on(data, *more):
+    heard.clear()
+    run(tmp_path / data, '--checkpoint', checkpoint, '-o', tmp_path / 'out', *more)
+    return ''.join(heard)
+
+  assert [run_on('one'), run_on('one'), run_on('other'), run_on('other')] == ['ab', '', 'ab', '']
+  write_audio(tmp_path / 'other' / 'b.wav', np.full(8000, 0.1, np.float32), 16000)
+  write_midi(piece(shift=0.25), tmp_path / 'other' / 'a.mid')
+  assert run_on('other') == 'b'
+  assert run_on('other', '--memory', 'truth') == 'ab'
+  write_midi(piece(shift=0.5), tmp_path / 'other' / 'a.mid')
+  assert run_on('other', '--memory', 'truth') == 'a'  # its memory holds other notes
+
+
+def test_a_task_s_pieces_are_scored_again_when_their_notes_change(small_data, tmp_path):
+  import shutil
+
+  shutil.copytree(small_data / 'test', tmp_path / 'set' / 'test')
+  (track,) = (tmp_path / 'set' / 'test').iterdir()
+  ((_, reference),) = evaluation_sets.find_references(tmp_path / 'set', task='slakh').items()
+  write_midi(reference.read(), tmp_path / 'est' / f'{track.name}.mid')
+  found = []
+  for _ in range(2):
+    run(tmp_path / 'set', tmp_path / 'est', '--task', 'slakh', '-o', tmp_path / 'out', '--json', tmp_path / 'scores.json')
+    found += [scores['onset_f1'] for scores in scores_of(tmp_path / 'scores.json').values()]
+    for path in (track / 'MIDI').iterdir():
+      write_midi(piece(shift=9.0, pitches=(20,)), path)
+  assert found == [1.0, 0.0]
+
+
+def test_a_task_s_broken_audio_counts_as_empty_and_a_broken_reference_ends_it_at_once(small_data, checkpoint, tmp_path, capsys):
+  import shutil
+
+  shutil.copytree(small_data, tmp_path / 'set')
+  first, second, _ = sorted((tmp_path / 'set' / 'train').iterdir())
+  next(second.glob('mix*')).write_text('no sound')
+  words = (tmp_path / 'set', '--task', 'slakh', '--split', 'train', '--checkpoint', checkpoint, '-o', tmp_path / 'out')
+  assert run(*words) == 0
+  assert f'{second.name} counts as empty: ' in capsys.readouterr().err
+  next((second / 'MIDI').iterdir()).unlink()
+  next(first.glob('mix*')).touch()  # to be transcribed again, were the run to get there
+  with pytest.raises(UserError, match=second.name):
+    run(*words)
+
+
+def test_published_counts_are_of_raw_programs(tmp_path):
+  import yaml
+
+  track = tmp_path / 'set' / 'Track00001'
+  stems = {}
+  for number, program in enumerate((48, 49, 30)):  # strings, strings and distorted guitar are two Slakh classes
+    write_midi(piece(program=program, pitches=(50 + number,))[:1], track / 'MIDI' / f'S{number:02d}.mid')
+    stems[f'S{number:02d}'] = {'audio_rendered': True, 'integrated_loudness': -20.0, 'is_drum': False, 'program_num': program, 'midi_saved': True}
+  (track / 'metadata.yaml').write_text(yaml.safe_dump({'midi_dir': 'MIDI', 'stems': stems}))
+  (reference,) = evaluation_sets.find_references(tmp_path / 'set').values()
+  write_midi(reference.read(), tmp_path / 'est' / 'Track00001.mid')
+  for task in ((), ('--task', 'slakh')):
+    data = tmp_path / 'set'
+    if task:
+      (tmp_path / 'split').mkdir()
+      data = (tmp_path / 'set').rename(tmp_path / 'split' / 'test').parent
+    run(data, tmp_path / 'est', *task, '--json', tmp_path / 'scores.json')
+    (scores,) = scores_of(tmp_path / 'scores.json').values()
+    assert (scores['instruments_reference'], scores['leakage_ratio']) == (2, 1)
+    assert (scores['published_instruments_reference'], scores['published_leakage_ratio']) == (3, pytest.approx(2 / 3))
+
+
 def test_scores_are_read_again_until_a_file_changes(tmp_path, monkeypatch):
   from mrmt3 import evaluation
 
@@ -136,7 +214,7 @@ def test_scores_of_several_processes_are_those_of_one(small_data, tmp_path, monk
   references = evaluation_sets.find_references(small_data)
   writer = saved_predictions.Writer(tmp_path / 'saved.jsonl', {})
   for name, reference in references.items():
-    writer.add(name, reference.read())
+    writer.add(name, reference.read(), ['', ''])
     write_midi(reference.read()[1:], tmp_path / 'midi' / f'{name}.mid')
   writer.close()
   read = {}

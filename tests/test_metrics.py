@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrmt3 import metrics, metrics_utils
+from mrmt3 import evaluation, metrics, metrics_utils
 from mrmt3.notes import as_notes, empty_notes
 from mrmt3.segment_tokens import encode_piece, segment_targets
 from mrmt3.vocabularies import VocabularyConfig, build_codec
@@ -298,13 +298,12 @@ def test_tolerance_sweep():
 
 def test_means_and_failed_pieces():
   notes = table(note(0, 60), note(1, 62, 40))
-  evaluation = metrics.evaluate_pieces({'good': (notes, notes), 'half': (notes, notes[:1]), 'failed': (notes, None)})
-  assert evaluation.failed == ['failed']
-  assert [evaluation.pieces[name]['onset_f1'] for name in ('good', 'half', 'failed')] == pytest.approx([1, 2 / 3, 0])
-  assert evaluation.mean['onset_f1'] == pytest.approx(5 / 9)
-  assert evaluation.mean['leakage_ratio'] == pytest.approx(0.5)
-  with pytest.raises(ValueError, match='no pieces'):
-    metrics.evaluate_pieces({})
+  pieces = {'good': (notes, notes), 'half': (notes, notes[:1]), 'failed': (notes, None)}
+  summary = evaluation.Summary([evaluation.score_piece(name, *tables) for name, tables in pieces.items()])
+  assert list(summary.failed) == ['failed']
+  assert summary.values('onset_f1') == pytest.approx([1, 2 / 3, 0])
+  assert summary.mean['onset_f1'] == pytest.approx(5 / 9)
+  assert summary.mean['leakage_ratio'] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -316,6 +315,7 @@ def test_means_and_failed_pieces():
     ((2, 1, 60, 100, 0, 0), 'offset before its onset'),
     ((0, 1, 128, 100, 0, 0), 'pitch outside'),
     ((0, 1, 60, 100, -1, 0), 'program outside'),
+    ((0, 1, 60, 128, 0, 0), 'velocity outside'),
   ],
 )
 def test_says_what_is_wrong_with_a_table(row, says):
@@ -325,7 +325,17 @@ def test_says_what_is_wrong_with_a_table(row, says):
   with pytest.raises(ValueError, match=f'^estimate has .*{says}.*: note 1'):
     metrics.leakage_ratio(good, bad)
   with pytest.raises(ValueError, match=f'^song: estimate has .*{says}'):
-    metrics.evaluate_pieces({'song': (good, bad)})
+    evaluation.score_piece('song', good, bad)
+  with pytest.raises(ValueError, match=r'^the table has'):
+    metrics.instrument_set(bad)
+
+
+def test_tolerances_below_zero_are_refused():
+  notes = table(note(0, 60))
+  with pytest.raises(ValueError, match='onset_tolerance is -1; it cannot be below 0'):
+    metrics.onset_scores(notes, notes, onset_tolerance=-1)
+  with pytest.raises(ValueError, match='offset_min_tolerance is nan'):
+    metrics.onset_offset_scores(notes, notes, offset_min_tolerance=np.nan)
 
 
 def test_plain_rows_are_refused():

@@ -87,11 +87,19 @@ def test_our_gin_files_train_evaluate_and_infer_under_t5x(run, tmp_path):
   common = [f'--gin_search_paths={GIN}', '--gin_file=models/tiny.gin', f'--gin.DATA_DIR="{data}"']
   common += ['--gin.SEGMENT_FRAMES=128', '--gin.TARGETS_LENGTH=64', *(f'--gin.network.T5Config.{size}' for size in TINY)]
   run(
-    't5x.train', *common, '--gin_file=optimizers/mr_mt3.gin', '--gin_file=runs/train.gin', f'--gin.MODEL_DIR="{tmp_path}/run"',
-    '--gin.TRAIN_STEPS=4', '--gin.SAVE_PERIOD=4', '--gin.BATCH_SIZE=4', '--gin.train.train_eval_dataset_cfg=None', paths=[t5x],
+    't5x.train', *common, '--gin_file=optimizers/mr_mt3.gin', '--gin_file=runs/train.gin', '--gin_file=runs/scored.gin',
+    f'--gin.MODEL_DIR="{tmp_path}/run"', '--gin.TRAIN_STEPS=4', '--gin.SAVE_PERIOD=4', '--gin.EVAL_PERIOD=4', '--gin.BATCH_SIZE=4',
+    '--gin.train.train_eval_dataset_cfg=None', '--gin.SCORED_SPLIT="test"', '--gin.SCORED_PIECES=1', '--gin.SCORED_BATCH=1',
+    '--gin.piece_model.evaluating_pieces.segments=8', paths=[t5x],
   )  # fmt: skip
   params, step = checkpoints.restore_target(tmp_path / 'run')
   assert step == 4 and np.isfinite(params['decoder']['logits_dense']['kernel']).all()
+  (while_training,) = (tmp_path / 'run').glob('inference_eval/*-metrics.jsonl')
+  at_4 = lines_of(while_training)[-1]
+  (pieces,) = (tmp_path / 'run').glob('inference_eval/*-pieces-4.jsonl')
+  assert at_4['step'] == 4 and len(lines_of(pieces)) == 1
+  events = b''.join(path.read_bytes() for path in (tmp_path / 'run').glob('inference_eval/**/events.*'))
+  assert b'Track00000/roll' in events  # sound needs symusic, which that interpreter need not have
 
   model = [f'--gin.CHECKPOINT_PATH="{tmp_path}/run/checkpoint_4"', '--gin.piece_model.PieceEncoderDecoderModel.segments=8']
   only_this = '--gin.MODE="specific"'  # t5x's 'latest' would look for a checkpoint inside of it
@@ -110,6 +118,7 @@ def test_our_gin_files_train_evaluate_and_infer_under_t5x(run, tmp_path):
   assert len(shared) > 5
   for metric in shared:
     assert found['ours'][0][metric] == pytest.approx(found['theirs'][0][metric], abs=1e-6, nan_ok=True), metric
+    assert at_4[metric] == pytest.approx(found['theirs'][0][metric], abs=1e-6, nan_ok=True), metric
 
 
 def test_magentas_gin_files_run_under_our_engine(run, tmp_path):

@@ -41,7 +41,8 @@ frame.srcdoc = %(page)s;
 def browser():
   path = os.environ.get('MRMT3_BROWSER') or next(filter(None, map(shutil.which, NAMES)), None)
   if path is None:
-    pytest.skip(f'no browser: none of {", ".join(NAMES)} is installed (Debian: apt-get install chromium)')
+    stop = pytest.fail if os.environ.get('MRMT3_BROWSER_NEEDED') else pytest.skip
+    stop(f'no browser: none of {", ".join(NAMES)} is installed (Debian: apt-get install chromium)')
   return path
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -157,9 +158,8 @@ def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tm
   lines = [json.loads(line) for line in (tmp_path / 'out' / 'results.jsonl').read_text().splitlines()]
   assert [line['name'] for line in lines] == ['plain 0', 'plain 1', 'memory 0', 'memory 1']
   assert list(lines[0]['result']['scores']) == ['2', '4']
-  # The first report holds the compilation: 1 step of 4 examples at 16 a second, 1 at 24, 200 tokens in both.
-  seconds = 4 / 16 + 4 / 24
-  assert lines[0]['result']['cost'] == pytest.approx({'step_seconds': seconds / 2, 'tokens_per_second': 200 / seconds, 'train_loss': 1.5})
+  # The middle of three reports: a step of 4 examples at 16 a second, 100 tokens.
+  assert lines[0]['result']['cost'] == pytest.approx({'step_seconds': 4 / 16, 'tokens_per_second': 100 * 16 / 4, 'train_loss': 1.5})
   text = (tmp_path / 'out' / 'study.md').read_text()
   assert text in capsys.readouterr().out
   lines = [line for line in text.splitlines() if line.startswith('|')]
@@ -439,6 +439,20 @@ def test_all_rendered_notes_are_tested_on_but_so_many_pieces(small_data, tmp_pat
 
   assert [count(test) for test in catalogue.STUDIES['domains'].tests] == [2, 2, 54]
   assert count(catalogue.NOTES, notes=tmp_path / 'notes') == 2
+
+
+def test_a_split_that_is_not_there_is_not_replaced(small_data, tmp_path):
+  with pytest.raises(UserError, match="has no split 'tset', only train, test"):
+    runner.references_of(small_data, 'tset', None)
+  (tmp_path / 'plain').symlink_to(small_data / 'test')
+  assert len(runner.references_of(tmp_path / 'plain', 'test', None)) == 1  # without splits it is all tested on
+
+
+def test_more_systems_than_colours_are_told_apart():
+  points = {f'network {number}': [('end', 0.1 * number, 0.5)] for number in range(8)}
+  figure = report.frontier(points, '')
+  drawn = re.findall(r'<circle [^>]*class="dot ([^"]*)"', figure.svg)
+  assert len(set(drawn)) == 8 and drawn[7] == 's1 again' and f'i class="{drawn[7]}"' in report.html_figure(figure)
 
 
 def test_a_table_says_what_differs():

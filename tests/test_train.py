@@ -297,9 +297,14 @@ def test_command_trains_from_any_folder(tmp_path, small_data):
   sizes = ['emb_dim=16', 'num_heads=2', 'head_dim=8', 'mlp_dim=16', 'num_encoder_layers=1', 'num_decoder_layers=1']
   result = command(
       '--gin_file=runs/twin.gin',
+      '--gin_file=runs/scored.gin',
       f'--gin.MODEL_DIR={tmp_path / "model"}',
       f'--gin.DATA_DIR={small_data}',
       '--gin.TRAIN_STEPS=4',
+      '--gin.EVAL_PERIOD=4',
+      '--gin.SCORED_SPLIT=test',
+      '--gin.SCORED_PIECES=1',
+      '--gin.SCORED_BATCH=1',
       '--gin.BATCH_SIZE=4',
       '--profile=1',
       *(f'--gin.network.T5Config.{size}' for size in sizes),
@@ -311,6 +316,9 @@ def test_command_trains_from_any_folder(tmp_path, small_data):
   assert list((tmp_path / 'model' / 'profile').rglob('*.xplane.pb'))
   assert 'Total number of parameters' in (tmp_path / 'model' / 'model-info.txt').read_text()
   assert 'weight_decay = 0.01' in (tmp_path / 'model' / 'operative_config.gin').read_text()
+  (scores,) = (tmp_path / 'model').glob('inference_eval/*-metrics.jsonl')
+  (line,) = map(json.loads, scores.read_text().splitlines())
+  assert line['step'] == 4 and 'leakage_ratio' in line and 'onset_f1' in result.stderr
 
 
 def test_dry_run_shows_and_writes_nothing(tmp_path, small_data):

@@ -10,6 +10,8 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
+
 from mrmt3.audio_io import read_audio
 from mrmt3.errors import UserError
 from mrmt3.instruments import map_to_slakh_classes
@@ -58,6 +60,20 @@ class OwnFolder:
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
     """Reads one piece; it has no stems. UserError where one of its two files is missing, doubled or broken."""
+    audio, midi = (self._only(split, name, *kind) for kind in ((AUDIO_SUFFIXES, 'audio'), (MIDI_SUFFIXES, 'MIDI')))
+    notes, lost = self._read_midi(midi)
+    return PieceContent(read_audio(audio, sample_rate, whole=True), notes, lost_notes=lost)
+
+  def read_notes(self, split: str, name: str) -> np.ndarray:
+    """Returns the notes of a piece; UserError where its MIDI file is missing, doubled or broken."""
+    return self._read_midi(self._only(split, name, MIDI_SUFFIXES, 'MIDI'))[0]
+
+  def _read_midi(self, path):
+    notes, lost = read_midi_counted(path)
+    return map_to_slakh_classes(notes) if self.slakh_classes else notes, lost
+
+  def _only(self, split, name, suffixes, kind):
+    """Returns the one file of a kind that a piece has."""
     root = Path(self.data_dir)
     folders = self._folders()
     if folders and not (root / split).is_dir():
@@ -70,12 +86,7 @@ class OwnFolder:
         siblings = [Path(entry) for entry in entries if os.path.splitext(entry.name)[0] == base.name and entry.is_file()]
     except OSError as error:
       raise UserError(f'cannot read {base.parent}: {error.strerror}') from error
-    audio = _only(siblings, AUDIO_SUFFIXES, base, 'audio')
-    midi = _only(siblings, MIDI_SUFFIXES, base, 'MIDI')
-    notes, lost = read_midi_counted(midi)
-    if self.slakh_classes:
-      notes = map_to_slakh_classes(notes)
-    return PieceContent(read_audio(audio, sample_rate, whole=True), notes, lost_notes=lost)
+    return _only(siblings, suffixes, base, kind)
 
   def fingerprint(self, split: str) -> str:
     """Returns a digest of the names, sizes and times of the split's files."""

@@ -60,16 +60,25 @@ class CommuFolder:
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
     """Reads one clip; it has no stems. UserError where its MIDI or audio file is missing or broken."""
-    if name not in self._of(split):
-      raise UserError(f'ComMU in {self.data_dir} has no clip {name!r} in the split {split!r}')
-    program = self._of(split)[name]
-    midi, audio = self._files()
-    if name not in midi:
-      raise UserError(f'the MIDI file of {name} is missing: expected {name}.mid in {self.data_dir}; unpack commu_midi.tar')
+    notes, lost = self._read_midi(split, name)
+    audio = self._files()[1]
     if name not in audio:
       raise UserError(f'{name} has no audio in {self.data_dir}: render it with mrmt3 dataset commu {self.data_dir}')
+    return PieceContent(read_audio(audio[name], sample_rate, whole=True), notes, lost_notes=lost)
+
+  def read_notes(self, split: str, name: str) -> np.ndarray:
+    """Returns the notes of a clip; UserError where its MIDI file is missing or broken."""
+    return self._read_midi(split, name)[0]
+
+  def _read_midi(self, split, name):
+    """Returns (a clip's notes, how many its MIDI file loses)."""
+    if name not in self._of(split):
+      raise UserError(f'ComMU in {self.data_dir} has no clip {name!r} in the split {split!r}')
+    midi = self._files()[0]
+    if name not in midi:
+      raise UserError(f'the MIDI file of {name} is missing: expected {name}.mid in {self.data_dir}; unpack commu_midi.tar')
     notes, lost = read_midi_counted(midi[name])
-    return PieceContent(read_audio(audio[name], sample_rate, whole=True), as_played(notes, program), lost_notes=lost)
+    return as_played(notes, self._of(split)[name]), lost
 
   def fingerprint(self, split: str) -> str:
     """Returns a digest of the names, sizes and times of the split's files and of the metadata."""

@@ -48,7 +48,7 @@ class SlakhFolder:
     Raises:
       UserError: metadata, a stem's MIDI file or the audio is missing or broken; with `stems`, none is heard.
     """
-    track = slakh.Track(Path(self.data_dir) / split / name)
+    track = self._track(split, name)
     infos = slakh.read_stems(track)
     if stems and not infos:
       raise UserError(f'{track.path / "metadata.yaml"} names no stem that is heard and has labels')
@@ -63,6 +63,17 @@ class SlakhFolder:
     audio = _stack([read_audio(info.audio_path, sample_rate, whole=True) for info in infos])
     note_stem = np.repeat(np.arange(len(infos), dtype=np.int32), [len(table) for table in tables])
     return PieceContent(audio.sum(axis=0), notes[order], audio, note_stem[order], lost)
+
+  def read_notes(self, split: str, name: str) -> np.ndarray:
+    """Returns the notes of a track; UserError where metadata or a stem's MIDI file is missing or broken."""
+    return slakh.read_notes(self._track(split, name))
+
+  def read_published_notes(self, split: str, name: str) -> np.ndarray:
+    """Returns the notes of a track as `slakh.read_published_notes` does."""
+    return slakh.read_published_notes(self._track(split, name))
+
+  def _track(self, split, name):
+    return slakh.Track(Path(self.data_dir) / split / name)
 
   def fingerprint(self, split: str) -> str:
     """Returns a digest of the names, sizes and times of all files of the split's tracks."""

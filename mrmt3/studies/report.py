@@ -81,7 +81,7 @@ def write(folder: Path, title: str, question: str, tables: Sequence[Table], figu
   parts = [
     f'<h1>{html.escape(title)}</h1><p class="sub">{html.escape(question)}</p>',
     *(f'<p class="note">{html.escape(remark)}</p>' for remark in remarks),
-    *map(_table, tables), '<h2>Figures</h2><div class="grid">', *map(_figure, figures), '</div>',
+    *map(_table, tables), '<h2>Figures</h2><div class="grid">', *map(html_figure, figures), '</div>',
   ]  # fmt: skip
   with files.atomic_path(page) as temporary:
     temporary.write_text(html_style.page(title, parts), encoding='utf-8')
@@ -93,9 +93,10 @@ def standalone(svg: str) -> str:
   return svg.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace('>', f'><style>{html_style.STYLE}</style>', 1)
 
 
-def _figure(figure):
+def html_figure(figure: Figure) -> str:
+  """Returns a figure as a part of the page, with what its colours stand for."""
   keys = ''.join(
-    f'<span class="key"><i class="s{number % svg_charts.COLORS}"></i>{html.escape(name)}</span>' for number, name in enumerate(figure.keys)
+    f'<span class="key"><i class="{svg_charts.system_class(number)}"></i>{html.escape(name)}</span>' for number, name in enumerate(figure.keys)
   )
   return html_style.figure(figure.title, f'{keys}{figure.svg}', figure.note)
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrmt3 import checkpoints, evaluation, evaluation_run, evaluation_sets, files
+from mrmt3 import checkpoints, evaluation, evaluation_run, evaluation_sets, files, slakh
 from mrmt3.errors import UserError
 from mrmt3.studies import catalogue, domains, report, starting_weights, training
 from mrmt3.studies.catalogue import Cell, Study
@@ -96,9 +96,11 @@ def run(name: str, out: Path, options: Options) -> Path:
 
 
 def references_of(data: Path, split: str | None, pieces: int | None) -> dict[str, evaluation_sets.Reference]:
-  """Returns the references with audio of a folder: those of its split where it has splits. UserError if there are none."""
-  has_split = split is not None and (data / split).is_dir()
-  found = evaluation_sets.find_references(data, split=split if has_split else None)
+  """Returns the references with audio of a folder: those of its split where it has splits. UserError if there are none, or no such split."""
+  there = [name for name in slakh.SPLITS if (data / name).is_dir()]
+  if split is not None and there and split not in there:
+    raise UserError(f'{data} has no split {split!r}, only {", ".join(there)}; give one of them as --split')
+  found = evaluation_sets.find_references(data, split=split if there else None)
   found = {name: reference for name, reference in found.items() if reference.audio is not None}
   if not found:
     raise UserError(f'{data} has no audio beside its MIDI files; a study needs both')
@@ -140,6 +142,7 @@ class TrainingStudy:
         found.setdefault(cell.name, []).append(
           self._results.get(
             f'{cell.name} {seed}', lambda cell=cell, seed=seed: self._measure(cell, seed, data, tests), flags=cell.flags(), trained_on=cell.data, seed=seed, scores=list(SCORES),
+            tests={test: sorted(references) for test, references in tests.items()},
           )
         )
       done.append(cell)

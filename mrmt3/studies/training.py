@@ -1,10 +1,10 @@
 """Training in a process of its own, and what it cost."""
 
 import contextlib
-import itertools
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -65,18 +65,15 @@ def train(flags: Sequence[str], model_dir: Path, steps: int, keep_open: Sequence
 def cost(model_dir: Path, batch_size: int) -> dict[str, float]:
   """Returns what a training cost, as far as its logs say: as measured while it ran, beside whatever else ran then.
 
-  step_seconds and tokens_per_second (targets, without padding) are of all reports but the first, in which the network was
-  compiled; train_loss is the last report's, peak_megabytes that of the process that did the last step.
+  step_seconds and tokens_per_second (targets, without padding) are medians over the reports: the first one after a start has the
+  compilation in it. train_loss is the last report's, peak_megabytes that of the process that did the last step.
   """
   with contextlib.suppress(OSError, ValueError):
     lines = [json.loads(line) for line in (model_dir / 'train.jsonl').read_text().splitlines()]
     found = {'train_loss': lines[-1]['loss']}
-    timed = [(line['step'] - before['step'], line) for before, line in itertools.pairwise(lines)]
-    steps = sum(count for count, _ in timed)
-    if steps:
-      seconds = sum(count * batch_size / line['examples_per_second'] for count, line in timed)
-      tokens = sum(count * line['tokens_per_step'] for count, line in timed)
-      found |= {'step_seconds': seconds / steps, 'tokens_per_second': tokens / seconds}
+    seconds = [batch_size / line['examples_per_second'] for line in lines]
+    rates = [line['tokens_per_step'] / one for line, one in zip(lines, seconds, strict=True)]
+    found |= {'step_seconds': statistics.median(seconds), 'tokens_per_second': statistics.median(rates)}
     with contextlib.suppress(OSError, ValueError):
       found['peak_megabytes'] = float(json.loads((model_dir / _PEAK_NAME).read_text()))
     return found

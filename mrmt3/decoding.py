@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from mrmt3 import copying, decoder_step
+from mrmt3 import copying, decoder_step, repeats
 from mrmt3.network import T5Config, Transformer
 
 START_ID = 0
@@ -25,7 +25,7 @@ def greedy_decode(
 ) -> jax.Array:
   """Decodes greedily until every row has produced EOS; to be called inside a jitted function.
 
-  A row's tokens are those that teacher forcing with them would rank first; with `T5Config.copy_threshold` they need not be.
+  A row's tokens are those that teacher forcing with them would rank first; with `T5Config.copy_threshold` or `say_once` they need not be.
 
   Args:
     params: the network's parameters.
@@ -51,27 +51,32 @@ def greedy_decode(
     cache = decoder_step.init_cache(weights, config, encoded, rooms[0])
 
   def step(state):
-    position, last, tokens, done, cache = state
+    position, last, tokens, done, cache, statuses = state
     if config.copied_tokens:
       logits, cache = copying.step(config, last, cache, allowed)
     else:
       logits, cache = decoder_step.step(weights, config, last, position, cache, max_length)
     if allowed is not None:
       logits = jnp.where(allowed, logits, -jnp.inf)
+    if config.say_once:
+      status = cache['status'][:, : len(config.running_status)]
+      logits = repeats.forbid(logits, status, tokens, statuses, config.event_ends)
+      statuses = jax.lax.dynamic_update_slice_in_dim(statuses, status[:, None], position, axis=1)
     token = jnp.where(done, PAD_ID, logits.argmax(axis=-1).astype(jnp.int32))
     tokens = jax.lax.dynamic_update_slice_in_dim(tokens, token[:, None], position, axis=1)
-    return position + 1, token, tokens, done | (token == EOS_ID), cache
+    return position + 1, token, tokens, done | (token == EOS_ID), cache, statuses
 
   batch = encoded.shape[0]
   done = jnp.zeros(batch, bool) if active is None else ~active
-  state = (jnp.int32(0), jnp.full(batch, START_ID), jnp.full((batch, max_length), PAD_ID), done, cache)
+  statuses = jnp.zeros((batch, max_length, len(config.running_status)), jnp.int32) if config.say_once else None
+  state = (jnp.int32(0), jnp.full(batch, START_ID), jnp.full((batch, max_length), PAD_ID), done, cache, statuses)
 
   def fill(room, state):
     return jax.lax.while_loop(lambda state: (state[0] < room) & ~state[3].all(), step, state)
 
   state = fill(rooms[0], state)
   for room in rooms[1:]:
-    state = fill(room, (*state[:-1], decoder_step.grow(state[-1], room)))
+    state = fill(room, (*state[:4], decoder_step.grow(state[4], room), state[5]))
   return state[2]
 
 

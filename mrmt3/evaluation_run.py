@@ -28,8 +28,7 @@ def transcribe(
   truth, their reference) is the same.
 
   Raises:
-    UserError: none of the references has audio; the checkpoint cannot be read; the file is that of another checkpoint; a piece has
-      neither audio nor notes that can be read.
+    UserError: none of the references has audio; the checkpoint or a reference cannot be read; the file is that of another checkpoint.
   """
   import shutil
   import tempfile
@@ -51,13 +50,13 @@ def transcribe(
 
   def pieces():
     for piece, reference in todo.items():
+      notes = _tables(reference)[0]  # what cannot be scored ends the run before it is transcribed
       try:
         samples = _audio_of(reference, transcriber.spec.spectrogram.sample_rate)
       except UserError as error:
-        reference.read()  # what cannot be scored either ends the run here, and not after hours
         failed[piece] = str(error)
         continue
-      yield piece, samples, reference.read() if memory == 'truth' else None
+      yield piece, samples, notes if memory == 'truth' else None
 
   try:
     results = transcriber.transcribe(pieces())
@@ -78,6 +77,11 @@ def _audio_of(reference, sample_rate):
   if reference.audio is None:
     raise UserError('there is no audio beside the reference')
   return reference.audio(sample_rate)
+
+
+def _tables(reference):
+  """Returns a reference's notes, and those that published scores are counted in where these are others, else None."""
+  return reference.read(), reference.read_published and reference.read_published()
 
 
 def score(
@@ -126,10 +130,8 @@ def _score(job, mt3_suite):
     except UserError as error:
       problem = str(error)
   try:
-    published = reference.read_published and reference.read_published()
-    return evaluation.score_piece(
-      name, reference.read(), estimate, published_reference=published, problem=problem, mt3_suite=mt3_suite
-    )
+    notes, published = _tables(reference)
+    return evaluation.score_piece(name, notes, estimate, published_reference=published, problem=problem, mt3_suite=mt3_suite)
   except ValueError as error:
     raise UserError(f'cannot score {error}') from error
 

@@ -61,7 +61,7 @@ def find_references(path: Path, *, task: str | None = None, split: str | None = 
   if not path.is_dir() and not path.is_file():
     raise UserError(f'{path} is neither a file nor a folder; save it as a MIDI file first')
   if task is not None:
-    return _of_source(_source(task, path), split)
+    return _of_source(_source(task, path.resolve()), split)
   if path.is_file():
     return {path.stem: _midi_reference(path)}
   if any(path.glob('Track*/metadata.yaml')) or any(path.glob('*/Track*/metadata.yaml')):
@@ -94,7 +94,7 @@ def _slakh_references(folder, split):
 def _slakh_reference(track):
   from mrmt3 import slakh
 
-  read, published = (functools.partial(read, track) for read in (slakh.read_notes, slakh.read_published_notes))
+  read, published = (functools.partial(each, track) for each in (slakh.read_notes, slakh.read_published_notes))
   notes, audio = [track.path / 'metadata.yaml', *sorted(track.path.glob('*/*.mid'))], sorted(track.path.glob('mix*'))
   return Reference(read, functools.partial(_slakh_audio, track), state_of(notes), state_of(audio), published)
 
@@ -147,7 +147,7 @@ def _of_source(source, split):
   for each in [split] if split else splits:
     state = f'{source} {source.fingerprint(each)}'
     for name in source.list_pieces(each):
-      read, audio = (functools.partial(read, source, each, name) for read in (_source_notes, _source_audio))
+      read, audio = functools.partial(_source_notes, source, each, name), functools.partial(_source_audio, source, each, name)
       published = functools.partial(source.read_published_notes, each, name) if hasattr(source, 'read_published_notes') else None
       references[name if split else f'{each}/{name}'] = Reference(read, audio, state, state, published)
   return references

@@ -114,7 +114,7 @@ def _scores_table(summaries):
     for name, other in others:
       cells.append(f'<td>{other.mean[key]:.3f}{_interval(other, key)}{_verdict(key, base, other, compared[name][key])}</td>')
     lines.append(f'<tr><td>{title}<small>{meaning}</small></td>{"".join(cells)}</tr>')
-  versus = f' p is how likely chance alone makes the difference to {html.escape(first)} (paired sign-flip test).' if others else ''
+  versus = f' p is how likely chance alone makes the difference to {html.escape(first)} (paired sign-flip test), of ratios in how far they are from 1.' if others else ''
   return (
       '<h2>Scores</h2><p class="note">Means over pieces; below them, where the mean lies with 95 % confidence if other pieces of this '
       f'kind are drawn (bootstrap).{versus}</p><div class="wide"><table><thead><tr><th>score</th>{head}</tr></thead><tbody>'
@@ -123,12 +123,13 @@ def _scores_table(summaries):
 
 
 def _verdict(key, base, other, test):
-  """Returns the p-value, coloured where it is unlikely to be chance that one is better: of ratios, nearer to 1."""
-  better = test
+  """Returns the p-value, coloured where it is unlikely to be chance that one is better; of ratios, that one is nearer to 1."""
   if key in evaluation.TARGET_ONE:
-    better = intervals.paired_test(*([abs(value - 1) for value in summary.values(key)] for summary in (base, other)))
-  is_better = (better.difference < 0) == (key in (*evaluation.LOWER_IS_BETTER, *evaluation.TARGET_ONE))
-  kind = f' class="{"better" if is_better else "worse"}"' if better.p_value < 0.05 else ''
+    # 2/3 and 4/3 are as far away but for a rounding.
+    distances = ([round(abs(value - 1), 9) for value in summary.values(key)] for summary in (base, other))
+    test = intervals.paired_test(*distances)
+  is_better = (test.difference < 0) == (key in (*evaluation.LOWER_IS_BETTER, *evaluation.TARGET_ONE))
+  kind = f' class="{"better" if is_better else "worse"}"' if test.p_value < 0.05 else ''
   return f'<small{kind}>p {"&lt; 0.001" if test.p_value < 0.001 else f"= {test.p_value:.3f}"}</small>'
 
 

@@ -75,7 +75,7 @@ line.mean { stroke: var(--ink); stroke-width: 2; }
 """
 _COLOR = """
 .s{n} {{ fill: var(--s{n}); }}
-.s{n}.again {{ fill: none; stroke: var(--s{n}); stroke-width: 2; }}
+.s{n}.again {{ fill: var(--panel); stroke: var(--s{n}); stroke-width: 2; }}
 .curve.s{n} {{ fill: none; stroke: var(--s{n}); stroke-width: 2.2; }}
 .curve.s{n}.again {{ stroke-dasharray: 6 4; }}
 i.s{n} {{ background: var(--s{n}); }}

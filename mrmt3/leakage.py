@@ -25,13 +25,13 @@ COUNTINGS = ('slakh_classes', 'published')
 _NONE = 0.5  # how many instruments none is taken for in a logarithm
 
 
-def instrument_set(notes: np.ndarray, counting: str = 'slakh_classes') -> set:
+def instrument_set(notes: np.ndarray, counting: str = 'slakh_classes', name: str = 'the table') -> set:
   """Returns the distinct instruments that play in a note table.
 
   'slakh_classes': (program of the Slakh class, is_drum), drums being (0, True). 'published': raw program numbers, drums
-  among them by theirs.
+  among them by theirs. `name` is what errors call the table.
   """
-  validate_notes(notes, 'the table')
+  validate_notes(notes, name)
   if counting == 'slakh_classes':
     return set(instruments_of(map_to_slakh_classes(notes)))
   if counting == 'published':
@@ -124,6 +124,4 @@ def slakh_tables(reference: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarra
 
 
 def _instrument_sets(reference, estimate, counting):
-  validate_notes(reference, 'reference')
-  validate_notes(estimate, 'estimate')
-  return instrument_set(reference, counting), instrument_set(estimate, counting)
+  return instrument_set(reference, counting, 'reference'), instrument_set(estimate, counting, 'estimate')

@@ -2,7 +2,7 @@
 
 Every function takes two note tables (`notes.NOTE_DTYPE`), the reference first, and returns plain floats. The order of
 notes plays no part. Tables are checked: times must be finite, not negative and in order, pitches and programs within
-0..127; what is wrong is said in a ValueError.
+0..127, velocities too; what is wrong is said in a ValueError.
 
 Conventions
 -----------
@@ -237,7 +237,7 @@ def _named(name: str, scores: Scores, granularity: str = 'midi_class') -> dict[s
 
 def _instrument_scores(reference, estimate, counting):
   """Returns leakage ratio, detection and numbers of instruments, counted one way."""
-  ref_set, est_set = (instrument_set(notes, counting) for notes in (reference, estimate))
+  ref_set, est_set = instrument_set(reference, counting, 'reference'), instrument_set(estimate, counting, 'estimate')
   return {
     'leakage_ratio': leakage_ratio(reference, estimate, counting=counting),
     'log_leakage_ratio': log_leakage_ratio(reference, estimate, counting=counting),

@@ -90,11 +90,11 @@ def match_notes(
   `offsets` the offsets, too, must be within the larger of `offset_min_tolerance` s and `offset_ratio` of the
   reference note's duration, except for two drum notes, whose lengths mean nothing. Pairs are ordered by reference.
 
-  Raises ValueError for a tolerance below 0.
+  Raises ValueError for a tolerance that is below 0 or not finite.
   """
   for name, value in (('onset_tolerance', onset_tolerance), ('offset_ratio', offset_ratio), ('offset_min_tolerance', offset_min_tolerance)):
-    if not value >= 0:
-      raise ValueError(f'{name} is {value}; it cannot be below 0')
+    if not 0 <= value < np.inf:
+      raise ValueError(f'{name} is {value}; it must be a number of at least 0')
   ref_index, est_index = _onset_candidates(
     _match_keys(reference, granularity), reference['onset'], _match_keys(estimate, granularity), estimate['onset'],
     onset_tolerance,

@@ -74,6 +74,8 @@ class T5Config:
     event_ends: ranges of token ids, (first, last) each, that complete an event, such as pitches and drums: every position is told,
       through a map, the running status at the last of them and that token itself, which is what the decoder has said last. With
       proposals, which are told what comes before them, it finds what comes next. The papers: ().
+    say_once: with event_ends, whether decoding says no event twice: no token of event_ends under a running status (time, velocity, program)
+      under which it has been said in the segment. Small networks decoded greedily repeat themselves (docs/method.md); the papers: False.
     copied_tokens: () as in the papers, or the ranges of token ids, (first, last), of times, velocities, programs, tie, pitches and drums:
       then there is no decoder; the proposals say what the next token is (`copying`), and what has been said so far says which notes go on
       and which instruments play. A state is then a step, programs stand for Slakh classes, there are ties, and events are written in
@@ -112,6 +114,7 @@ class T5Config:
   proposals: int = 0
   running_status: tuple[tuple[int, int], ...] = ()
   event_ends: tuple[tuple[int, int], ...] = ()
+  say_once: bool = False
   copied_tokens: tuple[tuple[int, int], ...] = ()
   copy_threshold: float = 0.0
   instrument_memory: float = 0.0
@@ -156,6 +159,8 @@ class T5Config:
       object.__setattr__(self, name, ranges)
     if self.event_ends and not self.running_status:
       raise UserError('network: event_ends are given, but no running_status that could be told of an event')
+    if not isinstance(self.say_once, bool) or (self.say_once and not self.event_ends):
+      raise UserError(f'network: say_once is {self.say_once!r}; it must be False, or True with event_ends, which say what an event is')
     if self.copied_tokens:
       sizes = [last - first + 1 for first, last in self.copied_tokens]
       if sizes[1:] != [2, 128, 1, 128, 128] or not self.proposals:

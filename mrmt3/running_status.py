@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def _within(tokens, ranges):
+def within(tokens: jax.Array, ranges: tuple[tuple[int, int], ...]) -> jax.Array:
   """Returns whether tokens lie in any of the ranges, bool of their shape."""
   return functools.reduce(jnp.logical_or, [(tokens >= first) & (tokens <= last) for first, last in ranges])
 
@@ -27,10 +27,10 @@ def running_status(
     return jnp.where(index < 0, 0, jnp.take_along_axis(values, jnp.maximum(index, 0), axis=1))
 
   own = tokens[..., None]
-  status = jnp.concatenate([latest(own, _within(tokens, (pair,))) for pair in ranges], axis=-1)
+  status = jnp.concatenate([latest(own, within(tokens, (pair,))) for pair in ranges], axis=-1)
   if not ends:
     return status
-  event = latest(jnp.concatenate([status, own], axis=-1), _within(tokens, ends))
+  event = latest(jnp.concatenate([status, own], axis=-1), within(tokens, ends))
   return jnp.concatenate([status, event], axis=-1)
 
 
@@ -44,5 +44,5 @@ def next_status(
   status = jnp.where((token >= first) & (token <= last), token, status)
   if not ends:
     return status
-  event = jnp.where(_within(token, ends), jnp.concatenate([status, token], axis=-1), event)
+  event = jnp.where(within(token, ends), jnp.concatenate([status, token], axis=-1), event)
   return jnp.concatenate([status, event], axis=-1)

@@ -195,14 +195,11 @@ def read_published_notes(track: Track) -> np.ndarray:
   """Returns the notes of all MIDI files of a track, with the programs that stand in them, drums with 0, as one sorted note table.
 
   That is what published numbers are counted in: also stems that are not in the mix, and programs that no model can say. UserError for
-  a broken file.
+  a broken file, also of a stem that is not in the mix.
   """
   from mrmt3.midi_io import read_midi
 
-  folder = _midi_folder(track, read_metadata(track))
-  paths = sorted(folder.glob('*.mid'))
-  if not paths:
-    raise UserError(f'{folder} holds no MIDI files; is the data set complete?')
+  paths = sorted(_midi_folder(track, read_metadata(track)).glob('*.mid'))
   return sort_notes(np.concatenate([empty_notes(), *(read_midi(path) for path in paths)]))
 
 

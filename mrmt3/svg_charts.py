@@ -14,8 +14,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 14, 42
 
 
 def system_class(number: int) -> str:
-  """Returns the classes of the system of that number, counted from 0."""
-  return f's{number % COLORS}' + (' again' if number >= COLORS else '')
+  """Returns the classes of the system of that number, counted from 0; they begin again after twice COLORS."""
+  return f's{number % COLORS}' + (' again' if number // COLORS % 2 else '')
 
 
 def _svg(width: float, height: float, label: str, parts: Sequence[str], fixed: bool = False) -> str:

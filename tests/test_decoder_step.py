@@ -101,6 +101,11 @@ def test_the_networks_own_cache_keeps_the_running_status(ends, softmax):
     np.testing.assert_allclose(logits[:, 0], whole[:, place], atol=3e-4 * float(np.std(whole)))
 
 
+def test_say_once_needs_to_know_what_an_event_is():
+  with pytest.raises(UserError, match='say_once is True; it must be False, or True with event_ends'):
+    dataclasses.replace(fixture.CONFIG, say_once=True)
+
+
 @pytest.mark.parametrize('ranges', [((5, 3),), ((0, 4),), ((3, 10**6),), (3, 4), 'x', ((1, 2, 3),)])
 def test_a_running_status_of_nonsense_is_named(ranges):
   with pytest.raises(UserError, match='running_status'):

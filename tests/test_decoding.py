@@ -1,3 +1,4 @@
+import collections
 import functools
 
 import jax
@@ -76,3 +77,34 @@ def test_a_single_token():
   assert tokens.shape == (3, 1)
   assert tokens.dtype == np.int32
   assert tokens.all()
+
+
+def test_no_event_is_said_twice_and_all_else_is_as_ranked():
+  sizes = {'vocab_size': 40, 'emb_dim': 16, 'num_heads': 2, 'num_encoder_layers': 1, 'num_decoder_layers': 1, 'head_dim': 8, 'mlp_dim': 16}
+  config = network.T5Config(**sizes, running_status=((3, 8), (9, 10), (11, 14)), event_ends=((15, 25), (26, 30)))
+  inputs, tokens = np.random.default_rng(0).normal(size=(5, 12, 8)).astype(np.float32), np.zeros((5, 90), np.int32)
+  params = network.Transformer(config).init(jax.random.key(1), inputs, tokens, tokens, enable_dropout=False)['params']
+  params = jax.tree.map(lambda x: np.array(x) * 3, params)
+  with_repeats = decode(params, config, inputs, None, 90)
+  tokens = decode(params, config.replace(say_once=True), inputs, None, 90)
+  assert [count(row) for row in tokens] == [1] * 5 and max(count(row) for row in with_repeats) > 5
+  apply = jax.jit(functools.partial(network.Transformer(config).apply, enable_dropout=False))
+  logits = np.array(apply({'params': params}, inputs, fixture.shift_right(tokens), np.ones_like(tokens)))
+  for row, ranked in zip(tokens, logits, strict=True):
+    said = set()
+    status = [0, 0, 0]
+    for token, scores in zip(row[: list(row).index(1) if 1 in row else None], ranked, strict=False):
+      scores[[end for time_velocity_program, end in said if time_velocity_program == tuple(status)]] = -np.inf
+      assert token == scores.argmax()
+      if 15 <= token <= 30:
+        said.add((tuple(status), token))
+      status = [token if first <= token <= last else old for old, (first, last) in zip(status, config.running_status, strict=True)]
+
+
+def count(tokens):
+  """Returns how often the event that is said most often is said."""
+  status, found = (0, 0, 0), collections.Counter()
+  for token in tokens:
+    status = tuple(token if first <= token <= last else old for old, (first, last) in zip(status, ((3, 8), (9, 10), (11, 14)), strict=True))
+    found[status, token] += 15 <= token <= 30
+  return max(found.values())

@@ -149,7 +149,7 @@ def test_a_task_s_pieces_are_scored_again_when_their_notes_change(small_data, tm
   assert found == [1.0, 0.0]
 
 
-def test_a_task_s_broken_audio_counts_as_empty_and_a_broken_reference_ends_it_at_once(small_data, checkpoint, tmp_path, capsys):
+def test_a_task_s_broken_audio_counts_as_empty_and_a_broken_reference_is_not_transcribed(small_data, checkpoint, tmp_path, capsys):
   import shutil
 
   shutil.copytree(small_data, tmp_path / 'set')
@@ -158,10 +158,23 @@ def test_a_task_s_broken_audio_counts_as_empty_and_a_broken_reference_ends_it_at
   words = (tmp_path / 'set', '--task', 'slakh', '--split', 'train', '--checkpoint', checkpoint, '-o', tmp_path / 'out')
   assert run(*words) == 0
   assert f'{second.name} counts as empty: ' in capsys.readouterr().err
-  next((second / 'MIDI').iterdir()).unlink()
-  next(first.glob('mix*')).touch()  # to be transcribed again, were the run to get there
-  with pytest.raises(UserError, match=second.name):
+  next((first / 'MIDI').iterdir()).unlink()
+  path = tmp_path / 'out' / f'predictions-{checkpoint.name}.jsonl'
+  path.unlink()
+  with pytest.raises(UserError, match=first.name):
     run(*words)
+  assert len(path.read_text().splitlines()) == 1  # the header
+
+
+def test_a_piece_that_fails_once_its_audio_has_changed_has_no_old_notes(tmp_path):
+  path, notes = tmp_path / 'saved.jsonl', piece()
+  for made_of, said in (('old', notes), ('new', None)):
+    writer = saved_predictions.Writer(path, {})
+    writer.add('a', said, [made_of, ''], '' if said is not None else 'broken')
+    writer.close()
+  saved_predictions.Writer(path, {}).close()
+  with pytest.raises(UserError, match='no predictions'):
+    saved_predictions.read(path)
 
 
 def test_published_counts_are_of_raw_programs(tmp_path):
@@ -172,6 +185,8 @@ def test_published_counts_are_of_raw_programs(tmp_path):
   for number, program in enumerate((48, 49, 30)):  # strings, strings and distorted guitar are two Slakh classes
     write_midi(piece(program=program, pitches=(50 + number,))[:1], track / 'MIDI' / f'S{number:02d}.mid')
     stems[f'S{number:02d}'] = {'audio_rendered': True, 'integrated_loudness': -20.0, 'is_drum': False, 'program_num': program, 'midi_saved': True}
+  write_midi(piece(program=73)[:1], track / 'MIDI' / 'S03.mid')  # of a stem that is not in the mix
+  stems['S03'] = {**stems['S00'], 'audio_rendered': False, 'program_num': 73}
   (track / 'metadata.yaml').write_text(yaml.safe_dump({'midi_dir': 'MIDI', 'stems': stems}))
   (reference,) = evaluation_sets.find_references(tmp_path / 'set').values()
   write_midi(reference.read(), tmp_path / 'est' / 'Track00001.mid')
@@ -183,7 +198,7 @@ def test_published_counts_are_of_raw_programs(tmp_path):
     run(data, tmp_path / 'est', *task, '--json', tmp_path / 'scores.json')
     (scores,) = scores_of(tmp_path / 'scores.json').values()
     assert (scores['instruments_reference'], scores['leakage_ratio']) == (2, 1)
-    assert (scores['published_instruments_reference'], scores['published_leakage_ratio']) == (3, pytest.approx(2 / 3))
+    assert (scores['published_instruments_reference'], scores['published_leakage_ratio']) == (4, pytest.approx(2 / 4))
 
 
 def test_scores_are_read_again_until_a_file_changes(tmp_path, monkeypatch):
@@ -351,6 +366,20 @@ def test_the_report_is_one_page_that_needs_nothing_else(systems):
   for words in ('Leakage ratio', 'What is heard as what: leaks', 'The worst pieces', 'd <&', 'p = 0.125', 'width=device-width'):
     assert words in page.text or words in text
   assert 'd &lt;&amp;' in text and 'd <&' not in text  # names are escaped
+
+
+def test_of_ratios_the_nearer_to_1_is_better():
+  from mrmt3 import evaluation, html_report, intervals
+
+  def verdict(base, other, key='leakage_ratio'):
+    systems = [evaluation.Summary([evaluation.PieceResult(str(place), {key: ratio}, None, None) for place, ratio in enumerate(ratios)]) for ratios in (base, other)]
+    test = intervals.paired_test(*(system.values(key) for system in systems))
+    return html_report._verdict(key, *systems, test)
+
+  assert 'class' not in verdict([2 / 3] * 12, [4 / 3] * 12) and 'p = 1.000' in verdict([2 / 3] * 12, [4 / 3] * 12)
+  assert 'better' in verdict([0.5, 1.5] * 6, [1.0] * 12) and 'p &lt; 0.001' in verdict([0.5, 1.5] * 6, [1.0] * 12)
+  assert 'worse' in verdict([1.0] * 12, [0.5, 1.5] * 6)
+  assert 'worse' in verdict([0.1] * 12, [0.2] * 12, 'leaked_note_ratio') and 'better' in verdict([0.1] * 12, [0.2] * 12, 'onset_f1')
 
 
 def test_a_single_piece_has_a_report(systems):

@@ -332,10 +332,12 @@ def test_says_what_is_wrong_with_a_table(row, says):
 
 def test_tolerances_below_zero_are_refused():
   notes = table(note(0, 60))
-  with pytest.raises(ValueError, match='onset_tolerance is -1; it cannot be below 0'):
+  with pytest.raises(ValueError, match='onset_tolerance is -1; it must be a number of at least 0'):
     metrics.onset_scores(notes, notes, onset_tolerance=-1)
   with pytest.raises(ValueError, match='offset_min_tolerance is nan'):
     metrics.onset_offset_scores(notes, notes, offset_min_tolerance=np.nan)
+  with pytest.raises(ValueError, match='onset_tolerance is inf'):
+    metrics.onset_scores(notes, notes, onset_tolerance=np.inf)
 
 
 def test_plain_rows_are_refused():

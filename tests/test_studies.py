@@ -33,13 +33,22 @@ names.use_own_engine()
 import gin
 from mrmt3.train import train
 gin.configurable(train, module='__main__')
+
+def bound(name):
+  try:
+    return gin.query_parameter(name)
+  except ValueError:
+    return None
+
 for line in sys.stdin:
   gin.clear_config()
   gin_utils.parse_config(gin_utils.parse_flags(json.loads(line), 'train', ''))
   names = ['network.T5Config.memory_length', 'L_MAX_HOP/macro.value', 'SHUFFLE_SCOPE/macro.value', 'utils.SaveCheckpointConfig.keep', 'TRAIN_STEPS/macro.value']
   network = gin.get_configurable('network.T5Config')()  # what the gin files say is a network
   assert not network.copied_tokens  # which would remember whatever L_agg is
-  print(json.dumps([network.memory_softmax] + [gin.query_parameter(name) for name in names] + ['RESTORE/macro.value' in gin.config_str() or str(gin.query_parameter('RESTORE/macro.value'))]))
+  exposure = [bound(f'train/example_config.ExampleConfig.{name}') for name in ('prior_drop', 'prior_replace', 'memory_dropout')]
+  exposure.append(bound('models.MemoryEncoderDecoderModel.predicted_prior'))
+  print(json.dumps([network.memory_softmax, exposure] + [gin.query_parameter(name) for name in names] + ['RESTORE/macro.value' in gin.config_str() or str(gin.query_parameter('RESTORE/macro.value'))]))
 """
 
 
@@ -108,8 +117,10 @@ def test_every_cell_is_trained_as_it_says(run_file, tmp_path):
   assert done.returncode == 0, done.stderr[-2000:]
   found = [json.loads(line) for line in done.stdout.splitlines()]
   assert len(found) == len(cells) >= 8
-  for cell, (softmax, l_agg, hop, scope, keep, steps, _) in zip(cells, found, strict=True):
+  for cell, (softmax, exposure, l_agg, hop, scope, keep, steps, _) in zip(cells, found, strict=True):
     assert softmax == ('own' if 'own_softmax' in cell.ablations else 'shared'), cell
+    expected = {'corrupted_prior': [0.05, 0.05, None, None], 'memory_dropout': [None, None, 0.2, None], 'predicted_prior': [None] * 3 + [0.25]}
+    assert exposure == expected.get((*cell.ablations, None)[0], [None] * 4), cell
     assert (l_agg, hop) == (64 if cell.l_agg is None else cell.l_agg, cell.max_hop or 1), cell
     assert scope == ('paper' if cell.shuffle else None), cell
     assert (keep, steps) == (3, 7)
@@ -122,7 +133,7 @@ def test_the_paper_s_comparisons_are_declared():
   }  # fmt: skip
   assert [cell.ablations for cell in catalogue.STUDIES['memory-softmax'].cells] == [(), (), ('own_softmax',)]
   exposure = [(cell.ablations, cell.against) for cell in catalogue.STUDIES['exposure-bias'].cells]
-  assert exposure == [((), None)] + [((name,), 'the truth') for name in ('corrupted_prior', 'memory_dropout', 'predicted_prior')]
+  assert exposure == [((), None)] + [((name,), 'true prior') for name in ('corrupted_prior', 'memory_dropout', 'predicted_prior')]
   assert [cell.l_agg for cell in catalogue.STUDIES['l-agg'].cells] == [0, 32, 64, 128]
   assert [cell.max_hop for cell in catalogue.STUDIES['l-max-hop'].cells] == [1, 3, 8]
   crossed = catalogue.STUDIES['domains']
@@ -158,8 +169,9 @@ def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tm
   lines = [json.loads(line) for line in (tmp_path / 'out' / 'results.jsonl').read_text().splitlines()]
   assert [line['name'] for line in lines] == ['plain 0', 'plain 1', 'memory 0', 'memory 1']
   assert list(lines[0]['result']['scores']) == ['2', '4']
-  # The middle of three reports: a step of 4 examples at 16 a second, 100 tokens.
-  assert lines[0]['result']['cost'] == pytest.approx({'step_seconds': 4 / 16, 'tokens_per_second': 100 * 16 / 4, 'train_loss': 1.5})
+  # The second and third of three reports: a step of 4 examples at 16 a second and one at 24, 100 tokens each.
+  expected = {'step_seconds': (4 / 16 + 4 / 24) / 2, 'tokens_per_second': (400 + 600) / 2, 'train_loss': 1.5}
+  assert lines[0]['result']['cost'] == pytest.approx(expected)
   text = (tmp_path / 'out' / 'study.md').read_text()
   assert text in capsys.readouterr().out
   lines = [line for line in text.splitlines() if line.startswith('|')]
@@ -332,6 +344,15 @@ def test_training_that_fails_is_one_line(tmp_path, capfd):
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells a process that its parent has died')
+def test_a_training_s_cost_is_known_as_far_as_it_is_logged(tmp_path):
+  line = json.dumps({'step': 50, 'loss': 1.5, 'examples_per_second': 2.0, 'tokens_per_step': 100.0}) + '\n'
+  found = []
+  for count in (0, 1, 2):
+    (tmp_path / 'train.jsonl').write_text(line * count)
+    found.append(training.cost(tmp_path, 4))
+  assert found == [{}, {'train_loss': 1.5}, {'train_loss': 1.5, 'step_seconds': 2.0, 'tokens_per_second': 50.0}]
+
+
 def test_a_training_ends_with_the_study_that_began_it(tmp_path):
   """The training is put in place by a program that waits: `mrmt3.train` would take half a minute to start."""
   (tmp_path / 'mrmt3').mkdir()
@@ -446,6 +467,16 @@ def test_a_split_that_is_not_there_is_not_replaced(small_data, tmp_path):
     runner.references_of(small_data, 'tset', None)
   (tmp_path / 'plain').symlink_to(small_data / 'test')
   assert len(runner.references_of(tmp_path / 'plain', 'test', None)) == 1  # without splits it is all tested on
+  for name in ('val', 'rest'):
+    (tmp_path / 'own' / name).mkdir(parents=True)
+    (tmp_path / 'own' / name / 'Track00000').symlink_to(next((small_data / 'test').iterdir()))
+  assert list(runner.references_of(tmp_path / 'own', 'val', None)) == ['val/Track00000']  # whatever it is called
+
+  options = runner.Options(data=small_data, split='test', single=tmp_path / 'single')
+  (tmp_path / 'single').mkdir()
+  (tmp_path / 'single' / 'train').symlink_to(small_data / 'train')
+  study = runner.TrainingStudy('domains', catalogue.STUDIES['domains'], tmp_path, options, -1)
+  assert len(study.references(catalogue.SINGLE, small_data)) == 3  # single-instrument music has splits of its own, or none
 
 
 def test_more_systems_than_colours_are_told_apart():

@@ -38,7 +38,8 @@ EST is a MIDI file, a folder of them, or predictions that were saved as .jsonl (
 other. NAME=EST gives one a name of its own. Pieces are matched by path (a/song.mid)
 or else by name. A folder of Slakh tracks can be the reference: TrackNNNNN is matched
 with TrackNNNNN.mid. With --checkpoint, the audio beside the references is transcribed
-and scored. Started again with the same --output, what is there is not done again.
+and scored. Started again with the same --output, what is there is not done again,
+but for pieces whose audio has changed.
 """
 
 

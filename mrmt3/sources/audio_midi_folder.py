@@ -60,19 +60,19 @@ class OwnFolder:
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
     """Reads one piece; it has no stems. UserError where one of its two files is missing, doubled or broken."""
-    audio, midi = (self._only(split, name, *kind) for kind in ((AUDIO_SUFFIXES, 'audio'), (MIDI_SUFFIXES, 'MIDI')))
+    audio, midi = (self._file(split, name, *kind) for kind in ((AUDIO_SUFFIXES, 'audio'), (MIDI_SUFFIXES, 'MIDI')))
     notes, lost = self._read_midi(midi)
     return PieceContent(read_audio(audio, sample_rate, whole=True), notes, lost_notes=lost)
 
   def read_notes(self, split: str, name: str) -> np.ndarray:
     """Returns the notes of a piece; UserError where its MIDI file is missing, doubled or broken."""
-    return self._read_midi(self._only(split, name, MIDI_SUFFIXES, 'MIDI'))[0]
+    return self._read_midi(self._file(split, name, MIDI_SUFFIXES, 'MIDI'))[0]
 
   def _read_midi(self, path):
     notes, lost = read_midi_counted(path)
     return map_to_slakh_classes(notes) if self.slakh_classes else notes, lost
 
-  def _only(self, split, name, suffixes, kind):
+  def _file(self, split, name, suffixes, kind):
     """Returns the one file of a kind that a piece has."""
     root = Path(self.data_dir)
     folders = self._folders()

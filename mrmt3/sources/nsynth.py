@@ -37,7 +37,11 @@ PROGRAMS = {
 def one_note(samples: np.ndarray, sample_rate: int, family: str, pitch: int, velocity: int) -> PieceContent:
   """Returns a sound of NSynth, float32 `[n]`, as a piece, with silence in front."""
   samples = np.concatenate([np.zeros(round(SILENCE * sample_rate), np.float32), samples])
-  return PieceContent(samples, as_notes([(SILENCE, SILENCE + SECONDS, pitch, velocity, PROGRAMS[family], 0)]))
+  return PieceContent(samples, _notes_of(family, pitch, velocity))
+
+
+def _notes_of(family, pitch, velocity):
+  return as_notes([(SILENCE, SILENCE + SECONDS, pitch, velocity, PROGRAMS[family], 0)])
 
 
 def _check_families(left_out):
@@ -80,10 +84,19 @@ class NsynthFolder(_Nsynth):
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
     """Reads one note; it has no stems. UserError where it is not known, or its wav file is missing or broken."""
+    known = self._known(split, name)
+    return one_note(read_audio(self._audio(split, name), sample_rate, whole=True), sample_rate, *known)
+
+  def read_notes(self, split: str, name: str) -> np.ndarray:
+    """Returns the table of one note; UserError where it is not known."""
+    return _notes_of(*self._known(split, name))
+
+  def _known(self, split, name):
+    """Returns (family, pitch, velocity) of a note."""
     notes = self._notes(split)
     if name not in notes:
       raise UserError(f'{self._folder(split)} has no note {name!r}')
-    return one_note(read_audio(self._audio(split, name), sample_rate, whole=True), sample_rate, *notes[name])
+    return notes[name]
 
   def fingerprint(self, split: str) -> str:
     """Returns a digest of the names, sizes and times of the split's files."""

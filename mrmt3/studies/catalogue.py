@@ -129,10 +129,13 @@ STUDIES = {
     'The memory holds the truth in training and what was written in use: does it help to train with mistakes in it, without it now and '
     "then, or with the network's own words?",
     cells=(
-      Cell('the truth', 64, 1, False),
+      Cell('true prior', 64, 1, False),
       *(
-        Cell(name, 64, 1, False, ablations=(file,), against='the truth')
-        for name, file in (('with mistakes', 'corrupted_prior'), ('or nothing', 'memory_dropout'), ('or its own words', 'predicted_prior'))
+        Cell(name, 64, 1, False, ablations=(file,), against='true prior')
+        for name, file in (
+          ('prior with mistakes', 'corrupted_prior'), ('prior now and then empty', 'memory_dropout'),
+          ('prior now and then its own words', 'predicted_prior'),
+        )
       ),
     ),
   ),

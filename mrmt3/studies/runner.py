@@ -9,6 +9,7 @@
 """
 
 import dataclasses
+import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ class Options:
   Attributes:
     data: data set in the Slakh2100 layout, or (for probes) any references with audio; None: one is built.
     split: which split is tested on.
-    pieces: only the first so many test pieces; None: all.
+    pieces: only the first so many pieces of a test, but for single notes that are rendered; None: all.
     checkpoint: what probes look at.
     steps: training steps; None: the study's.
     moments: how many moments of a training are scored, evenly spaced, the end among them; None: as many as the study says.
@@ -96,11 +97,15 @@ def run(name: str, out: Path, options: Options) -> Path:
 
 
 def references_of(data: Path, split: str | None, pieces: int | None) -> dict[str, evaluation_sets.Reference]:
-  """Returns the references with audio of a folder: those of its split where it has splits. UserError if there are none, or no such split."""
+  """Returns the references with audio of a folder: of its split, or all of them where it has no splits.
+
+  UserError if there are none, or if it has other splits only.
+  """
+  has_split = split is not None and (data / split).is_dir()
   there = [name for name in slakh.SPLITS if (data / name).is_dir()]
-  if split is not None and there and split not in there:
+  if split is not None and there and not has_split:
     raise UserError(f'{data} has no split {split!r}, only {", ".join(there)}; give one of them as --split')
-  found = evaluation_sets.find_references(data, split=split if there else None)
+  found = evaluation_sets.find_references(data, split=split if has_split else None)
   found = {name: reference for name, reference in found.items() if reference.audio is not None}
   if not found:
     raise UserError(f'{data} has no audio beside its MIDI files; a study needs both')
@@ -133,6 +138,7 @@ class TrainingStudy:
     self._results.begin(any(next(self._folder.glob(pattern), None) for pattern in _MADE))
     data = self._data()
     tests = {test: self.references(test, data) for test in self._study.tests}
+    tested_on = {test: hashlib.sha1('\n'.join(sorted(references)).encode()).hexdigest() for test, references in tests.items()}
     done: list[Cell] = []
     found: dict[str, list[dict]] = {}
     for cell in self._study.cells:
@@ -141,8 +147,8 @@ class TrainingStudy:
         print(f'{self._name}: {where}', file=sys.stderr, flush=True)
         found.setdefault(cell.name, []).append(
           self._results.get(
-            f'{cell.name} {seed}', lambda cell=cell, seed=seed: self._measure(cell, seed, data, tests), flags=cell.flags(), trained_on=cell.data, seed=seed, scores=list(SCORES),
-            tests={test: sorted(references) for test, references in tests.items()},
+            f'{cell.name} {seed}', lambda cell=cell, seed=seed: self._measure(cell, seed, data, tests), flags=cell.flags(),
+            trained_on=cell.data, seed=seed, scores=list(SCORES), tested_on=tested_on,
           )
         )
       done.append(cell)
@@ -168,8 +174,9 @@ class TrainingStudy:
     if test == catalogue.NOTES:
       return references_of(options.notes, None, options.pieces) if options.notes else references_of(domains.write_notes(self._folder / 'notes'), None, None)
     if test == catalogue.SINGLE:
-      single = options.single or domains.write_stems(data, self._folder / 'single', which=domains.ONE_STEM)
-      return references_of(single, options.split, options.pieces)
+      if options.single is not None:
+        return references_of(options.single, options.split if (options.single / options.split).is_dir() else None, options.pieces)
+      return references_of(domains.write_stems(data, self._folder / 'single', which=domains.ONE_STEM), options.split, options.pieces)
     return references_of(data, options.split, options.pieces)
 
   def _trained_on(self, cell: Cell, data: Path) -> Path:

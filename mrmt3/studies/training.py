@@ -65,15 +65,16 @@ def train(flags: Sequence[str], model_dir: Path, steps: int, keep_open: Sequence
 def cost(model_dir: Path, batch_size: int) -> dict[str, float]:
   """Returns what a training cost, as far as its logs say: as measured while it ran, beside whatever else ran then.
 
-  step_seconds and tokens_per_second (targets, without padding) are medians over the reports: the first one after a start has the
-  compilation in it. train_loss is the last report's, peak_megabytes that of the process that did the last step.
+  step_seconds and tokens_per_second (targets, without padding) are medians over all reports but the first, in which the network was
+  compiled; so it is in one of the others where a training was taken up again. train_loss is the last report's, peak_megabytes that of the process that did the last step.
   """
   with contextlib.suppress(OSError, ValueError):
     lines = [json.loads(line) for line in (model_dir / 'train.jsonl').read_text().splitlines()]
-    found = {'train_loss': lines[-1]['loss']}
-    seconds = [batch_size / line['examples_per_second'] for line in lines]
-    rates = [line['tokens_per_step'] / one for line, one in zip(lines, seconds, strict=True)]
-    found |= {'step_seconds': statistics.median(seconds), 'tokens_per_second': statistics.median(rates)}
+    found = {'train_loss': lines[-1]['loss']} if lines else {}
+    if lines[1:]:
+      seconds = [batch_size / line['examples_per_second'] for line in lines[1:]]
+      rates = [line['tokens_per_step'] / one for line, one in zip(lines[1:], seconds, strict=True)]
+      found |= {'step_seconds': statistics.median(seconds), 'tokens_per_second': statistics.median(rates)}
     with contextlib.suppress(OSError, ValueError):
       found['peak_megabytes'] = float(json.loads((model_dir / _PEAK_NAME).read_text()))
     return found

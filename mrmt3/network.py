@@ -75,7 +75,8 @@ class T5Config:
       through a map, the running status at the last of them and that token itself, which is what the decoder has said last. With
       proposals, which are told what comes before them, it finds what comes next. The papers: ().
     say_once: with event_ends, whether decoding says no event twice: no token of event_ends under a running status (time, velocity, program)
-      under which it has been said in the segment. Small networks decoded greedily repeat themselves (docs/method.md); the papers: False.
+      under which it has been said in the segment; so a drum can be, once the program has changed. Small networks decoded greedily repeat
+      themselves (docs/method.md); the papers: False.
     copied_tokens: () as in the papers, or the ranges of token ids, (first, last), of times, velocities, programs, tie, pitches and drums:
       then there is no decoder; the proposals say what the next token is (`copying`), and what has been said so far says which notes go on
       and which instruments play. A state is then a step, programs stand for Slakh classes, there are ties, and events are written in

@@ -10,7 +10,7 @@ from mrmt3.vocabularies import PAD_ID
 def forbid(
   logits: jax.Array, status: jax.Array, tokens: jax.Array, statuses: jax.Array, ends: tuple[tuple[int, int], ...]
 ) -> jax.Array:
-  """Returns the logits with -inf at tokens that would repeat an event.
+  """Returns the logits with -inf at tokens that would repeat an event, and at padding, which is not for a decoder to say.
 
   Args:
     logits: float `[batch, vocab]`, of the next token.

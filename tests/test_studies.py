@@ -343,7 +343,6 @@ def test_training_that_fails_is_one_line(tmp_path, capfd):
   assert 'no_such.gin' in capfd.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells a process that its parent has died')
 def test_a_training_s_cost_is_known_as_far_as_it_is_logged(tmp_path):
   line = json.dumps({'step': 50, 'loss': 1.5, 'examples_per_second': 2.0, 'tokens_per_step': 100.0}) + '\n'
   found = []
@@ -353,6 +352,7 @@ def test_a_training_s_cost_is_known_as_far_as_it_is_logged(tmp_path):
   assert found == [{}, {'train_loss': 1.5}, {'train_loss': 1.5, 'step_seconds': 2.0, 'tokens_per_second': 50.0}]
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells a process that its parent has died')
 def test_a_training_ends_with_the_study_that_began_it(tmp_path):
   """The training is put in place by a program that waits: `mrmt3.train` would take half a minute to start."""
   (tmp_path / 'mrmt3').mkdir()

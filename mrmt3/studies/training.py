@@ -68,7 +68,7 @@ def cost(model_dir: Path, batch_size: int) -> dict[str, float]:
   step_seconds and tokens_per_second (targets, without padding) are medians over all reports but the first, in which the network was
   compiled; so it is in one of the others where a training was taken up again. train_loss is the last report's, peak_megabytes that of the process that did the last step.
   """
-  with contextlib.suppress(OSError, ValueError):
+  with contextlib.suppress(OSError, ValueError, KeyError, ZeroDivisionError):
     lines = [json.loads(line) for line in (model_dir / 'train.jsonl').read_text().splitlines()]
     found = {'train_loss': lines[-1]['loss']} if lines else {}
     if lines[1:]:

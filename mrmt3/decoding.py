@@ -51,7 +51,7 @@ def greedy_decode(
     cache = decoder_step.init_cache(weights, config, encoded, rooms[0])
 
   def step(state):
-    position, last, tokens, done, cache, statuses = state
+    position, last, tokens, done, statuses, cache = state
     if config.copied_tokens:
       logits, cache = copying.step(config, last, cache, allowed)
     else:
@@ -64,19 +64,19 @@ def greedy_decode(
       statuses = jax.lax.dynamic_update_slice_in_dim(statuses, status[:, None], position, axis=1)
     token = jnp.where(done, PAD_ID, logits.argmax(axis=-1).astype(jnp.int32))
     tokens = jax.lax.dynamic_update_slice_in_dim(tokens, token[:, None], position, axis=1)
-    return position + 1, token, tokens, done | (token == EOS_ID), cache, statuses
+    return position + 1, token, tokens, done | (token == EOS_ID), statuses, cache
 
   batch = encoded.shape[0]
   done = jnp.zeros(batch, bool) if active is None else ~active
   statuses = jnp.zeros((batch, max_length, len(config.running_status)), jnp.int32) if config.say_once else None
-  state = (jnp.int32(0), jnp.full(batch, START_ID), jnp.full((batch, max_length), PAD_ID), done, cache, statuses)
+  state = (jnp.int32(0), jnp.full(batch, START_ID), jnp.full((batch, max_length), PAD_ID), done, statuses, cache)
 
   def fill(room, state):
     return jax.lax.while_loop(lambda state: (state[0] < room) & ~state[3].all(), step, state)
 
   state = fill(rooms[0], state)
   for room in rooms[1:]:
-    state = fill(room, (*state[:4], decoder_step.grow(state[4], room), state[5]))
+    state = fill(room, (*state[:-1], decoder_step.grow(state[-1], room)))
   return state[2]
 
 

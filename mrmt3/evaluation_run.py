@@ -9,9 +9,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from mrmt3 import evaluation, evaluation_sets, files, saved_predictions
+from mrmt3 import evaluation, files, saved_predictions
 from mrmt3.errors import UserError
 from mrmt3.evaluation_sets import Estimate, Reference
+from mrmt3.sources.fingerprints import files_fingerprint
 
 SCORES_NAME = 'scores-{}.jsonl'
 PREDICTIONS_NAME = 'predictions-{}.jsonl'
@@ -145,7 +146,7 @@ def _key(reference: Reference, estimate: Estimate | None, mt3_suite: bool) -> st
 
     said = hashlib.sha1(repr(estimate.read.args).encode()).hexdigest()
   else:
-    said = evaluation_sets.state_of([estimate.file])
+    said = files_fingerprint([estimate.file], estimate.file.parent)
   return json.dumps([_VERSION, mt3_suite, reference.state, said])
 
 

@@ -5,9 +5,8 @@ Readers are functions that can be sent to other processes; nothing is read befor
 
 import collections
 import functools
-import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from mrmt3.errors import UserError
 from mrmt3.sources.audio_midi_folder import AUDIO_SUFFIXES, MIDI_SUFFIXES
+from mrmt3.sources.fingerprints import files_fingerprint
 
 TASKS = ('slakh', 'own_folder', 'slakh_records', 'commu', 'nsynth', 'nsynth_records', 'mt3_records:NAME')
 
@@ -25,7 +25,7 @@ class Reference(NamedTuple):
   Attributes:
     read: returns its note table; UserError if it cannot be read.
     audio: sample rate -> float32 samples `[n]`; None where there is no audio.
-    state: a text that is another when what `read` reads has changed, as of when the piece was found.
+    state: a text that is another when what `read` reads has changed (`sources.fingerprints`), as of when the piece was found.
     audio_state: the same of `audio`.
     read_published: the note table as MR-MT3's script counts instruments in it, where that is another: with raw programs.
   """
@@ -82,7 +82,7 @@ def _midi_reference(path):
 
   audio = next((found for found in map(path.with_suffix, AUDIO_SUFFIXES) if found.is_file()), None)
   heard = audio and functools.partial(_read_audio, audio)
-  return Reference(functools.partial(read_midi, path), heard, state_of([path]), state_of([audio] if audio else []))
+  return Reference(functools.partial(read_midi, path), heard, *(files_fingerprint(files, path.parent) for files in ([path], [audio] if audio else [])))
 
 
 def _slakh_references(folder, split):
@@ -95,8 +95,9 @@ def _slakh_reference(track):
   from mrmt3 import slakh
 
   read, published = (functools.partial(each, track) for each in (slakh.read_notes, slakh.read_published_notes))
-  notes, audio = [track.path / 'metadata.yaml', *sorted(track.path.glob('*/*.mid'))], sorted(track.path.glob('mix*'))
-  return Reference(read, functools.partial(_slakh_audio, track), state_of(notes), state_of(audio), published)
+  notes, audio = [track.path / 'metadata.yaml', *track.path.glob('*/*.mid')], track.path.glob('mix*')
+  states = (files_fingerprint(files, track.path) for files in (notes, audio))
+  return Reference(read, functools.partial(_slakh_audio, track), *states, published)
 
 
 def _slakh_audio(track, sample_rate):
@@ -238,16 +239,3 @@ def _unique_names(names):
   """Returns {last part: name} of the relative paths whose last part occurs once."""
   counts = collections.Counter(Path(name).name for name in names)
   return {Path(name).name: name for name in names if counts[Path(name).name] == 1}
-
-
-def state_of(files: Iterable[Path]) -> str:
-  """Returns a text that is another when one of the files has changed, or has come to be missing."""
-  return json.dumps([_stat(file.absolute()) for file in files])
-
-
-def _stat(file):
-  try:
-    stat = file.stat()
-  except OSError as error:
-    return [str(file), error.strerror]
-  return [str(file), stat.st_size, stat.st_mtime_ns]

@@ -13,61 +13,61 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mrmt3' / 'version.py').rea
 GIN_PACKAGES = [f'mrmt3.gin.{folder.parent.name}' for folder in sorted((ROOT / 'gin').glob('*/__init__.py'))]
 
 TRAIN = [
-    'gin-config>=0.5',
-    'seqio>=0.0.20',
-    'tensorflow>=2.19',
-    'tensorflow-datasets>=4.9',
-    'clu>=0.0.12',
-    'note-seq>=0.0.5',
-    'audioop-lts; python_version >= "3.13"',  # note-seq imports pydub, which needs what Python 3.13 removed
-    'tensorboard',  # TensorFlow 2.21 no longer brings it
+  'gin-config>=0.5',
+  'seqio>=0.0.20',
+  'tensorflow>=2.19',
+  'tensorflow-datasets>=4.9',
+  'clu>=0.0.12',
+  'note-seq>=0.0.5',
+  'audioop-lts; python_version >= "3.13"',  # note-seq imports pydub, which needs what Python 3.13 removed
+  'tensorboard',  # TensorFlow 2.21 no longer brings it
 ]
 DATASET = [
-    'music21>=9.1',
-    'pyloudnorm>=0.1.1',
-    'symusic==0.5.9',  # 0.6.0's synthesizer raises TypeError
+  'music21>=9.1',
+  'pyloudnorm>=0.1.1',
+  'symusic==0.5.9',  # 0.6.0's synthesizer raises TypeError
 ]
 EXTRAS = {
-    'train': TRAIN,
-    'dataset': DATASET,
-    # Beam holds protobuf back, and seqio imports with that only beside this sentencepiece: an environment of its own.
-    'cache': [*TRAIN, 'apache-beam>=2.77', 'google-crc32c', 'sentencepiece==0.2.1'],
-    'm4a': ['av>=12'],
-    # What a t5x checkout on PYTHONPATH needs; t5x itself is not on the package index.
-    't5x': [*TRAIN, 'cached_property', 'chex', 'fiddle', 'jaxtyping', 'jestimator==0.3.3', 'orbax-checkpoint>=0.11'],
-    'bench': [*TRAIN, *DATASET, 'psutil'],
-    'demo': [*TRAIN, *DATASET],
-    'test': [*TRAIN, *DATASET, 'av>=12', 'hypothesis>=6', 'librosa>=0.10', 'pytest>=8', 'pytest-xdist', 'ruff>=0.8'],
+  'train': TRAIN,
+  'dataset': DATASET,
+  # Beam holds protobuf back, and seqio imports with that only beside this sentencepiece: an environment of its own.
+  'cache': [*TRAIN, 'apache-beam>=2.77', 'google-crc32c', 'sentencepiece==0.2.1'],
+  'm4a': ['av>=12'],
+  # What a t5x checkout on PYTHONPATH needs; t5x itself is not on the package index.
+  't5x': [*TRAIN, 'cached_property', 'chex', 'fiddle', 'jaxtyping', 'jestimator==0.3.3', 'orbax-checkpoint>=0.11'],
+  'bench': [*TRAIN, *DATASET, 'psutil'],
+  'demo': [*TRAIN, *DATASET],
+  'test': [*TRAIN, *DATASET, 'av>=12', 'hypothesis>=6', 'librosa>=0.10', 'pytest>=8', 'pytest-xdist', 'ruff>=0.8'],
 }
 
 setup(
-    name='mrmt3',
-    version=VERSION,
-    description='MR-MT3 in JAX: multi-instrument music transcription with a memory of past segments',
-    long_description=(ROOT / 'README.md').read_text(),
-    long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    license_files=['LICENSE'],
-    python_requires='>=3.11',
-    packages=[*find_packages(include=['mrmt3', 'mrmt3.*']), *GIN_PACKAGES],
-    package_data={'mrmt3': ['weights/box/*'], **{package: ['*.gin'] for package in GIN_PACKAGES}},
-    install_requires=[
-        'flax>=0.10',
-        'jax>=0.5',
-        'matplotlib>=3.8',
-        'mido>=1.3',
-        'mir_eval>=0.8',
-        'numpy>=2',
-        'optax>=0.2',
-        'orbax-checkpoint>=0.11',
-        'pretty_midi>=0.2.10',
-        'PyYAML>=6',
-        'safetensors>=0.4.3',
-        'scipy>=1.11',
-        'soundfile>=0.13',
-        'soxr>=0.3',
-        'tqdm>=4.66',
-    ],
-    extras_require=EXTRAS,
-    entry_points={'console_scripts': ['mrmt3=mrmt3.cli.main:main']},
+  name='mrmt3',
+  version=VERSION,
+  description='MR-MT3 in JAX: multi-instrument music transcription with a memory of past segments',
+  long_description=(ROOT / 'README.md').read_text(),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  license_files=['LICENSE'],
+  python_requires='>=3.11',
+  packages=[*find_packages(include=['mrmt3', 'mrmt3.*']), *GIN_PACKAGES],
+  package_data={'mrmt3': ['weights/box/*'], **{package: ['*.gin'] for package in GIN_PACKAGES}},
+  install_requires=[
+    'flax>=0.10',
+    'jax>=0.5',
+    'matplotlib>=3.8',
+    'mido>=1.3',
+    'mir_eval>=0.8',
+    'numpy>=2',
+    'optax>=0.2',
+    'orbax-checkpoint>=0.11',
+    'pretty_midi>=0.2.10',
+    'PyYAML>=6',
+    'safetensors>=0.4.3',
+    'scipy>=1.11',
+    'soundfile>=0.13',
+    'soxr>=0.3',
+    'tqdm>=4.66',
+  ],
+  extras_require=EXTRAS,
+  entry_points={'console_scripts': ['mrmt3=mrmt3.cli.main:main']},
 )

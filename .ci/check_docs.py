@@ -62,7 +62,9 @@ def check(path: Path, scratch: Path) -> tuple[int, int]:
       failed += 1
     for line in lines_of(match[2]):
       command = dry_command(line) if tags else ['bash', '-euo', 'pipefail', '-c', line]
-      result = subprocess.run(command, cwd=scratch, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+      result = subprocess.run(
+        command, cwd=scratch, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+      )
       checked += 1
       print(f'{"dry" if tags else "run"} {"ok    " if result.returncode == 0 else "FAILED"} {line}', flush=True)
       if result.returncode:

@@ -121,11 +121,22 @@ def t5x(size: dict, batch: int, length: int):
 
 def _torch_config(size, transformers):
   return transformers.T5Config(
-    d_model=size['emb_dim'], d_kv=size['head_dim'], d_ff=size['mlp_dim'], num_heads=size['num_heads'],
-    num_layers=size['num_encoder_layers'], num_decoder_layers=size['num_decoder_layers'], vocab_size=VOCABULARY,
-    feed_forward_proj='gated-gelu', tie_word_embeddings=False, decoder_start_token_id=0, pad_token_id=0,
-    eos_token_id=EOS, use_cache=False, encoder_vocab_size=1024, xl_context_length=2048,
-  )  # fmt: skip
+    d_model=size['emb_dim'],
+    d_kv=size['head_dim'],
+    d_ff=size['mlp_dim'],
+    num_heads=size['num_heads'],
+    num_layers=size['num_encoder_layers'],
+    num_decoder_layers=size['num_decoder_layers'],
+    vocab_size=VOCABULARY,
+    feed_forward_proj='gated-gelu',
+    tie_word_embeddings=False,
+    decoder_start_token_id=0,
+    pad_token_id=0,
+    eos_token_id=EOS,
+    use_cache=False,
+    encoder_vocab_size=1024,
+    xl_context_length=2048,
+  )
 
 
 def mr_mt3(size: dict, batch: int, length: int):
@@ -166,7 +177,12 @@ def hf_t5(size: dict, batch: int, length: int):
     with torch.no_grad():
       encoded = model.encoder(inputs_embeds=inputs, return_dict=True)
       said = model.generate(
-        encoder_outputs=encoded, max_length=length + 1, min_length=length + 1, use_cache=True, do_sample=False, num_beams=1
+        encoder_outputs=encoded,
+        max_length=length + 1,
+        min_length=length + 1,
+        use_cache=True,
+        do_sample=False,
+        num_beams=1,
       )
     return said.numpy()[:, 1:]
 

@@ -43,7 +43,10 @@ def main() -> None:
       best = min(best, time.perf_counter() - start)
     scores = [metrics.evaluate_piece(notes, found) for (notes, _), found in zip(pieces, results, strict=True)]
     means = [np.nanmean([score[name] for score in scores]) for name in SCORES]
-    print(f'{hop:>4} {seconds / best:>12.1f}  ' + '  '.join(f'{x:{len(n)}.3f}' for x, n in zip(means, SCORES, strict=True)), flush=True)
+    print(
+      f'{hop:>4} {seconds / best:>12.1f}  ' + '  '.join(f'{x:{len(n)}.3f}' for x, n in zip(means, SCORES, strict=True)),
+      flush=True,
+    )
 
 
 if __name__ == '__main__':

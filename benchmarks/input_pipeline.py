@@ -47,16 +47,16 @@ def our_dataset(data_dir: str, spec, log_mel_on: str, cache_dir: str):
   from mrmt3.tasks import slakh
 
   task = slakh.task(
-      data_dir, spec, ExampleConfig(max_hop=3, shuffle_scope='paper', log_mel_on=log_mel_on), cache_dir=cache_dir
+    data_dir, spec, ExampleConfig(max_hop=3, shuffle_scope='paper', log_mel_on=log_mel_on), cache_dir=cache_dir
   )
   config = utils.DatasetConfig(
-      mixture_or_task_name=task,
-      task_feature_lengths={**lengths_of(spec), 'prior_targets': spec.targets_length},
-      split='train',
-      batch_size=BATCH_SIZE,
-      shuffle=True,
-      seed=0,
-      trim_output_features=False,
+    mixture_or_task_name=task,
+    task_feature_lengths={**lengths_of(spec), 'prior_targets': spec.targets_length},
+    split='train',
+    batch_size=BATCH_SIZE,
+    shuffle=True,
+    seed=0,
+    trim_output_features=False,
   )
   return utils.get_dataset(config, MemoryFeatureConverter, seed=0)
 
@@ -77,7 +77,9 @@ def measure_ours(data_dir: str, spec, cache_dir: str, seconds: float) -> dict[st
   stored = time.perf_counter()
   store.encode(vocabularies.build_codec(spec.vocabulary))
   audio_seconds = float(store.lengths.sum() / spec.spectrogram.sample_rate)
-  figures = {'prepare': {'audio_seconds': audio_seconds, 'store': stored - started, 'events': time.perf_counter() - stored}}
+  figures = {
+    'prepare': {'audio_seconds': audio_seconds, 'store': stored - started, 'events': time.perf_counter() - stored}
+  }
   for where in ('host', 'device'):
     with contextlib.closing(DataIterator(our_dataset(data_dir, spec, where, cache_dir))) as batches:
       figures[where] = mt3_pipeline.measure(batches, seconds)
@@ -102,7 +104,7 @@ def measure_mt3(args: argparse.Namespace, spec, records: Path) -> dict:
   command = [args.python, mt3_pipeline.__file__, str(records), '--seconds', str(args.seconds)]
   command += ['--batch-size', str(BATCH_SIZE), '--lengths', json.dumps(lengths_of(spec))]
   done = subprocess.run(
-      command, env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}, capture_output=True, text=True, check=False
+    command, env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}, capture_output=True, text=True, check=False
   )
   if done.returncode:
     said = done.stderr.strip().splitlines()[-1:] or [f'exit code {done.returncode}']
@@ -125,7 +127,9 @@ def look_at_memory(data_dir: str, spec, cache_dir: str) -> None:
   made, size = np.array(sizes[len(sizes) // 5 :]).T  # buffers are full by then
   slope, _ = np.polyfit(made / 1000, size, 1)
   print(f'\nmemory over {MEMORY_EXAMPLES} examples: {", ".join(f"{size:.0f}" for _, size in sizes[::5])} MiB')
-  print(f'slope after the first fifth: {slope:+.2f} MiB per 1000 examples (from {size.min():.0f} to {size.max():.0f} MiB)')
+  print(
+    f'slope after the first fifth: {slope:+.2f} MiB per 1000 examples (from {size.min():.0f} to {size.max():.0f} MiB)'
+  )
 
 
 def print_table(ours: dict, mt3: dict | None, audio_seconds: float) -> None:
@@ -140,7 +144,13 @@ def print_table(ours: dict, mt3: dict | None, audio_seconds: float) -> None:
   print(f'\n{"":<38} {"":<11} {"mrmt3":>10}' + (f'{"mt3":>10} {"ratio":>8}' if mt3 else ''))
   per_second = mt3 and mt3['examples_per_second']
   row('training, log-mel on the host', 'examples/s', ours['host']['examples_per_second'], per_second, TARGETS['host'])
-  row('training, log-mel on the device', 'examples/s', ours['device']['examples_per_second'], per_second, TARGETS['device'])
+  row(
+    'training, log-mel on the device',
+    'examples/s',
+    ours['device']['examples_per_second'],
+    per_second,
+    TARGETS['device'],
+  )
   mt3_cpu = mt3 and 1 / mt3['cpu_seconds']
   row('the same, host, processor time', 'examples/s', 1 / ours['host']['cpu_seconds'], mt3_cpu)
   row('the same, device, processor time', 'examples/s', 1 / ours['device']['cpu_seconds'], mt3_cpu)
@@ -167,8 +177,12 @@ def main() -> None:
   parser.add_argument('--data', metavar='DIR', help='data set in the Slakh layout, with a train split')
   parser.add_argument('--mt3', metavar='DIR', help='checkout of magenta/mt3')
   parser.add_argument('--t5x', metavar='DIR', help='checkout of google-research/t5x')
-  parser.add_argument('--python', metavar='FILE', default=sys.executable, help='interpreter for MT3 (default: this one)')
-  parser.add_argument('--seconds', type=float, default=20, help='to time each pipeline for, after a warm-up (default: 20)')
+  parser.add_argument(
+    '--python', metavar='FILE', default=sys.executable, help='interpreter for MT3 (default: this one)'
+  )
+  parser.add_argument(
+    '--seconds', type=float, default=20, help='to time each pipeline for, after a warm-up (default: 20)'
+  )
   parser.add_argument('--memory', action='store_true', help='also look at memory over 20,000 examples')
   args = parser.parse_args()
 

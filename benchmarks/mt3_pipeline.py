@@ -43,17 +43,17 @@ def write_records(path: str | os.PathLike, source, split: str, sample_rate: int)
       notes = piece.notes[piece.notes['offset'] > piece.notes['onset']]  # MT3 stops at others
       instruments = instruments_of(notes)
       sequences = [
-          notes_to_note_sequence(notes[(notes['program'] == program) & (notes['is_drum'] == is_drum)])
-          for program, is_drum in instruments
+        notes_to_note_sequence(notes[(notes['program'] == program) & (notes['is_drum'] == is_drum)])
+        for program, is_drum in instruments
       ]
       features = {
-          'audio_sample_rate': numbers([sample_rate]),
-          'inst_names': strings([instrument_name(*instrument).encode() for instrument in instruments]),
-          'mix': tf.train.Feature(float_list=tf.train.FloatList(value=piece.samples)),
-          'note_sequences': strings([sequence.SerializeToString() for sequence in sequences]),
-          'stems_shape': numbers([0, 0]),
-          'target_type': strings([b'']),
-          'track_id': strings([name.encode()]),
+        'audio_sample_rate': numbers([sample_rate]),
+        'inst_names': strings([instrument_name(*instrument).encode() for instrument in instruments]),
+        'mix': tf.train.Feature(float_list=tf.train.FloatList(value=piece.samples)),
+        'note_sequences': strings([sequence.SerializeToString() for sequence in sequences]),
+        'stems_shape': numbers([0, 0]),
+        'target_type': strings([b'']),
+        'track_id': strings([name.encode()]),
       }
       writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
 
@@ -75,9 +75,9 @@ def measure(batches: Iterator[dict], seconds: float) -> dict:
     tokens += int((batch['decoder_target_tokens'] > 0).sum())
   cpu_seconds = (time.process_time() - cpu_started) / examples
   return {
-      'examples_per_second': examples / elapsed,
-      'cpu_seconds': cpu_seconds,
-      'tokens_per_target': tokens / examples,
+    'examples_per_second': examples / elapsed,
+    'cpu_seconds': cpu_seconds,
+    'tokens_per_target': tokens / examples,
   }
 
 
@@ -108,19 +108,19 @@ def run(records: str, seconds: float, batch_size: int, lengths: dict[str, int]) 
 
   cached = read('train').cache()
   seqio.TaskRegistry.add(
-      'cached',
-      source=seqio.FunctionDataSource(lambda split, shuffle_files, seed=None: cached, splits=['train']),
-      preprocessors=[left_out_if_too_long(step) for step in steps[cached_until + 1 :]],
-      output_features=task.output_features,
+    'cached',
+    source=seqio.FunctionDataSource(lambda split, shuffle_files, seed=None: cached, splits=['train']),
+    preprocessors=[left_out_if_too_long(step) for step in steps[cached_until + 1 :]],
+    output_features=task.output_features,
   )
   dataset = seqio.get_dataset(
-      'cached',
-      lengths,
-      models.ContinuousInputsEncDecFeatureConverter(pack=False),
-      shuffle=True,
-      num_epochs=None,
-      seed=0,
-      verbose=False,
+    'cached',
+    lengths,
+    models.ContinuousInputsEncDecFeatureConverter(pack=False),
+    shuffle=True,
+    num_epochs=None,
+    seed=0,
+    verbose=False,
   )
   batches = dataset.batch(batch_size, drop_remainder=True).prefetch(2).as_numpy_iterator()
   return {'tokenize_seconds': tokenize_seconds, **measure(batches, seconds)}

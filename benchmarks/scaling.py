@@ -29,7 +29,17 @@ CHIPS = {
   'v5p': (459e12, 95e9, 2.765e12, 300e9, 4),
 }
 PRICES = {'A100-80': 4.0, 'H100': 8.0, 'v5e': 1.2, 'v5p': 4.2}  # $ a chip and hour; assumed
-SETUPS = [('A100-80', 1), ('H100', 1), ('H100', 8), ('v5e', 1), ('v5e', 8), ('v5e', 64), ('v5e', 256), ('v5e', 1024), ('v5p', 256)]
+SETUPS = [
+  ('A100-80', 1),
+  ('H100', 1),
+  ('H100', 8),
+  ('v5e', 1),
+  ('v5e', 8),
+  ('v5e', 64),
+  ('v5e', 256),
+  ('v5e', 1024),
+  ('v5p', 256),
+]
 POD = {'v5e': 256, 'v5p': 8960, 'A100-80': 8, 'H100': 8}  # chips that these links join; beyond, the network
 NETWORK = 25e9  # bytes/s of a host in the data centre, in one direction: 200 Gbit/s
 EXAMPLES_PER_CORE = {'host': 583 / 2, 'device': 1800 / 2}  # measured: docs/data.md, on two cores
@@ -94,12 +104,21 @@ def table(utilisation: float, batch: int, prices: dict) -> list[list[str]]:
     if cores['device'] > CORES[chip] * min(chips, per_host) / per_host:
       limit = 'input pipeline'
     hours = EXAMPLES / (chips * batch) * step / 3600
-    rows.append([
-      f'{chip} x {chips}', f'{chips * batch:,}', f'{1e3 * compute:.1f}', f'{1e3 * traffic:.1f}', f'{1e3 * reduce:.2f}',
-      f'{chips * batch / step:,.0f}', f'{cores["host"]:.1f} / {cores["device"]:.1f}',
-      f'{100 * (state + activation_bytes(batch, False)) / memory:.0f} %', limit, f'{hours:.3g}',
-      f'{hours * chips * prices[chip]:,.0f}',
-    ])  # fmt: skip
+    rows.append(
+      [
+        f'{chip} x {chips}',
+        f'{chips * batch:,}',
+        f'{1e3 * compute:.1f}',
+        f'{1e3 * traffic:.1f}',
+        f'{1e3 * reduce:.2f}',
+        f'{chips * batch / step:,.0f}',
+        f'{cores["host"]:.1f} / {cores["device"]:.1f}',
+        f'{100 * (state + activation_bytes(batch, False)) / memory:.0f} %',
+        limit,
+        f'{hours:.3g}',
+        f'{hours * chips * prices[chip]:,.0f}',
+      ]
+    )
   return rows
 
 
@@ -110,18 +129,33 @@ def strong(utilisation: float, batch: int) -> list[list[str]]:
     compute = batch / chips * flops / (CHIPS['v5e'][0] * utilisation)
     reduce = all_reduce_seconds('v5e', chips) if chips > 1 else 0.0
     efficiency = compute / (compute + reduce)
-    rows.append([
-      f'{chips}', f'{batch / chips:g}', f'{1e3 * compute:.1f}', f'{1e3 * reduce:.2f}', f'{1 / (compute + reduce):.1f}',
-      f'{100 * efficiency:.0f} %',
-    ])  # fmt: skip
+    rows.append(
+      [
+        f'{chips}',
+        f'{batch / chips:g}',
+        f'{1e3 * compute:.1f}',
+        f'{1e3 * reduce:.2f}',
+        f'{1 / (compute + reduce):.1f}',
+        f'{100 * efficiency:.0f} %',
+      ]
+    )
   return rows
 
 
 STRONG_HEADER = ['v5e chips', 'examples a chip', 'compute ms', 'all-reduce ms', 'steps/s', 'of perfect scaling']
 HEADER = [
-  'chips', 'batch', 'compute ms', 'memory ms', 'all-reduce ms', 'examples/s', 'cores a host (log-mel on host / device)',
-  'memory used', 'largest part', 'hours for 12 M examples', '$',
-]  # fmt: skip
+  'chips',
+  'batch',
+  'compute ms',
+  'memory ms',
+  'all-reduce ms',
+  'examples/s',
+  'cores a host (log-mel on host / device)',
+  'memory used',
+  'largest part',
+  'hours for 12 M examples',
+  '$',
+]
 
 _BYTES = {'f32': 4, 'bf16': 2, 's32': 4, 'u32': 4, 'pred': 1, 'f16': 2, 's64': 8}
 
@@ -130,7 +164,9 @@ def collectives(text: str) -> dict[str, list[float]]:
   """Returns, of an optimised HLO program, how many collectives of each kind there are and the bytes of their results."""
   found = {}
   for line in text.splitlines():
-    match = re.search(r'= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(', line)
+    match = re.search(
+      r'= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(', line
+    )
     if match:
       size = sum(
         _BYTES.get(kind, 4) * math.prod(map(int, filter(None, shape.split(','))))
@@ -198,7 +234,9 @@ def compare() -> None:
 def main() -> None:
   """Prints the tables."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--utilisation', type=float, default=0.25, help='share of the peak that products reach (assumed; 0.25)')
+  parser.add_argument(
+    '--utilisation', type=float, default=0.25, help='share of the peak that products reach (assumed; 0.25)'
+  )
   parser.add_argument('--batch', type=int, default=8, help='examples a chip (8)')
   parser.add_argument('--price', type=float, help='$ a chip and hour, for all chips')
   parser.add_argument('--compiled', action='store_true', help='compare with compiled programs')
@@ -213,8 +251,12 @@ def main() -> None:
     compare()
     return
   flops, count = products(SIZE, 1, LENGTH), parameters()
-  print(f'base model: {count:,} parameters; one example of {FRAMES} frames and {LENGTH} tokens, {SEGMENT_SECONDS:.3f} s of music')
-  print(f'operations of a training step: {flops / 1e12:.3f} TFLOP an example; gradients to add up: {4 * count / 1e6:.0f} MB')
+  print(
+    f'base model: {count:,} parameters; one example of {FRAMES} frames and {LENGTH} tokens, {SEGMENT_SECONDS:.3f} s of music'
+  )
+  print(
+    f'operations of a training step: {flops / 1e12:.3f} TFLOP an example; gradients to add up: {4 * count / 1e6:.0f} MB'
+  )
   print(f'weights, gradients, moments: {16 * count / 1e6:.0f} MB; a checkpoint: {12 * count / 1e6:.0f} MB')
   for remat in (False, True):
     print(f'activations: {activation_bytes(1, remat) / 1e6:.0f} MB an example {"with" if remat else "without"} remat')
@@ -227,7 +269,9 @@ def main() -> None:
     print('| ' + ' | '.join(row) + ' |')
   hours = 10_000
   segments = hours * 3600 / SEGMENT_SECONDS
-  print(f'\n{hours:,} hours of music: {segments / 1e6:.1f} M segments, {hours * 3600 * 16000 * 2 / 1e12:.2f} TB of 16-bit samples,')
+  print(
+    f'\n{hours:,} hours of music: {segments / 1e6:.1f} M segments, {hours * 3600 * 16000 * 2 / 1e12:.2f} TB of 16-bit samples,'
+  )
   print(f'{EXAMPLES / segments:.2f} epochs in {EXAMPLES / 1e6:.0f} M examples; an epoch is {segments * flops:.2e} FLOP')
 
 

@@ -46,14 +46,17 @@ def main() -> None:
   reference, estimate = make_piece(np.random.default_rng(0))
   columns = []
   for notes in (reference, estimate):
-    columns += [np.stack([notes['onset'], notes['offset']], axis=1), mir_eval.util.midi_to_hz(notes['pitch'].astype(float))]
+    columns += [
+      np.stack([notes['onset'], notes['offset']], axis=1),
+      mir_eval.util.midi_to_hz(notes['pitch'].astype(float)),
+    ]
   everything, _ = fastest(lambda: evaluation.score_piece('piece', reference, estimate))
   suite, _ = fastest(lambda: evaluation.score_piece('piece', reference, estimate, mt3_suite=True), 2)
   ours, pairs = fastest(lambda: metrics_utils.match_notes(reference, estimate))
   theirs, matches = fastest(lambda: mir_eval.transcription.match_notes(*columns, offset_ratio=None), 2)
   assert len(pairs) == len(matches)
   print(f'all scores of {NOTES} notes      {everything:8.3f} s')
-  print(f'with MT3\'s suite             {suite:8.3f} s')
+  print(f"with MT3's suite             {suite:8.3f} s")
   print(f'one matching, ours          {ours:8.4f} s')
   print(f'one matching, mir_eval      {theirs:8.4f} s   ratio {theirs / ours:.0f}, {len(pairs)} matches each')
 

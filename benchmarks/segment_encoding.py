@@ -88,8 +88,10 @@ def main() -> None:
   if not np.array_equal(peer(), data_set()):
     raise SystemExit('magenta/mt3 makes other tokens')
   peer_ms = milliseconds(peer, 1) / PEER_SEGMENTS
-  print(f'magenta/mt3      {peer_ms:8.3f} ms a segment, {peer_ms / seqio_ms:.0f} times mrmt3 over the data set, '
-        f'{peer_ms / arrays:.0f} times mrmt3 on arrays')
+  print(
+    f'magenta/mt3      {peer_ms:8.3f} ms a segment, {peer_ms / seqio_ms:.0f} times mrmt3 over the data set, '
+    f'{peer_ms / arrays:.0f} times mrmt3 on arrays'
+  )
 
 
 if __name__ == '__main__':

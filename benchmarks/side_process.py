@@ -35,7 +35,9 @@ def run(
   environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': os.pathsep.join(folders), **(variables or {})}
   what = f'{Path(script).stem}: {" ".join(arguments)}'
   try:
-    done = subprocess.run([python, script, *arguments], env=environment, capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(
+      [python, script, *arguments], env=environment, capture_output=True, text=True, timeout=timeout
+    )
   except subprocess.TimeoutExpired:
     sys.exit(f'{what} was not done after {timeout:g} s; allow more, or measure less')
   if done.returncode:

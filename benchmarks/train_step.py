@@ -114,7 +114,12 @@ def measure(side: str, size: dict, batch: int, length: int, steps: int) -> dict:
     walls.append(time.perf_counter() - start)
     cpus.append(time.process_time() - cpu_start)
   memory = compiled.memory_analysis().temp_size_in_bytes
-  return {'seconds': min(walls), 'cpu_seconds': min(cpus), 'compile_seconds': compile_seconds, 'temporary_bytes': memory}
+  return {
+    'seconds': min(walls),
+    'cpu_seconds': min(cpus),
+    'compile_seconds': compile_seconds,
+    'temporary_bytes': memory,
+  }
 
 
 def products(size: dict, batch: int, length: int) -> float:
@@ -122,7 +127,9 @@ def products(size: dict, batch: int, length: int) -> float:
   emb, joined, mlp = size['emb_dim'], size['num_heads'] * size['head_dim'], size['mlp_dim']
 
   def layer(queries, contexts):
-    attention = sum(2 * queries * emb * joined + 2 * keys * emb * joined + 2 * queries * keys * joined for keys in contexts)
+    attention = sum(
+      2 * queries * emb * joined + 2 * keys * emb * joined + 2 * queries * keys * joined for keys in contexts
+    )
     return attention + 3 * queries * emb * mlp
 
   forward = FRAMES * MEL * emb + length * emb * VOCABULARY
@@ -179,9 +186,7 @@ def main() -> None:
   if args.t5x:
     paths = [os.path.abspath(args.t5x), os.path.abspath(args.mt3)]
     pages = pages if args.peer_large_pages else {}
-    results['t5x'] = side_process.run(
-        __file__, [*common, 't5x'], python=args.peer_python, path=paths, variables=pages
-    )
+    results['t5x'] = side_process.run(__file__, [*common, 't5x'], python=args.peer_python, path=paths, variables=pages)
   bound = products(SIZES[args.size], batch, length) / rate
   print(f'{args.size}, batch {batch}, {FRAMES} frames x {length} tokens')
   print('side   s/step  CPU s/step  compile s  temporary GB  x bound')
@@ -194,7 +199,9 @@ def main() -> None:
   if 't5x' in results:
     ours, peer = results['ours'], results['t5x']
     time_ratio, memory_ratio = (ours[key] / peer[key] for key in ('seconds', 'temporary_bytes'))
-    print(f'ours / t5x: time {time_ratio:.2f}, CPU {ours["cpu_seconds"] / peer["cpu_seconds"]:.2f}, memory {memory_ratio:.2f}')
+    print(
+      f'ours / t5x: time {time_ratio:.2f}, CPU {ours["cpu_seconds"] / peer["cpu_seconds"]:.2f}, memory {memory_ratio:.2f}'
+    )
 
 
 if __name__ == '__main__':

@@ -187,7 +187,7 @@ def _mono_blocks(file, name: str, whole: bool) -> Iterator[np.ndarray]:
   promised = _promised_frames(file)
   if whole and done < _WHOLE_SHARE * promised:
     raise UserError(
-        f'{name} is cut off or damaged: {done / file.samplerate:.1f} of {promised / file.samplerate:.1f} s can be read'
+      f'{name} is cut off or damaged: {done / file.samplerate:.1f} of {promised / file.samplerate:.1f} s can be read'
     )
 
 

@@ -39,7 +39,9 @@ class LogMelAugmentation:
     if not isinstance(self.tone_points, int) or self.tone_points < 2:
       raise UserError(f'LogMelAugmentation.tone_points is {self.tone_points!r}; it is a whole number of at least 2')
 
-  def __call__(self, log_mel: jax.Array, frames: jax.Array | None, rng: jax.Array, config: SpectrogramConfig) -> jax.Array:
+  def __call__(
+    self, log_mel: jax.Array, frames: jax.Array | None, rng: jax.Array, config: SpectrogramConfig
+  ) -> jax.Array:
     """Returns log-mels `[batch, frames, mel]` changed; `frames` `[batch, 1]`, those before padding (None: all), keep theirs.
 
     Raises UserError for log-mels that are scaled.

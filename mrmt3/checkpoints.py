@@ -158,7 +158,9 @@ def read_spec(path: str | os.PathLike) -> ModelSpec:
     return ModelSpec.from_json(file.read_text(encoding='utf-8'))
   except FileNotFoundError as error:
     folder = file.parent
-    raise UserError(f'{folder} does not say what it is a model of; run `mrmt3 convert {folder} DST` and use DST') from error
+    raise UserError(
+      f'{folder} does not say what it is a model of; run `mrmt3 convert {folder} DST` and use DST'
+    ) from error
   except (OSError, ValueError) as error:
     raise UserError(f'cannot read {file}: {error}') from error
   except UserError as error:
@@ -242,7 +244,9 @@ def _checkpointer():
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
   # Each process does all of its reading or writing alone, and waits for no other.
   alone = ocp.options.MultiprocessingOptions(
-    primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix=str(jax.process_index())
+    primary_host=jax.process_index(),
+    active_processes={jax.process_index()},
+    barrier_sync_key_prefix=str(jax.process_index()),
   )
   handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
   return ocp.Checkpointer(handler, multiprocessing_options=alone)

@@ -36,12 +36,12 @@ class Rendered:
 
 
 def render(
-    data_dir: str | os.PathLike,
-    *,
-    soundfont: str | os.PathLike | None = None,
-    sample_rate: int = 16000,
-    workers: int | None = None,
-    progress: bool = True,
+  data_dir: str | os.PathLike,
+  *,
+  soundfont: str | os.PathLike | None = None,
+  sample_rate: int = 16000,
+  workers: int | None = None,
+  progress: bool = True,
 ) -> Rendered:
   """Writes `data_dir/commu_audio/<id>.flac` of every clip that is not there yet, each whole or not at all.
 

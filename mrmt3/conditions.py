@@ -54,7 +54,9 @@ def level_scores(counts: np.ndarray, levels: tuple[int, ...] = POLYPHONY_LEVELS)
   return {name: scores_from_counts(*row) for name, row in named if row[1] or row[2]}
 
 
-def means_by_level(pieces: Iterable[tuple[int, Mapping[str, float]]], names: Iterable[str]) -> dict[str, dict[str, float]]:
+def means_by_level(
+  pieces: Iterable[tuple[int, Mapping[str, float]]], names: Iterable[str]
+) -> dict[str, dict[str, float]]:
   """Returns {bin: {score: its mean over the bin's pieces, and 'pieces': their number}} of (instruments, scores) pairs."""
   groups = {}
   for count, scores in pieces:
@@ -62,8 +64,11 @@ def means_by_level(pieces: Iterable[tuple[int, Mapping[str, float]]], names: Ite
     groups.setdefault(level, []).append(scores)
   names, titles = list(names), level_names(INSTRUMENT_LEVELS)
   return {
-      titles[level]: {'pieces': len(group), **{name: float(np.mean([scores[name] for scores in group])) for name in names}}
-      for level, group in sorted(groups.items())
+    titles[level]: {
+      'pieces': len(group),
+      **{name: float(np.mean([scores[name] for scores in group])) for name in names},
+    }
+    for level, group in sorted(groups.items())
   }
 
 

@@ -61,7 +61,9 @@ class ModelSpec:
     for name in ('running_status', 'event_ends'):
       for pair in getattr(self.network, name):
         if pair not in kinds.values():
-          raise UserError(f'model: network.{name} has {pair}, which is no kind of token; those of the vocabulary are {kinds}')
+          raise UserError(
+            f'model: network.{name} has {pair}, which is no kind of token; those of the vocabulary are {kinds}'
+          )
     if self.network.copied_tokens:
       self._check_copying(codec)
     heard = (self.spectrogram.mel_lo_hz, self.spectrogram.mel_hi_hz)

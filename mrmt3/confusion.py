@@ -29,7 +29,9 @@ def instrument_confusion(reference: np.ndarray, estimate: np.ndarray) -> np.ndar
   """
   reference, estimate = slakh_tables(reference, estimate)
   pairs = pair_own_instrument_first(reference, estimate).indices
-  plays, heard = (np.searchsorted(_PLACES, metrics_utils.map_programs(notes, 'full')) for notes in (reference, estimate))
+  plays, heard = (
+    np.searchsorted(_PLACES, metrics_utils.map_programs(notes, 'full')) for notes in (reference, estimate)
+  )
   ref_left, est_left = metrics_utils.unmatched(pairs, len(reference), len(estimate))
   rows = np.concatenate([plays[pairs[:, 0]], plays[ref_left], np.full(len(est_left), NOBODY)])
   columns = np.concatenate([heard[pairs[:, 1]], np.full(len(ref_left), NOBODY), heard[est_left]])
@@ -46,7 +48,9 @@ def class_scores(confusion: np.ndarray) -> dict[str, Scores]:
   """
   reference, estimate = confusion.sum(axis=1), confusion.sum(axis=0)
   present = np.flatnonzero((reference + estimate)[:NOBODY])
-  return {CLASS_NAMES[i]: scores_from_counts(int(confusion[i, i]), int(reference[i]), int(estimate[i])) for i in present}
+  return {
+    CLASS_NAMES[i]: scores_from_counts(int(confusion[i, i]), int(reference[i]), int(estimate[i])) for i in present
+  }
 
 
 def macro_f1(confusion: np.ndarray) -> float:
@@ -64,4 +68,8 @@ def most_confused(confusion: np.ndarray, most: int = 10) -> list[tuple[str, str,
   order = np.argsort(-wrong, axis=None, kind='stable')[:most]
   totals = confusion.sum(axis=1)
   entries = [divmod(int(place), NOBODY) for place in order]
-  return [(CLASS_NAMES[i], CLASS_NAMES[j], int(wrong[i, j]), float(wrong[i, j] / totals[i])) for i, j in entries if wrong[i, j]]
+  return [
+    (CLASS_NAMES[i], CLASS_NAMES[j], int(wrong[i, j]), float(wrong[i, j] / totals[i]))
+    for i, j in entries
+    if wrong[i, j]
+  ]

@@ -196,7 +196,9 @@ def _implied_spec(source: Source, choices: Choices) -> ModelSpec:
   }
   num_heads = choices.num_heads or (6 if joined == _PUBLISHED_JOINED else None)
   if num_heads is None:
-    raise UserError(f'{source.path}: its attention has {joined} columns, which say nothing of the heads; add --num-heads N')
+    raise UserError(
+      f'{source.path}: its attention has {joined} columns, which say nothing of the heads; add --num-heads N'
+    )
   memory_length = choices.memory_length
   if memory_length is None:
     memory_length = _memory_length(source)
@@ -337,9 +339,13 @@ def write(path: str | os.PathLike, kind: str, params: dict, spec: ModelSpec, ste
     return path
   # What no array would tell.
   if spec.network.state_positions:
-    raise UserError(f'{path}: the network adds positions to what the encoder says (state_positions), as the published one does not; use a layout of ours')
+    raise UserError(
+      f'{path}: the network adds positions to what the encoder says (state_positions), as the published one does not; use a layout of ours'
+    )
   if spec.network.states_apart:
-    raise UserError(f'{path}: the memory has a softmax of its own (memory_softmax), as the published one has not; use a layout of ours')
+    raise UserError(
+      f'{path}: the memory has a softmax of its own (memory_softmax), as the published one has not; use a layout of ours'
+    )
   weights, copies = torch_weights.torch_from_params(params, spec.network.positions)
   if kind == NPZ:
     with atomic_path(path) as temporary:
@@ -366,7 +372,10 @@ def describe(spec: ModelSpec) -> str:
   )
   layers = f'{config.num_encoder_layers} + {config.num_decoder_layers} layers'
   if config.copied_tokens:
-    layers, memory = f'{config.num_encoder_layers} layers and no decoder', f'instrument memory {config.instrument_memory:g}'
+    layers, memory = (
+      f'{config.num_encoder_layers} layers and no decoder',
+      f'instrument memory {config.instrument_memory:g}',
+    )
   return (
     f'{layers}, width {config.emb_dim}, {config.num_heads} heads of '
     f'{config.head_dim}; positions {config.positions}; log-mel {front.front_end}, scaling {front.scaling}; '

@@ -31,7 +31,9 @@ WIDTH = NUM_CLASSES + 4  # numbers that a proposal has
 _CERTAIN = 20.0  # score
 _PASSED = -3.0  # added to the score of one that comes before what was said last, in the same state
 _ENDS = 0.7  # added to the score of what ends: a note that ends too early is a lesser evil than one that goes on
-_AGAIN = -5.0  # the highest score of one that has been said: another instrument may play it too, but a threshold rules it out
+_AGAIN = (
+  -5.0
+)  # the highest score of one that has been said: another instrument may play it too, but a threshold rules it out
 
 
 class _Moment(NamedTuple):
@@ -93,7 +95,9 @@ class CopyingDecoder(nn.Module):
 
   config: Any
 
-  def __call__(self, encoded: jax.Array, decoder_input_tokens: jax.Array, *, decode: bool = False, **unused) -> jax.Array:
+  def __call__(
+    self, encoded: jax.Array, decoder_input_tokens: jax.Array, *, decode: bool = False, **unused
+  ) -> jax.Array:
     """Returns logits, float32 `[batch, length, vocab]`, for rows of proposals `[batch, n, WIDTH]`; arguments are `network.Decoder`'s.
 
     With `decode` a proposal is said if `T5Config.copy_threshold` lets it. What else a decoder takes does not matter here.
@@ -214,7 +218,9 @@ def copied_logits(
   said_next = {
     **_event_tokens(ids, proposals, moment, jnp.where(moment.class_known, now, now * of_class)),
     ids.time: _counted(jnp.where(here, 0.0, chance), proposals.states, ids.time[1] - ids.time[0] + 1),
-    ids.program: jnp.einsum('btc,cp->btp', programs, jax.nn.one_hot(CLASS_PROGRAMS, ids.program[1] - ids.program[0] + 1)),
+    ids.program: jnp.einsum(
+      'btc,cp->btp', programs, jax.nn.one_hot(CLASS_PROGRAMS, ids.program[1] - ids.program[0] + 1)
+    ),
     (EOS_ID, EOS_ID): jnp.where(moment.after_ties, nothing, 0.0),
     ids.tie: jnp.where(moment.after_ties, 0.0, nothing),
   }

@@ -66,57 +66,74 @@ def _many(dtype):
 
 _WAV_RECORD = {name: _one(tf.string) for name in ('audio', 'sequence', 'id')}
 _SAMPLES_RECORD = {
-    'id': _one(tf.string), 'sample_rate': _one(tf.float32), 'audio': _many(tf.float32), 'sequence': _one(tf.string)
-}  # fmt: skip
+  'id': _one(tf.string),
+  'sample_rate': _one(tf.float32),
+  'audio': _many(tf.float32),
+  'sequence': _one(tf.string),
+}
 _URMP_RECORD = {
-    **_WAV_RECORD, 'tracks': _many(tf.int64), 'inst_names': _many(tf.string), 'instrument_sequences': _many(tf.string)
-}  # fmt: skip
+  **_WAV_RECORD,
+  'tracks': _many(tf.int64),
+  'inst_names': _many(tf.string),
+  'instrument_sequences': _many(tf.string),
+}
 _STEMS_RECORD = {
-    'audio_sample_rate': _one(tf.int64), 'stems_shape': _one(tf.int64, (2,)), 'mix': _many(tf.float32),
-    'stems': _many(tf.float32), **{name: _one(tf.string) for name in ('target_type', 'track_id')},
-    **{name: _many(tf.string) for name in ('inst_names', 'note_sequences', 'src_ids')},
-    **{name: _many(tf.int64) for name in ('midi_class', 'plugin_name', 'program_num', 'slakh_class')},
-}  # fmt: skip
+  'audio_sample_rate': _one(tf.int64),
+  'stems_shape': _one(tf.int64, (2,)),
+  'mix': _many(tf.float32),
+  'stems': _many(tf.float32),
+  **{name: _one(tf.string) for name in ('target_type', 'track_id')},
+  **{name: _many(tf.string) for name in ('inst_names', 'note_sequences', 'src_ids')},
+  **{name: _many(tf.int64) for name in ('midi_class', 'plugin_name', 'program_num', 'slakh_class')},
+}
 
 _ALL_SPLITS = (
-    InferEvalSplit('train', 'eval_train'),
-    InferEvalSplit('validation', 'validation'),
-    InferEvalSplit('test', 'test', include_in_mixture=False),
+  InferEvalSplit('train', 'eval_train'),
+  InferEvalSplit('validation', 'validation'),
+  InferEvalSplit('test', 'test', include_in_mixture=False),
 )
 _SUBSETS = (  # data sets so large that evaluation during training sees a part
-    InferEvalSplit('train', 'eval_train_full', include_in_mixture=False),
-    InferEvalSplit('train_subset', 'eval_train'),
-    InferEvalSplit('validation', 'validation_full', include_in_mixture=False),
-    InferEvalSplit('validation_subset', 'validation'),
-    InferEvalSplit('test', 'test', include_in_mixture=False),
+  InferEvalSplit('train', 'eval_train_full', include_in_mixture=False),
+  InferEvalSplit('train_subset', 'eval_train'),
+  InferEvalSplit('validation', 'validation_full', include_in_mixture=False),
+  InferEvalSplit('validation_subset', 'validation'),
+  InferEvalSplit('test', 'test', include_in_mixture=False),
 )
 
 
 def _config(name: str, folder: str, features, splits, track_specs=()) -> DatasetConfig:
   _, paths = PUBLISHED[name]
   return DatasetConfig(
-      name=name,
-      paths={split: f'{folder}/{pattern}' for split, pattern in paths.items()},
-      features=features,
-      train_split='train',
-      train_eval_split='validation_subset' if splits is _SUBSETS else 'validation',
-      infer_eval_splits=list(splits),
-      track_specs=list(track_specs),
+    name=name,
+    paths={split: f'{folder}/{pattern}' for split, pattern in paths.items()},
+    features=features,
+    train_split='train',
+    train_eval_split='validation_subset' if splits is _SUBSETS else 'validation',
+    infer_eval_splits=list(splits),
+    track_specs=list(track_specs),
   )
 
 
 MAESTROV1_CONFIG = _config('maestrov1', f'{_MAESTRO_BUCKET}/v1.0.0', _WAV_RECORD, _SUBSETS)
 MAESTROV3_CONFIG = _config('maestrov3', f'{_MAESTRO_BUCKET}/v3.0.0', _WAV_RECORD, _SUBSETS)
 GUITARSET_CONFIG = _config(
-    'guitarset', f'{_BUCKET}/guitarset', {**_WAV_RECORD, 'velocity_range': _one(tf.string)}, _ALL_SPLITS[:2]
+  'guitarset', f'{_BUCKET}/guitarset', {**_WAV_RECORD, 'velocity_range': _one(tf.string)}, _ALL_SPLITS[:2]
 )
 URMP_CONFIG = _config('urmp', f'{_BUCKET}/urmp', _URMP_RECORD, _ALL_SPLITS[:2])
 MUSICNET_CONFIG = _config('musicnet', f'{_BUCKET}/musicnet', _SAMPLES_RECORD, _ALL_SPLITS)
 MUSICNET_EM_CONFIG = _config('musicnet_em', f'{_BUCKET}/musicnet_em', _SAMPLES_RECORD, _ALL_SPLITS)
 CERBERUS4_CONFIG = _config(
-    'cerberus4', f'{_BUCKET}/cerberus4', _STEMS_RECORD, _SUBSETS,
-    [TrackSpec('bass', program=32), TrackSpec('drums', is_drum=True), TrackSpec('guitar', program=24), TrackSpec('piano')],
-)  # fmt: skip
+  'cerberus4',
+  f'{_BUCKET}/cerberus4',
+  _STEMS_RECORD,
+  _SUBSETS,
+  [
+    TrackSpec('bass', program=32),
+    TrackSpec('drums', is_drum=True),
+    TrackSpec('guitar', program=24),
+    TrackSpec('piano'),
+  ],
+)
 SLAKH_CONFIG = _config('slakh', f'{_BUCKET}/slakh', _STEMS_RECORD, _SUBSETS)
 
 

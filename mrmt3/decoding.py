@@ -112,9 +112,14 @@ def transcribe_segments(
     int32 `[batch, max_length]`: tokens, EOS, then padding (0).
   """
   encoded = Transformer(config).apply(
-    {'params': params}, inputs, prior_tokens=prior_tokens, heard=heard, adjacent=adjacent, enable_dropout=False,
+    {'params': params},
+    inputs,
+    prior_tokens=prior_tokens,
+    heard=heard,
+    adjacent=adjacent,
+    enable_dropout=False,
     method=Transformer.encode,
-  )  # fmt: skip
+  )
   return greedy_decode(params, config, encoded, max_length, active, allowed, weights)
 
 

@@ -65,7 +65,9 @@ def lay_out_tracks(data: Path, folder: Path, labels: Mapping[str, str]) -> dict[
   Returns:
     The tracks by name, `<label>-<track>`.
   """
-  named = {f'{label}-{track.path.name}': track for split, label in labels.items() for track in slakh.find_tracks(data, split)}
+  named = {
+    f'{label}-{track.path.name}': track for split, label in labels.items() for track in slakh.find_tracks(data, split)
+  }
   references, audio = files.make_folder(folder / 'reference'), files.make_folder(folder / 'audio')
   for name, track in named.items():
     midi_io.write_midi(slakh.read_notes(track), references / f'{name}.mid')

@@ -13,14 +13,24 @@ def run(output: str, steps: int | None, seed: int, note: str) -> int:
   folder = Path(output)
   prepare_folder(folder)
   data, model = folder / 'data', folder / 'model'
-  stages = [run_stage('1. render songs', ['mrmt3', 'dataset', 'build', str(data), '--recipe', 'demo', '--seed', str(seed)])]
+  stages = [
+    run_stage('1. render songs', ['mrmt3', 'dataset', 'build', str(data), '--recipe', 'demo', '--seed', str(seed)])
+  ]
 
   train = ['mrmt3', 'train', '--gin_file=runs/demo.gin', f'--gin.MODEL_DIR={model}', f'--gin.DATA_DIR={data}']
   train += [f'--gin.SEED={seed}'] + ([f'--gin.TRAIN_STEPS={steps}'] if steps else [])
   stages.append(run_stage('2. learn them', train))
 
   tracks = lay_out_tracks(data, folder, {'train': 'learnt', 'test': 'held-out'})
-  transcribe = ['mrmt3', 'transcribe', str(folder / 'audio'), '-o', str(folder / 'transcription'), '--checkpoint', str(model)]
+  transcribe = [
+    'mrmt3',
+    'transcribe',
+    str(folder / 'audio'),
+    '-o',
+    str(folder / 'transcription'),
+    '--checkpoint',
+    str(model),
+  ]
   stages.append(run_stage('3. transcribe them', transcribe))
 
   scores = folder / 'scores.json'

@@ -78,7 +78,9 @@ def download(remote: RemoteFile, path: Path, progress: Callable[[int, int | None
       error = getattr(failure, 'reason', None) or failure
     tries = 1 if _size(part) > before else tries + 1
     if tries >= TRIES:
-      raise Unreachable(f'{remote.url}: {first_line(error)} ({tries} times); what has arrived is kept, run it again to go on')
+      raise Unreachable(
+        f'{remote.url}: {first_line(error)} ({tries} times); what has arrived is kept, run it again to go on'
+      )
     time.sleep(pause if tries > 1 else 0)
     pause = min(pause * 2, 30) if tries > 1 else _PAUSE
   return _check(remote, part, path, redirects.sha256)
@@ -158,7 +160,9 @@ def _write(file, block: bytes) -> None:
 def _check_room(part: Path, needed: int) -> None:
   free = shutil.disk_usage(part.parent).free
   if needed > free:
-    raise UserError(f'{part.parent}: no room, {needed:,} bytes are needed and {free:,} are free (MRMT3_CACHE names a folder)')
+    raise UserError(
+      f'{part.parent}: no room, {needed:,} bytes are needed and {free:,} are free (MRMT3_CACHE names a folder)'
+    )
 
 
 def _check(remote: RemoteFile, part: Path, path: Path, linked_sha256: str | None) -> str:
@@ -211,7 +215,11 @@ def list_bucket(listing: str, prefix: str) -> list[RemoteFile]:
   """
   objects, token = [], ''
   while True:
-    query = {'prefix': prefix, 'fields': 'items(name,size,md5Hash),nextPageToken', **({'pageToken': token} if token else {})}
+    query = {
+      'prefix': prefix,
+      'fields': 'items(name,size,md5Hash),nextPageToken',
+      **({'pageToken': token} if token else {}),
+    }
     answer = _get_json(f'{listing}?{urllib.parse.urlencode(query)}')
     try:
       objects += [_object(item, listing, prefix) for item in answer.get('items', []) if not item['name'].endswith('/')]
@@ -233,7 +241,9 @@ def _object(item: dict, listing: str, prefix: str) -> RemoteFile:
   if not parts or name.startswith('/') or '..' in parts or '\\' in name:
     raise ValueError(f'an object called {item["name"]!r}')
   md5 = base64.b64decode(item['md5Hash']).hex() if item.get('md5Hash') else None
-  return RemoteFile(name, f'{listing}/{urllib.parse.quote(item["name"], safe="")}?alt=media', int(item['size']), md5=md5)
+  return RemoteFile(
+    name, f'{listing}/{urllib.parse.quote(item["name"], safe="")}?alt=media', int(item['size']), md5=md5
+  )
 
 
 def _get_json(url: str) -> dict:

@@ -11,18 +11,18 @@ from mrmt3.engine import entry
 
 
 def evaluate(
-    *,
-    model,
-    dataset_cfg,
-    restore_checkpoint_cfg,
-    partitioner,
-    output_dir: str,
-    inference_evaluator_cls: Callable | None = None,
-    summarize_config_fn: Callable | None = None,
-    training_evaluator_cls: Callable | None = None,
-    fallback_init_rng: int | None = None,
-    use_orbax: bool = True,
-    dry_run: bool = False,
+  *,
+  model,
+  dataset_cfg,
+  restore_checkpoint_cfg,
+  partitioner,
+  output_dir: str,
+  inference_evaluator_cls: Callable | None = None,
+  summarize_config_fn: Callable | None = None,
+  training_evaluator_cls: Callable | None = None,
+  fallback_init_rng: int | None = None,
+  use_orbax: bool = True,
+  dry_run: bool = False,
 ) -> dict[int, dict]:
   """Evaluates one checkpoint, or all of a folder.
 

@@ -10,10 +10,18 @@ from mrmt3 import conditions, confusion, intervals, metrics
 from mrmt3.notes import empty_notes
 
 HEADLINE = (
-    'onset_f1', 'onset_program_f1', 'onset_program_f1_full', 'onset_offset_program_f1', 'leakage_ratio', 'log_leakage_ratio',
-    'leaked_note_ratio', 'track_switches_per_minute', 'instrument_detection_f1', 'published_leakage_ratio',
-    'published_instrument_detection_f1',
-)  # fmt: skip
+  'onset_f1',
+  'onset_program_f1',
+  'onset_program_f1_full',
+  'onset_offset_program_f1',
+  'leakage_ratio',
+  'log_leakage_ratio',
+  'leaked_note_ratio',
+  'track_switches_per_minute',
+  'instrument_detection_f1',
+  'published_leakage_ratio',
+  'published_instrument_detection_f1',
+)
 LOWER_IS_BETTER = ('log_leakage_ratio', 'leaked_note_ratio', 'track_switches_per_minute')
 TARGET_ONE = ('leakage_ratio', 'published_leakage_ratio')  # right at 1, wrong above and below
 
@@ -42,7 +50,11 @@ class PieceResult:
     names = (*confusion.CLASS_NAMES, '')
     cells = [[names[row], names[column], int(self.confusion[row, column])] for row, column in places]
     return {
-      'piece': self.name, 'problem': self.problem, 'scores': dict(self.scores), 'confusion': cells, 'polyphony': self.polyphony.tolist(),
+      'piece': self.name,
+      'problem': self.problem,
+      'scores': dict(self.scores),
+      'confusion': cells,
+      'polyphony': self.polyphony.tolist(),
     }
 
   @classmethod
@@ -57,9 +69,14 @@ class PieceResult:
 
 
 def score_piece(
-    name: str, reference: np.ndarray, estimate: np.ndarray | None, *, published_reference: np.ndarray | None = None, problem: str = '',
-    mt3_suite: bool = False,
-) -> PieceResult:  # fmt: skip
+  name: str,
+  reference: np.ndarray,
+  estimate: np.ndarray | None,
+  *,
+  published_reference: np.ndarray | None = None,
+  problem: str = '',
+  mt3_suite: bool = False,
+) -> PieceResult:
   """Scores a piece; an estimate of None is a failed transcription and counts as empty; see `metrics.evaluate_piece`.
 
   Raises ValueError, with the piece's name, if a table cannot be scored.
@@ -68,7 +85,10 @@ def score_piece(
     estimate, problem = empty_notes(), problem or 'there is no transcription of it'
   try:
     scores = metrics.evaluate_piece(reference, estimate, published_reference=published_reference, mt3_suite=mt3_suite)
-    matrix, polyphony = confusion.instrument_confusion(reference, estimate), conditions.polyphony_counts(reference, estimate)
+    matrix, polyphony = (
+      confusion.instrument_confusion(reference, estimate),
+      conditions.polyphony_counts(reference, estimate),
+    )
   except ValueError as error:
     raise ValueError(f'{name}: {error}') from error
   return PieceResult(name, scores, matrix, polyphony, problem)
@@ -128,7 +148,11 @@ class Summary:
 
   def scalars(self) -> dict[str, float]:
     """Returns all numbers by name, as for TensorBoard: means, 'class_f1/NAME', 'onset_f1_by_polyphony/BIN', ..."""
-    result = {**self.mean, 'failed_pieces': float(len(self.failed)), 'macro_class_f1': confusion.macro_f1(self.confusion)}
+    result = {
+      **self.mean,
+      'failed_pieces': float(len(self.failed)),
+      'macro_class_f1': confusion.macro_f1(self.confusion),
+    }
     result |= {f'class_f1/{name}': scores.f1 for name, scores in confusion.class_scores(self.confusion).items()}
     levels = conditions.level_scores(self.polyphony)
     result |= {f'onset_f1_by_polyphony/{level}': scores.f1 for level, scores in levels.items()}
@@ -142,14 +166,14 @@ class Summary:
     classes = {name: scores._asdict() for name, scores in confusion.class_scores(self.confusion).items()}
     levels = {name: scores._asdict() for name, scores in conditions.level_scores(self.polyphony).items()}
     return {
-        'mean': self.mean,
-        'interval_95': ends,
-        'macro_class_f1': confusion.macro_f1(self.confusion),
-        'classes': classes,
-        'onset_by_polyphony': levels,
-        'by_instruments': self.by_instruments(HEADLINE),
-        'most_confused': confusion.most_confused(self.confusion),
-        'counted_as_empty': self.failed,
+      'mean': self.mean,
+      'interval_95': ends,
+      'macro_class_f1': confusion.macro_f1(self.confusion),
+      'classes': classes,
+      'onset_by_polyphony': levels,
+      'by_instruments': self.by_instruments(HEADLINE),
+      'most_confused': confusion.most_confused(self.confusion),
+      'counted_as_empty': self.failed,
     }
 
 

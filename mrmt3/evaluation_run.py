@@ -20,7 +20,12 @@ _VERSION = 2  # of the scores; older lines are not used again
 
 
 def transcribe(
-    references: Mapping[str, Reference], checkpoint: str, name: str, output: Path | None, memory: str, batch_size: int | None
+  references: Mapping[str, Reference],
+  checkpoint: str,
+  name: str,
+  output: Path | None,
+  memory: str,
+  batch_size: int | None,
 ) -> dict[str, Estimate]:
   """Transcribes the audio of the references with a checkpoint, and returns the transcriptions.
 
@@ -44,7 +49,9 @@ def transcribe(
   folder = output or Path(tempfile.mkdtemp(prefix='mrmt3-evaluate-'))
   path = folder / PREDICTIONS_NAME.format(_file_name(name))
   weights = transcriber.folder.stat().st_mtime_ns
-  writer = saved_predictions.Writer(path, {'checkpoint': str(transcriber.folder.resolve()), 'changed': weights, 'memory': memory})
+  writer = saved_predictions.Writer(
+    path, {'checkpoint': str(transcriber.folder.resolve()), 'changed': weights, 'memory': memory}
+  )
   made_of = {piece: [one.audio_state, one.state if memory == 'truth' else ''] for piece, one in references.items()}
   todo = {piece: reference for piece, reference in references.items() if writer.done.get(piece) != made_of[piece]}
   failed = {}
@@ -61,7 +68,9 @@ def transcribe(
 
   try:
     results = transcriber.transcribe(pieces())
-    for piece, notes, _ in tqdm(results, total=len(todo), desc='transcribe', unit='piece', disable=not sys.stderr.isatty()):
+    for piece, notes, _ in tqdm(
+      results, total=len(todo), desc='transcribe', unit='piece', disable=not sys.stderr.isatty()
+    ):
       writer.add(piece, notes, made_of[piece])
     for piece, problem in failed.items():
       writer.add(piece, None, made_of[piece], problem)
@@ -86,12 +95,12 @@ def _tables(reference):
 
 
 def score(
-    name: str,
-    references: Mapping[str, Reference],
-    estimates: Mapping[str, Estimate | None],
-    output: Path | None,
-    mt3_suite: bool = False,
-    workers: int = 0,
+  name: str,
+  references: Mapping[str, Reference],
+  estimates: Mapping[str, Estimate | None],
+  output: Path | None,
+  mt3_suite: bool = False,
+  workers: int = 0,
 ) -> evaluation.Summary:
   """Scores a system's transcriptions, several at a time.
 
@@ -114,7 +123,9 @@ def score(
   new = parallel_if_long(functools.partial(_score, mt3_suite=mt3_suite), jobs, workers or os.cpu_count() or 1)
   file = path and files.LineFile(path, [_line(keys[piece], result) for piece, result in results.items()])
   with contextlib.closing(file) if file else contextlib.nullcontext():
-    for result in tqdm(new, total=len(jobs), desc=f'score {name}', unit='piece', leave=False, disable=not sys.stderr.isatty()):
+    for result in tqdm(
+      new, total=len(jobs), desc=f'score {name}', unit='piece', leave=False, disable=not sys.stderr.isatty()
+    ):
       results[result.name] = result
       if file:
         file.add(_line(keys[result.name], result))
@@ -132,7 +143,9 @@ def _score(job, mt3_suite):
       problem = str(error)
   try:
     notes, published = _tables(reference)
-    return evaluation.score_piece(name, notes, estimate, published_reference=published, problem=problem, mt3_suite=mt3_suite)
+    return evaluation.score_piece(
+      name, notes, estimate, published_reference=published, problem=problem, mt3_suite=mt3_suite
+    )
   except ValueError as error:
     raise UserError(f'cannot score {error}') from error
 

@@ -82,13 +82,19 @@ def _midi_reference(path):
 
   audio = next((found for found in map(path.with_suffix, AUDIO_SUFFIXES) if found.is_file()), None)
   heard = audio and functools.partial(_read_audio, audio)
-  return Reference(functools.partial(read_midi, path), heard, *(files_fingerprint(files, path.parent) for files in ([path], [audio] if audio else [])))
+  return Reference(
+    functools.partial(read_midi, path),
+    heard,
+    *(files_fingerprint(files, path.parent) for files in ([path], [audio] if audio else [])),
+  )
 
 
 def _slakh_references(folder, split):
   from mrmt3 import slakh
 
-  return {track.path.relative_to(folder).as_posix(): _slakh_reference(track) for track in slakh.find_tracks(folder, split)}
+  return {
+    track.path.relative_to(folder).as_posix(): _slakh_reference(track) for track in slakh.find_tracks(folder, split)
+  }
 
 
 def _slakh_reference(track):
@@ -148,15 +154,22 @@ def _of_source(source, split):
   for each in [split] if split else splits:
     state = f'{source} {source.fingerprint(each)}'
     for name in source.list_pieces(each):
-      read, audio = functools.partial(_source_notes, source, each, name), functools.partial(_source_audio, source, each, name)
-      published = functools.partial(source.read_published_notes, each, name) if hasattr(source, 'read_published_notes') else None
+      read, audio = (
+        functools.partial(_source_notes, source, each, name),
+        functools.partial(_source_audio, source, each, name),
+      )
+      published = (
+        functools.partial(source.read_published_notes, each, name) if hasattr(source, 'read_published_notes') else None
+      )
       references[name if split else f'{each}/{name}'] = Reference(read, audio, state, state, published)
   return references
 
 
 def _source_notes(source, split, name):
   # Where notes are a file of their own, audio that is broken is not in their way.
-  return source.read_notes(split, name) if hasattr(source, 'read_notes') else source.read_piece(split, name, 16000).notes
+  return (
+    source.read_notes(split, name) if hasattr(source, 'read_notes') else source.read_piece(split, name, 16000).notes
+  )
 
 
 def _source_audio(source, split, name, sample_rate):
@@ -195,7 +208,9 @@ def midi_files(folder: Path) -> dict[str, Path]:
   return named
 
 
-def match(references: Mapping[str, Reference], estimates: Mapping[str, Estimate], where: Path) -> dict[str, Estimate | None]:
+def match(
+  references: Mapping[str, Reference], estimates: Mapping[str, Estimate], where: Path
+) -> dict[str, Estimate | None]:
   """Returns {reference: its transcription or None}, matched by whole name or else by last part (TrackNNNNN).
 
   What is left over is matched once more with what transcribers append to names cut off, if all of it ends alike
@@ -214,7 +229,9 @@ def match(references: Mapping[str, Reference], estimates: Mapping[str, Estimate]
   matched |= _match_endings([name for name, found in matched.items() if not found], estimates, matched.values())
   used = {id(estimate) for estimate in matched.values() if estimate}
   if not used:
-    raise UserError(f'nothing in {where} has the name of a piece in the reference (such as {next(iter(references))}.mid)')
+    raise UserError(
+      f'nothing in {where} has the name of a piece in the reference (such as {next(iter(references))}.mid)'
+    )
   for name, estimate in estimates.items():
     if id(estimate) not in used:
       which = estimate.file if estimate.file != where else f'{name} in {where}'
@@ -231,7 +248,9 @@ def _match_endings(references, estimates, taken):
   for ending in sorted(endings, key=len, reverse=True):
     # A letter or digit would go on the name: song1 is no transcription of song.
     if ending and not ending[0].isalnum() and all(name.endswith(ending) for name in free):
-      return {own[name.removesuffix(ending)]: estimates[free[name]] for name in free if name.removesuffix(ending) in own}
+      return {
+        own[name.removesuffix(ending)]: estimates[free[name]] for name in free if name.removesuffix(ending) in own
+      }
   return {}
 
 

@@ -48,13 +48,13 @@ def give_names(params: dict, spec: ModelSpec) -> dict:
     ahead = _AHEAD[min(index, len(_AHEAD) - 1)]
     decoder[f'layers_{index}'] = {
       **layer,
-      'encoder_decoder_attention': _looking_up(layer['encoder_decoder_attention'], _later(reader['time']['kernel'], ahead)),
+      'encoder_decoder_attention': _looking_up(
+        layer['encoder_decoder_attention'], _later(reader['time']['kernel'], ahead)
+      ),
       'self_attention': _softened(layer['self_attention'], 'out'),
       'mlp': _softened(layer['mlp'], 'wo'),
     }
-  return {
-    **params, 'decoder': decoder, 'note_reader': {**reader, 'name_of_kind': kinds, 'name_of_class': classes}
-  }  # fmt: skip
+  return {**params, 'decoder': decoder, 'note_reader': {**reader, 'name_of_kind': kinds, 'name_of_class': classes}}
 
 
 def _later(time_kernel, states: float):

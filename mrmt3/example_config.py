@@ -86,14 +86,16 @@ class ExampleConfig:
         raise UserError(f'ExampleConfig.{name} is {value!r}; it is a whole number of at least 1')
     transposition = self.max_transposition
     if not isinstance(transposition, int) or isinstance(transposition, bool) or not 0 <= transposition <= 12:
-      raise UserError(f'ExampleConfig.max_transposition is {transposition!r}; it is a whole number of semitones, 0 to 12')
+      raise UserError(
+        f'ExampleConfig.max_transposition is {transposition!r}; it is a whole number of semitones, 0 to 12'
+      )
     for name in ('memory_dropout', 'prior_drop', 'prior_replace', 'shuffle_probability', 'stem_subset_rate'):
       value = getattr(self, name)
       if not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise UserError(f'ExampleConfig.{name} is {value!r}; it is a probability, 0 to 1')
     if min(self.length_block, self.length_group - 1) < 0 or self.length_block % self.length_group:
       raise UserError(
-          f'ExampleConfig.length_block is {self.length_block}; it must be a multiple of length_group, {self.length_group}'
+        f'ExampleConfig.length_block is {self.length_block}; it must be a multiple of length_group, {self.length_group}'
       )
     if self.prior_drop + self.prior_replace > 1:
       raise UserError('ExampleConfig.prior_drop and prior_replace add up to more than 1')

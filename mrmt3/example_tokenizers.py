@@ -19,9 +19,7 @@ from mrmt3.spectrograms import SpectrogramConfig
 
 _GUITAR, _GUITAR_PROGRAM = 'Clean Guitar', 24
 
-_INTS = (
-    'targets', 'input_event_start_indices', 'input_event_end_indices', 'state_events', 'input_state_event_indices'
-)  # fmt: skip
+_INTS = ('targets', 'input_event_start_indices', 'input_event_end_indices', 'state_events', 'input_state_event_indices')
 
 
 class PitchBendError(Exception):
@@ -66,14 +64,14 @@ def add_track_to_notesequence(ns, track, program: int, is_drum: bool, ignore_pit
 
 
 def tokenize_transcription_example(
-    ds: tf.data.Dataset,
-    spectrogram_config: SpectrogramConfig,
-    codec: Codec,
-    is_training_data: bool,
-    onsets_only: bool,
-    include_ties: bool,
-    audio_is_samples: bool,
-    id_feature_key: str | None = None,
+  ds: tf.data.Dataset,
+  spectrogram_config: SpectrogramConfig,
+  codec: Codec,
+  is_training_data: bool,
+  onsets_only: bool,
+  include_ties: bool,
+  audio_is_samples: bool,
+  id_feature_key: str | None = None,
 ) -> tf.data.Dataset:
   """Tokenizes records with one NoteSequence ('sequence') and one sound ('audio').
 
@@ -101,7 +99,9 @@ def tokenize_transcription_example(
     ns = _parsed(sequence)
     note_sequences.validate_note_sequence(ns)
     ns = ns if onsets_only else _sustained(ns)
-    samples = _resampled(audio, sample_rate, spectrogram_config) if audio_is_samples else _decoded(audio, spectrogram_config)
+    samples = (
+      _resampled(audio, sample_rate, spectrogram_config) if audio_is_samples else _decoded(audio, spectrogram_config)
+    )
     return ns, samples
 
   if audio_is_samples and 'sample_rate' not in ds.element_spec:
@@ -111,12 +111,12 @@ def tokenize_transcription_example(
 
 
 def tokenize_guitarset_example(
-    ds: tf.data.Dataset,
-    spectrogram_config: SpectrogramConfig,
-    codec: Codec,
-    is_training_data: bool,
-    onsets_only: bool,
-    include_ties: bool,
+  ds: tf.data.Dataset,
+  spectrogram_config: SpectrogramConfig,
+  codec: Codec,
+  is_training_data: bool,
+  onsets_only: bool,
+  include_ties: bool,
 ) -> tf.data.Dataset:
   """Tokenizes GuitarSet's records as `tokenize_example_with_program_lookup`, all notes being a guitar's."""
 
@@ -125,20 +125,26 @@ def tokenize_guitarset_example(
     return {**others, 'inst_names': [_GUITAR], 'instrument_sequences': [record['sequence']]}
 
   return tokenize_example_with_program_lookup(
-      ds.map(name_instrument, num_parallel_calls=tf.data.AUTOTUNE), spectrogram_config, codec, is_training_data, onsets_only,
-      include_ties, guitarset_instrument_to_program, 'id',
-  )  # fmt: skip
+    ds.map(name_instrument, num_parallel_calls=tf.data.AUTOTUNE),
+    spectrogram_config,
+    codec,
+    is_training_data,
+    onsets_only,
+    include_ties,
+    guitarset_instrument_to_program,
+    'id',
+  )
 
 
 def tokenize_example_with_program_lookup(
-    ds: tf.data.Dataset,
-    spectrogram_config: SpectrogramConfig,
-    codec: Codec,
-    is_training_data: bool,
-    onsets_only: bool,
-    include_ties: bool,
-    inst_name_to_program_fn: Callable[[str], int],
-    id_feature_key: str | None = None,
+  ds: tf.data.Dataset,
+  spectrogram_config: SpectrogramConfig,
+  codec: Codec,
+  is_training_data: bool,
+  onsets_only: bool,
+  include_ties: bool,
+  inst_name_to_program_fn: Callable[[str], int],
+  id_feature_key: str | None = None,
 ) -> tf.data.Dataset:
   """Tokenizes records with a NoteSequence for each player ('instrument_sequences') and one sound ('audio', a wav file).
 
@@ -162,14 +168,14 @@ def tokenize_example_with_program_lookup(
 
 
 def tokenize_slakh_example(
-    ds: tf.data.Dataset,
-    spectrogram_config: SpectrogramConfig,
-    codec: Codec,
-    is_training_data: bool,
-    onsets_only: bool,
-    include_ties: bool,
-    track_specs: Sequence[TrackSpec] | None,
-    ignore_pitch_bends: bool,
+  ds: tf.data.Dataset,
+  spectrogram_config: SpectrogramConfig,
+  codec: Codec,
+  is_training_data: bool,
+  onsets_only: bool,
+  include_ties: bool,
+  track_specs: Sequence[TrackSpec] | None,
+  ignore_pitch_bends: bool,
 ) -> tf.data.Dataset:
   """Tokenizes records of Slakh and Cerberus4: a NoteSequence a stem ('note_sequences') and the mix ('mix', samples).
 
@@ -243,7 +249,13 @@ def _tokenize(ds, read, features, id_key, config, codec, onsets_only, include_ti
   def tokenize(name, *values):
     made = read(*values)
     if made is None:
-      return (False, np.zeros((0, config.hop_width), np.float32), np.zeros(0, np.float32), b'', *[np.zeros(0, np.int32)] * 5)
+      return (
+        False,
+        np.zeros((0, config.hop_width), np.float32),
+        np.zeros(0, np.float32),
+        b'',
+        *[np.zeros(0, np.int32)] * 5,
+      )
     ns, samples = made
     if id_key is not None:
       ns.id = name
@@ -254,11 +266,26 @@ def _tokenize(ds, read, features, id_key, config, codec, onsets_only, include_ti
     to_events = note_events.note_sequence_to_onsets_and_offsets_and_programs
     times, events = (note_events.note_sequence_to_onsets if onsets_only else to_events)(ns)
     indexed = run_length_encoding.encode_and_index_events(
-        spec.init_encoding_state_fn(), times, events, spec.encode_event_fn, codec, frame_times,
-        spec.encoding_state_to_events_fn,
-    )  # fmt: skip
+      spec.init_encoding_state_fn(),
+      times,
+      events,
+      spec.encode_event_fn,
+      codec,
+      frame_times,
+      spec.encoding_state_to_events_fn,
+    )
     tokens, starts, ends, states, state_starts = (x.astype(np.int32) for x in indexed)
-    return True, frames, frame_times.astype(np.float32), ns.SerializeToString(), tokens, starts, ends, states, state_starts
+    return (
+      True,
+      frames,
+      frame_times.astype(np.float32),
+      ns.SerializeToString(),
+      tokens,
+      starts,
+      ends,
+      states,
+      state_starts,
+    )
 
   def process(record):
     kinds = (tf.bool, tf.float32, tf.float32, tf.string, *[tf.int32] * len(_INTS))
@@ -273,4 +300,3 @@ def _tokenize(ds, read, features, id_key, config, codec, onsets_only, include_ti
 
   ds = ds.map(process, num_parallel_calls=tf.data.AUTOTUNE)
   return ds.filter(lambda fits, _: fits).map(lambda _, example: example)
-

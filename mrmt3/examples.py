@@ -85,13 +85,20 @@ class Library:
     with self._lock:
       if split not in self._splits:
         store = piece_store.prepare(
-            self.source, split, self.spec.spectrogram.sample_rate, stems=self.config.stem_subset_rate > 0,
-            strict=self.config.strict, cache_dir=self._cache_dir,
-        )  # fmt: skip
+          self.source,
+          split,
+          self.spec.spectrogram.sample_rate,
+          stems=self.config.stem_subset_rate > 0,
+          strict=self.config.strict,
+          cache_dir=self._cache_dir,
+        )
         if store.has_stems and all(entry.stems < 2 for entry in store.entries):
-          raise UserError(f'ExampleConfig.stem_subset_rate: no piece of {self.source} has stems to choose from; set it to 0')
-        self._splits[split] = store, store.encode(
-          self.codec, self.config.granularity, self.config.trim, self.config.rounded_order
+          raise UserError(
+            f'ExampleConfig.stem_subset_rate: no piece of {self.source} has stems to choose from; set it to 0'
+          )
+        self._splits[split] = (
+          store,
+          store.encode(self.codec, self.config.granularity, self.config.trim, self.config.rounded_order),
         )
       return self._splits[split]
 
@@ -105,9 +112,7 @@ class Library:
     if self.config.stem_subset_rate:
       store, _ = self.open(split)
       rng = np.random.default_rng((*window.seed, _STEMS))
-      parts = [
-        dataclasses.replace(part, stems=self._stems(store.entries[part.piece].stems, rng)) for part in parts
-      ]
+      parts = [dataclasses.replace(part, stems=self._stems(store.entries[part.piece].stems, rng)) for part in parts]
     if self.config.max_transposition:
       most, rng = self.config.max_transposition, np.random.default_rng((*window.seed, _TRANSPOSITION))
       parts = [dataclasses.replace(part, semitones=int(rng.integers(-most, most + 1))) for part in parts]
@@ -135,7 +140,7 @@ class Library:
         tokens = encode(start, self.spec.segment_frames, self._shuffle(rng), rng)
       if config.prior_drop or config.prior_replace:
         tokens = token_corruption.corrupt_tokens(
-            tokens, self.codec, drop=config.prior_drop, replace=config.prior_replace, rng=rng
+          tokens, self.codec, drop=config.prior_drop, replace=config.prior_replace, rng=rng
         )
       priors.append(tokens)
     return targets, priors
@@ -156,15 +161,15 @@ class Library:
 
     def encode(start, num_frames, shuffle, rng):
       return segment_tokens.segment_targets(
-          piece,
-          start + lead,
-          num_frames,
-          frames_per_second=self.spec.spectrogram.frame_rate,
-          piece_frames=piece_frames + lead,
-          codec=self.codec,
-          ties=self.spec.ties,
-          shuffle=shuffle,
-          rng=rng,
+        piece,
+        start + lead,
+        num_frames,
+        frames_per_second=self.spec.spectrogram.frame_rate,
+        piece_frames=piece_frames + lead,
+        codec=self.codec,
+        ties=self.spec.ties,
+        shuffle=shuffle,
+        rng=rng,
       )
 
     return encode

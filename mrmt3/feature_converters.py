@@ -23,10 +23,10 @@ class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
   FeatureSpec = seqio.FeatureConverter.FeatureSpec
   TASK_FEATURES = {'inputs': FeatureSpec(dtype=tf.float32, rank=2), 'targets': FeatureSpec(dtype=tf.int32)}
   MODEL_FEATURES = {
-      'encoder_input_tokens': FeatureSpec(dtype=tf.float32, rank=2),
-      'decoder_target_tokens': FeatureSpec(dtype=tf.int32),
-      'decoder_input_tokens': FeatureSpec(dtype=tf.int32),
-      'decoder_loss_weights': FeatureSpec(dtype=tf.int32),
+    'encoder_input_tokens': FeatureSpec(dtype=tf.float32, rank=2),
+    'decoder_target_tokens': FeatureSpec(dtype=tf.int32),
+    'decoder_input_tokens': FeatureSpec(dtype=tf.int32),
+    'decoder_loss_weights': FeatureSpec(dtype=tf.int32),
   }
   PACKING_FEATURE_DTYPES = None
 
@@ -40,10 +40,10 @@ class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
   def _model_features(self, features):
     targets = features['targets']
     return {
-        'encoder_input_tokens': features['inputs'],
-        'decoder_target_tokens': targets,
-        'decoder_input_tokens': tf.concat([[self.bos_id], targets[:-1]], axis=0),
-        'decoder_loss_weights': tf.cast(targets > 0, tf.int32),
+      'encoder_input_tokens': features['inputs'],
+      'decoder_target_tokens': targets,
+      'decoder_input_tokens': tf.concat([[self.bos_id], targets[:-1]], axis=0),
+      'decoder_loss_weights': tf.cast(targets > 0, tf.int32),
     }
 
   def _task_features(self, features):
@@ -61,7 +61,7 @@ class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
   def get_model_feature_lengths(self, task_feature_lengths):
     """Returns the padded length of each model feature."""
     decoder = dict.fromkeys(
-        list(ContinuousInputsEncDecFeatureConverter.MODEL_FEATURES)[1:], task_feature_lengths['targets']
+      list(ContinuousInputsEncDecFeatureConverter.MODEL_FEATURES)[1:], task_feature_lengths['targets']
     )
     return {'encoder_input_tokens': task_feature_lengths['inputs'], **decoder}
 
@@ -76,35 +76,40 @@ class MemoryFeatureConverter(ContinuousInputsEncDecFeatureConverter):
 
   FeatureSpec = seqio.FeatureConverter.FeatureSpec
   TASK_FEATURES = {
-      **ContinuousInputsEncDecFeatureConverter.TASK_FEATURES,
-      'prior_targets': FeatureSpec(dtype=tf.int32),
+    **ContinuousInputsEncDecFeatureConverter.TASK_FEATURES,
+    'prior_targets': FeatureSpec(dtype=tf.int32),
   }
   MODEL_FEATURES = {
-      **ContinuousInputsEncDecFeatureConverter.MODEL_FEATURES,
-      'prior_tokens': FeatureSpec(dtype=tf.int32),
-      'encoder_input_frames': FeatureSpec(dtype=tf.int32),
-      'example_id': FeatureSpec(dtype=tf.int64),
+    **ContinuousInputsEncDecFeatureConverter.MODEL_FEATURES,
+    'prior_tokens': FeatureSpec(dtype=tf.int32),
+    'encoder_input_frames': FeatureSpec(dtype=tf.int32),
+    'example_id': FeatureSpec(dtype=tf.int64),
   }
 
   def _task_features(self, features):
     return {
-        **super()._task_features(features),
-        'encoder_input_frames': tf.shape(features['inputs'])[:1],
-        'example_id': features.get('example_id', tf.constant([-1, -1, -1], tf.int64)),
+      **super()._task_features(features),
+      'encoder_input_frames': tf.shape(features['inputs'])[:1],
+      'example_id': features.get('example_id', tf.constant([-1, -1, -1], tf.int64)),
     }
 
   def _model_features(self, features):
     return {
-        **super()._model_features(features),
-        'prior_tokens': features['prior_targets'],
-        'encoder_input_frames': features['encoder_input_frames'],
-        'example_id': features['example_id'],
+      **super()._model_features(features),
+      'prior_tokens': features['prior_targets'],
+      'encoder_input_frames': features['encoder_input_frames'],
+      'example_id': features['example_id'],
     }
 
   def get_model_feature_lengths(self, task_feature_lengths):
     """Returns the padded length of each model feature."""
     lengths = super().get_model_feature_lengths(task_feature_lengths)
-    return {**lengths, 'prior_tokens': task_feature_lengths['prior_targets'], 'encoder_input_frames': 1, 'example_id': 3}
+    return {
+      **lengths,
+      'prior_tokens': task_feature_lengths['prior_targets'],
+      'encoder_input_frames': 1,
+      'example_id': 3,
+    }
 
 
 class PredictedPriorFeatureConverter(MemoryFeatureConverter):
@@ -117,9 +122,9 @@ class PredictedPriorFeatureConverter(MemoryFeatureConverter):
   FeatureSpec = seqio.FeatureConverter.FeatureSpec
   TASK_FEATURES = {**MemoryFeatureConverter.TASK_FEATURES, 'prior_inputs': FeatureSpec(dtype=tf.float32, rank=2)}
   MODEL_FEATURES = {
-      **MemoryFeatureConverter.MODEL_FEATURES,
-      'prior_input_tokens': FeatureSpec(dtype=tf.float32, rank=2),
-      'prior_input_frames': FeatureSpec(dtype=tf.int32),
+    **MemoryFeatureConverter.MODEL_FEATURES,
+    'prior_input_tokens': FeatureSpec(dtype=tf.float32, rank=2),
+    'prior_input_frames': FeatureSpec(dtype=tf.int32),
   }
 
   def _task_features(self, features):
@@ -127,9 +132,9 @@ class PredictedPriorFeatureConverter(MemoryFeatureConverter):
 
   def _model_features(self, features):
     return {
-        **super()._model_features(features),
-        'prior_input_tokens': features['prior_inputs'],
-        'prior_input_frames': features['prior_input_frames'],
+      **super()._model_features(features),
+      'prior_input_tokens': features['prior_inputs'],
+      'prior_input_frames': features['prior_input_frames'],
     }
 
   def get_model_feature_lengths(self, task_feature_lengths):

@@ -106,7 +106,14 @@ class _Progress:
 
     pause = 0.2 if sys.stderr.isatty() else 10
     self._bar = tqdm(
-      desc=name, total=total, unit='B', unit_scale=True, leave=False, disable=quiet, mininterval=pause, maxinterval=pause
+      desc=name,
+      total=total,
+      unit='B',
+      unit_scale=True,
+      leave=False,
+      disable=quiet,
+      mininterval=pause,
+      maxinterval=pause,
     )
     self._has_total = total is not None
     self._there = {}

@@ -47,7 +47,9 @@ class FfmpegFile:
     # Where the number of channels changes on the way, those of the first block count.
     parts = [part for part in parts if len(part)] or [self._left]
     channels = parts[0].shape[1]
-    everything = np.concatenate([p if p.shape[1] == channels else p.mean(1, keepdims=True).repeat(channels, 1) for p in parts])
+    everything = np.concatenate(
+      [p if p.shape[1] == channels else p.mean(1, keepdims=True).repeat(channels, 1) for p in parts]
+    )
     self._left = everything[frames:]
     return everything[:frames]
 
@@ -73,6 +75,8 @@ def open_file(path: Path) -> FfmpegFile:
   try:
     return FfmpegFile(path)
   except ModuleNotFoundError as error:
-    raise UserError(f'reading {path} needs PyAV; install it with: pip install "mrmt3[m4a]", or convert it to wav') from error
+    raise UserError(
+      f'reading {path} needs PyAV; install it with: pip install "mrmt3[m4a]", or convert it to wav'
+    ) from error
   except ValueError as error:
     raise UserError(f'cannot read {path} as audio ({error}); convert it to wav, flac, ogg or mp3') from error

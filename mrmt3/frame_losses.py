@@ -65,9 +65,12 @@ def frame_labels(tokens: jax.Array, spec: ModelSpec) -> tuple[FrameTargets, Pitc
   kinds = notes.pitch + jnp.where(notes.ends, OFFSETS.start, ONSETS.start)
   events = PitchedEvents(notes.onset & ~drum, notes.ends, state, kinds, jnp.minimum(notes.row, NUM_CLASSES - 1))
   targets = FrameTargets(
-      onsets=happening(events.begins), drums=happening(notes.onset & drum), offsets=happening(notes.ends),
-      pitches=sounding(notes.pitch, NUM_PITCHES), classes=sounding(notes.row, ROWS),
-  )  # fmt: skip
+    onsets=happening(events.begins),
+    drums=happening(notes.onset & drum),
+    offsets=happening(notes.ends),
+    pitches=sounding(notes.pitch, NUM_PITCHES),
+    classes=sounding(notes.row, ROWS),
+  )
   return targets, events
 
 
@@ -91,11 +94,14 @@ def frame_loss(logits: FrameTargets, class_logits: jax.Array, labels: FrameTarge
 
 
 def event_counts(
-    logits: FrameTargets, class_logits: jax.Array, labels: FrameTargets, events: PitchedEvents
+  logits: FrameTargets, class_logits: jax.Array, labels: FrameTargets, events: PitchedEvents
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
   """Returns what is reported of the events: name -> (how many were right, of how many)."""
   counts = {}
-  for name, found, true in (('onset', logits.onsets > 0, labels.onsets > 0), ('drum', logits.drums > 0, labels.drums > 0)):
+  for name, found, true in (
+    ('onset', logits.onsets > 0, labels.onsets > 0),
+    ('drum', logits.drums > 0, labels.drums > 0),
+  ):
     right = (found & true).sum()
     counts |= {f'frame_{name}_recall': (right, true.sum()), f'frame_{name}_precision': (right, found.sum())}
   right = class_logits.argmax(axis=-1) == events.classes

@@ -20,7 +20,17 @@ LOWEST_PITCH, PITCHES = 21, 88  # the piano's; others are left to the states
 MEL_RANGE = (20.0, 7600.0)  # Hz, of the log-mels that HarmonicFront reads
 
 _PARTS = 3  # of a semitone
-_HARMONICS = (-12, 0, 12, 19, 24, 28, 31, 34, 36)  # semitones from a pitch: the octave below, and the first eight harmonics
+_HARMONICS = (
+  -12,
+  0,
+  12,
+  19,
+  24,
+  28,
+  31,
+  34,
+  36,
+)  # semitones from a pitch: the octave below, and the first eight harmonics
 # That a state sees besides its first one. A frame begins at its time and lasts 128 ms at 16 kHz, so a note that begins is heard
 # in the eight frames before (of about 16 ms); what was there without it is seen in those before them.
 _WINDOW = (-9, -7, -5, -3, -1, 0, 1, 2)
@@ -128,11 +138,19 @@ class HarmonicFront(nn.Module):
     """Returns what is known of a pitch, before and after it, and of its octaves, `[5 * channels, PITCHES, states, batch]`."""
     padded = jnp.pad(local, ((0, 0), (12, 12), (1, 1), (0, 0)))
     inner, same = slice(1, -1), slice(12, -12)
-    views = [(inner, same), (slice(0, -2), same), (slice(2, None), same), (inner, slice(0, -24)), (inner, slice(24, None))]
+    views = [
+      (inner, same),
+      (slice(0, -2), same),
+      (slice(2, None), same),
+      (inner, slice(0, -24)),
+      (inner, slice(24, None)),
+    ]
     return jnp.concatenate([padded[:, pitch, time] for time, pitch in views])
 
   def _map(self, name, features, x):
-    initializer = nn.initializers.he_normal() if name not in ('pitches', 'whole') else layers.PROJECTION_INITIALIZERS['mt3']
+    initializer = (
+      nn.initializers.he_normal() if name not in ('pitches', 'whole') else layers.PROJECTION_INITIALIZERS['mt3']
+    )
     axes = ('embed', 'mlp') if x.ndim == 4 else ('mlp', 'embed')
     return layers.ChannelsFirstDense(features, axes, initializer, self.dtype, name=name)(x)
 

@@ -19,25 +19,30 @@ _ROLL_DPI = 90
 _MOST_FAILED = 50
 
 ROWS = {
-    'onset_f1': ('Onset F1', 'right pitch, begun within 50 ms'),
-    'onset_no_drums_f1': ('Onset F1, no drums', 'the same of pitched notes'),
-    'onset_offset_no_drums_f1': ('Onset + offset F1, no drums', 'and ended in time'),
-    'onset_program_f1': ('Onset + program F1', 'and on an instrument of the right family'),
-    'onset_program_f1_full': ('Onset + program F1, full', 'and with the right program'),
-    'onset_offset_program_f1': ('Onset + offset + program F1', 'all of it'),
-    'leakage_ratio': ('Leakage ratio', 'instruments heard / instruments that play; 1 is right'),
-    'log_leakage_ratio': ('|log leakage ratio|', 'how far from right, either way; 0 is right'),
-    'leaked_note_ratio': ('Leaked notes', 'share of notes right but for their instrument; 0 is right'),
-    'track_switches_per_minute': ('Track switches a minute', 'a line goes over to another instrument; 0 is right'),
-    'instrument_detection_f1': ('Instrument F1', 'which instruments play'),
-    'published_leakage_ratio': ('Leakage ratio, as published', 'raw programs, drums among them'),
-    'published_instrument_detection_f1': ('Instrument F1, as published', 'raw programs, drums among them'),
+  'onset_f1': ('Onset F1', 'right pitch, begun within 50 ms'),
+  'onset_no_drums_f1': ('Onset F1, no drums', 'the same of pitched notes'),
+  'onset_offset_no_drums_f1': ('Onset + offset F1, no drums', 'and ended in time'),
+  'onset_program_f1': ('Onset + program F1', 'and on an instrument of the right family'),
+  'onset_program_f1_full': ('Onset + program F1, full', 'and with the right program'),
+  'onset_offset_program_f1': ('Onset + offset + program F1', 'all of it'),
+  'leakage_ratio': ('Leakage ratio', 'instruments heard / instruments that play; 1 is right'),
+  'log_leakage_ratio': ('|log leakage ratio|', 'how far from right, either way; 0 is right'),
+  'leaked_note_ratio': ('Leaked notes', 'share of notes right but for their instrument; 0 is right'),
+  'track_switches_per_minute': ('Track switches a minute', 'a line goes over to another instrument; 0 is right'),
+  'instrument_detection_f1': ('Instrument F1', 'which instruments play'),
+  'published_leakage_ratio': ('Leakage ratio, as published', 'raw programs, drums among them'),
+  'published_instrument_detection_f1': ('Instrument F1, as published', 'raw programs, drums among them'),
 }
 _CARDS = ('onset_f1', 'onset_program_f1', 'leakage_ratio', 'instrument_detection_f1')
 
 
 def write(
-    folder: Path, summaries: Mapping[str, evaluation.Summary], references: Mapping, systems: Mapping[str, Mapping], *, title: str
+  folder: Path,
+  summaries: Mapping[str, evaluation.Summary],
+  references: Mapping,
+  systems: Mapping[str, Mapping],
+  *,
+  title: str,
 ) -> Path:
   """Writes folder/index.html and returns its path.
 
@@ -62,26 +67,37 @@ def render(summaries, references, systems, title: str) -> str:
   """Returns the page; arguments as `write`'s."""
   count = len(next(iter(summaries.values())).pieces)
   parts = [
-      f'<h1>{html.escape(title)}</h1>',
-      f'<p class="sub">{count} piece{"" if count == 1 else "s"}; {html.escape(", ".join(summaries))}</p>',
-      _keys(summaries), *(_cards(name, summary, len(summaries) > 1) for name, summary in summaries.items()),
-      _failed(summaries), _scores_table(summaries), _leakage(summaries), _f1(summaries), _classes(summaries),
-      _confusions(summaries), _worst(summaries, references, systems), _all_pieces(summaries), _EXPLANATION,
-  ]  # fmt: skip
+    f'<h1>{html.escape(title)}</h1>',
+    f'<p class="sub">{count} piece{"" if count == 1 else "s"}; {html.escape(", ".join(summaries))}</p>',
+    _keys(summaries),
+    *(_cards(name, summary, len(summaries) > 1) for name, summary in summaries.items()),
+    _failed(summaries),
+    _scores_table(summaries),
+    _leakage(summaries),
+    _f1(summaries),
+    _classes(summaries),
+    _confusions(summaries),
+    _worst(summaries, references, systems),
+    _all_pieces(summaries),
+    _EXPLANATION,
+  ]
   return html_style.page(f'{title}: transcription scores', parts)
 
 
 def _keys(summaries):
   if len(summaries) < 2:
     return ''
-  keys = (f'<span class="key"><i class="{svg_charts.system_class(number)}"></i>{html.escape(name)}</span>' for number, name in enumerate(summaries))
+  keys = (
+    f'<span class="key"><i class="{svg_charts.system_class(number)}"></i>{html.escape(name)}</span>'
+    for number, name in enumerate(summaries)
+  )
   return f'<p>{"".join(keys)}</p>'
 
 
 def _cards(name, summary, named):
   cells = (
-      f'<div class="card"><small>{html.escape(ROWS[key][0])}</small><b>{summary.mean[key]:.3f}</b>{_interval(summary, key)}</div>'
-      for key in _CARDS
+    f'<div class="card"><small>{html.escape(ROWS[key][0])}</small><b>{summary.mean[key]:.3f}</b>{_interval(summary, key)}</div>'
+    for key in _CARDS
   )
   heading = f'<h3>{html.escape(name)}</h3>' if named else ''
   return f'{heading}<div class="cards">{"".join(cells)}</div>'
@@ -97,10 +113,14 @@ def _failed(summaries):
   for name, summary in summaries.items():
     failed = list(summary.failed.items())
     if failed:
-      items = ''.join(f'<li>{html.escape(piece)}: {html.escape(problem)}</li>' for piece, problem in failed[:_MOST_FAILED])
+      items = ''.join(
+        f'<li>{html.escape(piece)}: {html.escape(problem)}</li>' for piece, problem in failed[:_MOST_FAILED]
+      )
       more = f'<li>and {len(failed) - _MOST_FAILED} more</li>' if len(failed) > _MOST_FAILED else ''
       number = f'{len(failed)} piece{" counts" if len(failed) == 1 else "s count"} as empty'
-      parts.append(f'<details open><summary class="worse">{html.escape(name)}: {number}</summary><ul>{items}{more}</ul></details>')
+      parts.append(
+        f'<details open><summary class="worse">{html.escape(name)}: {number}</summary><ul>{items}{more}</ul></details>'
+      )
   return ''.join(parts)
 
 
@@ -112,13 +132,19 @@ def _scores_table(summaries):
   for key, (title, meaning) in ROWS.items():
     cells = [f'<td>{base.mean[key]:.3f}{_interval(base, key)}</td>']
     for name, other in others:
-      cells.append(f'<td>{other.mean[key]:.3f}{_interval(other, key)}{_verdict(key, base, other, compared[name][key])}</td>')
+      cells.append(
+        f'<td>{other.mean[key]:.3f}{_interval(other, key)}{_verdict(key, base, other, compared[name][key])}</td>'
+      )
     lines.append(f'<tr><td>{title}<small>{meaning}</small></td>{"".join(cells)}</tr>')
-  versus = f' p is how likely chance alone makes the difference to {html.escape(first)} (paired sign-flip test), of ratios in how far they are from 1.' if others else ''
+  versus = (
+    f' p is how likely chance alone makes the difference to {html.escape(first)} (paired sign-flip test), of ratios in how far they are from 1.'
+    if others
+    else ''
+  )
   return (
-      '<h2>Scores</h2><p class="note">Means over pieces; below them, where the mean lies with 95 % confidence if other pieces of this '
-      f'kind are drawn (bootstrap).{versus}</p><div class="wide"><table><thead><tr><th>score</th>{head}</tr></thead><tbody>'
-      f'{"".join(lines)}</tbody></table></div>'
+    '<h2>Scores</h2><p class="note">Means over pieces; below them, where the mean lies with 95 % confidence if other pieces of this '
+    f'kind are drawn (bootstrap).{versus}</p><div class="wide"><table><thead><tr><th>score</th>{head}</tr></thead><tbody>'
+    f'{"".join(lines)}</tbody></table></div>'
   )
 
 
@@ -135,18 +161,26 @@ def _verdict(key, base, other, test):
 
 def _leakage(summaries):
   points = {
-      name: [(p.name, p.scores['instruments_reference'], p.scores['instruments_estimate']) for p in summary.pieces]
-      for name, summary in summaries.items()
-  }  # fmt: skip
-  leaked = {name: [(piece.name, piece.scores['leaked_note_ratio']) for piece in s.pieces] for name, s in summaries.items()}
+    name: [(p.name, p.scores['instruments_reference'], p.scores['instruments_estimate']) for p in summary.pieces]
+    for name, summary in summaries.items()
+  }
+  leaked = {
+    name: [(piece.name, piece.scores['leaked_note_ratio']) for piece in s.pieces] for name, s in summaries.items()
+  }
   by_count = {name: _column(s.by_instruments(['leakage_ratio']), 'leakage_ratio') for name, s in summaries.items()}
   top = float(np.ceil(max(1.0, *(value for own in by_count.values() for value in own.values()))))
   bins = _bins(by_count, conditions.INSTRUMENT_LEVELS)
   by_instruments = svg_charts.curves(by_count, bins, 'instruments that play', 'leakage ratio', top)
   figures = [
-      html_style.figure('Instruments heard and instruments that play', svg_charts.leakage_scatter(points), 'a dot is a piece'),
-      html_style.figure('Leaked notes', svg_charts.strips(leaked, 'Share of leaked notes'), 'share of a piece’s notes; the tick is the mean'),
-      html_style.figure('Leakage ratio by number of instruments', by_instruments, '1 is right'),
+    html_style.figure(
+      'Instruments heard and instruments that play', svg_charts.leakage_scatter(points), 'a dot is a piece'
+    ),
+    html_style.figure(
+      'Leaked notes',
+      svg_charts.strips(leaked, 'Share of leaked notes'),
+      'share of a piece’s notes; the tick is the mean',
+    ),
+    html_style.figure('Leakage ratio by number of instruments', by_instruments, '1 is right'),
   ]
   both = f'{figures[0]}<div class="stack">{figures[1]}{figures[2]}</div>'
   return f'<h2>Leakage</h2><p class="note">{_LEAKAGE}</p><div class="grid">{both}</div>'
@@ -154,18 +188,26 @@ def _leakage(summaries):
 
 def _f1(summaries):
   strips = {
-      key: svg_charts.strips({n: [(piece.name, piece.scores[key]) for piece in s.pieces] for n, s in summaries.items()}, ROWS[key][0])
-      for key in ('onset_f1', 'onset_program_f1')
+    key: svg_charts.strips(
+      {n: [(piece.name, piece.scores[key]) for piece in s.pieces] for n, s in summaries.items()}, ROWS[key][0]
+    )
+    for key in ('onset_f1', 'onset_program_f1')
   }
-  levels = {name: {level: x.f1 for level, x in conditions.level_scores(s.polyphony).items()} for name, s in summaries.items()}
-  by_count = {name: _column(s.by_instruments(['onset_program_f1']), 'onset_program_f1') for name, s in summaries.items()}
+  levels = {
+    name: {level: x.f1 for level, x in conditions.level_scores(s.polyphony).items()} for name, s in summaries.items()
+  }
+  by_count = {
+    name: _column(s.by_instruments(['onset_program_f1']), 'onset_program_f1') for name, s in summaries.items()
+  }
   bins, counts = _bins(levels, conditions.POLYPHONY_LEVELS), _bins(by_count, conditions.INSTRUMENT_LEVELS)
   polyphony = svg_charts.curves(levels, bins, 'notes that sound at once', 'onset F1')
   by_instruments = svg_charts.curves(by_count, counts, 'instruments that play', 'onset + program F1')
   figures = [
-      *(html_style.figure(ROWS[key][0], strip, 'a dot is a piece; the tick is the mean') for key, strip in strips.items()),
-      html_style.figure('Onset F1 by polyphony', polyphony, 'pitched notes of all pieces together'),
-      html_style.figure('Onset + program F1 by number of instruments', by_instruments, 'means over pieces'),
+    *(
+      html_style.figure(ROWS[key][0], strip, 'a dot is a piece; the tick is the mean') for key, strip in strips.items()
+    ),
+    html_style.figure('Onset F1 by polyphony', polyphony, 'pitched notes of all pieces together'),
+    html_style.figure('Onset + program F1 by number of instruments', by_instruments, 'means over pieces'),
   ]
   return f'<h2>Notes</h2><div class="grid">{"".join(figures)}</div>'
 
@@ -220,7 +262,9 @@ def _worst(summaries, references, systems):
       scores = ', '.join(f'{ROWS[key][0].lower()} {piece.scores[key]:.3f}' for key in _CARDS)
       who = f'{name}: ' if len(summaries) > 1 else ''
       caption = f'{html.escape(who + piece.name)}<small>{html.escape(scores)}</small>'
-      image = f'<img alt="Piano roll of {html.escape(piece.name)}" src="data:image/png;base64,{picture}">' if picture else ''
+      image = (
+        f'<img alt="Piano roll of {html.escape(piece.name)}" src="data:image/png;base64,{picture}">' if picture else ''
+      )
       parts.append(f'<figure><figcaption>{caption}</figcaption><div class="roll">{image}</div></figure>')
   note = f'Lowest onset + program F1; the first {_ROLL_SECONDS:.0f} seconds, reference above, transcription below.'
   return f'<h2>The worst pieces</h2><p class="note">{note}</p>{"".join(parts)}'
@@ -254,14 +298,14 @@ def _all_pieces(summaries):
     cells = ''.join(f'<td>{result.scores[key]:.3f}</td>' for result in results for key in _CARDS)
     lines.append(f'<tr><td>{html.escape(results[0].name)}</td>{cells}</tr>')
   return (
-      '<h2>All pieces</h2><details><summary>Scores of each piece</summary><div class="wide"><table><thead><tr><th>piece</th>'
-      f'{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div></details>'
+    '<h2>All pieces</h2><details><summary>Scores of each piece</summary><div class="wide"><table><thead><tr><th>piece</th>'
+    f'{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div></details>'
   )
 
 
 _LEAKAGE = (
-    'A note leaks when it is heard right but given to an instrument that does not play it. Many leaked notes make instruments '
-    'appear that are not in the music: then more are heard than play.'
+  'A note leaks when it is heard right but given to an instrument that does not play it. Many leaked notes make instruments '
+  'appear that are not in the music: then more are heard than play.'
 )
 _EXPLANATION = """<h2>What is counted</h2>
 <p>Two notes match when their pitch is the same and their onsets are within 50 ms (mir_eval); where ends count, these must be within the

@@ -53,25 +53,25 @@ def _plain(value):
 
 
 def infer(
-    *,
-    mode: str,
-    model,
-    dataset_cfg,
-    restore_checkpoint_cfg,
-    partitioner,
-    output_dir: str,
-    checkpoint_period: int,
-    shard_id: int = 0,
-    num_shards: int = 1,
-    merge_chunked_results: bool = True,
-    write_fn: Callable = write_inferences_to_file,
-    checkpoint_ds_iter: bool = True,
-    fallback_init_rng: int | None = None,
-    summarize_config_fn: Callable | None = None,
-    output_vocab_feature_name: str = 'targets',
-    file_extension: str = 'jsonl',
-    use_orbax: bool = True,
-    dry_run: bool = False,
+  *,
+  mode: str,
+  model,
+  dataset_cfg,
+  restore_checkpoint_cfg,
+  partitioner,
+  output_dir: str,
+  checkpoint_period: int,
+  shard_id: int = 0,
+  num_shards: int = 1,
+  merge_chunked_results: bool = True,
+  write_fn: Callable = write_inferences_to_file,
+  checkpoint_ds_iter: bool = True,
+  fallback_init_rng: int | None = None,
+  summarize_config_fn: Callable | None = None,
+  output_vocab_feature_name: str = 'targets',
+  file_extension: str = 'jsonl',
+  use_orbax: bool = True,
+  dry_run: bool = False,
 ) -> list[Path]:
   """Predicts every example of a split, of the shard `shard_id` of `num_shards`, and writes what `write_fn` makes of it.
 
@@ -153,8 +153,8 @@ def _check(mode, checkpoint_period, shard_id, num_shards, fallback_init_rng, res
   utils.require(restore_checkpoint_cfg.mode != 'all', "RestoreCheckpointConfig.mode = 'all' in infer")
   if checkpoint_period < 1 or not 0 <= shard_id < num_shards:
     raise UserError(
-        f'infer: checkpoint_period is {checkpoint_period}, shard_id {shard_id} of num_shards {num_shards}; a chunk has 1 '
-        'batch or more, and shards count from 0'
+      f'infer: checkpoint_period is {checkpoint_period}, shard_id {shard_id} of num_shards {num_shards}; a chunk has 1 '
+      'batch or more, and shards count from 0'
     )
 
 

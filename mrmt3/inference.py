@@ -206,9 +206,16 @@ class Transcriber:
 
     known = remembered.keywords(self.spec)
     tokens = decoding.transcribe_segments(
-      self.params, inputs, known.pop('prior_tokens', None), active, allowed, self.weights, **known,
-      config=self.spec.network, max_length=self._max_length,
-    )  # fmt: skip
+      self.params,
+      inputs,
+      known.pop('prior_tokens', None),
+      active,
+      allowed,
+      self.weights,
+      **known,
+      config=self.spec.network,
+      max_length=self._max_length,
+    )
     return np.asarray(tokens)
 
   def decode(self, inputs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

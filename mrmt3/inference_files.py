@@ -15,15 +15,15 @@ _FIELDS = ('start_time', 'end_time', 'pitch', 'velocity', 'program', 'is_drum')
 
 @gin.configurable(module='mrmt3.inference')
 def write_inferences_to_file(
-    path: str,
-    inferences: Sequence[Any],
-    task_ds: tf.data.Dataset,
-    mode: str,
-    vocabulary: seqio.Vocabulary | None = None,
-    vocab_config: vocabularies.VocabularyConfig = gin.REQUIRED,
-    onsets_only: bool = gin.REQUIRED,
-    use_ties: bool = gin.REQUIRED,
-    start_times: str = 'steps',
+  path: str,
+  inferences: Sequence[Any],
+  task_ds: tf.data.Dataset,
+  mode: str,
+  vocabulary: seqio.Vocabulary | None = None,
+  vocab_config: vocabularies.VocabularyConfig = gin.REQUIRED,
+  onsets_only: bool = gin.REQUIRED,
+  use_ties: bool = gin.REQUIRED,
+  start_times: str = 'steps',
 ) -> None:
   """Writes a line of JSON for each piece: its id and its estimated notes.
 

@@ -63,9 +63,7 @@ def segments_of(example: Mapping, codec: Codec, segment_frames: int, prior_segme
     nothing = np.array([codec.event_type_range('tie')[0] + vocabularies.SPECIAL_TOKENS, vocabularies.EOS_ID], np.int32)
     rows = [nothing, *map(without_padding, targets)]
     starts = [NO_PRIOR, *(segment_frames * k for k in range(len(targets)))]
-    return [
-        Segment(rows[k], (rows[k - 1],), piece, starts[k], (starts[k - 1],)) for k in range(1, len(rows))
-    ]
+    return [Segment(rows[k], (rows[k - 1],), piece, starts[k], (starts[k - 1],)) for k in range(1, len(rows))]
   priors = None
   if 'prior_targets' in example:
     # Where several share the feature, each is padded to its share of it.
@@ -73,14 +71,14 @@ def segments_of(example: Mapping, codec: Codec, segment_frames: int, prior_segme
     priors = tuple(without_padding(share) for share in shares)
   prior_starts = example.get('prior_starts')
   return [
-      Segment(
-          targets=without_padding(targets),
-          priors=priors,
-          piece=piece,
-          start_frame=None if 'start_frame' not in example else int(example['start_frame']),
-          prior_starts=None if prior_starts is None else tuple(np.asarray(prior_starts).tolist()),
-          hop=None if 'hop' not in example else int(example['hop']),
-      )
+    Segment(
+      targets=without_padding(targets),
+      priors=priors,
+      piece=piece,
+      start_frame=None if 'start_frame' not in example else int(example['start_frame']),
+      prior_starts=None if prior_starts is None else tuple(np.asarray(prior_starts).tolist()),
+      hop=None if 'hop' not in example else int(example['hop']),
+    )
   ]
 
 
@@ -124,15 +122,15 @@ def measure_lengths(lengths: Sequence[int], limit: int) -> Lengths:
   edges = np.ceil(limit * np.arange(1, BINS + 1) / BINS).astype(np.int64)
   places = np.searchsorted(edges, lengths, side='left')
   return Lengths(
-      count=len(lengths),
-      mean=float(lengths.mean()),
-      median=float(np.median(lengths)),
-      most_95=float(np.percentile(lengths, 95, method='inverted_cdf')),
-      longest=int(lengths.max()),
-      limit=int(limit),
-      too_long=int((lengths > limit).sum()),
-      edges=edges.tolist(),
-      histogram=np.bincount(places, minlength=BINS + 1).tolist(),
+    count=len(lengths),
+    mean=float(lengths.mean()),
+    median=float(np.median(lengths)),
+    most_95=float(np.percentile(lengths, 95, method='inverted_cdf')),
+    longest=int(lengths.max()),
+    limit=int(limit),
+    too_long=int((lengths > limit).sum()),
+    edges=edges.tolist(),
+    histogram=np.bincount(places, minlength=BINS + 1).tolist(),
   )
 
 
@@ -254,9 +252,12 @@ class Report:
 
 
 def measure(
-    segments: Sequence[Segment], codec: Codec, limit: int, segment_frames: int,
-    pieces: Iterable[Iterable[tuple[int, bool]]] | None = None,
-) -> Report:  # fmt: skip
+  segments: Sequence[Segment],
+  codec: Codec,
+  limit: int,
+  segment_frames: int,
+  pieces: Iterable[Iterable[tuple[int, bool]]] | None = None,
+) -> Report:
   """Measures segments, at least one.
 
   Args:
@@ -274,12 +275,12 @@ def measure(
   else:
     found = measure_instruments(pieces)
   return Report(
-      segments=len(segments),
-      without_eos=sum(vocabularies.EOS_ID not in s.targets for s in segments),
-      lengths={name: measure_lengths([len(row) for row in rows], limit) for name, rows in tokens.items()},
-      shares={name: token_shares(np.concatenate(rows), codec) for name, rows in tokens.items()},
-      hops=measure_hops(segments, segment_frames),
-      instruments=found,
+    segments=len(segments),
+    without_eos=sum(vocabularies.EOS_ID not in s.targets for s in segments),
+    lengths={name: measure_lengths([len(row) for row in rows], limit) for name, rows in tokens.items()},
+    shares={name: token_shares(np.concatenate(rows), codec) for name, rows in tokens.items()},
+    hops=measure_hops(segments, segment_frames),
+    instruments=found,
   )
 
 
@@ -432,14 +433,16 @@ def report_lines(report: Report) -> list[str]:
   lines = ['tokens a segment  ' + ''.join(f'{name:<{_BAR + 10}}' for name in names).rstrip()]
   shown = list(report.lengths.values())
   lower = [1, *(edge + 1 for edge in shown[0].edges)]
-  labels = [f'{low:>5} - {high}' for low, high in zip(lower, shown[0].edges, strict=False)] + [f'    > {shown[0].limit}']
+  labels = [f'{low:>5} - {high}' for low, high in zip(lower, shown[0].edges, strict=False)] + [
+    f'    > {shown[0].limit}'
+  ]
   for place, label in enumerate(labels):
     cells = [_bar(lengths.histogram[place] / lengths.count) for lengths in shown]
     lines.append(f'  {label:<14}  ' + ''.join(f'{cell:<{_BAR + 10}}' for cell in cells).rstrip())
   for name, lengths in report.lengths.items():
     lines.append(
-        f'  {name}: mean {lengths.mean:.1f}, median {lengths.median:g}, 95 % up to {lengths.most_95:g}, longest '
-        f'{lengths.longest}; {lengths.too_long} of {lengths.count} exceed {lengths.limit}'
+      f'  {name}: mean {lengths.mean:.1f}, median {lengths.median:g}, 95 % up to {lengths.most_95:g}, longest '
+      f'{lengths.longest}; {lengths.too_long} of {lengths.count} exceed {lengths.limit}'
     )
   if report.without_eos:
     lines.append(f'  {report.without_eos} targets do not end with EOS')
@@ -465,8 +468,11 @@ def _hop_lines(hops):
     if hops.drawn:
       row = [hops.drawn.get(hop, 0.0), *row, hops.none_of_drawn.get(hop, 0.0)]
     lines.append(f'{hop:>3g}   ' + ''.join(f'{_percent(share):<10}' for share in row).rstrip())
-  return [*lines, f'  no prior segment: {_percent(hops.none).strip()}; prior segments in which nothing is written: '
-                  f'{_percent(hops.silent).strip()}']  # fmt: skip
+  return [
+    *lines,
+    f'  no prior segment: {_percent(hops.none).strip()}; prior segments in which nothing is written: '
+    f'{_percent(hops.silent).strip()}',
+  ]
 
 
 def _percent(share):
@@ -491,8 +497,8 @@ def segment_as_json(segment: Segment, codec: Codec) -> dict:
   """Returns a segment, its tokens and events as what JSON can hold."""
   rows = {'targets': [segment.targets], 'prior_targets': segment.priors or ()}
   found = {
-      name: [{'tokens': row.tolist(), 'events': [dataclasses.asdict(e) for e in read_events(row, codec)]} for row in own]
-      for name, own in rows.items()
+    name: [{'tokens': row.tolist(), 'events': [dataclasses.asdict(e) for e in read_events(row, codec)]} for row in own]
+    for name, own in rows.items()
   }
   place = {name: getattr(segment, name) for name in ('piece', 'start_frame', 'prior_starts', 'hop')}
   return {**place, 'targets': found['targets'][0], 'prior_targets': found['prior_targets']}

@@ -18,11 +18,23 @@ from mrmt3.vocabularies import SPECIAL_TOKENS
 
 # General MIDI's families of eight, under the names that people say.
 FAMILIES = {
-  'piano': range(0, 8), 'chromatic percussion': range(8, 16), 'organ': range(16, 24), 'guitar': range(24, 32),
-  'bass': range(32, 40), 'strings': range(40, 52), 'voice': range(52, 55), 'ensemble': range(48, 56), 'brass': range(56, 64),
-  'reed': range(64, 72), 'sax': range(64, 68), 'pipe': range(72, 80), 'synth lead': range(80, 88),
-  'synth pad': range(88, 96), 'synth': range(80, 104), 'winds': range(56, 80),
-}  # fmt: skip
+  'piano': range(0, 8),
+  'chromatic percussion': range(8, 16),
+  'organ': range(16, 24),
+  'guitar': range(24, 32),
+  'bass': range(32, 40),
+  'strings': range(40, 52),
+  'voice': range(52, 55),
+  'ensemble': range(48, 56),
+  'brass': range(56, 64),
+  'reed': range(64, 72),
+  'sax': range(64, 68),
+  'pipe': range(72, 80),
+  'synth lead': range(80, 88),
+  'synth pad': range(88, 96),
+  'synth': range(80, 104),
+  'winds': range(56, 80),
+}
 DRUM_NAMES = ('drums', 'drum')
 
 
@@ -61,7 +73,9 @@ class InstrumentChoice:
     """Returns bool `[vocab_size]`: the model ids that may be said; all that are no program, drum or pitch may."""
     allowed = np.ones(vocab_size, bool)
     first, last = codec.event_type_range('program')
-    allowed[first + SPECIAL_TOKENS : last + SPECIAL_TOKENS + 1] = np.isin(np.arange(last - first + 1), list(self.programs))
+    allowed[first + SPECIAL_TOKENS : last + SPECIAL_TOKENS + 1] = np.isin(
+      np.arange(last - first + 1), list(self.programs)
+    )
     for event_type, is_allowed in (('drum', self.drums), ('pitch', bool(self.programs))):
       first, last = codec.event_type_range(event_type)
       allowed[first + SPECIAL_TOKENS : last + SPECIAL_TOKENS + 1] = is_allowed

@@ -41,7 +41,7 @@ class Comparison(NamedTuple):
 
 
 def bootstrap_interval(
-    values: Sequence[float], *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+  values: Sequence[float], *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
   """Returns the interval of the mean over pieces (percentile bootstrap, Efron 1979).
 
@@ -70,7 +70,7 @@ def bootstrap_interval(
 
 
 def paired_test(
-    first: Sequence[float], second: Sequence[float], *, confidence: float = 0.95, resamples: int = 10000, seed: int = 0
+  first: Sequence[float], second: Sequence[float], *, confidence: float = 0.95, resamples: int = 10000, seed: int = 0
 ) -> Comparison:
   """Compares two systems by a score of each piece, in the same order (sign-flip permutation test, two-sided).
 
@@ -88,7 +88,9 @@ def paired_test(
   moved = differences[differences != 0]
   low, high = bootstrap_interval(differences, confidence=confidence, seed=seed)
   p_value = _sign_flip_p(moved, resamples, seed)
-  return Comparison(float(differences.mean()), low, high, p_value, int((differences > 0).sum()), int((differences < 0).sum()))
+  return Comparison(
+    float(differences.mean()), low, high, p_value, int((differences > 0).sum()), int((differences < 0).sum())
+  )
 
 
 def _sign_flip_p(moved: np.ndarray, resamples: int, seed: int) -> float:

@@ -48,67 +48,163 @@ _CONVERT = 'mrmt3 dataset convert {} DIR records'
 _RECORDS_ONLY = "none: MT3's records are read"
 _TASKS = 'mt3_records (name={0}); {0}_notes_ties_vb1_*'
 KNOWN = (
-    KnownDataset(
-        'slakh', 'Slakh2100 (flac_redux): 2,100 rendered songs with stems', 'https://zenodo.org/records/4599666', 'CC BY 4.0',
-        'about 105 GB', '145 hours; 969 as MT3 mixes it',
-        ('train/Track*/metadata.yaml', 'validation/Track*/metadata.yaml', 'test/Track*/metadata.yaml'),
-        ('slakh_multi_full_*.tfrecord-*',), f'none needed; for MT3\'s tasks: {_CONVERT.format("slakh")}',
-        f'slakh; slakh_records; {_TASKS.format("slakh")}',
-    ),
-    KnownDataset(
-        'commu', 'ComMU: 11,144 MIDI clips of one instrument each', 'https://github.com/POZAlabs/ComMU-code (dataset/)',
-        'CC BY-NC-SA 4.0', '', '', ('commu_meta.csv', 'commu_meta_v2.csv'), (), 'mrmt3 dataset commu DIR', 'commu',
-    ),
-    KnownDataset(
-        'nsynth', 'NSynth: 305,979 notes of 4 s (validation: 12,678)', 'https://magenta.tensorflow.org/datasets/nsynth',
-        'CC BY 4.0', '', '340 hours (validation: 14)', tuple(f'nsynth-{part}/examples.json' for part in ('valid', 'train', 'test')),
-        ('nsynth-*.tfrecord-*',), 'none needed', 'nsynth; nsynth_records',
-    ),
-    KnownDataset(
-        'maestrov3', 'MAESTRO 3.0.0: 1,276 piano performances', 'https://magenta.tensorflow.org/datasets/maestro',
-        'CC BY-NC-SA 4.0', '101 GB', '199 hours', ('maestro-v3.0.0.csv',), ('maestro-v3.0.0_ns_wav_*.tfrecord-*',),
-        _CONVERT.format('maestrov3'), f'{_TASKS.format("maestrov3")}, maestrov3_notes_*',
-    ),
-    KnownDataset(
-        'maestrov1', 'MAESTRO 1.0.0: 1,184 piano performances', 'https://magenta.tensorflow.org/datasets/maestro',
-        'CC BY-NC-SA 4.0', '87 GB', '172 hours', ('maestro-v1.0.0.csv',), ('maestro-v1.0.0_ns_wav_*.tfrecord-*',),
-        _CONVERT.format('maestrov1'), 'mt3_records (name=maestrov1); maestrov1_notes_*',
-    ),
-    KnownDataset(
-        'guitarset', 'GuitarSet: 360 pieces of acoustic guitar', 'https://zenodo.org/records/3371780', 'CC BY 4.0',
-        'about 1.4 GB', '3 hours', ('annotation/*.jams',), ('train.tfrecord-*-of-00019', 'validation.tfrecord-*-of-00006'),
-        _CONVERT.format('guitarset'), _TASKS.format('guitarset'),
-    ),
-    KnownDataset(
-        'musicnet', 'MusicNet: 330 recordings of chamber music', 'https://zenodo.org/records/5120004', 'CC BY 4.0', '11 GB',
-        '34 hours', ('train_labels/*.csv', 'test_labels/*.csv'), ('musicnet-train.tfrecord-*',), _CONVERT.format('musicnet'),
-        _TASKS.format('musicnet'),
-    ),
-    KnownDataset(
-        'musicnet_em', 'MusicNet-EM: better labels for 323 of these', 'https://github.com/benadar293/benadar293.github.io',
-        'as said there', '', '', ('musicnet_em/*.mid', 'musicNetEM/*.mid'), ('train.tfrecord-*-of-00103',),
-        'mrmt3 dataset convert musicnet_em MUSICNET records --labels DIR', _TASKS.format('musicnet_em'),
-    ),
-    KnownDataset(
-        'urmp', 'URMP: 44 pieces for 2 to 5 players', 'https://labsites.rochester.edu/air/projects/URMP.html', 'on request',
-        '12.5 GB', '1 hour', (), ('train.tfrecord',), _RECORDS_ONLY, _TASKS.format('urmp'),
-    ),
-    KnownDataset(
-        'cerberus4', 'Cerberus4: bass, drums, guitar and piano of Slakh2100', "MT3's records (gs://mt3/data/datasets)", 'CC BY 4.0',
-        '', '543 hours', (), ('slakh_multi_cerberus_*.tfrecord-*',), _RECORDS_ONLY, _TASKS.format('cerberus4'),
-    ),
-    KnownDataset(
-        'mixture', "MT3's six data sets at temperature 10/3", 'maestrov3, guitarset, urmp, musicnet_em, cerberus4, slakh', '', '',
-        '', (), (), 'as each of them, into one folder of records', 'mt3_mixture; mega_notes_ties_vb1_*',
-    ),
-    KnownDataset(
-        'built', 'real scores, arranged and rendered here', 'pip install "mrmt3[dataset]"', 'that of the scores and soundfonts',
-        '', 'as many hours as wanted', (_BUILT,), (), 'mrmt3 dataset build OUT --recipe corpus', 'slakh',
-    ),
-    KnownDataset(
-        'own', 'your own: song.wav with song.mid beside it', 'your disk', '', '', '', (), (), 'none needed', 'own_folder',
-    ),
-)  # fmt: skip
+  KnownDataset(
+    'slakh',
+    'Slakh2100 (flac_redux): 2,100 rendered songs with stems',
+    'https://zenodo.org/records/4599666',
+    'CC BY 4.0',
+    'about 105 GB',
+    '145 hours; 969 as MT3 mixes it',
+    ('train/Track*/metadata.yaml', 'validation/Track*/metadata.yaml', 'test/Track*/metadata.yaml'),
+    ('slakh_multi_full_*.tfrecord-*',),
+    f"none needed; for MT3's tasks: {_CONVERT.format('slakh')}",
+    f'slakh; slakh_records; {_TASKS.format("slakh")}',
+  ),
+  KnownDataset(
+    'commu',
+    'ComMU: 11,144 MIDI clips of one instrument each',
+    'https://github.com/POZAlabs/ComMU-code (dataset/)',
+    'CC BY-NC-SA 4.0',
+    '',
+    '',
+    ('commu_meta.csv', 'commu_meta_v2.csv'),
+    (),
+    'mrmt3 dataset commu DIR',
+    'commu',
+  ),
+  KnownDataset(
+    'nsynth',
+    'NSynth: 305,979 notes of 4 s (validation: 12,678)',
+    'https://magenta.tensorflow.org/datasets/nsynth',
+    'CC BY 4.0',
+    '',
+    '340 hours (validation: 14)',
+    tuple(f'nsynth-{part}/examples.json' for part in ('valid', 'train', 'test')),
+    ('nsynth-*.tfrecord-*',),
+    'none needed',
+    'nsynth; nsynth_records',
+  ),
+  KnownDataset(
+    'maestrov3',
+    'MAESTRO 3.0.0: 1,276 piano performances',
+    'https://magenta.tensorflow.org/datasets/maestro',
+    'CC BY-NC-SA 4.0',
+    '101 GB',
+    '199 hours',
+    ('maestro-v3.0.0.csv',),
+    ('maestro-v3.0.0_ns_wav_*.tfrecord-*',),
+    _CONVERT.format('maestrov3'),
+    f'{_TASKS.format("maestrov3")}, maestrov3_notes_*',
+  ),
+  KnownDataset(
+    'maestrov1',
+    'MAESTRO 1.0.0: 1,184 piano performances',
+    'https://magenta.tensorflow.org/datasets/maestro',
+    'CC BY-NC-SA 4.0',
+    '87 GB',
+    '172 hours',
+    ('maestro-v1.0.0.csv',),
+    ('maestro-v1.0.0_ns_wav_*.tfrecord-*',),
+    _CONVERT.format('maestrov1'),
+    'mt3_records (name=maestrov1); maestrov1_notes_*',
+  ),
+  KnownDataset(
+    'guitarset',
+    'GuitarSet: 360 pieces of acoustic guitar',
+    'https://zenodo.org/records/3371780',
+    'CC BY 4.0',
+    'about 1.4 GB',
+    '3 hours',
+    ('annotation/*.jams',),
+    ('train.tfrecord-*-of-00019', 'validation.tfrecord-*-of-00006'),
+    _CONVERT.format('guitarset'),
+    _TASKS.format('guitarset'),
+  ),
+  KnownDataset(
+    'musicnet',
+    'MusicNet: 330 recordings of chamber music',
+    'https://zenodo.org/records/5120004',
+    'CC BY 4.0',
+    '11 GB',
+    '34 hours',
+    ('train_labels/*.csv', 'test_labels/*.csv'),
+    ('musicnet-train.tfrecord-*',),
+    _CONVERT.format('musicnet'),
+    _TASKS.format('musicnet'),
+  ),
+  KnownDataset(
+    'musicnet_em',
+    'MusicNet-EM: better labels for 323 of these',
+    'https://github.com/benadar293/benadar293.github.io',
+    'as said there',
+    '',
+    '',
+    ('musicnet_em/*.mid', 'musicNetEM/*.mid'),
+    ('train.tfrecord-*-of-00103',),
+    'mrmt3 dataset convert musicnet_em MUSICNET records --labels DIR',
+    _TASKS.format('musicnet_em'),
+  ),
+  KnownDataset(
+    'urmp',
+    'URMP: 44 pieces for 2 to 5 players',
+    'https://labsites.rochester.edu/air/projects/URMP.html',
+    'on request',
+    '12.5 GB',
+    '1 hour',
+    (),
+    ('train.tfrecord',),
+    _RECORDS_ONLY,
+    _TASKS.format('urmp'),
+  ),
+  KnownDataset(
+    'cerberus4',
+    'Cerberus4: bass, drums, guitar and piano of Slakh2100',
+    "MT3's records (gs://mt3/data/datasets)",
+    'CC BY 4.0',
+    '',
+    '543 hours',
+    (),
+    ('slakh_multi_cerberus_*.tfrecord-*',),
+    _RECORDS_ONLY,
+    _TASKS.format('cerberus4'),
+  ),
+  KnownDataset(
+    'mixture',
+    "MT3's six data sets at temperature 10/3",
+    'maestrov3, guitarset, urmp, musicnet_em, cerberus4, slakh',
+    '',
+    '',
+    '',
+    (),
+    (),
+    'as each of them, into one folder of records',
+    'mt3_mixture; mega_notes_ties_vb1_*',
+  ),
+  KnownDataset(
+    'built',
+    'real scores, arranged and rendered here',
+    'pip install "mrmt3[dataset]"',
+    'that of the scores and soundfonts',
+    '',
+    'as many hours as wanted',
+    (_BUILT,),
+    (),
+    'mrmt3 dataset build OUT --recipe corpus',
+    'slakh',
+  ),
+  KnownDataset(
+    'own',
+    'your own: song.wav with song.mid beside it',
+    'your disk',
+    '',
+    '',
+    '',
+    (),
+    (),
+    'none needed',
+    'own_folder',
+  ),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,10 +267,12 @@ def lines(found: Sequence[Found]) -> list[str]:
     known = one.known
     here = [*map(str, one.folders), *(f'{folder} (records)' for folder in one.records)]
     rows = {
-        'where': known.where, 'is': ', '.join(fact for fact in (known.licence, known.size, known.hours) if fact),
-        'here': ', '.join(here) or ('not found' if known.marks or known.records else ''), 'prepare': _prepare(one),
-        'tasks': known.read,
-    }  # fmt: skip
+      'where': known.where,
+      'is': ', '.join(fact for fact in (known.licence, known.size, known.hours) if fact),
+      'here': ', '.join(here) or ('not found' if known.marks or known.records else ''),
+      'prepare': _prepare(one),
+      'tasks': known.read,
+    }
     text += [f'{known.name}: {known.what}', *(f'  {name:<8} {value}' for name, value in rows.items() if value), '']
   return [*text, f'{sum(bool(one.folders or one.records) for one in found)} of them on this machine']
 
@@ -186,9 +284,17 @@ def _prepare(one):
 def as_json(found: Sequence[Found]) -> list[dict]:
   """Returns the list for programs."""
   return [
-      {
-          'name': one.known.name, 'what': one.known.what, 'where': one.known.where, 'licence': one.known.licence,
-          'size': one.known.size, 'hours': one.known.hours, 'folders': list(map(str, one.folders)),
-          'records': list(map(str, one.records)), 'prepare': _prepare(one), 'tasks': one.known.read,
-      } for one in found
-  ]  # fmt: skip
+    {
+      'name': one.known.name,
+      'what': one.known.what,
+      'where': one.known.where,
+      'licence': one.known.licence,
+      'size': one.known.size,
+      'hours': one.known.hours,
+      'folders': list(map(str, one.folders)),
+      'records': list(map(str, one.records)),
+      'prepare': _prepare(one),
+      'tasks': one.known.read,
+    }
+    for one in found
+  ]

@@ -143,7 +143,11 @@ class MultiHeadDotProductAttention(nn.Module):
 
     def project(name, init):
       return DenseGeneral(
-        (self.num_heads, self.head_dim), dtype=self.dtype, kernel_init=init, kernel_axes=('embed', 'joined_kv'), name=name
+        (self.num_heads, self.head_dim),
+        dtype=self.dtype,
+        kernel_init=init,
+        kernel_axes=('embed', 'joined_kv'),
+        name=name,
       )
 
     def scaled_init(*args):
@@ -162,13 +166,24 @@ class MultiHeadDotProductAttention(nn.Module):
     hidden = None if mask is None else jnp.where(mask > 0, 0.0, MASKED_LOGIT).astype(self.dtype)
     drop = self.dropout_rate > 0.0 and not deterministic
     x = dot_product_attention(
-      query, key, value, combine_biases(hidden, bias), self.make_rng('dropout') if drop else None, self.dropout_rate,
-      deterministic, self.dtype, self.float32_logits,
-    )  # fmt: skip
+      query,
+      key,
+      value,
+      combine_biases(hidden, bias),
+      self.make_rng('dropout') if drop else None,
+      self.dropout_rate,
+      deterministic,
+      self.dtype,
+      self.float32_logits,
+    )
     return DenseGeneral(
-      inputs_q.shape[-1], axis=(-2, -1), kernel_init=self.kernel_init, kernel_axes=('joined_kv', 'embed'), dtype=self.dtype,
+      inputs_q.shape[-1],
+      axis=(-2, -1),
+      kernel_init=self.kernel_init,
+      kernel_axes=('joined_kv', 'embed'),
+      dtype=self.dtype,
       name='out',
-    )(x)  # fmt: skip
+    )(x)
 
   def _cached(self, query, key, value):
     """Returns all keys and values so far, `[batch, length, heads, head_dim]`, and the position of the last (None at first).

@@ -31,7 +31,11 @@ def piece() -> np.ndarray:
 def leaked(notes: np.ndarray) -> np.ndarray:
   """Returns the piece with all notes right, but lines that change their instrument from segment to segment."""
   notes = notes.copy()
-  heard_as = {VIOLIN: (VIOLIN, VIOLA, VIOLIN, CELLO), PIANO: (PIANO, PIANO, GUITAR, PIANO), BASS: (BASS, BASS, BASS, PIANO)}
+  heard_as = {
+    VIOLIN: (VIOLIN, VIOLA, VIOLIN, CELLO),
+    PIANO: (PIANO, PIANO, GUITAR, PIANO),
+    BASS: (BASS, BASS, BASS, PIANO),
+  }
   segment = (notes['onset'] // _SEGMENT).astype(int)
   notes['program'] = [heard_as[int(program)][place] for program, place in zip(notes['program'], segment, strict=True)]
   return notes
@@ -42,8 +46,16 @@ def describe() -> str:
   reference, estimate = piece(), leaked(piece())
   scores = metrics.evaluate_piece(reference, estimate)
   instruments = ', '.join(instrument_name(*instrument) for instrument in instruments_of(estimate))
-  names = ('onset_f1', 'onset_program_f1', 'onset_program_f1_full', 'leakage_ratio', 'log_leakage_ratio', 'instrument_detection_f1',
-           'leaked_note_ratio', 'track_switches_per_minute')  # fmt: skip
+  names = (
+    'onset_f1',
+    'onset_program_f1',
+    'onset_program_f1_full',
+    'leakage_ratio',
+    'log_leakage_ratio',
+    'instrument_detection_f1',
+    'leaked_note_ratio',
+    'track_switches_per_minute',
+  )
   return '\n'.join([f'heard: {instruments}', *(f'{name} {scores[name]:.3f}' for name in names)])
 
 
@@ -53,7 +65,9 @@ def main(argv: list[str]) -> int:
     print('mrmt3: error: usage: python -m mrmt3.leakage_picture OUT.png', file=sys.stderr)
     return 2
   try:
-    plots.piano_roll(argv[0], piece(), leaked(piece()), title='Every note is right, and yet three instruments have become six')
+    plots.piano_roll(
+      argv[0], piece(), leaked(piece()), title='Every note is right, and yet three instruments have become six'
+    )
   except UserError as error:
     print(f'mrmt3: error: {error}', file=sys.stderr)
     return 2

@@ -92,12 +92,17 @@ def write_params(folder: Path, params: dict, step: int, more_files: Mapping[str,
       metadata = {'chunks': list(array.shape), 'compressor': {'id': 'gzip', 'level': 1}, 'shape': list(array.shape)}
       store = {'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': f'{temporary.absolute()}/{place}'}}
       try:
-        tensorstore.open({**store, 'metadata': {**metadata, 'dtype': '<f4'}, 'create': True}).result().write(array).result()
+        tensorstore.open({**store, 'metadata': {**metadata, 'dtype': '<f4'}, 'create': True}).result().write(
+          array
+        ).result()
       except ValueError as error:  # a full disk among others
         raise OSError(first_line(error)) from error
       specs[path] = {
-        'driver': 'zarr', 'dtype': 'float32', 'kvstore': {'driver': 'file', 'path': place}, 'metadata': metadata,
-      }  # fmt: skip
+        'driver': 'zarr',
+        'dtype': 'float32',
+        'kvstore': {'driver': 'file', 'path': place},
+        'metadata': metadata,
+      }
       states[path] = _start_state(array.shape)
     tree = {
       'target': traverse_util.unflatten_dict(specs),

@@ -25,7 +25,10 @@ def group_by_length(dataset: tf.data.Dataset, block: int, group: int) -> tf.data
     if 'example_id' in examples:
       # All of a block begin with its first example's record.
       ids = examples['example_id']
-      examples = {**examples, 'example_id': tf.concat([ids[:, :2], tf.repeat(ids[:1, 2:], tf.shape(ids)[0], axis=0)], axis=1)}
+      examples = {
+        **examples,
+        'example_id': tf.concat([ids[:, :2], tf.repeat(ids[:1, 2:], tf.shape(ids)[0], axis=0)], axis=1),
+      }
     order = tf.argsort(examples[_LENGTH + 'targets'], stable=True)
     if tf.shape(order)[0] == block:
       groups = tf.reshape(order, [-1, group])

@@ -63,7 +63,13 @@ def train(data: Path, model: Path, gin_files: tuple[str, ...], steps: int | None
   """Trains gin/runs/twin.gin and what is laid over it, in a process of its own."""
   from mrmt3.studies import training
 
-  flags = ['--gin_file=runs/twin.gin', *gin_files, f'--gin.MODEL_DIR={model}', f'--gin.DATA_DIR={data}', f'--gin.SEED={seed}']
+  flags = [
+    '--gin_file=runs/twin.gin',
+    *gin_files,
+    f'--gin.MODEL_DIR={model}',
+    f'--gin.DATA_DIR={data}',
+    f'--gin.SEED={seed}',
+  ]
   training.run(flags if steps is None else [*flags, f'--gin.TRAIN_STEPS={steps}'])
 
 

@@ -75,9 +75,13 @@ def onset_offset_scores(
 ) -> Scores:
   """Returns the scores of onsets, offsets and pitches, instruments ignored; without drums, as MT3, unless asked for."""
   return _note_scores(
-    reference, estimate, drums=drums, offsets=True,
-    onset_tolerance=onset_tolerance, offset_min_tolerance=offset_min_tolerance,
-  )  # fmt: skip
+    reference,
+    estimate,
+    drums=drums,
+    offsets=True,
+    onset_tolerance=onset_tolerance,
+    offset_min_tolerance=offset_min_tolerance,
+  )
 
 
 def program_scores(
@@ -140,9 +144,8 @@ def frame_scores(reference: np.ndarray, estimate: np.ndarray, *, drums: bool = F
   Notes last at least 50 ms; reference cells need a velocity above 30. Instruments are ignored.
   """
   rolls = [
-    metrics_utils.get_pianoroll(metrics_utils.lengthen_notes(notes))
-    for notes in _prepare(reference, estimate, drums)
-  ]  # fmt: skip
+    metrics_utils.get_pianoroll(metrics_utils.lengthen_notes(notes)) for notes in _prepare(reference, estimate, drums)
+  ]
   return metrics_utils.frame_metrics(*rolls)
 
 
@@ -205,7 +208,9 @@ def evaluate_piece(
     result |= _named('nondrum_onset_offset_program', pitched, granularity)
   result |= _named('drum_onset', drums)
   result |= _instrument_scores(reference, estimate, 'slakh_classes')
-  published = _instrument_scores(reference if published_reference is None else published_reference, estimate, 'published')
+  published = _instrument_scores(
+    reference if published_reference is None else published_reference, estimate, 'published'
+  )
   result |= {f'published_{name}': score for name, score in published.items()}
   result['leaked_note_ratio'] = leaked_note_ratio(reference, estimate)
   result['track_switches_per_minute'] = track_switches_per_minute(reference, estimate)

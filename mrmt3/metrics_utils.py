@@ -92,13 +92,20 @@ def match_notes(
 
   Raises ValueError for a tolerance that is below 0 or not finite.
   """
-  for name, value in (('onset_tolerance', onset_tolerance), ('offset_ratio', offset_ratio), ('offset_min_tolerance', offset_min_tolerance)):
+  for name, value in (
+    ('onset_tolerance', onset_tolerance),
+    ('offset_ratio', offset_ratio),
+    ('offset_min_tolerance', offset_min_tolerance),
+  ):
     if not 0 <= value < np.inf:
       raise ValueError(f'{name} is {value}; it must be a number of at least 0')
   ref_index, est_index = _onset_candidates(
-    _match_keys(reference, granularity), reference['onset'], _match_keys(estimate, granularity), estimate['onset'],
+    _match_keys(reference, granularity),
+    reference['onset'],
+    _match_keys(estimate, granularity),
+    estimate['onset'],
     onset_tolerance,
-  )  # fmt: skip
+  )
   ref, est = reference[ref_index], estimate[est_index]
   fits = _distance(ref['onset'], est['onset']) <= onset_tolerance
   if offsets:

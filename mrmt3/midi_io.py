@@ -84,7 +84,7 @@ def _counting_reader():
   class Reader(pretty_midi.PrettyMIDI):
     def _load_instruments(self, midi_data):
       self.struck = sum(
-          message.type == 'note_on' and message.velocity > 0 for track in midi_data.tracks for message in track
+        message.type == 'note_on' and message.velocity > 0 for track in midi_data.tracks for message in track
       )
       super()._load_instruments(midi_data)
 

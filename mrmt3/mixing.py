@@ -16,14 +16,14 @@ from mrmt3.event_codec import Codec
 
 @gin.configurable
 def mix_transcription_examples(
-    ds: tf.data.Dataset,
-    sequence_length: seqio.preprocessors.SequenceLengthType,
-    output_features: seqio.preprocessors.OutputFeaturesType,
-    codec: Codec,
-    inputs_feature_key: str = 'inputs',
-    targets_feature_keys: Sequence[str] = ('targets',),
-    max_examples_per_mix: int | None = None,
-    shuffle_buffer_size: int = seqio.SHUFFLE_BUFFER_SIZE,
+  ds: tf.data.Dataset,
+  sequence_length: seqio.preprocessors.SequenceLengthType,
+  output_features: seqio.preprocessors.OutputFeaturesType,
+  codec: Codec,
+  inputs_feature_key: str = 'inputs',
+  targets_feature_keys: Sequence[str] = ('targets',),
+  max_examples_per_mix: int | None = None,
+  shuffle_buffer_size: int = seqio.SHUFFLE_BUFFER_SIZE,
 ) -> tf.data.Dataset:
   """Mixes 1 to `max_examples_per_mix` examples into one, each number as likely.
 
@@ -44,14 +44,14 @@ def mix_transcription_examples(
   if max_examples_per_mix is None:
     return ds
   room = shuffle_buffer_size // max_examples_per_mix
-  mixes = tf.data.Dataset.sample_from_datasets([
-      ds.shuffle(room).padded_batch(count) for count in range(1, max_examples_per_mix + 1)
-  ])
+  mixes = tf.data.Dataset.sample_from_datasets(
+    [ds.shuffle(room).padded_batch(count) for count in range(1, max_examples_per_mix + 1)]
+  )
 
   def mix(example):
     samples = tf.reduce_sum(example[inputs_feature_key], axis=0)
     merged = {
-        key: run_length_encoding.merge_run_length_encoded_targets(example[key], codec) for key in targets_feature_keys
+      key: run_length_encoding.merge_run_length_encoded_targets(example[key], codec) for key in targets_feature_keys
     }
     return {**example, **merged, inputs_feature_key: tf.math.divide_no_nan(samples, tf.reduce_max(tf.abs(samples)))}
 

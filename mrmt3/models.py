@@ -37,15 +37,30 @@ class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
   FEATURE_CONVERTER_CLS = _ConverterOnDemand()
 
   def __init__(
-      self, module, input_vocabulary=None, output_vocabulary=None, optimizer_def=None, input_depth: int | None = None,
-      decode_fn=None, label_smoothing: float = 0.0, z_loss: float = 0.0, loss_normalizing_factor=None, **kwargs,
-  ):  # fmt: skip
+    self,
+    module,
+    input_vocabulary=None,
+    output_vocabulary=None,
+    optimizer_def=None,
+    input_depth: int | None = None,
+    decode_fn=None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    loss_normalizing_factor=None,
+    **kwargs,
+  ):
     if decode_fn is not None:
       kwargs['decode_fn'] = decode_fn
     super().__init__(
-        module, input_vocabulary, output_vocabulary, optimizer_def=optimizer_def, label_smoothing=label_smoothing,
-        z_loss=z_loss, loss_normalizing_factor=loss_normalizing_factor, **kwargs,
-    )  # fmt: skip
+      module,
+      input_vocabulary,
+      output_vocabulary,
+      optimizer_def=optimizer_def,
+      label_smoothing=label_smoothing,
+      z_loss=z_loss,
+      loss_normalizing_factor=loss_normalizing_factor,
+      **kwargs,
+    )
     self._input_depth = input_depth
 
   def call_arguments(self, batch) -> tuple:
@@ -67,16 +82,20 @@ class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
     shapes.pop('example_id', None)  # not for networks
     batch = {name: jnp.zeros(shape, types.get(name, jnp.float32)) for name, shape in shapes.items()}
     return self.module.init(
-        {'params': rng}, *self.call_arguments(batch), **self.call_keywords(batch), enable_dropout=False
+      {'params': rng}, *self.call_arguments(batch), **self.call_keywords(batch), enable_dropout=False
     )
 
   def _compute_logits(self, params, batch, dropout_rng=None, mutable=False, other_variables=None):
     rngs = {} if dropout_rng is None else {'dropout': dropout_rng}
     variables = {'params': params, **(other_variables or {})}
     return self.module.apply(
-        variables, *self.call_arguments(batch), **self.call_keywords(batch), enable_dropout=dropout_rng is not None,
-        rngs=rngs, mutable=mutable,
-    )  # fmt: skip
+      variables,
+      *self.call_arguments(batch),
+      **self.call_keywords(batch),
+      enable_dropout=dropout_rng is not None,
+      rngs=rngs,
+      mutable=mutable,
+    )
 
 
 def _vocabularies(spec: ModelSpec) -> dict:
@@ -122,10 +141,20 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
   """
 
   def __init__(
-      self, spec: ModelSpec, optimizer_def=None, log_mel_on: str = 'host', predicted_prior: float = 0.0,
-      frame_loss: str = 'none', frame_loss_weight: float = 1.0, augmentation=None, length_multiple: int = 0, remat: bool = False,
-      frozen: Sequence[str] = (), fresh: Sequence[str] = (), **kwargs,
-  ):  # fmt: skip
+    self,
+    spec: ModelSpec,
+    optimizer_def=None,
+    log_mel_on: str = 'host',
+    predicted_prior: float = 0.0,
+    frame_loss: str = 'none',
+    frame_loss_weight: float = 1.0,
+    augmentation=None,
+    length_multiple: int = 0,
+    remat: bool = False,
+    frozen: Sequence[str] = (),
+    fresh: Sequence[str] = (),
+    **kwargs,
+  ):
     from mrmt3.network import Transformer
 
     if log_mel_on not in LOG_MEL_ON:
@@ -234,7 +263,9 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       return
     bins, headed = self.spec.spectrogram.num_mel_bins, self._frame_loss != 'none'
     shapes = network.parameter_shapes(self.spec.network, bins, headed)
-    every = [jax.tree_util.keystr(keys, simple=True, separator='/') for keys, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+    every = [
+      jax.tree_util.keystr(keys, simple=True, separator='/') for keys, _ in jax.tree_util.tree_leaves_with_path(shapes)
+    ]
     for name in names:
       # A study names what may be fresh once, and varies what there is.
       if argument == 'fresh' and name in network.OPTIONAL_PARTS:
@@ -297,7 +328,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
 
     def both(network):
       encoded, *frame_logits = network.encode_and_tell(
-          inputs, events.states, events.kinds, drop, **self.call_keywords(batch)
+        inputs, events.states, events.kinds, drop, **self.call_keywords(batch)
       )
       if self._frame_loss == 'alone':
         # 0 for every token; written so that the compiler does not compute losses of constants for minutes.
@@ -335,7 +366,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     def predict(params):
       inputs = self.network_inputs(batch['prior_input_tokens'], batch['prior_input_frames'])
       return decoding.transcribe_segments(
-          params, inputs, memory, chosen, config=self.spec.network, max_length=truth.shape[1]
+        params, inputs, memory, chosen, config=self.spec.network, max_length=truth.shape[1]
       )
 
     # No gradient flows through what was said.

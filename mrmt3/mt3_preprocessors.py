@@ -38,11 +38,11 @@ def _as_keys(keys: Sequence[str] | None) -> list[str]:
 
 
 def split_tokens(
-    dataset: tf.data.Dataset,
-    max_tokens_per_segment: int,
-    feature_key: str = 'targets',
-    additional_feature_keys: Sequence[str] | None = None,
-    passthrough_feature_keys: Sequence[str] | None = None,
+  dataset: tf.data.Dataset,
+  max_tokens_per_segment: int,
+  feature_key: str = 'targets',
+  additional_feature_keys: Sequence[str] | None = None,
+  passthrough_feature_keys: Sequence[str] | None = None,
 ) -> tf.data.Dataset:
   """Cuts an example into consecutive ones of `max_tokens_per_segment`, the last one perhaps shorter.
 
@@ -76,13 +76,13 @@ def split_tokens_to_inputs_length(dataset, sequence_length, output_features, **k
 
 
 def select_random_chunk(
-    dataset: tf.data.Dataset,
-    sequence_length: Mapping[str, int],
-    output_features: Mapping[str, seqio.Feature],
-    feature_key: str = 'targets',
-    additional_feature_keys: Sequence[str] | None = None,
-    passthrough_feature_keys: Sequence[str] | None = None,
-    uniform_random_start: bool = False,
+  dataset: tf.data.Dataset,
+  sequence_length: Mapping[str, int],
+  output_features: Mapping[str, seqio.Feature],
+  feature_key: str = 'targets',
+  additional_feature_keys: Sequence[str] | None = None,
+  passthrough_feature_keys: Sequence[str] | None = None,
+  uniform_random_start: bool = False,
 ) -> tf.data.Dataset:
   """Cuts one segment out of each example, at random.
 
@@ -127,18 +127,18 @@ def compute_spectrograms(ex, spectrogram_config: SpectrogramConfig):
 
 
 def handle_too_long(
-    dataset: tf.data.Dataset,
-    output_features: seqio.preprocessors.OutputFeaturesType,
-    sequence_length: seqio.preprocessors.SequenceLengthType,
-    skip: bool = False,
+  dataset: tf.data.Dataset,
+  output_features: seqio.preprocessors.OutputFeaturesType,
+  sequence_length: seqio.preprocessors.SequenceLengthType,
+  skip: bool = False,
 ) -> tf.data.Dataset:
   """Leaves out, with `skip`, examples with a feature longer than its length; without it they are an error that names it."""
 
   def sizes(example):
     return [
-        (key, tf.shape(example[key])[0], _room(sequence_length, output_features, key))
-        for key in output_features
-        if key in example
+      (key, tf.shape(example[key])[0], _room(sequence_length, output_features, key))
+      for key in output_features
+      if key in example
     ]
 
   def fits(example):
@@ -146,8 +146,8 @@ def handle_too_long(
 
   def check(example):
     checks = [
-        tf.debugging.Assert(size <= room, [f'{key} exceeds its maximum length {room}; it is', size])
-        for key, size, room in sizes(example)
+      tf.debugging.Assert(size <= room, [f'{key} exceeds its maximum length {room}; it is', size])
+      for key, size, room in sizes(example)
     ]
     with tf.control_dependencies(checks):
       return {key: tf.identity(value) for key, value in example.items()}
@@ -159,7 +159,7 @@ def handle_too_long(
 
 @gin.configurable(module='mrmt3.preprocessors')
 def map_midi_programs(
-    ds: tf.data.Dataset, codec: Codec, granularity_type: str = 'full', feature_key: str = 'targets'
+  ds: tf.data.Dataset, codec: Codec, granularity_type: str = 'full', feature_key: str = 'targets'
 ) -> tf.data.Dataset:
   """Makes the programs in a feature of regular ids as coarse as one of `vocabularies.PROGRAM_GRANULARITIES`."""
   granularity = PROGRAM_GRANULARITIES[granularity_type]

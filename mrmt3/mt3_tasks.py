@@ -18,14 +18,14 @@ import seqio
 import tensorflow as tf
 
 from mrmt3 import (
-    datasets,
-    example_tokenizers,
-    metrics,
-    mixing,
-    mt3_preprocessors,
-    run_length_encoding,
-    spectrograms,
-    vocabularies,
+  datasets,
+  example_tokenizers,
+  metrics,
+  mixing,
+  mt3_preprocessors,
+  run_length_encoding,
+  spectrograms,
+  vocabularies,
 )
 from mrmt3.errors import UserError
 from mrmt3.event_codec import Codec, Event
@@ -41,10 +41,10 @@ _SLACK = 0.02  # steps; input_times are float32
 
 
 def construct_task_name(
-    task_prefix: str,
-    spectrogram_config: spectrograms.SpectrogramConfig = SPECTROGRAM_CONFIG,
-    vocab_config: vocabularies.VocabularyConfig = VOCAB_CONFIG_FULL,
-    task_suffix: str | None = None,
+  task_prefix: str,
+  spectrogram_config: spectrograms.SpectrogramConfig = SPECTROGRAM_CONFIG,
+  vocab_config: vocabularies.VocabularyConfig = VOCAB_CONFIG_FULL,
+  task_suffix: str | None = None,
 ) -> str:
   """Returns a task's name: prefix, what differs from the default configurations, suffix, e.g. 'slakh_notes_ties_vb1_train'."""
   parts = (task_prefix, spectrogram_config.abbrev_str, vocab_config.abbrev_str, task_suffix)
@@ -79,7 +79,7 @@ def parse_reference(sequence: bytes):
 
 
 def postprocess(
-    tokens: Sequence[int], example: Mapping[str, Any], is_target: bool, codec: Codec, start_times: str = 'steps'
+  tokens: Sequence[int], example: Mapping[str, Any], is_target: bool, codec: Codec, start_times: str = 'steps'
 ) -> dict[str, Any]:
   """Returns what `metrics.transcription_metrics` takes, of a segment's regular ids and its example.
 
@@ -114,8 +114,8 @@ class RecordsSource(seqio.TFExampleDataSource):
       files = []
     if not files:
       raise UserError(
-          f'{self._name}: no files {pattern}; name the folder that has the folder {self._name} by {datasets.RECORDS}=DIR (`mrmt3 '
-          'dataset` says where the data sets are)'
+        f'{self._name}: no files {pattern}; name the folder that has the folder {self._name} by {datasets.RECORDS}=DIR (`mrmt3 '
+        'dataset` says where the data sets are)'
       )
     return files
 
@@ -123,18 +123,20 @@ class RecordsSource(seqio.TFExampleDataSource):
     """Returns how many records there are; UserError where the files are not on this machine."""
     files = self.list_shards(split)
     if any('://' in file for file in files):
-      raise UserError(f'{self._name}: records are counted on this machine only; cache the task, or set {datasets.RECORDS}')
+      raise UserError(
+        f'{self._name}: records are counted on this machine only; cache the task, or set {datasets.RECORDS}'
+      )
     return sum(len(find_records(pathlib.Path(file))) for file in files)
 
 
 def add_transcription_task_to_registry(
-    dataset_config: datasets.DatasetConfig,
-    spectrogram_config: spectrograms.SpectrogramConfig,
-    vocab_config: vocabularies.VocabularyConfig,
-    tokenize_fn: Callable[..., tf.data.Dataset],
-    onsets_only: bool,
-    include_ties: bool,
-    skip_too_long: bool = False,
+  dataset_config: datasets.DatasetConfig,
+  spectrogram_config: spectrograms.SpectrogramConfig,
+  vocab_config: vocabularies.VocabularyConfig,
+  tokenize_fn: Callable[..., tf.data.Dataset],
+  onsets_only: bool,
+  include_ties: bool,
+  skip_too_long: bool = False,
 ) -> None:
   """Registers a data set's training task (suffix 'train'), its evaluation tasks, and the mixture of those ('eval').
 
@@ -149,17 +151,17 @@ def add_transcription_task_to_registry(
   """
   codec = vocabularies.build_codec(vocab_config)
   features = {
-      'targets': seqio.Feature(vocabularies.vocabulary_from_codec(codec)),
-      'inputs': seqio.ContinuousFeature(dtype=tf.float32, rank=2),
+    'targets': seqio.Feature(vocabularies.vocabulary_from_codec(codec)),
+    'inputs': seqio.ContinuousFeature(dtype=tf.float32, rank=2),
   }
   name = functools.partial(
-      construct_task_name,
-      f'{dataset_config.name}_{"onsets" if onsets_only else "notes"}{"_ties" if include_ties else ""}',
-      spectrogram_config,
-      vocab_config,
+    construct_task_name,
+    f'{dataset_config.name}_{"onsets" if onsets_only else "notes"}{"_ties" if include_ties else ""}',
+    spectrogram_config,
+    vocab_config,
   )
   tokenize = functools.partial(
-      tokenize_fn, spectrogram_config=spectrogram_config, codec=codec, onsets_only=onsets_only, include_ties=include_ties
+    tokenize_fn, spectrogram_config=spectrogram_config, codec=codec, onsets_only=onsets_only, include_ties=include_ties
   )
   log_mel = functools.partial(mt3_preprocessors.compute_spectrograms, spectrogram_config=spectrogram_config)
   append_eos = functools.partial(seqio.preprocessors.tokenize_and_append_eos, copy_pretokenized=False)
@@ -169,39 +171,43 @@ def add_transcription_task_to_registry(
     return RecordsSource(dataset_config, {k: paths[split] for k, split in splits.items()})
 
   seqio.TaskRegistry.add(
-      name('train'),
-      source=source(train=dataset_config.train_split, eval=dataset_config.train_eval_split),
-      output_features=features,
-      preprocessors=[
-          functools.partial(tokenize, is_training_data=True),
-          *_random_segment(codec, include_ties),
-          log_mel,
-          functools.partial(mt3_preprocessors.handle_too_long, skip=skip_too_long),
-          append_eos,
-      ],
-      metric_fns=[],
+    name('train'),
+    source=source(train=dataset_config.train_split, eval=dataset_config.train_eval_split),
+    output_features=features,
+    preprocessors=[
+      functools.partial(tokenize, is_training_data=True),
+      *_random_segment(codec, include_ties),
+      log_mel,
+      functools.partial(mt3_preprocessors.handle_too_long, skip=skip_too_long),
+      append_eos,
+    ],
+    metric_fns=[],
   )
   in_mixture = []
   for split in dataset_config.infer_eval_splits:
     seqio.TaskRegistry.add(
-        name(split.suffix),
-        source=source(eval=split.name),
-        output_features=features,
-        preprocessors=[
-            functools.partial(tokenize, is_training_data='train' in split.name),
-            *_consecutive_segments(),
-            log_mel,
-            mt3_preprocessors.handle_too_long,
-            append_eos,
-        ],
-        postprocess_fn=functools.partial(postprocess, codec=codec),
-        metric_fns=[
-            functools.partial(
-                metrics.transcription_metrics, codec=codec, spectrogram_config=spectrogram_config,
-                onsets_only=onsets_only, use_ties=include_ties, track_specs=dataset_config.track_specs or None,
-            )
-        ],
-    )  # fmt: skip
+      name(split.suffix),
+      source=source(eval=split.name),
+      output_features=features,
+      preprocessors=[
+        functools.partial(tokenize, is_training_data='train' in split.name),
+        *_consecutive_segments(),
+        log_mel,
+        mt3_preprocessors.handle_too_long,
+        append_eos,
+      ],
+      postprocess_fn=functools.partial(postprocess, codec=codec),
+      metric_fns=[
+        functools.partial(
+          metrics.transcription_metrics,
+          codec=codec,
+          spectrogram_config=spectrogram_config,
+          onsets_only=onsets_only,
+          use_ties=include_ties,
+          track_specs=dataset_config.track_specs or None,
+        )
+      ],
+    )
     in_mixture += [name(split.suffix)] if split.include_in_mixture else []
   seqio.MixtureRegistry.add(name('eval'), in_mixture, default_rate=1)
 
@@ -209,66 +215,70 @@ def add_transcription_task_to_registry(
 def _random_segment(codec, include_ties) -> list[Callable]:
   """Returns the preprocessors from a tokenized piece to the targets of a random segment of it."""
   cut = {
-      'feature_key': 'inputs',
-      'additional_feature_keys': [
-          'input_event_start_indices', 'input_event_end_indices', 'input_state_event_indices'
-      ],
-      'passthrough_feature_keys': ['targets', 'state_events'],
-  }  # fmt: skip
+    'feature_key': 'inputs',
+    'additional_feature_keys': ['input_event_start_indices', 'input_event_end_indices', 'input_state_event_indices'],
+    'passthrough_feature_keys': ['targets', 'state_events'],
+  }
   tie = codec.encode_event(Event('tie', 0)) if include_ties else None
   return [
-      functools.partial(mt3_preprocessors.split_tokens, max_tokens_per_segment=MAX_NUM_CACHED_FRAMES, **cut),
-      seqio.CacheDatasetPlaceholder(),
-      functools.partial(mt3_preprocessors.select_random_chunk, uniform_random_start=True, **cut),
-      functools.partial(run_length_encoding.extract_target_sequence_with_indices, state_events_end_token=tie),
-      functools.partial(mt3_preprocessors.map_midi_programs, codec=codec),
-      run_length_encoding.run_length_encode_shifts_fn(codec),
-      functools.partial(mixing.mix_transcription_examples, codec=codec),
-      run_length_encoding.remove_redundant_state_changes_fn(
-          codec, state_change_event_types=run_length_encoding.STATE_CHANGE_TYPES
-      ),
+    functools.partial(mt3_preprocessors.split_tokens, max_tokens_per_segment=MAX_NUM_CACHED_FRAMES, **cut),
+    seqio.CacheDatasetPlaceholder(),
+    functools.partial(mt3_preprocessors.select_random_chunk, uniform_random_start=True, **cut),
+    functools.partial(run_length_encoding.extract_target_sequence_with_indices, state_events_end_token=tie),
+    functools.partial(mt3_preprocessors.map_midi_programs, codec=codec),
+    run_length_encoding.run_length_encode_shifts_fn(codec),
+    functools.partial(mixing.mix_transcription_examples, codec=codec),
+    run_length_encoding.remove_redundant_state_changes_fn(
+      codec, state_change_event_types=run_length_encoding.STATE_CHANGE_TYPES
+    ),
   ]
 
 
 def _consecutive_segments() -> list[Callable]:
   """Returns the preprocessors from a tokenized piece to its segments; targets are left out, the notes are scored."""
   return [
-      seqio.CacheDatasetPlaceholder(),
-      mt3_preprocessors.add_unique_id,
-      mt3_preprocessors.pad_notesequence_array,
-      functools.partial(
-          mt3_preprocessors.split_tokens_to_inputs_length, feature_key='inputs',
-          additional_feature_keys=['input_times', 'sequence'], passthrough_feature_keys=['unique_id'],
-      ),
-      mt3_preprocessors.add_dummy_targets,
-  ]  # fmt: skip
+    seqio.CacheDatasetPlaceholder(),
+    mt3_preprocessors.add_unique_id,
+    mt3_preprocessors.pad_notesequence_array,
+    functools.partial(
+      mt3_preprocessors.split_tokens_to_inputs_length,
+      feature_key='inputs',
+      additional_feature_keys=['input_times', 'sequence'],
+      passthrough_feature_keys=['unique_id'],
+    ),
+    mt3_preprocessors.add_dummy_targets,
+  ]
 
 
 _WAV = functools.partial(example_tokenizers.tokenize_transcription_example, audio_is_samples=False, id_feature_key='id')
-_SAMPLES = functools.partial(example_tokenizers.tokenize_transcription_example, audio_is_samples=True, id_feature_key='id')
+_SAMPLES = functools.partial(
+  example_tokenizers.tokenize_transcription_example, audio_is_samples=True, id_feature_key='id'
+)
 _URMP = functools.partial(
-    example_tokenizers.tokenize_example_with_program_lookup,
-    inst_name_to_program_fn=example_tokenizers.urmp_instrument_to_program,
-    id_feature_key='id',
+  example_tokenizers.tokenize_example_with_program_lookup,
+  inst_name_to_program_fn=example_tokenizers.urmp_instrument_to_program,
+  id_feature_key='id',
 )
 _STEMS = functools.partial(example_tokenizers.tokenize_slakh_example, ignore_pitch_bends=True)
 
 for _config, _vocab_config, _tokenize_fn, _include_ties in (
-    (datasets.MAESTROV1_CONFIG, VOCAB_CONFIG_FULL, _WAV, False),
-    (datasets.MAESTROV3_CONFIG, VOCAB_CONFIG_FULL, _WAV, False),
-    (datasets.MAESTROV3_CONFIG, VOCAB_CONFIG_NOVELOCITY, _WAV, True),
-    (datasets.GUITARSET_CONFIG, VOCAB_CONFIG_NOVELOCITY, example_tokenizers.tokenize_guitarset_example, True),
-    (datasets.URMP_CONFIG, VOCAB_CONFIG_NOVELOCITY, _URMP, True),
-    (datasets.MUSICNET_CONFIG, VOCAB_CONFIG_NOVELOCITY, _SAMPLES, True),
-    (datasets.MUSICNET_EM_CONFIG, VOCAB_CONFIG_NOVELOCITY, _SAMPLES, True),
-    (
-        datasets.CERBERUS4_CONFIG, VOCAB_CONFIG_NOVELOCITY,
-        functools.partial(_STEMS, track_specs=datasets.CERBERUS4_CONFIG.track_specs), True,
-    ),
-    (datasets.SLAKH_CONFIG, VOCAB_CONFIG_NOVELOCITY, functools.partial(_STEMS, track_specs=None), True),
-):  # fmt: skip
+  (datasets.MAESTROV1_CONFIG, VOCAB_CONFIG_FULL, _WAV, False),
+  (datasets.MAESTROV3_CONFIG, VOCAB_CONFIG_FULL, _WAV, False),
+  (datasets.MAESTROV3_CONFIG, VOCAB_CONFIG_NOVELOCITY, _WAV, True),
+  (datasets.GUITARSET_CONFIG, VOCAB_CONFIG_NOVELOCITY, example_tokenizers.tokenize_guitarset_example, True),
+  (datasets.URMP_CONFIG, VOCAB_CONFIG_NOVELOCITY, _URMP, True),
+  (datasets.MUSICNET_CONFIG, VOCAB_CONFIG_NOVELOCITY, _SAMPLES, True),
+  (datasets.MUSICNET_EM_CONFIG, VOCAB_CONFIG_NOVELOCITY, _SAMPLES, True),
+  (
+    datasets.CERBERUS4_CONFIG,
+    VOCAB_CONFIG_NOVELOCITY,
+    functools.partial(_STEMS, track_specs=datasets.CERBERUS4_CONFIG.track_specs),
+    True,
+  ),
+  (datasets.SLAKH_CONFIG, VOCAB_CONFIG_NOVELOCITY, functools.partial(_STEMS, track_specs=None), True),
+):
   add_transcription_task_to_registry(
-      _config, SPECTROGRAM_CONFIG, _vocab_config, _tokenize_fn, onsets_only=False, include_ties=_include_ties
+    _config, SPECTROGRAM_CONFIG, _vocab_config, _tokenize_fn, onsets_only=False, include_ties=_include_ties
   )
 
 MIXTURE_DATASET_NAMES = ['maestrov3', 'guitarset', 'urmp', 'musicnet_em', 'cerberus4', 'slakh']
@@ -283,6 +293,7 @@ MIXTURE_TRAIN_TASK_NAMES = [_ties_name(name, 'train') for name in MIXTURE_DATASE
 MIXTURE_EVAL_TASK_NAMES = [_ties_name(name, 'validation') for name in MIXTURE_DATASET_NAMES]
 MIXTURE_TEST_TASK_NAMES = []
 
+
 def _mixing_rate(task: seqio.Task, split: str) -> float:
   """Returns a task's weight: by the examples of its cache; without one, by its records.
 
@@ -294,10 +305,11 @@ def _mixing_rate(task: seqio.Task, split: str) -> float:
 
 
 for _suffix, _names, _split in (
-    ('train', MIXTURE_TRAIN_TASK_NAMES, 'train'), ('eval', MIXTURE_EVAL_TASK_NAMES, 'eval')
-):  # fmt: skip
+  ('train', MIXTURE_TRAIN_TASK_NAMES, 'train'),
+  ('eval', MIXTURE_EVAL_TASK_NAMES, 'eval'),
+):
   seqio.MixtureRegistry.add(
-      _ties_name('mega', _suffix),
-      _names,
-      default_rate=functools.partial(_mixing_rate, split=_split),
+    _ties_name('mega', _suffix),
+    _names,
+    default_rate=functools.partial(_mixing_rate, split=_split),
   )

@@ -30,9 +30,19 @@ TRAINING_ONLY = ('frame_head', 'note_reader')  # parameters that are left out wh
 OPTIONAL_PARTS = ('decoder', 'memory_encoder', *TRAINING_ONLY)  # that not every network has
 
 _SIZES = (
-  'vocab_size', 'emb_dim', 'num_heads', 'num_encoder_layers', 'num_decoder_layers', 'head_dim', 'mlp_dim',
-  'memory_length', 'memory_layers', 'memory_segments', 'front_time_stride', 'proposals',
-)  # fmt: skip
+  'vocab_size',
+  'emb_dim',
+  'num_heads',
+  'num_encoder_layers',
+  'num_decoder_layers',
+  'head_dim',
+  'mlp_dim',
+  'memory_length',
+  'memory_layers',
+  'memory_segments',
+  'front_time_stride',
+  'proposals',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +143,9 @@ class T5Config:
       if getattr(self, name) not in KINDS:
         raise UserError(f'network: {name} is {getattr(self, name)!r}; it must be one of {", ".join(KINDS)}')
     if self.memory_softmax not in MEMORY_SOFTMAXES:
-      raise UserError(f'network: memory_softmax is {self.memory_softmax!r}; it must be one of {", ".join(MEMORY_SOFTMAXES)}')
+      raise UserError(
+        f'network: memory_softmax is {self.memory_softmax!r}; it must be one of {", ".join(MEMORY_SOFTMAXES)}'
+      )
     if self.emb_dim % 2 or self.emb_dim < 4:
       raise UserError(f'network: emb_dim is {self.emb_dim}; positions need an even number of at least 4')
     if not 0 <= self.dropout_rate < 1:
@@ -161,7 +173,9 @@ class T5Config:
     if self.event_ends and not self.running_status:
       raise UserError('network: event_ends are given, but no running_status that could be told of an event')
     if not isinstance(self.say_once, bool) or (self.say_once and not self.event_ends):
-      raise UserError(f'network: say_once is {self.say_once!r}; it must be False, or True with event_ends, which say what an event is')
+      raise UserError(
+        f'network: say_once is {self.say_once!r}; it must be False, or True with event_ends, which say what an event is'
+      )
     if self.copied_tokens:
       sizes = [last - first + 1 for first, last in self.copied_tokens]
       if sizes[1:] != [2, 128, 1, 128, 128] or not self.proposals:
@@ -174,8 +188,12 @@ class T5Config:
           'a memory of states: set them to 0 and 1'
         )
       if self.running_status or self.event_ends:
-        raise UserError('network: running_status and event_ends tell a decoder what it has said; with copied_tokens there is none')
-    if not isinstance(self.copy_threshold, (int, float)) or not (self.copy_threshold == 0 or 0.01 <= self.copy_threshold < 1):
+        raise UserError(
+          'network: running_status and event_ends tell a decoder what it has said; with copied_tokens there is none'
+        )
+    if not isinstance(self.copy_threshold, (int, float)) or not (
+      self.copy_threshold == 0 or 0.01 <= self.copy_threshold < 1
+    ):
       raise UserError(f'network: copy_threshold is {self.copy_threshold!r}; it must be 0, or lie in 0.01 .. 1')
     strength = self.instrument_memory
     if not isinstance(strength, (int, float)) or not 0 <= strength <= 10:
@@ -207,7 +225,13 @@ class T5Config:
 
 def _attention(config: T5Config, apart: int = 0) -> layers.MultiHeadDotProductAttention:
   return layers.MultiHeadDotProductAttention(
-    config.num_heads, config.head_dim, config.emb_dim, config.dropout_rate, config.dropout_masks == 'mt3', config.dtype, apart
+    config.num_heads,
+    config.head_dim,
+    config.emb_dim,
+    config.dropout_rate,
+    config.dropout_masks == 'mt3',
+    config.dtype,
+    apart,
   )
 
 
@@ -572,7 +596,9 @@ class Transformer(nn.Module):
   def setup(self):
     """Declares the parts."""
     self.encoder = Encoder(self.config, self.remat)
-    self.decoder = copying.CopyingDecoder(self.config) if self.config.copied_tokens else Decoder(self.config, self.remat)
+    self.decoder = (
+      copying.CopyingDecoder(self.config) if self.config.copied_tokens else Decoder(self.config, self.remat)
+    )
     if self.config.memory_length:
       self.memory_encoder = MemoryEncoder(self.config, self.remat)
     if self.with_frame_head or self.config.proposals:
@@ -623,7 +649,9 @@ class Transformer(nn.Module):
       return self._to_copy(states, notes, prior_tokens, heard, adjacent), states, notes
     encoded = states
     if self.config.proposals:
-      proposed = self.note_reader.as_states(states, self.note_reader.propose(states, self.config.proposals, notes), notes)
+      proposed = self.note_reader.as_states(
+        states, self.note_reader.propose(states, self.config.proposals, notes), notes
+      )
       encoded = jnp.concatenate([encoded, proposed.astype(encoded.dtype)], axis=1)
     return self._with_memory(encoded, encoder_segment_ids, prior_tokens), states, notes
 
@@ -695,9 +723,15 @@ class Transformer(nn.Module):
       for ids in (decoder_segment_ids, encoder_segment_ids)
     )
     return self.decoder(
-      encoded, decoder_input_tokens, decoder_mask=own, encoder_decoder_mask=cross, deterministic=not enable_dropout,
-      decode=decode, real=real, causal=True,
-    )  # fmt: skip
+      encoded,
+      decoder_input_tokens,
+      decoder_mask=own,
+      encoder_decoder_mask=cross,
+      deterministic=not enable_dropout,
+      decode=decode,
+      real=real,
+      causal=True,
+    )
 
   def __call__(
     self,
@@ -719,9 +753,16 @@ class Transformer(nn.Module):
     if self.with_frame_head and self.is_initializing():
       self._frame_logits(states, notes, jnp.zeros_like(decoder_input_tokens), jnp.zeros_like(decoder_input_tokens))
     return self.decode(
-      encoded, encoder_input_tokens, decoder_input_tokens, decoder_target_tokens, encoder_segment_ids,
-      decoder_segment_ids, decoder_positions, enable_dropout, decode,
-    )  # fmt: skip
+      encoded,
+      encoder_input_tokens,
+      decoder_input_tokens,
+      decoder_target_tokens,
+      encoder_segment_ids,
+      decoder_segment_ids,
+      decoder_positions,
+      enable_dropout,
+      decode,
+    )
 
   def encode_and_tell(
     self,
@@ -752,8 +793,9 @@ class Transformer(nn.Module):
     classes = self.frame_head(states)
     event_classes = self.note_reader.class_of(self.note_reader.join(states, notes, event_states, event_kinds))
     return (
-      FrameTargets(events[..., ONSETS], events[..., DRUMS], events[..., OFFSETS], sounding, classes), event_classes
-    )  # fmt: skip
+      FrameTargets(events[..., ONSETS], events[..., DRUMS], events[..., OFFSETS], sounding, classes),
+      event_classes,
+    )
 
 
 def is_part(path: str, name: str) -> bool:

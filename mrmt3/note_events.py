@@ -44,7 +44,10 @@ def note_sequence_to_onsets_and_offsets(ns) -> TimedEvents:
   notes = sorted(ns.notes, key=lambda note: note.pitch)
   times = [note.end_time for note in notes] + [note.start_time for note in notes]
   return times, [
-    NoteEventData(note.pitch, velocity) for is_onset in (0, 1) for note in notes for velocity in [note.velocity * is_onset]
+    NoteEventData(note.pitch, velocity)
+    for is_onset in (0, 1)
+    for note in notes
+    for velocity in [note.velocity * is_onset]
   ]
 
 

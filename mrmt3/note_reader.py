@@ -93,7 +93,9 @@ class NoteReader(nn.Module):
     self.pitch = layers.ChannelsFirstDense(self.of_pitch, ('embed', 'mlp'), initializer, jnp.float32)
     self.at_pitch = layers.ChannelsFirstDense(3, ('mlp', 'vocab'), initializer, jnp.float32)
     self.sounds = layers.Dense(NUM_PITCHES, ('embed', 'vocab'), nn.initializers.normal(0.02), jnp.float32)
-    self.sounds_bias = layers.partitioning.param_with_axes('sounds_bias', start, (NUM_PITCHES,), jnp.float32, axes=('vocab',))
+    self.sounds_bias = layers.partitioning.param_with_axes(
+      'sounds_bias', start, (NUM_PITCHES,), jnp.float32, axes=('vocab',)
+    )
     # Logits of the Slakh classes of events, of what `join` says of them.
     self.class_of = layers.Dense(NUM_CLASSES, ('mlp', 'vocab'), initializer, jnp.float32)
     if self.shown:
@@ -216,7 +218,9 @@ class NoteReader(nn.Module):
     rows, pitches = chosen // NUM_PITCHES, chosen % NUM_PITCHES
     heard = self.class_of(self.join(states, notes, jnp.zeros_like(pitches), OFFSETS.start + pitches))
     classes = jnp.where((rows < NUM_CLASSES)[..., None], jax.nn.one_hot(rows, NUM_CLASSES), jax.nn.softmax(heard))
-    return in_token_order(Proposals(jnp.zeros_like(pitches), jnp.full_like(pitches, TIE), pitches, _logit(jax.nn.sigmoid(scores)), classes))
+    return in_token_order(
+      Proposals(jnp.zeros_like(pitches), jnp.full_like(pitches, TIE), pitches, _logit(jax.nn.sigmoid(scores)), classes)
+    )
 
 
 def weighed_events(events: Proposals, heard: jax.Array | None, strength: float, threshold: float) -> Proposals:
@@ -261,9 +265,12 @@ def in_token_order(proposals: Proposals) -> Proposals:
   """Returns proposals in the order in which tokens of them are written."""
   rank = jnp.asarray(np.argsort([TIE, OFF, ON, DRUM]))[proposals.groups]
   classes = jnp.where(proposals.groups == DRUM, 0, proposals.classes.argmax(axis=-1))
-  order = jnp.argsort(((proposals.states * 4 + rank) * NUM_CLASSES + classes) * NUM_PITCHES + proposals.pitches, axis=-1)
+  order = jnp.argsort(
+    ((proposals.states * 4 + rank) * NUM_CLASSES + classes) * NUM_PITCHES + proposals.pitches, axis=-1
+  )
   return Proposals(
-    *(jnp.take_along_axis(x, order, axis=-1) for x in proposals[:-1]), jnp.take_along_axis(proposals.classes, order[..., None], axis=1)
+    *(jnp.take_along_axis(x, order, axis=-1) for x in proposals[:-1]),
+    jnp.take_along_axis(proposals.classes, order[..., None], axis=1),
   )
 
 

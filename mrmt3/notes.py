@@ -4,14 +4,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-NOTE_DTYPE = np.dtype([
+NOTE_DTYPE = np.dtype(
+  [
     ('onset', np.float64),  # s
     ('offset', np.float64),  # s
     ('pitch', np.int32),  # MIDI pitch, for drums the drum's pitch
     ('velocity', np.int32),  # 1..127
     ('program', np.int32),  # MIDI program 0..127; 0 for drums
     ('is_drum', np.bool_),
-])
+  ]
+)
 
 
 class Note(NamedTuple):

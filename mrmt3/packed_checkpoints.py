@@ -1,8 +1,8 @@
 """Small checkpoints to give away: parameters only, in half the bytes, in one file that other programs read too.
 
-    <folder>/model.json            the ModelSpec
-    <folder>/weights.safetensors   the parameters by their path, float32 or bfloat16
-    <folder>/about.json            name, what it was trained on, and what it reaches (may be missing)
+<folder>/model.json            the ModelSpec
+<folder>/weights.safetensors   the parameters by their path, float32 or bfloat16
+<folder>/about.json            name, what it was trained on, and what it reaches (may be missing)
 """
 
 import json

@@ -112,13 +112,13 @@ def _usable_notes(content, seconds):
   notes = content.notes
   onset, offset = notes['onset'], notes['offset']
   tests = {
-      # False for NaN as well.
-      'bad-time': (~((onset >= 0) & (onset <= MAX_SECONDS) & (np.abs(offset) <= MAX_SECONDS)), 'have impossible times'),
-      'bad-pitch': (_outside(notes['pitch'], 0), 'have a pitch out of 0..127'),
-      'bad-program': (_outside(notes['program'], 0), 'have a program out of 0..127'),
-      'bad-velocity': (_outside(notes['velocity'], 1), 'have a velocity out of 1..127'),
-      'zero-length': (~(offset > onset), 'have no length'),
-      'begins-after-end': (onset >= seconds, f'begin after the end of the audio at {seconds:.3f} s'),
+    # False for NaN as well.
+    'bad-time': (~((onset >= 0) & (onset <= MAX_SECONDS) & (np.abs(offset) <= MAX_SECONDS)), 'have impossible times'),
+    'bad-pitch': (_outside(notes['pitch'], 0), 'have a pitch out of 0..127'),
+    'bad-program': (_outside(notes['program'], 0), 'have a program out of 0..127'),
+    'bad-velocity': (_outside(notes['velocity'], 1), 'have a velocity out of 1..127'),
+    'zero-length': (~(offset > onset), 'have no length'),
+    'begins-after-end': (onset >= seconds, f'begin after the end of the audio at {seconds:.3f} s'),
   }
   usable, problems = np.ones(len(notes), bool), []
   if content.lost_notes:

@@ -24,12 +24,12 @@ class PieceFeatureConverter(seqio.FeatureConverter):
   FeatureSpec = seqio.FeatureConverter.FeatureSpec
   TASK_FEATURES = {'inputs': FeatureSpec(dtype=tf.float32, rank=3), 'targets': FeatureSpec(dtype=tf.int32, rank=2)}
   MODEL_FEATURES = {
-      'encoder_input_tokens': FeatureSpec(dtype=tf.float32, rank=3),
-      'decoder_target_tokens': FeatureSpec(dtype=tf.int32, rank=2),
-      'decoder_input_tokens': FeatureSpec(dtype=tf.int32, rank=2),
-      'decoder_loss_weights': FeatureSpec(dtype=tf.int32, rank=2),
-      'encoder_input_frames': FeatureSpec(dtype=tf.int32),
-      'num_segments': FeatureSpec(dtype=tf.int32),
+    'encoder_input_tokens': FeatureSpec(dtype=tf.float32, rank=3),
+    'decoder_target_tokens': FeatureSpec(dtype=tf.int32, rank=2),
+    'decoder_input_tokens': FeatureSpec(dtype=tf.int32, rank=2),
+    'decoder_loss_weights': FeatureSpec(dtype=tf.int32, rank=2),
+    'encoder_input_frames': FeatureSpec(dtype=tf.int32),
+    'num_segments': FeatureSpec(dtype=tf.int32),
   }
   PACKING_FEATURE_DTYPES = None
 
@@ -61,12 +61,12 @@ class PieceFeatureConverter(seqio.FeatureConverter):
       targets = tf.ensure_shape(targets, [self._segments, None])
       frames = tf.ensure_shape(frames, [self._segments])
     return {
-        'encoder_input_tokens': inputs,
-        'decoder_target_tokens': targets,
-        'decoder_input_tokens': tf.pad(targets[:, :-1], [[0, 0], [1, 0]], constant_values=self.bos_id),
-        'decoder_loss_weights': tf.cast(targets > 0, tf.int32),
-        'encoder_input_frames': frames,
-        'num_segments': count[None],
+      'encoder_input_tokens': inputs,
+      'decoder_target_tokens': targets,
+      'decoder_input_tokens': tf.pad(targets[:, :-1], [[0, 0], [1, 0]], constant_values=self.bos_id),
+      'decoder_loss_weights': tf.cast(targets > 0, tf.int32),
+      'encoder_input_frames': frames,
+      'num_segments': count[None],
     }
 
   def get_model_feature_lengths(self, task_feature_lengths):

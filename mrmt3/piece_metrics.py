@@ -65,7 +65,9 @@ def summarise(targets: list[PieceNotes], predictions: list[PieceNotes]) -> evalu
   global _last
   if _last is None or _last[0] is not predictions:
     pairs = enumerate(zip(targets, predictions, strict=True))
-    results = [evaluation.score_piece(target.name or str(row), target.notes, said.notes) for row, (target, said) in pairs]
+    results = [
+      evaluation.score_piece(target.name or str(row), target.notes, said.notes) for row, (target, said) in pairs
+    ]
     _last = predictions, evaluation.Summary(results)
   return _last[1]
 

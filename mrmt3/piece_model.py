@@ -117,7 +117,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
       shifted = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)))
       encoded = self._encode(params, inputs, frames, remembered)
       logits = self.module.apply(
-          {'params': params}, encoded, None, shifted, tokens, enable_dropout=False, method=Transformer.decode
+        {'params': params}, encoded, None, shifted, tokens, enable_dropout=False, method=Transformer.decode
       )
       loss, _ = losses.cross_entropy_with_logits(logits, tokens)
       log_p = -(loss * counted).sum(axis=-1)
@@ -139,7 +139,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
 
 
 def evaluating_pieces(
-    model: MemoryEncoderDecoderModel, segments: int | None = None, memory: str = 'predicted', log_mel_on: str = 'device'
+  model: MemoryEncoderDecoderModel, segments: int | None = None, memory: str = 'predicted', log_mel_on: str = 'device'
 ) -> PieceEncoderDecoderModel:
   """Returns a model that trains as the given one and evaluates whole pieces; for gin files laid over a training run.
 

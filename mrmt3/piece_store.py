@@ -201,15 +201,15 @@ class EventStore:
 
 
 def prepare(
-    source: PieceSource,
-    split: str,
-    sample_rate: int,
-    *,
-    stems: bool = False,
-    strict: bool = False,
-    cache_dir: str | os.PathLike | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+  source: PieceSource,
+  split: str,
+  sample_rate: int,
+  *,
+  stems: bool = False,
+  strict: bool = False,
+  cache_dir: str | os.PathLike | None = None,
+  workers: int | None = None,
+  progress: bool = True,
 ) -> PieceStore:
   """Returns the store of a split, made first where it is not there yet or the source has changed.
 
@@ -238,7 +238,9 @@ def prepare(
         _fill(folder, source, split, sample_rate, stems, strict, workers, progress)
   store = PieceStore(folder)
   if strict and (wrong := _serious(store.skipped())):
-    raise UserError(f'{wrong[0]["piece"]}: {wrong[0]["text"]} (strict; {len(wrong)} such lines in {folder / "skipped.jsonl"})')
+    raise UserError(
+      f'{wrong[0]["piece"]}: {wrong[0]["text"]} (strict; {len(wrong)} such lines in {folder / "skipped.jsonl"})'
+    )
   if not len(store):
     raise UserError(f'nothing usable in the split {split!r} of {source}: {_first_reason(store)}')
   return store
@@ -272,9 +274,9 @@ def _fill(folder, source, split, sample_rate, stems, strict, workers, progress) 
     dropped = sum(line['count'] for line in lines if line['action'] == DROPPED)
     odd = len({line['piece'] for line in lines})
     print(
-        f'mrmt3: {split}: {left_out} of {len(names)} pieces left out, {dropped} notes of others dropped, something odd about '
-        f'{odd} pieces: named in {folder / "skipped.jsonl"}',
-        file=sys.stderr,
+      f'mrmt3: {split}: {left_out} of {len(names)} pieces left out, {dropped} notes of others dropped, something odd about '
+      f'{odd} pieces: named in {folder / "skipped.jsonl"}',
+      file=sys.stderr,
     )
 
 
@@ -356,13 +358,13 @@ class _Writer:
     journal, entry = self._journal, None
     if result.samples is not None:
       entry = Entry(
-          name=name,
-          samples=result.samples.shape[1],
-          stems=len(result.samples) if 'stems.bin' in self._files else 0,
-          dtype=result.samples.dtype.name,
-          audio_offset=journal.audio_bytes,
-          notes=len(result.notes),
-          notes_offset=journal.notes,
+        name=name,
+        samples=result.samples.shape[1],
+        stems=len(result.samples) if 'stems.bin' in self._files else 0,
+        dtype=result.samples.dtype.name,
+        audio_offset=journal.audio_bytes,
+        notes=len(result.notes),
+        notes_offset=journal.notes,
       )
       result.samples.tofile(self._files['audio.bin'])
       padding = -entry.audio_bytes % _ALIGNMENT
@@ -433,4 +435,3 @@ def _writing(folder: Path) -> Iterator[None]:
     yield
   except OSError as error:
     raise UserError(f'cannot write {folder}: {error.strerror or error}; free some room or set MRMT3_CACHE') from error
-

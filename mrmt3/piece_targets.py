@@ -9,9 +9,13 @@ from mrmt3.token_shuffling import Shuffle
 
 
 def piece_targets(
-  notes: np.ndarray, spec: ModelSpec, frames: int, segments: int, shuffle: Shuffle | None = None,
+  notes: np.ndarray,
+  spec: ModelSpec,
+  frames: int,
+  segments: int,
+  shuffle: Shuffle | None = None,
   rng: np.random.Generator | None = None,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
   """Returns the targets of consecutive segments, int32 model ids `[segments, targets_length]`, padded with 0.
 
   Args:
@@ -29,8 +33,15 @@ def piece_targets(
   rows = np.zeros((segments, spec.targets_length), np.int32)
   for segment, row in enumerate(rows):
     tokens = segment_tokens.segment_targets(
-      events, segment * spec.segment_frames, spec.segment_frames, piece_frames=frames, codec=codec,
-      frames_per_second=spec.spectrogram.frame_rate, ties=spec.ties, shuffle=shuffle, rng=rng,
-    )[: spec.targets_length]  # fmt: skip
+      events,
+      segment * spec.segment_frames,
+      spec.segment_frames,
+      piece_frames=frames,
+      codec=codec,
+      frames_per_second=spec.spectrogram.frame_rate,
+      ties=spec.ties,
+      shuffle=shuffle,
+      rng=rng,
+    )[: spec.targets_length]
     row[: len(tokens)] = tokens
   return rows

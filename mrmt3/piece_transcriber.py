@@ -45,7 +45,7 @@ class PieceTranscriber:
     self._predict = jax.jit(PieceEncoderDecoderModel(self.spec, memory=memory).predict_batch)
 
   def transcribe(
-      self, pieces: Iterable[tuple[str, np.ndarray, np.ndarray | None]]
+    self, pieces: Iterable[tuple[str, np.ndarray, np.ndarray | None]]
   ) -> Iterator[tuple[str, np.ndarray, DecodingStats]]:
     """Yields (name, note table, decoding statistics) for (name, samples, reference notes) of each piece, in order.
 
@@ -64,7 +64,9 @@ class PieceTranscriber:
     spec = self.spec
     frames = [spectrograms.num_frames(len(samples), spec.spectrogram) for _, samples, _ in pieces]
     segments = -(-max(frames) // (spec.segment_frames * BUCKET)) * BUCKET
-    inputs = np.zeros((self.batch_size, segments, spec.segment_frames, spectrograms.input_depth(spec.spectrogram)), np.float32)
+    inputs = np.zeros(
+      (self.batch_size, segments, spec.segment_frames, spectrograms.input_depth(spec.spectrogram)), np.float32
+    )
     targets = np.zeros((self.batch_size, segments, spec.targets_length), np.int32)
     counts = np.zeros((self.batch_size, 1), np.int32)
     for row, (_, samples, notes) in enumerate(pieces):

@@ -13,8 +13,13 @@ BLOCK_BYTES = 1 << 16
 _MAX_CHANNELS = 64
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _WAV_FORMATS = {
-  (_PCM, 8): 'u8', (_PCM, 16): 's16le', (_PCM, 24): 's24le', (_PCM, 32): 's32le', (_FLOAT, 32): 'f32le', (_FLOAT, 64): 'f64le',
-}  # fmt: skip
+  (_PCM, 8): 'u8',
+  (_PCM, 16): 's16le',
+  (_PCM, 24): 's24le',
+  (_PCM, 32): 's32le',
+  (_FLOAT, 32): 'f32le',
+  (_FLOAT, 64): 'f64le',
+}
 _BYTES = {'u8': 1, 's16le': 2, 's24le': 3, 's32le': 4, 'f32le': 4, 'f64le': 8}
 _OTHERS = {b'fLaC': 'flac', b'OggS': 'ogg', b'ID3': 'mp3', b'\xff\xfb': 'mp3', b'FORM': 'aiff'}
 
@@ -71,7 +76,9 @@ def open_sound(
     if start.startswith(magic):
       raise UserError(f'standard input: {name} cannot be read from a pipe; convert it: ffmpeg -i FILE -f wav - | ...')
   if rate is None:
-    raise UserError('standard input: no wav file comes; for samples without a header say --rate (and --channels, --format)')
+    raise UserError(
+      'standard input: no wav file comes; for samples without a header say --rate (and --channels, --format)'
+    )
   if rate < 1 or not 1 <= channels <= _MAX_CHANNELS or sample_format not in SAMPLE_FORMATS:
     raise UserError(f'standard input: {rate} Hz, {channels} channels, {sample_format}: that is no sound')
   return rate, _samples(pipe, channels, sample_format, None)
@@ -96,7 +103,9 @@ def _open_wav(pipe):
         code = struct.unpack('<H', body[24:26])[0]
       kind = _WAV_FORMATS.get((code, bits))
       if kind is None or not 1 <= channels <= _MAX_CHANNELS or not rate:
-        raise UserError(f'standard input: wav of kind {code} with {bits} bits, {channels} channels, {rate} Hz is not known')
+        raise UserError(
+          f'standard input: wav of kind {code} with {bits} bits, {channels} channels, {rate} Hz is not known'
+        )
   if kind is None:
     raise UserError('standard input: the wav file does not say what its sound is')
   return rate, _samples(pipe, channels, kind, size if 0 < size < UNKNOWN_BYTES else None)

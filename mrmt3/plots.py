@@ -13,9 +13,19 @@ _INK, _FAINT, _PAPER = '#24292f', '#8b949e', '#f6f8fa'
 _DPI = 150
 # Far apart on light paper, neighbours most of all: classes of one family, which often play together, stand in a row.
 _PALETTE = (
-    '#2563eb', '#e8590c', '#2b8a3e', '#c2255c', '#0ca0b5', '#eca400',
-    '#7048e8', '#8d5524', '#74a80f', '#f06595', '#2f4b8f', '#20c997',
-)  # fmt: skip
+  '#2563eb',
+  '#e8590c',
+  '#2b8a3e',
+  '#c2255c',
+  '#0ca0b5',
+  '#eca400',
+  '#7048e8',
+  '#8d5524',
+  '#74a80f',
+  '#f06595',
+  '#2f4b8f',
+  '#20c997',
+)
 _MIN_WIDTH, _MAX_WIDTH, _INCHES_PER_SECOND = 13.0, 26.0, 0.22
 _SEMITONE_INCHES, _MIN_SEMITONES = 0.06, 30
 _DRUM_ROW_INCHES = 0.19
@@ -23,12 +33,12 @@ _LABEL_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600)  # distances of time l
 
 # Rows of the drum lane from the bottom up, with the General MIDI drum pitches that belong there.
 _DRUM_ROWS = {
-    'kick': (35, 36),
-    'snare': (37, 38, 39, 40),
-    'toms': (41, 43, 45, 47, 48, 50),
-    'hi-hat': (42, 44, 46),
-    'cymbals': (49, 51, 52, 53, 55, 57, 59),
-}  # fmt: skip
+  'kick': (35, 36),
+  'snare': (37, 38, 39, 40),
+  'toms': (41, 43, 45, 47, 48, 50),
+  'hi-hat': (42, 44, 46),
+  'cymbals': (49, 51, 52, 53, 55, 57, 59),
+}
 _OTHER_DRUMS = 'percussion'
 _ROW_NAMES = (*_DRUM_ROWS, _OTHER_DRUMS)
 _ROW_OF_PITCH = np.full(128, len(_DRUM_ROWS))

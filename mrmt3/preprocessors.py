@@ -29,24 +29,24 @@ import tensorflow as tf
 from mrmt3 import examples
 from mrmt3.example_config import CHUNKS_MR_MT3, CHUNKS_MT3, GRID, RANDOM
 from mrmt3.example_tokenizers import (  # noqa: F401
-    PitchBendError,
-    add_track_to_notesequence,
-    guitarset_instrument_to_program,
-    slakh_class_to_program_and_is_drum,
-    tokenize_example_with_program_lookup,
-    tokenize_guitarset_example,
-    tokenize_slakh_example,
-    tokenize_transcription_example,
-    urmp_instrument_to_program,
+  PitchBendError,
+  add_track_to_notesequence,
+  guitarset_instrument_to_program,
+  slakh_class_to_program_and_is_drum,
+  tokenize_example_with_program_lookup,
+  tokenize_guitarset_example,
+  tokenize_slakh_example,
+  tokenize_transcription_example,
+  urmp_instrument_to_program,
 )
 from mrmt3.examples import NO_PIECE, NO_PRIOR, Part, Window
 from mrmt3.mt3_preprocessors import (  # noqa: F401
-    add_dummy_targets,
-    add_unique_id,
-    compute_spectrograms,
-    handle_too_long,
-    map_midi_programs,
-    pad_notesequence_array,
+  add_dummy_targets,
+  add_unique_id,
+  compute_spectrograms,
+  handle_too_long,
+  map_midi_programs,
+  pad_notesequence_array,
 )
 from mrmt3.piece_checks import SEGMENTS_LEFT_OUT, SHORTENED, Problem
 
@@ -102,12 +102,21 @@ def draw_window(record, segment_frames: int, sampling: str):
     start = _uniform(record, _START, first, tf.maximum(first, last - segment_frames) + 1)
     end = tf.minimum(start + segment_frames, last)
   full = sampling != CHUNKS_MT3
-  return {**record, 'start_frame': start, 'num_frames': tf.fill(tf.shape(start), segment_frames) if full else end - start}
+  return {
+    **record,
+    'start_frame': start,
+    'num_frames': tf.fill(tf.shape(start), segment_frames) if full else end - start,
+  }
 
 
 @seqio.map_over_dataset
 def add_prior_segments(
-    record, segment_frames: int, max_hop: int, prior_segments: int = 1, memory_dropout: float = 0.0, sampling: str = RANDOM
+  record,
+  segment_frames: int,
+  max_hop: int,
+  prior_segments: int = 1,
+  memory_dropout: float = 0.0,
+  sampling: str = RANDOM,
 ):
   """Adds hop and prior_starts: where the prior segments begin (MR-MT3, section 3.2).
 
@@ -182,12 +191,12 @@ def example_window(library: examples.Library, example) -> tuple[str, Window]:
 
 
 def add_targets_and_inputs(
-    dataset: tf.data.Dataset,
-    library: examples.Library,
-    sequence_length=None,
-    output_features=None,
-    *,
-    cache_bytes: int = 0,
+  dataset: tf.data.Dataset,
+  library: examples.Library,
+  sequence_length=None,
+  output_features=None,
+  *,
+  cache_bytes: int = 0,
 ) -> tf.data.Dataset:
   """Makes single examples of blocks, with targets, prior_targets and inputs: all that is cut from pieces, in one call.
 
@@ -281,8 +290,8 @@ class _Cutter:
     main = window.parts[0]
     targets = self._overflow.fit(targets, self._target_limit, split, main.piece, main.start_frame)
     priors = [
-        self._overflow.fit(prior, self._prior_limit, split, main.piece, start)
-        for prior, start in zip(priors, window.prior_starts, strict=True)
+      self._overflow.fit(prior, self._prior_limit, split, main.piece, start)
+      for prior, start in zip(priors, window.prior_starts, strict=True)
     ]
     if targets is None or any(prior is None for prior in priors):
       return None
@@ -383,7 +392,7 @@ def _write_problems(unwritten: dict) -> None:
 
 
 def add_whole_piece(
-    dataset: tf.data.Dataset, library: examples.Library, sequence_length=None, output_features=None
+  dataset: tf.data.Dataset, library: examples.Library, sequence_length=None, output_features=None
 ) -> tf.data.Dataset:
   """Makes of blocks an example of each whole piece, all its segments in order, so that memory can be carried.
 

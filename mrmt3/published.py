@@ -59,7 +59,9 @@ class Published:
   @property
   def address(self) -> str:
     """Where a person finds it."""
-    return self.file.url if self.file else f'gs://{self.listing.split("/b/")[1].split("/")[0]}/{self.prefix.rstrip("/")}'
+    return (
+      self.file.url if self.file else f'gs://{self.listing.split("/b/")[1].split("/")[0]}/{self.prefix.rstrip("/")}'
+    )
 
   @property
   def source(self) -> Path:

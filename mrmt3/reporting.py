@@ -62,7 +62,12 @@ class TrainProgress:
 
   def __init__(self, first_step: int, total_steps: int, quiet_seconds: float = 15.0):
     self._bar = tqdm(
-        initial=first_step, total=total_steps, desc='train', unit='step', dynamic_ncols=True, disable=not sys.stderr.isatty()
+      initial=first_step,
+      total=total_steps,
+      desc='train',
+      unit='step',
+      dynamic_ncols=True,
+      disable=not sys.stderr.isatty(),
     )
     self._first, self._total, self._quiet_seconds = first_step, total_steps, quiet_seconds
     self._start = self._last_line = time.monotonic()
@@ -73,13 +78,15 @@ class TrainProgress:
 
   def show(self, step: int, summary: Mapping[str, float]) -> None:
     """Shows the newest numbers."""
-    text = f"loss {summary['loss']:.3f} accuracy {summary['accuracy']:.3f}"
+    text = f'loss {summary["loss"]:.3f} accuracy {summary["accuracy"]:.3f}'
     self._bar.set_postfix_str(text)
     now = time.monotonic()
     if self._bar.disable and (now - self._last_line > self._quiet_seconds or step == self._total):
       rate = (step - self._first) / max(now - self._start, 1e-9)
       left = (self._total - step) / max(rate, 1e-9)
-      print(f'train step {step}/{self._total}  {text}  {rate:.2f} steps/s  {left:.0f} s left', file=sys.stderr, flush=True)
+      print(
+        f'train step {step}/{self._total}  {text}  {rate:.2f} steps/s  {left:.0f} s left', file=sys.stderr, flush=True
+      )
       self._last_line = now
 
   def close(self) -> None:

@@ -85,9 +85,13 @@ class Result:
 
 
 def run(
-  checkpoint: str, data: str | os.PathLike, out: str | os.PathLike, split: str = 'test', tracks: int | None = None,
+  checkpoint: str,
+  data: str | os.PathLike,
+  out: str | os.PathLike,
+  split: str = 'test',
+  tracks: int | None = None,
   quiet: bool = False,
-) -> Result:  # fmt: skip
+) -> Result:
   """Transcribes and scores a split of a data set in Slakh2100's layout with one checkpoint.
 
   Args:
@@ -137,7 +141,9 @@ def _claim(folder: Path, weights: dict) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
       raise UserError(f'{path} is broken; remove the folder, or name another with -o') from error
     if known != weights['sha256']:
-      raise UserError(f'{folder} holds transcriptions by other weights of that name; remove it, or name another with -o')
+      raise UserError(
+        f'{folder} holds transcriptions by other weights of that name; remove it, or name another with -o'
+      )
     return
   with files.atomic_path(path) as temporary:
     temporary.write_text(json.dumps(weights, indent=1) + '\n', encoding='utf-8')
@@ -173,7 +179,8 @@ def score(name: str, tracks: list[slakh.Track], folder: Path, failed: dict[str, 
 
   paths = {track.name: folder / f'{track.name}.mid' for track in tracks}
   estimates = {
-    piece: None if piece in failed else Estimate(functools.partial(read_midi, path), path) for piece, path in paths.items()
+    piece: None if piece in failed else Estimate(functools.partial(read_midi, path), path)
+    for piece, path in paths.items()
   }
   summaries = {}
   for way, read in {'published': slakh.read_published_notes, 'default': slakh.read_notes}.items():
@@ -206,11 +213,21 @@ def table(results: list[Result]) -> str:
   rule = '-' * len(header)
 
   def lines(part):
-    return ['  '.join([name.ljust(width), *(c.rjust(len(t)) for c, t in zip(cells, COLUMNS, strict=True))]) for name, cells in part]
+    return [
+      '  '.join([name.ljust(width), *(c.rjust(len(t)) for c, t in zip(cells, COLUMNS, strict=True))])
+      for name, cells in part
+    ]
 
   notes = [f'[{number}] {entry.source}' for number, entry in enumerate(PUBLISHED, 1)]
-  return '\n'.join([
-    header, rule, *lines(rows), rule, *lines(figures), '',
-    'Means over pieces; programs by MIDI class. PUBLISHED rows are what others state for the 151 pieces of Slakh2100\'s test',
-    'split, not measured here: ' + '; '.join(notes) + '.',
-  ])  # fmt: skip
+  return '\n'.join(
+    [
+      header,
+      rule,
+      *lines(rows),
+      rule,
+      *lines(figures),
+      '',
+      "Means over pieces; programs by MIDI class. PUBLISHED rows are what others state for the 151 pieces of Slakh2100's test",
+      'split, not measured here: ' + '; '.join(notes) + '.',
+    ]
+  )

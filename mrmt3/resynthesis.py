@@ -43,7 +43,7 @@ def as_loud_as(samples: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def write_pair(
-    folder: str | os.PathLike, number: int, name: str, samples: np.ndarray, notes: np.ndarray, sample_rate: int
+  folder: str | os.PathLike, number: int, name: str, samples: np.ndarray, notes: np.ndarray, sample_rate: int
 ) -> list[Path]:
   """Writes a segment's audio, its tokens played as loud, and both in stereo (audio left, tokens right), as .wav files.
 

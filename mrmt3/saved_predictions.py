@@ -98,7 +98,9 @@ class Writer:
     if path.exists() and path.stat().st_size:
       lines = [line for _, line in _lines(path)]
       if not lines or lines[0] != json.loads(json.dumps(header)):
-        raise UserError(f'{path} holds the predictions of another checkpoint or other settings; remove it, or name another --output')
+        raise UserError(
+          f'{path} holds the predictions of another checkpoint or other settings; remove it, or name another --output'
+        )
       kept = {name: line for name, line in {line['piece']: line for line in lines[1:]}.items() if not line['problem']}
     self.done = {name: line.get('made_of') for name, line in kept.items()}
     self._file = files.LineFile(path, map(json.dumps, [header, *kept.values()]))

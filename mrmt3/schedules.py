@@ -5,9 +5,12 @@ import jax.numpy as jnp
 
 
 def warmup_cosine(
-    peak: float = 2e-4, warmup_steps: int = 64_500, total_steps: int = 1_031_200, floor: float = 1e-4,
-    decay_steps: int | None = None,
-):  # fmt: skip
+  peak: float = 2e-4,
+  warmup_steps: int = 64_500,
+  total_steps: int = 1_031_200,
+  floor: float = 1e-4,
+  decay_steps: int | None = None,
+):
   """Returns MR-MT3's schedule, step -> learning rate.
 
   The factor rises as step / warmup_steps, then follows half a cosine down to total_steps, and is never below `floor`

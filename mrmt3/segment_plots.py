@@ -32,7 +32,11 @@ class Panel:
 
 
 def plot_segments(
-    path: str | os.PathLike | None, rows: list[list[Panel]], spectrogram: SpectrogramConfig, seconds: float, title: str = ''
+  path: str | os.PathLike | None,
+  rows: list[list[Panel]],
+  spectrogram: SpectrogramConfig,
+  seconds: float,
+  title: str = '',
 ):
   """Draws each row of panels, e.g. the prior segment and the segment itself, and returns the matplotlib Figure.
 
@@ -54,8 +58,9 @@ def plot_segments(
   columns = max(map(len, rows))
   everyone = [panel.notes for row in rows for panel in row if panel.notes is not None]
   colors = _colors(np.concatenate(everyone)) if everyone else {}
-  figure = Figure(figsize=(_WIDTH * max(columns, 1.4) / 2, _ROW * len(rows) + 1.1), dpi=_DPI, facecolor='white',
-                  layout='constrained')  # fmt: skip
+  figure = Figure(
+    figsize=(_WIDTH * max(columns, 1.4) / 2, _ROW * len(rows) + 1.1), dpi=_DPI, facecolor='white', layout='constrained'
+  )
   FigureCanvasAgg(figure)
   axes = figure.subplots(len(rows), columns, squeeze=False, sharey=True)
   for row, row_axes in zip(rows, axes, strict=True):
@@ -114,9 +119,15 @@ def _draw(axes, panel, spectrogram, seconds, colors):
     last = first + len(panel.log_mel) / float(spectrogram.frame_rate)
     dark, light = np.percentile(panel.log_mel, [99.8, 20])
     axes.imshow(
-        _image(panel.log_mel, spectrogram), origin='lower', aspect='auto', cmap='Greys', interpolation='nearest',
-        vmin=light, vmax=max(dark, light + 1e-6), extent=(first, last, low - _STEP / 2, high - _STEP / 2),
-    )  # fmt: skip
+      _image(panel.log_mel, spectrogram),
+      origin='lower',
+      aspect='auto',
+      cmap='Greys',
+      interpolation='nearest',
+      vmin=light,
+      vmax=max(dark, light + 1e-6),
+      extent=(first, last, low - _STEP / 2, high - _STEP / 2),
+    )
   axes.set_xlim(0, seconds)
   axes.set_ylim(low, high)
   if panel.notes is None or not len(panel.notes):
@@ -126,8 +137,15 @@ def _draw(axes, panel, spectrogram, seconds, colors):
     if not len(own):
       continue
     if is_drum:
-      axes.plot(own['onset'], np.full(len(own), _DRUM_PLACE), '|', color=color, markersize=11, markeredgewidth=1.8,
-                transform=axes.get_xaxis_transform())  # fmt: skip
+      axes.plot(
+        own['onset'],
+        np.full(len(own), _DRUM_PLACE),
+        '|',
+        color=color,
+        markersize=11,
+        markeredgewidth=1.8,
+        transform=axes.get_xaxis_transform(),
+      )
     else:
       _boxes(axes, own, color)
 
@@ -145,7 +163,11 @@ def _boxes(axes, notes, color):
 def _legend(figure, colors):
   from matplotlib.lines import Line2D
 
-  handles = [Line2D([], [], color=DRUM_COLOR if is_drum else color, linewidth=4, label=instrument_name(program, is_drum))
-             for (program, is_drum), color in colors.items()]  # fmt: skip
+  handles = [
+    Line2D([], [], color=DRUM_COLOR if is_drum else color, linewidth=4, label=instrument_name(program, is_drum))
+    for (program, is_drum), color in colors.items()
+  ]
   if handles:
-    figure.legend(handles=handles, loc='outside lower left', ncols=min(len(handles), 6), frameon=False, fontsize=9, labelcolor=_INK)
+    figure.legend(
+      handles=handles, loc='outside lower left', ncols=min(len(handles), 6), frameon=False, fontsize=9, labelcolor=_INK
+    )

@@ -16,17 +16,17 @@ from mrmt3.spectrograms import SpectrogramConfig
 
 
 def transcription_metrics(
-    targets: Sequence[Mapping[str, Any]],
-    predictions: Sequence[Mapping[str, Any]],
-    codec: Codec,
-    spectrogram_config: SpectrogramConfig,
-    onsets_only: bool,
-    use_ties: bool,
-    track_specs: Sequence[TrackSpec] | None = None,
-    num_summary_examples: int = 5,
-    frame_fps: float = 62.5,
-    frame_velocity_threshold: int = 30,
-    lengthened_sweep: bool = False,
+  targets: Sequence[Mapping[str, Any]],
+  predictions: Sequence[Mapping[str, Any]],
+  codec: Codec,
+  spectrogram_config: SpectrogramConfig,
+  onsets_only: bool,
+  use_ties: bool,
+  track_specs: Sequence[TrackSpec] | None = None,
+  num_summary_examples: int = 5,
+  frame_fps: float = 62.5,
+  frame_velocity_threshold: int = 30,
+  lengthened_sweep: bool = False,
 ) -> dict[str, Any]:
   """Returns MT3's scores under MT3's names, their histograms over pieces, and summaries of some pieces.
 
@@ -58,7 +58,9 @@ def transcription_metrics(
     reference, estimate = (_scored_notes(ns) for ns in (ref_ns, prediction['est_ns']))
     named = {'Invalid events': prediction['est_invalid_events'], 'Dropped events': prediction['est_dropped_events']}
     for track, ref, est, drums in _tracks(reference, estimate, track_specs or ()):
-      ref_roll, est_roll = (metrics_utils.table_pianoroll(x, frame_fps, is_drum=drums or not len(ref)) for x in (ref, est))
+      ref_roll, est_roll = (
+        metrics_utils.table_pianoroll(x, frame_fps, is_drum=drums or not len(ref)) for x in (ref, est)
+      )
       rolls[track].append((est_roll, ref_roll))
       frame = metrics_utils.frame_metrics(ref_roll, est_roll, frame_velocity_threshold)
       track_scores = {**_note_scores(ref, est, drums, onsets_only), **_named('Frame', frame, title=True)}
@@ -73,13 +75,13 @@ def transcription_metrics(
   shown_targets = [{'ref_ns': ref_ns} for ref_ns, _ in shown]
   shown_predictions = [prediction for _, prediction in shown]
   return {
-      **{name: np.mean(values) for name, values in scores.items()},
-      **{f'{name} (hist)': seqio.metrics.Histogram(np.array(values)) for name, values in scores.items()},
-      **summaries.audio_summaries(shown_targets, shown_predictions, spectrogram_config),
-      **summaries.transcription_summaries(
-          shown_targets, shown_predictions, spectrogram_config, ns_feature_suffix='ns', track_specs=track_specs
-      ),
-      **summaries.prettymidi_pianoroll({k: x[:num_summary_examples] for k, x in rolls.items()}, fps=frame_fps),
+    **{name: np.mean(values) for name, values in scores.items()},
+    **{f'{name} (hist)': seqio.metrics.Histogram(np.array(values)) for name, values in scores.items()},
+    **summaries.audio_summaries(shown_targets, shown_predictions, spectrogram_config),
+    **summaries.transcription_summaries(
+      shown_targets, shown_predictions, spectrogram_config, ns_feature_suffix='ns', track_specs=track_specs
+    ),
+    **summaries.prettymidi_pianoroll({k: x[:num_summary_examples] for k, x in rolls.items()}, fps=frame_fps),
   }
 
 

@@ -123,7 +123,9 @@ def _joined(first: Update, second: Update) -> Update:
   return dataclasses.replace(second, segments=first.segments + second.segments, notes=notes)
 
 
-def run(transcriber, pieces: Iterable[Piece], batch: int, hop: int, allowed=None, keep=lambda notes: notes) -> Iterator[Update]:
+def run(
+  transcriber, pieces: Iterable[Piece], batch: int, hop: int, allowed=None, keep=lambda notes: notes
+) -> Iterator[Update]:
   """Decodes pieces, `batch` of them at a time; the next one starts where one has ended.
 
   Args:

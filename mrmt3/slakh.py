@@ -127,9 +127,9 @@ def read_stems(track: Track) -> list[StemInfo]:
   midi_folder = _midi_folder(track, metadata)
   audio_folder = track.path / str(metadata.get('audio_dir') or 'stems')
   return [
-      _stem_info(track, str(name), entry, midi_folder, audio_folder)
-      for name, entry in sorted(metadata['stems'].items(), key=lambda item: str(item[0]))
-      if _is_heard(entry) and entry.get('midi_saved', True)
+    _stem_info(track, str(name), entry, midi_folder, audio_folder)
+    for name, entry in sorted(metadata['stems'].items(), key=lambda item: str(item[0]))
+    if _is_heard(entry) and entry.get('midi_saved', True)
   ]
 
 
@@ -140,7 +140,9 @@ def unlabelled_stems(track: Track) -> tuple[str, ...]:
   """
   stems = read_metadata(track)['stems'].items()
   unlabelled = [(str(name), entry) for name, entry in stems if _is_heard(entry) and not entry.get('midi_saved', True)]
-  return tuple(f'{name} ({entry.get("inst_class", "unknown")})' for name, entry in sorted(unlabelled, key=lambda x: x[0]))
+  return tuple(
+    f'{name} ({entry.get("inst_class", "unknown")})' for name, entry in sorted(unlabelled, key=lambda x: x[0])
+  )
 
 
 def _is_heard(entry):
@@ -157,18 +159,18 @@ def _stem_info(track, name, entry, midi_folder, audio_folder):
   is_drum = entry.get('is_drum') is True or program == _DRUM_PROGRAM_NUM
   if not is_drum and not (type(program) is int and 0 <= program < 128):
     raise UserError(
-        f'{track.path / "metadata.yaml"}: stem {name} has program_num {program!r}; it must be 0 to 127, 128 for drums'
+      f'{track.path / "metadata.yaml"}: stem {name} has program_num {program!r}; it must be 0 to 127, 128 for drums'
     )
   audio_path = audio_folder / f'{name}.flac'
   if not audio_path.exists() and (audio_folder / f'{name}.wav').exists():
     audio_path = audio_folder / f'{name}.wav'
   return StemInfo(
-      name=name,
-      program=0 if is_drum else program,
-      is_drum=is_drum,
-      inst_class=str(entry.get('inst_class', '')),
-      midi_path=midi_folder / f'{name}.mid',
-      audio_path=audio_path,
+    name=name,
+    program=0 if is_drum else program,
+    is_drum=is_drum,
+    inst_class=str(entry.get('inst_class', '')),
+    midi_path=midi_folder / f'{name}.mid',
+    audio_path=audio_path,
   )
 
 

@@ -42,14 +42,14 @@ def compute_mag(audio, size: int = 2048, overlap: float = 0.75, pad_end: bool = 
 
 @gin.register(module='mrmt3.spectral_ops')
 def compute_mel(
-    audio,
-    lo_hz: float = 0.0,
-    hi_hz: float = 8000.0,
-    bins: int = 64,
-    fft_size: int = 2048,
-    overlap: float = 0.75,
-    pad_end: bool = True,
-    sample_rate: int = 16000,
+  audio,
+  lo_hz: float = 0.0,
+  hi_hz: float = 8000.0,
+  bins: int = 64,
+  fft_size: int = 2048,
+  overlap: float = 0.75,
+  pad_end: bool = True,
+  sample_rate: int = 16000,
 ) -> tf.Tensor:
   """Returns mel magnitudes, float32 `[..., frames, bins]`: triangles drawn in the mel domain from `lo_hz` to `hi_hz`."""
   magnitude = compute_mag(audio, fft_size, overlap, pad_end)
@@ -59,14 +59,14 @@ def compute_mel(
 
 @gin.register(module='mrmt3.spectral_ops')
 def compute_logmel(
-    audio,
-    lo_hz: float = 80.0,
-    hi_hz: float = 7600.0,
-    bins: int = 64,
-    fft_size: int = 2048,
-    overlap: float = 0.75,
-    pad_end: bool = True,
-    sample_rate: int = 16000,
+  audio,
+  lo_hz: float = 80.0,
+  hi_hz: float = 7600.0,
+  bins: int = 64,
+  fft_size: int = 2048,
+  overlap: float = 0.75,
+  pad_end: bool = True,
+  sample_rate: int = 16000,
 ) -> tf.Tensor:
   """Returns the natural logarithm of `compute_mel`, with 1e-5 in the place of 0."""
   return safe_log(compute_mel(audio, lo_hz, hi_hz, bins, fft_size, overlap, pad_end, sample_rate))

@@ -24,7 +24,9 @@ _PITCHES = MAX_PITCH - MIN_PITCH + 1
 
 
 def prettymidi_pianoroll(
-    track_pianorolls: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], fps: float, num_seconds: float = _AUDIO_SECONDS
+  track_pianorolls: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
+  fps: float,
+  num_seconds: float = _AUDIO_SECONDS,
 ) -> dict[str, seqio.metrics.MetricValue]:
   """Returns an image summary for each track, estimate blue on reference green.
 
@@ -47,10 +49,10 @@ def prettymidi_pianoroll(
 
 
 def audio_summaries(
-    targets: Sequence[Mapping[str, Any]],
-    predictions: Sequence[Mapping[str, Any]],
-    spectrogram_config: SpectrogramConfig,
-    num_seconds: float = _AUDIO_SECONDS,
+  targets: Sequence[Mapping[str, Any]],
+  predictions: Sequence[Mapping[str, Any]],
+  spectrogram_config: SpectrogramConfig,
+  num_seconds: float = _AUDIO_SECONDS,
 ) -> dict[str, seqio.metrics.MetricValue]:
   """Returns the summary 'audio': what was transcribed, from predictions' raw_inputs, cut or padded with silence."""
   del targets
@@ -60,17 +62,17 @@ def audio_summaries(
 
 
 def transcription_summaries(
-    targets: Sequence[Mapping[str, Any]],
-    predictions: Sequence[Mapping[str, Any]],
-    spectrogram_config: SpectrogramConfig,
-    ns_feature_suffix: str | None = None,
-    note_onset_feature_suffix: str | None = None,
-    note_offset_feature_suffix: str | None = None,
-    note_frequency_feature_suffix: str | None = None,
-    note_confidence_feature_suffix: str | None = None,
-    track_specs: Sequence[TrackSpec] | None = None,
-    num_seconds: float = _AUDIO_SECONDS,
-    pianoroll_frames_per_second: float = _PIANOROLL_FRAMES_PER_SECOND,
+  targets: Sequence[Mapping[str, Any]],
+  predictions: Sequence[Mapping[str, Any]],
+  spectrogram_config: SpectrogramConfig,
+  ns_feature_suffix: str | None = None,
+  note_onset_feature_suffix: str | None = None,
+  note_offset_feature_suffix: str | None = None,
+  note_frequency_feature_suffix: str | None = None,
+  note_confidence_feature_suffix: str | None = None,
+  track_specs: Sequence[TrackSpec] | None = None,
+  num_seconds: float = _AUDIO_SECONDS,
+  pianoroll_frames_per_second: float = _PIANOROLL_FRAMES_PER_SECOND,
 ) -> dict[str, seqio.metrics.MetricValue]:
   """Returns the summaries 'input_with_transcription' (audio left, notes right), 'pianoroll' and 'onset_pianoroll'.
 
@@ -96,9 +98,12 @@ def transcription_summaries(
   if (ns_feature_suffix is None) == (note_onset_feature_suffix is None):
     raise ValueError('give exactly one of ns_feature_suffix and note_onset_feature_suffix')
   suffixes = (
-      ns_feature_suffix, note_onset_feature_suffix, note_offset_feature_suffix, note_frequency_feature_suffix,
-      note_confidence_feature_suffix,
-  )  # fmt: skip
+    ns_feature_suffix,
+    note_onset_feature_suffix,
+    note_offset_feature_suffix,
+    note_frequency_feature_suffix,
+    note_confidence_feature_suffix,
+  )
   read = functools.partial(_note_sequence, suffixes=suffixes, num_seconds=num_seconds)
   references, estimates = [read(x, 'ref_') for x in targets], [read(x, 'est_') for x in predictions]
 
@@ -106,14 +111,14 @@ def transcription_summaries(
   played = np.stack([_played(ns, rate, num_seconds) for ns in estimates])
   sound = np.stack([_audio(predictions, rate, num_seconds), played], axis=2)
   images = [
-      _images(ref, est, prediction['start_times'], track_specs, num_seconds, pianoroll_frames_per_second)
-      for ref, est, prediction in zip(references, estimates, predictions, strict=True)
+    _images(ref, est, prediction['start_times'], track_specs, num_seconds, pianoroll_frames_per_second)
+    for ref, est, prediction in zip(references, estimates, predictions, strict=True)
   ]
   onsets, full = (np.stack(part) for part in zip(*images, strict=True))
   return {
-      'input_with_transcription': seqio.metrics.Audio(audiodata=sound, sample_rate=rate, max_outputs=len(sound)),
-      'pianoroll': seqio.metrics.Image(image=full, max_outputs=len(full)),
-      'onset_pianoroll': seqio.metrics.Image(image=onsets, max_outputs=len(onsets)),
+    'input_with_transcription': seqio.metrics.Audio(audiodata=sound, sample_rate=rate, max_outputs=len(sound)),
+    'pianoroll': seqio.metrics.Image(image=full, max_outputs=len(full)),
+    'onset_pianoroll': seqio.metrics.Image(image=onsets, max_outputs=len(onsets)),
   }
 
 
@@ -130,9 +135,7 @@ def _note_sequence(example, prefix, suffixes, num_seconds):
   """Returns the notes of an example's first seconds as a NoteSequence."""
   from note_seq import sequences_lib
 
-  ns, onsets, offsets, frequencies, confidences = (
-      example[prefix + suffix] if suffix else None for suffix in suffixes
-  )  # fmt: skip
+  ns, onsets, offsets, frequencies, confidences = (example[prefix + suffix] if suffix else None for suffix in suffixes)
   if ns is None:
     pitches = np.rint(69 + 12 * np.log2(np.asarray(frequencies) / 440)).astype(int)
     velocities = None if confidences is None else np.ceil(MAX_VELOCITY * np.asarray(confidences)).astype(int)
@@ -155,7 +158,7 @@ def _images(reference, estimate, start_times, track_specs, num_seconds, frames_p
 
   def rolls(ns):
     roll = sequences_lib.sequence_to_pianoroll(
-        ns, frames_per_second, min_pitch=MIN_PITCH, max_pitch=MAX_PITCH, onset_mode='length_ms'
+      ns, frames_per_second, min_pitch=MIN_PITCH, max_pitch=MAX_PITCH, onset_mode='length_ms'
     )
     return roll.onsets[:num_frames].T, roll.active[:num_frames].T
 

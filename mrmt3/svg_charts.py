@@ -54,7 +54,11 @@ def leakage_scatter(systems: Mapping[str, Sequence[tuple[str, float, float]]]) -
   parts = []
   for tick in _ticks(most):
     x, y = place(tick, tick)
-    parts += [_line(_LEFT, y, WIDTH - _RIGHT, y), _text(_LEFT - 6, y + 4, str(tick), 'end'), _text(x, height - _BOTTOM + 16, str(tick))]
+    parts += [
+      _line(_LEFT, y, WIDTH - _RIGHT, y),
+      _text(_LEFT - 6, y + 4, str(tick), 'end'),
+      _text(x, height - _BOTTOM + 16, str(tick)),
+    ]
   parts.append(_line(*place(0, 0), *place(most, most), 'diagonal'))
   parts.append(_text(place(most * 0.03, 0)[0], place(0, most * 0.95)[1], 'leakage', 'start', 'faint'))
   parts.append(_text(place(most * 0.97, 0)[0], place(0, most * 0.03)[1], 'instruments missing', 'end', 'faint'))
@@ -73,7 +77,9 @@ def leakage_scatter(systems: Mapping[str, Sequence[tuple[str, float, float]]]) -
   return _svg(WIDTH, height, 'Instruments heard against instruments that play, a dot a piece', parts)
 
 
-def curves(systems: Mapping[str, Mapping[str, float]], bins: Sequence[str], x_label: str, y_label: str, top: float = 1.0) -> str:
+def curves(
+  systems: Mapping[str, Mapping[str, float]], bins: Sequence[str], x_label: str, y_label: str, top: float = 1.0
+) -> str:
   """Draws a value, 0..top, over named bins, a curve a system; bins that a system lacks are left out of its curve."""
   height = 270
   inner, step = height - _TOP - _BOTTOM, (WIDTH - _LEFT - _RIGHT) / max(len(bins), 1)
@@ -141,7 +147,9 @@ def bars(rows: Mapping[str, Sequence[float | None]], label: str) -> str:
   return _svg(WIDTH, height, label, parts)
 
 
-def heat_map(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], missed: str, label: str) -> str:
+def heat_map(
+  counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], missed: str, label: str
+) -> str:
   """Draws counts as shades of their row's sum, with the share in percent where it is 1 or more.
 
   Where a row meets the column of its name all is right; the column `missed` has a colour of its own.
@@ -162,10 +170,14 @@ def heat_map(counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequ
       box = f'x="{left + column * cell}" y="{y}" width="{cell - 2}" height="{cell - 2}" rx="3"'
       as_what = columns[column] if columns[column] == missed else f'heard as {columns[column]}'
       title = f'<title>{html.escape(f"{name}, {as_what}: {count} notes, {share:.1%}")}</title>'
-      parts.append(f'<rect {box} class="cell"/><rect {box} class="{kind}" style="fill-opacity:{share ** 0.6:.2f}">{title}</rect>')
+      parts.append(
+        f'<rect {box} class="cell"/><rect {box} class="{kind}" style="fill-opacity:{share**0.6:.2f}">{title}</rect>'
+      )
       if share >= 0.01:
         shade = 'on' if share > 0.45 else 'off'
-        parts.append(_text(left + (column + 0.5) * cell - 1, y + cell / 2 + 3, f'{100 * share:.0f}', kind=f'share {shade}'))
+        parts.append(
+          _text(left + (column + 0.5) * cell - 1, y + cell / 2 + 3, f'{100 * share:.0f}', kind=f'share {shade}')
+        )
   return _svg(width, height, label, parts, fixed=True)
 
 

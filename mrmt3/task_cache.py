@@ -42,15 +42,15 @@ class Cached:
 
 
 def cache(
-    tasks: Sequence[str],
-    folder: str,
-    *,
-    modules: Sequence[str] = (),
-    pipeline_options: Sequence[str] = (),
-    min_shards: int = 64,
-    seed: int | None = None,
-    overwrite: bool = False,
-    part_bytes: int = PART_BYTES,
+  tasks: Sequence[str],
+  folder: str,
+  *,
+  modules: Sequence[str] = (),
+  pipeline_options: Sequence[str] = (),
+  min_shards: int = 64,
+  seed: int | None = None,
+  overwrite: bool = False,
+  part_bytes: int = PART_BYTES,
 ) -> list[Cached]:
   """Caches tasks, each whole or not at all, and returns what was made; what is cached there already is left alone.
 
@@ -120,8 +120,8 @@ def _check(tasks, min_shards):
       raise UserError(f'there is no task {name!r}; tasks of your own are registered by a --module')
     if not seqio.TaskRegistry.get(name).supports_caching:
       raise UserError(
-          f"{name} cannot be cached: it has no cache placeholder (the tasks of tasks/ keep decoded pieces themselves, MT3's are "
-          'called like slakh_notes_ties_vb1_train)'
+        f"{name} cannot be cached: it has no cache placeholder (the tasks of tasks/ keep decoded pieces themselves, MT3's are "
+        'called like slakh_notes_ties_vb1_train)'
       )
 
 
@@ -151,7 +151,9 @@ def _run_as_seqio(tool, tasks, folder, modules, pipeline_options, overwrite):
   seqio.add_global_cache_dirs([folder])
   try:
     with beam.Pipeline(options=PipelineOptions(list(pipeline_options))) as pipeline:
-      tool.run_pipeline(pipeline, tasks, folder, modules_to_import=modules, overwrite=overwrite, ignore_other_caches=True)
+      tool.run_pipeline(
+        pipeline, tasks, folder, modules_to_import=modules, overwrite=overwrite, ignore_other_caches=True
+      )
   finally:
     seqio.set_global_cache_dirs(before)
 
@@ -221,8 +223,12 @@ def _join(made: Path, parts: int, split: str):
     for name, value in json.loads((folder / 'stats.json').read_text('utf-8')).items():
       total[name] = max(total.get(name, 0), value) if '_max_' in name else total.get(name, 0) + value
   info['num_shards'] = len(files)
-  Path(seqio.get_cached_info_path(str(made), split)).write_text(json.dumps(info, sort_keys=True, indent=2) + '\n', 'utf-8')
-  Path(seqio.get_cached_stats_path(str(made), split)).write_text(json.dumps(total, sort_keys=True, indent=2) + '\n', 'utf-8')
+  Path(seqio.get_cached_info_path(str(made), split)).write_text(
+    json.dumps(info, sort_keys=True, indent=2) + '\n', 'utf-8'
+  )
+  Path(seqio.get_cached_stats_path(str(made), split)).write_text(
+    json.dumps(total, sort_keys=True, indent=2) + '\n', 'utf-8'
+  )
   for folder in folders:
     shutil.rmtree(folder)
 
@@ -239,6 +245,8 @@ def _described(task, folder, is_local):
   if not is_local:
     return Cached(task, folder, {}, 0)
   files = [path for path in Path(folder).rglob('*') if path.is_file()]
-  stats = {path.name.split('.')[1]: json.loads(path.read_text('utf-8')) for path in files if path.name.startswith('stats.')}
+  stats = {
+    path.name.split('.')[1]: json.loads(path.read_text('utf-8')) for path in files if path.name.startswith('stats.')
+  }
   size = sum(path.stat().st_size for path in files)
   return Cached(task, folder, {split: values['examples'] for split, values in stats.items()}, size)

@@ -75,15 +75,15 @@ def task_modules() -> list[str]:
 
 
 def find(
-    name: str,
-    *,
-    data: str | None = None,
-    split: str | None = None,
-    limit: int | None = None,
-    modules: Sequence[str] = (),
-    gin_files: Sequence[str] = (),
-    gin_bindings: Sequence[str] = (),
-    gin_search_paths: str = '',
+  name: str,
+  *,
+  data: str | None = None,
+  split: str | None = None,
+  limit: int | None = None,
+  modules: Sequence[str] = (),
+  gin_files: Sequence[str] = (),
+  gin_bindings: Sequence[str] = (),
+  gin_search_paths: str = '',
 ) -> Found:
   """Returns the task or mixture that a name stands for; gin's configuration is that of this call afterwards.
 
@@ -155,16 +155,20 @@ def _declaration(name, data, is_run):
     return f'from t5x import utils\ntask_reader.chosen.dataset_cfg = @{_identifier(name)}/utils.DatasetConfig()\n'
   if name not in task_modules():
     raise UserError(
-        f'nothing is called {name!r}: there are the task modules {", ".join(task_modules())} (with --data), the data sets of a '
-        "run's gin files such as train (with --gin_file), and tasks registered with seqio (with --module)"
+      f'nothing is called {name!r}: there are the task modules {", ".join(task_modules())} (with --data), the data sets of a '
+      "run's gin files such as train (with --gin_file), and tasks registered with seqio (with --module)"
     )
   if data is None:
     raise UserError(f'{name} needs its data: add --data DIR')
   arguments = inspect.signature(importlib.import_module(f'mrmt3.tasks.{name}').task).parameters
   values = {'data_dir': repr(data), 'spec': '%SPEC', 'examples': '@example_config.ExampleConfig()'}
   bound = [f'{_SCOPE}/{name}.task.{field} = {value}' for field, value in values.items() if field in arguments]
-  lines = [f'from mrmt3.tasks import {name}', 'from mrmt3 import example_config',
-           f'task_reader.chosen.task = @{_SCOPE}/{name}.task()', *bound]  # fmt: skip
+  lines = [
+    f'from mrmt3.tasks import {name}',
+    'from mrmt3 import example_config',
+    f'task_reader.chosen.task = @{_SCOPE}/{name}.task()',
+    *bound,
+  ]
   return '\n'.join(lines) + '\n'
 
 
@@ -181,7 +185,9 @@ def chosen(task=None, dataset_cfg=None, spec=None) -> SimpleNamespace:
 
 def _from_gin(declaration, gin_files, gin_bindings, gin_search_paths):
   """Parses the declaration, the files and the bindings, later ones first in rank, and returns `chosen` of them."""
-  argv = [f'--gin_file={file}' for file in gin_files or [DEFAULT_GIN]] + [f'--gin.{binding}' for binding in gin_bindings]
+  argv = [f'--gin_file={file}' for file in gin_files or [DEFAULT_GIN]] + [
+    f'--gin.{binding}' for binding in gin_bindings
+  ]
   flags = gin_utils.parse_flags([*argv, f'--gin_search_paths={gin_search_paths}'], 'mrmt3 inspect', '')
   gin_utils.check_files(flags)
   names.use_own_engine()
@@ -192,7 +198,9 @@ def _from_gin(declaration, gin_files, gin_bindings, gin_search_paths):
   if 'utils.DatasetConfig' in declaration:
     _require_dataset(declaration.rsplit('@', 1)[1].split('/')[0], gin_files)
   # What is asked for must be bound; the rest (an optimiser, a model_dir) need not.
-  missing = [f'{name} = @{name}/task_reader.unset()' for name in re.findall(r'^(\w+) = %gin.REQUIRED$', gin.config_str(), re.M)]
+  missing = [
+    f'{name} = @{name}/task_reader.unset()' for name in re.findall(r'^(\w+) = %gin.REQUIRED$', gin.config_str(), re.M)
+  ]
   gin.parse_config('\n'.join([_HEADER, *missing]))
   try:
     return gin_utils.call(gin.get_configurable(chosen))
@@ -211,8 +219,8 @@ def _require_dataset(name, gin_files):
     gin.query_parameter(f'{name}/utils.DatasetConfig.mixture_or_task_name')
   except ValueError as error:
     raise UserError(
-        f'{", ".join(gin_files)} has no data set {name!r}: no {name}/utils.DatasetConfig.mixture_or_task_name is bound (to '
-        'inspect a module of tasks/, add --data DIR)'
+      f'{", ".join(gin_files)} has no data set {name!r}: no {name}/utils.DatasetConfig.mixture_or_task_name is bound (to '
+      'inspect a module of tasks/, add --data DIR)'
     ) from error
 
 
@@ -239,8 +247,8 @@ def _check(found):
   size, wanted = vocabulary.vocab_size - vocabulary.extra_ids, vocabularies.SPECIAL_TOKENS + found.codec.num_classes
   if size != wanted:
     raise UserError(
-        f"{found.name}: the targets' vocabulary has {size} ids, the model's {wanted}; name the model's --gin_file, or bind "
-        'vocabularies.VocabularyConfig'
+      f"{found.name}: the targets' vocabulary has {size} ids, the model's {wanted}; name the model's --gin_file, or bind "
+      'vocabularies.VocabularyConfig'
     )
 
 
@@ -313,7 +321,9 @@ def read(found: Found, count: int, shown: int, seed: int = 0) -> Reading:
     if len(kept) < shown:
       # Spread over a whole piece, or an intro would be all that is seen.
       number = min(shown - len(kept), len(own))
-      kept += [(example, own[place], place) for place in ((2 * np.arange(number) + 1) * len(own) // (2 * number)).tolist()]
+      kept += [
+        (example, own[place], place) for place in ((2 * np.arange(number) + 1) * len(own) // (2 * number)).tolist()
+      ]
   seconds = time.perf_counter() - begin
   if not segments:
     raise UserError(f'{found.name}: there are no examples in the split {found.split!r}')
@@ -326,8 +336,14 @@ def _dataset(found, seed):
     lengths['prior_targets'] *= found.config.prior_segments
   # What is drawn anew in each epoch is worth reading again: a small data set shows more of it.
   epochs = None if found.config and found.config.sampling not in (GRID, PIECES) else 1
-  options = {'split': found.split, 'shuffle': True, 'seed': seed, 'num_epochs': epochs, 'trim_output_features': False,
-             'use_cached': found.use_cached}  # fmt: skip
+  options = {
+    'split': found.split,
+    'shuffle': True,
+    'seed': seed,
+    'num_epochs': epochs,
+    'trim_output_features': False,
+    'use_cached': found.use_cached,
+  }
   if isinstance(found.task, seqio.Mixture) and len(found.libraries) == len(_task_names(found.name)):
     options['passthrough_features'] = _FIELDS
   try:

@@ -29,9 +29,17 @@ STATE_DICT = 'state_dict'  # what PyTorch Lightning calls the weights
 SPEC_NAME = 'mrmt3_model.json'  # a member of the zip file that PyTorch does not look at
 
 _DTYPES = {
-  'FloatStorage': 'f4', 'DoubleStorage': 'f8', 'HalfStorage': 'f2', 'BFloat16Storage': 'bfloat16', 'LongStorage': 'i8',
-  'IntStorage': 'i4', 'ShortStorage': 'i2', 'CharStorage': 'i1', 'ByteStorage': 'u1', 'BoolStorage': '?',
-}  # fmt: skip
+  'FloatStorage': 'f4',
+  'DoubleStorage': 'f8',
+  'HalfStorage': 'f2',
+  'BFloat16Storage': 'bfloat16',
+  'LongStorage': 'i8',
+  'IntStorage': 'i4',
+  'ShortStorage': 'i2',
+  'CharStorage': 'i1',
+  'ByteStorage': 'u1',
+  'BoolStorage': '?',
+}
 _STREAM_MAGIC, _STREAM_VERSION = 0x1950A86A20F9469CFC6C, 1001
 _MOST_PICKLE_BYTES = 1 << 28  # names and shapes only; published ones have less than 1 MB
 _MOST_TEXT_BYTES = 1 << 20
@@ -40,22 +48,80 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # so that the same weights give the same file
 
 # What makes containers, numbers and texts, and calls a global: no INST, OBJ, EXT*, BUFFER.
 _OPCODES = {
-  'PROTO', 'FRAME', 'STOP', 'MARK', 'POP', 'POP_MARK', 'DUP', 'NONE', 'NEWTRUE', 'NEWFALSE', 'INT', 'BININT', 'BININT1',
-  'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT', 'UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8',
-  'SHORT_BINSTRING', 'BINSTRING', 'SHORT_BINBYTES', 'BINBYTES', 'EMPTY_LIST', 'LIST', 'APPEND', 'APPENDS', 'EMPTY_TUPLE',
-  'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', 'EMPTY_DICT', 'DICT', 'SETITEM', 'SETITEMS', 'EMPTY_SET', 'ADDITEMS',
-  'FROZENSET', 'GET', 'BINGET', 'LONG_BINGET', 'PUT', 'BINPUT', 'LONG_BINPUT', 'MEMOIZE', 'GLOBAL', 'STACK_GLOBAL',
-  'REDUCE', 'NEWOBJ', 'NEWOBJ_EX', 'BUILD', 'BINPERSID',
-}  # fmt: skip
+  'PROTO',
+  'FRAME',
+  'STOP',
+  'MARK',
+  'POP',
+  'POP_MARK',
+  'DUP',
+  'NONE',
+  'NEWTRUE',
+  'NEWFALSE',
+  'INT',
+  'BININT',
+  'BININT1',
+  'BININT2',
+  'LONG',
+  'LONG1',
+  'LONG4',
+  'FLOAT',
+  'BINFLOAT',
+  'UNICODE',
+  'BINUNICODE',
+  'SHORT_BINUNICODE',
+  'BINUNICODE8',
+  'SHORT_BINSTRING',
+  'BINSTRING',
+  'SHORT_BINBYTES',
+  'BINBYTES',
+  'EMPTY_LIST',
+  'LIST',
+  'APPEND',
+  'APPENDS',
+  'EMPTY_TUPLE',
+  'TUPLE',
+  'TUPLE1',
+  'TUPLE2',
+  'TUPLE3',
+  'EMPTY_DICT',
+  'DICT',
+  'SETITEM',
+  'SETITEMS',
+  'EMPTY_SET',
+  'ADDITEMS',
+  'FROZENSET',
+  'GET',
+  'BINGET',
+  'LONG_BINGET',
+  'PUT',
+  'BINPUT',
+  'LONG_BINPUT',
+  'MEMOIZE',
+  'GLOBAL',
+  'STACK_GLOBAL',
+  'REDUCE',
+  'NEWOBJ',
+  'NEWOBJ_EX',
+  'BUILD',
+  'BINPERSID',
+}
 
 # Packages whose objects stand beside the weights in checkpoints of training programs; they are passed over.
 _IGNORED_PACKAGES = {'numpy', 'omegaconf', 'pytorch_lightning', 'lightning', 'lightning_fabric', 'pathlib', 'argparse'}
 _IGNORED = {
-  ('_codecs', 'encode'), ('torch', 'device'), ('torch.serialization', '_get_layout'), ('typing', 'Any'),
-  ('collections', 'defaultdict'), ('collections', 'Counter'),
+  ('_codecs', 'encode'),
+  ('torch', 'device'),
+  ('torch.serialization', '_get_layout'),
+  ('typing', 'Any'),
+  ('collections', 'defaultdict'),
+  ('collections', 'Counter'),
   *(('builtins', name) for name in ('set', 'dict', 'list', 'int', 'float', 'str', 'bool', 'tuple', 'bytearray')),
-  *(('torch', name) for name in ('float32', 'float64', 'float16', 'bfloat16', 'int64', 'int32', 'int16', 'int8', 'uint8')),
-}  # fmt: skip
+  *(
+    ('torch', name)
+    for name in ('float32', 'float64', 'float16', 'bfloat16', 'int64', 'int32', 'int16', 'int8', 'uint8')
+  ),
+}
 
 
 class _Refused(Exception):
@@ -428,7 +494,14 @@ def _pickle_tensors(tensors: Mapping[str, tuple[str, tuple[int, ...]]], lightnin
   def tensor(key, shape):
     strides = [int(np.prod(shape[axis + 1 :], dtype=np.int64)) for axis in range(len(shape))]
     storage = items([text('storage'), b'ctorch\nFloatStorage\n', text(key), text('cpu'), number(int(np.prod(shape)))])
-    arguments = [storage + b'Q', number(0), items(map(number, shape)), items(map(number, strides)), b'\x89', ordered_dict]
+    arguments = [
+      storage + b'Q',
+      number(0),
+      items(map(number, shape)),
+      items(map(number, strides)),
+      b'\x89',
+      ordered_dict,
+    ]
     return b'ctorch._utils\n_rebuild_tensor_v2\n' + items(arguments) + b'R'
 
   weights = ordered_dict + b'(' + b''.join(text(name) + tensor(*entry) for name, entry in tensors.items()) + b'u'

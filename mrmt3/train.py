@@ -10,31 +10,31 @@ from mrmt3.engine import entry
 
 
 def train(
-    *,
-    model,
-    train_dataset_cfg,
-    train_eval_dataset_cfg,
-    infer_eval_dataset_cfg,
-    checkpoint_cfg,
-    partitioner,
-    trainer_cls: Callable,
-    model_dir: str,
-    total_steps: int,
-    eval_steps: int,
-    eval_period: int,
-    random_seed: int | None,
-    summarize_config_fn: Callable,
-    stats_period: int | None = None,
-    inference_evaluator_cls: Callable | None = None,
-    run_eval_before_training: bool = False,
-    profile: int = 0,
-    dry_run: bool = False,
-    relative_steps: int | None = None,
-    actions=None,
-    use_hardware_rng: bool = False,
-    concurrent_metrics: bool = True,
-    use_orbax: bool = True,
-    gc_period: int = 0,
+  *,
+  model,
+  train_dataset_cfg,
+  train_eval_dataset_cfg,
+  infer_eval_dataset_cfg,
+  checkpoint_cfg,
+  partitioner,
+  trainer_cls: Callable,
+  model_dir: str,
+  total_steps: int,
+  eval_steps: int,
+  eval_period: int,
+  random_seed: int | None,
+  summarize_config_fn: Callable,
+  stats_period: int | None = None,
+  inference_evaluator_cls: Callable | None = None,
+  run_eval_before_training: bool = False,
+  profile: int = 0,
+  dry_run: bool = False,
+  relative_steps: int | None = None,
+  actions=None,
+  use_hardware_rng: bool = False,
+  concurrent_metrics: bool = True,
+  use_orbax: bool = True,
+  gc_period: int = 0,
 ) -> float:
   """Trains to `total_steps`, from the newest checkpoint in model_dir where there is one.
 
@@ -91,7 +91,7 @@ def train(
 
   del concurrent_metrics, use_orbax
   train_checks.check_defaults(
-      relative_steps=relative_steps, actions=actions, use_hardware_rng=use_hardware_rng, gc_period=gc_period
+    relative_steps=relative_steps, actions=actions, use_hardware_rng=use_hardware_rng, gc_period=gc_period
   )
   random_seed = train_checks.seed_or_clock(random_seed)
   batch_size, stats_period = train_dataset_cfg.batch_size, stats_period or eval_period
@@ -105,7 +105,14 @@ def train(
   dataset = utils.get_dataset(train_dataset_cfg, model.FEATURE_CONVERTER_CLS, seed=random_seed)
   example_batch = data_iterator.zero_batch(dataset)
   evaluations = train_evaluation.Evaluations(
-      model, partitioner, random_seed, train_eval_dataset_cfg, eval_steps, infer_eval_dataset_cfg, inference_evaluator_cls, model_dir
+    model,
+    partitioner,
+    random_seed,
+    train_eval_dataset_cfg,
+    eval_steps,
+    infer_eval_dataset_cfg,
+    inference_evaluator_cls,
+    model_dir,
   )
 
   # Model.
@@ -120,7 +127,9 @@ def train(
     evaluations.prepare()
     state, origin = restoring.start_state(trainer, checkpoint_cfg.restore, model_dir, example_batch)
     step = int(state.step)
-    batches = data_iterator.DataIterator(dataset, utils.dataset_from(train_dataset_cfg, model.FEATURE_CONVERTER_CLS, random_seed))
+    batches = data_iterator.DataIterator(
+      dataset, utils.dataset_from(train_dataset_cfg, model.FEATURE_CONVERTER_CLS, random_seed)
+    )
     fingerprint = data_position.data_fingerprint(train_dataset_cfg, random_seed)
     # Only the run's own checkpoint has steps; other weights are started from at step 0.
     rows = data_position.take_up(batches, model_dir, step, fingerprint) if step else []
@@ -130,11 +139,24 @@ def train(
 
     # Loop.
     run = train_run.TrainRun(
-        trainer, evaluations, logs, state, batches, rows, fingerprint, checkpoint_cfg.save, model_dir,
-        lambda: utils.piece_names(train_dataset_cfg), batch_size,
-    )  # fmt: skip
+      trainer,
+      evaluations,
+      logs,
+      state,
+      batches,
+      rows,
+      fingerprint,
+      checkpoint_cfg.save,
+      model_dir,
+      lambda: utils.piece_names(train_dataset_cfg),
+      batch_size,
+    )
     return run.to(
-        total_steps, eval_period=eval_period, stats_period=stats_period, evaluate_first=run_eval_before_training, profile=profile
+      total_steps,
+      eval_period=eval_period,
+      stats_period=stats_period,
+      evaluate_first=run_eval_before_training,
+      profile=profile,
     )
 
 

@@ -8,7 +8,21 @@ from pathlib import Path
 from mrmt3.audio_io import FFMPEG_SUFFIXES
 from mrmt3.errors import UserError
 
-AUDIO_SUFFIXES = ('.wav', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.aiff', '.aif', '.aifc', '.au', '.w64', '.rf64', '.caf')
+AUDIO_SUFFIXES = (
+  '.wav',
+  '.flac',
+  '.ogg',
+  '.oga',
+  '.opus',
+  '.mp3',
+  '.aiff',
+  '.aif',
+  '.aifc',
+  '.au',
+  '.w64',
+  '.rf64',
+  '.caf',
+)
 MIDI_SUFFIXES = ('.mid', '.midi')
 BESIDE = ''  # an output without a file name: beside the MIDI file
 PLAYED = '.played.wav'
@@ -55,7 +69,9 @@ def plan_jobs(audio: list[str], output: str, outputs: dict[str, str | None]) -> 
     UserError: for arguments that do not fit each other, or an input that is not there or holds no audio.
   """
   if output == '-':
-    raise UserError('-o -: MIDI does not go to the standard output; name a .mid file or a folder (--json - writes there)')
+    raise UserError(
+      '-o -: MIDI does not go to the standard output; name a .mid file or a folder (--json - writes there)'
+    )
   out = Path(output)
   named = _named_files(audio, out)
   wanted = {kind: file for kind, file in outputs.items() if file is not None}
@@ -141,7 +157,8 @@ def _found(root, paths, complaint):
   counts = collections.Counter(names)
   # a.wav and a.flac side by side keep their suffixes.
   return [
-    (path, name if counts[name] == 1 else path.relative_to(root).as_posix()) for path, name in zip(paths, names, strict=True)
+    (path, name if counts[name] == 1 else path.relative_to(root).as_posix())
+    for path, name in zip(paths, names, strict=True)
   ]
 
 

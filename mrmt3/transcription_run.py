@@ -218,7 +218,9 @@ def summary(job: Job, result: Transcription, took: float) -> str:
   return line + (f'; {overflowed} of {len(result.segments)} segments were cut off' if overflowed else '')
 
 
-def run_pipe(transcriber, job: Job | None, settings: Settings, rate: int | None, channels: int, sample_format: str) -> None:
+def run_pipe(
+  transcriber, job: Job | None, settings: Settings, rate: int | None, channels: int, sample_format: str
+) -> None:
   """Transcribes what comes on stdin and writes its notes to stdout as JSON lines, each segment's when it is decoded.
 
   With a job, its files are written at the end. Raises UserError.

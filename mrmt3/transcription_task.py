@@ -16,7 +16,12 @@ LIBRARIES: dict[str, examples.Library] = {}  # of the tasks registered here, by 
 
 
 def add_task(
-    prefix: str, source: PieceSource, spec: ModelSpec, config: ExampleConfig, cache_bytes: int = 0, cache_dir: str | None = None
+  prefix: str,
+  source: PieceSource,
+  spec: ModelSpec,
+  config: ExampleConfig,
+  cache_bytes: int = 0,
+  cache_dir: str | None = None,
 ) -> str:
   """Registers a task, once, and returns its name, which follows from all that it is made of.
 
@@ -38,14 +43,15 @@ def add_task(
   library = examples.Library(source, spec, config, cache_dir)
   records = SegmentSource(library)
   seqio.TaskRegistry.add(
-      name,
-      source=records,
-      preprocessors=[
-          records.in_blocks, *(_whole_pieces(library) if config.sampling == PIECES else _segments(library, cache_bytes))
-      ],
-      output_features=_features(library),
-      **(_piece_scores(spec) if config.sampling == PIECES else {}),
-      shuffle_buffer_size=None,
+    name,
+    source=records,
+    preprocessors=[
+      records.in_blocks,
+      *(_whole_pieces(library) if config.sampling == PIECES else _segments(library, cache_bytes)),
+    ],
+    output_features=_features(library),
+    **(_piece_scores(spec) if config.sampling == PIECES else {}),
+    shuffle_buffer_size=None,
   )
   LIBRARIES[name] = library
   return name
@@ -55,12 +61,16 @@ def _segments(library, cache_bytes):
   config, segment = library.config, library.spec.segment_frames
   partial = functools.partial
   steps = [
-      partial(preprocessors.draw_window, segment_frames=segment, sampling=config.sampling),
-      partial(
-          preprocessors.add_prior_segments, segment_frames=segment, max_hop=config.max_hop, sampling=config.sampling,
-          prior_segments=config.prior_segments, memory_dropout=config.memory_dropout,
-      ),
-  ]  # fmt: skip
+    partial(preprocessors.draw_window, segment_frames=segment, sampling=config.sampling),
+    partial(
+      preprocessors.add_prior_segments,
+      segment_frames=segment,
+      max_hop=config.max_hop,
+      sampling=config.sampling,
+      prior_segments=config.prior_segments,
+      memory_dropout=config.memory_dropout,
+    ),
+  ]
   if config.max_pieces_per_mix > 1:
     steps.append(partial(preprocessors.add_mix, library=library, max_pieces=config.max_pieces_per_mix))
   steps.append(partial(preprocessors.add_targets_and_inputs, library=library, cache_bytes=cache_bytes))
@@ -83,8 +93,8 @@ def _features(library):
   vocabulary = vocabularies.vocabulary_from_codec(library.codec)
   if library.config.sampling == PIECES:
     return {
-        'inputs': seqio.ContinuousFeature(dtype=tf.float32, rank=3),
-        'targets': seqio.Feature(vocabulary, add_eos=False, rank=2),
+      'inputs': seqio.ContinuousFeature(dtype=tf.float32, rank=3),
+      'targets': seqio.Feature(vocabulary, add_eos=False, rank=2),
     }
   tokens = seqio.Feature(vocabulary, add_eos=False)
   inputs = seqio.ContinuousFeature(dtype=tf.float32, rank=2)

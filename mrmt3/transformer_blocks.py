@@ -328,9 +328,7 @@ def _attend_backward(causal, dropout_rate, saved, gradient):
     )
     change = (weights * (change - slope[..., rows, None])).astype(dtype)
     queries_gradient.append(jnp.einsum('...qk,...kd->...qd', change, keys[..., columns, :]))
-    keys_gradient = keys_gradient.at[..., columns].add(
-      jnp.einsum('...qd,...qk->...dk', queries[..., rows, :], change)
-    )
+    keys_gradient = keys_gradient.at[..., columns].add(jnp.einsum('...qd,...qk->...dk', queries[..., rows, :], change))
   queries_gradient = jnp.concatenate(queries_gradient, axis=-2)
   return queries_gradient, keys_gradient.swapaxes(-1, -2), values_gradient.swapaxes(-1, -2), None, None
 

@@ -22,7 +22,7 @@ SAMPLE_RATE = 16000
 
 
 def compose(
-    rng: np.random.Generator, segment_seconds: float, pairs: int, notes_per_segment: int = NOTES_PER_SEGMENT
+  rng: np.random.Generator, segment_seconds: float, pairs: int, notes_per_segment: int = NOTES_PER_SEGMENT
 ) -> np.ndarray:
   """Returns the note table of a piece of `pairs` cue segments, each followed by a twin segment.
 
@@ -72,7 +72,7 @@ def render(table: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndar
 
 
 def write_piece(
-    folder: Path, rng: np.random.Generator, segment_seconds: float, pairs: int, uuid: str, notes_per_segment: int
+  folder: Path, rng: np.random.Generator, segment_seconds: float, pairs: int, uuid: str, notes_per_segment: int
 ) -> None:
   """Composes, renders and writes one piece as a track folder in the Slakh layout, a stem an instrument."""
   table = compose(rng, segment_seconds, pairs, notes_per_segment)
@@ -85,13 +85,13 @@ def write_piece(
 
 
 def write_dataset(
-    folder: str,
-    seed: int,
-    train_pieces: int,
-    test_pieces: int,
-    segment_seconds: float,
-    pairs: int = 4,
-    notes_per_segment: int = NOTES_PER_SEGMENT,
+  folder: str,
+  seed: int,
+  train_pieces: int,
+  test_pieces: int,
+  segment_seconds: float,
+  pairs: int = 4,
+  notes_per_segment: int = NOTES_PER_SEGMENT,
 ) -> None:
   """Writes a set of pieces in the Slakh layout, splits train and test. The same seed gives the same bytes.
 

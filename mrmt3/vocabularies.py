@@ -72,13 +72,17 @@ def build_codec(vocab_config: VocabularyConfig) -> Codec:
   max_shift_steps = round(config.steps_per_second * config.max_shift_seconds)
   if config.steps_per_second <= 0 or max_shift_steps < 1 or not 1 <= bins <= MAX_VELOCITY:
     raise ValueError(f'{config} needs a longest shift of a step or more and 1..{MAX_VELOCITY} velocity bins')
-  return Codec(max_shift_steps, config.steps_per_second, [
+  return Codec(
+    max_shift_steps,
+    config.steps_per_second,
+    [
       EventRange('pitch', MIN_PITCH, MAX_PITCH),
       EventRange('velocity', 0, bins),
       EventRange('tie', 0, 0),
       EventRange('program', MIN_PROGRAM, MAX_PROGRAM),
       EventRange('drum', MIN_PITCH, MAX_PITCH),
-  ])  # fmt: skip
+    ],
+  )
 
 
 def num_embeddings(vocabulary) -> int:

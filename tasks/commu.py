@@ -13,7 +13,11 @@ from mrmt3.transcription_task import add_task
 
 
 def task(
-    data_dir: str, spec: ModelSpec, examples: ExampleConfig = ExampleConfig(), cache_bytes: int = 0, cache_dir: str | None = None
+  data_dir: str,
+  spec: ModelSpec,
+  examples: ExampleConfig = ExampleConfig(),
+  cache_bytes: int = 0,
+  cache_dir: str | None = None,
 ) -> str:
   """Registers a task over ComMU's folder and returns its name.
 

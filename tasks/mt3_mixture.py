@@ -23,14 +23,14 @@ TEMPERATURE = 10 / 3
 
 
 def task(
-    data_dir: str,
-    spec: ModelSpec,
-    examples: ExampleConfig = ExampleConfig(),
-    names: Sequence[str] = NAMES,
-    temperature: float = TEMPERATURE,
-    split: str = 'train',
-    cache_bytes: int = 0,
-    cache_dir: str | None = None,
+  data_dir: str,
+  spec: ModelSpec,
+  examples: ExampleConfig = ExampleConfig(),
+  names: Sequence[str] = NAMES,
+  temperature: float = TEMPERATURE,
+  split: str = 'train',
+  cache_bytes: int = 0,
+  cache_dir: str | None = None,
 ) -> str:
   """Registers a mixture of `mt3_records` tasks and returns its name.
 
@@ -51,15 +51,15 @@ def task(
     UserError: a data set has no folder or there are none, or the temperature is out of range.
   """
   if not names or temperature <= 0:
-    raise UserError(f'mt3_mixture.task: names are {names!r} and temperature is {temperature}; give some, and more than 0')
+    raise UserError(
+      f'mt3_mixture.task: names are {names!r} and temperature is {temperature}; give some, and more than 0'
+    )
   missing = [name for name in names if not (Path(data_dir) / name).is_dir()]
   if missing:
     raise UserError(
-        f'no folder {Path(data_dir) / missing[0]}: make it with mrmt3 dataset convert, or leave it out of mt3_mixture.task.names'
+      f'no folder {Path(data_dir) / missing[0]}: make it with mrmt3 dataset convert, or leave it out of mt3_mixture.task.names'
     )
-  tasks = [
-      mt3_records.task(name, str(Path(data_dir) / name), spec, examples, cache_bytes, cache_dir) for name in names
-  ]
+  tasks = [mt3_records.task(name, str(Path(data_dir) / name), spec, examples, cache_bytes, cache_dir) for name in names]
   digest = hashlib.sha1(repr((tasks, temperature, split)).encode()).hexdigest()[:8]
   mixture = f'mt3_mixture_{examples.sampling}_hop{examples.max_hop}_{digest}'
   if mixture not in seqio.MixtureRegistry.names():

@@ -1,9 +1,9 @@
 """Tasks over TFRecord files in MT3's published layouts: MAESTRO, GuitarSet, URMP, MusicNet, Cerberus4, Slakh.
 
-    utils.DatasetConfig.mixture_or_task_name = @mt3_records.task()
-    mt3_records.task:
-      name = 'musicnet_em'
-      data_dir = '/data/musicnet_em'
+utils.DatasetConfig.mixture_or_task_name = @mt3_records.task()
+mt3_records.task:
+  name = 'musicnet_em'
+  data_dir = '/data/musicnet_em'
 """
 
 import dataclasses
@@ -17,12 +17,12 @@ TRIMMED = ('slakh', 'cerberus4')  # MT3 cuts overlapping notes of these data set
 
 
 def task(
-    name: str,
-    data_dir: str,
-    spec: ModelSpec,
-    examples: ExampleConfig = ExampleConfig(),
-    cache_bytes: int = 0,
-    cache_dir: str | None = None,
+  name: str,
+  data_dir: str,
+  spec: ModelSpec,
+  examples: ExampleConfig = ExampleConfig(),
+  cache_bytes: int = 0,
+  cache_dir: str | None = None,
 ) -> str:
   """Registers a task over one of MT3's data sets and returns its name.
 

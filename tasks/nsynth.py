@@ -1,7 +1,7 @@
 """Task over NSynth: one note a piece, its program the first of its family's, vocals and mallets left out.
 
-    utils.DatasetConfig.mixture_or_task_name = @nsynth.task()
-    nsynth.task.data_dir = '/data/nsynth'
+utils.DatasetConfig.mixture_or_task_name = @nsynth.task()
+nsynth.task.data_dir = '/data/nsynth'
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from mrmt3.transcription_task import add_task
 
 
 def task(
-    data_dir: str,
-    spec: ModelSpec,
-    examples: ExampleConfig = ExampleConfig(),
-    cache_bytes: int = 0,
-    cache_dir: str | None = None,
-    left_out: Sequence[str] = LEFT_OUT,
+  data_dir: str,
+  spec: ModelSpec,
+  examples: ExampleConfig = ExampleConfig(),
+  cache_bytes: int = 0,
+  cache_dir: str | None = None,
+  left_out: Sequence[str] = LEFT_OUT,
 ) -> str:
   """Registers a task over NSynth's folders and returns its name.
 

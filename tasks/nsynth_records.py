@@ -1,7 +1,7 @@
 """Task over NSynth as TensorFlow Datasets keeps it (`nsynth/full`, tfrecord files); else as `tasks.nsynth`.
 
-    utils.DatasetConfig.mixture_or_task_name = @nsynth_records.task()
-    nsynth_records.task.data_dir = '~/tensorflow_datasets/nsynth/full/2.3.3'
+utils.DatasetConfig.mixture_or_task_name = @nsynth_records.task()
+nsynth_records.task.data_dir = '~/tensorflow_datasets/nsynth/full/2.3.3'
 """
 
 import os
@@ -14,12 +14,12 @@ from mrmt3.transcription_task import add_task
 
 
 def task(
-    data_dir: str,
-    spec: ModelSpec,
-    examples: ExampleConfig = ExampleConfig(),
-    cache_bytes: int = 0,
-    cache_dir: str | None = None,
-    left_out: Sequence[str] = LEFT_OUT,
+  data_dir: str,
+  spec: ModelSpec,
+  examples: ExampleConfig = ExampleConfig(),
+  cache_bytes: int = 0,
+  cache_dir: str | None = None,
+  left_out: Sequence[str] = LEFT_OUT,
 ) -> str:
   """Registers a task over TFDS's records of NSynth and returns its name.
 

@@ -1,7 +1,7 @@
 """Task over the user's own music: audio files with a MIDI file of the same name beside each.
 
-    utils.DatasetConfig.mixture_or_task_name = @own_folder.task()
-    own_folder.task.data_dir = '~/music'
+utils.DatasetConfig.mixture_or_task_name = @own_folder.task()
+own_folder.task.data_dir = '~/music'
 """
 
 from mrmt3.config import ModelSpec
@@ -11,7 +11,11 @@ from mrmt3.transcription_task import add_task
 
 
 def task(
-    data_dir: str, spec: ModelSpec, examples: ExampleConfig = ExampleConfig(), cache_bytes: int = 0, cache_dir: str | None = None
+  data_dir: str,
+  spec: ModelSpec,
+  examples: ExampleConfig = ExampleConfig(),
+  cache_bytes: int = 0,
+  cache_dir: str | None = None,
 ) -> str:
   """Registers a task over a folder of pairs like song.wav and song.mid and returns its name.
 

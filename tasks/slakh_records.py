@@ -1,7 +1,7 @@
 """Task over records of TensorFlow Datasets that `mrmt3.tfds_slakh` wrote from a folder in the Slakh2100 layout.
 
-    utils.DatasetConfig.mixture_or_task_name = @slakh_records.task()
-    slakh_records.task.data_dir = '/data/records'
+utils.DatasetConfig.mixture_or_task_name = @slakh_records.task()
+slakh_records.task.data_dir = '/data/records'
 """
 
 from mrmt3.config import ModelSpec
@@ -11,7 +11,11 @@ from mrmt3.transcription_task import add_task
 
 
 def task(
-    data_dir: str, spec: ModelSpec, examples: ExampleConfig = ExampleConfig(), cache_bytes: int = 0, cache_dir: str | None = None
+  data_dir: str,
+  spec: ModelSpec,
+  examples: ExampleConfig = ExampleConfig(),
+  cache_bytes: int = 0,
+  cache_dir: str | None = None,
 ) -> str:
   """Registers a task over sharded records (audio, NoteSequence, id) and returns its name.
 

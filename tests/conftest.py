@@ -14,11 +14,11 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers inherit what their parent
   _CACHE = tempfile.mkdtemp(prefix='mrmt3-test-jax-')
   atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
   os.environ.update(
-      MRMT3_CACHE=_CACHE,  # parsed scores: neither read from nor left in the user's cache
-      JAX_COMPILATION_CACHE_DIR=_CACHE,
-      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
-      JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1',
-      XLA_FLAGS=os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0',
+    MRMT3_CACHE=_CACHE,  # parsed scores: neither read from nor left in the user's cache
+    JAX_COMPILATION_CACHE_DIR=_CACHE,
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
+    JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1',
+    XLA_FLAGS=os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0',
   )
 
 # A shell's background jobs ignore interrupts, and so would the processes that tests start to interrupt them.
@@ -36,7 +36,9 @@ def small_data(tmp_path_factory):
   from mrmt3 import twin_instruments
 
   folder = tmp_path_factory.mktemp('data') / 'twins'
-  twin_instruments.write_dataset(folder, seed=1, train_pieces=3, test_pieces=1, segment_seconds=SEGMENT_SECONDS, pairs=2)
+  twin_instruments.write_dataset(
+    folder, seed=1, train_pieces=3, test_pieces=1, segment_seconds=SEGMENT_SECONDS, pairs=2
+  )
   return folder
 
 
@@ -49,12 +51,19 @@ def small_spec():
   from mrmt3.vocabularies import VocabularyConfig
 
   return ModelSpec(
-      network=T5Config(
-          vocab_size=1536, emb_dim=16, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, head_dim=8, mlp_dim=16,
-          dropout_rate=0.1, memory_length=4,
-      ),
-      spectrogram=SpectrogramConfig(hop_width=HOP, num_mel_bins=32, scaling='unit'),
-      vocabulary=VocabularyConfig(num_velocity_bins=1),
-      segment_frames=SEGMENT_FRAMES,
-      targets_length=64,
-  )  # fmt: skip
+    network=T5Config(
+      vocab_size=1536,
+      emb_dim=16,
+      num_heads=2,
+      num_encoder_layers=1,
+      num_decoder_layers=1,
+      head_dim=8,
+      mlp_dim=16,
+      dropout_rate=0.1,
+      memory_length=4,
+    ),
+    spectrogram=SpectrogramConfig(hop_width=HOP, num_mel_bins=32, scaling='unit'),
+    vocabulary=VocabularyConfig(num_velocity_bins=1),
+    segment_frames=SEGMENT_FRAMES,
+    targets_length=64,
+  )

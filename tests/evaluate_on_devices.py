@@ -1,6 +1,6 @@
 """Run by test_scored_training: evaluates a checkpoint on the devices of this process, or of several, and keeps the tokens.
 
-  python evaluate_on_devices.py MODEL_DIR DATA OUT [PROCESS COUNT ADDRESS]
+python evaluate_on_devices.py MODEL_DIR DATA OUT [PROCESS COUNT ADDRESS]
 """
 
 import sys
@@ -25,13 +25,15 @@ params, spec, step = checkpoints.restore_params(model_dir)
 model = PieceEncoderDecoderModel(spec, log_mel_on='device')
 task = slakh.task(data, spec, ExampleConfig(sampling='pieces', log_mel_on='device'))
 config = utils.DatasetConfig(
-    task, {'inputs': None, 'targets': None}, 'test', batch_size=8, shuffle=False, seed=0, use_memory_cache=False
+  task, {'inputs': None, 'targets': None}, 'test', batch_size=8, shuffle=False, seed=0, use_memory_cache=False
 )
 partitioner = partitioning.PjitPartitioner()
 evaluator = InferenceEvaluator(model, config, None, partitioner, out)
 placed = partitioner.place_state(params)
 evaluator.evaluate(placed, step)
-results = prediction.Predictor(model.predict_batch, placed, 8, partitioner)(evaluator._evaluator.cached_model_datasets[task])
+results = prediction.Predictor(model.predict_batch, placed, 8, partitioner)(
+  evaluator._evaluator.cached_model_datasets[task]
+)
 evaluator.close()
 assert [index for index, _ in results] == list(range(len(results)))
 if jax.process_index() == 0:

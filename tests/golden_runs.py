@@ -154,7 +154,9 @@ def read_outputs(outputs: list[Mapping], work: Path) -> dict:
   """
   found = {}
   for output in outputs:
-    paths = [path for path in files_below(work) if fnmatch.fnmatchcase(path.relative_to(work).as_posix(), output['files'])]
+    paths = [
+      path for path in files_below(work) if fnmatch.fnmatchcase(path.relative_to(work).as_posix(), output['files'])
+    ]
     for path in paths:
       name = path.relative_to(work).as_posix()
       found[f'{output["kind"]}:{name}'] = _READERS[output['kind']](path, output, str(work))
@@ -198,13 +200,20 @@ _READERS = {
 
 def _described(array):
   digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:32]
-  return {'sha256': digest, 'type': f'{array.dtype} {list(array.shape)}', 'norm': float(np.linalg.norm(array.astype(np.float64)))}
+  return {
+    'sha256': digest,
+    'type': f'{array.dtype} {list(array.shape)}',
+    'norm': float(np.linalg.norm(array.astype(np.float64))),
+  }
 
 
 def differences(found, expected, rtol: float, where: str = '') -> list[str]:
   """Returns where two JSON values differ, floats by more than `rtol` of the larger one."""
   if isinstance(found, dict) and isinstance(expected, dict):
-    lines = [f'{where}: {key} is {"missing" if key in expected else "left over"}' for key in sorted(found.keys() ^ expected.keys())]
+    lines = [
+      f'{where}: {key} is {"missing" if key in expected else "left over"}'
+      for key in sorted(found.keys() ^ expected.keys())
+    ]
     common = [key for key in expected if key in found]
     return lines + [line for key in common for line in differences(found[key], expected[key], rtol, f'{where}/{key}')]
   if isinstance(found, list) and isinstance(expected, list):
@@ -215,7 +224,11 @@ def differences(found, expected, rtol: float, where: str = '') -> list[str]:
   numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in (found, expected))
   if found == expected or (found != found and expected != expected):
     return []
-  if numbers and float in (type(found), type(expected)) and abs(found - expected) <= rtol * max(abs(found), abs(expected)):
+  if (
+    numbers
+    and float in (type(found), type(expected))
+    and abs(found - expected) <= rtol * max(abs(found), abs(expected))
+  ):
     return []
   return [f'{where}: {str(found)[:80]}, not {str(expected)[:80]}']
 
@@ -233,7 +246,9 @@ def checkpoint_arrays(folder: Path) -> dict[str, np.ndarray]:
 
 def array_differences(found: Mapping, expected: Mapping, rtol: float) -> list[str]:
   """Returns which arrays differ: in a bit where `rtol` is 0, else by more than `rtol` of the array's largest number."""
-  lines = [f'{name} is {"missing" if name in expected else "left over"}' for name in sorted(found.keys() ^ expected.keys())]
+  lines = [
+    f'{name} is {"missing" if name in expected else "left over"}' for name in sorted(found.keys() ^ expected.keys())
+  ]
   for name in sorted(found.keys() & expected.keys()):
     a, b = found[name], expected[name]
     if (a.shape, a.dtype) != (b.shape, b.dtype):

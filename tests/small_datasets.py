@@ -15,20 +15,42 @@ from mrmt3.sources.tfrecords import framed
 
 RATE = 16000
 SECONDS = 3.0
-MUSICNET_IDS = {'1727': 'train', '1728': 'train', '1733': 'validation', '1729': 'test', '1819': 'train'}  # 1819 is in test_data
+MUSICNET_IDS = {
+  '1727': 'train',
+  '1728': 'train',
+  '1733': 'validation',
+  '1729': 'test',
+  '1819': 'train',
+}  # 1819 is in test_data
 MAESTRO_SPLITS = ('train', 'train', 'validation', 'test')
 NSYNTH = {  # name: (family, pitch, velocity)
-    'bass_synthetic_033-022-050': ('bass', 22, 50), 'flute_acoustic_002-077-100': ('flute', 77, 100),
-    'mallet_acoustic_062-060-127': ('mallet', 60, 127), 'vocal_synthetic_003-050-025': ('vocal', 50, 25),
-}  # fmt: skip
-NSYNTH_FAMILIES = ('bass', 'brass', 'flute', 'guitar', 'keyboard', 'mallet', 'organ', 'reed', 'string', 'synth_lead', 'vocal')
+  'bass_synthetic_033-022-050': ('bass', 22, 50),
+  'flute_acoustic_002-077-100': ('flute', 77, 100),
+  'mallet_acoustic_062-060-127': ('mallet', 60, 127),
+  'vocal_synthetic_003-050-025': ('vocal', 50, 25),
+}
+NSYNTH_FAMILIES = (
+  'bass',
+  'brass',
+  'flute',
+  'guitar',
+  'keyboard',
+  'mallet',
+  'organ',
+  'reed',
+  'string',
+  'synth_lead',
+  'vocal',
+)
 
 
 def notes_of(seed: int, program: int = 0, count: int = 6):
   """Returns a note table of notes one after the other."""
   rng = np.random.default_rng(seed)
   onsets = np.round(np.linspace(0.25, SECONDS - 0.75, count), 2)
-  return as_notes([(onset, onset + 0.25, int(rng.integers(50, 70)), int(rng.integers(40, 120)), program, 0) for onset in onsets])
+  return as_notes(
+    [(onset, onset + 0.25, int(rng.integers(50, 70)), int(rng.integers(40, 120)), program, 0) for onset in onsets]
+  )
 
 
 def sound_of(notes, rate: int = RATE, seconds: float = SECONDS):
@@ -56,7 +78,11 @@ def write_commu(root: Path, clips: int = 20, audio: bool = True) -> Path:
     table = csv.writer(file)
     table.writerow(columns)
     for number in range(1, clips + 1):
-      split, name, inst = ('val' if number % 7 == 0 else 'train'), f'commu{number:05d}', instruments[number % 3 if number % 9 else 3]
+      split, name, inst = (
+        ('val' if number % 7 == 0 else 'train'),
+        f'commu{number:05d}',
+        instruments[number % 3 if number % 9 else 3],
+      )
       table.writerow([number - 1, 'aminor', "[['Am', 'F']]", 120, inst, 4, split, name])
       notes = notes_of(number, program=3)  # the files' own programs are not those that are rendered
       path = root / 'commu_midi' / split / 'raw' / f'{name}.mid'
@@ -73,10 +99,20 @@ def write_nsynth(root: Path, split: str = 'valid') -> Path:
   table = {}
   for number, (name, (family, pitch, velocity)) in enumerate(NSYNTH.items()):
     table[name] = {
-        'note': number, 'note_str': name, 'instrument': number, 'instrument_str': name.rsplit('-', 2)[0], 'pitch': pitch,
-        'velocity': velocity, 'sample_rate': RATE, 'qualities': [0] * 10, 'qualities_str': [], 'instrument_source': 2,
-        'instrument_family': NSYNTH_FAMILIES.index(family), 'instrument_family_str': family, 'instrument_source_str': 'synthetic',
-    }  # fmt: skip
+      'note': number,
+      'note_str': name,
+      'instrument': number,
+      'instrument_str': name.rsplit('-', 2)[0],
+      'pitch': pitch,
+      'velocity': velocity,
+      'sample_rate': RATE,
+      'qualities': [0] * 10,
+      'qualities_str': [],
+      'instrument_source': 2,
+      'instrument_family': NSYNTH_FAMILIES.index(family),
+      'instrument_family_str': family,
+      'instrument_source_str': 'synthetic',
+    }
     write_wav(folder / 'audio' / f'{name}.wav', nsynth_sound(pitch))
   (folder / 'examples.json').write_text(json.dumps(table, indent=4))
   return root
@@ -112,11 +148,17 @@ def write_tfds_nsynth(root: Path, split: str = 'valid') -> Path:
       def _generate_examples(self):
         features['instrument']['label'].names = [f'i{number}' for number in range(1006)]
         for name, (family, pitch, velocity) in NSYNTH.items():
-          yield name, {
-              'id': name, 'audio': nsynth_sound(pitch), 'pitch': pitch, 'velocity': velocity,
+          yield (
+            name,
+            {
+              'id': name,
+              'audio': nsynth_sound(pitch),
+              'pitch': pitch,
+              'velocity': velocity,
               'instrument': {'label': 'i0', 'family': family, 'source': 'synthetic'},
               'qualities': dict.fromkeys(features['qualities'], False),
-          }  # fmt: skip
+            },
+          )
 
   builder = Nsynth(data_dir=str(root), config='full')
   builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
@@ -145,7 +187,9 @@ def _write_performance(path, notes):
 
   midi = pretty_midi.PrettyMIDI()
   piano = pretty_midi.Instrument(0)
-  piano.notes = [pretty_midi.Note(*(note[name].item() for name in ('velocity', 'pitch', 'onset', 'offset'))) for note in notes]
+  piano.notes = [
+    pretty_midi.Note(*(note[name].item() for name in ('velocity', 'pitch', 'onset', 'offset'))) for note in notes
+  ]
   moves = [(0.1, 0), (0.4, 100), (1.3, 20), (1.6, 64), (2.9, 0)]
   piano.control_changes = [pretty_midi.ControlChange(64, value, time) for time, value in moves]
   midi.instruments.append(piano)
@@ -163,12 +207,21 @@ def write_guitarset(root: Path) -> Path:
     annotations = [{'namespace': 'tempo', 'data': [{'time': 0, 'duration': SECONDS, 'value': 129, 'confidence': 1.0}]}]
     for string in range(6):
       data = [
-          {'time': note['onset'].item(), 'duration': (note['offset'] - note['onset']).item(), 'value': note['pitch'] + 0.13,
-           'confidence': None} for note in notes[string::6]
-      ]  # fmt: skip
-      annotations.append({'namespace': 'pitch_contour', 'data': {'time': [], 'duration': [], 'value': [], 'confidence': []}})
+        {
+          'time': note['onset'].item(),
+          'duration': (note['offset'] - note['onset']).item(),
+          'value': note['pitch'] + 0.13,
+          'confidence': None,
+        }
+        for note in notes[string::6]
+      ]
+      annotations.append(
+        {'namespace': 'pitch_contour', 'data': {'time': [], 'duration': [], 'value': [], 'confidence': []}}
+      )
       annotations.append({'namespace': 'note_midi', 'data': data, 'annotation_metadata': {'data_source': str(string)}})
-    (root / 'annotation' / f'{name}.jams').write_text(json.dumps({'annotations': annotations, 'file_metadata': {}, 'sandbox': {}}))
+    (root / 'annotation' / f'{name}.jams').write_text(
+      json.dumps({'annotations': annotations, 'file_metadata': {}, 'sandbox': {}})
+    )
     for kind, folder in (('mic', 'audio_mono-mic'), ('mix', 'audio_mono-pickup_mix')):
       write_wav(root / folder / f'{name}_{kind}.wav', sound_of(notes, 44100), 44100)
   return root
@@ -206,15 +259,28 @@ def _record(layout, number):
     file = io.BytesIO()
     soundfile.write(file, samples, RATE, format='WAV', subtype='PCM_16')
     return {
-        'id': b'u%d' % number, 'tracks': np.arange(len(names)), 'inst_names': names, 'audio': file.getvalue(),
-        'sequence': sequences[0], 'instrument_sequences': sequences,
-    }  # fmt: skip
+      'id': b'u%d' % number,
+      'tracks': np.arange(len(names)),
+      'inst_names': names,
+      'audio': file.getvalue(),
+      'sequence': sequences[0],
+      'instrument_sequences': sequences,
+    }
   return {
-      'audio_sample_rate': np.array([RATE]), 'inst_names': names, 'midi_class': np.arange(4), 'mix': samples,
-      'note_sequences': sequences, 'plugin_name': np.arange(4), 'program_num': np.array([32, 128, 24, 0]),
-      'slakh_class': np.arange(4), 'src_ids': names, 'stems': np.zeros(0, np.float32), 'stems_shape': np.array([0, 0]),
-      'target_type': b'multi', 'track_id': b'Track%05d' % number,
-  }  # fmt: skip
+    'audio_sample_rate': np.array([RATE]),
+    'inst_names': names,
+    'midi_class': np.arange(4),
+    'mix': samples,
+    'note_sequences': sequences,
+    'plugin_name': np.arange(4),
+    'program_num': np.array([32, 128, 24, 0]),
+    'slakh_class': np.arange(4),
+    'src_ids': names,
+    'stems': np.zeros(0, np.float32),
+    'stems_shape': np.array([0, 0]),
+    'target_type': b'multi',
+    'track_id': b'Track%05d' % number,
+  }
 
 
 def write_published(root: Path, name: str) -> Path:
@@ -234,9 +300,12 @@ def write_originals(root: Path) -> dict[str, Path]:
   maestro, musicnet = root / 'maestro', write_musicnet(root / 'musicnet')
   write_maestro(maestro / 'v3')
   return {
-      'maestrov3': maestro / 'v3', 'maestrov1': write_maestro(maestro / 'v1', '1.0.0'), 'guitarset': write_guitarset(root / 'guitarset'),
-      'musicnet': musicnet, 'musicnet_em': musicnet,
-  }  # fmt: skip
+    'maestrov3': maestro / 'v3',
+    'maestrov1': write_maestro(maestro / 'v1', '1.0.0'),
+    'guitarset': write_guitarset(root / 'guitarset'),
+    'musicnet': musicnet,
+    'musicnet_em': musicnet,
+  }
 
 
 def write_records(root: Path, slakh: Path | None = None) -> Path:

@@ -21,13 +21,26 @@ WORKS = Path(__file__).parent / 'fixtures' / 'box_works.json'  # of the set that
 ABOUT = {'name': 'a small model', 'trained_on': 'trained on nothing', 'reaches': 'hears nothing'}
 SPEC = ModelSpec(
   T5Config(
-    vocab_size=1536, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=16, num_encoder_layers=1, num_decoder_layers=1,
-    memory_length=4, front='harmonic', front_channels=(1, 1, 1, 1), running_status=((3, 1003), (1135, 1262)), event_ends=((1004, 1131),), front_time_stride=2, state_positions=True, proposals=8,
+    vocab_size=1536,
+    emb_dim=16,
+    num_heads=2,
+    head_dim=8,
+    mlp_dim=16,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+    memory_length=4,
+    front='harmonic',
+    front_channels=(1, 1, 1, 1),
+    running_status=((3, 1003), (1135, 1262)),
+    event_ends=((1004, 1131),),
+    front_time_stride=2,
+    state_positions=True,
+    proposals=8,
   ),
   SpectrogramConfig(hop_width=256, num_mel_bins=32),
   segment_frames=32,
   targets_length=16,
-)  # fmt: skip
+)
 
 
 @pytest.fixture

@@ -29,10 +29,21 @@ SPEC = ModelSpec(T5Config(vocab_size=1536))
 def test_round_trip(sizes, dtype, activations, kinds, rate, scaling, bins, masks, layout):
   heads, encoder, decoder, head_dim, mlp, memory = sizes
   network = T5Config(
-    vocab_size=1536, dtype=dtype, num_heads=heads, num_encoder_layers=encoder, num_decoder_layers=decoder,
-    head_dim=head_dim, mlp_dim=mlp, memory_length=memory, mlp_activations=activations, positions=kinds[0],
-    initializers=kinds[1], dropout_masks=kinds[2], dropout_rate=rate, decoder_padding_masks=masks,
-  )  # fmt: skip
+    vocab_size=1536,
+    dtype=dtype,
+    num_heads=heads,
+    num_encoder_layers=encoder,
+    num_decoder_layers=decoder,
+    head_dim=head_dim,
+    mlp_dim=mlp,
+    memory_length=memory,
+    mlp_activations=activations,
+    positions=kinds[0],
+    initializers=kinds[1],
+    dropout_masks=kinds[2],
+    dropout_rate=rate,
+    decoder_padding_masks=masks,
+  )
   spectrogram = SpectrogramConfig(front_end=kinds[3], scaling=scaling, num_mel_bins=128)
   spec = ModelSpec(network, spectrogram, VocabularyConfig(num_velocity_bins=bins), 128, 512, layout)
   again = ModelSpec.from_json(spec.to_json())
@@ -106,11 +117,20 @@ def test_what_was_written_when_fronts_had_three_widths_can_be_read():
   values = json.loads(SPEC.to_json())
   values['network']['front_channels'] = [8, 16, 32]
   del values['network']['running_status'], values['network']['event_ends']
-  assert ModelSpec.from_json(json.dumps(values)).network.replace(front_channels=SPEC.network.front_channels) == SPEC.network
+  assert (
+    ModelSpec.from_json(json.dumps(values)).network.replace(front_channels=SPEC.network.front_channels) == SPEC.network
+  )
 
 
 def test_a_network_that_a_cpu_trains_comes_back_as_it_was():
-  network = T5Config(vocab_size=1536, front='harmonic', front_time_stride=2, proposals=8, running_status=((3, 1003), (1135, 1262)), event_ends=((1004, 1131),))
+  network = T5Config(
+    vocab_size=1536,
+    front='harmonic',
+    front_time_stride=2,
+    proposals=8,
+    running_status=((3, 1003), (1135, 1262)),
+    event_ends=((1004, 1131),),
+  )
   spec = ModelSpec(network, SpectrogramConfig(hop_width=256, num_mel_bins=64))
   again = ModelSpec.from_json(spec.to_json())
   assert again == spec and hash(again.network) == hash(network)

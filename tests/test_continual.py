@@ -28,12 +28,18 @@ def with_fresh_memory():
 
 def logits(config, params, prior_tokens=None):
   f = fixture.T5X
-  return np.asarray(jax.jit(
+  return np.asarray(
+    jax.jit(
       lambda params: network.Transformer(config).apply(
-          {'params': params}, f['inputs'], fixture.shift_right(f['targets']), f['targets'], enable_dropout=False,
-          prior_tokens=prior_tokens,
+        {'params': params},
+        f['inputs'],
+        fixture.shift_right(f['targets']),
+        f['targets'],
+        enable_dropout=False,
+        prior_tokens=prior_tokens,
       )
-  )(params))  # fmt: skip
+    )(params)
+  )
 
 
 def test_without_memory_step_0_says_what_mt3_says():
@@ -54,12 +60,20 @@ def trained(tmp_path_factory, small_data):
   checkpoints.save_checkpoint(folder / 'start', 0, {'target': with_fresh_memory(), 'state': {}}, spec)
   sizes = ('emb_dim', 'num_heads', 'head_dim', 'mlp_dim', 'num_encoder_layers', 'num_decoder_layers')
   flags = [
-    '--gin_file=ablations/continual.gin', f'--gin.INIT_FROM={folder / "start"}', f'--gin.MODEL_DIR={folder / "model"}',
-    f'--gin.DATA_DIR={small_data}', '--gin.TRAIN_STEPS=2', '--gin.BATCH_SIZE=2', '--gin.SEGMENT_FRAMES=64',
-    '--gin.TARGETS_LENGTH=128', '--gin.SAVE_PERIOD=2', '--gin.DROPOUT_RATE=0.0',
-    '--gin.train.train_eval_dataset_cfg=None', '--gin.train.stats_period=1',
+    '--gin_file=ablations/continual.gin',
+    f'--gin.INIT_FROM={folder / "start"}',
+    f'--gin.MODEL_DIR={folder / "model"}',
+    f'--gin.DATA_DIR={small_data}',
+    '--gin.TRAIN_STEPS=2',
+    '--gin.BATCH_SIZE=2',
+    '--gin.SEGMENT_FRAMES=64',
+    '--gin.TARGETS_LENGTH=128',
+    '--gin.SAVE_PERIOD=2',
+    '--gin.DROPOUT_RATE=0.0',
+    '--gin.train.train_eval_dataset_cfg=None',
+    '--gin.train.stats_period=1',
     *(f'--gin.network.T5Config.{size}={getattr(CONFIG, size)}' for size in sizes),
-  ]  # fmt: skip
+  ]
   result = subprocess.run(
     [sys.executable, '-m', 'mrmt3.train', *flags], capture_output=True, text=True, check=False, cwd='/', timeout=500
   )
@@ -73,8 +87,15 @@ def test_the_recipe_is_the_papers(trained):
   assert spec.network.memory_length == 64
   assert (spec.network.positions, spec.spectrogram.front_end, spec.spectrogram.scaling) == ('mt3', 'mt3', 'none')
   said = (trained[1] / 'operative_config.gin').read_text()
-  for line in ('max_hop = %L_MAX_HOP', 'L_MAX_HOP = 3', "shuffle_scope = %SHUFFLE_SCOPE", "SHUFFLE_SCOPE = 'paper'",
-               'base_learning_rate = 1e-05', 'weight_decay = 0.01', "'NUM_REAL_TARGET_TOKENS'"):  # fmt: skip
+  for line in (
+    'max_hop = %L_MAX_HOP',
+    'L_MAX_HOP = 3',
+    'shuffle_scope = %SHUFFLE_SCOPE',
+    "SHUFFLE_SCOPE = 'paper'",
+    'base_learning_rate = 1e-05',
+    'weight_decay = 0.01',
+    "'NUM_REAL_TARGET_TOKENS'",
+  ):
     assert line in said, line
 
 

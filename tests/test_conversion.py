@@ -65,13 +65,22 @@ def test_mt3_pth_is_mt3s(tmp_path):
   run(tmp_path / 'mt3.pth', tmp_path / 'out', *HEADS)
   spec = checkpoints.read_spec(tmp_path / 'out')
   assert spec.network == dataclasses.replace(
-    fixture.CONFIG, positions='mt3', memory_length=0, decoder_padding_masks=True, initializers='mt3', dropout_masks='mt3'
+    fixture.CONFIG,
+    positions='mt3',
+    memory_length=0,
+    decoder_padding_masks=True,
+    initializers='mt3',
+    dropout_masks='mt3',
   )
   assert spec.spectrogram == SpectrogramConfig(num_mel_bins=fixture.NUM_MEL_BINS)
   assert (spec.prior_layout, spec.segment_frames, spec.targets_length, spec.ties) == ('targets', 256, 1024, True)
   run(tmp_path / 'mt3.pth', tmp_path / 'other', *HEADS, '--positions', 'mr_mt3', '--front-end', 'mr_mt3')
   other = checkpoints.read_spec(tmp_path / 'other')
-  assert (other.network.positions, other.spectrogram.front_end, other.spectrogram.scaling) == ('mr_mt3', 'mr_mt3', 'none')
+  assert (other.network.positions, other.spectrogram.front_end, other.spectrogram.scaling) == (
+    'mr_mt3',
+    'mr_mt3',
+    'none',
+  )
 
 
 @pytest.mark.parametrize('name, step', [('t5x_legacy', 3), ('t5x_orbax', 6)])
@@ -110,13 +119,19 @@ def test_there_and_back(target, published, tmp_path):
 
 def small_box(folder):
   """Writes a checkpoint of a network with a harmonic front, proposals and a frame head; returns its parameters."""
-  sizes = dict(vocab_size=1536, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1)
-  config = T5Config(**sizes, memory_length=2, front='harmonic', front_channels=(2, 2, 2, 2), front_time_stride=2, proposals=3)
+  sizes = dict(
+    vocab_size=1536, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1
+  )
+  config = T5Config(
+    **sizes, memory_length=2, front='harmonic', front_channels=(2, 2, 2, 2), front_time_stride=2, proposals=3
+  )
   frames, tokens = np.zeros((1, 4, 16), np.float32), np.ones((1, 2), np.int32)
   params = Transformer(config, with_frame_head=True).init(
     jax.random.key(0), frames, tokens, tokens, enable_dropout=False, prior_tokens=tokens
   )['params']
-  checkpoints.save_checkpoint(folder, 1, {'target': jax.device_get(params)}, ModelSpec(config, SpectrogramConfig(num_mel_bins=16)))
+  checkpoints.save_checkpoint(
+    folder, 1, {'target': jax.device_get(params)}, ModelSpec(config, SpectrogramConfig(num_mel_bins=16))
+  )
   return jax.device_get(params)
 
 
@@ -207,8 +222,10 @@ def test_the_piano_model_of_ismir_2021(tmp_path):
   """127 velocity bins, told by the vocabulary: no ties, 512 frames."""
   spec = ModelSpec(
     network.T5Config(1664, emb_dim=8, num_heads=1, head_dim=4, mlp_dim=4, num_encoder_layers=1, num_decoder_layers=2),
-    vocabulary=VocabularyConfig(num_velocity_bins=127), segment_frames=512, ties=False,
-  )  # fmt: skip
+    vocabulary=VocabularyConfig(num_velocity_bins=127),
+    segment_frames=512,
+    ties=False,
+  )
   params = jax.tree.map(lambda s: np.ones(s.shape, np.float32), network.parameter_shapes(spec.network, 512))
   conversion.write(tmp_path / 'theirs', conversion.T5X_LEGACY, params, spec, 9)
   (tmp_path / 'theirs' / 'checkpoint_9' / 'model.json').unlink()
@@ -222,12 +239,18 @@ def test_the_piano_model_of_ismir_2021(tmp_path):
     (lambda w: w.pop('lm_head.weight'), 'lm_head.weight is missing'),
     (lambda w: w.pop('segmem_proj.weight'), 'segmem_proj.weight is missing'),
     (lambda w: w.update({'attic.weight': np.zeros(3)}), 'attic.weight is left over'),
-    (lambda w: w.update({'encoder.block.7.layer.0.layer_norm.weight': np.zeros(64)}), r'encoder\.block\.\d.* is missing'),
-    (lambda w: w.update({'lm_head.weight': np.zeros((7, 64))}), r'lm_head.weight is \(7, 64\), the network has \(1536, 64\)'),
+    (
+      lambda w: w.update({'encoder.block.7.layer.0.layer_norm.weight': np.zeros(64)}),
+      r'encoder\.block\.\d.* is missing',
+    ),
+    (
+      lambda w: w.update({'lm_head.weight': np.zeros((7, 64))}),
+      r'lm_head.weight is \(7, 64\), the network has \(1536, 64\)',
+    ),
     (lambda w: w.update({'encoder.embed_tokens.weight': np.zeros((64, 64))}), 'differs from proj.weight'),
     (lambda w: w.pop('decoder_embed_tokens.weight'), 'decoder_embed_tokens.weight is missing'),
   ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_named_in_one_line(change, message, tmp_path):
   weights = {name: np.asarray(array) for name, array in fixture.WEIGHTS.items()}
   change(weights)
@@ -324,7 +347,9 @@ def test_what_is_no_checkpoint(name, content, message, tmp_path):
 def test_list(published, tmp_path, capsys):
   assert run(published, '--list') == 0
   lines = capsys.readouterr().out.splitlines()
-  assert re.fullmatch(r'lm_head\.weight +\(1536, 64\) +float32', next(line for line in lines if line.startswith('lm_head')))
+  assert re.fullmatch(
+    r'lm_head\.weight +\(1536, 64\) +float32', next(line for line in lines if line.startswith('lm_head'))
+  )
   assert lines[-1].endswith('Lightning, step 77')
   assert len(lines) == 1 + int(lines[-1].split()[0])
 
@@ -355,13 +380,21 @@ def test_memory_stays_below_twice_the_weights(tmp_path):
   conversion.write(tmp_path / 'context=64.ckpt', conversion.LIGHTNING, params, ModelSpec(config), 1)
   del params
   for source, *target in (
-    ('context=64.ckpt', 'ours'), ('ours', 'x.pth'), ('ours', 'x.npz'), ('ours', 't5x', '--to', 't5x'), ('t5x', 'again'),
+    ('context=64.ckpt', 'ours'),
+    ('ours', 'x.pth'),
+    ('ours', 'x.npz'),
+    ('ours', 't5x', '--to', 't5x'),
+    ('t5x', 'again'),
     ('ours', 'context=64_again.ckpt'),
-  ):  # fmt: skip
+  ):
     result = subprocess.run(
-      [sys.executable, '-c', MEASURE, source, *target], capture_output=True, text=True, cwd=tmp_path, check=True,
+      [sys.executable, '-c', MEASURE, source, *target],
+      capture_output=True,
+      text=True,
+      cwd=tmp_path,
+      check=True,
       env={'PYTHONPATH': str(ROOT), 'PATH': '', 'JAX_PLATFORMS': 'cpu', 'HOME': str(tmp_path)},
-    )  # fmt: skip
+    )
     peak = int(result.stdout.split('peak')[-1])
     print(source, *target, f'{peak / size:.2f} times the weights')
     assert 0.5 * size < peak < 2 * size, (source, target, peak / size)

@@ -45,7 +45,10 @@ def copied(proposals, inputs, threshold=0.0, allowed=None):
   """Returns the logits after `inputs`, `[length, vocab]`."""
   # Always of one size, so that it is compiled once: padded with what never happens.
   more = 64 - proposals.scores.shape[1]
-  wide = [jnp.pad(x, [(0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2), constant_values=filler) for x, filler in zip(proposals, FILLERS, strict=True)]
+  wide = [
+    jnp.pad(x, [(0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2), constant_values=filler)
+    for x, filler in zip(proposals, FILLERS, strict=True)
+  ]
   tokens = jnp.pad(jnp.asarray(inputs, jnp.int32), (0, 256 - len(inputs)))[None]
   return np.asarray(_copied(Proposals(*wide), tokens, allowed, threshold))[0, : len(inputs)]
 
@@ -71,12 +74,19 @@ notes = st.tuples(
 @given(st.lists(notes, min_size=1, max_size=25), st.sampled_from([0, 25]))
 def test_what_a_perfect_reader_hears_is_copied_token_by_token(rows, start):
   """Whatever the notes: ties, unisons aside, chords, several instruments, drums."""
-  table = as_notes([(on / 32, (on + length) / 32, pitch, 100, 0 if drum else program, drum) for on, length, pitch, program, drum in rows])
+  table = as_notes(
+    [
+      (on / 32, (on + length) / 32, pitch, 100, 0 if drum else program, drum)
+      for on, length, pitch, program, drum in rows
+    ]
+  )
   table = segment_tokens.trim_overlapping_notes(table)
   # One event of a pitch a state, and nothing again within a state: unisons are proposed once.
   seen, kept = set(), []
   for note in np.sort(table, order=['is_drum', 'pitch', 'onset']):
-    moments = {(round(note[name] * 32) + d, note['pitch'], note['is_drum']) for name in ('onset', 'offset') for d in (-1, 0, 1)}
+    moments = {
+      (round(note[name] * 32) + d, note['pitch'], note['is_drum']) for name in ('onset', 'offset') for d in (-1, 0, 1)
+    }
     if not moments & seen:
       kept.append(note)
       seen |= moments
@@ -86,7 +96,8 @@ def test_what_a_perfect_reader_hears_is_copied_token_by_token(rows, start):
   events = [
     (step - start, DRUM if drum else (ON if velocity else OFF), pitch, 0 if drum else int(class_index(program)))
     for step, program, velocity, pitch, drum in zip(
-      *(getattr(piece, name)[inside].tolist() for name in ('step', 'program', 'velocity_bin', 'pitch', 'is_drum')), strict=True
+      *(getattr(piece, name)[inside].tolist() for name in ('step', 'program', 'velocity_bin', 'pitch', 'is_drum')),
+      strict=True,
     )
   ]
   events += [
@@ -192,7 +203,10 @@ def test_one_that_comes_before_what_was_said_is_unlikely():
 @pytest.mark.parametrize('changes', [{'proposals': 0}, {'copied_tokens': IDS[:5]}, {'copied_tokens': IDS[::-1]}])
 def test_a_network_that_cannot_copy_is_named(changes):
   assert T5Config(**SIZES, **COPYING).remembers
-  for name, values in (('copy_threshold', (1, -0.1, 0.001, float('nan'), 'x')), ('instrument_memory', (-1, float('inf'), '1'))):
+  for name, values in (
+    ('copy_threshold', (1, -0.1, 0.001, float('nan'), 'x')),
+    ('instrument_memory', (-1, float('inf'), '1')),
+  ):
     for value in values:
       with pytest.raises(UserError, match=f'{name} is'):
         T5Config(**SIZES, **COPYING, **{name: value})
@@ -201,16 +215,20 @@ def test_a_network_that_cannot_copy_is_named(changes):
   with pytest.raises(UserError, match='copied_tokens are those of times'):
     T5Config(**{**SIZES, **COPYING, **changes})
   for more, message in (
-    ({'memory_length': 2}, 'memory_length is 2'), ({'memory_segments': 2}, 'memory_segments 2'),
+    ({'memory_length': 2}, 'memory_length is 2'),
+    ({'memory_segments': 2}, 'memory_segments 2'),
     ({'running_status': ((3, 4),)}, 'with copied_tokens there is none'),
-  ):  # fmt: skip
+  ):
     with pytest.raises(UserError, match=message):
       T5Config(**SIZES, **COPYING, **more)
 
 
 def test_a_model_whose_tokens_or_states_are_others_is_named():
   config = T5Config(**SIZES, **COPYING, front='harmonic', front_channels=(1, 1, 1, 1), front_time_stride=2)
-  mels, words = SpectrogramConfig(hop_width=250, num_mel_bins=16), VocabularyConfig(steps_per_second=32, num_velocity_bins=1)
+  mels, words = (
+    SpectrogramConfig(hop_width=250, num_mel_bins=16),
+    VocabularyConfig(steps_per_second=32, num_velocity_bins=1),
+  )
   ModelSpec(config, mels, words, segment_frames=8, targets_length=16)
   moved = dataclasses.replace(config, copied_tokens=(IDS.tie, *IDS[1:]))
   with pytest.raises(UserError, match=r'copied_tokens are .*; the vocabulary has'):
@@ -253,7 +271,9 @@ def test_chances_add_up(after):
 def test_the_rest_of_a_chord_is_said_whatever_class_the_first_note_is_given():
   """The reader sorts the first note before the second; it has been given another class, one that comes later."""
   proposals = proposals_of([(3, ON, 60, 0), (3, ON, 64, 5)])
-  proposals = proposals._replace(classes=proposals.classes.at[0, 0, 0].set(0.55).at[0, 0, 9].set(0.45), scores=jnp.full((1, 2), 1.5))
+  proposals = proposals._replace(
+    classes=proposals.classes.at[0, 0, 0].set(0.55).at[0, 0, 9].set(0.45), scores=jnp.full((1, 2), 1.5)
+  )
   said = [0, tok('tie'), tok('time', 3), tok('program', CLASS_PROGRAMS[9]), tok('velocity', 1), tok('pitch', 60)]
   chances = np.exp(copied(proposals, said)[-1])
   assert chances[tok('program', CLASS_PROGRAMS[5])] == pytest.approx(1 / (1 + np.exp(-1.5)), abs=2e-2)
@@ -264,7 +284,10 @@ def a_network(dtype='float32', **more):
   config = T5Config(
     **SIZES, **COPYING, dtype=dtype, front='harmonic', front_channels=(2, 2, 2, 2), front_time_stride=2, **more
   )
-  frames, tokens = jax.random.normal(jax.random.key(1), (2, 16, 16)), jnp.tile(jnp.array([0, tok('tie'), tok('time', 3)]), (2, 1))
+  frames, tokens = (
+    jax.random.normal(jax.random.key(1), (2, 16, 16)),
+    jnp.tile(jnp.array([0, tok('tie'), tok('time', 3)]), (2, 1)),
+  )
   module = network.Transformer(config)
   params = module.init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False, prior_tokens=tokens)['params']
   assert set(params) == {'encoder', 'note_reader'} and 'time' not in params['note_reader']  # nobody is shown proposals
@@ -315,7 +338,9 @@ def test_a_perfect_reader_s_events_are_the_best_beam():
 
 def test_position_after_position_is_as_all_at_once_but_for_the_threshold():
   config = T5Config(**SIZES, **COPYING, copy_threshold=0.25)
-  proposals = proposals_of([(k, ON, 60, 3) for k in range(2, 8)])._replace(scores=jnp.array([[-2.0, -2.0, -0.8, -2.0, 0.3, -2.0]]))
+  proposals = proposals_of([(k, ON, 60, 3) for k in range(2, 8)])._replace(
+    scores=jnp.array([[-2.0, -2.0, -0.8, -2.0, 0.3, -2.0]])
+  )
   rows = copying.as_rows(proposals)
   tokens = jnp.array([[0, tok('tie'), tok('time', 4), tok('program', 16), tok('velocity', 1), tok('pitch', 60)]])
   for threshold in (0.0, 0.25):
@@ -368,14 +393,19 @@ def test_a_transcriber_copies_only_the_instruments_that_are_asked_for(hop):
     **SIZES, **COPYING, front='harmonic', front_channels=(1, 1, 1, 1), front_time_stride=2, copy_threshold=0.02
   )
   words = VocabularyConfig(steps_per_second=32, num_velocity_bins=1)
-  spec = ModelSpec(config, SpectrogramConfig(hop_width=250, num_mel_bins=16), words, segment_frames=64, targets_length=128)
+  spec = ModelSpec(
+    config, SpectrogramConfig(hop_width=250, num_mel_bins=16), words, segment_frames=64, targets_length=128
+  )
   rng = np.random.default_rng(0)
   params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), network.parameter_shapes(config, 16))
   params['note_reader']['events_bias'] += 2.0
   params['note_reader']['sounds_bias'] += 2.0
   params['note_reader']['class_of']['kernel'] *= 0.1  # so that basses have a share of every note
   transcriber, audio = Transcriber(params, spec), rng.normal(0, 0.1, 40000).astype(np.float32)
-  everything, basses = transcriber.transcribe(audio, hop=hop), transcriber.transcribe(audio, hop=hop, instruments='bass')
+  everything, basses = (
+    transcriber.transcribe(audio, hop=hop),
+    transcriber.transcribe(audio, hop=hop, instruments='bass'),
+  )
   assert len(everything.notes) and set(everything.notes['program']) - set(range(32, 40))
   assert len(basses.notes) and set(basses.notes['program']) <= set(range(32, 40)) and not basses.notes['is_drum'].any()
   for segment in (*everything.segments, *basses.segments):

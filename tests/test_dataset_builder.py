@@ -166,17 +166,17 @@ def test_list_and_works():
 
 
 @pytest.mark.parametrize(
-    ('one', 'other', 'same'),
-    [
-        ('bach/bwv227.1.mxl', 'bach/bwv227.11.mxl', True),
-        ('bach/bwv227.1.mxl', 'bach/bwv226.2.mxl', False),
-        ('mozart/k155/movement1.mxl', 'mozart/k155/movement3.mxl', True),
-        ('mozart/k155/movement1.mxl', 'mozart/k156/movement1.mxl', False),
-        ('palestrina/Kyrie_12.krn', 'palestrina/Agnus_I_12.krn', True),
-        ('palestrina/Kyrie_12.krn', 'palestrina/Kyrie_13.krn', False),
-        ('monteverdi/madrigal.3.1.mxl', 'monteverdi/madrigal.3.2.mxl', False),
-        ('corelli/opus3no1/1grave.xml', 'corelli/opus3no1/2allegro.xml', True),
-    ],
+  ('one', 'other', 'same'),
+  [
+    ('bach/bwv227.1.mxl', 'bach/bwv227.11.mxl', True),
+    ('bach/bwv227.1.mxl', 'bach/bwv226.2.mxl', False),
+    ('mozart/k155/movement1.mxl', 'mozart/k155/movement3.mxl', True),
+    ('mozart/k155/movement1.mxl', 'mozart/k156/movement1.mxl', False),
+    ('palestrina/Kyrie_12.krn', 'palestrina/Agnus_I_12.krn', True),
+    ('palestrina/Kyrie_12.krn', 'palestrina/Kyrie_13.krn', False),
+    ('monteverdi/madrigal.3.1.mxl', 'monteverdi/madrigal.3.2.mxl', False),
+    ('corelli/opus3no1/1grave.xml', 'corelli/opus3no1/2allegro.xml', True),
+  ],
 )
 def test_work_of(one, other, same):
   assert (sources.work_of(sources.MUSIC21 + one) == sources.work_of(sources.MUSIC21 + other)) == same
@@ -259,7 +259,7 @@ def test_arrangement_follows_palette_and_seed():
   score = scale_score()
   programs = [one.program for one in arrange.arrange(score, np.random.default_rng(3), palette=(0, 24, 33, 40, 70))]
   assert programs == [
-      one.program for one in arrange.arrange(score, np.random.default_rng(3), palette=(0, 24, 33, 40, 70))
+    one.program for one in arrange.arrange(score, np.random.default_rng(3), palette=(0, 24, 33, 40, 70))
   ]
   assert set(programs) <= {0, 24, 33, 40, 70}
   without = arrange.arrange(score, np.random.default_rng(3), palette=(0, 24, 33, 40, 70), exclude=(33, 40))
@@ -327,9 +327,7 @@ def test_fit_keeps_the_tempo_in_range_when_density_cannot_be_met():
 # Drums
 
 
-@hypothesis.given(
-    st.sampled_from(METRES), st.integers(1, 20), st.booleans(), st.floats(50, 150), st.integers(0, 1000)
-)
+@hypothesis.given(st.sampled_from(METRES), st.integers(1, 20), st.booleans(), st.floats(50, 150), st.integers(0, 1000))
 @hypothesis.settings(max_examples=60, deadline=None)
 def test_drums_follow_the_bars(metre, num_bars, pickup, tempo, seed):
   whole = 4.0 * metre[0] / metre[1]
@@ -363,7 +361,7 @@ def test_drums_mark_the_end_of_a_phrase():
 
 
 @pytest.mark.parametrize(
-    ('program', 'is_drum', 'pitch'), [(0, False, 60), (24, False, 60), (16, False, 60), (0, True, 38)]
+  ('program', 'is_drum', 'pitch'), [(0, False, 60), (24, False, 60), (16, False, 60), (0, True, 38)]
 )
 def test_sound_begins_at_the_label(synth, program, is_drum, pitch):
   onsets = [0.5, 1.2503, 2.0017]
@@ -547,25 +545,25 @@ def test_force_replaces_tracks_and_nothing_else(small_set, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('changes', 'words'),
-    [
-        ({'recipe': 'soup'}, 'no such recipe'),
-        ({'pieces': 1}, 'nothing to test on'),
-        ({'pieces': 1000}, 'cannot give 1000 pieces'),
-        ({'seconds': 1}, 'tracks of 1 s'),
-        ({'seconds': float('nan')}, 'tracks of nan s'),
-        ({'seed': -1}, 'negative'),
-        ({'workers': -1}, 'workers'),
-        ({'soundfonts': ['nowhere.sf2']}, 'no such soundfont'),
-        ({'recipe': 'corpus', 'pieces': 999999}, 'fewer with --pieces'),
-        ({'recipe': 'corpus', 'hours': 1, 'pieces': 9}, 'give one of them'),
-        ({'recipe': 'corpus', 'hours': 0, 'pieces': None}, '0 hours'),
-        ({'recipe': 'corpus', 'drums': 2}, 'drums'),
-        ({'recipe': 'corpus', 'takes': 0}, '0 takes'),
-        ({'recipe': 'midi'}, 'name a folder'),
-        ({'recipe': 'demo', 'hours': 2, 'pieces': None}, 'its own pieces'),
-        ({'midi': ['nowhere']}, 'no such folder'),
-    ],
+  ('changes', 'words'),
+  [
+    ({'recipe': 'soup'}, 'no such recipe'),
+    ({'pieces': 1}, 'nothing to test on'),
+    ({'pieces': 1000}, 'cannot give 1000 pieces'),
+    ({'seconds': 1}, 'tracks of 1 s'),
+    ({'seconds': float('nan')}, 'tracks of nan s'),
+    ({'seed': -1}, 'negative'),
+    ({'workers': -1}, 'workers'),
+    ({'soundfonts': ['nowhere.sf2']}, 'no such soundfont'),
+    ({'recipe': 'corpus', 'pieces': 999999}, 'fewer with --pieces'),
+    ({'recipe': 'corpus', 'hours': 1, 'pieces': 9}, 'give one of them'),
+    ({'recipe': 'corpus', 'hours': 0, 'pieces': None}, '0 hours'),
+    ({'recipe': 'corpus', 'drums': 2}, 'drums'),
+    ({'recipe': 'corpus', 'takes': 0}, '0 takes'),
+    ({'recipe': 'midi'}, 'name a folder'),
+    ({'recipe': 'demo', 'hours': 2, 'pieces': None}, 'its own pieces'),
+    ({'midi': ['nowhere']}, 'no such folder'),
+  ],
 )
 def test_settings_that_make_no_sense(tmp_path, changes, words):
   with pytest.raises(UserError, match=words):
@@ -610,9 +608,7 @@ def test_parallel_keeps_order_and_passes_errors_on():
 def test_command_line(small_set, capsys):
   parser = argparse.ArgumentParser()
   dataset_cli.add_parser(parser.add_subparsers())
-  args = parser.parse_args(
-      ['dataset', 'build', str(small_set), '--pieces', '2', '--seconds', '6', '--workers', '1']
-  )
+  args = parser.parse_args(['dataset', 'build', str(small_set), '--pieces', '2', '--seconds', '6', '--workers', '1'])
   assert args.run(args) == 0
   assert '2 tracks (1 train, 1 test, 2 of them there before)' in capsys.readouterr().out
 
@@ -647,7 +643,7 @@ def test_corpus_recipe(tmp_path):
 @pytest.mark.parametrize('wait', [0.02, 0.1])
 def test_an_interrupt_while_results_come_ends_at_once(wait, tmp_path):
   (tmp_path / 'large_results.py').write_text('def work(_):\n  return bytes(40_000_000)\n')
-  script = '''
+  script = """
 from large_results import work
 from mrmt3.dataset_builder.parallel import parallel
 try:
@@ -656,11 +652,11 @@ try:
       print('results come', flush=True)
 except KeyboardInterrupt:
   raise SystemExit(130)
-'''
+"""
   environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
   process = subprocess.Popen(
     [sys.executable, '-c', script], stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
-  )  # fmt: skip
+  )
   try:
     assert process.stdout.readline() == 'results come\n'
     time.sleep(wait)

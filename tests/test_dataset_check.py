@@ -102,15 +102,15 @@ def font_bytes(samples, headers, zones, vorbis=False):
   generators = [pair for zone in zones for pair in zone] + [(0, 0)]
   rows = [(b'%d' % i, *header, 60, 0, 0, 1 + 16 * vorbis) for i, header in enumerate(headers)]
   pdta = (
-      part(b'phdr', records('<20s3H3I', [(b'one', 0, 0, 0, 0, 0, 0), (b'EOP', 0, 0, 1, 0, 0, 0)]))
-      + part(b'pbag', records('<2H', [(0, 0), (1, 0)]))
-      + part(b'pmod', bytes(10))
-      + part(b'pgen', records('<Hh', [(41, 0), (0, 0)]))
-      + part(b'inst', records('<20sH', [(b'one', 0), (b'EOI', len(zones))]))
-      + part(b'ibag', records('<2H', [(end, 0) for end in ends]))
-      + part(b'imod', bytes(10))
-      + part(b'igen', records('<Hh', generators))
-      + part(b'shdr', records('<20s5IBb2H', [*rows, (b'EOS', *[0] * 9)]))
+    part(b'phdr', records('<20s3H3I', [(b'one', 0, 0, 0, 0, 0, 0), (b'EOP', 0, 0, 1, 0, 0, 0)]))
+    + part(b'pbag', records('<2H', [(0, 0), (1, 0)]))
+    + part(b'pmod', bytes(10))
+    + part(b'pgen', records('<Hh', [(41, 0), (0, 0)]))
+    + part(b'inst', records('<20sH', [(b'one', 0), (b'EOI', len(zones))]))
+    + part(b'ibag', records('<2H', [(end, 0) for end in ends]))
+    + part(b'imod', bytes(10))
+    + part(b'igen', records('<Hh', generators))
+    + part(b'shdr', records('<20s5IBb2H', [*rows, (b'EOS', *[0] * 9)]))
   )
   lists = [b'INFO' + part(b'ifil', struct.pack('<2H', 2 + vorbis, 1)), b'sdta' + part(b'smpl', samples), b'pdta' + pdta]
   body = b'sfbk' + b''.join(part(b'LIST', content) for content in lists)
@@ -122,19 +122,19 @@ def wave(count, rate=RATE, hertz=261.6256):
 
 
 ODD = [  # headers and zones
-    ([(0, 3000, 100, 50000, RATE)], [[(54, 1), (53, 0)]]),  # a loop that ends behind its sample
-    ([(0, 3000, 2950, 3000, 44100)], [[(54, 1), (53, 0)]]),  # one that ends with it
-    ([(0, 3000, 1000, 1003, 44100)], [[(54, 1), (53, 0)]]),  # one that is empty an octave higher
-    ([(0, 3000, 2000, 1000, RATE)], [[(54, 1), (53, 0)]]),  # begin and end swapped
-    ([(0, 3000, 100, 2900, RATE)], [[(54, 1), (3, 30000), (50, 9), (53, 0)]]),  # moved far outside by its zone
-    # Two zones that begin at one place and end at different ones, for keys up to 60 and from 61.
-    (
-        [(0, 300, 10, 290, 44100), (0, 3000, 10, 2900, 44100)],
-        [[(43, 60 << 8), (54, 1), (53, 0)], [(43, 61 + (127 << 8)), (54, 1), (53, 1)]],
-    ),
-    ([(0, 3000, 100, 2900, RATE)], [[(54, 3), (53, 0)]]),
-    ([(0, 3000, 100, 2900, RATE)], [[(54, 9), (999, 7), (53, 0)]]),  # an unknown way to play, and an unknown generator
-    ([(0, 0, 0, 0, 0)], [[(54, 1), (53, 0)]]),
+  ([(0, 3000, 100, 50000, RATE)], [[(54, 1), (53, 0)]]),  # a loop that ends behind its sample
+  ([(0, 3000, 2950, 3000, 44100)], [[(54, 1), (53, 0)]]),  # one that ends with it
+  ([(0, 3000, 1000, 1003, 44100)], [[(54, 1), (53, 0)]]),  # one that is empty an octave higher
+  ([(0, 3000, 2000, 1000, RATE)], [[(54, 1), (53, 0)]]),  # begin and end swapped
+  ([(0, 3000, 100, 2900, RATE)], [[(54, 1), (3, 30000), (50, 9), (53, 0)]]),  # moved far outside by its zone
+  # Two zones that begin at one place and end at different ones, for keys up to 60 and from 61.
+  (
+    [(0, 300, 10, 290, 44100), (0, 3000, 10, 2900, 44100)],
+    [[(43, 60 << 8), (54, 1), (53, 0)], [(43, 61 + (127 << 8)), (54, 1), (53, 1)]],
+  ),
+  ([(0, 3000, 100, 2900, RATE)], [[(54, 3), (53, 0)]]),
+  ([(0, 3000, 100, 2900, RATE)], [[(54, 9), (999, 7), (53, 0)]]),  # an unknown way to play, and an unknown generator
+  ([(0, 0, 0, 0, 0)], [[(54, 1), (53, 0)]]),
 ]
 PLAY = """
 import sys
@@ -411,7 +411,9 @@ def test_full_disk_leaves_no_half_track(tmp_path, monkeypatch, synth):
 def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, name):
   for seed in range(6):
     rng = np.random.default_rng(seed)
-    rows = [(i * 0.4, i * 0.4 + 0.35, 48 + rng.integers(24), 90, program, 0) for i in range(60) for program in (0, 24, 73)]
+    rows = [
+      (i * 0.4, i * 0.4 + 0.35, 48 + rng.integers(24), 90, program, 0) for i in range(60) for program in (0, 24, 73)
+    ]
     write_midi(as_notes(rows), tmp_path / 'songs' / f'{"abcdef"[seed]}.mid')
 
   def command(out, workers):

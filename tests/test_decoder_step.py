@@ -21,7 +21,11 @@ CONFIGS = {
   'bfloat16': {'dtype': 'bfloat16'},
   'running status': {'running_status': ((3, 20), (40, 41), (50, 60))},
   'last event': {'running_status': ((3, 20), (40, 41)), 'event_ends': ((30, 39), (50, 55))},
-  'last event in bfloat16': {'dtype': 'bfloat16', 'running_status': ((3, 20), (40, 41)), 'event_ends': ((30, 39), (50, 55))},
+  'last event in bfloat16': {
+    'dtype': 'bfloat16',
+    'running_status': ((3, 20), (40, 41)),
+    'event_ends': ((30, 39), (50, 55)),
+  },
 }
 
 
@@ -33,10 +37,15 @@ def test_steps_are_the_networks(name):
   tokens = rng.integers(0, config.vocab_size, (70, 2))
   module = network.Transformer(config)
   shapes = network.parameter_shapes(config, fixture.NUM_MEL_BINS)
-  params = jax.tree.map(jnp.asarray, jax.tree.map(lambda x: rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape).astype(np.float32), shapes))
+  params = jax.tree.map(
+    jnp.asarray,
+    jax.tree.map(lambda x: rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape).astype(np.float32), shapes),
+  )
   weights = decoder_step.pack(params['decoder'], config)
   cache = decoder_step.init_cache(weights, config, encoded, 40)
-  whole = module.apply({'params': params}, encoded, None, tokens.T, enable_dropout=False, method=network.Transformer.decode)
+  whole = module.apply(
+    {'params': params}, encoded, None, tokens.T, enable_dropout=False, method=network.Transformer.decode
+  )
   ours = jax.jit(lambda *args: decoder_step.step(weights, config, *args, len(tokens)))
   for position, now in enumerate(tokens):
     if position == 40:
@@ -85,7 +94,9 @@ def test_the_last_event_is_told_as_it_was():
 @pytest.mark.parametrize('softmax', network.MEMORY_SOFTMAXES)
 @pytest.mark.parametrize('ends', [(), ((30, 39), (42, 44))])
 def test_the_networks_own_cache_keeps_the_running_status(ends, softmax):
-  config = dataclasses.replace(fixture.CONFIG, running_status=((3, 20), (40, 41)), event_ends=ends, memory_length=4, memory_softmax=softmax)
+  config = dataclasses.replace(
+    fixture.CONFIG, running_status=((3, 20), (40, 41)), event_ends=ends, memory_length=4, memory_softmax=softmax
+  )
   rng = np.random.default_rng(0)
   shapes = network.parameter_shapes(config, fixture.NUM_MEL_BINS)
   params = jax.tree.map(lambda x: rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape).astype(np.float32), shapes)
@@ -97,7 +108,9 @@ def test_the_networks_own_cache_keeps_the_running_status(ends, softmax):
   np.testing.assert_allclose(first, whole, atol=1e-4 * float(np.std(whole)))
   for place in range(tokens.shape[1]):
     now = tokens[:, place : place + 1]
-    logits, cache = module.apply({'params': params, **cache}, encoded, None, now, decode=True, mutable=['cache'], **options)
+    logits, cache = module.apply(
+      {'params': params, **cache}, encoded, None, now, decode=True, mutable=['cache'], **options
+    )
     np.testing.assert_allclose(logits[:, 0], whole[:, place], atol=3e-4 * float(np.std(whole)))
 
 

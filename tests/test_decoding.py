@@ -65,7 +65,9 @@ def test_a_cache_that_grows_often_says_the_same(monkeypatch):
   prior = f['prior_targets']
   whole = decode(params, fixture.CONFIG, f['inputs'], prior, 48)
   monkeypatch.setattr(decoding, 'FIRST_CACHE', 4)
-  short = decode(params, fixture.CONFIG, f['inputs'], prior, 19)  # 3, 5, 10 and 19; a length that nothing else has compiled
+  short = decode(
+    params, fixture.CONFIG, f['inputs'], prior, 19
+  )  # 3, 5, 10 and 19; a length that nothing else has compiled
   np.testing.assert_array_equal(short, whole[:, :19])
   # All rows rest from the start: the later loops have nothing to do.
   assert not decode(params, fixture.CONFIG, f['inputs'], prior, 21, np.zeros(3, bool)).any()
@@ -80,7 +82,15 @@ def test_a_single_token():
 
 
 def test_no_event_is_said_twice_and_all_else_is_as_ranked():
-  sizes = {'vocab_size': 40, 'emb_dim': 16, 'num_heads': 2, 'num_encoder_layers': 1, 'num_decoder_layers': 1, 'head_dim': 8, 'mlp_dim': 16}
+  sizes = {
+    'vocab_size': 40,
+    'emb_dim': 16,
+    'num_heads': 2,
+    'num_encoder_layers': 1,
+    'num_decoder_layers': 1,
+    'head_dim': 8,
+    'mlp_dim': 16,
+  }
   config = network.T5Config(**sizes, running_status=((3, 8), (9, 10), (11, 14)), event_ends=((15, 25), (26, 30)))
   inputs, tokens = np.random.default_rng(0).normal(size=(5, 12, 8)).astype(np.float32), np.zeros((5, 90), np.int32)
   params = network.Transformer(config).init(jax.random.key(1), inputs, tokens, tokens, enable_dropout=False)['params']
@@ -98,13 +108,19 @@ def test_no_event_is_said_twice_and_all_else_is_as_ranked():
       assert token == scores.argmax()
       if 15 <= token <= 30:
         said.add((tuple(status), token))
-      status = [token if first <= token <= last else old for old, (first, last) in zip(status, config.running_status, strict=True)]
+      status = [
+        token if first <= token <= last else old
+        for old, (first, last) in zip(status, config.running_status, strict=True)
+      ]
 
 
 def count(tokens):
   """Returns how often the event that is said most often is said."""
   status, found = (0, 0, 0), collections.Counter()
   for token in tokens:
-    status = tuple(token if first <= token <= last else old for old, (first, last) in zip(status, ((3, 8), (9, 10), (11, 14)), strict=True))
+    status = tuple(
+      token if first <= token <= last else old
+      for old, (first, last) in zip(status, ((3, 8), (9, 10), (11, 14)), strict=True)
+    )
     found[status, token] += 15 <= token <= 30
   return max(found.values())

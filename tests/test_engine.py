@@ -115,7 +115,14 @@ class TestConfigs:
 
 class TestFlags:
   def test_bindings(self):
-    argv = ['--gin_file=a.gin', '--gin.MODEL_DIR=2024_run', "--gin.NAME='y'", '--gin.train.total_steps=5', '--gin.C', 'None']
+    argv = [
+      '--gin_file=a.gin',
+      '--gin.MODEL_DIR=2024_run',
+      "--gin.NAME='y'",
+      '--gin.train.total_steps=5',
+      '--gin.C',
+      'None',
+    ]
     flags = gin_utils.parse_flags(argv, 'train', '')
     assert flags.gin_file == ['a.gin']
     assert flags.gin_bindings == ["MODEL_DIR = '2024_run'", "NAME = 'y'", 'train.total_steps = 5', 'C = None']
@@ -132,7 +139,11 @@ class TestFlags:
 class TestRunLog:
   def numbers(self, loss=1.0):
     names = ('loss', 'z_loss', 'correct', 'tokens', 'gradient_norm', 'learning_rate')
-    return {**{name: jnp.float32(1.0) for name in names}, 'loss': jnp.float32(loss), 'example_loss': jnp.array([loss, 1.0])}
+    return {
+      **{name: jnp.float32(1.0) for name in names},
+      'loss': jnp.float32(loss),
+      'example_loss': jnp.array([loss, 1.0]),
+    }
 
   def test_speed_and_share_of_waiting(self, monkeypatch):
     clock = [100.0]

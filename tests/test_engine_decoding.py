@@ -59,10 +59,10 @@ def test_greedy(seed):
 @pytest.mark.parametrize('seed', range(6))
 def test_a_wide_beam_finds_the_best_of_all(seed):
   log_p, beams = table(seed), VOCABULARY**LENGTH
-  tokens, scores = decoding.beam_search(jnp.zeros((1, LENGTH), jnp.int32), cache(1), network(log_p), EOS, num_decodes=beams)
-  finished = [
-      (*body, EOS) for n in range(LENGTH) for body in itertools.product(range(2, VOCABULARY), repeat=n)
-  ]  # fmt: skip
+  tokens, scores = decoding.beam_search(
+    jnp.zeros((1, LENGTH), jnp.int32), cache(1), network(log_p), EOS, num_decodes=beams
+  )
+  finished = [(*body, EOS) for n in range(LENGTH) for body in itertools.product(range(2, VOCABULARY), repeat=n)]
   best = max(finished, key=lambda t: score(log_p, t) / ((5 + len(t)) / 6) ** 0.6)
   np.testing.assert_array_equal(tokens[0, -1], [*best, *[0] * (LENGTH - len(best))])
   np.testing.assert_allclose(scores[0, -1], score(log_p, best) / ((5 + len(best)) / 6) ** 0.6, rtol=1e-5)
@@ -83,7 +83,9 @@ def test_drawing_follows_the_probabilities_and_the_key():
   log_p, inputs = table(1), jnp.zeros((1, LENGTH), jnp.int32)
 
   def draw(key, **options):
-    return decoding.temperature_sample(inputs, cache(1), network(log_p), EOS, jax.random.key(key), 4000, **options)[0][0]
+    return decoding.temperature_sample(inputs, cache(1), network(log_p), EOS, jax.random.key(key), 4000, **options)[0][
+      0
+    ]
 
   first = np.bincount(draw(0, topk=0)[:, 0], minlength=VOCABULARY) / 4000
   np.testing.assert_allclose(first, np.exp(log_p[0, 0]), atol=0.03)

@@ -80,8 +80,11 @@ def test_names_may_stand_behind_options(folders, tmp_path, capsys):
   others = tmp_path / 'others'
   write_midi(piece(), others / 'a.mid')
   outputs = []
-  for words in ((reference, estimate, others, '--pieces', 1, '--workers', 1), (reference, '--pieces', 1, estimate, '--workers', 1, others),
-                (reference, '--pieces', 1, '--workers', 1, estimate, others)):  # fmt: skip
+  for words in (
+    (reference, estimate, others, '--pieces', 1, '--workers', 1),
+    (reference, '--pieces', 1, estimate, '--workers', 1, others),
+    (reference, '--pieces', 1, '--workers', 1, estimate, others),
+  ):
     assert run(*words) == 0
     outputs.append(capsys.readouterr().out)
   assert 'est' in outputs[0] and 'others' in outputs[0] and outputs == outputs[:1] * 3
@@ -120,7 +123,10 @@ def test_matches_by_path_then_by_name(tmp_path, capsys):
     write_midi(piece(), tmp_path / 'ref' / f'{name}.mid')
   for name in ('one', 'y/mix', 'z/two', 'mix'):
     write_midi(piece(), tmp_path / 'est' / f'{name}.MID')
-  references, estimates = evaluation_sets.find_references(tmp_path / 'ref'), evaluation_sets.find_estimates(tmp_path / 'est')
+  references, estimates = (
+    evaluation_sets.find_references(tmp_path / 'ref'),
+    evaluation_sets.find_estimates(tmp_path / 'est'),
+  )
   pairs = evaluation_sets.match(references, estimates, tmp_path / 'est')
   names = {name: found and found.file.relative_to(tmp_path / 'est').as_posix() for name, found in pairs.items()}
   # One mix.mid in the root could be either piece's: it is nobody's.

@@ -20,7 +20,9 @@ from mrmt3.notes import as_notes
 def checkpoint(tmp_path_factory, small_spec):
   """Random weights whose output depends on what is heard and remembered."""
   tokens = np.zeros((1, 64), np.int32)
-  init = Transformer(small_spec.network).init(jax.random.key(3), np.zeros((1, 32, 32)), tokens, tokens, enable_dropout=False, prior_tokens=tokens)
+  init = Transformer(small_spec.network).init(
+    jax.random.key(3), np.zeros((1, 32, 32)), tokens, tokens, enable_dropout=False, prior_tokens=tokens
+  )
   params = jax.tree.map(np.array, init['params'])
   params['decoder']['logits_dense']['kernel'] *= 3
   folder = tmp_path_factory.mktemp('model')
@@ -33,7 +35,22 @@ def scores_of(path):
 
 
 def test_a_checkpoint_scores_as_its_transcriptions(small_data, checkpoint, tmp_path, capsys):
-  assert run(small_data, '--split', 'train', '--checkpoint', checkpoint, '--batch-size', 2, '--json', tmp_path / 'a.json', '-o', tmp_path / 'out') == 0
+  assert (
+    run(
+      small_data,
+      '--split',
+      'train',
+      '--checkpoint',
+      checkpoint,
+      '--batch-size',
+      2,
+      '--json',
+      tmp_path / 'a.json',
+      '-o',
+      tmp_path / 'out',
+    )
+    == 0
+  )
   capsys.readouterr()
   transcriber = Transcriber.load(checkpoint)
   references = evaluation_sets.find_references(small_data, split='train')
@@ -46,7 +63,17 @@ def test_a_checkpoint_scores_as_its_transcriptions(small_data, checkpoint, tmp_p
     notes += len(expected)
   assert notes  # else nothing was compared
   # Saved predictions are a system like any other.
-  assert run(small_data, tmp_path / 'out' / f'predictions-{checkpoint.name}.jsonl', '--split', 'train', '--json', tmp_path / 'b.json') == 0
+  assert (
+    run(
+      small_data,
+      tmp_path / 'out' / f'predictions-{checkpoint.name}.jsonl',
+      '--split',
+      'train',
+      '--json',
+      tmp_path / 'b.json',
+    )
+    == 0
+  )
   assert scores_of(tmp_path / 'a.json') == scores_of(tmp_path / 'b.json')
 
 
@@ -60,7 +87,9 @@ def test_memory_modes_differ(small_data, checkpoint, tmp_path):
   assert not np.array_equal(said['truth'], said['none']) and not np.array_equal(said['predicted'], said['none'])
 
 
-def test_goes_on_after_an_interruption_and_tries_failed_pieces_again(small_data, checkpoint, tmp_path, monkeypatch, capsys):
+def test_goes_on_after_an_interruption_and_tries_failed_pieces_again(
+  small_data, checkpoint, tmp_path, monkeypatch, capsys
+):
   from mrmt3.piece_transcriber import PieceTranscriber
 
   asked = []
@@ -103,7 +132,9 @@ def test_a_piece_whose_audio_is_broken_counts_as_empty(checkpoint, tmp_path, cap
   (tmp_path / 'set' / 'bad.wav').write_text('no sound')
   assert run(tmp_path / 'set', '--checkpoint', checkpoint, '--report', tmp_path / 'report') == 0
   err = capsys.readouterr().err
-  assert 'bad counts as empty: ' in err and 'mute counts as empty: there is no audio' in err and 'good counts' not in err
+  assert (
+    'bad counts as empty: ' in err and 'mute counts as empty: there is no audio' in err and 'good counts' not in err
+  )
   page = (tmp_path / 'report' / 'index.html').read_text()
   assert '2 pieces count as empty' in page and 'no audio beside the reference' in page
 
@@ -113,7 +144,11 @@ def test_audio_that_has_changed_is_heard_again(checkpoint, tmp_path, monkeypatch
   from mrmt3.piece_transcriber import PieceTranscriber
 
   heard, transcribe = [], PieceTranscriber.transcribe
-  monkeypatch.setattr(PieceTranscriber, 'transcribe', lambda self, pieces: transcribe(self, (heard.append(one[0]) or one for one in pieces)))
+  monkeypatch.setattr(
+    PieceTranscriber,
+    'transcribe',
+    lambda self, pieces: transcribe(self, (heard.append(one[0]) or one for one in pieces)),
+  )
   for data in ('one', 'other'):
     for name in 'ab':
       write_midi(piece(), tmp_path / data / f'{name}.mid')
@@ -142,14 +177,18 @@ def test_a_task_s_pieces_are_scored_again_when_their_notes_change(small_data, tm
   write_midi(reference.read(), tmp_path / 'est' / f'{track.name}.mid')
   found = []
   for _ in range(2):
-    run(tmp_path / 'set', tmp_path / 'est', '--task', 'slakh', '-o', tmp_path / 'out', '--json', tmp_path / 'scores.json')
+    run(
+      tmp_path / 'set', tmp_path / 'est', '--task', 'slakh', '-o', tmp_path / 'out', '--json', tmp_path / 'scores.json'
+    )
     found += [scores['onset_f1'] for scores in scores_of(tmp_path / 'scores.json').values()]
     for path in (track / 'MIDI').iterdir():
       write_midi(piece(shift=9.0, pitches=(20,)), path)
   assert found == [1.0, 0.0]
 
 
-def test_a_task_s_broken_audio_counts_as_empty_and_a_broken_reference_is_not_transcribed(small_data, checkpoint, tmp_path, capsys):
+def test_a_task_s_broken_audio_counts_as_empty_and_a_broken_reference_is_not_transcribed(
+  small_data, checkpoint, tmp_path, capsys
+):
   import shutil
 
   shutil.copytree(small_data, tmp_path / 'set')
@@ -184,7 +223,13 @@ def test_published_counts_are_of_raw_programs(tmp_path):
   stems = {}
   for number, program in enumerate((48, 49, 30)):  # strings, strings and distorted guitar are two Slakh classes
     write_midi(piece(program=program, pitches=(50 + number,))[:1], track / 'MIDI' / f'S{number:02d}.mid')
-    stems[f'S{number:02d}'] = {'audio_rendered': True, 'integrated_loudness': -20.0, 'is_drum': False, 'program_num': program, 'midi_saved': True}
+    stems[f'S{number:02d}'] = {
+      'audio_rendered': True,
+      'integrated_loudness': -20.0,
+      'is_drum': False,
+      'program_num': program,
+      'midi_saved': True,
+    }
   write_midi(piece(program=73)[:1], track / 'MIDI' / 'S03.mid')  # of a stem that is not in the mix
   stems['S03'] = {**stems['S00'], 'audio_rendered': False, 'program_num': 73}
   (track / 'metadata.yaml').write_text(yaml.safe_dump({'midi_dir': 'MIDI', 'stems': stems}))
@@ -208,7 +253,9 @@ def test_scores_are_read_again_until_a_file_changes(tmp_path, monkeypatch):
     for name in 'abc':
       write_midi(piece(), tmp_path / side / f'{name}.mid')
   calls, score = [], evaluation.score_piece
-  monkeypatch.setattr(evaluation, 'score_piece', lambda name, *rest, **more: calls.append(name) or score(name, *rest, **more))
+  monkeypatch.setattr(
+    evaluation, 'score_piece', lambda name, *rest, **more: calls.append(name) or score(name, *rest, **more)
+  )
   arguments = (tmp_path / 'ref', tmp_path / 'est', '-o', tmp_path / 'out', '--json', tmp_path / 'scores.json')
   run(*arguments)
   before = scores_of(tmp_path / 'scores.json')
@@ -235,7 +282,9 @@ def test_scores_of_several_processes_are_those_of_one(small_data, tmp_path, monk
   read = {}
   for workers, spawn_after in ((1, 99), (2, -1)):
     monkeypatch.setattr(parallel, 'SPAWN_AFTER', spawn_after)
-    run(small_data, tmp_path / 'midi', tmp_path / 'saved.jsonl', '--workers', workers, '--json', tmp_path / 'scores.json')
+    run(
+      small_data, tmp_path / 'midi', tmp_path / 'saved.jsonl', '--workers', workers, '--json', tmp_path / 'scores.json'
+    )
     read[workers] = json.loads((tmp_path / 'scores.json').read_text())
   assert read[1] == read[2] and read[1]['systems']['saved']['mean']['onset_f1'] == 1
   assert 0.9 < read[1]['systems']['midi']['mean']['onset_f1'] < 1
@@ -279,8 +328,10 @@ def test_predictions_of_infer(small_spec, checkpoint, tmp_path):
   codec, notes = build_codec(small_spec.vocabulary), as_notes([(0.1, 0.4, 60, 100, 0, 0), (0.6, 1.2, 64, 100, 40, 0)])
   rate = small_spec.spectrogram.frame_rate
   rows = [
-      segment_targets(encode_piece(notes, codec), first, 32, piece_frames=96, codec=codec, frames_per_second=rate).tolist()
-      for first in (0, 32, 64)
+    segment_targets(
+      encode_piece(notes, codec), first, 32, piece_frames=96, codec=codec, frames_per_second=rate
+    ).tolist()
+    for first in (0, 32, 64)
   ]
   ids = [[token - 3 for token in row if token > 2] + [-1] for row in rows]
   path = tmp_path / 'x-predict.jsonl-00000-of-00001'
@@ -298,7 +349,11 @@ def test_endings_of_other_transcribers(tmp_path):
     matched = evaluation_sets.match(dict.fromkeys(references), made, tmp_path)
     return {name: estimate and estimate.file.name for name, estimate in matched.items()}
 
-  assert found(['a', 'b', 'c'], ['a_basic_pitch', 'b_basic_pitch']) == {'a': 'a_basic_pitch', 'b': 'b_basic_pitch', 'c': None}
+  assert found(['a', 'b', 'c'], ['a_basic_pitch', 'b_basic_pitch']) == {
+    'a': 'a_basic_pitch',
+    'b': 'b_basic_pitch',
+    'c': None,
+  }
   assert found(['x/a', 'x/ab'], ['a.mix', 'ab.mix']) == {'x/a': 'a.mix', 'x/ab': 'ab.mix'}
   assert found(['a', 'a_2'], ['a_2']) == {'a': None, 'a_2': 'a_2'}
   with pytest.raises(UserError, match='has the name of a piece'):
@@ -363,7 +418,14 @@ def test_the_report_is_one_page_that_needs_nothing_else(systems):
   assert not page.open and {'table', 'svg', 'img', 'details'} <= set(page.tags) and 'script' not in page.tags
   assert page.links and all(link.startswith('data:image/png;base64,') for link in page.links)
   assert 'url(' not in text and '@import' not in text and 'http' not in text
-  for words in ('Leakage ratio', 'What is heard as what: leaks', 'The worst pieces', 'd <&', 'p = 0.125', 'width=device-width'):
+  for words in (
+    'Leakage ratio',
+    'What is heard as what: leaks',
+    'The worst pieces',
+    'd <&',
+    'p = 0.125',
+    'width=device-width',
+  ):
     assert words in page.text or words in text
   assert 'd &lt;&amp;' in text and 'd <&' not in text  # names are escaped
 
@@ -372,14 +434,21 @@ def test_of_ratios_the_nearer_to_1_is_better():
   from mrmt3 import evaluation, html_report, intervals
 
   def verdict(base, other, key='leakage_ratio'):
-    systems = [evaluation.Summary([evaluation.PieceResult(str(place), {key: ratio}, None, None) for place, ratio in enumerate(ratios)]) for ratios in (base, other)]
+    systems = [
+      evaluation.Summary(
+        [evaluation.PieceResult(str(place), {key: ratio}, None, None) for place, ratio in enumerate(ratios)]
+      )
+      for ratios in (base, other)
+    ]
     test = intervals.paired_test(*(system.values(key) for system in systems))
     return html_report._verdict(key, *systems, test)
 
   assert 'class' not in verdict([2 / 3] * 12, [4 / 3] * 12) and 'p = 1.000' in verdict([2 / 3] * 12, [4 / 3] * 12)
   assert 'better' in verdict([0.5, 1.5] * 6, [1.0] * 12) and 'p &lt; 0.001' in verdict([0.5, 1.5] * 6, [1.0] * 12)
   assert 'worse' in verdict([1.0] * 12, [0.5, 1.5] * 6)
-  assert 'worse' in verdict([0.1] * 12, [0.2] * 12, 'leaked_note_ratio') and 'better' in verdict([0.1] * 12, [0.2] * 12, 'onset_f1')
+  assert 'worse' in verdict([0.1] * 12, [0.2] * 12, 'leaked_note_ratio') and 'better' in verdict(
+    [0.1] * 12, [0.2] * 12, 'onset_f1'
+  )
 
 
 def test_a_single_piece_has_a_report(systems):
@@ -396,14 +465,14 @@ def _text(path):
 
 def test_mistakes_are_one_clear_line(systems, checkpoint, small_data):
   for arguments, says in (
-      ((systems / 'ref',), 'nothing to score'),
-      ((systems / 'ref', systems / 'right', '--memory', 'none'), 'add --checkpoint'),
-      ((systems / 'ref', systems / 'right', '--pieces', 0), '--pieces is 0'),
-      ((systems / 'ref', systems / 'right', systems / 'ref' / '..' / 'right'), 'both called right'),
-      ((systems / 'ref', '--checkpoint', checkpoint), 'no audio beside the references'),
-      ((systems / 'ref', systems / 'right', '--task', 'nothing'), "no task 'nothing'"),
-      ((systems / 'ref', systems / 'right', '--split', 'test'), "no split 'test'"),
-      ((small_data, '--checkpoint', systems), 'not a checkpoint'),
+    ((systems / 'ref',), 'nothing to score'),
+    ((systems / 'ref', systems / 'right', '--memory', 'none'), 'add --checkpoint'),
+    ((systems / 'ref', systems / 'right', '--pieces', 0), '--pieces is 0'),
+    ((systems / 'ref', systems / 'right', systems / 'ref' / '..' / 'right'), 'both called right'),
+    ((systems / 'ref', '--checkpoint', checkpoint), 'no audio beside the references'),
+    ((systems / 'ref', systems / 'right', '--task', 'nothing'), "no task 'nothing'"),
+    ((systems / 'ref', systems / 'right', '--split', 'test'), "no split 'test'"),
+    ((small_data, '--checkpoint', systems), 'not a checkpoint'),
   ):
     with pytest.raises(UserError, match=says) as caught:
       run(*arguments)

@@ -14,12 +14,16 @@ from mrmt3.note_reader import DRUMS, OFFSETS, ONSETS, time_code
 from mrmt3.spectrograms import SpectrogramConfig
 from mrmt3.vocabularies import SPECIAL_TOKENS, VocabularyConfig, build_codec
 
-SIZES = dict(vocab_size=1664, emb_dim=16, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1)
+SIZES = dict(
+  vocab_size=1664, emb_dim=16, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1
+)
 MELS = SpectrogramConfig(hop_width=256, num_mel_bins=16)
 
 
 def spec_of(velocity_bins):
-  config = T5Config(**SIZES, front='harmonic', front_channels=(1, 1, 1, 1), front_time_stride=2, proposals=4, logits_via_embedding=True)
+  config = T5Config(
+    **SIZES, front='harmonic', front_channels=(1, 1, 1, 1), front_time_stride=2, proposals=4, logits_via_embedding=True
+  )
   return ModelSpec(config, MELS, VocabularyConfig(num_velocity_bins=velocity_bins), segment_frames=8, targets_length=16)
 
 
@@ -28,7 +32,9 @@ def named(request):
   """Returns (a function from an event to its embedding, the note reader's parameters, the model's specification)."""
   spec = spec_of(request.param)
   frames, tokens = np.zeros((1, 8, 16), np.float32), np.ones((1, 2), np.int32)
-  params = network.Transformer(spec.network).init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False)['params']
+  params = network.Transformer(spec.network).init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False)[
+    'params'
+  ]
   params = event_names.give_names(params, spec)
   codec, table = build_codec(spec.vocabulary), np.asarray(params['decoder']['token_embedder']['embedding'])
   return lambda kind, value: table[codec.encode_event(Event(kind, value)) + SPECIAL_TOKENS], params['note_reader'], spec
@@ -39,9 +45,15 @@ def test_kinds_and_classes_have_their_tokens_names(named):
   loudest = spec.vocabulary.num_velocity_bins
   kinds, classes = np.asarray(reader['name_of_kind']), np.asarray(reader['name_of_class'])
   for pitch in (21, 60, 108):
-    np.testing.assert_allclose(kinds[ONSETS.start + pitch], embedding('pitch', pitch) + embedding('velocity', loudest), atol=1e-5)
-    np.testing.assert_allclose(kinds[OFFSETS.start + pitch], embedding('pitch', pitch) + embedding('velocity', 0), atol=1e-5)
-    np.testing.assert_allclose(kinds[DRUMS.start + pitch], embedding('drum', pitch) + embedding('velocity', loudest), atol=1e-5)
+    np.testing.assert_allclose(
+      kinds[ONSETS.start + pitch], embedding('pitch', pitch) + embedding('velocity', loudest), atol=1e-5
+    )
+    np.testing.assert_allclose(
+      kinds[OFFSETS.start + pitch], embedding('pitch', pitch) + embedding('velocity', 0), atol=1e-5
+    )
+    np.testing.assert_allclose(
+      kinds[DRUMS.start + pitch], embedding('drum', pitch) + embedding('velocity', loudest), atol=1e-5
+    )
   wanted = [embedding('program', program) for program in sorted(SLAKH_CLASSES.values())]
   np.testing.assert_array_equal(classes, wanted)
 
@@ -65,7 +77,9 @@ def test_a_look_ahead_leads_to_the_name_of_a_later_time(named):
   _, reader, _ = named
   kernel = np.asarray(reader['time']['kernel'])
   later = np.asarray(event_names._later(kernel, 2.0))
-  np.testing.assert_allclose(time_code(np.arange(9), 16) @ kernel @ later, time_code(np.arange(2, 11), 16) @ kernel, atol=1e-4)
+  np.testing.assert_allclose(
+    time_code(np.arange(9), 16) @ kernel @ later, time_code(np.arange(2, 11), 16) @ kernel, atol=1e-4
+  )
 
 
 def test_a_fresh_decoder_looks_up_what_is_proposed_at_its_time():
@@ -83,7 +97,9 @@ def test_a_fresh_decoder_looks_up_what_is_proposed_at_its_time():
   proposed = times + np.asarray(reader['name_of_kind'])[ONSETS][pitches]  # one a state
   steps = [codec.encode_event(Event('shift', round(3.2 * state))) + SPECIAL_TOKENS for state in range(32)]
   module, proposed = network.Transformer(config), jnp.asarray(np.repeat(proposed[None], 32, axis=0))
-  logits = module.apply({'params': params}, proposed, None, jnp.array(steps)[:, None], enable_dropout=False, method=module.decode)
+  logits = module.apply(
+    {'params': params}, proposed, None, jnp.array(steps)[:, None], enable_dropout=False, method=module.decode
+  )
   first = codec.encode_event(Event('pitch', 40)) + SPECIAL_TOKENS
   found = np.asarray(logits)[:, 0, first : first + 32].argmax(axis=-1)
   assert (found == np.arange(32)).mean() > 0.5  # the rest of the decoder is still random
@@ -119,7 +135,9 @@ def test_a_fresh_decoder_looks_at_what_comes_after_the_event_that_it_has_said(to
     held = network.running_status(said, config.running_status, config.event_ends)
     x = layer.pre_cross_attention_layer_norm(decoder._with_status(decoder.embed(said), held)[:, -1:])
     attention = layer.encoder_decoder_attention
-    queries, keys = (part.reshape(-1, 4, 48) for part in (attention.query(x), attention.key(jnp.asarray(proposed)[None])))
+    queries, keys = (
+      part.reshape(-1, 4, 48) for part in (attention.query(x), attention.key(jnp.asarray(proposed)[None]))
+    )
     return jax.nn.softmax(jnp.einsum('qhd,khd->qhk', queries, keys)).mean(axis=1)
 
   weights = np.asarray(module.apply({'params': params}, method=first_weights))
@@ -140,7 +158,9 @@ def test_a_fresh_model_has_names_and_one_without_proposals_needs_none():
     np.testing.assert_array_equal(params['note_reader'][name], again['note_reader'][name])
   pieces = PieceEncoderDecoderModel(spec).get_initial_variables(jax.random.key(0), {})['params']
   for name in ('name_of_kind', 'name_of_class'):
-    np.testing.assert_array_equal(pieces['note_reader'][name], event_names.give_names(pieces, spec)['note_reader'][name])
+    np.testing.assert_array_equal(
+      pieces['note_reader'][name], event_names.give_names(pieces, spec)['note_reader'][name]
+    )
   plain = ModelSpec(spec.network.replace(proposals=0), MELS, spec.vocabulary, segment_frames=8, targets_length=16)
   fresh = MemoryEncoderDecoderModel(plain).get_initial_variables(jax.random.key(0), shapes, types)['params']
   assert 'note_reader' not in fresh
@@ -153,7 +173,9 @@ def test_the_real_t5x_can_place_every_parameter():
   spec = ModelSpec(spec.network.replace(**told), MELS, spec.vocabulary, segment_frames=8, targets_length=16)
   frames, tokens = np.zeros((1, 8, 16), np.float32), np.ones((1, 2), np.int32)
   module = network.Transformer(spec.network, with_frame_head=True)
-  variables = jax.eval_shape(lambda: module.init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False, prior_tokens=tokens))
+  variables = jax.eval_shape(
+    lambda: module.init(jax.random.key(0), frames, tokens, tokens, enable_dropout=False, prior_tokens=tokens)
+  )
   axes = jax.tree.leaves(variables['params_axes'], is_leaf=lambda x: hasattr(x, 'names'))
   assert len(axes) == len(jax.tree.leaves(variables['params'])) > 50
   for names in axes:

@@ -140,7 +140,9 @@ def test_offline_it_says_what_to_do_by_hand_and_that_works(server, files, tmp_pa
   with pytest.raises(UserError) as error:
     run('mt3', '--quiet')
   target = tmp_path / 'cache' / 'downloads' / 'mt3'
-  assert f'`gsutil -m cp -r gs://mt3/checkpoints/mt3/* mt3` elsewhere and put the files into {target}' in str(error.value)
+  assert f'`gsutil -m cp -r gs://mt3/checkpoints/mt3/* mt3` elsewhere and put the files into {target}' in str(
+    error.value
+  )
   shutil.copytree(files / 'mt3' / 'checkpoint_11', target)
   run('mt3', '--quiet')
   assert_is('mt3', dataclasses.replace(CONFIG, memory_length=0), 11)
@@ -161,8 +163,11 @@ def test_put_there_after_a_download_that_was_stopped(server, files, tmp_path, mo
 
 
 def test_a_bucket_that_holds_the_checkpoints_own_folder(server, files, tmp_path, monkeypatch):
-  objects = {f'checkpoints/mt3/checkpoint_11/{p.relative_to(files / "mt3" / "checkpoint_11")}': p.read_bytes()
-             for p in (files / 'mt3' / 'checkpoint_11').rglob('*') if p.is_file()}  # fmt: skip
+  objects = {
+    f'checkpoints/mt3/checkpoint_11/{p.relative_to(files / "mt3" / "checkpoint_11")}': p.read_bytes()
+    for p in (files / 'mt3' / 'checkpoint_11').rglob('*')
+    if p.is_file()
+  }
   file_server.bucket(server, objects)
   run('mt3', '--quiet')
   assert_is('mt3', dataclasses.replace(CONFIG, memory_length=0), 11)
@@ -194,7 +199,9 @@ def test_what_is_published_is_not_what_was_expected(server, tmp_path):
 
 
 def test_names():
-  with pytest.raises(UserError, match=r'no published checkpoint .mt4.; there are mt3, ismir2021, mt3-pytorch, mr-mt3-0'):
+  with pytest.raises(
+    UserError, match=r'no published checkpoint .mt4.; there are mt3, ismir2021, mt3-pytorch, mr-mt3-0'
+  ):
     run('mt4')
   with pytest.raises(UserError, match='--list'):
     run()

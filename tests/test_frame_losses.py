@@ -20,7 +20,9 @@ from mrmt3.spectrograms import SpectrogramConfig
 from mrmt3.vocabularies import build_codec
 
 SPEC = ModelSpec(
-  T5Config(vocab_size=1536, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=16, num_encoder_layers=1, num_decoder_layers=1),
+  T5Config(
+    vocab_size=1536, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=16, num_encoder_layers=1, num_decoder_layers=1
+  ),
   SpectrogramConfig(hop_width=256, num_mel_bins=16),
   segment_frames=128,
   targets_length=512,
@@ -67,8 +69,13 @@ def test_labels_of_a_chord_a_drum_and_a_tied_note(stride):
   assert np.argwhere(drums).tolist() == [[20 // stride, 38]]
   assert np.argwhere(offsets).tolist() == [[20 // stride, 60], [31 // stride, 40]]
   assert told_of(found, found.begins) == [(10 // stride, 60, piano), (10 // stride, 64, piano)]
-  assert told_of(found, found.ends) == [(20 // stride, OFFSETS.start + 60, piano), (31 // stride, OFFSETS.start + 40, bass)]
-  sounds = {pitch: (np.flatnonzero(pitches[:, pitch]).min(), np.flatnonzero(pitches[:, pitch]).max()) for pitch in (40, 60, 64)}
+  assert told_of(found, found.ends) == [
+    (20 // stride, OFFSETS.start + 60, piano),
+    (31 // stride, OFFSETS.start + 40, bass),
+  ]
+  sounds = {
+    pitch: (np.flatnonzero(pitches[:, pitch]).min(), np.flatnonzero(pitches[:, pitch]).max()) for pitch in (40, 60, 64)
+  }
   ends = {1: (30, 19), 2: (14, 9)}[stride]  # off in frames 31 and 20
   assert sounds == {40: (0, ends[0]), 60: (10 // stride, ends[1]), 64: (10 // stride, last)}
   assert pitches.sum(axis=0)[[38]] == 0  # a drum has no pitch
@@ -77,7 +84,12 @@ def test_labels_of_a_chord_a_drum_and_a_tied_note(stride):
 
 
 notes = st.tuples(
-  st.floats(0, 1.9), st.floats(0.05, 3), st.integers(0, 127), st.integers(1, 127), st.sampled_from(PROGRAMS), st.booleans()
+  st.floats(0, 1.9),
+  st.floats(0.05, 3),
+  st.integers(0, 127),
+  st.integers(1, 127),
+  st.sampled_from(PROGRAMS),
+  st.booleans(),
 )
 
 
@@ -85,7 +97,12 @@ notes = st.tuples(
 @given(st.lists(notes, max_size=20))
 def test_labels_agree_with_the_notes(drawn):
   rows = trim_overlapping_notes(
-    as_notes([(on, on + length, pitch, velocity, 0 if drum else program, drum) for on, length, pitch, velocity, program, drum in drawn])
+    as_notes(
+      [
+        (on, on + length, pitch, velocity, 0 if drum else program, drum)
+        for on, length, pitch, velocity, program, drum in drawn
+      ]
+    )
   )
   (onsets, drums, _, pitches, _), found = labels_of(rows)
   expected_onsets, expected_drums, told = np.zeros((128, 128)), np.zeros((128, 128)), []
@@ -126,14 +143,20 @@ def test_the_class_counts_where_an_event_is():
   logits = FrameTargets(*(x * 80 - 40 for x in targets))
   guess = jnp.zeros((1, 512, NUM_CLASSES))
   loss = frame_losses.frame_loss(logits, guess, targets, events)
-  np.testing.assert_allclose(loss, 1.5 * np.log(NUM_CLASSES), atol=1e-3)  # one of 34, the end by half; the drum asks for none
+  np.testing.assert_allclose(
+    loss, 1.5 * np.log(NUM_CLASSES), atol=1e-3
+  )  # one of 34, the end by half; the drum asks for none
   sure = guess.at[..., PROGRAMS.index(33)].set(50.0)
   np.testing.assert_allclose(frame_losses.frame_loss(logits, sure, targets, events), 0, atol=1e-3)
   counts = frame_losses.event_counts(logits, sure, targets, events)
   assert {name: tuple(map(int, pair)) for name, pair in counts.items()} == {
-    'frame_onset_recall': (1, 1), 'frame_onset_precision': (1, 1), 'frame_drum_recall': (1, 1),
-    'frame_drum_precision': (1, 1), 'frame_onset_class': (1, 1), 'frame_offset_class': (1, 1),
-  }  # fmt: skip
+    'frame_onset_recall': (1, 1),
+    'frame_onset_precision': (1, 1),
+    'frame_drum_recall': (1, 1),
+    'frame_drum_precision': (1, 1),
+    'frame_onset_class': (1, 1),
+    'frame_offset_class': (1, 1),
+  }
 
 
 @pytest.mark.parametrize('stride', [1, 2])
@@ -149,7 +172,9 @@ def test_a_model_is_the_same_with_and_without_the_frame_head(stride):
     plain.apply({'params': kept}, frames, tokens, tokens, **options),
     headed.apply({'params': params}, frames, tokens, tokens, **options),
   )
-  encoded, told, classes = headed.apply({'params': params}, frames, tokens, tokens, method=headed.encode_and_tell, **options)
+  encoded, told, classes = headed.apply(
+    {'params': params}, frames, tokens, tokens, method=headed.encode_and_tell, **options
+  )
   assert encoded.shape == (1, config.num_states(128) + 4, config.emb_dim)
   np.testing.assert_array_equal(encoded, plain.apply({'params': kept}, frames, method=plain.encode, **options))
   assert {x.shape[1] for x in told} == {128 // stride} and classes.shape == (1, 8, NUM_CLASSES)

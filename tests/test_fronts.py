@@ -28,7 +28,9 @@ def test_nothing_is_read_beyond_the_mel_filters():
   weights = fronts.semitone_weights(256)
   assert weights.min() >= 0 and weights.max() <= 1 and weights.sum(axis=0).max() <= 1 + 1e-6
   hz = 440 * 2 ** ((fronts.LOWEST_PITCH - 12 - 1 / 3 + np.arange(weights.shape[1]) / 3 - 69) / 12)
-  assert not weights[:, (hz < 20) | (hz > 7700)].any() and weights[:, (hz > 30) & (hz < 7500)].sum(axis=0) == pytest.approx(1, abs=1e-5)
+  assert not weights[:, (hz < 20) | (hz > 7700)].any() and weights[:, (hz > 30) & (hz < 7500)].sum(
+    axis=0
+  ) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize('stride', [1, 2])
@@ -45,7 +47,9 @@ def test_a_state_hears_the_frames_in_which_a_note_begins_and_those_before(stride
   place = 24 // stride
   # What is known of a note is joined with what is known of it a state before and after.
   assert set(np.flatnonzero(notes > 1e-6)) <= set(np.flatnonzero(states > 1e-6))
-  assert min(np.flatnonzero(notes > 1e-6)) >= place - 2 - 1 and max(np.flatnonzero(notes > 1e-6)) <= place + 9 // stride + 1
+  assert (
+    min(np.flatnonzero(notes > 1e-6)) >= place - 2 - 1 and max(np.flatnonzero(notes > 1e-6)) <= place + 9 // stride + 1
+  )
   assert {place, place + 1} <= set(np.flatnonzero(notes > 1e-6))
 
 
@@ -93,7 +97,9 @@ def test_the_norm_is_that_of_all_pitches_of_a_state():
   normal = transformer_blocks.LayerNorm().apply({'params': params['layer_norm']}, flat)
   # Without the layer that reads whole frames nothing else is left.
   params = {**params, 'whole': jax.tree.map(np.zeros_like, params['whole'])}
-  np.testing.assert_allclose(front.apply({'params': params}, frames)[0], normal @ params['pitches']['kernel'], atol=1e-3)
+  np.testing.assert_allclose(
+    front.apply({'params': params}, frames)[0], normal @ params['pitches']['kernel'], atol=1e-3
+  )
 
 
 def test_gin_alone_swaps_the_front():

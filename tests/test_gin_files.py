@@ -90,22 +90,39 @@ def places(tmp_path_factory, small_data):
 
 def dry_run_flags(flags, places):
   """Returns a command's flags with folders that are there; whatever is written would show in `new`."""
-  data = next((name for name in ('own_folder', 'commu', 'mt3_mixture') if any(f'runs/{name}.gin' in flag for flag in flags)), 'data')
+  data = next(
+    (name for name in ('own_folder', 'commu', 'mt3_mixture') if any(f'runs/{name}.gin' in flag for flag in flags)),
+    'data',
+  )
   folders = {
-      'DATA_DIR': places / data, 'MODEL_DIR': places / 'new', 'OUTPUT_DIR': places / 'new',
-      'INIT_FROM': places / 'checkpoints', 'CHECKPOINT_PATH': places / 'checkpoints', 'START_DIR': places / 'checkpoints',
-  }  # fmt: skip
+    'DATA_DIR': places / data,
+    'MODEL_DIR': places / 'new',
+    'OUTPUT_DIR': places / 'new',
+    'INIT_FROM': places / 'checkpoints',
+    'CHECKPOINT_PATH': places / 'checkpoints',
+    'START_DIR': places / 'checkpoints',
+  }
   kept = [flag for flag in flags if not any(flag.startswith(f'--gin.{name}=') for name in folders)]
-  return [*kept, '--gin.BATCH_SIZE=2', *(f'--gin.{name}={folder}' for name, folder in folders.items() if f'--gin.{name}=' in ' '.join(flags))]
+  return [
+    *kept,
+    '--gin.BATCH_SIZE=2',
+    *(f'--gin.{name}={folder}' for name, folder in folders.items() if f'--gin.{name}=' in ' '.join(flags)),
+  ]
 
 
 def test_every_command_dry_runs(places):
   lines = [
-      json.dumps([name, module, dry_run_flags(flags, places)]) for name in FILES for module, flags in commands(name)
+    json.dumps([name, module, dry_run_flags(flags, places)]) for name in FILES for module, flags in commands(name)
   ]
   assert len(lines) >= len(FILES)
   done = subprocess.run(
-      [sys.executable, '-c', DRY_RUNS], input='\n'.join(lines), capture_output=True, text=True, check=False, cwd='/', timeout=900
+    [sys.executable, '-c', DRY_RUNS],
+    input='\n'.join(lines),
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd='/',
+    timeout=900,
   )
   assert done.stdout.count('done ') == len(lines), done.stdout + done.stderr
   assert not (places / 'new').exists()

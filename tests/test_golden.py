@@ -41,7 +41,10 @@ def comparable(found):
 
 
 @pytest.mark.parametrize(
-  'name', [pytest.param(name, marks=[pytest.mark.slow] if case.get('slow') else []) for name, case in MANIFEST['cases'].items()]
+  'name',
+  [
+    pytest.param(name, marks=[pytest.mark.slow] if case.get('slow') else []) for name, case in MANIFEST['cases'].items()
+  ],
 )
 def test_case(name, tmp_path):
   case = MANIFEST['cases'][name]
@@ -81,7 +84,9 @@ def test_the_api_hears_the_same_notes():
   samples, rate = soundfile.read(GOLDEN / 'songs' / 'song1.flac', dtype='float32')
   result = golden_api.load_box().transcribe(samples, rate)
   wanted = expected('notes_box')['json:out/song1.json']
-  assert [segment.tokens.tolist() for segment in result.segments] == [segment['tokens'] for segment in wanted['segments']]
+  assert [segment.tokens.tolist() for segment in result.segments] == [
+    segment['tokens'] for segment in wanted['segments']
+  ]
   for field in ('onset', 'offset', 'pitch', 'velocity', 'program', 'is_drum'):
     np.testing.assert_array_equal(result.notes[field], [note[field] for note in wanted['notes']])
 
@@ -95,5 +100,7 @@ def test_journal_download(tmp_path):
     golden_api.fetch(url, len(content), tmp_path / 'file')
   found = (tmp_path / 'file').read_bytes()
   assert asked == [f'bytes={there}-']
-  assert found[there:] == content[there:] and hashlib.sha256(found).hexdigest() == expected('journal_download')['sha256']
+  assert (
+    found[there:] == content[there:] and hashlib.sha256(found).hexdigest() == expected('journal_download')['sha256']
+  )
   assert sorted(path.name for path in tmp_path.iterdir()) == ['file']

@@ -26,16 +26,28 @@ def free_port():
 
 def start(model_dir, data, steps, *more, module='train', devices=1, gin_file='runs/twin.gin'):
   flags = [
-      f'--gin_file={gin_file}', f'--gin.MODEL_DIR={model_dir}', f'--gin.DATA_DIR={data}', f'--gin.TRAIN_STEPS={steps}',
-      '--gin.BATCH_SIZE=4', '--gin.SAVE_PERIOD=4', '--gin.train.stats_period=1', '--gin.DROPOUT_RATE=0.0',
-      '--gin.train.train_eval_dataset_cfg=@train_eval/utils.DatasetConfig()', "--gin.train_eval/utils.DatasetConfig.split='test'",
-      '--gin.EVAL_PERIOD=4', *(f'--gin.network.T5Config.{size}' for size in SIZES), *more,
-  ]  # fmt: skip
+    f'--gin_file={gin_file}',
+    f'--gin.MODEL_DIR={model_dir}',
+    f'--gin.DATA_DIR={data}',
+    f'--gin.TRAIN_STEPS={steps}',
+    '--gin.BATCH_SIZE=4',
+    '--gin.SAVE_PERIOD=4',
+    '--gin.train.stats_period=1',
+    '--gin.DROPOUT_RATE=0.0',
+    '--gin.train.train_eval_dataset_cfg=@train_eval/utils.DatasetConfig()',
+    "--gin.train_eval/utils.DatasetConfig.split='test'",
+    '--gin.EVAL_PERIOD=4',
+    *(f'--gin.network.T5Config.{size}' for size in SIZES),
+    *more,
+  ]
   flags_of_xla = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={devices}'
   return subprocess.Popen(
-      [sys.executable, '-m', f'mrmt3.{module}', *flags], stderr=subprocess.PIPE, text=True, cwd='/',
-      env={**os.environ, 'XLA_FLAGS': flags_of_xla},
-  )  # fmt: skip
+    [sys.executable, '-m', f'mrmt3.{module}', *flags],
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd='/',
+    env={**os.environ, 'XLA_FLAGS': flags_of_xla},
+  )
 
 
 def start_two(model_dir, data, steps, *more):
@@ -50,7 +62,9 @@ def finish(*processes):
 
 
 def losses(model_dir, name='train'):
-  return {line['step']: line['loss'] for line in map(json.loads, (model_dir / f'{name}.jsonl').read_text().splitlines())}
+  return {
+    line['step']: line['loss'] for line in map(json.loads, (model_dir / f'{name}.jsonl').read_text().splitlines())
+  }
 
 
 @pytest.mark.slow
@@ -74,7 +88,9 @@ def test_two_processes_stop_together_and_go_on(tmp_path, small_data):
   assert codes == [0, 0], said
   processes = start_two(tmp_path / 'parts', small_data, 60)
   until = time.monotonic() + 300
-  while not (checkpoints.latest_step(tmp_path / 'parts') or processes[0].poll() is not None or time.monotonic() > until):
+  while not (
+    checkpoints.latest_step(tmp_path / 'parts') or processes[0].poll() is not None or time.monotonic() > until
+  ):
     time.sleep(0.01)
   processes[1].send_signal(signal.SIGTERM)  # only one of them hears of it
   codes, said = finish(*processes)
@@ -102,14 +118,24 @@ def test_hosts_without_a_batch_fill_up_with_zeros(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'argv, value', [(['--multiprocess_gpu'], True), (['--multiprocess_gpu=false'], False), (['--nomultiprocess_gpu'], False), ([], False)]
+  'argv, value',
+  [
+    (['--multiprocess_gpu'], True),
+    (['--multiprocess_gpu=false'], False),
+    (['--nomultiprocess_gpu'], False),
+    ([], False),
+  ],
 )
 def test_flags_of_several_processes(argv, value):
   assert gin_utils.parse_flags(['--gin_file=a', *argv], 'train', '').multiprocess_gpu is value
 
 
 @pytest.mark.parametrize(
-    'argv', [['--multiprocess_gpu', '--process_count=2'], ['--coordinator_address=a:1', '--process_count=2', '--process_index=0']]
+  'argv',
+  [
+    ['--multiprocess_gpu', '--process_count=2'],
+    ['--coordinator_address=a:1', '--process_count=2', '--process_index=0'],
+  ],
 )
 def test_flags_of_several_processes_go_together(argv):
   with pytest.raises(UserError, match='process_count'):
@@ -117,10 +143,19 @@ def test_flags_of_several_processes_go_together(argv):
 
 
 def test_nobody_at_the_address_is_one_line():
-  argv = ['--multiprocess_gpu', f'--coordinator_address=127.0.0.1:{free_port()}', '--process_count=2', '--process_index=1']
+  argv = [
+    '--multiprocess_gpu',
+    f'--coordinator_address=127.0.0.1:{free_port()}',
+    '--process_count=2',
+    '--process_index=1',
+  ]
   done = subprocess.run(
-      [sys.executable, '-m', 'mrmt3.train', '--gin_file=runs/twin.gin', '--initialization_timeout=2', *argv],
-      capture_output=True, text=True, check=False, cwd='/', timeout=200,
-  )  # fmt: skip
+    [sys.executable, '-m', 'mrmt3.train', '--gin_file=runs/twin.gin', '--initialization_timeout=2', *argv],
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd='/',
+    timeout=200,
+  )
   assert done.returncode == 2, done.stderr
   assert 'cannot connect process 1 of 2' in done.stderr.splitlines()[-1]

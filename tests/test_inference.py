@@ -53,7 +53,9 @@ def test_several_prior_segments_are_the_latest_ones(monkeypatch):
 
   monkeypatch.setattr(decoding, 'transcribe_segments', fake)
   network = dataclasses.replace(SPEC.network, memory_segments=2)
-  transcriber = inference.Transcriber(fixture.params(), dataclasses.replace(SPEC, network=network, prior_layout='targets'))
+  transcriber = inference.Transcriber(
+    fixture.params(), dataclasses.replace(SPEC, network=network, prior_layout='targets')
+  )
   list(transcriber.decode(fixture.FIXTURE['inputs'][:, None]))
   said = [[1134, 1], [1134, 1], *answers]
   for step, prior in enumerate(priors):

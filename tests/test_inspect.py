@@ -31,20 +31,40 @@ from mrmt3.errors import UserError
 from mrmt3.notes import as_notes
 
 SMALL = [
-    '--gin_file=models/tiny.gin', '--gin.SEGMENT_FRAMES=32', '--gin.TARGETS_LENGTH=64', '--gin.SpectrogramConfig.hop_width=256',
-    '--gin.SpectrogramConfig.num_mel_bins', '32',
-]  # fmt: skip
+  '--gin_file=models/tiny.gin',
+  '--gin.SEGMENT_FRAMES=32',
+  '--gin.TARGETS_LENGTH=64',
+  '--gin.SpectrogramConfig.hop_width=256',
+  '--gin.SpectrogramConfig.num_mel_bins',
+  '32',
+]
 CODEC = vocabularies.build_codec(vocabularies.VocabularyConfig(num_velocity_bins=1))
 # Of 4 segments of 51.2 steps. A piano's C4 sounds on into the second one, where a bass and a drum begin.
 NOTES = as_notes([(0.1, 0.7, 60, 100, 0, 0), (0.6, 0.8, 40, 100, 33, 0), (0.6, 0.61, 36, 100, 0, 1)])
 SHIFT, PITCH, OFF, ON, TIE, PROGRAM, DRUM, EOS = 3, 1004, 1132, 1133, 1134, 1135, 1263, 1
 SEGMENTS = [
-    [TIE, SHIFT + 10, PROGRAM, ON, PITCH + 60, EOS],
-    [PROGRAM, PITCH + 60, TIE, SHIFT + 9, PROGRAM + 33, ON, PITCH + 40, DRUM + 36, SHIFT + 19, PROGRAM, OFF, PITCH + 60,
-     SHIFT + 29, PROGRAM + 33, PITCH + 40, EOS],
-    [TIE, EOS],
-    [TIE, EOS],
-]  # fmt: skip
+  [TIE, SHIFT + 10, PROGRAM, ON, PITCH + 60, EOS],
+  [
+    PROGRAM,
+    PITCH + 60,
+    TIE,
+    SHIFT + 9,
+    PROGRAM + 33,
+    ON,
+    PITCH + 40,
+    DRUM + 36,
+    SHIFT + 19,
+    PROGRAM,
+    OFF,
+    PITCH + 60,
+    SHIFT + 29,
+    PROGRAM + 33,
+    PITCH + 40,
+    EOS,
+  ],
+  [TIE, EOS],
+  [TIE, EOS],
+]
 COUNTS = {'shift': 4, 'pitch': 5, 'velocity': 3, 'tie': 4, 'program': 5, 'drum': 1, 'EOS': 4, 'other': 0}
 
 
@@ -88,7 +108,9 @@ def musicnet(tmp_path_factory):
   folder = tmp_path_factory.mktemp('musicnet')
   sequence = note_sequences.notes_to_note_sequence(NOTES).SerializeToString()
   fields = {'id': b'1', 'sample_rate': 16000.0, 'audio': resynthesis.play_notes(NOTES, 2.0), 'sequence': sequence}
-  record = tf.train.Example(features=tf.train.Features(feature={name: feature(value) for name, value in fields.items()}))
+  record = tf.train.Example(
+    features=tf.train.Features(feature={name: feature(value) for name, value in fields.items()})
+  )
   with tf.io.TFRecordWriter(str(folder / 'train.tfrecord-00000-of-00103')) as writer:
     writer.write(record.SerializeToString())
     writer.write(record.SerializeToString())
@@ -133,26 +155,28 @@ def as_json(capsys, *arguments):
 # Every module of tasks/ needs the data it is inspected with: (fixture, how many pieces, how its tasks are called, more
 # arguments).
 DATA = {
-    'slakh': ('small_data', 3, 'slakh', []),
-    'own_folder': ('known', 1, 'own_folder', []),
-    'slakh_records': ('records', 3, 'slakh_records', []),
-    'mt3_records': ('musicnet', 2, 'mt3_musicnet_em', ['--gin.mt3_records.task.name=musicnet_em']),
-    'commu': ('commu', 21, 'commu', []),
-    'nsynth': ('nsynth', 2, 'nsynth', []),
-    'nsynth_records': ('nsynth_tfds', 2, 'nsynth_records', []),
-    'mt3_mixture': ('mt3_data', 2 + 4 + 2 + 2 + 2 + 3, 'mt3_mixture', []),
+  'slakh': ('small_data', 3, 'slakh', []),
+  'own_folder': ('known', 1, 'own_folder', []),
+  'slakh_records': ('records', 3, 'slakh_records', []),
+  'mt3_records': ('musicnet', 2, 'mt3_musicnet_em', ['--gin.mt3_records.task.name=musicnet_em']),
+  'commu': ('commu', 21, 'commu', []),
+  'nsynth': ('nsynth', 2, 'nsynth', []),
+  'nsynth_records': ('nsynth_tfds', 2, 'nsynth_records', []),
+  'mt3_mixture': ('mt3_data', 2 + 4 + 2 + 2 + 2 + 3, 'mt3_mixture', []),
 }
 SAMPLINGS = ('random', 'grid', 'pieces', 'mr_mt3', 'mt3')
 
 
 @pytest.mark.parametrize(
-    'task, sampling', itertools.product([module.name for module in pkgutil.iter_modules(mrmt3.tasks.__path__)], SAMPLINGS)
+  'task, sampling', itertools.product([module.name for module in pkgutil.iter_modules(mrmt3.tasks.__path__)], SAMPLINGS)
 )
 def test_every_task_is_inspected(task, sampling, request, capsys):
   assert task in DATA, f'tasks/{task}.py is new: say in DATA what it is to be inspected with'
   fixture, pieces, name, more = DATA[task]
   data = request.getfixturevalue(fixture)
-  found = as_json(capsys, task, '--data', data, *SMALL, f'--gin.ExampleConfig.sampling={sampling}', '--examples', 40, *more)
+  found = as_json(
+    capsys, task, '--data', data, *SMALL, f'--gin.ExampleConfig.sampling={sampling}', '--examples', 40, *more
+  )
   assert found['task'].startswith(f'{name}_{sampling}_')
   assert found['instruments']['of'] == 'piece' and found['instruments']['count'] == pieces
   assert sum(found['shares']['targets'].values()) == pytest.approx(1) and found['shares']['targets']['other'] == 0
@@ -183,11 +207,18 @@ def test_every_task_of_mt3_is_inspected(mt3_data, monkeypatch, capsys):
   for name, split in found:
     if (not name.endswith(('_train', '_validation')) and name != 'mega_notes_ties_vb1_eval') or '_eval_train' in name:
       continue  # they differ from those that are inspected in their files only, see below
-    velocities = [] if '_vb1' in name else ['--gin.VocabularyConfig.num_velocity_bins=127', '--gin.T5Config.vocab_size=1664']
-    inspected[name] = as_json(capsys, name, '--data', mt3_data, '--split', split, '--examples', 3, '--n', 1, *velocities)
+    velocities = (
+      [] if '_vb1' in name else ['--gin.VocabularyConfig.num_velocity_bins=127', '--gin.T5Config.vocab_size=1664']
+    )
+    inspected[name] = as_json(
+      capsys, name, '--data', mt3_data, '--split', split, '--examples', 3, '--n', 1, *velocities
+    )
     assert inspected[name]['examples'] > 0 and inspected[name]['split'] == split
     if split == 'train':
-      assert inspected[name]['shares']['targets']['other'] == 0 and inspected[name]['features']['inputs']['largest'][1] == 512
+      assert (
+        inspected[name]['shares']['targets']['other'] == 0
+        and inspected[name]['features']['inputs']['largest'][1] == 512
+      )
   assert {name.split('_notes')[0] for name in inspected} == {*MT3_SETS, 'mega'}
   for name, programs in {'guitarset': {'Acoustic Guitar'}, 'urmp': {'Violin', 'Pipe'}, 'musicnet': {'Viola'}}.items():
     assert set(inspected[f'{name}_notes_ties_vb1_train']['instruments']['share']) <= programs
@@ -207,13 +238,24 @@ def test_every_task_of_mt3_finds_its_files(mt3_data, monkeypatch):
         files = task.source.list_shards(split)
         assert all(file.startswith(str(mt3_data / name.split('_notes')[0])) for file in files)
         counts[name, split] = task.source.count_records(split)
-  assert counts['maestrov3_notes_ties_vb1_train', 'train'] == 2 and counts['guitarset_notes_ties_vb1_train', 'train'] == 4
+  assert (
+    counts['maestrov3_notes_ties_vb1_train', 'train'] == 2 and counts['guitarset_notes_ties_vb1_train', 'train'] == 4
+  )
   mixture = seqio.MixtureRegistry.get('mega_notes_ties_vb1_train')
   rates = {task.name.split('_notes')[0]: mixture.get_rate(task) for task in mixture.tasks}
-  assert rates == pytest.approx({
-      name: count ** 0.3 for name, count in
-      {'maestrov3': 2, 'guitarset': 4, 'urmp': 2, 'musicnet_em': 2, 'cerberus4': 2, 'slakh': 3}.items()
-  })  # fmt: skip
+  assert rates == pytest.approx(
+    {
+      name: count**0.3
+      for name, count in {
+        'maestrov3': 2,
+        'guitarset': 4,
+        'urmp': 2,
+        'musicnet_em': 2,
+        'cerberus4': 2,
+        'slakh': 3,
+      }.items()
+    }
+  )
   assert pytest.approx(10 / 3) == registered.MIXING_TEMPERATURE
   monkeypatch.setenv('MRMT3_RECORDS', str(mt3_data / 'nowhere'))
   with pytest.raises(UserError, match=r'slakh: no files .*MRMT3_RECORDS'):
@@ -229,7 +271,9 @@ def test_the_mixture_weighs_its_data_sets(mt3_data, small_spec):
   rates = {task.name.split('_random')[0]: mixture.get_rate(task) for task in mixture.tasks}
   segments = {'mt3_guitarset': 4 * 6, 'mt3_slakh': 3 * 5}  # 3 s and 2.07 s in segments of 0.512 s
   assert rates == pytest.approx({name: count**0.3 for name, count in segments.items()})
-  alike = seqio.MixtureRegistry.get(mt3_mixture.task(str(mt3_data), small_spec, names=('guitarset', 'slakh'), temperature=1e9))
+  alike = seqio.MixtureRegistry.get(
+    mt3_mixture.task(str(mt3_data), small_spec, names=('guitarset', 'slakh'), temperature=1e9)
+  )
   assert [alike.get_rate(task) for task in alike.tasks] == pytest.approx([1.0, 1.0])
   with pytest.raises(UserError, match=r'no folder .*/groove'):
     mt3_mixture.task(str(mt3_data), small_spec, names=('groove',))
@@ -245,7 +289,9 @@ def test_a_mixture_goes_on_where_it_was(mt3_data, small_spec, tmp_path):
 
   name = mt3_mixture.task(str(mt3_data), small_spec)
   lengths = {'inputs': 32, 'targets': 64, 'prior_targets': 64}
-  config = utils.DatasetConfig(name, lengths, split='train', batch_size=2, shuffle=True, seed=5, trim_output_features=False)
+  config = utils.DatasetConfig(
+    name, lengths, split='train', batch_size=2, shuffle=True, seed=5, trim_output_features=False
+  )
   first, second = (DataIterator(utils.get_dataset(config, MemoryFeatureConverter, seed=5)) for _ in range(2))
   batches = [next(first) for _ in range(7)]
   assert len({batch['encoder_input_tokens'].tobytes() for batch in batches}) == 7
@@ -260,7 +306,9 @@ def test_a_mixture_goes_on_where_it_was(mt3_data, small_spec, tmp_path):
 
 @pytest.mark.parametrize('sampling', ['grid', 'pieces'])
 def test_numbers_of_a_known_piece_are_exact(known, capsys, sampling):
-  found = as_json(capsys, 'own_folder', '--data', known, *SMALL, f'--gin.ExampleConfig.sampling={sampling}', '--length', 8)
+  found = as_json(
+    capsys, 'own_folder', '--data', known, *SMALL, f'--gin.ExampleConfig.sampling={sampling}', '--length', 8
+  )
   assert found['segments'] == 4 and found['examples'] == (4 if sampling == 'grid' else 1)
   total = sum(COUNTS.values())
   assert found['shares']['targets'] == pytest.approx({name: count / total for name, count in COUNTS.items()})
@@ -284,9 +332,18 @@ def test_numbers_of_a_known_piece_are_exact(known, capsys, sampling):
 @pytest.mark.parametrize('on_overflow', ['skip', 'error', 'cut'])
 def test_what_is_too_long_is_counted_and_not_left_out(known, capsys, on_overflow):
   found = as_json(
-      capsys, 'own_folder', '--data', known, *SMALL, '--gin.TARGETS_LENGTH=8', '--gin.T5Config.memory_length=4', '--n', 4,
-      '--gin.ExampleConfig.sampling=grid', f'--gin.ExampleConfig.on_overflow={on_overflow}',
-  )  # fmt: skip
+    capsys,
+    'own_folder',
+    '--data',
+    known,
+    *SMALL,
+    '--gin.TARGETS_LENGTH=8',
+    '--gin.T5Config.memory_length=4',
+    '--n',
+    4,
+    '--gin.ExampleConfig.sampling=grid',
+    f'--gin.ExampleConfig.on_overflow={on_overflow}',
+  )
   lengths = found['lengths']['targets']
   assert (lengths['count'], lengths['limit'], lengths['too_long']) == (4, 8, 1) and found['without_eos'] == 0
   assert sorted(len(shown['targets']['tokens']) for shown in found['shown']) == [2, 2, 6, 16]
@@ -306,8 +363,11 @@ def test_events_stand_beside_those_of_the_prior_segment(known, capsys):
   assert table[0] == ['0.51-1.02 s, 16 tokens', 'prior: 0.00-0.51 s, 6 tokens (hop 1)']
   assert table[1] == ['0.00 tie Acoustic Piano C4', '0.10 on Acoustic Piano C4']
   assert [row[0] for row in table[2:6]] == [
-      '0.09 on Electric Bass E2', '0.09 on Drums Bass Drum 1', '0.19 off Acoustic Piano C4', '0.29 off Electric Bass E2'
-  ]  # fmt: skip
+    '0.09 on Electric Bass E2',
+    '0.09 on Drums Bass Drum 1',
+    '0.19 off Acoustic Piano C4',
+    '0.29 off Electric Bass E2',
+  ]
   assert 'no prior segment' in text and 'own_folder_grid_hop1' in lines[0] and '4 examples, 4 an epoch' in lines[0]
   assert '0 of 4 exceed 64' in text  # the limit is the model's
 
@@ -327,10 +387,31 @@ def test_drawn_and_realised_hops_agree_where_there_is_room(small_data, capsys):
 
 
 def test_several_prior_segments_are_told_apart(known, capsys):
-  found = as_json(capsys, 'own_folder', '--data', known, *SMALL, '--gin.ExampleConfig.sampling=grid', '--gin.ExampleConfig.prior_segments=2')
+  found = as_json(
+    capsys,
+    'own_folder',
+    '--data',
+    known,
+    *SMALL,
+    '--gin.ExampleConfig.sampling=grid',
+    '--gin.ExampleConfig.prior_segments=2',
+  )
   assert found['lengths']['prior_targets']['count'] == 8 and found['features']['prior_targets']['largest'] == [32]
-  (two,) = [shown for shown in as_json(capsys, 'own_folder', '--data', known, *SMALL, '--n', 4, '--gin.ExampleConfig.sampling=grid',
-                                      '--gin.ExampleConfig.prior_segments=2')['shown'] if shown['start_frame'] == 64]  # fmt: skip
+  (two,) = [
+    shown
+    for shown in as_json(
+      capsys,
+      'own_folder',
+      '--data',
+      known,
+      *SMALL,
+      '--n',
+      4,
+      '--gin.ExampleConfig.sampling=grid',
+      '--gin.ExampleConfig.prior_segments=2',
+    )['shown']
+    if shown['start_frame'] == 64
+  ]
   assert [prior['tokens'] for prior in two['prior_targets']] == SEGMENTS[:2]
 
 
@@ -384,9 +465,11 @@ def test_registered_tasks_without_prior_segments(foreign, tmp_path, capsys):
   found = as_json(capsys, foreign, *arguments, '--plot', tmp_path / 'plot.png')
   assert found['segments'] == 3 and list(found['lengths']) == ['targets'] and found['hops'] is None
   assert found['instruments'] == {
-      'of': 'segment', 'count': 3, 'histogram': {'0': 1, '1': 1, '3': 1},
-      'share': {'Acoustic Piano': 2 / 3, 'Drums': 1 / 3, 'Electric Bass': 1 / 3},
-  }  # fmt: skip
+    'of': 'segment',
+    'count': 3,
+    'histogram': {'0': 1, '1': 1, '3': 1},
+    'share': {'Acoustic Piano': 2 / 3, 'Drums': 1 / 3, 'Electric Bass': 1 / 3},
+  }
   assert 'prior' not in inspect(capsys, foreign, *arguments, '--split', 'train')
   assert imread(tmp_path / 'plot.png').std() > 0
   assert as_json(capsys, f'{foreign}_mixture', *arguments, '--examples', 4)['examples'] == 4
@@ -466,7 +549,9 @@ def _spectrum(samples, low, high):
 
 
 def test_audio_and_tokens_sound_alike(known, tmp_path, capsys):
-  inspect(capsys, 'own_folder', '--data', known, *SMALL, '--gin.ExampleConfig.sampling=grid', '--n', 4, '--audio', tmp_path)
+  inspect(
+    capsys, 'own_folder', '--data', known, *SMALL, '--gin.ExampleConfig.sampling=grid', '--n', 4, '--audio', tmp_path
+  )
   source, _ = soundfile.read(known / 'song.wav')
   assert len(list(tmp_path.iterdir())) == 12
   places = []
@@ -483,7 +568,9 @@ def test_audio_and_tokens_sound_alike(known, tmp_path, capsys):
       assert begins[0] == pytest.approx(0.1, abs=0.02) and begins[1] == pytest.approx(begins[0], abs=0.012)
       for sound in (audio, tokens):
         magnitude, hz = _spectrum(sound, 0.15, 0.45)
-        assert hz[magnitude.argmax()] / 261.6 == pytest.approx(2, rel=0.02)  # this piano's second partial is the louder one
+        assert hz[magnitude.argmax()] / 261.6 == pytest.approx(
+          2, rel=0.02
+        )  # this piano's second partial is the louder one
       assert np.sqrt(np.mean(tokens**2)) == pytest.approx(np.sqrt(np.mean(audio**2)), rel=0.05)
     if place == 1:
       envelopes = [np.sqrt(np.convolve(x**2, np.ones(400) / 400, 'same'))[::160] for x in (audio, tokens)]
@@ -496,8 +583,19 @@ def test_notes_of_a_segment_are_those_of_the_piece_within_it():
   compared = 0
   for _ in range(20):
     onset = rng.uniform(0, 9, 60)
-    notes = as_notes(np.stack([onset, onset + rng.uniform(0.1, 3, 60), rng.integers(40, 60, 60), np.full(60, 90),
-                               rng.choice([0, 33, 40], 60), rng.random(60) < 0.2], axis=-1))  # fmt: skip
+    notes = as_notes(
+      np.stack(
+        [
+          onset,
+          onset + rng.uniform(0.1, 3, 60),
+          rng.integers(40, 60, 60),
+          np.full(60, 90),
+          rng.choice([0, 33, 40], 60),
+          rng.random(60) < 0.2,
+        ],
+        axis=-1,
+      )
+    )
     notes['program'][notes['is_drum']] = 0
     notes = segment_tokens.trim_overlapping_notes(notes)
     events = segment_tokens.encode_piece(notes, CODEC)
@@ -506,10 +604,21 @@ def test_notes_of_a_segment_are_those_of_the_piece_within_it():
     for k, tokens in enumerate(segments):
       begin = segment_tokens.covering_step(256 * k, CODEC) / 100
       end = segment_tokens.covering_step(256 * (k + 1), CODEC) / 100
-      wanted = {(n['pitch'], n['program'], n['is_drum'], round(max(n['onset'] - begin, 0), 4), round(min(n['offset'], end) - begin, 4))
-                for n in whole if n['onset'] < end and n['offset'] > begin + 1e-9}  # fmt: skip
-      found = {(n['pitch'], n['program'], n['is_drum'], round(n['onset'], 4), round(n['offset'], 4))
-               for n in inspection.segment_notes(tokens, CODEC, end - begin)}  # fmt: skip
+      wanted = {
+        (
+          n['pitch'],
+          n['program'],
+          n['is_drum'],
+          round(max(n['onset'] - begin, 0), 4),
+          round(min(n['offset'], end) - begin, 4),
+        )
+        for n in whole
+        if n['onset'] < end and n['offset'] > begin + 1e-9
+      }
+      found = {
+        (n['pitch'], n['program'], n['is_drum'], round(n['onset'], 4), round(n['offset'], 4))
+        for n in inspection.segment_notes(tokens, CODEC, end - begin)
+      }
       compared += len(found)
       # A note that ends with the segment before is tied and ends at once.
       assert wanted == {row for row in found if not (row[3] == 0 and row[4] == 0.01 and row not in wanted)}
@@ -530,40 +639,50 @@ def test_odd_tokens_are_shown_and_not_fatal():
 
 
 @pytest.mark.parametrize(
-    'arguments, said',
-    [
-        (['nothing'], 'own_folder, slakh'),
-        (['mt3_records', '--data', 'DATA'], "'name'"),
-        (['mt3_records', '--data', 'DATA', '--gin.mt3_records.task.name=x'], 'unknown data set'),
-        (['slakh'], '--data DIR'),
-        (['slakh', '--data', 'nowhere'], 'nowhere'),
-        (['nothing', '--data', 'nowhere'], "nothing is called 'nothing'"),
-        (['slakh', '--data', 'DATA', '--split', 'omitted'], 'it has train, test'),
-        (['slakh', '--data', 'DATA', '--n', '-1'], '--n is -1'),
-        (['slakh', '--data', 'DATA', '--n', '0', '--plot', 'a.png'], '--n 1'),
-        (['slakh', '--data', 'DATA', '--examples', '0'], '--examples is 0'),
-        (['slakh', '--data', 'DATA', '--length', '0'], '--length is 0'),
-        (['slakh', '--data', 'DATA', '--plot', 'a.gif'], "'.gif'"),
-        (['slakh', '--data', 'DATA', *SMALL, '--examples', '2', '--plot', 'file/a.png'], 'file'),
-        (['slakh', '--data', 'DATA', '--audio', 'file'], 'file'),
-        (['slakh', '--data', 'DATA', *SMALL, '--examples', '2', '--json', 'file/a.json'], 'file'),
-        (['slakh', '--data', 'DATA', '--gin.ExampleConfig.max_hop=0'], 'max_hop is 0'),
-        (['slakh', '--data', 'DATA', '--gin.ExampleConfig.hops=1'], 'hops'),
-        (['slakh', '--data', 'DATA', '--gin.Nothing.max_hop=1'], 'Nothing'),
-        (['slakh', '--data', 'DATA', '--gin.SEED'], '--gin.SEED=VALUE'),
-        (['slakh', '--data', 'DATA', '--gin_file=nothing.gin'], 'nothing.gin'),
-        (['train', *RUN], 'DATA_DIR is not set'),
-        (['train', '--gin_file=models/tiny.gin'], "no data set 'train'"),
-        (['a/b', *RUN], "'a/b'"),
-        (['train_eval', *RUN, '--gin.DATA_DIR=DATA'], "no split 'validation'"),
-        (['name', '--module', 'no_such_module'], 'no_such_module'),
-    ],
+  'arguments, said',
+  [
+    (['nothing'], 'own_folder, slakh'),
+    (['mt3_records', '--data', 'DATA'], "'name'"),
+    (['mt3_records', '--data', 'DATA', '--gin.mt3_records.task.name=x'], 'unknown data set'),
+    (['slakh'], '--data DIR'),
+    (['slakh', '--data', 'nowhere'], 'nowhere'),
+    (['nothing', '--data', 'nowhere'], "nothing is called 'nothing'"),
+    (['slakh', '--data', 'DATA', '--split', 'omitted'], 'it has train, test'),
+    (['slakh', '--data', 'DATA', '--n', '-1'], '--n is -1'),
+    (['slakh', '--data', 'DATA', '--n', '0', '--plot', 'a.png'], '--n 1'),
+    (['slakh', '--data', 'DATA', '--examples', '0'], '--examples is 0'),
+    (['slakh', '--data', 'DATA', '--length', '0'], '--length is 0'),
+    (['slakh', '--data', 'DATA', '--plot', 'a.gif'], "'.gif'"),
+    (['slakh', '--data', 'DATA', *SMALL, '--examples', '2', '--plot', 'file/a.png'], 'file'),
+    (['slakh', '--data', 'DATA', '--audio', 'file'], 'file'),
+    (['slakh', '--data', 'DATA', *SMALL, '--examples', '2', '--json', 'file/a.json'], 'file'),
+    (['slakh', '--data', 'DATA', '--gin.ExampleConfig.max_hop=0'], 'max_hop is 0'),
+    (['slakh', '--data', 'DATA', '--gin.ExampleConfig.hops=1'], 'hops'),
+    (['slakh', '--data', 'DATA', '--gin.Nothing.max_hop=1'], 'Nothing'),
+    (['slakh', '--data', 'DATA', '--gin.SEED'], '--gin.SEED=VALUE'),
+    (['slakh', '--data', 'DATA', '--gin_file=nothing.gin'], 'nothing.gin'),
+    (['train', *RUN], 'DATA_DIR is not set'),
+    (['train', '--gin_file=models/tiny.gin'], "no data set 'train'"),
+    (['a/b', *RUN], "'a/b'"),
+    (['train_eval', *RUN, '--gin.DATA_DIR=DATA'], "no split 'validation'"),
+    (['name', '--module', 'no_such_module'], 'no_such_module'),
+  ],
 )
 def test_mistakes_are_one_line(arguments, said, small_data, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'file').write_text('')
-  assert main(['inspect', *(word.replace('DATA', str(small_data)) if 'DATA_DIR=' not in word else f'--gin.DATA_DIR={small_data}'
-                            for word in arguments)]) == 2  # fmt: skip
+  assert (
+    main(
+      [
+        'inspect',
+        *(
+          word.replace('DATA', str(small_data)) if 'DATA_DIR=' not in word else f'--gin.DATA_DIR={small_data}'
+          for word in arguments
+        ),
+      ]
+    )
+    == 2
+  )
   errors = capsys.readouterr().err
   assert len(errors.splitlines()) == 1 and errors.startswith('mrmt3: error: ') and said in errors
   assert [path.name for path in tmp_path.iterdir()] == ['file']

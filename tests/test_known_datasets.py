@@ -37,7 +37,11 @@ def test_all_data_sets_are_listed(capsys):
   assert all(task.partition(':')[0] in tasks for task in TASKS)
   assert main(['dataset']) == 0
   text = capsys.readouterr().out
-  assert '0 of them on this machine' in text and text.count('\n  where ') == len(found) and 'zenodo.org/records/4599666' in text
+  assert (
+    '0 of them on this machine' in text
+    and text.count('\n  where ') == len(found)
+    and 'zenodo.org/records/4599666' in text
+  )
 
 
 def test_commands_that_prepare_are_commands(capsys):
@@ -93,10 +97,12 @@ def test_tensorflow_is_not_waited_for_and_large_folders_are_not_walked(tmp_path)
   for number in range(3000):
     (tmp_path / f'folder{number}').mkdir()
   code = (
-      'import sys\n'
-      'from mrmt3.cli.main import main\n'
-      f'assert main(["dataset", "--data", {str(tmp_path)!r}]) == 0\n'
-      'assert not {"tensorflow", "seqio", "jax", "numpy"} & set(sys.modules)\n'
+    'import sys\n'
+    'from mrmt3.cli.main import main\n'
+    f'assert main(["dataset", "--data", {str(tmp_path)!r}]) == 0\n'
+    'assert not {"tensorflow", "seqio", "jax", "numpy"} & set(sys.modules)\n'
   )
-  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False, env={**os.environ, 'MRMT3_DATA': ''})
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=False, env={**os.environ, 'MRMT3_DATA': ''}
+  )
   assert done.returncode == 0, done.stderr

@@ -51,26 +51,26 @@ else:
         sys.exit(f'ERROR: (gcloud.compute.tpus.tpu-vm.ssh) [ssh] exited with return code [{done.returncode}].')
 """
 PROGRAMS = {
-    'sudo': 'exit 0',
-    # pip does nothing; uv makes an interpreter that notes its arguments and ends as the folder says.
-    'python3': """
+  'sudo': 'exit 0',
+  # pip does nothing; uv makes an interpreter that notes its arguments and ends as the folder says.
+  'python3': """
 case "$*" in
   *'uv venv'*)
     mkdir -p venv/bin
     cp "$FAKE/python" venv/bin/python ;;
   *'uv pip install'*) test -e mrmt3/setup.py || { echo 'no mrmt3 there' >&2; exit 1; } ;;
 esac""",
-    'python': 'printf "%s\\n" "$@" > arguments; echo said; '
-    'while [ -e "$FAKE/hold" ]; do /bin/sleep 0.02; done; exit "$(cat "$FAKE/code" 2>/dev/null || echo 0)"',
-    'tmux': """
+  'python': 'printf "%s\\n" "$@" > arguments; echo said; '
+  'while [ -e "$FAKE/hold" ]; do /bin/sleep 0.02; done; exit "$(cat "$FAKE/code" 2>/dev/null || echo 0)"',
+  'tmux': """
 case "$1" in
   has-session) kill -0 "$(cat session 2>/dev/null)" 2>/dev/null ;;
   kill-session) kill "$(cat session 2>/dev/null)" 2>/dev/null; rm -f session ;;
   new-session) shift 4; "$@" >/dev/null 2>&1 & echo $! > session ;;
 esac""",
-    'pkill': 'rm -f "$FAKE/hold"',
-    # A minute passes, and something happens.
-    'sleep': """
+  'pkill': 'rm -f "$FAKE/hold"',
+  # A minute passes, and something happens.
+  'sleep': """
 /bin/sleep 0.1
 event=$(head -n 1 "$FAKE/events" 2>/dev/null)
 [ -z "$event" ] || { sed -i 1d "$FAKE/events"; cd "$FAKE" && eval "$event"; }""",
@@ -93,7 +93,16 @@ def fake(tmp_path):
 
 
 def launch(fake, command, *options, flags=FLAGS, path=None):
-  words = [str(ROOT / 'launch_tpu.sh'), command, '--name', 'tpu', '--zone', 'z', *options, *(['--', *flags] if flags else [])]
+  words = [
+    str(ROOT / 'launch_tpu.sh'),
+    command,
+    '--name',
+    'tpu',
+    '--zone',
+    'z',
+    *options,
+    *(['--', *flags] if flags else []),
+  ]
   environment = {**os.environ, 'FAKE': str(fake), 'PATH': path or f'{fake.parent / "bin"}:{os.environ["PATH"]}'}
   return subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=100)
 
@@ -124,16 +133,29 @@ def test_creates_copies_and_starts_on_every_worker(fake):
   assert result.returncode == 0, result.stderr
   (made,) = calls(fake, 'create')
   assert made[4:] == [
-      'tpu', '--zone', 'z', '--project', 'mine', '--accelerator-type', 'v5litepod-16', '--version', 'v2-alpha-tpuv5-lite', '--spot',
-  ]  # fmt: skip
+    'tpu',
+    '--zone',
+    'z',
+    '--project',
+    'mine',
+    '--accelerator-type',
+    'v5litepod-16',
+    '--version',
+    'v2-alpha-tpuv5-lite',
+    '--spot',
+  ]
   assert all('--project' in call for call in calls(fake))
-  tracked = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+  tracked = subprocess.run(
+    ['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True
+  ).stdout.splitlines()
   for worker in '01':
     wait_until((fake / worker / 'train.exit').exists)
     assert (fake / worker / 'arguments').read_text().splitlines() == ['-m', 'mrmt3.train', '--multiprocess_gpu', *FLAGS]
     assert (fake / worker / 'train.exit').read_text() == '0\n'
     assert (fake / worker / 'train.log').read_text() == 'said\n'
-    found = {str(p.relative_to(fake / worker / 'mrmt3')) for p in (fake / worker / 'mrmt3').rglob('*') if not p.is_dir()}
+    found = {
+      str(p.relative_to(fake / worker / 'mrmt3')) for p in (fake / worker / 'mrmt3').rglob('*') if not p.is_dir()
+    }
     assert {'setup.py', 'mrmt3/train.py', 'gin/runs/train.gin'} <= found
     assert found <= set(tracked) | {'mrmt3/gin', 'mrmt3/tasks'}
   assert 'logs --name tpu' in result.stdout
@@ -159,11 +181,15 @@ def test_reuses_and_does_not_disturb(fake):
 
 def test_watch_starts_again_after_preemption_and_after_a_lost_host(fake):
   (fake / 'hold').touch()
-  (fake / 'events').write_text('\n'.join([
-      'echo PREEMPTED > state; echo 134 > code; rm hold',  # and when it is there again, a host is lost
-      'echo 0 > code; touch hold',
-      'rm hold',
-  ]))  # fmt: skip
+  (fake / 'events').write_text(
+    '\n'.join(
+      [
+        'echo PREEMPTED > state; echo 134 > code; rm hold',  # and when it is there again, a host is lost
+        'echo 0 > code; touch hold',
+        'rm hold',
+      ]
+    )
+  )
   result = launch(fake, 'watch', '--spot')
   assert result.returncode == 0, result.stderr
   assert 'was preempted' in result.stdout and 'restart 2 of at most 20' in result.stdout
@@ -192,15 +218,25 @@ CAPACITY = """ERROR: (gcloud.compute.tpus.tpu-vm.create) {
 
 
 @pytest.mark.parametrize(
-    'command, broken, says, said',
-    [
-        ('train', 'describe', "ERROR: (x) PERMISSION_DENIED: no permission on 'locations/z'", ['cannot look for', 'PERMISSION']),
-        ('train', 'create', CAPACITY, ['cannot create tpu', 'no more capacity']),
-        ('train', 'scp', 'Using ssh batch size of 1\nscp: no space left', ['cannot copy', 'no space left']),
-        ('train', 'ssh', 'pip: no such package\nERROR: (x) [ssh] exited with return code [1].', ['install mrmt3', 'no such package']),
-        ('logs', 'ssh', '', ['cannot follow']),
-        ('delete', 'delete', 'ERROR: (x) busy', ['cannot delete tpu', 'busy']),
-    ],
+  'command, broken, says, said',
+  [
+    (
+      'train',
+      'describe',
+      "ERROR: (x) PERMISSION_DENIED: no permission on 'locations/z'",
+      ['cannot look for', 'PERMISSION'],
+    ),
+    ('train', 'create', CAPACITY, ['cannot create tpu', 'no more capacity']),
+    ('train', 'scp', 'Using ssh batch size of 1\nscp: no space left', ['cannot copy', 'no space left']),
+    (
+      'train',
+      'ssh',
+      'pip: no such package\nERROR: (x) [ssh] exited with return code [1].',
+      ['install mrmt3', 'no such package'],
+    ),
+    ('logs', 'ssh', '', ['cannot follow']),
+    ('delete', 'delete', 'ERROR: (x) busy', ['cannot delete tpu', 'busy']),
+  ],
 )
 def test_what_gcloud_says_is_one_line(fake, command, broken, says, said):
   if command != 'train':
@@ -217,20 +253,20 @@ def test_a_mistake_on_a_worker_is_one_line(fake):
 
 
 @pytest.mark.parametrize(
-    'words, said',
-    [
-        ([], 'no command'),
-        (['fly'], 'fly'),
-        (['train', '--zone', 'z'], '--name'),
-        (['train', '--name', 'a'], '--zone'),
-        (['train', '--name'], '--name needs a value'),
-        (['train', '--name', '--zone', 'z'], '--name needs a value'),
-        (['train', '--name', 'A b', '--zone', 'z'], 'lower-case'),
-        (['train', '--name', 'a', '--zone', 'z'], 'gin files'),
-        (['logs', '--name', 'a', '--zone', 'z', '--worker', 'x'], '--worker x'),
-        (['stop', '--name', 'a', '--zone', 'z', '--', 'x'], 'nothing after --'),
-        (['stop', '--name', 'a', '--zone', 'z', '--sopt'], '--sopt'),
-    ],
+  'words, said',
+  [
+    ([], 'no command'),
+    (['fly'], 'fly'),
+    (['train', '--zone', 'z'], '--name'),
+    (['train', '--name', 'a'], '--zone'),
+    (['train', '--name'], '--name needs a value'),
+    (['train', '--name', '--zone', 'z'], '--name needs a value'),
+    (['train', '--name', 'A b', '--zone', 'z'], 'lower-case'),
+    (['train', '--name', 'a', '--zone', 'z'], 'gin files'),
+    (['logs', '--name', 'a', '--zone', 'z', '--worker', 'x'], '--worker x'),
+    (['stop', '--name', 'a', '--zone', 'z', '--', 'x'], 'nothing after --'),
+    (['stop', '--name', 'a', '--zone', 'z', '--sopt'], '--sopt'),
+  ],
 )
 def test_mistakes_are_one_line(words, said):
   result = subprocess.run([ROOT / 'launch_tpu.sh', *words], capture_output=True, text=True, check=False)
@@ -247,7 +283,16 @@ def test_without_gcloud(fake):
 
 @pytest.mark.parametrize('command', COMMANDS)
 def test_dry_run_only_prints(fake, command):
-  result = launch(fake, command, '--dry_run', '--bucket', 'b', '--project', 'mine', flags=FLAGS if command in ('train', 'watch') else ())
+  result = launch(
+    fake,
+    command,
+    '--dry_run',
+    '--bucket',
+    'b',
+    '--project',
+    'mine',
+    flags=FLAGS if command in ('train', 'watch') else (),
+  )
   assert result.returncode == 0 and not calls(fake)
   printed = [line for line in result.stdout.splitlines() if line.startswith('+ gcloud ')]
   assert printed and all('--project mine' in line for line in printed)
@@ -266,29 +311,36 @@ def test_shellcheck_has_nothing_to_say(script):
 
 
 SLURM = {
-    'srun': """
+  'srun': """
 while [ "${1#--}" != "$1" ]; do shift; done
 for SLURM_PROCID in $(seq 0 $((SLURM_JOB_NUM_NODES - 1))); do
   SLURM_NTASKS=$SLURM_JOB_NUM_NODES SLURM_PROCID=$SLURM_PROCID "$@" || code=$?
 done
 exit ${code:-0}""",
-    'scontrol': 'case "$1" in show) printf "n%s\\n" 1 2 ;; *) echo "$@" > requeued ;; esac',
-    'python': 'echo "$@" >> started; exit "$(cat code 2>/dev/null || echo 0)"',
+  'scontrol': 'case "$1" in show) printf "n%s\\n" 1 2 ;; *) echo "$@" > requeued ;; esac',
+  'python': 'echo "$@" >> started; exit "$(cat code 2>/dev/null || echo 0)"',
 }
 
 
-@pytest.mark.parametrize('nodes, code, said', [(1, 0, 'done'), (2, 0, 'done'), (2, 2, 'exit code 2'), (2, 143, 'queue')])
+@pytest.mark.parametrize(
+  'nodes, code, said', [(1, 0, 'done'), (2, 0, 'done'), (2, 2, 'exit code 2'), (2, 143, 'queue')]
+)
 def test_slurm(tmp_path, nodes, code, said):
   for name, body in SLURM.items():
     (tmp_path / name).write_text(f'#!/bin/bash\n{body}\n')
     (tmp_path / name).chmod(0o755)
   (tmp_path / 'code').write_text(str(code))
   environment = {
-      **os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': '7', 'SLURM_JOB_NUM_NODES': str(nodes),
-      'SLURM_JOB_NODELIST': 'n[1-2]',
-  }  # fmt: skip
+    **os.environ,
+    'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+    'SLURM_JOB_ID': '7',
+    'SLURM_JOB_NUM_NODES': str(nodes),
+    'SLURM_JOB_NODELIST': 'n[1-2]',
+  }
   script = ROOT / 'docs' / 'launch_slurm.sh'
-  result = subprocess.run([script, '--gin.A=b c'], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+  result = subprocess.run(
+    [script, '--gin.A=b c'], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+  )
   assert result.returncode == (2 if code == 2 else 0)
   assert said in result.stdout + result.stderr
   more = '' if nodes == 1 else ' --multiprocess_gpu --coordinator_address=n1:20007 --process_count=2 --process_index={}'
@@ -299,5 +351,7 @@ def test_slurm(tmp_path, nodes, code, said):
 
 def test_slurm_outside_of_slurm():
   environment = {name: value for name, value in os.environ.items() if not name.startswith('SLURM')}
-  result = subprocess.run([ROOT / 'docs' / 'launch_slurm.sh'], env=environment, capture_output=True, text=True, check=False)
+  result = subprocess.run(
+    [ROOT / 'docs' / 'launch_slurm.sh'], env=environment, capture_output=True, text=True, check=False
+  )
   assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and 'sbatch' in result.stderr

@@ -22,11 +22,17 @@ def cells(matrix):
 
 
 def test_log_ratio_by_hand():
-  one, two, four = (table(*(note(i, 60, program) for i, program in enumerate(p))) for p in ([0], [0, 40], [0, 40, 56, 73]))
+  one, two, four = (
+    table(*(note(i, 60, program) for i, program in enumerate(p))) for p in ([0], [0, 40], [0, 40, 56, 73])
+  )
   assert leakage.log_leakage_ratio(two, four) == leakage.log_leakage_ratio(two, one) == pytest.approx(math.log(2))
   assert leakage.log_leakage_ratio(two, two) == 0
   # None counts as half: worse than one of four, and finite.
-  assert leakage.log_leakage_ratio(four, empty_notes()) == leakage.log_leakage_ratio(empty_notes(), four) == pytest.approx(math.log(8))
+  assert (
+    leakage.log_leakage_ratio(four, empty_notes())
+    == leakage.log_leakage_ratio(empty_notes(), four)
+    == pytest.approx(math.log(8))
+  )
   assert leakage.log_leakage_ratio(empty_notes(), empty_notes()) == 0
   with pytest.raises(ValueError, match='counting must be one of'):
     leakage.log_leakage_ratio(one, two, counting='all')
@@ -47,9 +53,15 @@ def test_published_counting_merges_piano_and_drums():
 
 
 def test_published_scores_are_counted_in_the_published_reference():
-  raw, mapped, estimate = table(note(0, 60, 30), note(1, 60, 29)), table(note(0, 60, 29), note(1, 60, 29)), table(note(0, 60, 29))
+  raw, mapped, estimate = (
+    table(note(0, 60, 30), note(1, 60, 29)),
+    table(note(0, 60, 29), note(1, 60, 29)),
+    table(note(0, 60, 29)),
+  )
   scores = metrics.evaluate_piece(mapped, estimate, published_reference=raw)
-  assert (scores['leakage_ratio'], scores['published_leakage_ratio']) == (1, 0.5) and scores['onset_program_f1_full'] == 2 / 3
+  assert (scores['leakage_ratio'], scores['published_leakage_ratio']) == (1, 0.5) and scores[
+    'onset_program_f1_full'
+  ] == 2 / 3
   assert metrics.evaluate_piece(mapped, estimate)['published_leakage_ratio'] == 1
 
 
@@ -63,13 +75,19 @@ def test_confusion_by_hand():
   # The unison is right; a viola note is heard as piano; strings are missed; a flute is invented; the drum is right.
   estimate = table(note(0, 60, 41), note(0, 60, 0), note(1, 62, 1), note(5, 64, 73), note(3, 36, is_drum=1))
   assert cells(confusion.instrument_confusion(reference, estimate)) == {
-      ('Acoustic Piano', 'Acoustic Piano'): 1, ('Viola', 'Viola'): 1, ('Viola', 'Acoustic Piano'): 1,
-      ('String Ensemble', 'nobody'): 1, ('nobody', 'Pipe'): 1, ('Drums', 'Drums'): 1,
-  }  # fmt: skip
+    ('Acoustic Piano', 'Acoustic Piano'): 1,
+    ('Viola', 'Viola'): 1,
+    ('Viola', 'Acoustic Piano'): 1,
+    ('String Ensemble', 'nobody'): 1,
+    ('nobody', 'Pipe'): 1,
+    ('Drums', 'Drums'): 1,
+  }
   matrix = confusion.instrument_confusion(reference, estimate)
   scores = confusion.class_scores(matrix)
   assert list(scores) == ['Acoustic Piano', 'Viola', 'String Ensemble', 'Pipe', 'Drums']
-  assert scores['Acoustic Piano'] == pytest.approx((1 / 2, 1, 2 / 3)) and scores['Viola'] == pytest.approx((1, 1 / 2, 2 / 3))
+  assert scores['Acoustic Piano'] == pytest.approx((1 / 2, 1, 2 / 3)) and scores['Viola'] == pytest.approx(
+    (1, 1 / 2, 2 / 3)
+  )
   assert scores['String Ensemble'] == scores['Pipe'] == (0, 0, 0) and scores['Drums'] == (1, 1, 1)
   assert confusion.macro_f1(matrix) == pytest.approx((2 / 3 + 2 / 3 + 0 + 1) / 4)  # of the four that play
   assert confusion.most_confused(matrix) == [('Viola', 'Acoustic Piano', 1, 0.5)]
@@ -90,15 +108,25 @@ def test_confusion_has_every_note_once_and_agrees_with_the_other_scores(referenc
   if len(reference) and len(estimate):
     full = metrics.program_scores(*mapped, 'full')
     assert np.trace(both) == pytest.approx(full.recall * len(reference))
-    assert (both.sum() - np.trace(both)) / len(estimate) == pytest.approx(metrics.leaked_note_ratio(reference, estimate))
+    assert (both.sum() - np.trace(both)) / len(estimate) == pytest.approx(
+      metrics.leaked_note_ratio(reference, estimate)
+    )
   assert matrix[-1, -1] == 0
 
 
 def test_polyphony_by_hand():
   # A long note under a chord of two that is played loosely, then a note alone; drums do not count.
-  reference = table(note(0, 40, offset=4), note(1, 60, offset=2), note(1.03, 64, offset=2), note(6, 62, offset=7), note(6, 38, is_drum=1))
+  reference = table(
+    note(0, 40, offset=4),
+    note(1, 60, offset=2),
+    note(1.03, 64, offset=2),
+    note(6, 62, offset=7),
+    note(6, 38, is_drum=1),
+  )
   np.testing.assert_array_equal(conditions.polyphony(reference, np.array([0, 1, 1.03, 6, 9])), [1, 3, 3, 1, 1])
-  estimate = table(note(0, 40, offset=4), note(1, 60, offset=2), note(1.5, 65, offset=2), note(6.2, 70), note(1, 38, is_drum=1))
+  estimate = table(
+    note(0, 40, offset=4), note(1, 60, offset=2), note(1.5, 65, offset=2), note(6.2, 70), note(1, 38, is_drum=1)
+  )
   counts = conditions.polyphony_counts(reference, estimate)
   assert counts.tolist()[:4] == [[1, 2, 2], [0, 0, 0], [1, 2, 2], [0, 0, 0]] and counts[4:].sum() == 0
   assert conditions.level_scores(counts) == {'1': (0.5, 0.5, 0.5), '3': (0.5, 0.5, 0.5)}
@@ -117,15 +145,19 @@ def test_polyphony_counts_add_up_to_the_onset_scores(reference, estimate):
 def test_means_by_number_of_instruments():
   pieces = [(1, {'f': 1.0}), (4, {'f': 0.2}), (3, {'f': 0.6}), (30, {'f': 0.5})]
   assert conditions.means_by_level(pieces, ['f']) == {
-      '1': {'pieces': 1, 'f': 1.0}, '3-4': {'pieces': 2, 'f': pytest.approx(0.4)}, '10+': {'pieces': 1, 'f': 0.5},
-  }  # fmt: skip
+    '1': {'pieces': 1, 'f': 1.0},
+    '3-4': {'pieces': 2, 'f': pytest.approx(0.4)},
+    '10+': {'pieces': 1, 'f': 0.5},
+  }
 
 
 def test_interval_of_a_normal_sample_is_that_of_theory():
   values = np.random.default_rng(1).normal(0.5, 0.1, 400)
   low, high = intervals.bootstrap_interval(values)
   half = 1.96 * values.std(ddof=1) / 20
-  assert low == pytest.approx(values.mean() - half, abs=0.0015) and high == pytest.approx(values.mean() + half, abs=0.0015)
+  assert low == pytest.approx(values.mean() - half, abs=0.0015) and high == pytest.approx(
+    values.mean() + half, abs=0.0015
+  )
   assert intervals.bootstrap_interval(values) == (low, high) != intervals.bootstrap_interval(values, seed=1)
   narrow = intervals.bootstrap_interval(values, confidence=0.5)
   assert low < narrow.low < narrow.high < high

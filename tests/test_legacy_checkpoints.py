@@ -23,7 +23,9 @@ def folder(tmp_path):
 
 
 def leaves(params):
-  return {jax.tree_util.keystr(p, simple=True, separator='/'): x for p, x in jax.tree_util.tree_leaves_with_path(params)}
+  return {
+    jax.tree_util.keystr(p, simple=True, separator='/'): x for p, x in jax.tree_util.tree_leaves_with_path(params)
+  }
 
 
 def test_reads_what_t5x_wrote(folder):

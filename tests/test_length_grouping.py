@@ -14,13 +14,19 @@ def grouped(block=24, group=6, lengths=LENGTHS):
 
   def examples():
     for number, length in enumerate(lengths):
-      yield {'targets': np.full(length, number, np.int32), 'inputs': np.full((length // 2, 3), number, np.float32),
-             'seed': np.array([number, 7]), 'number': number}  # fmt: skip
+      yield {
+        'targets': np.full(length, number, np.int32),
+        'inputs': np.full((length // 2, 3), number, np.float32),
+        'seed': np.array([number, 7]),
+        'number': number,
+      }
 
   signature = {
-    'targets': tf.TensorSpec([None], tf.int32), 'inputs': tf.TensorSpec([None, 3], tf.float32),
-    'seed': tf.TensorSpec([2], tf.int64), 'number': tf.TensorSpec([], tf.int32),
-  }  # fmt: skip
+    'targets': tf.TensorSpec([None], tf.int32),
+    'inputs': tf.TensorSpec([None, 3], tf.float32),
+    'seed': tf.TensorSpec([2], tf.int64),
+    'number': tf.TensorSpec([], tf.int32),
+  }
   dataset = tf.data.Dataset.from_generator(examples, output_signature=signature)
   return list(group_by_length(dataset, block, group).as_numpy_iterator())
 

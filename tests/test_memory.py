@@ -38,7 +38,12 @@ def padded(tokens, length=384):
 @settings(deadline=None, max_examples=40)
 @given(st.lists(notes, max_size=25), st.sampled_from([0, 32, 64]))
 def test_tokens_say_what_is_held_and_what_has_been_heard(rows, start):
-  table = as_notes([(on / 32, (on + length) / 32, pitch, 100, 0 if drum else program, drum) for on, length, pitch, program, drum in rows])
+  table = as_notes(
+    [
+      (on / 32, (on + length) / 32, pitch, 100, 0 if drum else program, drum)
+      for on, length, pitch, program, drum in rows
+    ]
+  )
   table = segment_tokens.trim_overlapping_notes(table)
   piece = segment_tokens.encode_piece(table, CODEC, rounded_order=True)
   tokens = padded(segment_tokens.segment_targets(piece, 2 * start, 2 * STATES, frames_per_second=64, codec=CODEC))
@@ -54,11 +59,24 @@ def test_tokens_say_what_is_held_and_what_has_been_heard(rows, start):
 
 def spec_of(**more):
   config = T5Config(
-    vocab_size=896, emb_dim=48, num_heads=2, head_dim=8, mlp_dim=8, num_encoder_layers=1, copied_tokens=tuple(IDS), proposals=12,
-    front='harmonic', front_channels=(1, 1, 1, 1), front_time_stride=2, copy_threshold=0.25, **more,
-  )  # fmt: skip
+    vocab_size=896,
+    emb_dim=48,
+    num_heads=2,
+    head_dim=8,
+    mlp_dim=8,
+    num_encoder_layers=1,
+    copied_tokens=tuple(IDS),
+    proposals=12,
+    front='harmonic',
+    front_channels=(1, 1, 1, 1),
+    front_time_stride=2,
+    copy_threshold=0.25,
+    **more,
+  )
   words = VocabularyConfig(steps_per_second=32, num_velocity_bins=1)
-  return ModelSpec(config, SpectrogramConfig(hop_width=250, num_mel_bins=16), words, segment_frames=16, targets_length=48)
+  return ModelSpec(
+    config, SpectrogramConfig(hop_width=250, num_mel_bins=16), words, segment_frames=16, targets_length=48
+  )
 
 
 SEGMENT = 16 * 250
@@ -129,9 +147,10 @@ def test_the_model_of_pieces_remembers_as_the_transcriber_does(params, samples):
   said = [s.tokens for s in Transcriber(params, spec).transcribe(samples[: 9 * SEGMENT]).segments][:9]
   mel = segments_of(samples)[:9]
   batch = {
-    'encoder_input_tokens': mel[None], 'decoder_target_tokens': np.stack([padded(t, 48)[0] for t in said])[None],
+    'encoder_input_tokens': mel[None],
+    'decoder_target_tokens': np.stack([padded(t, 48)[0] for t in said])[None],
     'num_segments': np.full((1, 1), 9),
-  }  # fmt: skip
+  }
   for mode in ('predicted', 'truth'):  # the truth being what it says itself
     tokens = np.asarray(jax.jit(PieceEncoderDecoderModel(spec, memory=mode).predict_batch)(params, batch))[0]
     for ours, wanted in zip(tokens, said, strict=True):
@@ -151,7 +170,10 @@ def test_with_a_hop_all_of_a_piece_is_heard_and_nothing_is_known_to_be_held(para
 
   watched = Watched(params, spec)
   result = watched.transcribe(samples[: 4 * SEGMENT], hop=2)
-  assert [one.adjacent.tolist() for one in seen[:2]] == [[True, False], [False, False]]  # but that nothing came before the first
+  assert [one.adjacent.tolist() for one in seen[:2]] == [
+    [True, False],
+    [False, False],
+  ]  # but that nothing came before the first
   first_two = memory.counts(np.stack([transcriber.padded(s.tokens) for s in result.segments[:2]]), spec).sum(axis=0)
   np.testing.assert_array_equal(seen[1].heard, np.stack([first_two] * 2))
 
@@ -163,10 +185,14 @@ def test_a_study_can_put_something_else_there(params, samples):
   said = probe_decoding.transcribe(transcriber, [piece], memory_conditions.AS_USED)['noise']
   for ours, wanted in zip(said, transcriber.transcribe(samples[: 9 * SEGMENT]).segments[:9], strict=True):
     np.testing.assert_array_equal(ours[: len(wanted.tokens)], wanted.tokens)
-  held = memory_conditions.remembered(transcriber, memory_conditions.Condition('', hop=3), said, 5, np.random.default_rng(0))
+  held = memory_conditions.remembered(
+    transcriber, memory_conditions.Condition('', hop=3), said, 5, np.random.default_rng(0)
+  )
   np.testing.assert_array_equal(held.heard[0], memory.counts(np.stack(said[:3]), spec).sum(axis=0))
   assert not held.adjacent.any()
-  nothing = memory_conditions.remembered(transcriber, memory_conditions.Condition('', empty=True), said, 5, np.random.default_rng(0))
+  nothing = memory_conditions.remembered(
+    transcriber, memory_conditions.Condition('', empty=True), said, 5, np.random.default_rng(0)
+  )
   assert not nothing.heard.any() and nothing.tokens.tolist() == memory.empty(spec, 1).tokens.tolist()
 
 

@@ -70,12 +70,16 @@ def note_tables(draw, max_notes=25):
   rows = draw(
     st.lists(
       st.tuples(
-        st.integers(0, 60), st.integers(0, 30), st.sampled_from([60, 61, 62]), st.integers(1, 127),
-        st.sampled_from([0, 1, 9, 33, 40]), st.booleans(),
+        st.integers(0, 60),
+        st.integers(0, 30),
+        st.sampled_from([60, 61, 62]),
+        st.integers(1, 127),
+        st.sampled_from([0, 1, 9, 33, 40]),
+        st.booleans(),
       ),
       max_size=max_notes,
     )
-  )  # fmt: skip
+  )
   notes = table(*((t / 40, (t + d) / 40, *rest) for t, d, *rest in rows))
   notes['program'][notes['is_drum']] = 0
   return notes
@@ -352,10 +356,14 @@ def test_predictions_come_back_together():
     for name, program in (('a', 0), ('b', 40))
   }
   predictions = [
-    {'unique_id': name, 'start_time': frame / 125, 'est_tokens': segment_targets(
-      encode_piece(notes, codec), frame, 256, piece_frames=768, codec=codec)}
-    for frame in (512, 0, 256) for name, notes in pieces.items()
-  ]  # fmt: skip
+    {
+      'unique_id': name,
+      'start_time': frame / 125,
+      'est_tokens': segment_targets(encode_piece(notes, codec), frame, 256, piece_frames=768, codec=codec),
+    }
+    for frame in (512, 0, 256)
+    for name, notes in pieces.items()
+  ]
   decoded = metrics_utils.combine_predictions_by_id(
     predictions, lambda group: metrics_utils.event_predictions_to_notes(group, codec)
   )

@@ -9,13 +9,15 @@ from mrmt3.errors import UserError
 from mrmt3.notes import as_notes, as_rows, empty_notes, sort_notes
 from mrmt3.segment_tokens import trim_overlapping_notes
 
-NOTES = as_notes([
+NOTES = as_notes(
+  [
     (0.0, 0.5, 60, 80, 0, 0),
     (0.5, 1.0, 60, 90, 0, 0),  # struck again where it ends
     (0.25, 2.125, 43, 100, 33, 0),
     (0.25, 0.26, 36, 127, 0, 1),
     (3600.001, 3600.002, 38, 1, 0, 1),
-])  # fmt: skip
+  ]
+)
 
 
 def test_notes_round_trip(tmp_path):
@@ -39,10 +41,12 @@ def test_notes_round_trip(tmp_path):
   )
 )
 def test_any_notes_in_milliseconds_round_trip(tmp_path_factory, rows):
-  notes = as_notes([
+  notes = as_notes(
+    [
       (on / 1000, (on + length) / 1000, pitch, velocity, 0 if drum else program, drum)
       for on, length, pitch, velocity, program, drum in rows
-  ])  # fmt: skip
+    ]
+  )
   path = tmp_path_factory.mktemp('midi') / 'song.mid'
   midi_io.write_midi(notes, path)
   expected = sort_notes(trim_overlapping_notes(notes))
@@ -96,8 +100,17 @@ def test_drums_are_one_track_whatever_their_program(tmp_path):
   assert notes['is_drum'].all()
 
 
-@pytest.mark.parametrize('row', [(0, 1, 128, 80, 0, 0), (0, 1, 60, 0, 0, 0), (0, 1, 60, 80, -1, 0), (-1, 1, 60, 80, 0, 0),
-                                 (np.nan, 1, 60, 80, 0, 0), (0, np.inf, 60, 80, 0, 0)])  # fmt: skip
+@pytest.mark.parametrize(
+  'row',
+  [
+    (0, 1, 128, 80, 0, 0),
+    (0, 1, 60, 0, 0, 0),
+    (0, 1, 60, 80, -1, 0),
+    (-1, 1, 60, 80, 0, 0),
+    (np.nan, 1, 60, 80, 0, 0),
+    (0, np.inf, 60, 80, 0, 0),
+  ],
+)
 def test_notes_that_midi_cannot_hold_are_refused_and_nothing_is_written(tmp_path, row):
   with pytest.raises(ValueError, match='a note'):
     midi_io.write_midi(as_notes([row]), tmp_path / 'song.mid')

@@ -39,8 +39,10 @@ def midi_file(*tracks, kind=1, division=TICKS):
 def line(channel, program, pitches, length=TICKS, start=0):
   events = [(start, bytes([0xC0 | channel, program]))]
   for index, pitch in enumerate(pitches):
-    events += [(start + index * length, bytes([0x90 | channel, pitch, 80])),
-               (start + (index + 1) * length - 10, bytes([0x80 | channel, pitch, 0]))]  # fmt: skip
+    events += [
+      (start + index * length, bytes([0x90 | channel, pitch, 80])),
+      (start + (index + 1) * length - 10, bytes([0x80 | channel, pitch, 0])),
+    ]
   return events
 
 
@@ -51,12 +53,12 @@ def tune(seed, size=64):
 
 def band(seed=0, size=64, **changes):
   return midi_file(
-      [(0, b'\xff\x51\x03\x07\xa1\x20'), (0, b'\xff\x58\x04\x03\x02\x18\x08')],  # 120 bpm, 3/4
-      line(0, 73, [p + 12 for p in tune(seed, size)]),
-      line(1, 24, tune(seed + 1000, size)),
-      line(2, 33, [p - 24 for p in tune(seed + 2000, size)]),
-      line(9, 0, [36, 38] * (size // 2)),
-      **changes,
+    [(0, b'\xff\x51\x03\x07\xa1\x20'), (0, b'\xff\x58\x04\x03\x02\x18\x08')],  # 120 bpm, 3/4
+    line(0, 73, [p + 12 for p in tune(seed, size)]),
+    line(1, 24, tune(seed + 1000, size)),
+    line(2, 33, [p - 24 for p in tune(seed + 2000, size)]),
+    line(9, 0, [36, 38] * (size // 2)),
+    **changes,
   )
 
 
@@ -81,8 +83,16 @@ def test_what_libraries_refuse_is_read():
 
 
 def test_pedal_running_status_and_zero_lengths():
-  events = [(0, bytes([0xB0, 64, 127])), (0, bytes([0x90, 60, 90])), (240, bytes([60, 0])), (960, bytes([0xB0, 64, 0])),
-            (1000, bytes([0x90, 62, 90])), (1000, bytes([62, 0])), (1440, bytes([0x90, 64, 90])), (1920, bytes([64, 0]))]  # fmt: skip
+  events = [
+    (0, bytes([0xB0, 64, 127])),
+    (0, bytes([0x90, 60, 90])),
+    (240, bytes([60, 0])),
+    (960, bytes([0xB0, 64, 0])),
+    (1000, bytes([0x90, 62, 90])),
+    (1000, bytes([62, 0])),
+    (1440, bytes([0x90, 64, 90])),
+    (1920, bytes([64, 0])),
+  ]
   (notes,) = read_midi_score(midi_file(events), 'x').parts
   assert [(n['start'], n['length'], n['pitch']) for n in notes] == [(0, 2, 60), (3, 1, 64)]
 
@@ -98,18 +108,18 @@ def test_absurd_files():
 
 
 @pytest.mark.parametrize(
-    ('data', 'words'),
-    [
-        (b'', 'not a MIDI file'),
-        (b'MThd', 'not a MIDI file'),
-        (b'<html>' * 99, 'not a MIDI file'),
-        (band(kind=2), 'patterns'),
-        (band(division=0), 'resolution'),
-        (midi_file(), 'no notes for pitched'),
-        (midi_file(line(9, 0, [36] * 99)), 'no notes for pitched'),
-        (midi_file(line(0, 120, [60] * 99)), 'no notes for pitched'),  # breath noise
-        (bytes(9_000_000), 'too big'),
-    ],
+  ('data', 'words'),
+  [
+    (b'', 'not a MIDI file'),
+    (b'MThd', 'not a MIDI file'),
+    (b'<html>' * 99, 'not a MIDI file'),
+    (band(kind=2), 'patterns'),
+    (band(division=0), 'resolution'),
+    (midi_file(), 'no notes for pitched'),
+    (midi_file(line(9, 0, [36] * 99)), 'no notes for pitched'),
+    (midi_file(line(0, 120, [60] * 99)), 'no notes for pitched'),  # breath noise
+    (bytes(9_000_000), 'too big'),
+  ],
 )
 def test_files_without_music_are_named(data, words):
   with pytest.raises(UserError, match=words) as error:
@@ -175,20 +185,20 @@ def test_missing_packages_are_named_with_their_command(tmp_path, monkeypatch):
   library, missing = sources.open_library(music21=False, box=True, midi=[])
   assert 'openttd' not in library.box
   assert [one for one in missing if 'openttd' in one] == [
-      'openttd-openmsx is not installed (music); get it with: apt-get install openttd-openmsx'
+    'openttd-openmsx is not installed (music); get it with: apt-get install openttd-openmsx'
   ]
 
 
 @pytest.mark.parametrize(
-    ('one', 'other', 'same'),
-    [
-        ('midi/a/x/Song.mid', 'midi/a/y/song (2).mid', True),
-        ('midi/a/song.mid', 'midi/a/song_copy.mid', True),
-        ('midi/a/song.mid', 'midi/a/songs.mid', False),
-        ('midi/a/12.mid', 'midi/a/13.mid', False),
-        ('mma/bossanova/BossaNova', 'mma/bossanova/BossaNova1Sus', True),
-        ('mma/bossanova/BossaNova', 'mma/samba/Samba', False),
-    ],
+  ('one', 'other', 'same'),
+  [
+    ('midi/a/x/Song.mid', 'midi/a/y/song (2).mid', True),
+    ('midi/a/song.mid', 'midi/a/song_copy.mid', True),
+    ('midi/a/song.mid', 'midi/a/songs.mid', False),
+    ('midi/a/12.mid', 'midi/a/13.mid', False),
+    ('mma/bossanova/BossaNova', 'mma/bossanova/BossaNova1Sus', True),
+    ('mma/bossanova/BossaNova', 'mma/samba/Samba', False),
+  ],
 )
 def test_works_of_midi_files(one, other, same):
   assert (sources.work_of(one) == sources.work_of(other)) == same
@@ -247,7 +257,15 @@ def folder(tmp_path_factory):
 def test_data_set_of_midi_files(folder, tmp_path, capsys):
   said = []
   report = build.build(
-      tmp_path / 'set', midi=[folder], takes=2, pieces=9, seconds=8, workers=1, extras=True, progress=False, say=said.append
+    tmp_path / 'set',
+    midi=[folder],
+    takes=2,
+    pieces=9,
+    seconds=8,
+    workers=1,
+    extras=True,
+    progress=False,
+    say=said.append,
   )
   assert report.made == 9 and len(report.left_out) == 2 == len(said)
   assert any('broken.mid: not a MIDI file' in line for line in said) and any('short.mid' in line for line in said)

@@ -51,11 +51,17 @@ def test_commu_is_read_as_published(commu):
 def test_commu_is_divided_90_5_5_by_instrument():
   clips = {f'commu{number:05d}': 'acoustic_piano' if number <= 40 else 'string_violin-2' for number in range(60, 0, -1)}
   divided = split_clips(clips)
-  counts = {split: [sum(program == wanted for program in own.values()) for wanted in (0, 40)] for split, own in divided.items()}
+  counts = {
+    split: [sum(program == wanted for program in own.values()) for wanted in (0, 40)] for split, own in divided.items()
+  }
   assert counts == {'train': [36, 18], 'validation': [2, 1], 'test': [2, 1]}
   assert {'commu00037', 'commu00038', 'commu00059'} == set(divided['validation'])  # in order of ids
   # Clips of 'synth_bell' are of 'bell' too; the smaller of the two decides. Clips of no known instrument are left out.
-  clips = {f'b{number:02d}': 'bell' for number in range(20)} | {f'a{number}': 'synth_bell' for number in range(10)} | {'x': 'kazoo'}
+  clips = (
+    {f'b{number:02d}': 'bell' for number in range(20)}
+    | {f'a{number}': 'synth_bell' for number in range(10)}
+    | {'x': 'kazoo'}
+  )
   divided = split_clips(clips)
   assert len(divided['train']) + len(divided['validation']) + len(divided['test']) == 30
   assert divided['test'].keys() == {'a9', 'b18', 'b19'} and divided['validation'].keys() == {'b17'}
@@ -169,8 +175,11 @@ def test_what_nsynth_lacks_is_named(tmp_path):
     NsynthFolder(str(root), left_out=('vocal', 'drums'))
   with pytest.raises(UserError, match=r'nsynth-valid/examples\.json'):
     NsynthFolder(str(tmp_path)).splits()
-  for text, words in (('{"a": 1}', "is not NSynth's"), ('[', "is not NSynth's"), (
-      '{"a": {"instrument_family_str": "kazoo", "pitch": 1, "velocity": 1}}', "unknown instrument family 'kazoo'")):  # fmt: skip
+  for text, words in (
+    ('{"a": 1}', "is not NSynth's"),
+    ('[', "is not NSynth's"),
+    ('{"a": {"instrument_family_str": "kazoo", "pitch": 1, "velocity": 1}}', "unknown instrument family 'kazoo'"),
+  ):
     (root / 'nsynth-valid' / 'examples.json').write_text(text)
     nsynth._read_notes.cache_clear()
     with pytest.raises(UserError, match=words):
@@ -204,11 +213,11 @@ def test_tfds_records_are_the_same_pieces(tfds_nsynth, tmp_path):
 
 def test_tfds_records_are_read_without_tensorflow(tfds_nsynth):
   code = (
-      'import sys\n'
-      'from mrmt3.sources.nsynth import NsynthRecords\n'
-      f'source = NsynthRecords({str(tfds_nsynth)!r})\n'
-      'assert len(source.read_piece("validation", source.list_pieces("validation")[0], 16000).notes) == 1\n'
-      'assert not {"tensorflow", "tensorflow_datasets", "note_seq"} & set(sys.modules)\n'
+    'import sys\n'
+    'from mrmt3.sources.nsynth import NsynthRecords\n'
+    f'source = NsynthRecords({str(tfds_nsynth)!r})\n'
+    'assert len(source.read_piece("validation", source.list_pieces("validation")[0], 16000).notes) == 1\n'
+    'assert not {"tensorflow", "tensorflow_datasets", "note_seq"} & set(sys.modules)\n'
   )
   subprocess.run([sys.executable, '-c', code], check=True)
 

@@ -68,9 +68,17 @@ def test_cached_steps_equal_teacher_forcing():
   @jax.jit
   def step(cache, tokens):
     return module.apply(
-      {**variables(), 'cache': cache}, encoded, inputs, tokens, tokens, enable_dropout=False, decode=True,
-      max_decode_length=targets.shape[1], mutable=['cache'], method=module.decode,
-    )  # fmt: skip
+      {**variables(), 'cache': cache},
+      encoded,
+      inputs,
+      tokens,
+      tokens,
+      enable_dropout=False,
+      decode=True,
+      max_decode_length=targets.shape[1],
+      mutable=['cache'],
+      method=module.decode,
+    )
 
   cache = filled['cache']
   for position in range(targets.shape[1]):
@@ -151,8 +159,11 @@ def test_parts_take_masks(name):
   x, tokens = rng.normal(size=(2, 6, 16)).astype(np.float32), rng.integers(1, 50, (2, 6))
   causal = layers.make_causal_mask(tokens)
   arguments = {
-    'EncoderLayer': (x, causal), 'Encoder': (x, causal), 'DecoderLayer': (x, x, causal), 'Decoder': (x, tokens, None, causal)
-  }[name]  # fmt: skip
+    'EncoderLayer': (x, causal),
+    'Encoder': (x, causal),
+    'DecoderLayer': (x, x, causal),
+    'Decoder': (x, tokens, None, causal),
+  }[name]
   module = getattr(network, name)(config)
   params = module.init(jax.random.key(0), *arguments, deterministic=True)
   masked = module.apply(params, *arguments, deterministic=True)

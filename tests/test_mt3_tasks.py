@@ -60,11 +60,14 @@ def feature(value):
 def slakh_record(seed, notes):
   stems = [notes[(notes['is_drum'] == drum) & (notes['program'] == program)] for program, drum in STEMS.values()]
   values = {
-    'audio_sample_rate': 16000, 'stems_shape': [0, 0], 'target_type': b'', 'track_id': f'Track{seed}'.encode(),
+    'audio_sample_rate': 16000,
+    'stems_shape': [0, 0],
+    'target_type': b'',
+    'track_id': f'Track{seed}'.encode(),
     'mix': np.random.default_rng(seed).uniform(-0.5, 0.5, SAMPLES).astype(np.float32),
     'inst_names': [name.encode() for name in STEMS],
     'note_sequences': [notes_to_note_sequence(stem).SerializeToString() for stem in stems],
-  }  # fmt: skip
+  }
   return tf.train.Example(features=tf.train.Features(feature={k: feature(v) for k, v in values.items()}))
 
 
@@ -77,9 +80,11 @@ def data(tmp_path_factory):
     for seed, table in zip((1, 2), notes.values(), strict=True):
       writer.write(slakh_record(seed, table).SerializeToString())
   config = dataclasses.replace(
-    datasets.SLAKH_CONFIG, name='small', paths=dict.fromkeys(datasets.SLAKH_CONFIG.paths, str(path)),
+    datasets.SLAKH_CONFIG,
+    name='small',
+    paths=dict.fromkeys(datasets.SLAKH_CONFIG.paths, str(path)),
     track_specs=[note_sequences.TrackSpec('bass', 33), note_sequences.TrackSpec('drums', 0, True)],
-  )  # fmt: skip
+  )
   tokenize = functools.partial(preprocessors.tokenize_slakh_example, track_specs=None, ignore_pitch_bends=True)
   tasks.add_transcription_task_to_registry(
     config, SPECTROGRAM, tasks.VOCAB_CONFIG_NOVELOCITY, tokenize, onsets_only=False, include_ties=True
@@ -109,9 +114,12 @@ def test_training_examples_are_segments_of_the_piece(data):
   pieces = [encode_piece(trim_overlapping_notes(table), CODEC) for table in notes.values()]
   frames = SAMPLES // 128 + 1
   known = {  # every segment there can be, by its first samples and its length
-      segment_targets(piece, max(start, 0), min(start + FRAMES, frames) - max(start, 0), codec=CODEC, piece_frames=frames)
-      .tobytes() for piece in pieces for start in range(1 - FRAMES, frames)
-  }  # fmt: skip
+    segment_targets(
+      piece, max(start, 0), min(start + FRAMES, frames) - max(start, 0), codec=CODEC, piece_frames=frames
+    ).tobytes()
+    for piece in pieces
+    for start in range(1 - FRAMES, frames)
+  }
   drawn = examples(f'{name}_train', 'train', shuffle=False, seed=3, num_epochs=15)
   assert len(drawn) == 30
   assert len({example['targets'].tobytes() for example in drawn}) > 20
@@ -130,9 +138,7 @@ def truth(segments, notes):
   tokens, starts = [], [0] * len(pieces)
   for example in segments:
     number = int(example['unique_id'][0])
-    tokens.append(
-      segment_targets(pieces[number], starts[number], FRAMES, codec=CODEC, piece_frames=SAMPLES // 128 + 1)
-    )
+    tokens.append(segment_targets(pieces[number], starts[number], FRAMES, codec=CODEC, piece_frames=SAMPLES // 128 + 1))
     starts[number] += FRAMES
   return tokens
 
@@ -146,7 +152,10 @@ def test_evaluation_scores_and_files(data, tmp_path):
   task = seqio.get_mixture_or_task(f'{name}_test')
   decoded = [VOCABULARY.decode_tf(tf.constant(ids)).numpy() for ids in tokens]
   made = [
-    [task.postprocess_fn(ids, example=example, is_target=is_target) for ids, example in zip(decoded, segments, strict=True)]
+    [
+      task.postprocess_fn(ids, example=example, is_target=is_target)
+      for ids, example in zip(decoded, segments, strict=True)
+    ]
     for is_target in (True, False)
   ]
   assert [prediction['start_time'] for prediction in made[1][:4]] == [0.0, 0.51, 1.02, 1.53]
@@ -168,9 +177,14 @@ def test_evaluation_scores_and_files(data, tmp_path):
       return iter(segments)
 
   write = functools.partial(
-    inference.write_inferences_to_file, str(path), task_ds=Dataset(), vocab_config=tasks.VOCAB_CONFIG_NOVELOCITY,
-    onsets_only=False, use_ties=True, vocabulary=VOCABULARY,
-  )  # fmt: skip
+    inference.write_inferences_to_file,
+    str(path),
+    task_ds=Dataset(),
+    vocab_config=tasks.VOCAB_CONFIG_NOVELOCITY,
+    onsets_only=False,
+    use_ties=True,
+    vocabulary=VOCABULARY,
+  )
   padded = [np.pad(ids, (0, 512 - len(ids))) for ids in tokens]
   write(inferences=padded, mode='predict')
   lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -223,23 +237,26 @@ def test_other_records_are_tokenized():
   ns = notes_to_note_sequence(pitched)
   sound = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)
   common = {
-    'spectrogram_config': SPECTROGRAM, 'codec': CODEC, 'is_training_data': True, 'onsets_only': False, 'include_ties': True
-  }  # fmt: skip
+    'spectrogram_config': SPECTROGRAM,
+    'codec': CODEC,
+    'is_training_data': True,
+    'onsets_only': False,
+    'include_ties': True,
+  }
   record = {'sequence': ns.SerializeToString(), 'audio': wav(sound, 8000), 'id': b'a'}
 
   def tokenized(function, record, **options):
     (example,) = function(dataset_of(record), **{**common, **options}).as_numpy_iterator()
     return example
 
-  maestro = tokenized(
-    preprocessors.tokenize_transcription_example, record, audio_is_samples=False, id_feature_key='id'
-  )
+  maestro = tokenized(preprocessors.tokenize_transcription_example, record, audio_is_samples=False, id_feature_key='id')
   assert maestro['inputs'].shape == (16000 // 128 + 1, 128)
   assert 'audio' not in maestro
   musicnet = tokenized(
     preprocessors.tokenize_transcription_example,
-    {**record, 'audio': sound.astype(np.float32), 'sample_rate': np.float32(8000)}, audio_is_samples=True,
-  )  # fmt: skip
+    {**record, 'audio': sound.astype(np.float32), 'sample_rate': np.float32(8000)},
+    audio_is_samples=True,
+  )
   np.testing.assert_allclose(musicnet['inputs'], maestro['inputs'], atol=1e-3)
   np.testing.assert_array_equal(musicnet['targets'], maestro['targets'])
   guitar = tokenized(preprocessors.tokenize_guitarset_example, record)
@@ -249,7 +266,7 @@ def test_other_records_are_tokenized():
     preprocessors.tokenize_example_with_program_lookup,
     {'instrument_sequences': [ns.SerializeToString()] * 2, 'inst_names': [b'vn', b'fl'], 'audio': record['audio']},
     inst_name_to_program_fn=preprocessors.urmp_instrument_to_program,
-  )  # fmt: skip
+  )
   assert set(urmp['targets'][(urmp['targets'] >= first) & (urmp['targets'] <= last)] - first) == {40, 73}
   onsets = tokenized(
     preprocessors.tokenize_transcription_example, record, audio_is_samples=False, onsets_only=True, include_ties=False
@@ -265,17 +282,25 @@ def test_pitch_bends_leave_a_record_out(data):
   ns = notes_to_note_sequence(make_notes(5)[:3])
   ns.pitch_bends.add(time=0.1, bend=100)
   record = {
-    'note_sequences': [ns.SerializeToString()], 'mix': np.zeros(999, np.float32), 'audio_sample_rate': np.int64(16000),
-    'inst_names': [b'Violin'], 'track_id': b'a',
-  }  # fmt: skip
+    'note_sequences': [ns.SerializeToString()],
+    'mix': np.zeros(999, np.float32),
+    'audio_sample_rate': np.int64(16000),
+    'inst_names': [b'Violin'],
+    'track_id': b'a',
+  }
   made = [
-    list(preprocessors.tokenize_slakh_example(
+    list(
+      preprocessors.tokenize_slakh_example(
         dataset_of(record), SPECTROGRAM, CODEC, True, False, True, track_specs=None, ignore_pitch_bends=ignore
-    )) for ignore in (True, False)
-  ]  # fmt: skip
+      )
+    )
+    for ignore in (True, False)
+  ]
   assert [len(x) for x in made] == [1, 0]
   with pytest.raises(preprocessors.PitchBendError):
-    preprocessors.add_track_to_notesequence(notes_to_note_sequence(as_notes([])), ns, 3, False, ignore_pitch_bends=False)
+    preprocessors.add_track_to_notesequence(
+      notes_to_note_sequence(as_notes([])), ns, 3, False, ignore_pitch_bends=False
+    )
 
 
 def test_names_of_instruments():
@@ -283,16 +308,15 @@ def test_names_of_instruments():
   assert preprocessors.slakh_class_to_program_and_is_drum('Pipe') == (73, False)
   assert preprocessors.urmp_instrument_to_program('sax') == 64
   for function in (
-    preprocessors.slakh_class_to_program_and_is_drum, preprocessors.urmp_instrument_to_program,
+    preprocessors.slakh_class_to_program_and_is_drum,
+    preprocessors.urmp_instrument_to_program,
     preprocessors.guitarset_instrument_to_program,
-  ):  # fmt: skip
+  ):
     with pytest.raises(ValueError, match='theremin'):
       function('theremin')
 
 
-FEATURES = {
-  'targets': seqio.Feature(VOCABULARY), 'inputs': seqio.ContinuousFeature(dtype=tf.float32, rank=1)
-}  # fmt: skip
+FEATURES = {'targets': seqio.Feature(VOCABULARY), 'inputs': seqio.ContinuousFeature(dtype=tf.float32, rank=1)}
 
 
 def test_mixing_sums_sounds_and_merges_targets():
@@ -302,7 +326,9 @@ def test_mixing_sums_sounds_and_merges_targets():
   ]
   signature = {'inputs': tf.TensorSpec([None], tf.float32), 'targets': tf.TensorSpec([None], tf.int32)}
   ds = tf.data.Dataset.from_generator(lambda: iter(records), output_signature=signature).repeat(30)
-  mix = functools.partial(mixing.mix_transcription_examples, sequence_length=LENGTHS, output_features=FEATURES, codec=CODEC)
+  mix = functools.partial(
+    mixing.mix_transcription_examples, sequence_length=LENGTHS, output_features=FEATURES, codec=CODEC
+  )
   assert mix(ds) is ds
   mixes = list(mix(ds, max_examples_per_mix=2).take(60).as_numpy_iterator())
   sizes = [len(example['targets']) for example in mixes]
@@ -338,9 +364,10 @@ def test_splitting_and_choosing():
 
 
 def test_summaries_show_reference_and_estimate():
-  reference, estimate = (notes_to_note_sequence(as_notes([(1.0, 2.0, 60, 80, 0, 0), row])) for row in (
-      (3.0, 4.0, 62, 80, 33, 0), (3.0, 4.0, 64, 80, 33, 0)
-  ))  # fmt: skip
+  reference, estimate = (
+    notes_to_note_sequence(as_notes([(1.0, 2.0, 60, 80, 0, 0), row]))
+    for row in ((3.0, 4.0, 62, 80, 33, 0), (3.0, 4.0, 64, 80, 33, 0))
+  )
   predictions = [{'est_ns': estimate, 'start_times': [0.0, 2.0], 'raw_inputs': np.ones(100)}]
   specs = [note_sequences.TrackSpec('piano'), note_sequences.TrackSpec('bass', 33)]
   made = summaries.transcription_summaries(
@@ -358,13 +385,24 @@ def test_summaries_show_reference_and_estimate():
   assert audio.shape == (1, 80000, 2)
   assert audio[0, :101, 0].tolist() == [1.0] * 100 + [0.0]
   by_frequency = {
-    'ref_onsets': [1.0], 'ref_hz': [440.0], 'ref_confidence': [0.5], 'est_onsets': [1.0], 'est_hz': [440.0],
-    'est_confidence': [0.5], 'start_times': [], 'raw_inputs': np.ones(9),
-  }  # fmt: skip
+    'ref_onsets': [1.0],
+    'ref_hz': [440.0],
+    'ref_confidence': [0.5],
+    'est_onsets': [1.0],
+    'est_hz': [440.0],
+    'est_confidence': [0.5],
+    'start_times': [],
+    'raw_inputs': np.ones(9),
+  }
   made = summaries.transcription_summaries(
-    [by_frequency], [by_frequency], SPECTROGRAM, note_onset_feature_suffix='onsets', note_frequency_feature_suffix='hz',
-    note_confidence_feature_suffix='confidence', num_seconds=2.0,
-  )  # fmt: skip
+    [by_frequency],
+    [by_frequency],
+    SPECTROGRAM,
+    note_onset_feature_suffix='onsets',
+    note_frequency_feature_suffix='hz',
+    note_confidence_feature_suffix='confidence',
+    num_seconds=2.0,
+  )
   assert (made['onset_pianoroll'].image[0, ::-1][69, 15, 1:] > 0).all()
   with pytest.raises(ValueError, match='exactly one'):
     summaries.transcription_summaries([], [], SPECTROGRAM)

@@ -29,9 +29,14 @@ def mt3_targets(ns, first, length, frames, codec, *, ties=True, granularity='ful
   to_events = note_sequences.note_sequence_to_onsets_and_offsets_and_programs
   times, values = (note_sequences.note_sequence_to_onsets if onsets_only else to_events)(ns)
   ids, starts, ends, states, state_starts = rle.encode_and_index_events(
-      spec.init_encoding_state_fn(), times, values, spec.encode_event_fn, codec, np.arange(frames) / 125,
-      spec.encoding_state_to_events_fn,
-  )  # fmt: skip
+    spec.init_encoding_state_fn(),
+    times,
+    values,
+    spec.encode_event_fn,
+    codec,
+    np.arange(frames) / 125,
+    spec.encoding_state_to_events_fn,
+  )
   last = min(first + length, frames) - 1
   ids = ids[starts[first] : ends[last]]
   if ties:
@@ -55,20 +60,30 @@ def test_worked_cases_id_for_id(case):
 
 def pieces():
   note = st.tuples(
-    st.floats(0, 5), st.floats(0.001, 2), st.integers(60, 62), st.integers(1, 127), st.sampled_from([0, 3, 33]),
+    st.floats(0, 5),
+    st.floats(0.001, 2),
+    st.integers(60, 62),
+    st.integers(1, 127),
+    st.sampled_from([0, 3, 33]),
     st.booleans(),
-  )  # fmt: skip
+  )
   rows = st.lists(note, max_size=15)
-  return rows.map(lambda rows: as_notes([
-      (on, on + n, pitch, v, 0 if drum else program, drum) for on, n, pitch, v, program, drum in rows
-  ]))  # fmt: skip
+  return rows.map(
+    lambda rows: as_notes(
+      [(on, on + n, pitch, v, 0 if drum else program, drum) for on, n, pitch, v, program, drum in rows]
+    )
+  )
 
 
 @settings(max_examples=120, deadline=None)
 @given(
-  pieces(), st.integers(0, 900), st.integers(1, 256), st.sampled_from([1, 127]), st.sampled_from(GRANULARITIES),
+  pieces(),
+  st.integers(0, 900),
+  st.integers(1, 256),
+  st.sampled_from([1, 127]),
+  st.sampled_from(GRANULARITIES),
   st.sampled_from(['ties', 'plain', 'onsets']),
-)  # fmt: skip
+)
 def test_both_ways_come_to_the_same(notes, first, length, bins, granularity, kind):
   codec, onsets_only = build_codec(VocabularyConfig(num_velocity_bins=bins)), kind == 'onsets'
   frames = max(first + length, 700)  # often beyond the last event
@@ -87,9 +102,15 @@ def test_frames_after_the_last_event():
   def state_at(frame, **options):
     spec = note_sequences.NoteEncodingWithTiesSpec
     *_, states, starts = rle.encode_and_index_events(
-        spec.init_encoding_state_fn(), times, values, spec.encode_event_fn, CODEC, np.arange(500) / 125,
-        spec.encoding_state_to_events_fn, **options,
-    )  # fmt: skip
+      spec.init_encoding_state_fn(),
+      times,
+      values,
+      spec.encode_event_fn,
+      CODEC,
+      np.arange(500) / 125,
+      spec.encoding_state_to_events_fn,
+      **options,
+    )
     events = [CODEC.decode_event_index(i).type for i in states[starts[frame] :]]
     return events[: events.index('tie') + 1]
 
@@ -102,8 +123,14 @@ def test_frames_after_the_last_event():
 def test_a_piece_without_events_is_indexed():
   spec = note_sequences.NoteEncodingWithTiesSpec
   ids, starts, ends, states, state_starts = rle.encode_and_index_events(
-      spec.init_encoding_state_fn(), [], [], spec.encode_event_fn, CODEC, np.arange(3) / 125, spec.encoding_state_to_events_fn
-  )  # fmt: skip
+    spec.init_encoding_state_fn(),
+    [],
+    [],
+    spec.encode_event_fn,
+    CODEC,
+    np.arange(3) / 125,
+    spec.encoding_state_to_events_fn,
+  )
   assert ids.tolist() == [1, 1]
   assert (starts.tolist(), ends.tolist()) == ([0, 0, 1], [0, 1, 2])
   assert states.tolist() == [CODEC.event_type_range('tie')[0]]
@@ -148,9 +175,12 @@ def test_functions_over_data_sets():
 def test_extracting_a_segments_targets():
   tie = CODEC.event_type_range('tie')[0]
   features = {
-      'targets': np.arange(50, 60), 'input_event_start_indices': [2, 3, 5], 'input_event_end_indices': [3, 5, 7],
-      'state_events': [tie, 7, 8, tie, 9, tie], 'input_state_event_indices': [1, 4, 4],
-  }  # fmt: skip
+    'targets': np.arange(50, 60),
+    'input_event_start_indices': [2, 3, 5],
+    'input_event_end_indices': [3, 5, 7],
+    'state_events': [tie, 7, 8, tie, 9, tie],
+    'input_state_event_indices': [1, 4, 4],
+  }
   extract = rle.extract_target_sequence_with_indices
   assert only(extract(data_set(**features))) == [52, 53, 54, 55, 56]
   assert only(extract(data_set(**features), state_events_end_token=tie)) == [7, 8, tie, 52, 53, 54, 55, 56]
@@ -168,7 +198,9 @@ def test_merging_tracks():
   tf = pytest.importorskip('tensorflow')
   merged = tf.function(lambda rows: rle.merge_run_length_encoded_targets(rows, CODEC))(tf.constant(targets))
   assert merged.numpy().tolist() == expected
-  far = np.array([ids('shift 1000, shift 1000, shift 9, pitch 60'), [*ids('shift 1000, shift 1000, shift 9, pitch 61')]])
+  far = np.array(
+    [ids('shift 1000, shift 1000, shift 9, pitch 60'), [*ids('shift 1000, shift 1000, shift 9, pitch 61')]]
+  )
   assert rle.merge_run_length_encoded_targets(far, CODEC).tolist() == [*far[0], *ids('pitch 61')]
 
 
@@ -199,14 +231,16 @@ def test_events_of_notes():
 
 def test_note_sequences_are_trimmed_split_and_checked():
   rows = [(0.0, 2.0, 60, 80, 0, 0), (1.0, 3.0, 60, 81, 0, 0), (1.0, 3.0, 60, 81, 5, 1), (7.0, 7.0, 61, 80, 0, 0)]
-  ns = note_sequences.note_arrays_to_note_sequence(*zip(*[(r[0], r[2]) for r in rows], strict=True), *[
-      [r[i] for r in rows] for i in (1, 3, 4, 5)
-  ])  # fmt: skip
+  ns = note_sequences.note_arrays_to_note_sequence(
+    *zip(*[(r[0], r[2]) for r in rows], strict=True), *[[r[i] for r in rows] for i in (1, 3, 4, 5)]
+  )
   assert [note.instrument for note in ns.notes] == [0, 0, 9, 0]
   trimmed = note_sequences.trim_overlapping_notes(ns)
   assert [(note.start_time, note.end_time, note.is_drum) for note in trimmed.notes] == [
-    (0.0, 1.0, False), (1.0, 3.0, False), (1.0, 3.0, True)
-  ]  # fmt: skip
+    (0.0, 1.0, False),
+    (1.0, 3.0, False),
+    (1.0, 3.0, True),
+  ]
   table = trim_overlapping_notes(as_notes(rows))
   np.testing.assert_array_equal(as_rows(note_sequence_to_notes(trimmed))[:, :4], as_rows(table)[:, :4])
   track = note_sequences.extract_track(ns, 5, True)

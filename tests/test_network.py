@@ -44,7 +44,9 @@ def jitted_apply(config, params, batch, rngs, method, enable_dropout):
   module = network.Transformer(config)
   plain = 3 if method is None else 1  # prior tokens are given by name
   prior = {'prior_tokens': batch[plain]} if len(batch) > plain else {}
-  return module.apply({'params': params}, *batch[:plain], **prior, enable_dropout=enable_dropout, rngs=rngs, method=method)
+  return module.apply(
+    {'params': params}, *batch[:plain], **prior, enable_dropout=enable_dropout, rngs=rngs, method=method
+  )
 
 
 def apply(config, params, *batch, rngs=None, method=None, enable_dropout=False):
@@ -92,7 +94,9 @@ def test_base_size():
 def test_every_parameter_has_logical_axes():
   module = network.Transformer(SMALL)
   batch = small_batch(np.random.default_rng(0))
-  variables = jax.eval_shape(lambda: module.init(jax.random.key(0), *batch[:3], prior_tokens=batch[3], enable_dropout=False))
+  variables = jax.eval_shape(
+    lambda: module.init(jax.random.key(0), *batch[:3], prior_tokens=batch[3], enable_dropout=False)
+  )
   params = traverse_util.flatten_dict(variables['params'], sep='/')
   axes = traverse_util.flatten_dict(variables['params_axes'], sep='/')
   assert {f'{name}_axes' for name in params} == set(axes)
@@ -149,7 +153,9 @@ def test_prior_segments_are_encoded_on_their_own():
 
 def test_a_memory_with_its_own_softmax_is_heard_beside_any_sound():
   """Both of its segments: what one adds to the logits does not depend on how loud the encoder's states are."""
-  shared, own = (dataclasses.replace(SMALL, memory_segments=2, memory_softmax=kind) for kind in network.MEMORY_SOFTMAXES)
+  shared, own = (
+    dataclasses.replace(SMALL, memory_segments=2, memory_softmax=kind) for kind in network.MEMORY_SOFTMAXES
+  )
   assert (shared.states_apart, own.states_apart, dataclasses.replace(own, memory_length=0).states_apart) == (0, 6, 0)
   rng, params = np.random.default_rng(2), random_params(SMALL)
   memory = rng.normal(size=(2, 6, SMALL.emb_dim))
@@ -161,10 +167,15 @@ def test_a_memory_with_its_own_softmax_is_heard_beside_any_sound():
     other[:, 3 * segment : 3 * segment + 3] = rng.normal(size=(2, 3, SMALL.emb_dim))
     said = [
       network.Transformer(config).apply(
-        {'params': params}, np.concatenate([states, held], axis=1), None, tokens, enable_dropout=False, method=network.Transformer.decode
+        {'params': params},
+        np.concatenate([states, held], axis=1),
+        None,
+        tokens,
+        enable_dropout=False,
+        method=network.Transformer.decode,
       )
       for held in (memory, other)
-    ]  # fmt: skip
+    ]
     return np.abs(said[0] - said[1]).max()
 
   for segment in (0, 1):

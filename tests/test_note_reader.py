@@ -46,7 +46,14 @@ def test_the_likeliest_events_are_proposed_in_order_of_time(reader):
 def test_within_a_state_they_come_as_tokens_do(reader):
   """What ends, then what begins by class and pitch, then drums."""
   module, params = reader
-  kinds = [DRUMS.start + 36, ONSETS.start + 64, OFFSETS.start + 70, ONSETS.start + 60, ONSETS.start + 62, OFFSETS.start + 50]
+  kinds = [
+    DRUMS.start + 36,
+    ONSETS.start + 64,
+    OFFSETS.start + 70,
+    ONSETS.start + 60,
+    ONSETS.start + 62,
+    OFFSETS.start + 50,
+  ]
   params = {'params': {**params['params']}}
   params['params']['events'] = {'kernel': jnp.zeros((8, KINDS)).at[0, jnp.array(kinds)].set(1.0)}
   # Pitch 62 is of class 3, all else of class 5.
@@ -58,7 +65,14 @@ def test_within_a_state_they_come_as_tokens_do(reader):
   found, proposals = module.apply(params, states, 6, method=shown)
   found = np.asarray(found)[0]
   names = np.asarray(params['params']['name_of_kind']) + note_reader.time_code(np.arange(6), 8)[2]
-  wanted = [OFFSETS.start + 50, OFFSETS.start + 70, ONSETS.start + 62, ONSETS.start + 60, ONSETS.start + 64, DRUMS.start + 36]
+  wanted = [
+    OFFSETS.start + 50,
+    OFFSETS.start + 70,
+    ONSETS.start + 62,
+    ONSETS.start + 60,
+    ONSETS.start + 64,
+    DRUMS.start + 36,
+  ]
   np.testing.assert_allclose(found, names[wanted], atol=1e-5)
   assert (proposals.groups[0] * 128 + proposals.pitches[0]).tolist() == wanted and (proposals.states[0] == 2).all()
   assert proposals.classes[0, :-1].argmax(axis=-1).tolist() == [5, 5, 3, 5, 5] and not proposals.classes[0, -1].any()
@@ -83,7 +97,9 @@ def test_each_is_told_what_comes_before_it(reader):
   states[0, 1, 0], states[0, 3, 0] = 9, 8
   found = np.asarray(module.apply(params, states, 2, method=shown)[0])
   name, table = np.asarray(params['params']['name_of_kind'])[60], note_reader.time_code(np.arange(6), 8)
-  np.testing.assert_allclose(found[0], [name + table[1], name + table[3] + 2.0 * (name + table[1])], rtol=2e-3, atol=2e-3)
+  np.testing.assert_allclose(
+    found[0], [name + table[1], name + table[3] + 2.0 * (name + table[1])], rtol=2e-3, atol=2e-3
+  )
 
 
 def test_a_plateau_is_one_event(reader):
@@ -181,11 +197,17 @@ def test_what_is_held_goes_on_where_its_pitch_sounds():
   params = module.init(jax.random.key(0), states, None, jnp.zeros((3, 34, 128), bool), method=module.ties)['params']
   params['sounds_bias'] = jnp.full(128, -4.0).at[jnp.array([60, 62, 64])].set(4.0)
   held = np.zeros((3, 34, 128), bool)
-  held[:, 7, 60] = held[:, 2, 60] = held[:, 7, 70] = True  # 70 is held, but does not sound any more; 62 sounds, but is not held
+  held[:, 7, 60] = held[:, 2, 60] = held[:, 7, 70] = (
+    True  # 70 is held, but does not sound any more; 62 sounds, but is not held
+  )
 
   def likely(held, adjacent):
     ties = module.apply({'params': params}, states, None, held, adjacent, method=module.ties)
-    assert (ties.groups == note_reader.TIE).all() and not ties.states.any() and ties.scores.shape == (3, note_reader.MOST_TIES)
+    assert (
+      (ties.groups == note_reader.TIE).all()
+      and not ties.states.any()
+      and ties.scores.shape == (3, note_reader.MOST_TIES)
+    )
     rows = zip(ties.scores, ties.classes.argmax(axis=-1), ties.pitches, strict=True)
     return [[(int(c), int(p)) for s, c, p in zip(*row, strict=True) if s > 0] for row in rows]
 

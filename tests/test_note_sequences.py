@@ -181,18 +181,26 @@ def test_a_piece_without_segments_has_no_notes():
 def quantised_notes(max_step=600):
   """Notes on whole steps, many of them colliding in pitch and instrument."""
   note = st.tuples(
-    st.integers(0, max_step), st.integers(1, 300), st.integers(60, 63), st.integers(1, 127), st.sampled_from([0, 8, 33]),
+    st.integers(0, max_step),
+    st.integers(1, 300),
+    st.integers(60, 63),
+    st.integers(1, 127),
+    st.sampled_from([0, 8, 33]),
     st.booleans(),
-  )  # fmt: skip
+  )
   return st.lists(note, max_size=40).map(_as_trimmed_notes)
 
 
 def _as_trimmed_notes(rows):
   drum_steps = 1  # a decoded drum lasts 10 ms
-  return trim_overlapping_notes(as_notes([
-      (on / 100, (on + (drum_steps if drum else length)) / 100, pitch, velocity, 0 if drum else program, drum)
-      for on, length, pitch, velocity, program, drum in rows
-  ]))  # fmt: skip
+  return trim_overlapping_notes(
+    as_notes(
+      [
+        (on / 100, (on + (drum_steps if drum else length)) / 100, pitch, velocity, 0 if drum else program, drum)
+        for on, length, pitch, velocity, program, drum in rows
+      ]
+    )
+  )
 
 
 def round_trip(notes, lengths, **options):
@@ -232,9 +240,13 @@ def any_notes():
   """Notes at any time, many of them colliding; some on the half steps that are rounded to even."""
   seconds = st.one_of(st.floats(0, 5), st.integers(0, 1000).map(lambda half_steps: half_steps / 200))
   note = st.tuples(
-    seconds, st.one_of(st.floats(1e-4, 0.03), st.floats(0.03, 4)), st.integers(60, 62), st.integers(1, 127),
-    st.sampled_from([0, 33]), st.booleans(),
-  )  # fmt: skip
+    seconds,
+    st.one_of(st.floats(1e-4, 0.03), st.floats(0.03, 4)),
+    st.integers(60, 62),
+    st.integers(1, 127),
+    st.sampled_from([0, 33]),
+    st.booleans(),
+  )
   rows = st.lists(note, max_size=40)
   return rows.map(lambda rows: [(on, on + n, pitch, v, 0 if drum else p, drum) for on, n, pitch, v, p, drum in rows])
 

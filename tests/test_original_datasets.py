@@ -48,9 +48,13 @@ def test_examples_are_those_of_tensorflow(tmp_path):
   """What we write, TensorFlow reads; a file of them too."""
   tf = pytest.importorskip('tensorflow')
   features = {
-      'samples': np.array([0.5, -1.0, 3e-9], np.float32), 'counts': np.array([1, -2, 2**40]), 'one': b'a', 'more': [b'', b'bc'],
-      'no': np.zeros(0, np.float32), 'long': np.arange(70000) / 7,
-  }  # fmt: skip
+    'samples': np.array([0.5, -1.0, 3e-9], np.float32),
+    'counts': np.array([1, -2, 2**40]),
+    'one': b'a',
+    'more': [b'', b'bc'],
+    'no': np.zeros(0, np.float32),
+    'long': np.arange(70000) / 7,
+  }
   data = serialize_example(features)
   read = tf.train.Example.FromString(data).features.feature
   assert list(read['one'].bytes_list.value) == [b'a'] and list(read['more'].bytes_list.value) == [b'', b'bc']
@@ -61,17 +65,25 @@ def test_examples_are_those_of_tensorflow(tmp_path):
   again = Example(data)
   np.testing.assert_array_equal(again['long'], features['long'].astype(np.float32))
   (tmp_path / 'a').write_bytes(framed(data) + framed(b'') + framed(data))
-  assert [bytes(record) for record in tf.data.TFRecordDataset(str(tmp_path / 'a')).as_numpy_iterator()] == [data, b'', data]
+  assert [bytes(record) for record in tf.data.TFRecordDataset(str(tmp_path / 'a')).as_numpy_iterator()] == [
+    data,
+    b'',
+    data,
+  ]
   assert read_record(tmp_path / 'a', 2) == data
 
 
 @pytest.mark.parametrize('name', ['maestrov1', 'maestrov3'])
 def test_maestro(originals, records, name):
   files = {path.name for path in (records / name).glob('*.tfrecord-*')}
-  assert len(files) == 4 and files <= {file for split in ('train', 'validation', 'test') for file in files_of_split(name, split)}
+  assert len(files) == 4 and files <= {
+    file for split in ('train', 'validation', 'test') for file in files_of_split(name, split)
+  }
   source = published(name, str(records / name))
   found = pieces(source)
-  assert [split for split, _ in found] == sorted(small_datasets.MAESTRO_SPLITS, key=['train', 'validation', 'test'].index)
+  assert [split for split, _ in found] == sorted(
+    small_datasets.MAESTRO_SPLITS, key=['train', 'validation', 'test'].index
+  )
   midi_files = sorted(originals[name].glob('2018/*.midi'))
   expected = {midi_io.read_midi(path).tobytes(): path.with_suffix('.wav') for path in midi_files}
   assert len(expected) == 4
@@ -87,7 +99,9 @@ def test_maestro(originals, records, name):
 
   proto = note_seq.NoteSequence.FromString(example['sequence'][0])
   assert [change.control_value for change in proto.control_changes] == [0, 100, 20, 64, 0]
-  assert {note.end_time - note.start_time for note in proto.notes} != {note['offset'] - note['onset'] for note in midi_io.read_midi(midi_files[0])}
+  assert {note.end_time - note.start_time for note in proto.notes} != {
+    note['offset'] - note['onset'] for note in midi_io.read_midi(midi_files[0])
+  }
   assert proto.total_time == pytest.approx(small_datasets.SECONDS) and proto.id.endswith('.wav')
   limits = note_seq.protobuf.music_pb2.VelocityRange.FromString(example['velocity_range'][0])
   assert (limits.min, limits.max) == (min(n.velocity for n in proto.notes), max(n.velocity for n in proto.notes))
@@ -96,7 +110,9 @@ def test_maestro(originals, records, name):
 def test_guitarset(originals, records):
   found = pieces(published('guitarset', str(records / 'guitarset')))
   assert [split for split, _ in found] == ['train'] * 4 + ['validation'] * 2  # the last progression, both recordings
-  expected = [as_rows(read_jams(originals['guitarset'] / 'annotation' / f'{name}.jams')) for name in small_datasets.GUITARSET]
+  expected = [
+    as_rows(read_jams(originals['guitarset'] / 'annotation' / f'{name}.jams')) for name in small_datasets.GUITARSET
+  ]
   for content, rows in zip(found.values(), (expected[i] for i in (0, 0, 1, 1, 2, 2)), strict=True):
     np.testing.assert_array_equal(as_rows(content.notes), rows)
     assert set(content.notes['program']) == {24} and len(content.notes) == 6
@@ -128,8 +144,8 @@ def test_slakh_whole_and_in_random_parts(small_data, tmp_path):
   assert made.records == {'train': 3, 'test': 1} and not made.left_out
   source = published('slakh', str(made.folder))
   assert sorted(path.name for path in made.folder.glob('*train*')) == [
-      f'slakh_multi_full_subsets_10_train_all_inst.tfrecord-0000{number}-of-02307' for number in range(3)
-  ]  # fmt: skip
+    f'slakh_multi_full_subsets_10_train_all_inst.tfrecord-0000{number}-of-02307' for number in range(3)
+  ]
   for split in ('train', 'test'):
     tracks = slakh.find_tracks(small_data, split)
     for track, name in zip(tracks, source.list_pieces(split), strict=True):
@@ -154,7 +170,9 @@ def test_slakh_whole_and_in_random_parts(small_data, tmp_path):
 def test_another_rate(originals, tmp_path):
   made = convert('guitarset', originals['guitarset'], tmp_path, Options(sample_rate=8000), workers=1, progress=False)
   source = published('guitarset', str(made.folder))
-  whole = audio_io.read_audio(originals['guitarset'] / 'audio_mono-mic' / f'{small_datasets.GUITARSET[0]}_mic.wav', 8000)
+  whole = audio_io.read_audio(
+    originals['guitarset'] / 'audio_mono-mic' / f'{small_datasets.GUITARSET[0]}_mic.wav', 8000
+  )
   samples = source.read_piece('train', source.list_pieces('train')[0], 8000).samples
   np.testing.assert_allclose(samples, whole, atol=2**-15)
   small = sum(path.stat().st_size for path in made.folder.iterdir())
@@ -187,8 +205,11 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path, capsys):
 
 def test_folders_of_something_else_are_named(tmp_path):
   for name, words in {
-      'maestrov3': 'maestro-v3.0.0.csv', 'guitarset': r'annotation/\*\.jams', 'musicnet': 'train_data', 'slakh': 'train/Track00001'
-  }.items():  # fmt: skip
+    'maestrov3': 'maestro-v3.0.0.csv',
+    'guitarset': r'annotation/\*\.jams',
+    'musicnet': 'train_data',
+    'slakh': 'train/Track00001',
+  }.items():
     with pytest.raises(UserError, match=words):
       convert(name, tmp_path, tmp_path / 'out', progress=False)
   with pytest.raises(UserError, match='--labels'):

@@ -11,8 +11,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TRAINING_ONLY = (
-    'tensorflow', 'tf_keras', 'keras', 'seqio', 'clu', 'gin', 'music21', 'symusic', 'note_seq', 'librosa', 'tensorboard',
-)  # fmt: skip
+  'tensorflow',
+  'tf_keras',
+  'keras',
+  'seqio',
+  'clu',
+  'gin',
+  'music21',
+  'symusic',
+  'note_seq',
+  'librosa',
+  'tensorboard',
+)
 
 
 @pytest.fixture(scope='module')
@@ -49,7 +59,13 @@ def song_and_model(tmp_path_factory, small_spec):
 
 def plain_python(environment, cwd, *arguments):
   return subprocess.run(
-      [sys.executable, '-S', *arguments], capture_output=True, text=True, check=False, timeout=300, cwd=cwd, env=environment
+    [sys.executable, '-S', *arguments],
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=300,
+    cwd=cwd,
+    env=environment,
   )
 
 
@@ -74,32 +90,47 @@ def test_training_says_what_to_install(tmp_path, plain_environment):
 def test_wheel_holds_gin_files_and_tasks(tmp_path):
   """Builds a wheel (the build's own requirements come from the package index)."""
   subprocess.run(
-      [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', str(tmp_path), str(ROOT)], check=True, capture_output=True
+    [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', str(tmp_path), str(ROOT)],
+    check=True,
+    capture_output=True,
   )
   (wheel,) = tmp_path.glob('mrmt3-*.whl')
   names = zipfile.ZipFile(wheel).namelist()
   for path in sorted((ROOT / 'gin').glob('*/*.gin')):
     assert f'mrmt3/gin/{path.parent.name}/{path.name}' in names
-  assert {'mrmt3/tasks/slakh.py', 'mrmt3/gin/runs/__init__.py', 'mrmt3/engine/utils.py', 'mrmt3/cli/main.py'} <= set(names)
+  assert {'mrmt3/tasks/slakh.py', 'mrmt3/gin/runs/__init__.py', 'mrmt3/engine/utils.py', 'mrmt3/cli/main.py'} <= set(
+    names
+  )
   assert not [name for name in names if name.startswith(('gin/', 'tasks/', 'tests/'))]
   target = tmp_path / 'installed'
   zipfile.ZipFile(wheel).extractall(target)
   environment = {**os.environ, 'PYTHONPATH': str(target)}
   where = subprocess.run(
-      [sys.executable, '-c', 'import mrmt3; print(mrmt3.__file__)'],
-      capture_output=True, text=True, check=True, cwd=tmp_path, env=environment,
-  )  # fmt: skip
+    [sys.executable, '-c', 'import mrmt3; print(mrmt3.__file__)'],
+    capture_output=True,
+    text=True,
+    check=True,
+    cwd=tmp_path,
+    env=environment,
+  )
   assert where.stdout.startswith(str(target))
   result = subprocess.run(
-      [sys.executable, '-m', 'mrmt3.train', '--gin_file=runs/demo.gin'],
-      capture_output=True, text=True, check=False, cwd=tmp_path, env=environment,
-  )  # fmt: skip
+    [sys.executable, '-m', 'mrmt3.train', '--gin_file=runs/demo.gin'],
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd=tmp_path,
+    env=environment,
+  )
   assert 'MODEL_DIR is not set' in result.stderr, result.stderr
 
 
 def test_started_from_the_clones_root_gin_is_still_gin():
   result = subprocess.run(
-      [sys.executable, '-c', 'import gin, mrmt3.gin.runs; print(gin.parse_config)'],
-      capture_output=True, text=True, check=True, cwd=ROOT,
-  )  # fmt: skip
+    [sys.executable, '-c', 'import gin, mrmt3.gin.runs; print(gin.parse_config)'],
+    capture_output=True,
+    text=True,
+    check=True,
+    cwd=ROOT,
+  )
   assert 'function parse_config' in result.stdout

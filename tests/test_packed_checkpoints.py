@@ -9,9 +9,17 @@ from mrmt3.errors import UserError
 from mrmt3.network import T5Config
 
 SPEC = ModelSpec(
-  T5Config(vocab_size=1536, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1,
-           memory_length=4)
-)  # fmt: skip
+  T5Config(
+    vocab_size=1536,
+    emb_dim=8,
+    num_heads=2,
+    head_dim=4,
+    mlp_dim=8,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+    memory_length=4,
+  )
+)
 
 
 def random_params(seed=0):
@@ -26,7 +34,9 @@ def test_what_is_saved_comes_back(tmp_path, dtype):
   packed_checkpoints.save(tmp_path / 'm', params, SPEC, {'name': 'm'}, dtype)
   found, spec, step = checkpoints.restore_params(tmp_path / 'm')
   assert spec == SPEC and step == 0
-  expected = jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16 if dtype == 'bfloat16' else dtype).astype(np.float32), params)
+  expected = jax.tree.map(
+    lambda x: x.astype(ml_dtypes.bfloat16 if dtype == 'bfloat16' else dtype).astype(np.float32), params
+  )
   jax.tree.map(np.testing.assert_array_equal, found, expected)
   assert checkpoints.restore_target(tmp_path / 'm')[0].keys() == params.keys()
   assert packed_checkpoints.read_about(tmp_path / 'm') == {'name': 'm'}

@@ -31,13 +31,13 @@ def test_good_piece_passes_untouched():
 
 
 @pytest.mark.parametrize(
-    ('samples', 'name', 'count'),
-    [
-        (np.zeros(0, np.float32), 'no-samples', 1),
-        (np.where(np.arange(5000) % 1000 == 7, np.nan, SOUND), 'not-finite', 5),
-        (np.where(np.arange(5000) == 7, -np.inf, SOUND), 'not-finite', 1),
-        (np.full(5000, 9e-5, np.float32), 'silence', 1),
-    ],
+  ('samples', 'name', 'count'),
+  [
+    (np.zeros(0, np.float32), 'no-samples', 1),
+    (np.where(np.arange(5000) % 1000 == 7, np.nan, SOUND), 'not-finite', 5),
+    (np.where(np.arange(5000) == 7, -np.inf, SOUND), 'not-finite', 1),
+    (np.full(5000, 9e-5, np.float32), 'silence', 1),
+  ],
 )
 def test_audio_that_cannot_be_used_leaves_the_piece_out(samples, name, count):
   checked = check(samples)
@@ -49,27 +49,29 @@ def test_piece_without_notes_is_left_out():
   checked = check(notes=as_notes([(7, 8, 60, 100, 0, 0), (0, 0, 60, 100, 0, 0)]))
   assert checked.content is None
   assert names(checked) == {
-      'begins-after-end': (1, DROPPED), 'zero-length': (1, DROPPED), 'no-notes': (1, LEFT_OUT),
-  }  # fmt: skip
+    'begins-after-end': (1, DROPPED),
+    'zero-length': (1, DROPPED),
+    'no-notes': (1, LEFT_OUT),
+  }
 
 
 @pytest.mark.parametrize(
-    ('row', 'name'),
-    [
-        ((np.nan, 1, 60, 100, 0, 0), 'bad-time'),
-        ((0, np.inf, 60, 100, 0, 0), 'bad-time'),
-        ((0, 1e9, 50, 100, 0, 0), 'bad-time'),
-        ((-0.1, 1, 60, 100, 0, 0), 'bad-time'),
-        ((0, 1, 128, 100, 0, 0), 'bad-pitch'),
-        ((0, 1, -1, 100, 0, 0), 'bad-pitch'),
-        ((0, 1, 50, 100, 128, 0), 'bad-program'),
-        ((0, 1, 50, 100, -1, 0), 'bad-program'),
-        ((0, 1, 50, 0, 0, 0), 'bad-velocity'),
-        ((0, 1, 50, 128, 0, 0), 'bad-velocity'),
-        ((1, 1, 50, 100, 0, 0), 'zero-length'),
-        ((2, 1, 50, 100, 0, 0), 'zero-length'),
-        ((5, 6, 50, 100, 0, 0), 'begins-after-end'),
-    ],
+  ('row', 'name'),
+  [
+    ((np.nan, 1, 60, 100, 0, 0), 'bad-time'),
+    ((0, np.inf, 60, 100, 0, 0), 'bad-time'),
+    ((0, 1e9, 50, 100, 0, 0), 'bad-time'),
+    ((-0.1, 1, 60, 100, 0, 0), 'bad-time'),
+    ((0, 1, 128, 100, 0, 0), 'bad-pitch'),
+    ((0, 1, -1, 100, 0, 0), 'bad-pitch'),
+    ((0, 1, 50, 100, 128, 0), 'bad-program'),
+    ((0, 1, 50, 100, -1, 0), 'bad-program'),
+    ((0, 1, 50, 0, 0, 0), 'bad-velocity'),
+    ((0, 1, 50, 128, 0, 0), 'bad-velocity'),
+    ((1, 1, 50, 100, 0, 0), 'zero-length'),
+    ((2, 1, 50, 100, 0, 0), 'zero-length'),
+    ((5, 6, 50, 100, 0, 0), 'begins-after-end'),
+  ],
 )
 def test_a_note_that_cannot_be_used_is_dropped_and_the_rest_goes_on(row, name):
   notes = np.concatenate([GOOD[:2], as_notes([row, row]), GOOD[2:]])
@@ -86,12 +88,12 @@ def test_notes_lost_by_the_source_are_counted():
 
 
 @pytest.mark.parametrize(
-    ('rows', 'name'),
-    [
-        ([(4, 5.02, 50, 100, 0, 0)], 'ends-after-end'),
-        ([(0.9, 1.5, 60, 100, 0, 0)], 'overlap'),
-        ([(4, 16, 50, 100, 0, 0)], 'length'),
-    ],
+  ('rows', 'name'),
+  [
+    ([(4, 5.02, 50, 100, 0, 0)], 'ends-after-end'),
+    ([(0.9, 1.5, 60, 100, 0, 0)], 'overlap'),
+    ([(4, 16, 50, 100, 0, 0)], 'length'),
+  ],
 )
 def test_what_looks_odd_is_kept(rows, name):
   notes = np.concatenate([GOOD, as_notes(rows)])
@@ -114,7 +116,7 @@ def test_silent_stem_with_notes_is_named():
 
 
 _NOTES = st.lists(
-    st.tuples(st.integers(0, 30), st.integers(1, 12), st.integers(60, 62), st.integers(0, 2), st.booleans()), max_size=25
+  st.tuples(st.integers(0, 30), st.integers(1, 12), st.integers(60, 62), st.integers(0, 2), st.booleans()), max_size=25
 )
 
 
@@ -134,4 +136,6 @@ def test_overlaps_are_those_found_note_by_note(drawn):
 def test_problems_are_plain_lines():
   checked = check(notes=np.concatenate([GOOD, as_notes([(9, 10, 60, 100, 0, 0)])]))
   problem = dataclasses.asdict(checked.problems[0])
-  assert problem['text'] == '1 of 5 notes begin after the end of the audio at 5.000 s; they are dropped (first at 9.000 s)'
+  assert (
+    problem['text'] == '1 of 5 notes begin after the end of the audio at 5.000 s; they are dropped (first at 9.000 s)'
+  )

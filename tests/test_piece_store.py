@@ -151,7 +151,13 @@ def test_one_broken_piece_is_named_and_the_rest_goes_on(tmp_path, capsys):
   assert store.names == ['piece0', 'piece2', 'piece3']
   lines = [json.loads(line) for line in (store.folder / 'skipped.jsonl').read_text().splitlines()]
   (line,) = [line for line in lines if line['action'] == 'left out']
-  assert line == {'piece': 'piece1', 'problem': 'unreadable', 'count': 1, 'text': 'piece1.wav is broken', 'action': 'left out'}
+  assert line == {
+    'piece': 'piece1',
+    'problem': 'unreadable',
+    'count': 1,
+    'text': 'piece1.wav is broken',
+    'action': 'left out',
+  }
   assert '1 of 4 pieces left out' in capsys.readouterr().err
   with pytest.raises(UserError, match=r'piece1\.wav is broken'):
     prepare(source, tmp_path, strict=True)
@@ -187,7 +193,9 @@ def test_events_are_kept_and_equal(made_up, tmp_path):
       wanted = segment_tokens.encode_piece(segment_tokens.trim_overlapping_notes(np.array(store.notes(index))), CODEC)
       np.testing.assert_array_equal(events.events(index).to_array(), wanted.to_array())
   untrimmed = store.encode(CODEC, trim=False).events(3)
-  assert len(untrimmed) != len(events.events(3)) or untrimmed.to_array().tolist() != events.events(3).to_array().tolist()
+  assert (
+    len(untrimmed) != len(events.events(3)) or untrimmed.to_array().tolist() != events.events(3).to_array().tolist()
+  )
   assert len(list(store.folder.glob('events-*/events.bin'))) == 2
 
 
@@ -200,7 +208,9 @@ def test_processes_make_a_store_once_together(tmp_path):
   source = MadeUp(6, str(tmp_path / 'reads'))
   context = multiprocessing.get_context('spawn')
   queue = context.Queue()
-  processes = [context.Process(target=_prepare_in_process, args=(source, str(tmp_path / 'cache'), queue)) for _ in range(2)]
+  processes = [
+    context.Process(target=_prepare_in_process, args=(source, str(tmp_path / 'cache'), queue)) for _ in range(2)
+  ]
   for process in processes:
     process.start()
   assert [queue.get(timeout=60) for _ in processes] == [6, 6]
@@ -213,12 +223,12 @@ def test_a_script_without_a_main_guard_does_not_hang(tmp_path, small_data):
   """Worker processes would run the caller's script again, and wait for the lock that the caller holds."""
   script = tmp_path / 'script.py'
   script.write_text(
-      textwrap.dedent(f"""
+    textwrap.dedent(f"""
       from mrmt3 import piece_store
       from mrmt3.dataset_builder import parallel
       from mrmt3.sources.slakh_folder import SlakhFolder
       parallel.SPAWN_AFTER = 0.0
-      store = piece_store.prepare(SlakhFolder({str(small_data)!r}), 'train', 16000, cache_dir={str(tmp_path / "c")!r}, workers=2)
+      store = piece_store.prepare(SlakhFolder({str(small_data)!r}), 'train', 16000, cache_dir={str(tmp_path / 'c')!r}, workers=2)
       print(len(store))
       """)
   )
@@ -229,7 +239,9 @@ def test_a_script_without_a_main_guard_does_not_hang(tmp_path, small_data):
 def test_number_of_workers_from_the_environment(made_up, tmp_path, monkeypatch):
   monkeypatch.setattr(parallel, 'SPAWN_AFTER', 0.0)
   asked = []
-  monkeypatch.setattr(parallel, 'parallel', lambda function, items, workers: asked.append(workers) or map(function, items))
+  monkeypatch.setattr(
+    parallel, 'parallel', lambda function, items, workers: asked.append(workers) or map(function, items)
+  )
   monkeypatch.setenv('MRMT3_WORKERS', '3')
   prepare(made_up, tmp_path)
   assert asked == [3]

@@ -27,7 +27,9 @@ def model(small_spec):
 def params(small_spec):
   """Random weights, the output layer large enough that segments differ and some end early."""
   tokens = np.zeros((1, 64), np.int32)
-  init = Transformer(small_spec.network).init(jax.random.key(3), np.zeros((1, 32, 32)), tokens, tokens, enable_dropout=False, prior_tokens=tokens)
+  init = Transformer(small_spec.network).init(
+    jax.random.key(3), np.zeros((1, 32, 32)), tokens, tokens, enable_dropout=False, prior_tokens=tokens
+  )
   params = jax.tree.map(np.array, init['params'])
   params['decoder']['logits_dense']['kernel'] *= 3
   params['decoder']['logits_dense']['kernel'][:, 1] *= 1.5
@@ -55,11 +57,11 @@ def batch_of(inputs, targets, size):
 
   targets_batch = np.stack([pad(x) for x in targets])
   return {
-      'encoder_input_tokens': np.stack([pad(x) for x in inputs]),
-      'decoder_target_tokens': targets_batch,
-      'decoder_input_tokens': np.pad(targets_batch[..., :-1], ((0, 0), (0, 0), (1, 0))),
-      'decoder_loss_weights': (targets_batch > 0).astype(np.int32),
-      'num_segments': np.array([[len(x)] for x in inputs], np.int32),
+    'encoder_input_tokens': np.stack([pad(x) for x in inputs]),
+    'decoder_target_tokens': targets_batch,
+    'decoder_input_tokens': np.pad(targets_batch[..., :-1], ((0, 0), (0, 0), (1, 0))),
+    'decoder_loss_weights': (targets_batch > 0).astype(np.int32),
+    'num_segments': np.array([[len(x)] for x in inputs], np.int32),
   }
 
 
@@ -85,7 +87,9 @@ def test_score_is_the_sum_of_log_probabilities(model, params, pieces, small_spec
   for mel, tokens in zip(inputs, targets, strict=True):
     prior = np.concatenate([empty[None], tokens[:-1]])
     shifted = np.pad(tokens[:, :-1], ((0, 0), (1, 0)))
-    logits = Transformer(small_spec.network).apply({'params': params}, mel, shifted, tokens, enable_dropout=False, prior_tokens=prior)
+    logits = Transformer(small_spec.network).apply(
+      {'params': params}, mel, shifted, tokens, enable_dropout=False, prior_tokens=prior
+    )
     log_p = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), tokens[..., None], -1)[..., 0]
     expected.append((log_p * (tokens > 0)).sum())
   np.testing.assert_allclose(jax.jit(model.score_batch)(params, batch), expected, rtol=1e-4)
@@ -108,19 +112,28 @@ def task(pieces, small_spec):
       for row, (mel, tokens) in enumerate(zip(inputs, targets, strict=True)):
         yield {'inputs': mel, 'targets': tokens, 'targets_pretokenized': f'piece {row}'}
 
-    return tf.data.Dataset.from_generator(generate, output_signature={
-        'inputs': tf.TensorSpec([None, 32, 32], tf.float32), 'targets': tf.TensorSpec([None, 64], tf.int32),
+    return tf.data.Dataset.from_generator(
+      generate,
+      output_signature={
+        'inputs': tf.TensorSpec([None, 32, 32], tf.float32),
+        'targets': tf.TensorSpec([None, 64], tf.int32),
         'targets_pretokenized': tf.TensorSpec([], tf.string),
-    })  # fmt: skip
+      },
+    )
 
   vocabulary = vocabularies.vocabulary_from_codec(vocabularies.build_codec(small_spec.vocabulary))
   seqio.TaskRegistry.remove('pieces_for_tests')
   seqio.TaskRegistry.add(
-      'pieces_for_tests', source=seqio.FunctionDataSource(dataset, ['test']), preprocessors=[],
-      output_features={'inputs': seqio.ContinuousFeature(dtype=tf.float32, rank=3),
-                       'targets': seqio.Feature(vocabulary, add_eos=False, rank=2)},
-      postprocess_fn=piece_metrics.Postprocessor(small_spec), metric_fns=[piece_metrics.scores],
-  )  # fmt: skip
+    'pieces_for_tests',
+    source=seqio.FunctionDataSource(dataset, ['test']),
+    preprocessors=[],
+    output_features={
+      'inputs': seqio.ContinuousFeature(dtype=tf.float32, rank=3),
+      'targets': seqio.Feature(vocabulary, add_eos=False, rank=2),
+    },
+    postprocess_fn=piece_metrics.Postprocessor(small_spec),
+    metric_fns=[piece_metrics.scores],
+  )
   return 'pieces_for_tests'
 
 
@@ -139,10 +152,14 @@ def config(task, batch_size=2):
 def run_infer(model, task, checkpoint, folder, **more):
   arguments = {'mode': 'predict', 'checkpoint_period': 1, **more}
   return infer.infer(
-      model=model, dataset_cfg=config(task), partitioner=partitioning.PjitPartitioner(), output_dir=str(folder),
-      restore_checkpoint_cfg=utils.RestoreCheckpointConfig(str(checkpoint)),
-      summarize_config_fn=lambda *_: None, **arguments,
-  )  # fmt: skip
+    model=model,
+    dataset_cfg=config(task),
+    partitioner=partitioning.PjitPartitioner(),
+    output_dir=str(folder),
+    restore_checkpoint_cfg=utils.RestoreCheckpointConfig(str(checkpoint)),
+    summarize_config_fn=lambda *_: None,
+    **arguments,
+  )
 
 
 def lines(path):
@@ -190,15 +207,20 @@ def test_infer_shards_and_scores(model, task, checkpoint, tmp_path, params, piec
 def test_evaluates_all_checkpoints_once(model, task, checkpoint, tmp_path):
   def run():
     return eval_script.evaluate(
-        model=model, dataset_cfg=config(task), partitioner=partitioning.PjitPartitioner(), output_dir=str(tmp_path),
-        restore_checkpoint_cfg=utils.RestoreCheckpointConfig(str(checkpoint), mode='all'),
-        summarize_config_fn=lambda *_: None,
-    )  # fmt: skip
+      model=model,
+      dataset_cfg=config(task),
+      partitioner=partitioning.PjitPartitioner(),
+      output_dir=str(tmp_path),
+      restore_checkpoint_cfg=utils.RestoreCheckpointConfig(str(checkpoint), mode='all'),
+      summarize_config_fn=lambda *_: None,
+    )
 
   results = run()
   assert sorted(results) == [5, 7]
   found = lines(tmp_path / 'inference_eval' / 'pieces_for_tests-metrics.jsonl')
-  assert [line['step'] for line in found] == [5, 7] and found[0].items() - {('step', 5)} == found[1].items() - {('step', 7)}
+  assert [line['step'] for line in found] == [5, 7] and found[0].items() - {('step', 5)} == found[1].items() - {
+    ('step', 7)
+  }
   assert all(0 <= value <= 1 for name, value in found[0].items() if 'f1' in name.lower() and not math.isnan(value))
   assert run() == {}
 

@@ -37,7 +37,9 @@ EOS = vocabularies.EOS_ID
 def random_weights(spec, seed=3):
   """Random weights whose output depends on what is heard and remembered."""
   tokens = np.zeros((1, 64), np.int32)
-  init = Transformer(spec.network).init(jax.random.key(seed), np.zeros((1, 32, 32)), tokens, tokens, enable_dropout=False, prior_tokens=tokens)
+  init = Transformer(spec.network).init(
+    jax.random.key(seed), np.zeros((1, 32, 32)), tokens, tokens, enable_dropout=False, prior_tokens=tokens
+  )
   params = jax.tree.map(np.array, init['params'])
   params['decoder']['logits_dense']['kernel'] *= 3
   return params
@@ -81,7 +83,9 @@ def test_as_in_use_is_what_the_transcriber_says(transcriber, pieces, small_data)
     np.testing.assert_array_equal(said[name], transcriber.transcribe(reference.audio(16000)).notes)
 
 
-@pytest.mark.parametrize(('mode', 'condition'), [('truth', Condition('', truth=True)), ('none', Condition('', empty=True))])
+@pytest.mark.parametrize(
+  ('mode', 'condition'), [('truth', Condition('', truth=True)), ('none', Condition('', empty=True))]
+)
 def test_truth_and_nothing_are_those_of_evaluate(transcriber, pieces, small_data, checkpoint, mode, condition):
   said = notes_of(transcriber, probe_decoding.transcribe(transcriber, pieces, condition))
   references = evaluation_sets.find_references(small_data, split='train')
@@ -118,7 +122,9 @@ def test_mistakes_are_as_many_as_said(transcriber):
   said = [transcriber.padded(np.append(tokens, np.int32(EOS)))] * 40
   rng = np.random.default_rng(0)
   condition = Condition('', drop=0.1, replace=0.1)
-  held = np.stack([memory_conditions.remembered(transcriber, condition, said, segment, rng).tokens[0] for segment in range(1, 40)])
+  held = np.stack(
+    [memory_conditions.remembered(transcriber, condition, said, segment, rng).tokens[0] for segment in range(1, 40)]
+  )
   kept = (held == tokens[0]).sum() / (39 * 60)
   left = (held > EOS).sum() / (39 * 60)
   assert kept == pytest.approx(0.8, abs=0.03) and left == pytest.approx(0.9, abs=0.03)
@@ -142,11 +148,15 @@ def test_another_piece_s_memory(transcriber, pieces, monkeypatch):
 
 def test_loss_is_that_of_the_piece_model(transcriber, params, pieces, small_spec):
   piece = pieces[0]
-  held = [memory_conditions.remembered(transcriber, AS_USED, list(piece.targets), s, None) for s in range(len(piece.mel))]
+  held = [
+    memory_conditions.remembered(transcriber, AS_USED, list(piece.targets), s, None) for s in range(len(piece.mel))
+  ]
   loss, _ = teacher_forcing.score(params, small_spec, piece.mel, memory.joined(held), piece.targets)
   batch = {
-    'encoder_input_tokens': piece.mel[None], 'decoder_target_tokens': piece.targets[None], 'decoder_loss_weights': (piece.targets > 0)[None],
-  }  # fmt: skip
+    'encoder_input_tokens': piece.mel[None],
+    'decoder_target_tokens': piece.targets[None],
+    'decoder_loss_weights': (piece.targets > 0)[None],
+  }
   expected = PieceEncoderDecoderModel(small_spec).score_batch(params, batch)
   np.testing.assert_allclose(-loss[piece.targets > 0].sum(), expected[0], rtol=1e-5)
 
@@ -159,11 +169,18 @@ def test_attention_on_the_memory(transcriber, params, pieces, small_spec):
   # The same from the queries and keys that the network computes on its way.
   shifted = np.pad(piece.targets[:, :-1], ((0, 0), (1, 0)))
   _, state = Transformer(small_spec.network).apply(
-    {'params': params}, piece.mel, shifted, piece.targets, enable_dropout=False, prior_tokens=held.tokens,
+    {'params': params},
+    piece.mel,
+    shifted,
+    piece.targets,
+    enable_dropout=False,
+    prior_tokens=held.tokens,
     capture_intermediates=lambda module, _: isinstance(module, nn.Module) and module.name in ('query', 'key'),
-  )  # fmt: skip
+  )
   found = state['intermediates']['decoder']['layers_0']['encoder_decoder_attention']
-  queries, keys = (np.asarray(found[name]['__call__'][0]).reshape(len(piece.mel), -1, 2, 8) for name in ('query', 'key'))
+  queries, keys = (
+    np.asarray(found[name]['__call__'][0]).reshape(len(piece.mel), -1, 2, 8) for name in ('query', 'key')
+  )
   logits = np.einsum('bqhd,bkhd->bhqk', queries, keys)
   weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
   weights /= weights.sum(axis=-1, keepdims=True)
@@ -176,7 +193,9 @@ def chords(small_spec):
   """A piece of two chords of three notes on three instruments, begun and ended together."""
   rows = [(start, start + 0.2, 60 + 4 * part, 100, (0, 40, 73)[part], 0) for start in (0.05, 0.6) for part in range(3)]
   notes = as_notes(rows)
-  mel = np.asarray(spectrograms.segment_inputs(np.zeros(16000, np.float32), small_spec.spectrogram, small_spec.segment_frames))
+  mel = np.asarray(
+    spectrograms.segment_inputs(np.zeros(16000, np.float32), small_spec.spectrogram, small_spec.segment_frames)
+  )
   frames = spectrograms.num_frames(16000, small_spec.spectrogram)
   return probe_pieces.ProbePiece('chords', notes, mel, frames, piece_targets(notes, small_spec, frames, len(mel)))
 
@@ -191,7 +210,10 @@ def test_other_orders_are_the_same_music(chords, transcriber, small_spec):
 
 
 def test_order_costs(chords, transcriber, params, tmp_path):
-  costs = {way: order_probe._measure(transcriber, params, [chords], *which)['chords'] for way, which in order_probe.WAYS.items()}
+  costs = {
+    way: order_probe._measure(transcriber, params, [chords], *which)['chords']
+    for way, which in order_probe.WAYS.items()
+  }
   written = costs['as written']
   assert written['spread'] == 0 and costs['re-ordered']['spread'] > 0
   assert costs['re-ordered']['segment_loss'] != pytest.approx(written['segment_loss'], abs=1e-3)
@@ -201,13 +223,24 @@ def test_order_costs(chords, transcriber, params, tmp_path):
   for which in order_probe.WAYS.values():
     cost = order_probe._measure(transcriber, blind, [chords], *which)['chords']
     assert cost['loss'] == pytest.approx(np.log(1536), rel=1e-5)
-    assert sum(nats for nats, _ in cost['types'].values()) == pytest.approx(cost['loss'] * sum(n for _, n in cost['types'].values()), rel=1e-5)
+    assert sum(nats for nats, _ in cost['types'].values()) == pytest.approx(
+      cost['loss'] * sum(n for _, n in cost['types'].values()), rel=1e-5
+    )
 
 
 def test_frequent_instruments():
-  rows = [(index, index + 0.5, 60, 100, program, drum) for index, (program, drum) in enumerate([(0, 0)] * 6 + [(33, 0)] * 3 + [(0, 1)])]
+  rows = [
+    (index, index + 0.5, 60, 100, program, drum)
+    for index, (program, drum) in enumerate([(0, 0)] * 6 + [(33, 0)] * 3 + [(0, 1)])
+  ]
   notes = as_notes(rows)
-  for share, programs, drums in ((0, {0, 33}, True), (0.1, {0, 33}, True), (0.2, {0, 33}, False), (0.31, {0}, False), (0.9, {0}, False)):
+  for share, programs, drums in (
+    (0, {0, 33}, True),
+    (0.1, {0, 33}, True),
+    (0.2, {0, 33}, False),
+    (0.31, {0}, False),
+    (0.9, {0}, False),
+  ):
     choice = decoding_frontier.frequent(notes, share)
     assert (choice.programs, choice.drums) == (programs, drums), share
 

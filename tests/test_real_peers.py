@@ -25,7 +25,8 @@ GIN = Path(__file__).resolve().parents[1] / 'gin'
 STUBS = {
   'airio/__init__.py': 'from airio import core\n',
   'airio/core.py': ''.join(
-    f'class {name}: pass\n' for name in ('DatasetProviderBase', 'Task', 'Mixture', 'AirIODatasetIterator', 'dataset_providers')
+    f'class {name}: pass\n'
+    for name in ('DatasetProviderBase', 'Task', 'Mixture', 'AirIODatasetIterator', 'dataset_providers')
   ),
   'airio/pygrain_common.py': 'from airio.core import *\n',
   'sitecustomize.py': 'import jax.experimental.pjit\njax.experimental.pjit.PartitionSpec = jax.sharding.PartitionSpec\n',
@@ -69,7 +70,13 @@ def run(tmp_path):
     path = os.pathsep.join(map(str, [*paths, tmp_path / 'stubs', GIN.parent]))
     env = {**os.environ, 'PYTHONPATH': path, 'JAX_PLATFORMS': 'cpu'}
     done = subprocess.run(
-      [python, '-m', module, *map(str, words)], cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=1200
+      [python, '-m', module, *map(str, words)],
+      cwd=tmp_path,
+      env=env,
+      capture_output=True,
+      text=True,
+      check=False,
+      timeout=1200,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     return done
@@ -85,13 +92,29 @@ def test_our_gin_files_train_evaluate_and_infer_under_t5x(run, tmp_path):
   t5x, data = named('MRMT3_T5X'), tmp_path / 'data'
   twin_instruments.write_dataset(data, seed=1, train_pieces=4, test_pieces=1, segment_seconds=1.024, pairs=2)
   common = [f'--gin_search_paths={GIN}', '--gin_file=models/tiny.gin', f'--gin.DATA_DIR="{data}"']
-  common += ['--gin.SEGMENT_FRAMES=128', '--gin.TARGETS_LENGTH=64', *(f'--gin.network.T5Config.{size}' for size in TINY)]
+  common += [
+    '--gin.SEGMENT_FRAMES=128',
+    '--gin.TARGETS_LENGTH=64',
+    *(f'--gin.network.T5Config.{size}' for size in TINY),
+  ]
   run(
-    't5x.train', *common, '--gin_file=optimizers/mr_mt3.gin', '--gin_file=runs/train.gin', '--gin_file=runs/scored.gin',
-    f'--gin.MODEL_DIR="{tmp_path}/run"', '--gin.TRAIN_STEPS=4', '--gin.SAVE_PERIOD=4', '--gin.EVAL_PERIOD=4', '--gin.BATCH_SIZE=4',
-    '--gin.train.train_eval_dataset_cfg=None', '--gin.SCORED_SPLIT="test"', '--gin.SCORED_PIECES=1', '--gin.SCORED_BATCH=1',
-    '--gin.piece_model.evaluating_pieces.segments=8', paths=[t5x],
-  )  # fmt: skip
+    't5x.train',
+    *common,
+    '--gin_file=optimizers/mr_mt3.gin',
+    '--gin_file=runs/train.gin',
+    '--gin_file=runs/scored.gin',
+    f'--gin.MODEL_DIR="{tmp_path}/run"',
+    '--gin.TRAIN_STEPS=4',
+    '--gin.SAVE_PERIOD=4',
+    '--gin.EVAL_PERIOD=4',
+    '--gin.BATCH_SIZE=4',
+    '--gin.train.train_eval_dataset_cfg=None',
+    '--gin.SCORED_SPLIT="test"',
+    '--gin.SCORED_PIECES=1',
+    '--gin.SCORED_BATCH=1',
+    '--gin.piece_model.evaluating_pieces.segments=8',
+    paths=[t5x],
+  )
   params, step = checkpoints.restore_target(tmp_path / 'run')
   assert step == 4 and np.isfinite(params['decoder']['logits_dense']['kernel']).all()
   (while_training,) = (tmp_path / 'run').glob('inference_eval/*-metrics.jsonl')
@@ -101,7 +124,10 @@ def test_our_gin_files_train_evaluate_and_infer_under_t5x(run, tmp_path):
   events = b''.join(path.read_bytes() for path in (tmp_path / 'run').glob('inference_eval/**/events.*'))
   assert b'Track00000/roll' in events  # sound needs symusic, which that interpreter need not have
 
-  model = [f'--gin.CHECKPOINT_PATH="{tmp_path}/run/checkpoint_4"', '--gin.piece_model.PieceEncoderDecoderModel.segments=8']
+  model = [
+    f'--gin.CHECKPOINT_PATH="{tmp_path}/run/checkpoint_4"',
+    '--gin.piece_model.PieceEncoderDecoderModel.segments=8',
+  ]
   only_this = '--gin.MODE="specific"'  # t5x's 'latest' would look for a checkpoint inside of it
   found = {}
   for name, module, paths in (('theirs', 't5x', [t5x]), ('ours', 'mrmt3', [])):
@@ -128,7 +154,9 @@ def test_magentas_gin_files_run_under_our_engine(run, tmp_path):
     notes, file = small_datasets.notes_of(number), io.BytesIO()
     soundfile.write(file, small_datasets.sound_of(notes), small_datasets.RATE, format='WAV', subtype='PCM_16')
     sequence = serialize_notes(notes, f'piece {number}', small_datasets.SECONDS)
-    records.append(framed(serialize_example({'audio': file.getvalue(), 'sequence': sequence, 'id': b'piece %d' % number})))
+    records.append(
+      framed(serialize_example({'audio': file.getvalue(), 'sequence': sequence, 'id': b'piece %d' % number}))
+    )
   (tmp_path / 'local.tfrecord').write_bytes(b''.join(records))
   (tmp_path / 'local_task.py').write_text(LOCAL_TASK.replace('RECORDS', repr(str(tmp_path / 'local.tfrecord'))))
   (tmp_path / 'local.gin').write_text(
@@ -138,15 +166,28 @@ def test_magentas_gin_files_run_under_our_engine(run, tmp_path):
   common = [f'--gin_search_paths={mt3 / "mt3" / "gin"}', '--gin_file=model.gin']
   common += [f'--gin.network.T5Config.{size}' for size in TINY]
   paths, local = [mt3, tmp_path], ['--gin_file=mt3.gin', f'--gin_file={tmp_path / "local.gin"}']
-  training = ['--gin_file=train.gin', *local, '--gin.MODEL_DIR="run"', '--gin.USE_CACHED_TASKS=False', '--gin.BATCH_SIZE=2']
-  training += ['--gin.EVAL_STEPS=1', '--gin.train.eval_period=3', '--gin.utils.SaveCheckpointConfig.period=3', '--gin.train.random_seed=0']
+  training = [
+    '--gin_file=train.gin',
+    *local,
+    '--gin.MODEL_DIR="run"',
+    '--gin.USE_CACHED_TASKS=False',
+    '--gin.BATCH_SIZE=2',
+  ]
+  training += [
+    '--gin.EVAL_STEPS=1',
+    '--gin.train.eval_period=3',
+    '--gin.utils.SaveCheckpointConfig.period=3',
+    '--gin.train.random_seed=0',
+  ]
   run('mrmt3.train', *common, *training, '--gin.TRAIN_STEPS=3', paths=paths)
   params, step = checkpoints.restore_target(tmp_path / 'run')
   assert step == 3 and params['decoder']['logits_dense']['kernel'].shape[0] == 16
   (metrics,) = (tmp_path / 'run').glob('inference_eval/*-metrics.jsonl')
   (at_3,) = lines_of(metrics)
   assert at_3['step'] == 3 and len(at_3) > 5
-  done = run('mrmt3.train', *common, *training, '--gin.TRAIN_STEPS=4', '--gin.train.infer_eval_dataset_cfg=None', paths=paths)
+  done = run(
+    'mrmt3.train', *common, *training, '--gin.TRAIN_STEPS=4', '--gin.train.infer_eval_dataset_cfg=None', paths=paths
+  )
   assert 'could not tell the position in this data; it begins anew' in done.stderr
   again = ['--gin.CHECKPOINT_PATH="run/checkpoint_3"', '--gin.utils.DatasetConfig.use_cached=False']
   again += ['--gin.utils.DatasetConfig.batch_size=2']

@@ -52,9 +52,13 @@ def report(tmp_path_factory):
   folder = tmp_path_factory.mktemp('report')
   rng = np.random.default_rng(0)
   for number in range(5):
-    notes = np.concatenate([piece(program=program, pitches=range(40 + number, 70, 3)) for program in (0, 29, 33, 40, 52, 64)])
+    notes = np.concatenate(
+      [piece(program=program, pitches=range(40 + number, 70, 3)) for program in (0, 29, 33, 40, 52, 64)]
+    )
     leaked = notes.copy()
-    leaked['program'] = np.where(rng.random(len(notes)) < 0.3, rng.choice([26, 46, 60, 73], len(notes)), leaked['program'])
+    leaked['program'] = np.where(
+      rng.random(len(notes)) < 0.3, rng.choice([26, 46, 60, 73], len(notes)), leaked['program']
+    )
     name = f'a_piece_with_a_long_name_{number}'
     write_midi(notes, folder / 'ref' / f'{name}.mid')
     write_midi(notes, folder / 'right' / f'{name}.mid')
@@ -66,7 +70,15 @@ def report(tmp_path_factory):
 
 def _chromium(browser, *arguments):
   # No sandbox: tests may run as root, and the page is ours.
-  command = [browser, '--headless', '--no-sandbox', '--disable-gpu', '--hide-scrollbars', '--virtual-time-budget=10000', *arguments]
+  command = [
+    browser,
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--hide-scrollbars',
+    '--virtual-time-budget=10000',
+    *arguments,
+  ]
   result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
   assert result.returncode == 0, result.stderr[-2000:]
   return result.stdout
@@ -92,6 +104,8 @@ def test_is_painted_in_light_and_dark(browser, report, tmp_path):
     picture = tmp_path / f'{theme}.png'
     _chromium(browser, f'--screenshot={picture}', '--window-size=1200,2400', *more, f'file://{report}')
     pixels = imread(picture)[..., :3]
-    assert pixels.shape[:2] == (2400, 1200) and len(np.unique((pixels * 255).astype(np.uint8).reshape(-1, 3), axis=0)) > 100
+    assert (
+      pixels.shape[:2] == (2400, 1200) and len(np.unique((pixels * 255).astype(np.uint8).reshape(-1, 3), axis=0)) > 100
+    )
     brightness[theme] = float(np.median(pixels))
   assert brightness['light'] > 0.9 and brightness['dark'] < 0.2

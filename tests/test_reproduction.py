@@ -30,9 +30,13 @@ def write_track(folder, seconds):
     notes['program'] = 0 if program == 128 else program
     midi_io.write_midi(notes, folder / 'MIDI' / f'{name}.mid')
     metadata['stems'][name] = {
-      'audio_rendered': rendered, 'integrated_loudness': -20.0 if rendered else None, 'is_drum': program == 128,
-      'program_num': program, 'midi_saved': True, 'inst_class': 'x',
-    }  # fmt: skip
+      'audio_rendered': rendered,
+      'integrated_loudness': -20.0 if rendered else None,
+      'is_drum': program == 128,
+      'program_num': program,
+      'midi_saved': True,
+      'inst_class': 'x',
+    }
   (folder / 'metadata.yaml').write_text(yaml.safe_dump(metadata))
   audio_io.write_audio(folder / 'mix.wav', np.zeros(int(16000 * seconds), np.float32))
 
@@ -135,8 +139,22 @@ def test_failed_pieces_count_as_empty_and_are_named(data, model, tmp_path, monke
 
 def test_two_checkpoints_with_a_real_network(data, model, tmp_path, capsys):
   (tmp_path / 'other').symlink_to(model)
-  assert run('--data', data, '--checkpoint', model, '--checkpoint', tmp_path / 'other' / 'checkpoint_4', '-o',
-             tmp_path / 'out', '--tracks', 2, '--quiet') == 0  # fmt: skip
+  assert (
+    run(
+      '--data',
+      data,
+      '--checkpoint',
+      model,
+      '--checkpoint',
+      tmp_path / 'other' / 'checkpoint_4',
+      '-o',
+      tmp_path / 'out',
+      '--tracks',
+      2,
+      '--quiet',
+    )
+    == 0
+  )
   rows = rows_of(capsys.readouterr().out)
   assert rows['model (default)'] == rows['checkpoint_4 (default)']
   assert (tmp_path / 'out' / 'model' / 'Track00002.mid').exists()

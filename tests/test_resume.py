@@ -20,10 +20,16 @@ SIZES = ['emb_dim=16', 'num_heads=2', 'head_dim=8', 'mlp_dim=16', 'num_encoder_l
 
 def start(model_dir, data):
   flags = [
-      '--gin_file=runs/twin.gin', f'--gin.MODEL_DIR={model_dir}', f'--gin.DATA_DIR={data}', f'--gin.TRAIN_STEPS={STEPS}',
-      '--gin.BATCH_SIZE=4', f'--gin.SAVE_PERIOD={PERIOD}', '--gin.train.stats_period=5', '--gin.DROPOUT_RATE=0.1',
-      *(f'--gin.network.T5Config.{size}' for size in SIZES),
-  ]  # fmt: skip
+    '--gin_file=runs/twin.gin',
+    f'--gin.MODEL_DIR={model_dir}',
+    f'--gin.DATA_DIR={data}',
+    f'--gin.TRAIN_STEPS={STEPS}',
+    '--gin.BATCH_SIZE=4',
+    f'--gin.SAVE_PERIOD={PERIOD}',
+    '--gin.train.stats_period=5',
+    '--gin.DROPOUT_RATE=0.1',
+    *(f'--gin.network.T5Config.{size}' for size in SIZES),
+  ]
   return subprocess.Popen([sys.executable, '-m', 'mrmt3.train', *flags], stderr=subprocess.PIPE, text=True, cwd='/')
 
 
@@ -108,7 +114,9 @@ def test_killed_at_random(tmp_path, small_data, unbroken, seed):
     process = start(model_dir, small_data)
     before = checkpoints.latest_step(model_dir) or 0
     if attempt % 2:
-      wait_for(process, lambda before=before: (checkpoints.latest_step(model_dir) or 0) > before and is_writing(model_dir))
+      wait_for(
+        process, lambda before=before: (checkpoints.latest_step(model_dir) or 0) > before and is_writing(model_dir)
+      )
       time.sleep(rng.uniform(0, 0.05))
     else:
       wait_for(process, lambda: (model_dir / 'train.jsonl').exists())

@@ -49,9 +49,13 @@ def run(code, *arguments, devices=8, timeout=600, more_flags=''):
   """Runs a program that prints JSON in its last line, on so many simulated devices; returns what it printed."""
   flags = ' '.join([os.environ.get('XLA_FLAGS', ''), f'--xla_force_host_platform_device_count={devices}', more_flags])
   done = subprocess.run(
-      [sys.executable, '-c', COMMON + textwrap.dedent(code), *map(str, arguments)], capture_output=True, text=True, check=False,
-      timeout=timeout, env={**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
-  )  # fmt: skip
+    [sys.executable, '-c', COMMON + textwrap.dedent(code), *map(str, arguments)],
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=timeout,
+    env={**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
+  )
   assert done.returncode == 0, done.stderr[-3000:]
   return json.loads(done.stdout.splitlines()[-1])
 
@@ -59,17 +63,17 @@ def run(code, *arguments, devices=8, timeout=600, more_flags=''):
 @pytest.fixture(scope='module')
 def one_device():
   return run(
-      """
+    """
       optimizers_by_name = {'adamw': optimizers.adamw(1e-2), 'adafactor': adafactor.Adafactor(min_dim_size_to_factor=16)}
       print(json.dumps({name: train(make(partitioning.PjitPartitioner(), o))[1] for name, o in optimizers_by_name.items()}))
       """,
-      devices=1,
+    devices=1,
   )
 
 
 def test_losses_on_meshes_are_those_of_one_device(one_device):
   results = run(
-      """
+    """
       def losses(optimizer=None, parts=None, remat=False, **arguments):
         return train(make(partitioning.PjitPartitioner(**arguments), optimizer, parts, remat=remat))[1]
 
@@ -93,7 +97,7 @@ def test_losses_on_meshes_are_those_of_one_device(one_device):
 
 def test_parameters_and_moments_are_split_and_stay_so():
   result = run(
-      """
+    """
       from mrmt3.engine import dry_running
 
       partitioner = partitioning.PjitPartitioner(num_partitions=4)
@@ -116,13 +120,13 @@ def test_parameters_and_moments_are_split_and_stay_so():
   for kind in ('/mu/', '/nu/'):
     assert {name.split(kind)[1]: shapes for name, shapes in moments.items() if kind in name} == params
   split = {
-      'decoder/token_embedder/embedding': ([1536, 32], [384, 32]),
-      'decoder/layers_0/self_attention/query/kernel': ([32, 32], [32, 8]),
-      'decoder/layers_0/self_attention/out/kernel': ([32, 32], [8, 32]),
-      'encoder/layers_1/mlp/wi_0/kernel': ([32, 64], [32, 16]),
-      'encoder/layers_1/mlp/wo/kernel': ([64, 32], [16, 32]),
-      'decoder/logits_dense/kernel': ([32, 1536], [32, 384]),
-      'encoder/layers_0/pre_mlp_layer_norm/scale': ([32], [32]),
+    'decoder/token_embedder/embedding': ([1536, 32], [384, 32]),
+    'decoder/layers_0/self_attention/query/kernel': ([32, 32], [32, 8]),
+    'decoder/layers_0/self_attention/out/kernel': ([32, 32], [8, 32]),
+    'encoder/layers_1/mlp/wi_0/kernel': ([32, 64], [32, 16]),
+    'encoder/layers_1/mlp/wo/kernel': ([64, 32], [16, 32]),
+    'decoder/logits_dense/kernel': ([32, 1536], [32, 384]),
+    'encoder/layers_0/pre_mlp_layer_norm/scale': ([32], [32]),
   }
   for name, shapes in split.items():
     assert tuple(params[name]) == shapes, name
@@ -131,7 +135,7 @@ def test_parameters_and_moments_are_split_and_stay_so():
 def test_bfloat16_and_remat(one_device):
   """bfloat16 activations stay near; rematerialisation changes nothing but the memory."""
   result = run(
-      """
+    """
       def cost(remat):
         runner, batch = make(one, remat=remat, layers=4, mlp=512), features(64)
         state = jax.eval_shape(runner.initial_state_unplaced, batch)
@@ -145,8 +149,8 @@ def test_bfloat16_and_remat(one_device):
           'costs': [cost(False), cost(True)],
       }))
       """,
-      devices=1,
-      more_flags='--xla_cpu_enable_concurrency_optimized_scheduler=false',  # which spends memory on running in parallel
+    devices=1,
+    more_flags='--xla_cpu_enable_concurrency_optimized_scheduler=false',  # which spends memory on running in parallel
   )
   np.testing.assert_allclose(result['half'], one_device['adamw'], rtol=0.03)
   assert result['half'] != one_device['adamw']
@@ -185,7 +189,7 @@ def test_checkpoints_go_from_one_topology_to_another(tmp_path):
 
 def test_what_cannot_be_split_is_said():
   result = run(
-      """
+    """
       from mrmt3.errors import UserError
       said = []
       def attempt(**arguments):
@@ -206,8 +210,16 @@ def test_what_cannot_be_split_is_said():
       print(json.dumps(said))
       """
   )
-  for line, part in zip(result, [
-      'num_partitions is 3; such blocks must fill the 8 devices', '2 whole numbers', 'batch_size 12 is not a multiple of the 8',
-      'not both', '8 partitions divide no parameter', "'rows'",
-  ], strict=True):  # fmt: skip
+  for line, part in zip(
+    result,
+    [
+      'num_partitions is 3; such blocks must fill the 8 devices',
+      '2 whole numbers',
+      'batch_size 12 is not a multiple of the 8',
+      'not both',
+      '8 partitions divide no parameter',
+      "'rows'",
+    ],
+    strict=True,
+  ):
     assert part in line

@@ -73,10 +73,14 @@ def test_order_within_a_step_is_by_time_before_rounding():
 
 def test_rounded_first_what_is_played_together_comes_in_one_order():
   rng = np.random.default_rng(0)
-  chord = [(1.0, 1.5, pitch, 90, program, 0) for program in (0, 33) for pitch in (40, 44, 47)] + [(1.0, 1.01, 38, 90, 0, 1)]
+  chord = [(1.0, 1.5, pitch, 90, program, 0) for program in (0, 33) for pitch in (40, 44, 47)] + [
+    (1.0, 1.01, 38, 90, 0, 1)
+  ]
 
   def moved():
-    rows = [(onset + rng.uniform(-0.004, 0.004), offset + rng.uniform(-0.004, 0.004), *rest) for onset, offset, *rest in chord]
+    rows = [
+      (onset + rng.uniform(-0.004, 0.004), offset + rng.uniform(-0.004, 0.004), *rest) for onset, offset, *rest in chord
+    ]
     return [rows[index] for index in rng.permutation(len(rows))]
 
   wanted = encode_piece(as_notes(chord), CODEC)
@@ -90,8 +94,11 @@ def test_rounded_first_what_is_played_together_comes_in_one_order():
 def test_rounded_first_a_short_note_still_ends_after_it_has_begun():
   events = encode_piece(as_notes([(1.0, 1.002, 60, 90, 0, 0), (1.0, 1.3, 64, 90, 0, 0)]), CODEC, rounded_order=True)
   assert list(zip(events.step.tolist(), events.pitch.tolist(), events.velocity_bin.tolist(), strict=True)) == [
-    (100, 60, 1), (100, 64, 1), (101, 60, 0), (130, 64, 0)
-  ]  # fmt: skip
+    (100, 60, 1),
+    (100, 64, 1),
+    (101, 60, 0),
+    (130, 64, 0),
+  ]
 
 
 def test_steps_round_half_to_even():
@@ -102,16 +109,29 @@ def test_steps_round_half_to_even():
 def test_flat_granularity_with_drums():
   rows = [(0.0, 1.0, 60, 80, 40, 0), (0.0, 0.1, 36, 80, 0, 1), (0.5, 1.0, 62, 80, 7, 0)]
   assert targets(rows, granularity='flat') == [
-    ('tie', 0), ('velocity', 1), ('pitch', 60), ('drum', 36), ('shift', 50), ('pitch', 62),
-    ('shift', 100), ('velocity', 0), ('pitch', 62), ('pitch', 60),
-  ]  # fmt: skip
+    ('tie', 0),
+    ('velocity', 1),
+    ('pitch', 60),
+    ('drum', 36),
+    ('shift', 50),
+    ('pitch', 62),
+    ('shift', 100),
+    ('velocity', 0),
+    ('pitch', 62),
+    ('pitch', 60),
+  ]
 
 
 def test_tie_section_goes_by_the_program_before_it_is_coarsened():
   rows = [(0.0, 9.0, 70, 80, 40, 0), (0.0, 9.0, 60, 80, 41, 0), (0.0, 9.0, 50, 80, 48, 0)]
   assert targets(rows, 125, granularity='midi_class') == [
-    ('program', 40), ('pitch', 70), ('pitch', 60), ('program', 48), ('pitch', 50), ('tie', 0)
-  ]  # fmt: skip
+    ('program', 40),
+    ('pitch', 70),
+    ('pitch', 60),
+    ('program', 48),
+    ('pitch', 50),
+    ('tie', 0),
+  ]
 
 
 def test_ties_name_what_began_earlier_and_has_not_ended_earlier():
@@ -123,9 +143,15 @@ def test_ties_name_what_began_earlier_and_has_not_ended_earlier():
     (0.9, 5.0, 36, 80, 0, 1),  # drums do not sound on
   ]
   assert targets(rows, 125, 100) == [
-    ('program', 0), ('pitch', 60), ('pitch', 63), ('tie', 0), ('velocity', 0), ('pitch', 60), ('velocity', 1),
+    ('program', 0),
+    ('pitch', 60),
+    ('pitch', 63),
+    ('tie', 0),
+    ('velocity', 0),
+    ('pitch', 60),
+    ('velocity', 1),
     ('pitch', 62),
-  ]  # fmt: skip
+  ]
 
 
 def test_nothing_is_tied_after_the_last_event():

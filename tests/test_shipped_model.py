@@ -23,7 +23,10 @@ def test_it_is_small_and_says_what_it_is():
 
 def test_it_hears_a_tune_and_its_bass():
   """Two instruments, played by pretty_midi's soundfont, one of those that it learnt from."""
-  tune = [(0.5 * k, 0.5 * k + 0.45, pitch, 100, 0, False) for k, pitch in enumerate([60, 62, 64, 65, 67, 69, 71, 72, 71, 67, 64, 60])]
+  tune = [
+    (0.5 * k, 0.5 * k + 0.45, pitch, 100, 0, False)
+    for k, pitch in enumerate([60, 62, 64, 65, 67, 69, 71, 72, 71, 67, 64, 60])
+  ]
   bass = [(1.0 * k, 1.0 * k + 0.9, pitch, 100, 33, False) for k, pitch in enumerate([36, 41, 43, 36, 43, 36])]
   reference = as_notes(tune + bass)
   found = mrmt3.load().transcribe(resynthesis.play_notes(reference, 6.5), 16000).notes

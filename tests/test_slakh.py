@@ -27,9 +27,9 @@ def tone(frequency, seconds=1.5, amplitude=0.3):
 
 def band(**changes):
   stems = {
-      'guitar': Stem(30, False, GUITAR, tone(330), 'font.sf2'),
-      'bass': Stem(35, False, BASS, tone(82, 1.0)),
-      'drums': Stem(0, True, DRUMS, np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)),
+    'guitar': Stem(30, False, GUITAR, tone(330), 'font.sf2'),
+    'bass': Stem(35, False, BASS, tone(82, 1.0)),
+    'drums': Stem(0, True, DRUMS, np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)),
   }
   return list({**stems, **changes}.values())
 
@@ -71,10 +71,15 @@ def test_metadata_has_slakhs_fields(folder):
 
 def test_notes_come_back_with_slakh_classes(folder):
   notes = slakh.read_notes(slakh.Track(folder))
-  expected = as_notes([
-      (0.0, 1.0, 40, 70, 33, 0), (0.0, 0.1, 36, 100, 0, 1), (0.1, 0.5, 64, 90, 29, 0), (0.5, 1.25, 67, 80, 29, 0),
+  expected = as_notes(
+    [
+      (0.0, 1.0, 40, 70, 33, 0),
+      (0.0, 0.1, 36, 100, 0, 1),
+      (0.1, 0.5, 64, 90, 29, 0),
+      (0.5, 1.25, 67, 80, 29, 0),
       (0.5, 0.6, 38, 100, 0, 1),
-  ])  # fmt: skip
+    ]
+  )
   np.testing.assert_allclose(as_rows(notes), as_rows(expected), atol=1e-6)
 
 
@@ -162,13 +167,13 @@ def test_write_track_replaces_a_track(folder):
 
 
 @pytest.mark.parametrize(
-    ('stems', 'words'),
-    [
-        ([], '0 stems'),
-        ([Stem(130, False, BASS, tone(82))], 'program 130'),
-        ([Stem(30, False, GUITAR, np.zeros(RATE, np.float32))], 'none of the stems'),
-        ([Stem(30, False, GUITAR, np.full(RATE, np.nan, np.float32))], 'S00 has NaN'),
-    ],
+  ('stems', 'words'),
+  [
+    ([], '0 stems'),
+    ([Stem(130, False, BASS, tone(82))], 'program 130'),
+    ([Stem(30, False, GUITAR, np.zeros(RATE, np.float32))], 'none of the stems'),
+    ([Stem(30, False, GUITAR, np.full(RATE, np.nan, np.float32))], 'S00 has NaN'),
+  ],
 )
 def test_bad_stems_are_refused_and_leave_nothing(tmp_path, stems, words):
   with pytest.raises(UserError, match=words):
@@ -229,16 +234,16 @@ def test_audio_path_prefers_flac(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('text', 'words'),
-    [
-        ('stems: [', 'is not YAML'),
-        ('', 'no table of stems'),
-        ('stems: 3', 'no table of stems'),
-        ('stems: {S00: guitar}', 'no table of stems'),
-        ('stems: {S00: {audio_rendered: true, integrated_loudness: -9.0, program_num: loud}}', "program_num 'loud'"),
-        ('stems: {S00: {audio_rendered: true, integrated_loudness: -9.0, program_num: true}}', 'program_num True'),
-        ('stems: {S00: {audio_rendered: true, integrated_loudness: -9.0, program_num: 128, is_drum: 0}, 1: {}}', None),
-    ],
+  ('text', 'words'),
+  [
+    ('stems: [', 'is not YAML'),
+    ('', 'no table of stems'),
+    ('stems: 3', 'no table of stems'),
+    ('stems: {S00: guitar}', 'no table of stems'),
+    ('stems: {S00: {audio_rendered: true, integrated_loudness: -9.0, program_num: loud}}', "program_num 'loud'"),
+    ('stems: {S00: {audio_rendered: true, integrated_loudness: -9.0, program_num: true}}', 'program_num True'),
+    ('stems: {S00: {audio_rendered: true, integrated_loudness: -9.0, program_num: 128, is_drum: 0}, 1: {}}', None),
+  ],
 )
 def test_broken_metadata_is_named(folder, text, words):
   (folder / 'metadata.yaml').write_text(text)

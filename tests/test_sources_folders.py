@@ -39,11 +39,11 @@ def edit(folder, change):
 @pytest.fixture(scope='module')
 def master(tmp_path_factory):
   stems = [
-      Stem(30, False, GUITAR, tone(330)),
-      Stem(35, False, BASS, tone(82, 1.0)),
-      Stem(0, True, DRUMS, tone(1000, 0.7)),
-      Stem(73, False, GUITAR, None),  # not rendered
-      Stem(40, False, empty_notes(), tone(500, 0.2)),  # a MIDI file without notes
+    Stem(30, False, GUITAR, tone(330)),
+    Stem(35, False, BASS, tone(82, 1.0)),
+    Stem(0, True, DRUMS, tone(1000, 0.7)),
+    Stem(73, False, GUITAR, None),  # not rendered
+    Stem(40, False, empty_notes(), tone(500, 0.2)),  # a MIDI file without notes
   ]
   return write_track(tmp_path_factory.mktemp('master') / 'Track00001', stems)
 
@@ -74,10 +74,15 @@ def test_slakh_mix_and_stems_hold_the_same_music(data):
   mix = source.read_piece('train', 'Track00001', RATE)
   apart = source.read_piece('train', 'Track00001', RATE, stems=True)
   assert mix.stems is None and mix.note_stem is None and mix.samples.dtype == np.float32
-  expected = as_notes([
-      (0.0, 1.0, 40, 70, 33, 0), (0.0, 0.1, 36, 100, 0, 1), (0.1, 0.5, 64, 90, 29, 0), (0.5, 1.25, 67, 80, 29, 0),
+  expected = as_notes(
+    [
+      (0.0, 1.0, 40, 70, 33, 0),
+      (0.0, 0.1, 36, 100, 0, 1),
+      (0.1, 0.5, 64, 90, 29, 0),
+      (0.5, 1.25, 67, 80, 29, 0),
       (0.5, 0.6, 38, 100, 0, 1),
-  ])  # fmt: skip
+    ]
+  )
   for content in (mix, apart):
     np.testing.assert_allclose(as_rows(content.notes), as_rows(expected), atol=1e-6)
     assert content.lost_notes == 0
@@ -128,16 +133,17 @@ def test_slakh_counts_notes_that_its_midi_loses(data):
   path = data / 'train' / 'Track00001' / 'MIDI' / 'S01.mid'
   midi = mido.MidiFile(path)
   midi.tracks[-1][-1:] = [
-      mido.Message('note_on', note=50, velocity=9, time=1), mido.Message('note_off', note=50, time=0),
-      mido.Message('note_on', note=51, velocity=9, time=1),
-  ]  # fmt: skip
+    mido.Message('note_on', note=50, velocity=9, time=1),
+    mido.Message('note_off', note=50, time=0),
+    mido.Message('note_on', note=51, velocity=9, time=1),
+  ]
   midi.save(path)
   content = SlakhFolder(str(data)).read_piece('train', 'Track00001', RATE)
   assert content.lost_notes == 2 and len(content.notes) == 5
 
 
 @pytest.mark.parametrize(
-    ('file', 'stems'), [('mix.flac', False), ('stems/S01.flac', True), ('MIDI/S02.mid', False), ('metadata.yaml', True)]
+  ('file', 'stems'), [('mix.flac', False), ('stems/S01.flac', True), ('MIDI/S02.mid', False), ('metadata.yaml', True)]
 )
 @pytest.mark.parametrize('how', ['missing', 'garbage'])
 def test_one_broken_slakh_track_is_named_and_the_others_are_read(data, file, stems, how):
@@ -196,7 +202,9 @@ def test_own_folder_pairs_at_any_depth(tmp_path):
 def test_own_folder_keeps_general_midi_programs_when_asked(tmp_path):
   add_pair(tmp_path, 'song')
   for classes, program in ((True, 29), (False, 30)):
-    assert set(OwnFolder(str(tmp_path), slakh_classes=classes).read_piece('train', 'song', RATE).notes['program']) == {program}
+    assert set(OwnFolder(str(tmp_path), slakh_classes=classes).read_piece('train', 'song', RATE).notes['program']) == {
+      program
+    }
 
 
 def test_own_folder_takes_its_splits_from_folders(tmp_path):
@@ -261,9 +269,9 @@ def test_own_folder_names_files_without_a_partner_and_doubled_ones(tmp_path):
   source = OwnFolder(str(tmp_path), (1.0, 0.0, 0.0))
   assert source.list_pieces('train') == ['deaf', 'good', 'silent', 'twice']
   for name, text in (
-      ('deaf', r'deaf has no MIDI file: expected deaf.mid or .midi in'),
-      ('silent', r'silent has no audio file: expected silent.wav'),
-      ('twice', r'twice has 2 audio files, twice.flac and twice.wav'),
+    ('deaf', r'deaf has no MIDI file: expected deaf.mid or .midi in'),
+    ('silent', r'silent has no audio file: expected silent.wav'),
+    ('twice', r'twice has 2 audio files, twice.flac and twice.wav'),
   ):
     with pytest.raises(UserError, match=text):
       source.read_piece('train', name, RATE)

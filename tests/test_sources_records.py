@@ -45,9 +45,14 @@ def sequence(notes, pedal=(), instrument=0):
   for note in notes.tolist():
     onset, offset, pitch, velocity, program, is_drum = note
     proto.notes.add(
-        start_time=onset, end_time=offset, pitch=pitch, velocity=velocity, program=program, is_drum=is_drum,
-        instrument=9 if is_drum else instrument,
-    )  # fmt: skip
+      start_time=onset,
+      end_time=offset,
+      pitch=pitch,
+      velocity=velocity,
+      program=program,
+      is_drum=is_drum,
+      instrument=9 if is_drum else instrument,
+    )
   for time, value, number in pedal:
     proto.control_changes.add(time=time, control_number=64, control_value=value, instrument=number)
   proto.control_changes.add(time=0.3, control_number=7, control_value=100)
@@ -84,12 +89,21 @@ def band(names, tables, rate=RATE, **changes):
   """Returns a record of Slakh or Cerberus4."""
   stems = np.stack([tone(110 * (number + 2), rate=rate) for number in range(len(names))])
   features = {
-      'audio_sample_rate': rate, 'inst_names': [name.encode() for name in names], 'midi_class': [0] * len(names),
-      'mix': stems.sum(axis=0), 'note_sequences': [sequence(table) for table in tables],
-      'plugin_name': [1] * len(names), 'program_num': [3] * len(names), 'slakh_class': [2] * len(names),
-      'src_ids': [b'S00'] * len(names), 'stems': stems.ravel(), 'stems_shape': list(stems.shape),
-      'target_type': b'multi', 'track_id': b'Track00007', **changes,
-  }  # fmt: skip
+    'audio_sample_rate': rate,
+    'inst_names': [name.encode() for name in names],
+    'midi_class': [0] * len(names),
+    'mix': stems.sum(axis=0),
+    'note_sequences': [sequence(table) for table in tables],
+    'plugin_name': [1] * len(names),
+    'program_num': [3] * len(names),
+    'slakh_class': [2] * len(names),
+    'src_ids': [b'S00'] * len(names),
+    'stems': stems.ravel(),
+    'stems_shape': list(stems.shape),
+    'target_type': b'multi',
+    'track_id': b'Track00007',
+    **changes,
+  }
   return example(**features)
 
 
@@ -106,9 +120,13 @@ def records_of(layout):
   if layout == 'urmp':
     players = [sequence(PIANO), sequence(PIANO[:1])]
     record = example(
-        id=b'u', tracks=[1, 2], inst_names=[b'vn', b'tba'], audio=wav(tone(440, rate=44100)), sequence=sequence(PIANO),
-        instrument_sequences=players,
-    )  # fmt: skip
+      id=b'u',
+      tracks=[1, 2],
+      inst_names=[b'vn', b'tba'],
+      audio=wav(tone(440, rate=44100)),
+      sequence=sequence(PIANO),
+      instrument_sequences=players,
+    )
     return record, as_notes([(0.1, 0.5, 60, 90, 40, 0), (0.1, 0.5, 60, 90, 58, 0), (0.5, 1.25, 67, 80, 40, 0)])
   if layout == 'musicnet':
     notes = as_notes([(0.1, 0.5, 60, 90, 41, 0), (0.5, 1.25, 67, 80, 6, 0)])
@@ -158,7 +176,7 @@ def test_stems_of_a_band(tmp_path, by_row):
 
 
 _NOTES = st.lists(
-    st.tuples(st.integers(0, 40), st.integers(1, 20), st.integers(60, 62), st.integers(0, 1), st.booleans()), max_size=12
+  st.tuples(st.integers(0, 40), st.integers(1, 20), st.integers(60, 62), st.integers(0, 1), st.booleans()), max_size=12
 )
 _PEDAL = st.lists(st.tuples(st.integers(0, 70), st.sampled_from([0, 63, 64, 127]), st.integers(0, 1)), max_size=8)
 
@@ -178,9 +196,14 @@ def test_sustain_is_that_of_note_seq(drawn, pedal):
     if (onset, pitch, instrument) not in used:
       used.add((onset, pitch, instrument))
       proto.notes.add(
-          start_time=onset / 8, end_time=(onset + length) / 8, pitch=pitch, velocity=len(used), program=instrument,
-          instrument=9 if is_drum else instrument, is_drum=is_drum,
-      )  # fmt: skip
+        start_time=onset / 8,
+        end_time=(onset + length) / 8,
+        pitch=pitch,
+        velocity=len(used),
+        program=instrument,
+        instrument=9 if is_drum else instrument,
+        is_drum=is_drum,
+      )
   for time, value, instrument in pedal:
     proto.control_changes.add(time=time / 8, control_number=64, control_value=value, instrument=instrument)
   expected, _ = record_messages.sequence_notes(note_seq.apply_sustain_control_changes(proto))
@@ -281,19 +304,19 @@ def test_a_record_changed_on_disk_is_seen(three):
 
 
 @pytest.mark.parametrize(
-    ('layout', 'record', 'text'),
-    [
-        ('maestro', lambda: b'\xff' * 40, 'tf.train.Example'),
-        ('maestro', lambda: example(sequence=sequence(PIANO), id=b''), "no feature 'audio', only id, sequence"),
-        ('maestro', lambda: example(audio=b'junk', sequence=sequence(PIANO)), 'as audio'),
-        ('maestro', lambda: example(audio=wav(tone(440)), sequence=b'\xff' * 20), "'sequence' holds no notes"),
-        ('maestro', lambda: example(audio=tone(440), sequence=sequence(PIANO)), "'audio' has 24000 values"),
-        ('musicnet', lambda: example(audio=b'RIFF', sample_rate=16000.0, sequence=sequence(PIANO)), 'holds no samples'),
-        ('musicnet', lambda: example(audio=tone(440), sample_rate=0.0, sequence=sequence(PIANO)), 'sample rate is 0 Hz'),
-        ('slakh', lambda: band(['Kazoo'], [PIANO]), "unknown instrument 'Kazoo'"),
-        ('slakh', lambda: band(['Organ', 'Oboe'], [PIANO]), '1 note sequences of 2 instruments'),
-        ('slakh', lambda: band(['Organ'], [PIANO], stems_shape=[1, 7]), r'stems of shape \[1, 7\]'),
-    ],
+  ('layout', 'record', 'text'),
+  [
+    ('maestro', lambda: b'\xff' * 40, 'tf.train.Example'),
+    ('maestro', lambda: example(sequence=sequence(PIANO), id=b''), "no feature 'audio', only id, sequence"),
+    ('maestro', lambda: example(audio=b'junk', sequence=sequence(PIANO)), 'as audio'),
+    ('maestro', lambda: example(audio=wav(tone(440)), sequence=b'\xff' * 20), "'sequence' holds no notes"),
+    ('maestro', lambda: example(audio=tone(440), sequence=sequence(PIANO)), "'audio' has 24000 values"),
+    ('musicnet', lambda: example(audio=b'RIFF', sample_rate=16000.0, sequence=sequence(PIANO)), 'holds no samples'),
+    ('musicnet', lambda: example(audio=tone(440), sample_rate=0.0, sequence=sequence(PIANO)), 'sample rate is 0 Hz'),
+    ('slakh', lambda: band(['Kazoo'], [PIANO]), "unknown instrument 'Kazoo'"),
+    ('slakh', lambda: band(['Organ', 'Oboe'], [PIANO]), '1 note sequences of 2 instruments'),
+    ('slakh', lambda: band(['Organ'], [PIANO], stems_shape=[1, 7]), r'stems of shape \[1, 7\]'),
+  ],
 )
 def test_a_record_that_is_not_in_its_layout_is_named(tmp_path, layout, record, text):
   write_records(tmp_path / 'a', [record()])
@@ -321,10 +344,10 @@ def test_patterns_of_files(tmp_path):
   assert len(source.read_piece('train', 'x/a-00002-of-00003#0', RATE).notes) == 1
   assert source.splits() == ('train', 'one', 'empty')
   for split, text in (
-      ('all', '1 of the 3 files .* are missing, the first is .*a-00001-of-00003'),
-      ('none', 'no files'),
-      ('empty', 'no records'),
-      ('test', "no split 'test', only train, all"),
+    ('all', '1 of the 3 files .* are missing, the first is .*a-00001-of-00003'),
+    ('none', 'no files'),
+    ('empty', 'no records'),
+    ('test', "no split 'test', only train, all"),
   ):
     with pytest.raises(UserError, match=text):
       source.list_pieces(split)
@@ -341,10 +364,10 @@ def test_patterns_of_files(tmp_path):
 
 def test_published_data_sets_are_found_by_their_file_names(tmp_path):
   names = {
-      'maestrov3': 'maestro-v3.0.0_ns_wav_train.tfrecord-00004-of-00025',
-      'urmp': 'train.tfrecord',
-      'slakh': 'slakh_multi_full_subsets_10_train_all_inst.tfrecord-00000-of-02307',
-      'cerberus4': 'slakh_multi_cerberus_train_bass:drums:guitar:piano.tfrecord-00000-of-00286',
+    'maestrov3': 'maestro-v3.0.0_ns_wav_train.tfrecord-00004-of-00025',
+    'urmp': 'train.tfrecord',
+    'slakh': 'slakh_multi_full_subsets_10_train_all_inst.tfrecord-00000-of-02307',
+    'cerberus4': 'slakh_multi_cerberus_train_bass:drums:guitar:piano.tfrecord-00000-of-00286',
   }
   for name, file in names.items():
     source = published(name, tmp_path / name)
@@ -360,11 +383,11 @@ def test_published_data_sets_are_found_by_their_file_names(tmp_path):
 def test_reading_imports_neither_tensorflow_nor_note_seq(tmp_path):
   write_records(tmp_path / 'a', [records_of('maestro')[0]])
   code = (
-      'import sys\n'
-      'from mrmt3.sources.mt3_records import Mt3Records\n'
-      f'source = Mt3Records({str(tmp_path)!r}, "maestro", {{"train": "a"}})\n'
-      'assert len(source.read_piece("train", source.list_pieces("train")[0], 16000).notes) == 1\n'
-      'assert not {"tensorflow", "note_seq"} & set(sys.modules)\n'
+    'import sys\n'
+    'from mrmt3.sources.mt3_records import Mt3Records\n'
+    f'source = Mt3Records({str(tmp_path)!r}, "maestro", {{"train": "a"}})\n'
+    'assert len(source.read_piece("train", source.list_pieces("train")[0], 16000).notes) == 1\n'
+    'assert not {"tensorflow", "note_seq"} & set(sys.modules)\n'
   )
   subprocess.run([sys.executable, '-c', code], check=True)
 
@@ -394,8 +417,9 @@ def test_one_damaged_record_among_a_thousand(tmp_path):
   assert len(store) == 998
   left_out = {line['piece']: line for line in store.skipped() if line['action'] == LEFT_OUT}
   assert {piece: line['problem'] for piece, line in left_out.items()} == {
-      f'{path.name}#600': 'unreadable', f'{path.name}#601': 'silence',
-  }  # fmt: skip
+    f'{path.name}#600': 'unreadable',
+    f'{path.name}#601': 'silence',
+  }
   assert 'record 600' in left_out[f'{path.name}#600']['text']
   with pytest.raises(UserError, match='strict'):
     prepare(source, 'train', RATE, cache_dir=tmp_path / 'other', progress=False, workers=1, strict=True)

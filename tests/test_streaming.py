@@ -109,7 +109,11 @@ def test_a_broken_piece_does_not_stop_its_neighbours(transcriber):
     yield noise(2 * SEGMENT)
     raise UserError('the cable is out')
 
-  pieces = [side_by_side.Piece([noise(4 * SEGMENT)], 0), side_by_side.Piece(broken(), 1), side_by_side.Piece([noise(99)], 2)]
+  pieces = [
+    side_by_side.Piece([noise(4 * SEGMENT)], 0),
+    side_by_side.Piece(broken(), 1),
+    side_by_side.Piece([noise(99)], 2),
+  ]
   results = {piece.key: result for piece, result in side_by_side.collect(transcriber.run(iter(pieces), batch=2))}
   assert isinstance(results[1], UserError)
   np.testing.assert_array_equal(results[0].notes, transcriber.transcribe(noise(4 * SEGMENT)).notes)
@@ -216,7 +220,9 @@ def test_load_by_folder(tmp_path):
   spec = dataclasses.replace(SPEC, prior_layout='start_token')
   checkpoints.save_checkpoint(tmp_path, 5, {'target': fixture.params()}, spec)
   loaded = mrmt3.load(tmp_path).transcribe(noise(2 * SEGMENT)).notes
-  np.testing.assert_array_equal(loaded, inference.Transcriber(fixture.params(), spec).transcribe(noise(2 * SEGMENT)).notes)
+  np.testing.assert_array_equal(
+    loaded, inference.Transcriber(fixture.params(), spec).transcribe(noise(2 * SEGMENT)).notes
+  )
   with pytest.raises(UserError, match='no such checkpoint'):
     mrmt3.load(tmp_path / 'none')
 

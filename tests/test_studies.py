@@ -79,13 +79,18 @@ def trained(monkeypatch, small_spec):
     period = int(next(flag for flag in flags if 'SAVE_PERIOD' in flag).split('=')[1])
     for step in range(period, steps + 1, period):
       checkpoints.save_checkpoint(model_dir, step, {'target': weights(small_spec, len(begun) + step)}, small_spec)
-    lines = [{'step': step, 'loss': 1.5, 'examples_per_second': 8.0 * step, 'tokens_per_step': 100.0} for step in (1, 2, 3)]
+    lines = [
+      {'step': step, 'loss': 1.5, 'examples_per_second': 8.0 * step, 'tokens_per_step': 100.0} for step in (1, 2, 3)
+    ]
     (model_dir / 'train.jsonl').write_text('\n'.join(map(json.dumps, lines)) + '\n')
 
   def transcribe(references, checkpoint, *_):
     params, _, step = checkpoints.restore_params(checkpoint)
     seed = int(1000 * abs(params['encoder']['encoder_norm']['scale'][0])) + step
-    return {name: evaluation_sets.Estimate(functools.partial(read_half, one, seed), Path(checkpoint)) for name, one in references.items()}
+    return {
+      name: evaluation_sets.Estimate(functools.partial(read_half, one, seed), Path(checkpoint))
+      for name, one in references.items()
+    }
 
   monkeypatch.setattr(training, 'train', train)
   monkeypatch.setattr(runner.evaluation_run, 'transcribe', transcribe)
@@ -113,13 +118,19 @@ def test_every_cell_is_trained_as_it_says(run_file, tmp_path):
   base = [f'--gin_file=runs/{run_file}.gin', '--gin.MODEL_DIR=m', '--gin.DATA_DIR=d', '--gin.TRAIN_STEPS=7']
   end = ['--gin.utils.SaveCheckpointConfig.keep=3', '--gin_file=runs/continued.gin', '--gin.INIT_FROM=x']
   lines = [json.dumps([*base, *cell.flags(), *end]) for cell in cells]
-  done = subprocess.run([sys.executable, '-c', PARSE], input='\n'.join(lines), capture_output=True, text=True, check=False, cwd=tmp_path)
+  done = subprocess.run(
+    [sys.executable, '-c', PARSE], input='\n'.join(lines), capture_output=True, text=True, check=False, cwd=tmp_path
+  )
   assert done.returncode == 0, done.stderr[-2000:]
   found = [json.loads(line) for line in done.stdout.splitlines()]
   assert len(found) == len(cells) >= 8
   for cell, (softmax, exposure, l_agg, hop, scope, keep, steps, _) in zip(cells, found, strict=True):
     assert softmax == ('own' if 'own_softmax' in cell.ablations else 'shared'), cell
-    expected = {'corrupted_prior': [0.05, 0.05, None, None], 'memory_dropout': [None, None, 0.2, None], 'predicted_prior': [None] * 3 + [0.25]}
+    expected = {
+      'corrupted_prior': [0.05, 0.05, None, None],
+      'memory_dropout': [None, None, 0.2, None],
+      'predicted_prior': [None] * 3 + [0.25],
+    }
     assert exposure == expected.get((*cell.ablations, None)[0], [None] * 4), cell
     assert (l_agg, hop) == (64 if cell.l_agg is None else cell.l_agg, cell.max_hop or 1), cell
     assert scope == ('paper' if cell.shuffle else None), cell
@@ -129,11 +140,16 @@ def test_every_cell_is_trained_as_it_says(run_file, tmp_path):
 def test_the_paper_s_comparisons_are_declared():
   ablations = {cell.name: (cell.l_agg, cell.max_hop, cell.shuffle) for cell in catalogue.STUDIES['ablations'].cells}
   assert ablations == {
-    'baseline': (0, 1, False), 'memory': (64, 1, False), '+ prior sampling': (64, 3, False), '+ shuffling': (64, 3, True),
-  }  # fmt: skip
+    'baseline': (0, 1, False),
+    'memory': (64, 1, False),
+    '+ prior sampling': (64, 3, False),
+    '+ shuffling': (64, 3, True),
+  }
   assert [cell.ablations for cell in catalogue.STUDIES['memory-softmax'].cells] == [(), (), ('own_softmax',)]
   exposure = [(cell.ablations, cell.against) for cell in catalogue.STUDIES['exposure-bias'].cells]
-  assert exposure == [((), None)] + [((name,), 'true prior') for name in ('corrupted_prior', 'memory_dropout', 'predicted_prior')]
+  assert exposure == [((), None)] + [
+    ((name,), 'true prior') for name in ('corrupted_prior', 'memory_dropout', 'predicted_prior')
+  ]
   assert [cell.l_agg for cell in catalogue.STUDIES['l-agg'].cells] == [0, 32, 64, 128]
   assert [cell.max_hop for cell in catalogue.STUDIES['l-max-hop'].cells] == [1, 3, 8]
   crossed = catalogue.STUDIES['domains']
@@ -163,9 +179,18 @@ def test_options_of_another_kind_of_study_are_named(words, message, tmp_path):
 
 
 def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tmp_path, capsys):
-  assert run('l-agg', '-o', tmp_path / 'out', '--data', small_data, '--seeds', 2, '--batch-size', 4, '--base', 'runs/twin.gin') == 0
+  assert (
+    run(
+      'l-agg', '-o', tmp_path / 'out', '--data', small_data, '--seeds', 2, '--batch-size', 4, '--base', 'runs/twin.gin'
+    )
+    == 0
+  )
   assert len(trained) == 4
-  assert '--gin_file=ablations/l_agg_0.gin' in trained[0] and '--gin.SEED=1' in trained[1] and '--gin_file=runs/twin.gin' in trained[0]
+  assert (
+    '--gin_file=ablations/l_agg_0.gin' in trained[0]
+    and '--gin.SEED=1' in trained[1]
+    and '--gin_file=runs/twin.gin' in trained[0]
+  )
   lines = [json.loads(line) for line in (tmp_path / 'out' / 'results.jsonl').read_text().splitlines()]
   assert [line['name'] for line in lines] == ['plain 0', 'plain 1', 'memory 0', 'memory 1']
   assert list(lines[0]['result']['scores']) == ['2', '4']
@@ -178,7 +203,9 @@ def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tm
   seeds = [f'{name}, seed {seed}' for name in ('plain', 'memory') for seed in (0, 1)]
   names = ['plain', 'memory', '', '---', 'memory', '', '---', *seeds, '', '---', *seeds[1::2]]
   assert [line.split('|')[1].strip() for line in lines] == ['', '---', *names]
-  assert 'tokens/s' in lines[0] and lines[4].startswith('|  | against | onset F1 |') and '| plain, seed 0 |' in lines[-2]
+  assert (
+    'tokens/s' in lines[0] and lines[4].startswith('|  | against | onset F1 |') and '| plain, seed 0 |' in lines[-2]
+  )
   assert lines[6].count('p = ') + lines[6].count('p < ') == len(runner.SCORES) and 'p = ' not in ''.join(lines[:4])
   page = (tmp_path / 'out' / 'index.html').read_text()
   assert page.count('<svg ') == 3 and 'http' not in page and page.count('<table>') == 4 and report.DIFFERENCES in page
@@ -193,7 +220,10 @@ def test_as_many_moments_are_scored_as_asked_for(small_data, trained, small_stud
   assert run(*words, '--moments', 1) == 0
   assert '--gin.SAVE_PERIOD=4' in trained[0] and '--gin.utils.SaveCheckpointConfig.keep=1' in trained[0]
   lines = [json.loads(line) for line in (tmp_path / 'out' / 'results.jsonl').read_text().splitlines()]
-  assert all(list(line['result']['scores']) == ['4'] for line in lines) and 'each seed' not in (tmp_path / 'out' / 'study.md').read_text()
+  assert (
+    all(list(line['result']['scores']) == ['4'] for line in lines)
+    and 'each seed' not in (tmp_path / 'out' / 'study.md').read_text()
+  )
   with pytest.raises(UserError, match='made with other settings \\(moments\\)'):
     run(*words, '--moments', 4)
   path = tmp_path / 'out' / 'made_by.json'
@@ -219,13 +249,17 @@ def test_the_box_s_ears_are_frozen_and_all_else_is_fresh():
   gin_file = (Path(runner.__file__).parents[2] / 'gin' / 'runs' / 'box_memory.gin').read_text()
   frozen, fresh = (
     ast.literal_eval(gin_file.split(f'  {name} = ')[1].split(')')[0] + ')') for name in ('frozen', 'fresh')
-  )  # fmt: skip
+  )
   box, spec, _ = checkpoints.restore_params(checkpoints.find_checkpoint('box'))
-  studied = dataclasses.replace(spec.network, copied_tokens=(), copy_threshold=0.0, instrument_memory=0.0, num_decoder_layers=3, memory_length=64)
+  studied = dataclasses.replace(
+    spec.network, copied_tokens=(), copy_threshold=0.0, instrument_memory=0.0, num_decoder_layers=3, memory_length=64
+  )
   shapes = network.parameter_shapes(studied, spec.spectrogram.num_mel_bins)
 
   def paths(tree):
-    return {jax.tree_util.keystr(keys, simple=True, separator='/') for keys, _ in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+      jax.tree_util.keystr(keys, simple=True, separator='/') for keys, _ in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
   def under(names):
     return {path for path in paths(shapes) if any(network.is_part(path, name) for name in names)}
@@ -271,13 +305,27 @@ def test_a_network_goes_on_from_another(small_data, trained, monkeypatch, tmp_pa
   found, spec, _ = checkpoints.restore_params(start)
   of_first, _, _ = checkpoints.restore_params(tmp_path / 'out' / 'cells' / 'first-0' / 'model')
   assert spec.network.memory_length == 32
-  np.testing.assert_array_equal(found['decoder']['logits_dense']['kernel'], of_first['decoder']['logits_dense']['kernel'])
+  np.testing.assert_array_equal(
+    found['decoder']['logits_dense']['kernel'], of_first['decoder']['logits_dense']['kernel']
+  )
 
 
 @pytest.mark.slow
 def test_killed_and_started_again_it_is_the_same_study(small_data, tmp_path):
   """For real: the study's process is killed in the middle of a training, by the hardest signal."""
-  words = [sys.executable, '-m', 'mrmt3', 'study', 'l-max-hop', '--data', str(small_data), '--base', 'runs/twin.gin', '--steps', '60']
+  words = [
+    sys.executable,
+    '-m',
+    'mrmt3',
+    'study',
+    'l-max-hop',
+    '--data',
+    str(small_data),
+    '--base',
+    'runs/twin.gin',
+    '--steps',
+    '60',
+  ]
   words += ['--batch-size', '4', '--gin', 'SEGMENT_FRAMES=32', '-o']
   subprocess.run([*words, str(tmp_path / 'whole')], check=True)
   killed = subprocess.Popen([*words, str(tmp_path / 'killed')])
@@ -288,7 +336,9 @@ def test_killed_and_started_again_it_is_the_same_study(small_data, tmp_path):
     time.sleep(0.1)
   killed.kill()
   killed.wait()
-  while subprocess.run([*words, str(tmp_path / 'killed')], check=False).returncode:  # until the training has saved and ended
+  while subprocess.run(
+    [*words, str(tmp_path / 'killed')], check=False
+  ).returncode:  # until the training has saved and ended
     assert time.monotonic() < deadline
     time.sleep(1)
   found = []
@@ -443,7 +493,9 @@ def test_single_notes_are_as_nsynth_s(tmp_path):
   programs = set()
   for reference in references.values():
     (note,) = reference.read()
-    assert note['onset'] == pytest.approx(0.05, abs=2e-3) and note['offset'] - note['onset'] == pytest.approx(4.0, abs=4e-3)
+    assert note['onset'] == pytest.approx(0.05, abs=2e-3) and note['offset'] - note['onset'] == pytest.approx(
+      4.0, abs=4e-3
+    )
     programs.add(int(note['program']))
     samples = np.asarray(reference.audio(16000))
     assert len(samples) == pytest.approx(4.05 * 16000, abs=1)
@@ -456,7 +508,9 @@ def test_all_rendered_notes_are_tested_on_but_so_many_pieces(small_data, tmp_pat
 
   def count(test, **more):
     options = runner.Options(data=small_data, split='train', pieces=2, **more)
-    return len(runner.TrainingStudy('domains', catalogue.STUDIES['domains'], tmp_path, options, -1).references(test, small_data))
+    return len(
+      runner.TrainingStudy('domains', catalogue.STUDIES['domains'], tmp_path, options, -1).references(test, small_data)
+    )
 
   assert [count(test) for test in catalogue.STUDIES['domains'].tests] == [2, 2, 54]
   assert count(catalogue.NOTES, notes=tmp_path / 'notes') == 2
@@ -476,7 +530,9 @@ def test_a_split_that_is_not_there_is_not_replaced(small_data, tmp_path):
   (tmp_path / 'single').mkdir()
   (tmp_path / 'single' / 'train').symlink_to(small_data / 'train')
   study = runner.TrainingStudy('domains', catalogue.STUDIES['domains'], tmp_path, options, -1)
-  assert len(study.references(catalogue.SINGLE, small_data)) == 3  # single-instrument music has splits of its own, or none
+  assert (
+    len(study.references(catalogue.SINGLE, small_data)) == 3
+  )  # single-instrument music has splits of its own, or none
 
 
 def test_more_systems_than_colours_are_told_apart():
@@ -494,6 +550,10 @@ def test_a_table_says_what_differs():
   assert table.grid()[0] == ['', 'X', 'cost'] and table.grid()[2][2:] == ['7']
   # 2 of 16 sign choices are as far from 0.
   assert table.differences() == [['', 'against', 'X'], ['second', 'first', '+0.125 (+0.125 to +0.125), p = 0.125']]
-  assert rows.Table('t', {'x': 'X'}, [first, second]).differences() == [] == rows.Table('t', {'x': 'X'}, [first], ('x',)).differences()
+  assert (
+    rows.Table('t', {'x': 'X'}, [first, second]).differences()
+    == []
+    == rows.Table('t', {'x': 'X'}, [first], ('x',)).differences()
+  )
   assert rows.mean_over_seeds([first.pieces, second.pieces])['p2'] == {'x': 0.5625}
   assert report.markdown([table]).count('\n| ') == 5

@@ -73,13 +73,24 @@ def test_cached_examples_are_those_of_the_steps_before_the_placeholder(cached):
     for example in read.as_numpy_iterator():
       other = expected[example['inputs'].tobytes()]
       count += 1
-      for name in ('targets', 'input_event_start_indices', 'input_event_end_indices', 'input_state_event_indices', 'state_events'):
+      for name in (
+        'targets',
+        'input_event_start_indices',
+        'input_event_end_indices',
+        'input_state_event_indices',
+        'state_events',
+      ):
         np.testing.assert_array_equal(example[name], other[name])
     assert count == 4
     drawn = list(task.get_dataset(LENGTHS, 'train', use_cached=True, shuffle=False, seed=1).as_numpy_iterator())
     assert len(drawn) == 4 and {example['inputs'].shape[1] for example in drawn} == {512}
-    mixture = seqio.Mixture('one', [TASK], default_rate=mt3_tasks.functools.partial(
-        seqio.mixing_rate_num_examples, temperature=mt3_tasks.MIXING_TEMPERATURE))  # fmt: skip
+    mixture = seqio.Mixture(
+      'one',
+      [TASK],
+      default_rate=mt3_tasks.functools.partial(
+        seqio.mixing_rate_num_examples, temperature=mt3_tasks.MIXING_TEMPERATURE
+      ),
+    )
     assert mixture.get_rate(task) == pytest.approx(4**0.3)
   finally:
     seqio.set_global_cache_dirs([])
@@ -95,7 +106,9 @@ def test_training_goes_on_within_a_cache(cached, tmp_path):
   seqio.set_global_cache_dirs([str(folder)])
   try:
     config = utils.DatasetConfig(TASK, LENGTHS, split='train', batch_size=1, shuffle=True, seed=5, use_cached=True)
-    first, second = (DataIterator(utils.get_dataset(config, ContinuousInputsEncDecFeatureConverter, seed=5)) for _ in range(2))
+    first, second = (
+      DataIterator(utils.get_dataset(config, ContinuousInputsEncDecFeatureConverter, seed=5)) for _ in range(2)
+    )
     for _ in range(3):
       next(first)
     for name, content in first.save().items():
@@ -131,12 +144,17 @@ def test_parts_are_what_the_whole_is(cached, records, tmp_path):
     (made,) = (tmp_path / other).glob('*/')
     for split in ('train', 'eval'):
       info, stats, info_of_whole, stats_of_whole = (
-          json.loads((root / f'{name}.{split}.json').read_text()) for root in (made, whole) for name in ('info', 'stats')
+        json.loads((root / f'{name}.{split}.json').read_text()) for root in (made, whole) for name in ('info', 'stats')
       )
       assert info['features'] == info_of_whole['features'] and stats == stats_of_whole
-      assert info['num_shards'] == len(list(made.glob(f'{split}.tfrecord-*'))) == (4 if (other, split) != ('seqio', 'eval') else 3)
+      assert (
+        info['num_shards']
+        == len(list(made.glob(f'{split}.tfrecord-*')))
+        == (4 if (other, split) != ('seqio', 'eval') else 3)
+      )
       one, two = (
-          sorted(tf.data.TFRecordDataset(sorted(map(str, root.glob(f'{split}.tfrecord-*')))).as_numpy_iterator()) for root in (whole, made)
+        sorted(tf.data.TFRecordDataset(sorted(map(str, root.glob(f'{split}.tfrecord-*')))).as_numpy_iterator())
+        for root in (whole, made)
       )
       assert one == two and len(one) == {'train': 4, 'eval': 2}[split]
     assert {path.name.partition('.')[0] for path in made.iterdir()} == {'COMPLETED', 'info', 'stats', 'train', 'eval'}
@@ -152,8 +170,9 @@ def test_other_runners_get_their_options(records, tmp_path):
 
 def test_mistakes_are_named_and_nothing_is_left(records, tmp_path, monkeypatch, capsys):
   for task, words in (
-      ('no_such_task', "no task 'no_such_task'"), ('mega_notes_ties_vb1_train', 'is a mixture; its tasks are cached: cerberus4_notes')
-  ):  # fmt: skip
+    ('no_such_task', "no task 'no_such_task'"),
+    ('mega_notes_ties_vb1_train', 'is a mixture; its tasks are cached: cerberus4_notes'),
+  ):
     assert main(['dataset', 'cache', task, '--to', str(tmp_path / 'a')]) == 2
     assert words in capsys.readouterr().err
   assert main(['dataset', 'cache', 'slakh_notes_ties_vb1_train', '--to', str(tmp_path / 'a')]) == 2
@@ -174,14 +193,14 @@ def test_mistakes_are_named_and_nothing_is_left(records, tmp_path, monkeypatch, 
 def test_tasks_of_ones_own_are_cached(tmp_path, monkeypatch, capsys):
   name = f'own_{tmp_path.name}'
   (tmp_path / f'{name}.py').write_text(
-      'import seqio\nimport tensorflow as tf\n'
-      'def dataset(split, shuffle_files, seed=None):\n'
-      '  return tf.data.Dataset.from_tensor_slices({"targets": [[1, 2], [3, 4]]})\n'
-      'def twice(ds):\n  return ds.map(lambda x: {"targets": x["targets"] * 2})\n'
-      'vocabulary = seqio.PassThroughVocabulary(100)\n'
-      f'for name, steps in (("{name}", [twice, seqio.CacheDatasetPlaceholder(), twice]), ("{name}_none", [twice])):\n'
-      '  seqio.TaskRegistry.add(name, source=seqio.FunctionDataSource(dataset, splits=["train"]), preprocessors=steps,\n'
-      '      output_features={"targets": seqio.Feature(vocabulary, add_eos=False)})\n'
+    'import seqio\nimport tensorflow as tf\n'
+    'def dataset(split, shuffle_files, seed=None):\n'
+    '  return tf.data.Dataset.from_tensor_slices({"targets": [[1, 2], [3, 4]]})\n'
+    'def twice(ds):\n  return ds.map(lambda x: {"targets": x["targets"] * 2})\n'
+    'vocabulary = seqio.PassThroughVocabulary(100)\n'
+    f'for name, steps in (("{name}", [twice, seqio.CacheDatasetPlaceholder(), twice]), ("{name}_none", [twice])):\n'
+    '  seqio.TaskRegistry.add(name, source=seqio.FunctionDataSource(dataset, splits=["train"]), preprocessors=steps,\n'
+    '      output_features={"targets": seqio.Feature(vocabulary, add_eos=False)})\n'
   )
   monkeypatch.syspath_prepend(tmp_path)
   assert main(['dataset', 'cache', name, '--to', str(tmp_path / 'c'), '--module', name, '--min-shards', '1']) == 0

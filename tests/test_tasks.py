@@ -30,7 +30,7 @@ EMPTY = [1134, 1]
 
 def examples(name, *, split='train', shuffle=False, seed=0, epochs=1, lengths=LENGTHS, shard=None, count=None):
   dataset = seqio.get_mixture_or_task(name).get_dataset(
-      lengths, split=split, shuffle=shuffle, seed=seed, num_epochs=epochs, shard_info=shard
+    lengths, split=split, shuffle=shuffle, seed=seed, num_epochs=epochs, shard_info=shard
   )
   return list(dataset.take(count or -1).as_numpy_iterator())
 
@@ -86,7 +86,9 @@ def test_prior_targets_are_the_tokens_of_that_window(small_data, small_spec):
 
     def tokens(start, piece=piece, frames=int(example['frames'])):
       fps = small_spec.spectrogram.frame_rate
-      return segment_tokens.segment_targets(piece, start, FRAMES, codec=codec, frames_per_second=fps, piece_frames=frames)
+      return segment_tokens.segment_targets(
+        piece, start, FRAMES, codec=codec, frames_per_second=fps, piece_frames=frames
+      )
 
     (prior,), start = example['prior_starts'], int(example['start_frame'])
     np.testing.assert_array_equal(example['targets'], tokens(start))
@@ -107,7 +109,9 @@ def test_a_prior_segment_may_begin_at_frame_0(small_data, small_spec):
 
 def test_several_prior_segments_follow_each_other(small_data, small_spec):
   found = examples(
-      register(small_data, small_spec, sampling='grid', prior_segments=2), split='test', lengths={**LENGTHS, 'prior_targets': 128}
+    register(small_data, small_spec, sampling='grid', prior_segments=2),
+    split='test',
+    lengths={**LENGTHS, 'prior_targets': 128},
   )
   assert [example['prior_starts'].tolist() for example in found[:3]] == [[-1, -1], [-1, 0], [0, FRAMES]]
   for index, example in enumerate(found[2:], 2):
@@ -128,7 +132,7 @@ def test_hops_are_drawn_uniformly():
 
 def test_memory_dropout_empties_prior_segments():
   found = preprocessors.add_prior_segments(
-      records(3000, start_frame=99 * FRAMES), segment_frames=FRAMES, max_hop=4, memory_dropout=0.25
+    records(3000, start_frame=99 * FRAMES), segment_frames=FRAMES, max_hop=4, memory_dropout=0.25
   )
   empty = sum(record['prior_starts'][0] == NO_PRIOR for record in found.as_numpy_iterator())
   assert abs(empty - 750) < 5 * np.sqrt(3000 * 0.25 * 0.75)
@@ -148,7 +152,7 @@ def test_published_chunks_keep_hops_inside_and_off_their_first_frame():
 
 
 @pytest.mark.parametrize(
-    'sampling, chunk, low, high', [('random', (0, 100), 0, 68), ('mr_mt3', (40, 140), 40, 108), ('random', (0, 20), 0, 0)]
+  'sampling, chunk, low, high', [('random', (0, 100), 0, 68), ('mr_mt3', (40, 140), 40, 108), ('random', (0, 20), 0, 0)]
 )
 def test_starts_cover_all_full_segments(sampling, chunk, low, high):
   dataset = records(3000, chunk_start=chunk[0], chunk_end=chunk[1], frames=chunk[1])
@@ -169,12 +173,12 @@ def test_published_chunks_leave_out_the_tail(small_data, small_spec, monkeypatch
   from mrmt3 import segment_source
 
   for width, sampling, chunks in (  # pieces here are of 129 frames
-      (50, 'mr_mt3', [(0, 50), (50, 100)]),
-      (50, 'mt3', [(0, 50), (50, 100), (100, 129)]),
-      (43, 'mr_mt3', [(0, 43), (43, 86)]),  # three chunks exactly: the last one is left out
-      (43, 'mt3', [(0, 43), (43, 86), (86, 129)]),
-      (200, 'mr_mt3', [(0, 129)]),
-      (200, 'mt3', [(0, 129)]),
+    (50, 'mr_mt3', [(0, 50), (50, 100)]),
+    (50, 'mt3', [(0, 50), (50, 100), (100, 129)]),
+    (43, 'mr_mt3', [(0, 43), (43, 86)]),  # three chunks exactly: the last one is left out
+    (43, 'mt3', [(0, 43), (43, 86), (86, 129)]),
+    (200, 'mr_mt3', [(0, 129)]),
+    (200, 'mt3', [(0, 129)]),
   ):
     monkeypatch.setattr(segment_source, 'CHUNK_FRAMES', width)
     name = register(small_data, small_spec, sampling=sampling)
@@ -252,8 +256,15 @@ def batches(name, lengths=LENGTHS, size=4, shard=None):
   from mrmt3.feature_converters import MemoryFeatureConverter
 
   return seqio.get_dataset(
-      name, lengths, MemoryFeatureConverter(pack=False), dataset_split='train', shuffle=True, num_epochs=None, seed=11,
-      verbose=False, shard_info=shard,
+    name,
+    lengths,
+    MemoryFeatureConverter(pack=False),
+    dataset_split='train',
+    shuffle=True,
+    num_epochs=None,
+    seed=11,
+    verbose=False,
+    shard_info=shard,
   ).batch(size)
 
 
@@ -282,7 +293,9 @@ def test_data_whose_position_nobody_can_tell_begins_anew(tmp_path, capsys):
   from mrmt3.engine.data_iterator import DataIterator
 
   def batches():
-    return DataIterator(tf.data.Dataset.from_generator(lambda: iter(range(8)), tf.int64).map(lambda x: {'x': x}).batch(2))
+    return DataIterator(
+      tf.data.Dataset.from_generator(lambda: iter(range(8)), tf.int64).map(lambda x: {'x': x}).batch(2)
+    )
 
   first = batches()
   next(first)
@@ -300,14 +313,14 @@ def test_data_whose_position_nobody_can_tell_begins_anew(tmp_path, capsys):
 
 @pytest.mark.parametrize('steps', [0, 1, 2, 5, 11, 17])
 @pytest.mark.parametrize(
-    'fields, size, lengths',
-    [
-        ({}, 4, LENGTHS),
-        ({}, 5, LENGTHS),
-        ({'length_block': 12, 'length_group': 4}, 4, LENGTHS),
-        ({'length_block': 12, 'length_group': 4}, 4, {**LENGTHS, 'targets': 12}),  # some records give no example
-        ({'max_pieces_per_mix': 2}, 3, {**LENGTHS, 'targets': 256, 'prior_targets': 256}),
-    ],
+  'fields, size, lengths',
+  [
+    ({}, 4, LENGTHS),
+    ({}, 5, LENGTHS),
+    ({'length_block': 12, 'length_group': 4}, 4, LENGTHS),
+    ({'length_block': 12, 'length_group': 4}, 4, {**LENGTHS, 'targets': 12}),  # some records give no example
+    ({'max_pieces_per_mix': 2}, 3, {**LENGTHS, 'targets': 256, 'prior_targets': 256}),
+  ],
 )
 def test_an_iterator_goes_on_exactly_from_its_position(small_data, small_spec, tmp_path, steps, fields, size, lengths):
   """Also from the end of an epoch: there are 15 examples in one."""
@@ -351,7 +364,10 @@ def test_a_stream_of_records_can_begin_anywhere(small_data, small_spec, monkeypa
   def records(start, count):
     with source.starting_at(start):
       dataset = source.in_blocks(source.get_dataset('train', shuffle=True, seed=3, shard_info=shard).repeat())
-    return [{name: np.asarray(x).tolist() for name, x in record.items()} for record in dataset.unbatch().take(count).as_numpy_iterator()]
+    return [
+      {name: np.asarray(x).tolist() for name, x in record.items()}
+      for record in dataset.unbatch().take(count).as_numpy_iterator()
+    ]
 
   whole = records(0, 60)
   assert [record['serial'] for record in whole] == list(range(60))
@@ -365,7 +381,14 @@ def test_orders_of_epochs_have_nothing_in_common(count):
   from mrmt3 import segment_source
 
   numbers = np.random.default_rng(0).integers(0, count, 20_000)
-  orders = [np.asarray(segment_source._permuted(tf.constant(numbers), count, tf.constant(5, tf.int64), tf.fill([20_000], tf.constant(epoch, tf.int64)))) for epoch in range(3)]
+  orders = [
+    np.asarray(
+      segment_source._permuted(
+        tf.constant(numbers), count, tf.constant(5, tf.int64), tf.fill([20_000], tf.constant(epoch, tf.int64))
+      )
+    )
+    for epoch in range(3)
+  ]
   for first, second in ((numbers, orders[0]), (orders[0], orders[1]), (orders[1], orders[2])):
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.04
     # Neighbours do not stay neighbours.
@@ -456,9 +479,14 @@ def test_features_for_the_network(small_data, small_spec):
   found = list(dataset.as_numpy_iterator())
   targets = found[1]['decoder_target_tokens']
   assert {name: x.shape for name, x in found[1].items()} == {
-      'encoder_input_tokens': (FRAMES, 32), 'decoder_target_tokens': (64,), 'decoder_input_tokens': (64,),
-      'decoder_loss_weights': (64,), 'prior_tokens': (64,), 'encoder_input_frames': (1,), 'example_id': (3,),
-  }  # fmt: skip
+    'encoder_input_tokens': (FRAMES, 32),
+    'decoder_target_tokens': (64,),
+    'decoder_input_tokens': (64,),
+    'decoder_loss_weights': (64,),
+    'prior_tokens': (64,),
+    'encoder_input_frames': (1,),
+    'example_id': (3,),
+  }
   assert found[1]['decoder_input_tokens'][0] == 0
   np.testing.assert_array_equal(found[1]['decoder_input_tokens'][1:], targets[:-1])
   np.testing.assert_array_equal(found[1]['decoder_loss_weights'], targets > 0)
@@ -474,7 +502,9 @@ def test_log_mel_on_the_device_is_that_of_the_host(small_data, small_spec):
   def inputs(where):
     name = register(small_data, small_spec, sampling='grid', log_mel_on=where)
     model = MemoryEncoderDecoderModel(small_spec, log_mel_on=where)
-    dataset = seqio.get_dataset(name, LENGTHS, model.FEATURE_CONVERTER_CLS(pack=False), dataset_split='test', verbose=False)
+    dataset = seqio.get_dataset(
+      name, LENGTHS, model.FEATURE_CONVERTER_CLS(pack=False), dataset_split='test', verbose=False
+    )
     return model.call_arguments(next(dataset.batch(5).as_numpy_iterator()))[0]
 
   assert inputs('host').shape == (5, FRAMES, 32)
@@ -490,7 +520,9 @@ def test_samples_are_decoded_as_their_log_mels(small_data, small_spec):
   for where in ('host', 'device'):
     name = register(small_data, small_spec, sampling='grid', log_mel_on=where)
     model = MemoryEncoderDecoderModel(small_spec, log_mel_on=where)
-    dataset = seqio.get_dataset(name, LENGTHS, model.FEATURE_CONVERTER_CLS(pack=False), dataset_split='test', verbose=False)
+    dataset = seqio.get_dataset(
+      name, LENGTHS, model.FEATURE_CONVERTER_CLS(pack=False), dataset_split='test', verbose=False
+    )
     batch = next(dataset.batch(5).as_numpy_iterator())
     if weights is None:
       weights = model.get_initial_params(jax.random.key(3), batch)
@@ -596,13 +628,19 @@ class Tones:
     samples = np.zeros(len(time), np.float32)
     for note in table:
       heard = (time >= note['onset']) & (time < note['offset'])
-      samples += 0.2 * heard * np.sin(2 * np.pi * 440 * 2 ** ((float(note['pitch']) - 69) / 12) * (time - note['onset']))
+      samples += (
+        0.2 * heard * np.sin(2 * np.pi * 440 * 2 ** ((float(note['pitch']) - 69) / 12) * (time - note['onset']))
+      )
     return PieceContent(samples, table)
 
 
 MELODY = (
-  (0.0, 0.4, 60, 100, 0, 0), (0.5, 1.4, 72, 100, 40, 0), (1.3, 3.3, 65, 100, 40, 0), (2.3, 2.6, 38, 100, 0, 1), (2.9, 4.9, 64, 100, 40, 0)
-)  # fmt: skip
+  (0.0, 0.4, 60, 100, 0, 0),
+  (0.5, 1.4, 72, 100, 40, 0),
+  (1.3, 3.3, 65, 100, 40, 0),
+  (2.3, 2.6, 38, 100, 0, 1),
+  (2.9, 4.9, 64, 100, 40, 0),
+)
 
 
 @pytest.mark.parametrize('semitones', [-4, 3])
@@ -610,7 +648,14 @@ MELODY = (
 def test_a_transposed_piece_is_heard_and_written_alike(tmp_path, small_spec, semitones, start):
   speed, begin = 2 ** (semitones / 12), start * 256 / 16000
   moved = tuple(
-    (begin + (on - begin) / speed, begin + (off - begin) / speed, pitch + (0 if drum else semitones), loud, program, drum)
+    (
+      begin + (on - begin) / speed,
+      begin + (off - begin) / speed,
+      pitch + (0 if drum else semitones),
+      loud,
+      program,
+      drum,
+    )
     for on, off, pitch, loud, program, drum in MELODY
   )
   library = Library(Tones(MELODY), small_spec, ExampleConfig(max_transposition=5), str(tmp_path / 'a'))
@@ -619,7 +664,9 @@ def test_a_transposed_piece_is_heard_and_written_alike(tmp_path, small_spec, sem
   whole = tuple((max(on, 0.0), off, *rest) for on, off, *rest in moved if off > 0)
   wanted = Library(Tones(whole), small_spec, ExampleConfig(), str(tmp_path / 'b'))
   plain = dataclasses.replace(window, parts=(Part(0, start),))
-  (targets, priors), (targets_there, priors_there) = (x.tokens('train', w) for x, w in ((library, window), (wanted, plain)))
+  (targets, priors), (targets_there, priors_there) = (
+    x.tokens('train', w) for x, w in ((library, window), (wanted, plain))
+  )
   np.testing.assert_array_equal(targets, targets_there)
   if start == FRAMES and moved[0][0] < 0:  # the prior segment begins where the piece is cut: there the note goes on
     assert priors[0].tolist()[:3] == [1135, 1004 + moved[0][2], 1134]
@@ -662,20 +709,32 @@ def test_transpositions_are_drawn_from_the_seed(tmp_path, small_spec):
   window = Window((Part(0, 5 * FRAMES, None, 2),), 10 * FRAMES)
   ends = (6 - 5 * FRAMES * 256 / 16000) / 2 ** (2 / 12) + 5 * FRAMES * 256 / 16000
   assert abs(len(library.samples('train', window)) + 5 * FRAMES - ends * 16000 / 256) <= 2
-  high = Library(Tones(((0.1, 0.5, 126, 100, 0, 0),)), small_spec, ExampleConfig(max_transposition=2), str(tmp_path / 'high'))
+  high = Library(
+    Tones(((0.1, 0.5, 126, 100, 0, 0),)), small_spec, ExampleConfig(max_transposition=2), str(tmp_path / 'high')
+  )
   assert high.tokens('train', Window((Part(0, 0, None, 2),), FRAMES))[0].tolist() == EMPTY
 
 
 def test_stem_subsets_need_stems(tmp_path, small_spec):
-  library = Library(OnePiece(((0.0, 1.0, 60, 100, 0, 0),), 0), small_spec, ExampleConfig(stem_subset_rate=0.5), str(tmp_path))
+  library = Library(
+    OnePiece(((0.0, 1.0, 60, 100, 0, 0),), 0), small_spec, ExampleConfig(stem_subset_rate=0.5), str(tmp_path)
+  )
   with pytest.raises(UserError, match=r'no piece of .* has stems'):
     library.open('train')
 
 
 def test_cached_inputs_are_those_of_the_windows_length(tmp_path, small_spec):
   library = overlapping_library(tmp_path, small_spec, sampling='mt3')
-  fields = {'split': 'train', 'index': 0, 'start_frame': 0, 'prior_starts': np.int32([NO_PRIOR]), 'seed': np.int64([1, 2])}
-  records = tf.data.Dataset.from_tensor_slices(np.array([20, FRAMES, 5], np.int32)).map(lambda n: {**fields, 'num_frames': n})
+  fields = {
+    'split': 'train',
+    'index': 0,
+    'start_frame': 0,
+    'prior_starts': np.int32([NO_PRIOR]),
+    'seed': np.int64([1, 2]),
+  }
+  records = tf.data.Dataset.from_tensor_slices(np.array([20, FRAMES, 5], np.int32)).map(
+    lambda n: {**fields, 'num_frames': n}
+  )
   found = preprocessors.add_targets_and_inputs(records.batch(2), library, cache_bytes=10**6)
   assert [len(example['inputs']) for example in found.as_numpy_iterator()] == [20, FRAMES, 5]
 
@@ -688,7 +747,10 @@ def test_mixes_add_up_sounds_and_notes(small_data, small_spec):
   assert 0.25 < len(mixed) / len(found) < 0.75
   store, _ = library.open('train')
   for example in mixed:
-    parts = [(int(example['index']), int(example['start_frame'])), (int(example['mix_pieces'][0]), int(example['mix_starts'][0]))]
+    parts = [
+      (int(example['index']), int(example['start_frame'])),
+      (int(example['mix_pieces'][0]), int(example['mix_starts'][0])),
+    ]
     window = Window(tuple(Part(*part) for part in parts), FRAMES)
     heard = sum(store.audio(piece, start * 256, (start + FRAMES) * 256) for piece, start in parts)
     heard = heard / max(1.0, np.abs(heard).max())
@@ -712,7 +774,9 @@ def test_prior_inputs_where_no_example_has_a_prior_segment(small_data, small_spe
 
 def test_prior_inputs_are_those_of_the_prior_segment(small_data, small_spec):
   found = examples(
-      register(small_data, small_spec, sampling='grid', prior_inputs=True), split='test', lengths={**LENGTHS, 'prior_inputs': FRAMES}
+    register(small_data, small_spec, sampling='grid', prior_inputs=True),
+    split='test',
+    lengths={**LENGTHS, 'prior_inputs': FRAMES},
   )
   assert len(found[0]['prior_inputs']) == 0
   for before, example in itertools.pairwise(found):
@@ -729,7 +793,9 @@ def test_predicted_prior_tokens_are_what_the_network_says(small_data, small_spec
   name = register(small_data, small_spec, sampling='grid', prior_inputs=True)
   model = MemoryEncoderDecoderModel(small_spec, adafactor.Adafactor(), predicted_prior=1.0)
   lengths = {**LENGTHS, 'prior_inputs': FRAMES}
-  dataset = seqio.get_dataset(name, lengths, model.FEATURE_CONVERTER_CLS(pack=False), dataset_split='test', verbose=False)
+  dataset = seqio.get_dataset(
+    name, lengths, model.FEATURE_CONVERTER_CLS(pack=False), dataset_split='test', verbose=False
+  )
   batch = next(dataset.batch(5).as_numpy_iterator())
   params = model.get_initial_params(jax.random.key(0), batch)
   prior = np.asarray(jax.jit(model.predict_prior)(params, batch, jax.random.key(1)))
@@ -737,7 +803,7 @@ def test_predicted_prior_tokens_are_what_the_network_says(small_data, small_spec
   empty = np.pad([EMPTY], [(0, 0), (0, 62)]).astype(np.int32)
   for row in range(1, 5):
     said = decoding.transcribe_segments(
-        params, batch['prior_input_tokens'][row][None], empty, config=small_spec.network, max_length=64
+      params, batch['prior_input_tokens'][row][None], empty, config=small_spec.network, max_length=64
     )
     np.testing.assert_array_equal(prior[row], said[0])
   loss, _ = model.loss_fn(params, batch, jax.random.key(2))
@@ -746,9 +812,18 @@ def test_predicted_prior_tokens_are_what_the_network_says(small_data, small_spec
 
 def test_mistakes_are_named(small_data, small_spec, tmp_path):
   for field, value in {
-      'sampling': 'all', 'on_overflow': 'eror', 'shuffle_scope': 'papr', 'max_hop': 0, 'memory_dropout': 1.5,
-      'log_mel_on': 'gpu', 'prior_segments': 0, 'granularity': 'coarse', 'stem_subset_rate': -1, 'max_pieces_per_mix': True, 'max_transposition': 13,
-  }.items():  # fmt: skip
+    'sampling': 'all',
+    'on_overflow': 'eror',
+    'shuffle_scope': 'papr',
+    'max_hop': 0,
+    'memory_dropout': 1.5,
+    'log_mel_on': 'gpu',
+    'prior_segments': 0,
+    'granularity': 'coarse',
+    'stem_subset_rate': -1,
+    'max_pieces_per_mix': True,
+    'max_transposition': 13,
+  }.items():
     with pytest.raises(UserError, match=field):
       ExampleConfig(**{field: value})
   with pytest.raises(UserError, match='no such folder'):

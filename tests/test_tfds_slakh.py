@@ -31,7 +31,9 @@ def slakh(tmp_path_factory):
   (root / 'train' / 'Track00003' / 'mix.flac').write_bytes(b'junk')
   (root / 'train' / 'Track00007' / 'MIDI' / 'S00.mid').unlink()
   track = root / 'train' / 'Track00005'
-  stem = next(name for name, stem in yaml.safe_load((track / 'metadata.yaml').read_text())['stems'].items() if stem['is_drum'])
+  stem = next(
+    name for name, stem in yaml.safe_load((track / 'metadata.yaml').read_text())['stems'].items() if stem['is_drum']
+  )
   write_midi(as_notes([(0.1, 0.2, 36, 100, 0, 1), (90.0, 91.0, 38, 100, 0, 1)]), track / 'MIDI' / f'{stem}.mid')
   return root
 
@@ -40,9 +42,7 @@ def slakh(tmp_path_factory):
 def built(request, slakh, tmp_path_factory):
   from mrmt3.tfds_slakh import slakh_records
 
-  return slakh_records.build(
-      slakh, tmp_path_factory.mktemp(request.param), file_format=request.param, num_shards=2
-  )
+  return slakh_records.build(slakh, tmp_path_factory.mktemp(request.param), file_format=request.param, num_shards=2)
 
 
 def test_records_hold_what_the_folder_holds(slakh, built):
@@ -86,9 +86,9 @@ def test_bad_tracks_are_named_beside_the_records(built):
   lines = [json.loads(line) for line in (built / 'skipped.jsonl').read_text().splitlines()]
   found = {(line['piece'], line['problem'], line['count'], line['action']) for line in lines}
   assert found == {
-      ('train/Track00003', 'unreadable', 1, 'left out'),
-      ('train/Track00005', 'begins-after-end', 1, 'dropped'),
-      ('train/Track00007', 'unreadable', 1, 'left out'),
+    ('train/Track00003', 'unreadable', 1, 'left out'),
+    ('train/Track00005', 'begins-after-end', 1, 'dropped'),
+    ('train/Track00007', 'unreadable', 1, 'left out'),
   }
 
 
@@ -198,11 +198,11 @@ def test_folder_of_the_records_is_found_from_above(built, tmp_path):
 
 def test_reading_needs_neither_tensorflow_nor_tfds(built):
   code = (
-      'import sys\n'
-      'from mrmt3.sources.tfds_records import TfdsRecords\n'
-      f'source = TfdsRecords({str(built)!r})\n'
-      'assert len(source.read_piece("test", source.list_pieces("test")[0], 16000).notes)\n'
-      'assert not {"tensorflow", "tensorflow_datasets", "note_seq"} & set(sys.modules)\n'
+    'import sys\n'
+    'from mrmt3.sources.tfds_records import TfdsRecords\n'
+    f'source = TfdsRecords({str(built)!r})\n'
+    'assert len(source.read_piece("test", source.list_pieces("test")[0], 16000).notes)\n'
+    'assert not {"tensorflow", "tensorflow_datasets", "note_seq"} & set(sys.modules)\n'
   )
   subprocess.run([sys.executable, '-c', code], check=True)
 

@@ -48,4 +48,6 @@ def test_shares_are_as_asked(drop, replace):
 
 def test_special_tokens_stay():
   tokens = np.array([1, 0, 0, 2], np.int32)
-  np.testing.assert_array_equal(corrupt_tokens(tokens, CODEC, drop=1.0, replace=0.0, rng=np.random.default_rng(0)), tokens)
+  np.testing.assert_array_equal(
+    corrupt_tokens(tokens, CODEC, drop=1.0, replace=0.0, rng=np.random.default_rng(0)), tokens
+  )

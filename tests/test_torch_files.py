@@ -18,9 +18,16 @@ from mrmt3.errors import UserError
 FIXTURES = Path(__file__).parent / 'fixtures'
 A = np.arange(12, dtype=np.float32).reshape(3, 4)
 EXPECTED = {
-  'a.weight': A, 'a.copy': A, 'turned': A.T, 'part': A[1:, 1:3], 'half': A.astype(np.float16), 'bfloat16': A,
-  'count': np.int64(7), 'empty': np.zeros((0, 2), np.float32), 'parameter': A[0],
-}  # fmt: skip
+  'a.weight': A,
+  'a.copy': A,
+  'turned': A.T,
+  'part': A[1:, 1:3],
+  'half': A.astype(np.float16),
+  'bfloat16': A,
+  'count': np.int64(7),
+  'empty': np.zeros((0, 2), np.float32),
+  'parameter': A[0],
+}
 
 
 @pytest.mark.parametrize('name, prefix', [('torch_zip.ckpt', 'model.'), ('torch_stream.pth', '')])
@@ -39,7 +46,9 @@ def test_reads_what_pytorch_wrote(name, prefix):
 shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
 
 
-@hypothesis.given(st.dictionaries(st.text(min_size=1, max_size=20), shapes, min_size=1, max_size=5), st.integers(0, 1 << 40))
+@hypothesis.given(
+  st.dictionaries(st.text(min_size=1, max_size=20), shapes, min_size=1, max_size=5), st.integers(0, 1 << 40)
+)
 @hypothesis.settings(max_examples=40, deadline=None)
 def test_what_is_written_is_read(tmp_path_factory, shapes, step):
   path = tmp_path_factory.mktemp('torch') / 'x.ckpt'
@@ -89,7 +98,7 @@ def exploits(marker):
   yield pickle.dumps({'a': Evil(builtins.eval, f'open({str(marker)!r}, "w")')}, 4)
   yield pickle.dumps({'a': Evil(getattr, {}, '__class__')}, 2)
   yield b'\x80\x02cbuiltins\nexec\nX' + struct.pack('<I', 4) + b'1+1\n' + b'\x85R.'
-  yield b'(S\'touch ' + str(marker).encode() + b"'\nios\nsystem\n."  # INST
+  yield b"(S'touch " + str(marker).encode() + b"'\nios\nsystem\n."  # INST
   yield b'\x80\x02cos\nsystem\n.'  # asks, but does not call
   yield b'\x80\x02cmrmt3.files\natomic_path\n.'
   yield b'\x80\x02ctorch.hub\nload\n.'
@@ -135,7 +144,9 @@ def tensor_pickle(offset, shape, strides, size=4):
   def number(n):
     return b'J' + struct.pack('<i', n)
 
-  storage = b'((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu' + number(size) + b'tQ'
+  storage = (
+    b'((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu' + number(size) + b'tQ'
+  )
   numbers = number(offset) + b'(' + b''.join(map(number, shape)) + b't(' + b''.join(map(number, strides)) + b't'
   make = b'ctorch._utils\n_rebuild_tensor_v2\n' + storage + numbers + b'\x89NtR'
   return b'\x80\x02}X\x01\x00\x00\x00w' + make + b's.'
@@ -143,8 +154,15 @@ def tensor_pickle(offset, shape, strides, size=4):
 
 @pytest.mark.parametrize(
   'offset, shape, strides, size',
-  [(1, (4,), (1,), 4), (0, (2, 2), (3, 1), 4), (-1, (2,), (1,), 4), (0, (2,), (-1,), 4), (0, (2,), (1 << 30,), 4), (0, (5,), (1,), 5)],
-)  # fmt: skip
+  [
+    (1, (4,), (1,), 4),
+    (0, (2, 2), (3, 1), 4),
+    (-1, (2,), (1,), 4),
+    (0, (2,), (-1,), 4),
+    (0, (2,), (1 << 30,), 4),
+    (0, (5,), (1,), 5),
+  ],
+)
 def test_no_tensor_reaches_beyond_its_numbers(tmp_path, offset, shape, strides, size):
   zip_file(tmp_path / 'x.pth', tensor_pickle(offset, shape, strides, size), **{'0': bytes(16)})
   with pytest.raises(UserError, match='broken'):

@@ -20,9 +20,21 @@ LENGTHS = {'inputs': 32, 'targets': 64, 'prior_targets': 64}
 
 
 def run(
-    model_dir, data, spec, total_steps, *, eval_period=4, restore=None, seed=0, microbatches=None, evaluation=False, rate=1e-2,
-    lengths=None, model=None, **fields,
-):  # fmt: skip
+  model_dir,
+  data,
+  spec,
+  total_steps,
+  *,
+  eval_period=4,
+  restore=None,
+  seed=0,
+  microbatches=None,
+  evaluation=False,
+  rate=1e-2,
+  lengths=None,
+  model=None,
+  **fields,
+):
   from mrmt3.example_config import ExampleConfig
   from mrmt3.tasks import slakh
 
@@ -32,27 +44,27 @@ def run(
     return utils.DatasetConfig(task, lengths or LENGTHS, split, batch_size=4, shuffle=shuffle, seed=None)
 
   return train.train(
-      model=MemoryEncoderDecoderModel(spec, adafactor.Adafactor(), z_loss=1e-4, **(model or {})),
-      train_dataset_cfg=data_config('train', 'random', True),
-      train_eval_dataset_cfg=data_config('test', 'grid', False) if evaluation else None,
-      infer_eval_dataset_cfg=None,
-      checkpoint_cfg=utils.CheckpointConfig(
-          utils.SaveCheckpointConfig(period=2, keep=2),
-          None if restore is None else utils.RestoreCheckpointConfig(str(restore)),
-      ),
-      partitioner=partitioning.PjitPartitioner(),
-      trainer_cls=functools.partial(
-          trainer.Trainer,
-          learning_rate_fn=utils.create_learning_rate_scheduler('constant', base_learning_rate=rate),
-          num_microbatches=microbatches,
-      ),
-      model_dir=str(model_dir),
-      total_steps=total_steps,
-      eval_steps=2,
-      eval_period=eval_period,
-      random_seed=seed,
-      summarize_config_fn=lambda *_: None,
-      stats_period=1,
+    model=MemoryEncoderDecoderModel(spec, adafactor.Adafactor(), z_loss=1e-4, **(model or {})),
+    train_dataset_cfg=data_config('train', 'random', True),
+    train_eval_dataset_cfg=data_config('test', 'grid', False) if evaluation else None,
+    infer_eval_dataset_cfg=None,
+    checkpoint_cfg=utils.CheckpointConfig(
+      utils.SaveCheckpointConfig(period=2, keep=2),
+      None if restore is None else utils.RestoreCheckpointConfig(str(restore)),
+    ),
+    partitioner=partitioning.PjitPartitioner(),
+    trainer_cls=functools.partial(
+      trainer.Trainer,
+      learning_rate_fn=utils.create_learning_rate_scheduler('constant', base_learning_rate=rate),
+      num_microbatches=microbatches,
+    ),
+    model_dir=str(model_dir),
+    total_steps=total_steps,
+    eval_steps=2,
+    eval_period=eval_period,
+    random_seed=seed,
+    summarize_config_fn=lambda *_: None,
+    stats_period=1,
   )
 
 
@@ -108,11 +120,11 @@ def test_starts_from_other_weights(tmp_path, small_data, small_spec):
 def test_microbatches_add_up(small_spec, factor):
   rng = np.random.default_rng(0)
   batch = {
-      'encoder_input_tokens': rng.normal(size=(4, 32, 32)).astype(np.float32),
-      'decoder_input_tokens': rng.integers(3, 1000, (4, 64), np.int32),
-      'decoder_target_tokens': rng.integers(3, 1000, (4, 64), np.int32),
-      'decoder_loss_weights': np.ones((4, 64), np.int32),
-      'prior_tokens': rng.integers(3, 1000, (4, 64), np.int32),
+    'encoder_input_tokens': rng.normal(size=(4, 32, 32)).astype(np.float32),
+    'decoder_input_tokens': rng.integers(3, 1000, (4, 64), np.int32),
+    'decoder_target_tokens': rng.integers(3, 1000, (4, 64), np.int32),
+    'decoder_loss_weights': np.ones((4, 64), np.int32),
+    'prior_tokens': rng.integers(3, 1000, (4, 64), np.int32),
   }
   batch['decoder_target_tokens'][1:3, 20:] = 0
   batch['decoder_loss_weights'][1:3, 20:] = 0
@@ -142,10 +154,13 @@ def test_accuracy_by_token_type(small_spec):
   targets = np.zeros((2, 64), np.int32)
   targets[:, :4] = [[1134, 1, 0, 0], [50, 1006, 1133, 1]]
   batch = {
-      'encoder_input_tokens': np.ones((2, 32, 32), np.float32), 'decoder_input_tokens': targets,
-      'decoder_target_tokens': targets, 'decoder_loss_weights': (targets > 0).astype(np.int32),
-      'prior_tokens': targets, 'encoder_input_frames': np.full((2, 1), 32, np.int32),
-  }  # fmt: skip
+    'encoder_input_tokens': np.ones((2, 32, 32), np.float32),
+    'decoder_input_tokens': targets,
+    'decoder_target_tokens': targets,
+    'decoder_loss_weights': (targets > 0).astype(np.int32),
+    'prior_tokens': targets,
+    'encoder_input_frames': np.full((2, 1), 32, np.int32),
+  }
   model = MemoryEncoderDecoderModel(small_spec)
   params = model.get_initial_params(jax.random.key(0), batch)
   sums = model.eval_fn(params, batch)[1]
@@ -164,7 +179,15 @@ def test_wrong_shapes_are_named(tmp_path, small_data, small_spec):
 
 def test_a_checkpoint_without_the_frame_head_can_be_trained_with_it(tmp_path, small_data, small_spec, capsys):
   run(tmp_path / 'first', small_data, small_spec, 1)
-  run(tmp_path / 'second', small_data, small_spec, 1, restore=tmp_path / 'first', rate=0.0, model={'frame_loss': 'auxiliary'})
+  run(
+    tmp_path / 'second',
+    small_data,
+    small_spec,
+    1,
+    restore=tmp_path / 'first',
+    rate=0.0,
+    model={'frame_loss': 'auxiliary'},
+  )
   said = capsys.readouterr().err
   assert '(step 1), ' in said and 'frame_head fresh' in said and 'note_reader fresh' in said
   for a, b in zip(weights(tmp_path / 'first'), weights(tmp_path / 'second'), strict=True):
@@ -190,36 +213,51 @@ def test_parts_that_a_checkpoint_lacks_begin_fresh_where_that_is_asked_for(tmp_p
         there = there[key.key]
       np.testing.assert_allclose(there, x, atol=1e-6)
   assert 'layers_1' in after['decoder'] and 'memory_encoder' in after
-  run(tmp_path / 'plain', small_data, plain, 1, restore=tmp_path / 'first', model={'fresh': 'memory_encoder'})  # of which it has none
+  run(
+    tmp_path / 'plain', small_data, plain, 1, restore=tmp_path / 'first', model={'fresh': 'memory_encoder'}
+  )  # of which it has none
   with pytest.raises(UserError, match="fresh has 'decoder/layers_2'"):
     run(tmp_path / 'fourth', small_data, deeper, 1, model={'fresh': 'decoder/layers_2'})
 
 
 def test_frozen_parts_stay_what_they_were(tmp_path, small_data, small_spec):
   run(tmp_path / 'first', small_data, small_spec, 1)
-  run(tmp_path / 'second', small_data, small_spec, 3, restore=tmp_path / 'first', model={'frozen': ('encoder', 'decoder/layers_0')})
+  run(
+    tmp_path / 'second',
+    small_data,
+    small_spec,
+    3,
+    restore=tmp_path / 'first',
+    model={'frozen': ('encoder', 'decoder/layers_0')},
+  )
   before, after = (checkpoints.restore_params(tmp_path / name)[0] for name in ('first', 'second'))
   for name, same in (('encoder', True), ('memory_encoder', False)):
-    equal = [np.array_equal(*pair) for pair in zip(*(jax.tree.leaves(tree[name]) for tree in (before, after)), strict=True)]
+    equal = [
+      np.array_equal(*pair) for pair in zip(*(jax.tree.leaves(tree[name]) for tree in (before, after)), strict=True)
+    ]
     assert all(equal) if same else not any(equal), name
   pairs = zip(*(jax.tree.leaves(tree['decoder']['layers_0']) for tree in (before, after)), strict=True)
   assert all(np.array_equal(*pair) for pair in pairs)
 
 
 @pytest.mark.parametrize(
-    'network, lengths, model, fields',
-    [
-        ({'memory_segments': 2}, {'prior_targets': 128}, {}, {'prior_segments': 2}),
-        ({'memory_segments': 2, 'memory_softmax': 'own'}, {'prior_targets': 128}, {}, {'prior_segments': 2}),
-        ({}, {'prior_inputs': 32}, {'predicted_prior': 0.5}, {'prior_inputs': True}),
-        ({}, {}, {'log_mel_on': 'device'}, {'log_mel_on': 'device', 'stem_subset_rate': 0.5, 'max_pieces_per_mix': 2}),
-    ],
-    ids=['two_prior_segments', 'own_softmax', 'predicted_prior', 'device_stems_mixes'],
+  'network, lengths, model, fields',
+  [
+    ({'memory_segments': 2}, {'prior_targets': 128}, {}, {'prior_segments': 2}),
+    ({'memory_segments': 2, 'memory_softmax': 'own'}, {'prior_targets': 128}, {}, {'prior_segments': 2}),
+    ({}, {'prior_inputs': 32}, {'predicted_prior': 0.5}, {'prior_inputs': True}),
+    ({}, {}, {'log_mel_on': 'device'}, {'log_mel_on': 'device', 'stem_subset_rate': 0.5, 'max_pieces_per_mix': 2}),
+  ],
+  ids=['two_prior_segments', 'own_softmax', 'predicted_prior', 'device_stems_mixes'],
 )
 def test_trains_beyond_the_papers(tmp_path, small_data, small_spec, network, lengths, model, fields):
   spec = dataclasses.replace(small_spec, network=dataclasses.replace(small_spec.network, **network))
-  run(tmp_path, small_data, spec, 3, lengths={**LENGTHS, **lengths}, model=model, evaluation=True, eval_period=3, **fields)
-  assert all(np.isfinite(line['loss']) for name in ('train', 'training_eval') for line in scalars(tmp_path / f'{name}.jsonl'))
+  run(
+    tmp_path, small_data, spec, 3, lengths={**LENGTHS, **lengths}, model=model, evaluation=True, eval_period=3, **fields
+  )
+  assert all(
+    np.isfinite(line['loss']) for name in ('train', 'training_eval') for line in scalars(tmp_path / f'{name}.jsonl')
+  )
 
 
 def test_broken_files_are_one_line(tmp_path, small_data, small_spec, capsys):
@@ -244,8 +282,12 @@ def test_evaluation_without_an_example_that_fits(tmp_path, small_data, small_spe
 
 
 @pytest.mark.parametrize(
-    'arguments, said', [({'total_steps': 1.5}, 'total_steps'), ({'total_steps': 2, 'microbatches': 3}, 'num_microbatches'),
-     ({'total_steps': 2, 'eval_period': 0}, 'eval_period')]
+  'arguments, said',
+  [
+    ({'total_steps': 1.5}, 'total_steps'),
+    ({'total_steps': 2, 'microbatches': 3}, 'num_microbatches'),
+    ({'total_steps': 2, 'eval_period': 0}, 'eval_period'),
+  ],
 )
 def test_numbers_that_do_not_fit(tmp_path, small_data, small_spec, arguments, said):
   with pytest.raises(UserError, match=said):
@@ -289,25 +331,25 @@ def test_no_data(tmp_path, small_spec):
 
 def command(*flags):
   return subprocess.run(
-      [sys.executable, '-m', 'mrmt3.train', *flags], capture_output=True, text=True, check=False, cwd='/', timeout=300
+    [sys.executable, '-m', 'mrmt3.train', *flags], capture_output=True, text=True, check=False, cwd='/', timeout=300
   )
 
 
 def test_command_trains_from_any_folder(tmp_path, small_data):
   sizes = ['emb_dim=16', 'num_heads=2', 'head_dim=8', 'mlp_dim=16', 'num_encoder_layers=1', 'num_decoder_layers=1']
   result = command(
-      '--gin_file=runs/twin.gin',
-      '--gin_file=runs/scored.gin',
-      f'--gin.MODEL_DIR={tmp_path / "model"}',
-      f'--gin.DATA_DIR={small_data}',
-      '--gin.TRAIN_STEPS=4',
-      '--gin.EVAL_PERIOD=4',
-      '--gin.SCORED_SPLIT=test',
-      '--gin.SCORED_PIECES=1',
-      '--gin.SCORED_BATCH=1',
-      '--gin.BATCH_SIZE=4',
-      '--profile=1',
-      *(f'--gin.network.T5Config.{size}' for size in sizes),
+    '--gin_file=runs/twin.gin',
+    '--gin_file=runs/scored.gin',
+    f'--gin.MODEL_DIR={tmp_path / "model"}',
+    f'--gin.DATA_DIR={small_data}',
+    '--gin.TRAIN_STEPS=4',
+    '--gin.EVAL_PERIOD=4',
+    '--gin.SCORED_SPLIT=test',
+    '--gin.SCORED_PIECES=1',
+    '--gin.SCORED_BATCH=1',
+    '--gin.BATCH_SIZE=4',
+    '--profile=1',
+    *(f'--gin.network.T5Config.{size}' for size in sizes),
   )
   assert result.returncode == 0, result.stderr
   assert 'fresh weights' in result.stderr and 'step 4/4' in result.stderr
@@ -323,22 +365,25 @@ def test_command_trains_from_any_folder(tmp_path, small_data):
 
 def test_dry_run_shows_and_writes_nothing(tmp_path, small_data):
   result = command(
-      '--dry_run', '--gin_file=runs/twin.gin', f'--gin.MODEL_DIR={tmp_path / "model"}', f'--gin.DATA_DIR={small_data}',
-      '--gin.BATCH_SIZE=4',
-  )  # fmt: skip
+    '--dry_run',
+    '--gin_file=runs/twin.gin',
+    f'--gin.MODEL_DIR={tmp_path / "model"}',
+    f'--gin.DATA_DIR={small_data}',
+    '--gin.BATCH_SIZE=4',
+  )
   assert result.returncode == 0, result.stderr
   assert 'mesh:' in result.stdout and 'memory:' in result.stdout and 'decoder_target_tokens: tie:0' in result.stdout
   assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    'flags, said',
-    [
-        (['--gin_file=runs/nothing.gin'], 'runs/nothing.gin'),
-        (['--gin_file=runs/twin.gin', '--gin.train.totl_steps=3'], 'totl_steps'),
-        (['--gin_file=runs/twin.gin', '--gin.DATA_DIR=/nowhere'], 'MODEL_DIR'),
-        (['--gin_file=runs/twin.gin', '--gin.DATA_DIR=/nowhere', '--gin.MODEL_DIR=/dev/null/x'], '/nowhere'),
-    ],
+  'flags, said',
+  [
+    (['--gin_file=runs/nothing.gin'], 'runs/nothing.gin'),
+    (['--gin_file=runs/twin.gin', '--gin.train.totl_steps=3'], 'totl_steps'),
+    (['--gin_file=runs/twin.gin', '--gin.DATA_DIR=/nowhere'], 'MODEL_DIR'),
+    (['--gin_file=runs/twin.gin', '--gin.DATA_DIR=/nowhere', '--gin.MODEL_DIR=/dev/null/x'], '/nowhere'),
+  ],
 )
 def test_command_mistakes_are_one_line(flags, said):
   result = command(*flags)

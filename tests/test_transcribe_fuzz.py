@@ -12,7 +12,15 @@ from mrmt3.errors import UserError
 from mrmt3.note_sequences import decode_piece
 from mrmt3.vocabularies import VocabularyConfig, build_codec
 
-FORMATS = {'wav': 'PCM_16', 'flac': 'PCM_16', 'ogg': 'VORBIS', 'mp3': None, 'aiff': 'PCM_24', 'w64': 'FLOAT', 'au': 'ULAW'}
+FORMATS = {
+  'wav': 'PCM_16',
+  'flac': 'PCM_16',
+  'ogg': 'VORBIS',
+  'mp3': None,
+  'aiff': 'PCM_24',
+  'w64': 'FLOAT',
+  'au': 'ULAW',
+}
 LIMIT = 10  # s for one file of a second
 
 

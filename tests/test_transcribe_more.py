@@ -62,7 +62,9 @@ def noise(samples, seed=0):
 def album(tmp_path):
   """A folder of songs, one of them broken."""
   folder = tmp_path / 'album'
-  for seed, name in enumerate(('one.wav', 'live/two.flac', 'live/late/three.ogg', 'same.wav', 'same.flac', '.hidden/x.wav')):
+  for seed, name in enumerate(
+    ('one.wav', 'live/two.flac', 'live/late/three.ogg', 'same.wav', 'same.flac', '.hidden/x.wav')
+  ):
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     audio_io.write_audio(folder / name, noise((seed + 1) * 3000, seed))
   (folder / 'live' / 'broken.mp3').write_bytes(b'\xff\xfb\x90' + bytes(300))
@@ -157,7 +159,19 @@ def test_wav_from_a_pipe(subtype, accuracy, container):
 
 
 def test_notes_leave_the_pipe_before_it_ends(model):
-  command = [sys.executable, '-m', 'mrmt3', 'transcribe', '-', '--checkpoint', str(model), '--rate', '16000', '--format', 'f32le']
+  command = [
+    sys.executable,
+    '-m',
+    'mrmt3',
+    'transcribe',
+    '-',
+    '--checkpoint',
+    str(model),
+    '--rate',
+    '16000',
+    '--format',
+    'f32le',
+  ]
   process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
   try:
     process.stdin.write(noise(20 * SEGMENT).tobytes())
@@ -221,7 +235,10 @@ def test_a_journal_of_another_song_or_model_is_not_used(model, tmp_path):
 
 
 def test_progress_as_json_and_errors_in_it(model, album, tmp_path, capsys):
-  assert run(album / 'one.wav', album / 'live' / 'broken.mp3', '-o', tmp_path, '--checkpoint', model, '--progress', 'json') == 2
+  assert (
+    run(album / 'one.wav', album / 'live' / 'broken.mp3', '-o', tmp_path, '--checkpoint', model, '--progress', 'json')
+    == 2
+  )
   lines = capsys.readouterr().err.splitlines()
   events = [json.loads(line) for line in lines[:-1]]
   assert lines[-1] == '1 of 2 files transcribed'
@@ -233,10 +250,16 @@ def test_progress_as_json_and_errors_in_it(model, album, tmp_path, capsys):
   assert done['notes'] >= len(midi_io.read_midi(done['midi'])) > 0
 
 
-NOTES = as_notes([
-  (0.5, 1.0, 60, 100, 0, 0), (1.0, 1.5, 64, 90, 0, 0), (0.5, 2.0, 40, 80, 34, 0), (1.5, 1.9, 41, 80, 33, 0),
-  (0.25, 0.26, 36, 127, 0, 1), (2.0, 2.5, 70, 64, 74, 0),
-])  # fmt: skip
+NOTES = as_notes(
+  [
+    (0.5, 1.0, 60, 100, 0, 0),
+    (1.0, 1.5, 64, 90, 0, 0),
+    (0.5, 2.0, 40, 80, 34, 0),
+    (1.5, 1.9, 41, 80, 33, 0),
+    (0.25, 0.26, 36, 127, 0, 1),
+    (2.0, 2.5, 70, 64, 74, 0),
+  ]
+)
 
 
 def test_every_output_opens_in_what_people_use(tmp_path):
@@ -259,7 +282,9 @@ def test_every_output_opens_in_what_people_use(tmp_path):
   rows = list(csv.DictReader((tmp_path / 'song.csv').open()))
   assert [float(row['onset']) for row in rows] == NOTES['onset'].tolist()
   assert rows[4]['instrument'] == 'Drums' and rows[4]['is_drum'] == '1'
-  assert [note['pitch'] for note in json.loads((tmp_path / 'song.json').read_text())['notes']] == NOTES['pitch'].tolist()
+  assert [note['pitch'] for note in json.loads((tmp_path / 'song.json').read_text())['notes']] == NOTES[
+    'pitch'
+  ].tolist()
   import matplotlib.image
 
   picture = matplotlib.image.imread(tmp_path / 'song.png')
@@ -269,7 +294,7 @@ def test_every_output_opens_in_what_people_use(tmp_path):
   assert ElementTree.parse(tmp_path / 'song.svg').getroot().tag.endswith('svg')
   sound, rate = soundfile.read(tmp_path / 'song.played.wav')
   assert (rate, len(sound)) == (16000, 48000)
-  assert np.abs(sound[: 3000]).max() < 0.1 * np.abs(sound).max()  # nothing before the drum at 0.25 s
+  assert np.abs(sound[:3000]).max() < 0.1 * np.abs(sound).max()  # nothing before the drum at 0.25 s
 
 
 def test_tracks_by_class_and_merging():

@@ -49,7 +49,10 @@ def test_attention_in_blocks_and_its_gradient(queries, causal, masked):
 
   results = [
     jax.jit(jax.grad(functools.partial(loss, attention), (0, 1, 2), has_aux=True))(q, k, v)
-    for attention in (lambda *qkv: layers.attend_in_blocks(*qkv, seen, None, causal), lambda *qkv: layers.attend(*qkv, mask))
+    for attention in (
+      lambda *qkv: layers.attend_in_blocks(*qkv, seen, None, causal),
+      lambda *qkv: layers.attend(*qkv, mask),
+    )
   ]
   for actual, expected in zip(*map(jax.tree.leaves, results), strict=True):
     np.testing.assert_allclose(actual, expected, atol=2e-5)

@@ -71,29 +71,41 @@ def test_memory_tells_twins_apart(tmp_path, small_spec):
   accuracy = {}
   for memory_length in (8, 0):
     network = dataclasses.replace(
-        small_spec.network, emb_dim=32, num_heads=2, head_dim=16, mlp_dim=64, dropout_rate=0.0, memory_length=memory_length
+      small_spec.network,
+      emb_dim=32,
+      num_heads=2,
+      head_dim=16,
+      mlp_dim=64,
+      dropout_rate=0.0,
+      memory_length=memory_length,
     )
     spec = dataclasses.replace(
-        small_spec, network=network, targets_length=16,
-        spectrogram=dataclasses.replace(small_spec.spectrogram, scaling='none'),
-    )  # fmt: skip
+      small_spec,
+      network=network,
+      targets_length=16,
+      spectrogram=dataclasses.replace(small_spec.spectrogram, scaling='none'),
+    )
     lengths = {'inputs': 32, 'targets': 16, 'prior_targets': 16}
     task = slakh_task.task(str(data), spec, ExampleConfig(sampling='grid'), cache_bytes=1 << 27)
     train.train(
-        model=MemoryEncoderDecoderModel(spec, optimizers.adamw(schedules.warmup_cosine(5e-3, 50, 450, 0.1)), loss_normalizing_factor='NUM_REAL_TARGET_TOKENS'),
-        train_dataset_cfg=utils.DatasetConfig(task, lengths, 'train', batch_size=32, shuffle=True, seed=0),
-        train_eval_dataset_cfg=None,
-        infer_eval_dataset_cfg=None,
-        checkpoint_cfg=utils.CheckpointConfig(utils.SaveCheckpointConfig()),
-        partitioner=partitioning.PjitPartitioner(),
-        trainer_cls=functools.partial(trainer.Trainer, learning_rate_fn=lambda step: 0.0, num_microbatches=None),
-        model_dir=str(tmp_path / f'model{memory_length}'),
-        total_steps=450,
-        eval_steps=1,
-        eval_period=450,
-        random_seed=0,
-        summarize_config_fn=lambda *_: None,
-        stats_period=25,
+      model=MemoryEncoderDecoderModel(
+        spec,
+        optimizers.adamw(schedules.warmup_cosine(5e-3, 50, 450, 0.1)),
+        loss_normalizing_factor='NUM_REAL_TARGET_TOKENS',
+      ),
+      train_dataset_cfg=utils.DatasetConfig(task, lengths, 'train', batch_size=32, shuffle=True, seed=0),
+      train_eval_dataset_cfg=None,
+      infer_eval_dataset_cfg=None,
+      checkpoint_cfg=utils.CheckpointConfig(utils.SaveCheckpointConfig()),
+      partitioner=partitioning.PjitPartitioner(),
+      trainer_cls=functools.partial(trainer.Trainer, learning_rate_fn=lambda step: 0.0, num_microbatches=None),
+      model_dir=str(tmp_path / f'model{memory_length}'),
+      total_steps=450,
+      eval_steps=1,
+      eval_period=450,
+      random_seed=0,
+      summarize_config_fn=lambda *_: None,
+      stats_period=25,
     )
     accuracy[memory_length] = twin_accuracy(tmp_path / f'model{memory_length}', data)
   assert accuracy[8] >= 0.95, accuracy

@@ -27,15 +27,27 @@ def free_port():
 def start(model_dir, data, hosts=2, devices=1, steps=STEPS, more=()):
   """Starts the processes of a run; each has a log, <model_dir>.<index>."""
   flags = [
-      '--gin_file=runs/twin.gin', f'--gin.MODEL_DIR={model_dir}', f'--gin.DATA_DIR={data}', f'--gin.TRAIN_STEPS={steps}',
-      '--gin.BATCH_SIZE=4', f'--gin.SAVE_PERIOD={PERIOD}', '--gin.train.stats_period=5', *more,
-      *(f'--gin.network.T5Config.{size}' for size in SIZES),
-  ]  # fmt: skip
+    '--gin_file=runs/twin.gin',
+    f'--gin.MODEL_DIR={model_dir}',
+    f'--gin.DATA_DIR={data}',
+    f'--gin.TRAIN_STEPS={steps}',
+    '--gin.BATCH_SIZE=4',
+    f'--gin.SAVE_PERIOD={PERIOD}',
+    '--gin.train.stats_period=5',
+    *more,
+    *(f'--gin.network.T5Config.{size}' for size in SIZES),
+  ]
   together = ['--multiprocess_gpu', f'--coordinator_address=127.0.0.1:{free_port()}', f'--process_count={hosts}']
   xla = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={devices}'
   processes = []
   for index in range(hosts):
-    command = [sys.executable, '-m', 'mrmt3.train', *flags, *([*together, f'--process_index={index}'] if hosts > 1 else [])]
+    command = [
+      sys.executable,
+      '-m',
+      'mrmt3.train',
+      *flags,
+      *([*together, f'--process_index={index}'] if hosts > 1 else []),
+    ]
     with open(f'{model_dir}.{index}', 'a') as log:
       environment = {**os.environ, 'XLA_FLAGS': xla, 'JAX_PLATFORMS': 'cpu', 'GLIBC_TUNABLES': ''}
       processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd='/', env=environment))
@@ -132,16 +144,31 @@ def test_two_processes_are_one(tmp_path, data, unbroken):
 def run_all(script, gin_file, model_dir, data, out, hosts):
   """Runs mrmt3.eval or mrmt3.infer on a checkpoint of `start`'s, with so many processes, and returns what each has printed."""
   flags = [
-      '--gin_file=models/tiny.gin', f'--gin_file={gin_file}', f'--gin.CHECKPOINT_PATH={model_dir}', f'--gin.DATA_DIR={data}',
-      f'--gin.OUTPUT_DIR={out}', '--gin.SPLIT=train', '--gin.BATCH_SIZE=2', '--gin.SEGMENT_FRAMES=64', '--gin.TARGETS_LENGTH=64',
-      '--gin.SpectrogramConfig.hop_width=256', '--gin.SpectrogramConfig.num_mel_bins=128', '--gin.T5Config.memory_length=16',
-      *(f'--gin.network.T5Config.{size}' for size in SIZES),
-  ]  # fmt: skip
+    '--gin_file=models/tiny.gin',
+    f'--gin_file={gin_file}',
+    f'--gin.CHECKPOINT_PATH={model_dir}',
+    f'--gin.DATA_DIR={data}',
+    f'--gin.OUTPUT_DIR={out}',
+    '--gin.SPLIT=train',
+    '--gin.BATCH_SIZE=2',
+    '--gin.SEGMENT_FRAMES=64',
+    '--gin.TARGETS_LENGTH=64',
+    '--gin.SpectrogramConfig.hop_width=256',
+    '--gin.SpectrogramConfig.num_mel_bins=128',
+    '--gin.T5Config.memory_length=16',
+    *(f'--gin.network.T5Config.{size}' for size in SIZES),
+  ]
   together = ['--multiprocess_gpu', f'--coordinator_address=127.0.0.1:{free_port()}', f'--process_count={hosts}']
   environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
   processes = []
   for index in range(hosts):
-    command = [sys.executable, '-m', f'mrmt3.{script}', *flags, *([*together, f'--process_index={index}'] if hosts > 1 else [])]
+    command = [
+      sys.executable,
+      '-m',
+      f'mrmt3.{script}',
+      *flags,
+      *([*together, f'--process_index={index}'] if hosts > 1 else []),
+    ]
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
     processes.append(subprocess.Popen(command, cwd='/', env=environment, **pipes))
   try:

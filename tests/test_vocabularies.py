@@ -25,8 +25,9 @@ def test_id_blocks(bins, ranges, embeddings):
   assert vocabularies.num_velocity_bins_from_codec(codec) == bins
 
 
-@pytest.mark.parametrize('change', [{'num_velocity_bins': 0}, {'num_velocity_bins': 128}, {'steps_per_second': 0},
-                                    {'max_shift_seconds': 0}])  # fmt: skip
+@pytest.mark.parametrize(
+  'change', [{'num_velocity_bins': 0}, {'num_velocity_bins': 128}, {'steps_per_second': 0}, {'max_shift_seconds': 0}]
+)
 def test_nonsense_configurations_are_refused(change):
   with pytest.raises(ValueError, match='velocity bins'):
     build_codec(VocabularyConfig(**change))

@@ -8,11 +8,11 @@ def add_parser(subparsers) -> None:
   bench = subparsers.add_parser('bench', help='tests of what the network can do')
   tests = bench.add_subparsers(dest='test', required=True, metavar='TEST')
   memory = tests.add_parser(
-      'memory',
-      help='does the memory tell twin instruments apart?',
-      description='Renders pieces in which two programs share one timbre and only a cue in the previous segment tells '
-      'which one plays, trains a small network on them with and without memory, and scores both on other pieces. '
-      'Expected: class F1 at least 0.95 with memory, at most 0.6 without. Takes about ten minutes on 2 cores, half of it a network.',
+    'memory',
+    help='does the memory tell twin instruments apart?',
+    description='Renders pieces in which two programs share one timbre and only a cue in the previous segment tells '
+    'which one plays, trains a small network on them with and without memory, and scores both on other pieces. '
+    'Expected: class F1 at least 0.95 with memory, at most 0.6 without. Takes about ten minutes on 2 cores, half of it a network.',
   )
   memory.add_argument('-o', '--output', default='bench-memory', metavar='FOLDER', help='where everything goes')
   memory.add_argument('--steps', type=int, help="training steps (default: the gin file's)")
@@ -26,13 +26,19 @@ def add_parser(subparsers) -> None:
 
 def _add_transcribe(tests):
   parser = tests.add_parser(
-      'transcribe',
-      help='how fast does a model transcribe here?',
-      description='Transcribes a piece several times and prints the real-time factor (seconds of audio a second) and the '
-      'shares of log-mel, encoder and decoder. Compiling is not counted.',
+    'transcribe',
+    help='how fast does a model transcribe here?',
+    description='Transcribes a piece several times and prints the real-time factor (seconds of audio a second) and the '
+    'shares of log-mel, encoder and decoder. Compiling is not counted.',
   )
-  parser.add_argument('--checkpoint', metavar='DIR', help='checkpoint_<step> folder, or a folder of which the newest is taken; or a name, see `mrmt3 fetch --list`')
-  parser.add_argument('--audio', metavar='FILE', help='what to transcribe (default: noise, which models hear little in)')
+  parser.add_argument(
+    '--checkpoint',
+    metavar='DIR',
+    help='checkpoint_<step> folder, or a folder of which the newest is taken; or a name, see `mrmt3 fetch --list`',
+  )
+  parser.add_argument(
+    '--audio', metavar='FILE', help='what to transcribe (default: noise, which models hear little in)'
+  )
   parser.add_argument('--seconds', type=float, default=20.0, metavar='S', help='how much of it (default: 20)')
   parser.add_argument('--runs', type=int, default=3, metavar='N', help='the fastest of N counts (default: 3)')
   parser.add_argument('--json', action='store_true', help='the figures as one line of JSON')
@@ -64,10 +70,21 @@ def run_transcribe(args: argparse.Namespace) -> int:
   timing = transcription_benchmark.measure(transcriber, samples, args.runs)
   shares = timing.shares()
   if args.json:
-    print(json.dumps({'real_time_factor': timing.real_time_factor, 'shares': shares, 'tokens': timing.tokens,
-                      'seconds_of_audio': timing.audio, 'seconds': timing.total}))  # fmt: skip
+    print(
+      json.dumps(
+        {
+          'real_time_factor': timing.real_time_factor,
+          'shares': shares,
+          'tokens': timing.tokens,
+          'seconds_of_audio': timing.audio,
+          'seconds': timing.total,
+        }
+      )
+    )
     return 0
-  print(f'{timing.audio:.1f} s of audio, {timing.tokens} tokens in {timing.total:.2f} s: {timing.real_time_factor:.1f} times real time')
+  print(
+    f'{timing.audio:.1f} s of audio, {timing.tokens} tokens in {timing.total:.2f} s: {timing.real_time_factor:.1f} times real time'
+  )
   for name, share in shares.items():
     print(f'  {name.replace("_", "-"):<8} {share:6.1%}')
   rate = timing.tokens / timing.decoder if timing.decoder else float('inf')
@@ -80,7 +97,12 @@ def run(args: argparse.Namespace) -> int:
   from mrmt3 import memory_benchmark
 
   scores = memory_benchmark.run(
-      args.output, steps=args.steps, seed=args.seed, train_pieces=args.train_pieces, test_pieces=args.test_pieces, notes=args.notes,
+    args.output,
+    steps=args.steps,
+    seed=args.seed,
+    train_pieces=args.train_pieces,
+    test_pieces=args.test_pieces,
+    notes=args.notes,
   )
   print(f'\n{"":<12} {"onset F1":>9} {"class F1":>9} {"seconds":>8}')
   for variant, row in scores.items():

@@ -30,23 +30,42 @@ def add_parser(subparsers) -> None:
     epilog=_EPILOG,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('source', metavar='SRC', help='checkpoint: a file or a folder, or a name that `mrmt3 fetch` knows')
-  parser.add_argument('target', metavar='DST', nargs='?', help='folder, or a .pth, .pt, .ckpt or .npz file')
-  parser.add_argument('--list', action='store_true', help='print the names and shapes of the arrays in SRC, write nothing')
-  parser.add_argument('--to', choices=['mrmt3', 't5x', 'packed'], default='mrmt3', help='layout of a folder (default: mrmt3)')
   parser.add_argument(
-    '--allow-missing', action='append', default=[], choices=['memory'],
+    'source', metavar='SRC', help='checkpoint: a file or a folder, or a name that `mrmt3 fetch` knows'
+  )
+  parser.add_argument('target', metavar='DST', nargs='?', help='folder, or a .pth, .pt, .ckpt or .npz file')
+  parser.add_argument(
+    '--list', action='store_true', help='print the names and shapes of the arrays in SRC, write nothing'
+  )
+  parser.add_argument(
+    '--to', choices=['mrmt3', 't5x', 'packed'], default='mrmt3', help='layout of a folder (default: mrmt3)'
+  )
+  parser.add_argument(
+    '--allow-missing',
+    action='append',
+    default=[],
+    choices=['memory'],
     help='start values for weights that SRC lacks: MR-MT3 from MT3 (with --l-agg)',
-  )  # fmt: skip
+  )
   parser.add_argument('--seed', type=int, default=0, metavar='N', help='of the start values (default: 0)')
-  parser.add_argument('--l-agg', type=int, metavar='N', help="states of the memory; 0: without (default: by the file's name)")
-  parser.add_argument('--num-heads', type=int, metavar='N', help='attention heads (default: 6, if 384 wide as published)')
+  parser.add_argument(
+    '--l-agg', type=int, metavar='N', help="states of the memory; 0: without (default: by the file's name)"
+  )
+  parser.add_argument(
+    '--num-heads', type=int, metavar='N', help='attention heads (default: 6, if 384 wide as published)'
+  )
   parser.add_argument('--positions', choices=['mt3', 'mr_mt3'], help='position table')
   parser.add_argument('--front-end', choices=['mt3', 'mr_mt3'], help='filters of the log-mel')
   parser.add_argument('--scaling', choices=['none', 'unit'], help='of the log-mel')
-  parser.add_argument('--prior-layout', choices=['targets', 'start_token'], help="how the model's output becomes prior tokens")
-  parser.add_argument('--velocity-bins', type=int, metavar='N', help='1, or 127 (default: by the size of the vocabulary)')
-  parser.add_argument('--segment-frames', type=int, metavar='N', help='frames of a segment (default: 256; ISMIR 2021: 512)')
+  parser.add_argument(
+    '--prior-layout', choices=['targets', 'start_token'], help="how the model's output becomes prior tokens"
+  )
+  parser.add_argument(
+    '--velocity-bins', type=int, metavar='N', help='1, or 127 (default: by the size of the vocabulary)'
+  )
+  parser.add_argument(
+    '--segment-frames', type=int, metavar='N', help='frames of a segment (default: 256; ISMIR 2021: 512)'
+  )
   parser.add_argument('--targets-length', type=int, metavar='N', help='most tokens of a segment (default: 1024)')
   parser.add_argument('--ties', action=argparse.BooleanOptionalAction, help='whether segments begin with a tie section')
   parser.set_defaults(run=run)

@@ -10,14 +10,16 @@ _CONVERTED = ('maestrov1', 'maestrov3', 'guitarset', 'musicnet', 'musicnet_em', 
 def add_parser(subparsers) -> None:
   """Adds `dataset` with its own subcommands to the command line's `subparsers`."""
   parser = subparsers.add_parser(
-      'dataset',
-      help='list, make, convert and check data sets',
-      description='Lists the data sets of the two papers and those that can be built here: where to get them, what is found on '
-      'this machine, and the command that prepares each. The commands make, convert and check them.',
-      epilog='Looked for in the folders of MRMT3_DATA (separated by :), in MRMT3_RECORDS, /data, ~/data, ~/datasets, '
-      './data and ~/tensorflow_datasets.',
+    'dataset',
+    help='list, make, convert and check data sets',
+    description='Lists the data sets of the two papers and those that can be built here: where to get them, what is found on '
+    'this machine, and the command that prepares each. The commands make, convert and check them.',
+    epilog='Looked for in the folders of MRMT3_DATA (separated by :), in MRMT3_RECORDS, /data, ~/data, ~/datasets, '
+    './data and ~/tensorflow_datasets.',
   )
-  parser.add_argument('--data', action='append', default=[], metavar='DIR', help='look here as well, may be given several times')
+  parser.add_argument(
+    '--data', action='append', default=[], metavar='DIR', help='look here as well, may be given several times'
+  )
   parser.add_argument('--json', action='store_true', help='list them as JSON')
   parser.set_defaults(run=run_list)
   commands = parser.add_subparsers(dest='dataset_command', metavar='COMMAND')
@@ -33,42 +35,55 @@ def _add_build(commands):
   from mrmt3.dataset_builder.recipes import RECIPES, SPLITS
 
   build = commands.add_parser(
-      'build',
-      help='build a data set from real scores',
-      description='Builds a data set from real scores: arranged for other instruments, with drums, rendered with '
-      'soundfonts; audio, stems, MIDI and metadata as in Slakh2100. A build that was stopped goes on when run again.',
-      epilog='recipes: ' + '; '.join(f'{name}: {recipe.description}' for name, recipe in RECIPES.items()),
+    'build',
+    help='build a data set from real scores',
+    description='Builds a data set from real scores: arranged for other instruments, with drums, rendered with '
+    'soundfonts; audio, stems, MIDI and metadata as in Slakh2100. A build that was stopped goes on when run again.',
+    epilog='recipes: ' + '; '.join(f'{name}: {recipe.description}' for name, recipe in RECIPES.items()),
   )
   build.add_argument('out', metavar='OUT', help='folder of the data set')
   build.add_argument('--recipe', choices=list(RECIPES), help='kind of data set (default: demo, with --midi: midi)')
   build.add_argument(
-      '--midi', action='append', default=[], metavar='DIR', help="folder of MIDI files to use, may be given several times"
+    '--midi', action='append', default=[], metavar='DIR', help='folder of MIDI files to use, may be given several times'
   )
-  build.add_argument('--pieces', type=int, metavar='N', help="number of tracks (default: the recipe's own); not with --tracks-of")
-  build.add_argument('--hours', type=float, metavar='H', help='as many tracks as make so many hours; not with --tracks-of')
+  build.add_argument(
+    '--pieces', type=int, metavar='N', help="number of tracks (default: the recipe's own); not with --tracks-of"
+  )
+  build.add_argument(
+    '--hours', type=float, metavar='H', help='as many tracks as make so many hours; not with --tracks-of'
+  )
   build.add_argument('--seconds', type=float, metavar='S', help="length of a track (default: the recipe's own)")
   build.add_argument('--takes', type=int, default=1, metavar='N', help='arrangements of a piece at most (default: 1)')
   build.add_argument(
-      '--drums', type=float, metavar='SHARE',
-      help="share of the pieces without drums that get a drum pattern, 0 to 1 (default: the recipe's own)",
-  )  # fmt: skip
+    '--drums',
+    type=float,
+    metavar='SHARE',
+    help="share of the pieces without drums that get a drum pattern, 0 to 1 (default: the recipe's own)",
+  )
   build.add_argument('--seed', type=int, default=0, metavar='N', help='same seed, same data set (default: 0)')
   build.add_argument('--workers', type=int, metavar='N', help='processes (default: one per processor)')
   build.add_argument(
-      '--soundfont', action='append', default=[], metavar='FILE',
-      help='.sf2 or .sf3 file, may be given several times: one is chosen for each stem (default: the one in pretty_midi)',
-  )  # fmt: skip
-  build.add_argument(
-      '--held-out', action='append', default=[], metavar='FILE',
-      help='soundfont for the test split alone; it must share no samples with those of --soundfont',
-  )  # fmt: skip
-  build.add_argument(
-      '--slakh-extras', action='store_true', help="also write mix_16k.wav, inst_names.json and all_src_v2.mid (MR-MT3's)"
+    '--soundfont',
+    action='append',
+    default=[],
+    metavar='FILE',
+    help='.sf2 or .sf3 file, may be given several times: one is chosen for each stem (default: the one in pretty_midi)',
   )
   build.add_argument(
-      '--tracks-of', metavar='DIR',
-      help='make the tracks of another data set again: with its --recipe, --seed and --seconds the same music, other fonts',
-  )  # fmt: skip
+    '--held-out',
+    action='append',
+    default=[],
+    metavar='FILE',
+    help='soundfont for the test split alone; it must share no samples with those of --soundfont',
+  )
+  build.add_argument(
+    '--slakh-extras', action='store_true', help="also write mix_16k.wav, inst_names.json and all_src_v2.mid (MR-MT3's)"
+  )
+  build.add_argument(
+    '--tracks-of',
+    metavar='DIR',
+    help='make the tracks of another data set again: with its --recipe, --seed and --seconds the same music, other fonts',
+  )
   build.add_argument('--split', choices=SPLITS, help='with --tracks-of: the tracks of this split only')
   build.add_argument('--plot', metavar='FILE', help='also draw the report, as .png, .pdf or .svg')
   build.add_argument('--force', action='store_true', help='replace the tracks that are in OUT')
@@ -77,11 +92,11 @@ def _add_build(commands):
 
 def _add_check(commands):
   check = commands.add_parser(
-      'check',
-      help='check that the audio of a data set agrees with its labels',
-      description='Checks any folder in Slakh2100 layout: stems can be heard and add up to the mix, sound begins within '
-      '10 ms of its label for 80 % of the stems, and there is energy at the labelled pitch for 95 % of the notes.',
-      epilog='Exit code 1 if something is not met.',
+    'check',
+    help='check that the audio of a data set agrees with its labels',
+    description='Checks any folder in Slakh2100 layout: stems can be heard and add up to the mix, sound begins within '
+    '10 ms of its label for 80 % of the stems, and there is energy at the labelled pitch for 95 % of the notes.',
+    epilog='Exit code 1 if something is not met.',
   )
   check.add_argument('dir', metavar='DIR', help='folder of the data set, or of a split')
   check.add_argument('--split', metavar='NAME', help='only this split')
@@ -93,9 +108,9 @@ def _add_check(commands):
 
 def _add_report(commands):
   report = commands.add_parser(
-      'report',
-      help='say what is in a data set',
-      description='Says what is in any folder in Slakh2100 layout: hours, pieces, notes, instruments, polyphony, splits.',
+    'report',
+    help='say what is in a data set',
+    description='Says what is in any folder in Slakh2100 layout: hours, pieces, notes, instruments, polyphony, splits.',
   )
   report.add_argument('dir', metavar='DIR', help='folder of the data set')
   report.add_argument('--plot', metavar='FILE', help='also draw it, as .png, .pdf or .svg')
@@ -106,23 +121,29 @@ def _add_report(commands):
 
 def _add_convert(commands):
   convert = commands.add_parser(
-      'convert',
-      help='write records in MT3\'s layouts from the original folders of a data set',
-      description='Writes TFRecord files, called, divided and laid out as those that MT3 trained on, from the folders a data set '
-      'was published in. They are what tasks/mt3_records.py, tasks/mt3_mixture.py and MT3\'s own tasks read.',
-      epilog='What cannot be read is left out and named in OUT/NAME/skipped.jsonl.',
+    'convert',
+    help="write records in MT3's layouts from the original folders of a data set",
+    description='Writes TFRecord files, called, divided and laid out as those that MT3 trained on, from the folders a data set '
+    "was published in. They are what tasks/mt3_records.py, tasks/mt3_mixture.py and MT3's own tasks read.",
+    epilog='What cannot be read is left out and named in OUT/NAME/skipped.jsonl.',
   )
   convert.add_argument('name', metavar='NAME', choices=_CONVERTED, help=', '.join(_CONVERTED))
   convert.add_argument('original', metavar='DIR', help='folder of the data set')
   convert.add_argument('out', metavar='OUT', help='folder of all records; they go to OUT/NAME')
   convert.add_argument(
-      '--rate', type=int, metavar='HZ', help='sample rate of what is written (default: files as they are, samples at 16000)'
+    '--rate',
+    type=int,
+    metavar='HZ',
+    help='sample rate of what is written (default: files as they are, samples at 16000)',
   )
   convert.add_argument('--labels', metavar='DIR', help='of musicnet_em: folder with the MIDI files of MusicNet-EM')
   convert.add_argument(
-      '--subsets', type=int, default=0, metavar='N',
-      help='of slakh: N random sub-mixes of each training track, 10 as MT3 (default: the mix)',
-  )  # fmt: skip
+    '--subsets',
+    type=int,
+    default=0,
+    metavar='N',
+    help='of slakh: N random sub-mixes of each training track, 10 as MT3 (default: the mix)',
+  )
   convert.add_argument('--strict', action='store_true', help='stop at the first piece that cannot be read')
   convert.add_argument('--workers', type=int, metavar='N', help='processes (default: one per processor)')
   convert.set_defaults(run=run_convert)
@@ -130,10 +151,10 @@ def _add_convert(commands):
 
 def _add_commu(commands):
   commu = commands.add_parser(
-      'commu',
-      help='render the clips of ComMU',
-      description='Renders the MIDI clips of ComMU with a soundfont, for tasks/commu.py: commu_audio beside commu_midi and '
-      'commu_meta.csv. What is there already is kept.',
+    'commu',
+    help='render the clips of ComMU',
+    description='Renders the MIDI clips of ComMU with a soundfont, for tasks/commu.py: commu_audio beside commu_midi and '
+    'commu_meta.csv. What is there already is kept.',
   )
   commu.add_argument('dir', metavar='DIR', help='folder with commu_meta.csv and the unpacked commu_midi.tar')
   commu.add_argument('--soundfont', metavar='FILE', help='.sf2 or .sf3 file (default: the one in pretty_midi)')
@@ -143,23 +164,30 @@ def _add_commu(commands):
 
 def _add_cache(commands):
   cache = commands.add_parser(
-      'cache',
-      help='compute the first steps of a task once, for all runs',
-      description='Writes what the steps of a seqio task before its cache placeholder make, with Apache Beam in this process '
-      '(pip install "mrmt3[cache]", in an environment of its own: make cache-env).',
-      epilog='Training reads the cache with --seqio_additional_cache_dirs=DIR and '
-      '--gin.train/utils.DatasetConfig.use_cached=True.',
+    'cache',
+    help='compute the first steps of a task once, for all runs',
+    description='Writes what the steps of a seqio task before its cache placeholder make, with Apache Beam in this process '
+    '(pip install "mrmt3[cache]", in an environment of its own: make cache-env).',
+    epilog='Training reads the cache with --seqio_additional_cache_dirs=DIR and '
+    '--gin.train/utils.DatasetConfig.use_cached=True.',
   )
   cache.add_argument('tasks', nargs='+', metavar='TASK', help='registered tasks, such as slakh_notes_ties_vb1_train')
   cache.add_argument('--to', required=True, metavar='DIR', help='folder of all caches')
   cache.add_argument('--data', metavar='DIR', help="folder with a folder for each of MT3's data sets (MRMT3_RECORDS)")
-  cache.add_argument('--module', action='append', default=[], metavar='MODULE', help='Python module that registers tasks')
   cache.add_argument(
-      '--beam', action='append', default=[], metavar='OPTION',
-      help="one of Beam's own options, may be given several times: --beam=--runner=DataflowRunner --beam=--project=P",
-  )  # fmt: skip
+    '--module', action='append', default=[], metavar='MODULE', help='Python module that registers tasks'
+  )
+  cache.add_argument(
+    '--beam',
+    action='append',
+    default=[],
+    metavar='OPTION',
+    help="one of Beam's own options, may be given several times: --beam=--runner=DataflowRunner --beam=--project=P",
+  )
   cache.add_argument('--min-shards', type=int, default=64, metavar='N', help='files a split, at least (default: 64)')
-  cache.add_argument('--seed', type=int, metavar='N', help='of what is drawn in the steps (default: by the name of the task)')
+  cache.add_argument(
+    '--seed', type=int, metavar='N', help='of what is drawn in the steps (default: by the name of the task)'
+  )
   cache.add_argument('--overwrite', action='store_true', help='make anew what is cached in DIR')
   cache.set_defaults(run=run_cache)
 
@@ -224,12 +252,21 @@ def run_cache(args: argparse.Namespace) -> int:
     importlib.import_module(module)
   begin = time.monotonic()
   made = task_cache.cache(
-      args.tasks, args.to, modules=args.module, pipeline_options=args.beam, min_shards=args.min_shards,
-      seed=args.seed, overwrite=args.overwrite,
-  )  # fmt: skip
+    args.tasks,
+    args.to,
+    modules=args.module,
+    pipeline_options=args.beam,
+    min_shards=args.min_shards,
+    seed=args.seed,
+    overwrite=args.overwrite,
+  )
   for one in made:
     counts = ', '.join(f'{count:,} {split}' for split, count in sorted(one.examples.items()))
-    print(f'{one.task}: {counts} examples, {one.size / 1e9:.2f} GB in {one.folder}' if counts else f'{one.task} in {one.folder}')
+    print(
+      f'{one.task}: {counts} examples, {one.size / 1e9:.2f} GB in {one.folder}'
+      if counts
+      else f'{one.task} in {one.folder}'
+    )
   print(f'{len(made)} cached in {time.monotonic() - begin:.0f} s; {len(set(args.tasks)) - len(made)} were there')
   return 0
 
@@ -274,22 +311,22 @@ def run_build(args: argparse.Namespace) -> int:
   from mrmt3.dataset_builder.build import build
 
   report = build(
-      args.out,
-      recipe=args.recipe,
-      pieces=args.pieces,
-      hours=args.hours,
-      seconds=args.seconds,
-      seed=args.seed,
-      takes=args.takes,
-      drums=args.drums,
-      midi=args.midi,
-      soundfonts=args.soundfont,
-      held_out=args.held_out,
-      extras=args.slakh_extras,
-      tracks_of=args.tracks_of,
-      split=args.split,
-      workers=args.workers,
-      force=args.force,
+    args.out,
+    recipe=args.recipe,
+    pieces=args.pieces,
+    hours=args.hours,
+    seconds=args.seconds,
+    seed=args.seed,
+    takes=args.takes,
+    drums=args.drums,
+    midi=args.midi,
+    soundfonts=args.soundfont,
+    held_out=args.held_out,
+    extras=args.slakh_extras,
+    tracks_of=args.tracks_of,
+    split=args.split,
+    workers=args.workers,
+    force=args.force,
   )
   splits = ', '.join(f'{count} {split}' for split, count in report.splits.items())
   kept = f', {report.kept} of them there before' if report.kept else ''

@@ -14,12 +14,12 @@ network of this size, trained for minutes on three songs, cannot transcribe it, 
 def add_parser(subparsers) -> None:
   """Adds `demo`."""
   parser = subparsers.add_parser(
-      'demo',
-      help='transcribe songs that the model never heard, and score them; or learn a few from scratch',
-      description='Renders music that the model in the box never heard, transcribes and scores it. With --train, and where no '
-      'model came with the package: renders a small data set from real music, trains a tiny MR-MT3 on it, transcribes a learnt and a held-out song and scores '
-      'them.\n\n' + TRAINING_NOTE,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
+    'demo',
+    help='transcribe songs that the model never heard, and score them; or learn a few from scratch',
+    description='Renders music that the model in the box never heard, transcribes and scores it. With --train, and where no '
+    'model came with the package: renders a small data set from real music, trains a tiny MR-MT3 on it, transcribes a learnt and a held-out song and scores '
+    'them.\n\n' + TRAINING_NOTE,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('-o', '--output', default='demo', metavar='FOLDER', help='where everything goes (default: demo)')
   parser.add_argument('--train', action='store_true', help='learn three songs from scratch')

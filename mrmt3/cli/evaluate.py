@@ -53,18 +53,37 @@ def add_parser(subparsers) -> None:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('reference', metavar='REF', help='MIDI file, or folder of MIDI files or Slakh tracks')
-  parser.add_argument('estimate', metavar='EST', nargs='*', help='MIDI file, folder of MIDI files, or saved predictions')
-  parser.add_argument('--checkpoint', metavar='DIR', help='transcribe the audio beside the references with it (a folder, or a name of `mrmt3 fetch --list`) and score that too')
-  parser.add_argument('--memory', choices=('predicted', 'truth', 'none'), default='predicted', help=(
-    "what a segment remembers, with --checkpoint: the model's own output (default), the reference, nothing"))  # fmt: skip
-  parser.add_argument('--batch-size', type=int, metavar='N', help='pieces transcribed at once (default: 4, or one a device)')
-  parser.add_argument('--task', metavar='NAME', help=(
-    'read REF as this task does: slakh, own_folder, slakh_records, commu, nsynth, nsynth_records, or mt3_records:musicnet_em (or '
-    'another of its sets)'))  # fmt: skip
+  parser.add_argument(
+    'estimate', metavar='EST', nargs='*', help='MIDI file, folder of MIDI files, or saved predictions'
+  )
+  parser.add_argument(
+    '--checkpoint',
+    metavar='DIR',
+    help='transcribe the audio beside the references with it (a folder, or a name of `mrmt3 fetch --list`) and score that too',
+  )
+  parser.add_argument(
+    '--memory',
+    choices=('predicted', 'truth', 'none'),
+    default='predicted',
+    help=("what a segment remembers, with --checkpoint: the model's own output (default), the reference, nothing"),
+  )
+  parser.add_argument(
+    '--batch-size', type=int, metavar='N', help='pieces transcribed at once (default: 4, or one a device)'
+  )
+  parser.add_argument(
+    '--task',
+    metavar='NAME',
+    help=(
+      'read REF as this task does: slakh, own_folder, slakh_records, commu, nsynth, nsynth_records, or mt3_records:musicnet_em (or '
+      'another of its sets)'
+    ),
+  )
   parser.add_argument('--split', metavar='NAME', help='use this split of REF only')
   parser.add_argument('--pieces', type=int, metavar='N', help='use the first N pieces only')
   parser.add_argument('--model', metavar='DIR', help='the checkpoint that made predictions which mrmt3 infer saved')
-  parser.add_argument('-o', '--output', metavar='DIR', help='keep predictions and the scores of each piece there, as .jsonl')
+  parser.add_argument(
+    '-o', '--output', metavar='DIR', help='keep predictions and the scores of each piece there, as .jsonl'
+  )
   parser.add_argument('--report', metavar='DIR', help='write DIR/index.html: tables, plots, the worst pieces')
   parser.add_argument('--json', metavar='FILE', help='also write all scores there; - for stdout, in place of the table')
   parser.add_argument(

@@ -50,12 +50,12 @@ class _GinWords:
 def add_parser(subparsers) -> None:
   """Adds `inspect` to the command line's `subparsers`."""
   parser = subparsers.add_parser(
-      'inspect',
-      help='look at and listen to the examples of a task',
-      description=_DESCRIPTION,
-      epilog=_EXPLANATION,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
-      allow_abbrev=False,
+    'inspect',
+    help='look at and listen to the examples of a task',
+    description=_DESCRIPTION,
+    epilog=_EXPLANATION,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
   )
   parser.parse_known_args = _GinWords(parser.parse_known_args)
   parser.add_argument('what', metavar='WHAT', help='task module, data set of a run, or registered task or mixture')
@@ -63,19 +63,33 @@ def add_parser(subparsers) -> None:
   parser.add_argument('--split', metavar='NAME', help="which split (default: the run's, else train)")
   parser.add_argument('--n', type=int, default=2, metavar='N', help='examples to show (default: 2)')
   parser.add_argument(
-      '--examples', type=int, default=EXAMPLES, metavar='M', help=f'examples to measure (default: {EXAMPLES}, or an epoch of a grid)'
+    '--examples',
+    type=int,
+    default=EXAMPLES,
+    metavar='M',
+    help=f'examples to measure (default: {EXAMPLES}, or an epoch of a grid)',
   )
-  parser.add_argument('--length', type=int, metavar='L', help="most tokens that fit (default: the model's, 1024 for MT3)")
-  parser.add_argument('--seed', type=int, default=0, metavar='N', help='same seed, same examples (default: 0)')
-  parser.add_argument('--plot', metavar='FILE', help='also draw the shown examples, log-mel and notes, as .png, .svg or .pdf')
   parser.add_argument(
-      '--audio', metavar='DIR', help='also write the audio of the shown examples, and their tokens played, as .wav files'
+    '--length', type=int, metavar='L', help="most tokens that fit (default: the model's, 1024 for MT3)"
+  )
+  parser.add_argument('--seed', type=int, default=0, metavar='N', help='same seed, same examples (default: 0)')
+  parser.add_argument(
+    '--plot', metavar='FILE', help='also draw the shown examples, log-mel and notes, as .png, .svg or .pdf'
+  )
+  parser.add_argument(
+    '--audio', metavar='DIR', help='also write the audio of the shown examples, and their tokens played, as .wav files'
   )
   parser.add_argument('--json', metavar='FILE', help='also write all of it as JSON; - for stdout, in place of the text')
-  parser.add_argument('--module', action='append', default=[], metavar='MODULE', help='Python module that registers tasks')
-  parser.add_argument('--gin_file', action='append', default=[], metavar='FILE', help='as in training; repeatable, later ones win')
+  parser.add_argument(
+    '--module', action='append', default=[], metavar='MODULE', help='Python module that registers tasks'
+  )
+  parser.add_argument(
+    '--gin_file', action='append', default=[], metavar='FILE', help='as in training; repeatable, later ones win'
+  )
   parser.add_argument('--gin_search_paths', default='', metavar='DIRS', help='as in training')
-  parser.add_argument('--gin', action='append', default=[], metavar='NAME=VALUE', help='written --gin.NAME=VALUE, as in training')
+  parser.add_argument(
+    '--gin', action='append', default=[], metavar='NAME=VALUE', help='written --gin.NAME=VALUE, as in training'
+  )
   parser.set_defaults(run=run)
 
 
@@ -92,9 +106,15 @@ def run(args: argparse.Namespace) -> int:
   from mrmt3 import inspection, task_reader
 
   found = task_reader.find(
-      args.what, data=args.data, split=args.split, limit=args.length, modules=args.module, gin_files=args.gin_file,
-      gin_bindings=args.gin, gin_search_paths=args.gin_search_paths,
-  )  # fmt: skip
+    args.what,
+    data=args.data,
+    split=args.split,
+    limit=args.length,
+    modules=args.module,
+    gin_files=args.gin_file,
+    gin_bindings=args.gin,
+    gin_search_paths=args.gin_search_paths,
+  )
   reading = task_reader.read(found, args.examples, args.n, args.seed)
   pieces = task_reader.instruments_of_pieces(found)
   report = inspection.measure(reading.segments, found.codec, found.limit, found.spec.segment_frames, pieces)
@@ -123,7 +143,9 @@ def _check(args):
     if '=' not in binding:
       raise UserError(f'--gin.{binding}: a value is missing; write --gin.{binding}=VALUE')
   if args.plot and Path(args.plot).suffix.lower() not in ('.png', '.svg', '.pdf'):
-    raise UserError(f'cannot draw {args.plot}: unknown picture format {Path(args.plot).suffix!r}; use .png, .svg or .pdf')
+    raise UserError(
+      f'cannot draw {args.plot}: unknown picture format {Path(args.plot).suffix!r}; use .png, .svg or .pdf'
+    )
   if args.audio and Path(args.audio).exists() and not Path(args.audio).is_dir():
     raise UserError(f'cannot write to {args.audio}: it is not a folder')
   if (args.plot or args.audio) and not args.n:
@@ -192,7 +214,7 @@ def _write_audio(folder, found, reading):
       raise UserError(f'{found.name} gives log-mels and no samples: there is no audio to write; leave --audio away')
     notes = inspection.segment_notes(shown.segment.targets, found.codec, _seconds(found))
     paths += resynthesis.write_pair(
-        folder, number, shown.segment.piece, shown.samples, notes, found.spec.spectrogram.sample_rate
+      folder, number, shown.segment.piece, shown.samples, notes, found.spec.spectrogram.sample_rate
     )
   return paths
 
@@ -204,17 +226,17 @@ def _write_json(target, found, reading, report):
   from mrmt3.files import atomic_path
 
   content = {
-      'task': found.name,
-      'split': found.split,
-      'examples': reading.examples,
-      'examples_an_epoch': reading.total,
-      'examples_per_second': reading.rate,
-      'features': {
-          name: {'dtype': dtype, 'smallest': low, 'largest': high, 'is_feature': is_feature}
-          for name, (dtype, low, high, is_feature) in reading.features.items()
-      },
-      **inspection.as_json(report),
-      'shown': [inspection.segment_as_json(shown.segment, found.codec) for shown in reading.shown],
+    'task': found.name,
+    'split': found.split,
+    'examples': reading.examples,
+    'examples_an_epoch': reading.total,
+    'examples_per_second': reading.rate,
+    'features': {
+      name: {'dtype': dtype, 'smallest': low, 'largest': high, 'is_feature': is_feature}
+      for name, (dtype, low, high, is_feature) in reading.features.items()
+    },
+    **inspection.as_json(report),
+    'shown': [inspection.segment_as_json(shown.segment, found.codec) for shown in reading.shown],
   }
   text = json.dumps(content, indent=1) + '\n'
   if target == '-':

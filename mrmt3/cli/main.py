@@ -14,13 +14,22 @@ from mrmt3.cli.parsing import Parser
 from mrmt3.errors import UserError
 from mrmt3.version import __version__
 
-EXTRA_OF = {'note_seq': 'train', 'music21': 'dataset', 'symusic': 'dataset', 'pyloudnorm': 'dataset', 'tensorflow': 'train', 'seqio': 'train',
-            'clu': 'train', 'gin': 'train', 'apache_beam': 'cache'}  # fmt: skip
+EXTRA_OF = {
+  'note_seq': 'train',
+  'music21': 'dataset',
+  'symusic': 'dataset',
+  'pyloudnorm': 'dataset',
+  'tensorflow': 'train',
+  'seqio': 'train',
+  'clu': 'train',
+  'gin': 'train',
+  'apache_beam': 'cache',
+}
 
 GIN_COMMANDS = {
-    'train': 'train a model',
-    'eval': 'score checkpoints with the metrics of a task',
-    'infer': 'write down what a model predicts of a split',
+  'train': 'train a model',
+  'eval': 'score checkpoints with the metrics of a task',
+  'infer': 'write down what a model predicts of a split',
 }
 
 
@@ -33,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_parser(subparsers)
   for name, help_text in GIN_COMMANDS.items():
     subparsers.add_parser(
-        name, help=f'{help_text}; same as python -m mrmt3.{name}', add_help=False, prefix_chars='\0'
+      name, help=f'{help_text}; same as python -m mrmt3.{name}', add_help=False, prefix_chars='\0'
     ).add_argument('rest', nargs=argparse.REMAINDER)
   return parser
 

@@ -8,7 +8,9 @@ _DEFAULT = ('mt3', 'mr-mt3-0', 'mr-mt3-64-hop3')
 
 def add_parser(subparsers) -> None:
   """Adds `reproduce` with what can be reproduced."""
-  reproduce = subparsers.add_parser('reproduce', help='fetch, transcribe Slakh2100, score, and compare with published figures')
+  reproduce = subparsers.add_parser(
+    'reproduce', help='fetch, transcribe Slakh2100, score, and compare with published figures'
+  )
   parts = reproduce.add_subparsers(dest='evaluation', required=True, metavar='WHAT')
   slakh = parts.add_parser(
     'slakh',
@@ -19,10 +21,14 @@ def add_parser(subparsers) -> None:
   )
   slakh.add_argument('--data', required=True, metavar='DIR', help='folder of the data set, e.g. slakh2100_flac_redux')
   slakh.add_argument(
-    '--checkpoint', action='append', metavar='NAME',
+    '--checkpoint',
+    action='append',
+    metavar='NAME',
     help=f'published checkpoint or a folder, may be given several times (default: {", ".join(_DEFAULT)})',
-  )  # fmt: skip
-  slakh.add_argument('-o', '--output', default='reproduce', metavar='FOLDER', help='where everything goes (default: reproduce)')
+  )
+  slakh.add_argument(
+    '-o', '--output', default='reproduce', metavar='FOLDER', help='where everything goes (default: reproduce)'
+  )
   slakh.add_argument('--split', default='test', help='which split (default: test)')
   slakh.add_argument('--tracks', type=int, metavar='N', help='only the first N tracks (default: all)')
   slakh.add_argument('--quiet', action='store_true', help='no progress')

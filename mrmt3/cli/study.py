@@ -6,7 +6,17 @@ from pathlib import Path
 
 from mrmt3.errors import UserError
 
-_TRAINED = ('steps', 'moments', 'seeds', 'batch-size', 'base', 'gin', 'init-from', 'single', 'notes')  # options of studies that train
+_TRAINED = (
+  'steps',
+  'moments',
+  'seeds',
+  'batch-size',
+  'base',
+  'gin',
+  'init-from',
+  'single',
+  'notes',
+)  # options of studies that train
 
 _END = """\
 A study that was stopped goes on when run again with the same -o. DIR/study.md and
@@ -36,20 +46,51 @@ def add_parser(subparsers) -> None:
   training = [name for name, study in STUDIES.items() if study.kind == TRAINING]
   parser.add_argument('name', metavar='NAME', choices=list(STUDIES), help='which study, see below')
   parser.add_argument('-o', '--output', required=True, metavar='DIR', help='where everything goes')
-  parser.add_argument('--data', metavar='DIR', help='data set in the Slakh2100 layout; for the other studies any folder of MIDI with audio')
-  parser.add_argument('--split', default='test', help='which split is tested on, where there are splits (default: test)')
-  parser.add_argument('--pieces', type=int, metavar='N', help='test on the first N pieces only (of single notes that are rendered: on all)')
-  looking = parser.add_argument_group(f'studies of a checkpoint ({", ".join(name for name in STUDIES if name not in training)})')
+  parser.add_argument(
+    '--data',
+    metavar='DIR',
+    help='data set in the Slakh2100 layout; for the other studies any folder of MIDI with audio',
+  )
+  parser.add_argument(
+    '--split', default='test', help='which split is tested on, where there are splits (default: test)'
+  )
+  parser.add_argument(
+    '--pieces',
+    type=int,
+    metavar='N',
+    help='test on the first N pieces only (of single notes that are rendered: on all)',
+  )
+  looking = parser.add_argument_group(
+    f'studies of a checkpoint ({", ".join(name for name in STUDIES if name not in training)})'
+  )
   looking.add_argument('--checkpoint', metavar='DIR', help='checkpoint to look into, or a name of `mrmt3 fetch --list`')
   trained = parser.add_argument_group(f'studies that train ({", ".join(training)})')
   trained.add_argument('--steps', type=int, metavar='N', help='training steps of each network (default: 4000)')
-  trained.add_argument('--moments', type=int, metavar='N', help='score each network at so many moments of its training, its end among them (default: what the study says)')
+  trained.add_argument(
+    '--moments',
+    type=int,
+    metavar='N',
+    help='score each network at so many moments of its training, its end among them (default: what the study says)',
+  )
   trained.add_argument('--seeds', type=int, metavar='K', help='train each network so many times (default: 1)')
   trained.add_argument('--batch-size', type=int, metavar='N', help='examples a step (default: 16)')
-  trained.add_argument('--base', action='append', metavar='GIN_FILE', help='gin file of the training that is varied, may be given several times (default: runs/study.gin)')
-  trained.add_argument('--gin', action='append', default=[], metavar='NAME=VALUE', help='further gin binding of all networks')
-  trained.add_argument('--init-from', metavar='DIR', help='checkpoint that all networks start from; a memory that it has not begins fresh')
-  trained.add_argument('--single', metavar='DIR', help='single-instrument music with audio, such as rendered ComMU (default: stems of the test split)')
+  trained.add_argument(
+    '--base',
+    action='append',
+    metavar='GIN_FILE',
+    help='gin file of the training that is varied, may be given several times (default: runs/study.gin)',
+  )
+  trained.add_argument(
+    '--gin', action='append', default=[], metavar='NAME=VALUE', help='further gin binding of all networks'
+  )
+  trained.add_argument(
+    '--init-from', metavar='DIR', help='checkpoint that all networks start from; a memory that it has not begins fresh'
+  )
+  trained.add_argument(
+    '--single',
+    metavar='DIR',
+    help='single-instrument music with audio, such as rendered ComMU (default: stems of the test split)',
+  )
   trained.add_argument('--notes', metavar='DIR', help="single notes with audio, such as NSynth's (default: rendered)")
   trained.add_argument('--dry-run', action='store_true', help='print what each network is trained with, and do nothing')
   parser.set_defaults(run=run)
@@ -73,11 +114,22 @@ def run(args: argparse.Namespace) -> int:
   from mrmt3.studies import runner
 
   compile_cache.enable()
-  paths = {name: value and Path(value) for name, value in (('data', args.data), ('single', args.single), ('notes', args.notes))}
+  paths = {
+    name: value and Path(value) for name, value in (('data', args.data), ('single', args.single), ('notes', args.notes))
+  }
   options = runner.Options(
-    split=args.split, pieces=args.pieces, checkpoint=args.checkpoint, steps=args.steps, moments=args.moments, seeds=args.seeds or 1,
-    batch_size=args.batch_size or 16, base=base, bindings=tuple(args.gin), init_from=args.init_from, **paths,
-  )  # fmt: skip
+    split=args.split,
+    pieces=args.pieces,
+    checkpoint=args.checkpoint,
+    steps=args.steps,
+    moments=args.moments,
+    seeds=args.seeds or 1,
+    batch_size=args.batch_size or 16,
+    base=base,
+    bindings=tuple(args.gin),
+    init_from=args.init_from,
+    **paths,
+  )
   page = runner.run(args.name, Path(args.output), options)
   print((page.parent / 'study.md').read_text(encoding='utf-8'))
   print(f'wrote {page}', file=sys.stderr)

@@ -16,14 +16,17 @@ def add_parser(subparsers) -> None:
     epilog='Exit code 2 if a file could not be transcribed; the others are written all the same.',
   )
   parser.add_argument(
-    'inputs', nargs='+', metavar='AUDIO',
+    'inputs',
+    nargs='+',
+    metavar='AUDIO',
     help='audio file, folder, or pattern in quotes (songs/**/*.wav); - reads sound from stdin and writes notes as JSON lines',
-  )  # fmt: skip
+  )
   parser.add_argument(
     '-o', '--output', metavar='OUT', help='song.mid for one audio file, or a folder: song.wav gives OUT/song.mid'
   )
   parser.add_argument(
-    '--checkpoint', metavar='DIR',
+    '--checkpoint',
+    metavar='DIR',
     help='checkpoint_<step> folder, or a folder of which the newest is taken; or a name, see `mrmt3 fetch --list`; '
     'default: the model in the box',
   )
@@ -36,7 +39,9 @@ def add_parser(subparsers) -> None:
   piped = parser.add_argument_group('samples without a header on stdin')
   piped.add_argument('--rate', type=int, metavar='HZ', help='sample rate (a wav file says it itself)')
   piped.add_argument('--channels', type=int, default=1, metavar='N', help='default: 1')
-  piped.add_argument('--format', default='s16le', metavar='NAME', help='s16le (default), s24le, s32le, f32le, f64le, u8')
+  piped.add_argument(
+    '--format', default='s16le', metavar='NAME', help='s16le (default), s24le, s32le, f32le, f64le, u8'
+  )
   parser.set_defaults(run=run)
 
 
@@ -49,13 +54,17 @@ def _add_outputs(group):
   ):
     group.add_argument(f'--{kind}', nargs='?', const='', metavar='FILE', help=text)
   group.add_argument(
-    '--tracks', choices=['program', 'class'], default='program',
+    '--tracks',
+    choices=['program', 'class'],
+    default='program',
     help='a track for each program as the model says it (default), or for each Slakh class',
-  )  # fmt: skip
+  )
   group.add_argument(
-    '--merge-below', type=float, metavar='SHARE',
+    '--merge-below',
+    type=float,
+    metavar='SHARE',
     help='give the notes of instruments below this share of all (0.02) to a related instrument; default: off',
-  )  # fmt: skip
+  )
 
 
 def _add_decoding(group):
@@ -67,7 +76,9 @@ def _add_decoding(group):
     '--hop', type=int, metavar='H', help='segments of a file decoded at once, each with the memory of the one H back'
   )
   group.add_argument(
-    '--resume', action='store_true', help='remember what is done; started again, go on there and leave finished files alone'
+    '--resume',
+    action='store_true',
+    help='remember what is done; started again, go on there and leave finished files alone',
   )
 
 
@@ -102,9 +113,15 @@ def run(args: argparse.Namespace) -> int:
     line = loading.introduce(default)
     print(json.dumps({'model': line}) if args.progress == 'json' else f'model: {line}', file=sys.stderr)
   settings = transcription_run.Settings(
-    tracks=args.tracks, merge_below=args.merge_below, instruments=args.instruments, batch=args.batch, hop=args.hop,
-    resume=args.resume, quiet=args.quiet, progress=args.progress,
-  )  # fmt: skip
+    tracks=args.tracks,
+    merge_below=args.merge_below,
+    instruments=args.instruments,
+    batch=args.batch,
+    hop=args.hop,
+    resume=args.resume,
+    quiet=args.quiet,
+    progress=args.progress,
+  )
   if piped:
     transcription_run.run_pipe(transcriber, jobs[0] if jobs else None, settings, args.rate, args.channels, args.format)
     return 0

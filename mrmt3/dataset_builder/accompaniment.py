@@ -21,16 +21,16 @@ _KEYS = ('C', 'G', 'D', 'A', 'E', 'F', 'Bb', 'Eb', 'Ab')
 _SHARP = ('C', 'C#', 'D', 'D#', 'E', 'F', 'F#', 'G', 'G#', 'A', 'A#', 'B')
 # Four bars each: semitones above the key and the kind of chord.
 _PROGRESSIONS = (
-    ((0, ''), (9, 'm'), (2, 'm7'), (7, '7')),
-    ((0, 'M7'), (5, 'M7'), (4, 'm7'), (9, 'm7')),
-    ((9, 'm'), (5, ''), (0, ''), (7, '')),
-    ((0, ''), (5, ''), (0, ''), (7, '7')),
-    ((2, 'm7'), (7, '7'), (0, 'M7'), (9, '7')),
-    ((0, '7'), (5, '7'), (0, '7'), (7, '7')),
-    ((9, 'm'), (2, 'm'), (4, '7'), (9, 'm')),
-    ((0, ''), (4, 'm'), (5, ''), (5, 'm')),
-    ((5, 'M7'), (7, '7'), (4, 'm7'), (9, 'm7')),
-    ((0, ''), (10, ''), (5, ''), (0, '')),
+  ((0, ''), (9, 'm'), (2, 'm7'), (7, '7')),
+  ((0, 'M7'), (5, 'M7'), (4, 'm7'), (9, 'm7')),
+  ((9, 'm'), (5, ''), (0, ''), (7, '')),
+  ((0, ''), (5, ''), (0, ''), (7, '7')),
+  ((2, 'm7'), (7, '7'), (0, 'M7'), (9, '7')),
+  ((0, '7'), (5, '7'), (0, '7'), (7, '7')),
+  ((9, 'm'), (2, 'm'), (4, '7'), (9, 'm')),
+  ((0, ''), (4, 'm'), (5, ''), (5, 'm')),
+  ((5, 'M7'), (7, '7'), (4, 'm7'), (9, 'm7')),
+  ((0, ''), (10, ''), (5, ''), (0, '')),
 )
 
 
@@ -45,7 +45,9 @@ def grooves() -> tuple[str, ...]:
   found = {}
   if program():
     for path in sorted(LIBRARY.glob('*.mma')):
-      for name in re.findall(r'^\s*DefGroove\s+([\w-]+)', path.read_text(encoding='latin-1'), re.MULTILINE | re.IGNORECASE):
+      for name in re.findall(
+        r'^\s*DefGroove\s+([\w-]+)', path.read_text(encoding='latin-1'), re.MULTILINE | re.IGNORECASE
+      ):
         # Intros, fills and endings are a bar or two of a song, not a song.
         if not re.search(r'intro|fill|end|break|metronome', name + path.stem, re.IGNORECASE):
           found.setdefault(name.lower(), f'{path.stem}/{name}')
@@ -84,9 +86,13 @@ def generate(groove: str, seed: int) -> bytes:
     text.write_text(song(groove, seed))
     try:
       done = subprocess.run(
-          [mma, str(text), '-f', str(midi)], cwd=folder, capture_output=True, stdin=subprocess.DEVNULL,
-          timeout=_SECONDS, check=False,
-      )  # fmt: skip
+        [mma, str(text), '-f', str(midi)],
+        cwd=folder,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=_SECONDS,
+        check=False,
+      )
     except (OSError, subprocess.TimeoutExpired) as error:
       raise UserError(f'mma could not play the groove {groove}: {type(error).__name__}') from error
     if done.returncode or not midi.is_file():

@@ -23,70 +23,70 @@ class Instrument:
 
 
 INSTRUMENTS = (
-    Instrument(0, 28, 96, True),  # piano
-    Instrument(4, 36, 88, True),  # electric piano
-    Instrument(6, 36, 84, True),  # harpsichord
-    Instrument(11, 53, 89, True),  # vibraphone
-    Instrument(12, 45, 84, True),  # marimba
-    Instrument(16, 36, 84, True),  # drawbar organ
-    Instrument(19, 36, 84, True),  # church organ
-    Instrument(24, 40, 79, True),  # nylon guitar
-    Instrument(25, 40, 79, True),  # steel guitar
-    Instrument(27, 40, 81, True),  # clean guitar
-    Instrument(29, 40, 76),  # overdriven guitar
-    Instrument(32, 28, 60),  # acoustic bass
-    Instrument(33, 28, 60),  # electric bass
-    Instrument(40, 55, 93),  # violin
-    Instrument(41, 48, 84),  # viola
-    Instrument(42, 36, 72),  # cello
-    Instrument(43, 28, 55),  # contrabass
-    Instrument(46, 28, 91, True),  # harp
-    Instrument(48, 36, 88, True),  # string ensemble
-    Instrument(50, 36, 88, True),  # synth strings
-    Instrument(52, 43, 79, True),  # choir
-    Instrument(56, 54, 82),  # trumpet
-    Instrument(57, 40, 70),  # trombone
-    Instrument(58, 28, 58),  # tuba
-    Instrument(60, 41, 74),  # French horn
-    Instrument(61, 40, 79, True),  # brass section
-    Instrument(65, 49, 80),  # alto sax
-    Instrument(66, 44, 75),  # tenor sax
-    Instrument(67, 36, 68),  # baritone sax
-    Instrument(68, 58, 88),  # oboe
-    Instrument(69, 52, 79),  # English horn
-    Instrument(70, 34, 70),  # bassoon
-    Instrument(71, 50, 89),  # clarinet
-    Instrument(73, 60, 96),  # flute
-    Instrument(80, 48, 84),  # square lead
-    Instrument(88, 36, 84, True),  # pad
+  Instrument(0, 28, 96, True),  # piano
+  Instrument(4, 36, 88, True),  # electric piano
+  Instrument(6, 36, 84, True),  # harpsichord
+  Instrument(11, 53, 89, True),  # vibraphone
+  Instrument(12, 45, 84, True),  # marimba
+  Instrument(16, 36, 84, True),  # drawbar organ
+  Instrument(19, 36, 84, True),  # church organ
+  Instrument(24, 40, 79, True),  # nylon guitar
+  Instrument(25, 40, 79, True),  # steel guitar
+  Instrument(27, 40, 81, True),  # clean guitar
+  Instrument(29, 40, 76),  # overdriven guitar
+  Instrument(32, 28, 60),  # acoustic bass
+  Instrument(33, 28, 60),  # electric bass
+  Instrument(40, 55, 93),  # violin
+  Instrument(41, 48, 84),  # viola
+  Instrument(42, 36, 72),  # cello
+  Instrument(43, 28, 55),  # contrabass
+  Instrument(46, 28, 91, True),  # harp
+  Instrument(48, 36, 88, True),  # string ensemble
+  Instrument(50, 36, 88, True),  # synth strings
+  Instrument(52, 43, 79, True),  # choir
+  Instrument(56, 54, 82),  # trumpet
+  Instrument(57, 40, 70),  # trombone
+  Instrument(58, 28, 58),  # tuba
+  Instrument(60, 41, 74),  # French horn
+  Instrument(61, 40, 79, True),  # brass section
+  Instrument(65, 49, 80),  # alto sax
+  Instrument(66, 44, 75),  # tenor sax
+  Instrument(67, 36, 68),  # baritone sax
+  Instrument(68, 58, 88),  # oboe
+  Instrument(69, 52, 79),  # English horn
+  Instrument(70, 34, 70),  # bassoon
+  Instrument(71, 50, 89),  # clarinet
+  Instrument(73, 60, 96),  # flute
+  Instrument(80, 48, 84),  # square lead
+  Instrument(88, 36, 84, True),  # pad
 )
 # More sounds and the classes that only large data sets have; apart, so that a choice among INSTRUMENTS stays what it is.
 MORE_INSTRUMENTS = (
-    Instrument(1, 28, 96, True),  # bright piano
-    Instrument(5, 36, 88, True),  # FM electric piano
-    Instrument(9, 67, 96),  # glockenspiel
-    Instrument(13, 65, 96),  # xylophone
-    Instrument(17, 36, 84, True),  # percussive organ
-    Instrument(18, 36, 84, True),  # rock organ
-    Instrument(20, 36, 84, True),  # reed organ
-    Instrument(26, 40, 79, True),  # jazz guitar
-    Instrument(30, 40, 76),  # distortion guitar
-    Instrument(34, 28, 60),  # picked bass
-    Instrument(35, 28, 60),  # fretless bass
-    Instrument(38, 28, 60),  # synth bass
-    Instrument(47, 36, 57),  # timpani
-    Instrument(49, 36, 88, True),  # slow strings
-    Instrument(51, 36, 88, True),  # synth strings 2
-    Instrument(54, 43, 79, True),  # synth voice
-    Instrument(55, 48, 72),  # orchestral hit
-    Instrument(62, 40, 79, True),  # synth brass
-    Instrument(64, 54, 86),  # soprano sax
-    Instrument(74, 62, 91),  # recorder
-    Instrument(75, 60, 91),  # pan flute
-    Instrument(79, 60, 89),  # ocarina
-    Instrument(81, 48, 84),  # saw lead
-    Instrument(89, 36, 84, True),  # warm pad
-    Instrument(90, 36, 84, True),  # polysynth
+  Instrument(1, 28, 96, True),  # bright piano
+  Instrument(5, 36, 88, True),  # FM electric piano
+  Instrument(9, 67, 96),  # glockenspiel
+  Instrument(13, 65, 96),  # xylophone
+  Instrument(17, 36, 84, True),  # percussive organ
+  Instrument(18, 36, 84, True),  # rock organ
+  Instrument(20, 36, 84, True),  # reed organ
+  Instrument(26, 40, 79, True),  # jazz guitar
+  Instrument(30, 40, 76),  # distortion guitar
+  Instrument(34, 28, 60),  # picked bass
+  Instrument(35, 28, 60),  # fretless bass
+  Instrument(38, 28, 60),  # synth bass
+  Instrument(47, 36, 57),  # timpani
+  Instrument(49, 36, 88, True),  # slow strings
+  Instrument(51, 36, 88, True),  # synth strings 2
+  Instrument(54, 43, 79, True),  # synth voice
+  Instrument(55, 48, 72),  # orchestral hit
+  Instrument(62, 40, 79, True),  # synth brass
+  Instrument(64, 54, 86),  # soprano sax
+  Instrument(74, 62, 91),  # recorder
+  Instrument(75, 60, 91),  # pan flute
+  Instrument(79, 60, 89),  # ocarina
+  Instrument(81, 48, 84),  # saw lead
+  Instrument(89, 36, 84, True),  # warm pad
+  Instrument(90, 36, 84, True),  # polysynth
 )
 ALL_INSTRUMENTS = INSTRUMENTS + MORE_INSTRUMENTS
 BASSES = (32, 33, 43, 58)  # programs for the lowest part
@@ -137,26 +137,26 @@ def draw_style(rng: np.random.Generator) -> Style:
   """Returns a random way to play: soft or loud, even or accented, legato to staccato, in front or behind."""
   gap, keep = ((0.01, 0.95), (0.05, 0.8), (60.0, rng.uniform(0.45, 0.75)))[rng.choice(3, p=(0.35, 0.4, 0.25))]
   return Style(
-      level=rng.uniform(60, 98),
-      spread=rng.uniform(2, 8),
-      accent=rng.uniform(4, 16),
-      dynamics=rng.uniform(0.4, 1.0),
-      gap=gap,
-      keep=keep,
-      jitter=rng.uniform(0.0, 0.01),
-      gain_db=rng.uniform(-9, 3),
+    level=rng.uniform(60, 98),
+    spread=rng.uniform(2, 8),
+    accent=rng.uniform(4, 16),
+    dynamics=rng.uniform(0.4, 1.0),
+    gap=gap,
+    keep=keep,
+    jitter=rng.uniform(0.0, 0.01),
+    gain_db=rng.uniform(-9, 3),
   )
 
 
 def arrange(
-    score: Score,
-    rng: np.random.Generator,
-    *,
-    palette: Collection[int] | None = None,
-    exclude: Collection[int] = (),
-    instruments: Sequence[Instrument] = INSTRUMENTS,
-    weights: Mapping[int, float] | None = None,
-    keep_written: bool = False,
+  score: Score,
+  rng: np.random.Generator,
+  *,
+  palette: Collection[int] | None = None,
+  exclude: Collection[int] = (),
+  instruments: Sequence[Instrument] = INSTRUMENTS,
+  weights: Mapping[int, float] | None = None,
+  keep_written: bool = False,
 ) -> list[ArrangedPart]:
   """Returns the parts of a score, highest first, with instruments of distinct Slakh classes.
 
@@ -179,9 +179,9 @@ def arrange(
   parts = [score.parts[index] for index in order]
   written = [score.programs[index] if keep_written and score.programs else None for index in order]
   instruments = [
-      instrument
-      for instrument in instruments
-      if instrument.program not in exclude and (palette is None or instrument.program in palette)
+    instrument
+    for instrument in instruments
+    if instrument.program not in exclude and (palette is None or instrument.program in palette)
   ]
   choices = [_fitting(part, instruments) for part in parts]
   if weights is None or rng.random() < _BASS_SHARE:
@@ -265,7 +265,7 @@ def accents(score: Score, starts: np.ndarray) -> np.ndarray:
 
 
 def perform(
-    part: ArrangedPart, score: Score, quarters_per_minute: float, rng: np.random.Generator, style: Style = PLAIN
+  part: ArrangedPart, score: Score, quarters_per_minute: float, rng: np.random.Generator, style: Style = PLAIN
 ) -> np.ndarray:
   """Returns a note table (s) of a part played at a tempo in a style, stressed as the metre says."""
   seconds = 60.0 / quarters_per_minute

@@ -44,25 +44,25 @@ class BuildReport:
 
 
 def build(
-    out: str | os.PathLike,
-    *,
-    recipe: str | None = None,
-    pieces: int | None = None,
-    hours: float | None = None,
-    seconds: float | None = None,
-    seed: int = 0,
-    takes: int = 1,
-    drums: float | None = None,
-    midi: Sequence[str | os.PathLike] = (),
-    soundfonts: Sequence[str | os.PathLike] = (),
-    held_out: Sequence[str | os.PathLike] = (),
-    extras: bool = False,
-    tracks_of: str | os.PathLike | None = None,
-    split: str | None = None,
-    workers: int | None = None,
-    force: bool = False,
-    progress: bool = True,
-    say: Callable[[str], None] | None = None,
+  out: str | os.PathLike,
+  *,
+  recipe: str | None = None,
+  pieces: int | None = None,
+  hours: float | None = None,
+  seconds: float | None = None,
+  seed: int = 0,
+  takes: int = 1,
+  drums: float | None = None,
+  midi: Sequence[str | os.PathLike] = (),
+  soundfonts: Sequence[str | os.PathLike] = (),
+  held_out: Sequence[str | os.PathLike] = (),
+  extras: bool = False,
+  tracks_of: str | os.PathLike | None = None,
+  split: str | None = None,
+  workers: int | None = None,
+  force: bool = False,
+  progress: bool = True,
+  say: Callable[[str], None] | None = None,
 ) -> BuildReport:
   """Builds a data set in Slakh2100's layout, or goes on with one that the same settings began.
 
@@ -95,9 +95,18 @@ def build(
   workers = (os.cpu_count() or 1) if workers is None else workers
   _check_arguments(workers, pieces, hours, tracks_of, split)
   setup, lines = prepare(
-      recipe, pieces=pieces, hours=hours, seconds=seconds, seed=seed, takes=takes, drums=drums, midi=midi,
-      fonts=soundfonts, held_out=held_out, extras=extras,
-  )  # fmt: skip
+    recipe,
+    pieces=pieces,
+    hours=hours,
+    seconds=seconds,
+    seed=seed,
+    takes=takes,
+    drums=drums,
+    midi=midi,
+    fonts=soundfonts,
+    held_out=held_out,
+    extras=extras,
+  )
   for line in lines:
     say(line)
   out = make_folder(Path(out))
@@ -118,7 +127,9 @@ def build(
   todo = [track for track in plan if not (out / track.split / track.name).is_dir()]
   make = functools.partial(make_track, out=out, setup=setup)
   failed = []
-  for track, reason in zip(todo, with_bar(parallel(make, todo, workers), len(todo), 'building', 'track', progress), strict=True):
+  for track, reason in zip(
+    todo, with_bar(parallel(make, todo, workers), len(todo), 'building', 'track', progress), strict=True
+  ):
     if reason is not None:
       say(f'left out: {reason}')
       failed.append(track)
@@ -127,10 +138,10 @@ def build(
   if not splits:
     raise UserError(f'none of the {len(plan)} tracks could be made ({left_out[0]}); use other music or soundfonts')
   return BuildReport(
-      made=len(todo) - len(failed),
-      kept=len(plan) - len(todo),
-      splits={split: splits[split] for split in SPLITS if splits[split]},
-      left_out=tuple(left_out),
+    made=len(todo) - len(failed),
+    kept=len(plan) - len(todo),
+    splits={split: splits[split] for split in SPLITS if splits[split]},
+    left_out=tuple(left_out),
   )
 
 
@@ -214,9 +225,9 @@ def _clear(out: Path) -> None:
 
 def _write_plan(out, settings, plan, left_out):
   stored = {
-      'settings': dataclasses.asdict(settings),
-      'left_out': left_out,
-      'tracks': [dataclasses.asdict(track) for track in plan],
+    'settings': dataclasses.asdict(settings),
+    'left_out': left_out,
+    'tracks': [dataclasses.asdict(track) for track in plan],
   }
   with atomic_path(out / PLAN_FILE) as path:
     path.write_text(json.dumps(stored, indent=1) + '\n', encoding='utf-8', errors='surrogateescape')

@@ -103,21 +103,21 @@ class Verdict:
   def is_good(self) -> bool:
     """Whether all stems are audible, all mixes add up, and enough stems and notes are where their labels are."""
     return (
-        self.audible == 1
-        and self.mixes == 1
-        and self.in_time >= WANTED_LAG_SHARE
-        and self.pitched >= WANTED_PITCH_SHARE
-        and not self.troubles
+      self.audible == 1
+      and self.mixes == 1
+      and self.in_time >= WANTED_LAG_SHARE
+      and self.pitched >= WANTED_PITCH_SHARE
+      and not self.troubles
     )
 
 
 def check(
-    root: str | os.PathLike,
-    *,
-    split: str | None = None,
-    tracks: int | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+  root: str | os.PathLike,
+  *,
+  split: str | None = None,
+  tracks: int | None = None,
+  workers: int | None = None,
+  progress: bool = True,
 ) -> tuple[Verdict, list[StemCheck]]:
   """Checks a data set in Slakh2100's layout.
 
@@ -137,12 +137,14 @@ def check(
       raise UserError(f'{tracks} tracks cannot be checked; use 1 or more')
     found = [found[index] for index in np.unique(np.linspace(0, len(found) - 1, tracks).round().astype(int))]
   results = list(
-      with_bar(parallel(check_track, found, workers or os.cpu_count() or 1), len(found), 'checking', 'track', progress)
+    with_bar(parallel(check_track, found, workers or os.cpu_count() or 1), len(found), 'checking', 'track', progress)
   )
   stems = [stem for result in results for stem in result.stems]
   troubles = tuple(line for result in results for line in result.troubles)
   if not stems:
-    raise UserError(f'nothing to check in {root}: {troubles[0] if troubles else "no track has labelled stems with audio"}')
+    raise UserError(
+      f'nothing to check in {root}: {troubles[0] if troubles else "no track has labelled stems with audio"}'
+    )
   return _verdict(results, stems, troubles), stems
 
 
@@ -151,14 +153,14 @@ def _verdict(results, stems, troubles):
   notes = sum(stem.notes for stem in stems)
   errors = np.array([result.mix_error for result in results if result.mix_error is not None])
   return Verdict(
-      tracks=len(results),
-      stems=len(stems),
-      notes=notes,
-      audible=float(np.mean([stem.audible for stem in stems])),
-      in_time=float(np.mean(np.abs(lags) <= MAX_LAG + 1e-9)) if len(lags) else 0.0,
-      pitched=sum(stem.pitched for stem in stems) / notes if notes else 1.0,
-      mixes=float(np.mean(errors <= MAX_MIX_ERROR)) if len(errors) else 1.0,
-      troubles=troubles,
+    tracks=len(results),
+    stems=len(stems),
+    notes=notes,
+    audible=float(np.mean([stem.audible for stem in stems])),
+    in_time=float(np.mean(np.abs(lags) <= MAX_LAG + 1e-9)) if len(lags) else 0.0,
+    pitched=sum(stem.pitched for stem in stems) / notes if notes else 1.0,
+    mixes=float(np.mean(errors <= MAX_MIX_ERROR)) if len(errors) else 1.0,
+    troubles=troubles,
   )
 
 
@@ -210,14 +212,14 @@ def check_stem(notes: np.ndarray, audio: np.ndarray, sample_rate: int) -> StemCh
     chosen = notes[np.unique(np.linspace(0, len(notes) - 1, _MOST_NOTES).round().astype(int))]
     pitched = has_pitch(audio, chosen['onset'], chosen['pitch'], sample_rate)
   return StemCheck(
-      track='',
-      stem='',
-      program=int(notes['program'][0]) if len(notes) else 0,
-      is_drum=is_drum,
-      audible=audible,
-      lag=None if is_silent or not len(notes) else onset_lag(audio, notes['onset'], sample_rate),
-      notes=len(pitched),
-      pitched=int(pitched.sum()),
+    track='',
+    stem='',
+    program=int(notes['program'][0]) if len(notes) else 0,
+    is_drum=is_drum,
+    audible=audible,
+    lag=None if is_silent or not len(notes) else onset_lag(audio, notes['onset'], sample_rate),
+    notes=len(pitched),
+    pitched=int(pitched.sum()),
   )
 
 
@@ -283,14 +285,14 @@ def _bands(pitch, size, sample_rate):
 def lines(verdict: Verdict) -> list[str]:
   """Returns what was found as lines of text for people."""
   rows = (
-      ('stems audible', verdict.audible, 1.0, f'of {verdict.stems}'),
-      ('stems that add up to the mix', verdict.mixes, 1.0, f'of {verdict.tracks} tracks'),
-      (f'stems within {1000 * MAX_LAG:.0f} ms of their labels', verdict.in_time, WANTED_LAG_SHARE, f'of {verdict.stems}'),
-      ('notes with energy at their pitch', verdict.pitched, WANTED_PITCH_SHARE, f'of {verdict.notes}'),
+    ('stems audible', verdict.audible, 1.0, f'of {verdict.stems}'),
+    ('stems that add up to the mix', verdict.mixes, 1.0, f'of {verdict.tracks} tracks'),
+    (f'stems within {1000 * MAX_LAG:.0f} ms of their labels', verdict.in_time, WANTED_LAG_SHARE, f'of {verdict.stems}'),
+    ('notes with energy at their pitch', verdict.pitched, WANTED_PITCH_SHARE, f'of {verdict.notes}'),
   )
   return [
-      f'{what:<35} {100 * share:6.1f} % {of:<16} wanted {100 * wanted:.0f} %{"" if share >= wanted else "  NOT MET"}'
-      for what, share, wanted, of in rows
+    f'{what:<35} {100 * share:6.1f} % {of:<16} wanted {100 * wanted:.0f} %{"" if share >= wanted else "  NOT MET"}'
+    for what, share, wanted, of in rows
   ]
 
 

@@ -31,10 +31,10 @@ class Groove:
 
 
 GROOVES = (
-    Groove(CLOSED_HAT, SNARE, (0, 2), (0,), (1, 3), (1, 2)),
-    Groove(CLOSED_HAT, SNARE, (0, 2, 2.5), (0, 1.5), (1, 3), (2,)),
-    Groove(RIDE, SIDE_STICK, (0, 2), (0,), (1, 3), (2,)),
-    Groove(CLOSED_HAT, SIDE_STICK, (0, 1.5, 2), (0, 2.5), (1, 3), (1,)),
+  Groove(CLOSED_HAT, SNARE, (0, 2), (0,), (1, 3), (1, 2)),
+  Groove(CLOSED_HAT, SNARE, (0, 2, 2.5), (0, 1.5), (1, 3), (2,)),
+  Groove(RIDE, SIDE_STICK, (0, 2), (0,), (1, 3), (2,)),
+  Groove(CLOSED_HAT, SIDE_STICK, (0, 1.5, 2), (0, 2.5), (1, 3), (1,)),
 )
 
 

@@ -28,7 +28,7 @@ def read_sample(chunk: bytes | memoryview, is_vorbis: bool) -> np.ndarray:
 
 
 def cut_sample(
-    sample: np.ndarray, loop: tuple[int, int], moves: tuple[int, int, int, int], is_looped: bool, rates: tuple[int, int]
+  sample: np.ndarray, loop: tuple[int, int], moves: tuple[int, int, int, int], is_looped: bool, rates: tuple[int, int]
 ) -> tuple[np.ndarray, int, int]:
   """Returns what a zone plays of a sample, and where the loop in it begins and ends.
 

@@ -77,9 +77,7 @@ def _pairs_with_shared_tunes(patterns, least):
       yield one, other
 
 
-def split_groups(
-    groups: Sequence[int], shares: Mapping[str, float], rng: np.random.Generator
-) -> list[str]:
+def split_groups(groups: Sequence[int], shares: Mapping[str, float], rng: np.random.Generator) -> list[str]:
   """Returns the split of each piece: whole groups go to the split that lacks most of its share.
 
   Args:

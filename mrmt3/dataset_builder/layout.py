@@ -30,9 +30,23 @@ _MIN_LOUDNESS_SECONDS = 0.4  # one gating block
 _FULL_SCALE = 2**15 - 1
 
 _FAMILIES = (
-    'Piano', 'Chromatic Percussion', 'Organ', 'Guitar', 'Bass', 'Strings', 'Strings (continued)', 'Brass', 'Reed',
-    'Pipe', 'Synth Lead', 'Synth Pad', 'Synth Effects', 'Ethnic', 'Percussive', 'Sound Effects',
-)  # fmt: skip
+  'Piano',
+  'Chromatic Percussion',
+  'Organ',
+  'Guitar',
+  'Bass',
+  'Strings',
+  'Strings (continued)',
+  'Brass',
+  'Reed',
+  'Pipe',
+  'Synth Lead',
+  'Synth Pad',
+  'Synth Effects',
+  'Ethnic',
+  'Percussive',
+  'Sound Effects',
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,11 +115,11 @@ def integrated_loudness(audio: np.ndarray, sample_rate: int) -> float | None:
 
 
 def mix_stems(
-    audios: Sequence[np.ndarray | None],
-    sample_rate: int,
-    *,
-    known_loudness: Sequence[float | None] = (),
-    gains_db: Sequence[float] = (),
+  audios: Sequence[np.ndarray | None],
+  sample_rate: int,
+  *,
+  known_loudness: Sequence[float | None] = (),
+  gains_db: Sequence[float] = (),
 ) -> Mixture:
   """Returns the stems (float `[n]` each, or None) at one loudness, and their sum with its peak at `TARGET_PEAK`.
 
@@ -124,16 +138,16 @@ def mix_stems(
     if audio is not None and not np.isfinite(audio).all():
       raise UserError(f'stem S{index:02d} has NaN or infinite samples; render it again')
   loudness = [
-      None if audio is None else integrated_loudness(audio, sample_rate) if known is None else known
-      for audio, known in zip(audios, known_loudness, strict=True)
+    None if audio is None else integrated_loudness(audio, sample_rate) if known is None else known
+    for audio, known in zip(audios, known_loudness, strict=True)
   ]
   if all(level is None for level in loudness):
     raise UserError('none of the stems of the track can be heard; give it at least one with sound')
 
   length = max(len(audio) for audio in audios if audio is not None)
   leveled = [
-      None if level is None else np.pad(audio * 10 ** ((STEM_LOUDNESS + gain - level) / 20), (0, length - len(audio)))
-      for audio, level, gain in zip(audios, loudness, gains_db, strict=True)
+    None if level is None else np.pad(audio * 10 ** ((STEM_LOUDNESS + gain - level) / 20), (0, length - len(audio)))
+    for audio, level, gain in zip(audios, loudness, gains_db, strict=True)
   ]
   heard = [audio for audio in leveled if audio is not None]
   # A stem can peak higher than the mix where others cancel it, and must not clip either.
@@ -145,13 +159,13 @@ def mix_stems(
 
 
 def write_track(
-    folder: str | os.PathLike,
-    stems: Sequence[Stem],
-    *,
-    sample_rate: int = 16000,
-    uuid: str | None = None,
-    source: str = '',
-    extras: bool = False,
+  folder: str | os.PathLike,
+  stems: Sequence[Stem],
+  *,
+  sample_rate: int = 16000,
+  uuid: str | None = None,
+  source: str = '',
+  extras: bool = False,
 ) -> Path:
   """Writes a track folder, in one piece: it is built under a temporary name beside `folder`, then renamed.
 
@@ -174,10 +188,10 @@ def write_track(
   _check_stems(stems, folder)
   make_folder(folder.parent)
   mixture = mix_stems(
-      [stem.audio for stem in stems],
-      sample_rate,
-      known_loudness=[stem.loudness for stem in stems],
-      gains_db=[stem.gain_db for stem in stems],
+    [stem.audio for stem in stems],
+    sample_rate,
+    known_loudness=[stem.loudness for stem in stems],
+    gains_db=[stem.gain_db for stem in stems],
   )
   if uuid is None:
     uuid = uuid_module.uuid5(uuid_module.NAMESPACE_URL, f'{source}#{folder.name}').hex
@@ -211,26 +225,26 @@ def _metadata(stems, mixture, uuid, source):
   entries = {}
   for index, (stem, level) in enumerate(zip(stems, mixture.loudness, strict=True)):
     entries[f'S{index:02d}'] = {
-        'audio_rendered': level is not None,
-        'inst_class': stem.inst_class,
-        'is_drum': bool(stem.is_drum),
-        'midi_program_name': stem.midi_program_name,
-        'midi_saved': True,
-        'plugin_name': stem.plugin_name,
-        'program_num': DRUM_PROGRAM_NUM if stem.is_drum else int(stem.program),
+      'audio_rendered': level is not None,
+      'inst_class': stem.inst_class,
+      'is_drum': bool(stem.is_drum),
+      'midi_program_name': stem.midi_program_name,
+      'midi_saved': True,
+      'plugin_name': stem.plugin_name,
+      'program_num': DRUM_PROGRAM_NUM if stem.is_drum else int(stem.program),
     }
     if level is not None:
       entries[f'S{index:02d}']['integrated_loudness'] = level
   return {
-      'UUID': uuid,
-      'audio_dir': 'stems',
-      'lmd_midi_dir': source,
-      'midi_dir': 'MIDI',
-      'normalization_factor': STEM_LOUDNESS,
-      'normalized': True,
-      'overall_gain': mixture.overall_gain,
-      'stems': entries,
-      'target_peak': TARGET_PEAK,
+    'UUID': uuid,
+    'audio_dir': 'stems',
+    'lmd_midi_dir': source,
+    'midi_dir': 'MIDI',
+    'normalization_factor': STEM_LOUDNESS,
+    'normalized': True,
+    'overall_gain': mixture.overall_gain,
+    'stems': entries,
+    'target_peak': TARGET_PEAK,
   }
 
 

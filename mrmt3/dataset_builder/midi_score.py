@@ -181,7 +181,9 @@ def read_midi_score(data: bytes, name: str) -> Score:
   return Score(name, parts, bars, programs=programs, drums=drums if len(drums) else None, tempo=tempo)
 
 
-_TABLE_DTYPE = np.dtype([*SCORE_NOTE_DTYPE.descr, ('track', np.int64), ('channel', np.int64), ('program', np.int64), ('is_drum', np.bool_)])
+_TABLE_DTYPE = np.dtype(
+  [*SCORE_NOTE_DTYPE.descr, ('track', np.int64), ('channel', np.int64), ('program', np.int64), ('is_drum', np.bool_)]
+)
 
 
 def _table(events):
@@ -196,7 +198,9 @@ def _table(events):
   table = table[table['start'] < MAX_QUARTERS]
   for track, channel in sorted({pedal[:2] for pedal in events.pedals if pedal[1] != _DRUM_CHANNEL}):
     own = (table['track'] == track) & (table['channel'] == channel)
-    table = np.concatenate([table[~own], _pedaled(table[own], [p[2:] for p in events.pedals if p[:2] == (track, channel)], events)])
+    table = np.concatenate(
+      [table[~own], _pedaled(table[own], [p[2:] for p in events.pedals if p[:2] == (track, channel)], events)]
+    )
   table['length'] = np.minimum(table['length'], _LONGEST_NOTE)
   return table[np.lexsort((table['pitch'], table['track'], table['start']))]
 

@@ -30,7 +30,7 @@ def parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
     return
   # Not forked: the caller may have threads running.
   pool = concurrent.futures.ProcessPoolExecutor(
-      workers, mp_context=multiprocessing.get_context('spawn'), initializer=_prepare_worker
+    workers, mp_context=multiprocessing.get_context('spawn'), initializer=_prepare_worker
   )
   try:
     waiting, coming = collections.deque(), iter(items)

@@ -22,7 +22,7 @@ _STEERING = 3.0  # how strongly classes that have had little are preferred
 
 
 def make_plan(
-    setup: Setup, workers: int, progress: bool, say: Callable[[str], None]
+  setup: Setup, workers: int, progress: bool, say: Callable[[str], None]
 ) -> tuple[list[TrackPlan], list[str]]:
   """Returns the tracks of a data set, and a line for each piece of music that cannot be used, which is also said.
 
@@ -39,15 +39,13 @@ def make_plan(
   sources = setup.library.sources()
   if settings.pieces < ALL and settings.pieces > len(sources) * settings.takes:
     raise UserError(
-        f'there are {len(sources)} pieces of music, not {settings.pieces}; ask for fewer with --pieces,'
-        ' or for more arrangements of each with --takes'
+      f'there are {len(sources)} pieces of music, not {settings.pieces}; ask for fewer with --pieces,'
+      ' or for more arrangements of each with --takes'
     )
   chosen, scores, left_out = _draw(setup, draw_order(sources, rng), workers, progress, say)
   split_of = _split(setup, scores, rng)
   order = sorted(chosen, key=lambda pair: SPLITS.index(split_of[pair[0]]))
-  tracks = [
-      TrackPlan(split_of[source], _name(number), source, take) for number, (source, take) in enumerate(order, 1)
-  ]
+  tracks = [TrackPlan(split_of[source], _name(number), source, take) for number, (source, take) in enumerate(order, 1)]
   return steer(tracks, scores, setup), left_out
 
 
@@ -85,8 +83,8 @@ def _draw(setup, order, workers, progress, say):
     raise UserError(f'{len(usable)} of {len(order)} pieces can be used ({_first(left_out)}); give more or other music')
   if not is_enough() and settings.hours is not None:
     raise UserError(
-        f'the music is enough for {seconds / 3600:.2f} hours, not {settings.hours:g}; ask for fewer with --hours,'
-        ' or for more arrangements of each piece with --takes'
+      f'the music is enough for {seconds / 3600:.2f} hours, not {settings.hours:g}; ask for fewer with --hours,'
+      ' or for more arrangements of each piece with --takes'
     )
   if not is_enough() and settings.pieces < ALL:
     raise UserError(f'only {len(chosen)} pieces can be used; ask for fewer with --pieces, or for more --takes')

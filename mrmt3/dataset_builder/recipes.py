@@ -45,88 +45,88 @@ class Recipe:
 
 
 RECIPES = {
-    'demo': Recipe(
-        description='3 pieces to train on and 1 to test on, 48 s each: what a small model learns in minutes',
-        pieces=4,
-        seconds=48.0,
-        fill=True,
-        notes_per_second=(4.0, 4.6),
-        drums=1.0,
-        min_parts=3,
-        shares={'train': 0.75, 'test': 0.25},
-        works={
-            'train': (
-                'music21/bach/bwv227.1.mxl',
-                'music21/haydn/opus1no1/movement2.mxl',
-                'music21/mozart/k156/movement3.mxl',
-                'music21/bach/bwv269.mxl',
-                'music21/mozart/k80/movement3.mxl',
-                'music21/monteverdi/madrigal.3.1.mxl',
-                'music21/handel/rinaldo/Lascia_chio_pianga.mxl',
-                'music21/bach/bwv245.3.mxl',
-                'music21/haydn/opus1no1/movement4.mxl',
-            ),
-            'test': (
-                'music21/bach/bwv40.8.mxl',
-                'music21/johnson_j_r/lift_every_voice.mxl',
-                'music21/mozart/k155/movement3.mxl',
-            ),
-        },
-        # They speak at once, so that labels and sound agree, and keep their pitch clear.
-        palette=(0, 16, 24, 33, 40, 56, 70),
-        vary=False,
-    ),
-    'held-out': Recipe(
-        description='music that the model in the box never heard, a minute of each: what `mrmt3 demo` transcribes',
-        pieces=3,
-        seconds=60.0,
-        fill=False,
-        notes_per_second=(4.0, 10.0),
-        drums=0.5,
-        min_parts=3,
-        shares={'test': 1.0},
-        works={
-            'test': (
-                'music21/schumann_clara/opus17/movement3.xml',
-                'music21/weber/concertino_clarinet.mxl',
-                'music21/monteverdi/madrigal.4.12.mxl',
-                'music21/beethoven/opus132.mxl',
-                'music21/bach/bwv6.6.mxl',
-            ),
-        },
-    ),
-    'corpus': Recipe(
-        description="any number of pieces from music21's corpus, for all Slakh classes, split by work and by tune",
-        pieces=100,
-        seconds=120.0,
-        fill=False,
-        notes_per_second=(4.0, 10.0),
-        drums=0.85,
-        min_parts=3,
-        shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
-    ),
-    'box': Recipe(
-        description="the corpus and what Debian's freedoom, simutrans-data, openttd-openmsx and mma bring, if installed",
-        pieces=200,
-        seconds=180.0,
-        fill=False,
-        notes_per_second=(4.0, 10.0),
-        drums=0.5,
-        min_parts=3,
-        shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
-        box=True,
-    ),
-    'midi': Recipe(
-        description='only the MIDI files of --midi DIR (the default with --midi)',
-        pieces=10**6,
-        seconds=240.0,
-        fill=False,
-        notes_per_second=(4.0, 10.0),
-        drums=0.0,
-        min_parts=1,
-        shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
-        music21=False,
-    ),
+  'demo': Recipe(
+    description='3 pieces to train on and 1 to test on, 48 s each: what a small model learns in minutes',
+    pieces=4,
+    seconds=48.0,
+    fill=True,
+    notes_per_second=(4.0, 4.6),
+    drums=1.0,
+    min_parts=3,
+    shares={'train': 0.75, 'test': 0.25},
+    works={
+      'train': (
+        'music21/bach/bwv227.1.mxl',
+        'music21/haydn/opus1no1/movement2.mxl',
+        'music21/mozart/k156/movement3.mxl',
+        'music21/bach/bwv269.mxl',
+        'music21/mozart/k80/movement3.mxl',
+        'music21/monteverdi/madrigal.3.1.mxl',
+        'music21/handel/rinaldo/Lascia_chio_pianga.mxl',
+        'music21/bach/bwv245.3.mxl',
+        'music21/haydn/opus1no1/movement4.mxl',
+      ),
+      'test': (
+        'music21/bach/bwv40.8.mxl',
+        'music21/johnson_j_r/lift_every_voice.mxl',
+        'music21/mozart/k155/movement3.mxl',
+      ),
+    },
+    # They speak at once, so that labels and sound agree, and keep their pitch clear.
+    palette=(0, 16, 24, 33, 40, 56, 70),
+    vary=False,
+  ),
+  'held-out': Recipe(
+    description='music that the model in the box never heard, a minute of each: what `mrmt3 demo` transcribes',
+    pieces=3,
+    seconds=60.0,
+    fill=False,
+    notes_per_second=(4.0, 10.0),
+    drums=0.5,
+    min_parts=3,
+    shares={'test': 1.0},
+    works={
+      'test': (
+        'music21/schumann_clara/opus17/movement3.xml',
+        'music21/weber/concertino_clarinet.mxl',
+        'music21/monteverdi/madrigal.4.12.mxl',
+        'music21/beethoven/opus132.mxl',
+        'music21/bach/bwv6.6.mxl',
+      ),
+    },
+  ),
+  'corpus': Recipe(
+    description="any number of pieces from music21's corpus, for all Slakh classes, split by work and by tune",
+    pieces=100,
+    seconds=120.0,
+    fill=False,
+    notes_per_second=(4.0, 10.0),
+    drums=0.85,
+    min_parts=3,
+    shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
+  ),
+  'box': Recipe(
+    description="the corpus and what Debian's freedoom, simutrans-data, openttd-openmsx and mma bring, if installed",
+    pieces=200,
+    seconds=180.0,
+    fill=False,
+    notes_per_second=(4.0, 10.0),
+    drums=0.5,
+    min_parts=3,
+    shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
+    box=True,
+  ),
+  'midi': Recipe(
+    description='only the MIDI files of --midi DIR (the default with --midi)',
+    pieces=10**6,
+    seconds=240.0,
+    fill=False,
+    notes_per_second=(4.0, 10.0),
+    drums=0.0,
+    min_parts=1,
+    shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
+    music21=False,
+  ),
 }
 
 
@@ -164,4 +164,10 @@ def draw_order(sources: list[str], rng: 'np.random.Generator') -> list[str]:
 
 def _composer(source):
   collection, rest = source.split('/', 1)
-  return rest.split('/')[0] if collection == 'music21' else f'{collection}/' if collection == 'mma' else source.rsplit('/', 1)[0]
+  return (
+    rest.split('/')[0]
+    if collection == 'music21'
+    else f'{collection}/'
+    if collection == 'mma'
+    else source.rsplit('/', 1)[0]
+  )

@@ -58,11 +58,11 @@ class Synth:
 
     track = symusic.Track(program=0 if is_drum else int(program), is_drum=bool(is_drum), ttype='second')
     track.notes = symusic.Note.from_numpy(
-        time=notes['onset'].astype(np.float32),
-        duration=(notes['offset'] - notes['onset']).astype(np.float32),
-        pitch=notes['pitch'].astype(np.int8),
-        velocity=notes['velocity'].astype(np.int8),
-        ttype='second',
+      time=notes['onset'].astype(np.float32),
+      duration=(notes['offset'] - notes['onset']).astype(np.float32),
+      pitch=notes['pitch'].astype(np.int8),
+      velocity=notes['velocity'].astype(np.int8),
+      ttype='second',
     )
     score = symusic.Score(ttype='second')
     score.tracks.append(track)

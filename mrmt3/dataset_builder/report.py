@@ -111,16 +111,14 @@ class Report:
     return dict(counts)
 
 
-def describe(
-    root: str | os.PathLike, *, workers: int | None = None, progress: bool = True
-) -> Report:
+def describe(root: str | os.PathLike, *, workers: int | None = None, progress: bool = True) -> Report:
   """Returns what is in a data set in Slakh2100's layout; UserError where it is none or no track can be read."""
   found = slakh.find_tracks(root)
   # Starting processes takes longer than reading a few tracks.
   workers = min(workers or os.cpu_count() or 1, 1 + len(found) // 40)
   results = list(with_bar(parallel(track_stats, found, workers), len(found), 'counting', 'track', progress))
   report = Report(
-      tuple(one for one in results if isinstance(one, TrackStats)), tuple(one for one in results if isinstance(one, str))
+    tuple(one for one in results if isinstance(one, TrackStats)), tuple(one for one in results if isinstance(one, str))
   )
   if not report.tracks:
     raise UserError(f'no track in {root} can be read ({report.troubles[0]}); build the data set again')
@@ -133,13 +131,14 @@ def lines(report: Report) -> list[str]:
   counts = [len(track.notes) for track in tracks]
   mean = float(np.average([track.polyphony for track in tracks], weights=[track.seconds for track in tracks]))
   text = [
-      f'{report.hours():.2f} hours, {len(tracks)} tracks of {report.pieces()} pieces, '
-      f'{sum(report.notes().values())} notes',
-      'splits: ' + ', '.join(f'{split} {count} ({report.hours(split):.2f} h)' for split, count in report.splits().items()),
-      f'instruments a track: {np.mean(counts):.1f} ({min(counts)} to {max(counts)})',
-      f'pitched notes at once: {mean:.1f} on average, {max(track.most for track in tracks)} at most',
-      '',
-      f'{"class":<26} {"minutes":>8} {"notes":>8}',
+    f'{report.hours():.2f} hours, {len(tracks)} tracks of {report.pieces()} pieces, '
+    f'{sum(report.notes().values())} notes',
+    'splits: '
+    + ', '.join(f'{split} {count} ({report.hours(split):.2f} h)' for split, count in report.splits().items()),
+    f'instruments a track: {np.mean(counts):.1f} ({min(counts)} to {max(counts)})',
+    f'pitched notes at once: {mean:.1f} on average, {max(track.most for track in tracks)} at most',
+    '',
+    f'{"class":<26} {"minutes":>8} {"notes":>8}',
   ]
   notes = report.notes()
   for instrument, minutes in report.minutes().items():
@@ -151,18 +150,18 @@ def as_json(report: Report) -> dict:
   """Returns the report as plain values for a JSON file."""
   minutes, notes = report.minutes(), report.notes()
   return {
-      'hours': report.hours(),
-      'pieces': report.pieces(),
-      'splits': {split: {'tracks': count, 'hours': report.hours(split)} for split, count in report.splits().items()},
-      'classes': {
-          instrument_name(*instrument): {'minutes': minutes[instrument], 'notes': notes.get(instrument, 0)}
-          for instrument in minutes
-      },
-      'tracks': [
-          {**dataclasses.asdict(track), 'notes': {instrument_name(*one): n for one, n in track.notes.items()}}
-          for track in report.tracks
-      ],
-      'troubles': list(report.troubles),
+    'hours': report.hours(),
+    'pieces': report.pieces(),
+    'splits': {split: {'tracks': count, 'hours': report.hours(split)} for split, count in report.splits().items()},
+    'classes': {
+      instrument_name(*instrument): {'minutes': minutes[instrument], 'notes': notes.get(instrument, 0)}
+      for instrument in minutes
+    },
+    'tracks': [
+      {**dataclasses.asdict(track), 'notes': {instrument_name(*one): n for one, n in track.notes.items()}}
+      for track in report.tracks
+    ],
+    'troubles': list(report.troubles),
   }
 
 
@@ -183,17 +182,24 @@ def draw(report: Report, path: str | os.PathLike, title: str = ''):
   figure.text(0.015, 0.965, title or 'Data set', size=16, weight='bold', color=_INK, va='center')
   figure.text(0.015, 0.93, '   '.join(lines(report)[:1]), size=10.5, color=_FAINT, va='center')
   grid = figure.add_gridspec(
-      3, 2, left=0.155, right=0.985, top=0.885, bottom=0.06, width_ratios=(1.25, 1), wspace=0.16, hspace=0.42
+    3, 2, left=0.155, right=0.985, top=0.885, bottom=0.06, width_ratios=(1.25, 1), wspace=0.16, hspace=0.42
   )
   _draw_classes(figure.add_subplot(grid[:, 0]), report)
   tracks = report.tracks
   most = max(len(track.notes) for track in tracks)
   _draw_histogram(
-      figure.add_subplot(grid[0, 1]), tracks, [len(track.notes) for track in tracks], np.arange(most + 1) + 0.5,
-      'instruments in a track',
-  )  # fmt: skip
+    figure.add_subplot(grid[0, 1]),
+    tracks,
+    [len(track.notes) for track in tracks],
+    np.arange(most + 1) + 0.5,
+    'instruments in a track',
+  )
   _draw_histogram(
-      figure.add_subplot(grid[1, 1]), tracks, [track.polyphony for track in tracks], 24, 'pitched notes at once, mean of a track'
+    figure.add_subplot(grid[1, 1]),
+    tracks,
+    [track.polyphony for track in tracks],
+    24,
+    'pitched notes at once, mean of a track',
   )
   rates = [sum(track.notes.values()) / track.seconds for track in tracks]
   _draw_histogram(figure.add_subplot(grid[2, 1]), tracks, rates, 24, 'notes per second, with drums')
@@ -206,13 +212,17 @@ def _draw_classes(axes, report):
   for split, color in _splits_with_colors(report):
     part = Report(tuple(track for track in report.tracks if track.split == split)).minutes()
     widths = np.array([part[instrument] for instrument in places])
-    axes.barh(list(places.values()), widths, left=left, color=color, height=0.78, label=f'{split} ({report.splits()[split]})')
+    axes.barh(
+      list(places.values()), widths, left=left, color=color, height=0.78, label=f'{split} ({report.splits()[split]})'
+    )
     left += widths
   axes.set_yticks(list(places.values()), [instrument_name(*instrument) for instrument in places], size=9, color=_INK)
   axes.get_yticklabels()[-1].set_color(DRUM_COLOR)
   axes.set_ylim(len(places) - 0.4, -0.6)
   _style(axes, 'minutes of tracks with each class', axis='x')
-  axes.legend(loc='center right', frameon=True, facecolor='white', edgecolor='none', fontsize=9, title='tracks', title_fontsize=9)
+  axes.legend(
+    loc='center right', frameon=True, facecolor='white', edgecolor='none', fontsize=9, title='tracks', title_fontsize=9
+  )
 
 
 def _draw_histogram(axes, tracks, values, bins, label):

@@ -7,18 +7,22 @@ import numpy as np
 
 from mrmt3.errors import UserError
 
-SCORE_NOTE_DTYPE = np.dtype([
+SCORE_NOTE_DTYPE = np.dtype(
+  [
     ('start', np.float64),  # quarters
     ('length', np.float64),  # quarters
     ('pitch', np.int32),  # MIDI pitch as it sounds
     ('velocity', np.int32),  # 1..127; 0 where the source says nothing
-])
-BAR_DTYPE = np.dtype([
+  ]
+)
+BAR_DTYPE = np.dtype(
+  [
     ('start', np.float64),  # quarters
     ('length', np.float64),  # quarters it really lasts: less than the metre says for a pickup
     ('numerator', np.int32),
     ('denominator', np.int32),
-])
+  ]
+)
 _SAME = 1e-6  # quarters: nearer than this is the same moment
 
 
@@ -111,10 +115,10 @@ def excerpt(score: Score, first: int, end: int) -> Score:
 def repeat(score: Score, times: int) -> Score:
   """Returns the whole score played `times` times in a row."""
   return dataclasses.replace(
-      score,
-      parts=tuple(_shifted_copies(part, score.length, times) for part in score.parts),
-      bars=_shifted_copies(score.bars, score.length, times),
-      drums=None if score.drums is None else _shifted_copies(score.drums, score.length, times),
+    score,
+    parts=tuple(_shifted_copies(part, score.length, times) for part in score.parts),
+    bars=_shifted_copies(score.bars, score.length, times),
+    drums=None if score.drums is None else _shifted_copies(score.drums, score.length, times),
   )
 
 

@@ -71,18 +71,18 @@ class Setup:
 
 
 def prepare(
-    recipe: str | None,
-    *,
-    pieces: int | None = None,
-    hours: float | None = None,
-    seconds: float | None = None,
-    seed: int = 0,
-    takes: int = 1,
-    drums: float | None = None,
-    midi: Sequence[str | os.PathLike] = (),
-    fonts: Sequence[str | os.PathLike] = (),
-    held_out: Sequence[str | os.PathLike] = (),
-    extras: bool = False,
+  recipe: str | None,
+  *,
+  pieces: int | None = None,
+  hours: float | None = None,
+  seconds: float | None = None,
+  seed: int = 0,
+  takes: int = 1,
+  drums: float | None = None,
+  midi: Sequence[str | os.PathLike] = (),
+  fonts: Sequence[str | os.PathLike] = (),
+  held_out: Sequence[str | os.PathLike] = (),
+  extras: bool = False,
 ) -> tuple[Setup, list[str]]:
   """Returns the setup for what a user asks (see build.build), and lines about what is missing or cannot be used.
 
@@ -95,7 +95,9 @@ def prepare(
   if name == 'midi' and not midi:
     raise UserError('the recipe midi needs music: name a folder of MIDI files with --midi DIR')
   if chosen.works is not None and (midi or hours is not None or takes != 1):
-    raise UserError(f'the recipe {name} has its own pieces; leave out --midi, --hours and --takes, or use another recipe')
+    raise UserError(
+      f'the recipe {name} has its own pieces; leave out --midi, --hours and --takes, or use another recipe'
+    )
   if pieces is not None and hours is not None:
     raise UserError('--pieces and --hours cannot both be met; give one of them')
   seconds = chosen.seconds if seconds is None else float(seconds)
@@ -108,18 +110,18 @@ def prepare(
   soundfonts.check_held_out(good, held)
   library, missing = open_library(music21=chosen.music21, box=chosen.box, midi=midi)
   settings = Settings(
-      recipe=name,
-      pieces=pieces,
-      hours=hours,
-      seconds=seconds,
-      seed=seed,
-      takes=takes,
-      drums=drums,
-      soundfonts=[[font.path.name, font.sha256] for font in good],
-      held_out=[[font.path.name, font.sha256] for font in held],
-      sources=[*(['music21'] if library.music21 else []), *library.box, *(f'midi/{name}' for name, _ in library.folders)],
-      sources_sha256=library.digest(),
-      extras=extras,
+    recipe=name,
+    pieces=pieces,
+    hours=hours,
+    seconds=seconds,
+    seed=seed,
+    takes=takes,
+    drums=drums,
+    soundfonts=[[font.path.name, font.sha256] for font in good],
+    held_out=[[font.path.name, font.sha256] for font in held],
+    sources=[*(['music21'] if library.music21 else []), *library.box, *(f'midi/{name}' for name, _ in library.folders)],
+    sources_sha256=library.digest(),
+    extras=extras,
   )
   # Workers need not know the samples' names.
   good, held = (tuple(dataclasses.replace(font, samples=frozenset()) for font in group) for group in (good, held))
@@ -156,8 +158,8 @@ def _usable_fonts(paths, option) -> tuple[tuple[Soundfont, ...], list[str]]:
       continue
     if len(font.programs) < 128 or not font.has_drums:
       lines.append(
-          f'{path} is not a whole General MIDI soundfont: it has {len(font.programs)} of 128 programs'
-          f'{"" if font.has_drums else " and no drums"}; only those are used'
+        f'{path} is not a whole General MIDI soundfont: it has {len(font.programs)} of 128 programs'
+        f'{"" if font.has_drums else " and no drums"}; only those are used'
       )
   if not good:
     raise UserError(f'none of the {len(paths)} soundfonts of {option} can be used ({lines[0]}); name another one')

@@ -17,9 +17,9 @@ _DRUM_BANK = 128
 _HEADER_RECORD, _SAMPLE_RECORD = 38, 46  # bytes
 # Where Debian's packages put the fonts that people use; only to say what there is.
 KNOWN = {
-    'fluid-soundfont-gm': '/usr/share/sounds/sf2/FluidR3_GM.sf2',
-    'musescore-general-soundfont-small': '/usr/share/sounds/sf3/MuseScore_General_Lite.sf3',
-    'minuet-data': '/usr/share/minuet/soundfonts/GeneralUser-v1.47.sf2',
+  'fluid-soundfont-gm': '/usr/share/sounds/sf2/FluidR3_GM.sf2',
+  'musescore-general-soundfont-small': '/usr/share/sounds/sf3/MuseScore_General_Lite.sf3',
+  'minuet-data': '/usr/share/minuet/soundfonts/GeneralUser-v1.47.sf2',
 }
 
 
@@ -72,11 +72,11 @@ def read_soundfont(path: Path) -> Soundfont:
   if not programs or not samples:
     raise UserError(f'the soundfont {path} has no General MIDI instruments (presets in bank 0); name another one')
   return Soundfont(
-      path=path,
-      sha256=hashlib.sha256(data).hexdigest(),
-      programs=programs,
-      has_drums=any(bank == _DRUM_BANK for _, bank in presets),
-      samples=frozenset(name.decode('latin-1') for name in samples),
+    path=path,
+    sha256=hashlib.sha256(data).hexdigest(),
+    programs=programs,
+    has_drums=any(bank == _DRUM_BANK for _, bank in presets),
+    samples=frozenset(name.decode('latin-1') for name in samples),
   )
 
 
@@ -114,5 +114,5 @@ def check_held_out(train: Sequence[Soundfont], held_out: Sequence[Soundfont]) ->
     for other in train:
       if one.is_related(other):
         raise UserError(
-            f'{one.path.name} shares samples with {other.path.name} and cannot be held out from it; hold out another family'
+          f'{one.path.name} shares samples with {other.path.name} and cannot be held out from it; hold out another family'
         )

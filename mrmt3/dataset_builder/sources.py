@@ -36,9 +36,23 @@ _MIDI_SUFFIXES = ('.mid', '.midi', '.kar', '.rmi')
 _GAMES = Path('/usr/share/games')
 # Folders of the corpus with music for several parts; the others hold melodies, songs with chord symbols and tests.
 MUSIC21_FOLDERS = (
-    'bach', 'beach', 'beethoven', 'corelli', 'handel', 'haydn', 'johnson_j_r', 'liliuokalani', 'lusitano', 'monteverdi',
-    'mozart', 'palestrina', 'schubert', 'schumann_clara', 'schumann_robert', 'weber',
-)  # fmt: skip
+  'bach',
+  'beach',
+  'beethoven',
+  'corelli',
+  'handel',
+  'haydn',
+  'johnson_j_r',
+  'liliuokalani',
+  'lusitano',
+  'monteverdi',
+  'mozart',
+  'palestrina',
+  'schubert',
+  'schumann_clara',
+  'schumann_robert',
+  'weber',
+)
 _SCORE_SUFFIXES = ('.mxl', '.musicxml', '.xml', '.krn')  # best first, where one piece comes in several
 
 
@@ -52,10 +66,10 @@ class Collection:
 
 
 BOX = {
-    'freedoom': Collection('freedoom', 'about 70 pieces of game music', _GAMES / 'doom'),
-    'simutrans': Collection('simutrans-data', '53 pieces of game music', _GAMES / 'simutrans' / 'music'),
-    'openttd': Collection('openttd-openmsx', '31 pieces of game music', _GAMES / 'openttd' / 'baseset' / 'openmsx'),
-    'mma': Collection('mma', 'bands with drums in some 900 grooves', accompaniment.LIBRARY),
+  'freedoom': Collection('freedoom', 'about 70 pieces of game music', _GAMES / 'doom'),
+  'simutrans': Collection('simutrans-data', '53 pieces of game music', _GAMES / 'simutrans' / 'music'),
+  'openttd': Collection('openttd-openmsx', '31 pieces of game music', _GAMES / 'openttd' / 'baseset' / 'openmsx'),
+  'mma': Collection('mma', 'bands with drums in some 900 grooves', accompaniment.LIBRARY),
 }
 
 
@@ -128,14 +142,16 @@ def open_library(*, music21: bool, box: bool, midi: Sequence[str | os.PathLike])
   """
   there = tuple(name for name, collection in BOX.items() if box and _is_installed(name, collection))
   missing = [
-      f'{collection.package} is not installed ({collection.what}); get it with: apt-get install {collection.package}'
-      for name, collection in BOX.items()
-      if box and name not in there
+    f'{collection.package} is not installed ({collection.what}); get it with: apt-get install {collection.package}'
+    for name, collection in BOX.items()
+    if box and name not in there
   ]
   folders = {}
   for folder in map(Path, midi):
     if not folder.is_dir():
-      raise UserError(f'no MIDI files in {folder}: {"it is a file" if folder.exists() else "no such folder"}; name a folder')
+      raise UserError(
+        f'no MIDI files in {folder}: {"it is a file" if folder.exists() else "no such folder"}; name a folder'
+      )
     if not _midi_files(folder):
       raise UserError(f'no MIDI files in {folder}: expected names ending in {", ".join(_MIDI_SUFFIXES)} there or below')
     name = folder.resolve().name or 'root'
@@ -145,13 +161,13 @@ def open_library(*, music21: bool, box: bool, midi: Sequence[str | os.PathLike])
 
 
 def _is_installed(name, collection):
-  return accompaniment.program() is not None if name == 'mma' else collection.folder.is_dir() and bool(_list_games(name))
+  return (
+    accompaniment.program() is not None if name == 'mma' else collection.folder.is_dir() and bool(_list_games(name))
+  )
 
 
 def _midi_files(folder):
-  return sorted(
-      path for path in folder.rglob('*') if path.suffix.lower() in _MIDI_SUFFIXES and path.is_file()
-  )
+  return sorted(path for path in folder.rglob('*') if path.suffix.lower() in _MIDI_SUFFIXES and path.is_file())
 
 
 def _list_games(name):
@@ -248,7 +264,7 @@ def _read_from_music21(source):
   if not path.is_file():
     raise UserError(f"no such piece in music21's corpus: {source}; install another version of music21")
   return cached(
-      lambda: drop_doubles(_read_music21(path, source)), 'music21', _music21_version(), source, _read_bytes(path, source)
+    lambda: drop_doubles(_read_music21(path, source)), 'music21', _music21_version(), source, _read_bytes(path, source)
   )
 
 

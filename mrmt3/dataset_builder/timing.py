@@ -11,7 +11,7 @@ TAIL_SECONDS = 1.5  # after the last bar, for the sound to die away
 
 
 def fit(
-    score: Score, seconds: float, notes_per_second: float, *, fill: bool, rng: np.random.Generator
+  score: Score, seconds: float, notes_per_second: float, *, fill: bool, rng: np.random.Generator
 ) -> tuple[Score, float]:
   """Returns whole bars of a score, and the tempo at which they last `seconds` less `TAIL_SECONDS`.
 

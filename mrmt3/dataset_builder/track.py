@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from mrmt3.dataset_builder.arrange import (
-    ALL_INSTRUMENTS,
-    INSTRUMENTS,
-    PLAIN,
-    ArrangedPart,
-    arrange,
-    arrange_as_planned,
-    draw_style,
-    perform,
+  ALL_INSTRUMENTS,
+  INSTRUMENTS,
+  PLAIN,
+  ArrangedPart,
+  arrange,
+  arrange_as_planned,
+  draw_style,
+  perform,
 )
 from mrmt3.dataset_builder.check import has_pitch
 from mrmt3.dataset_builder.drums import play_drums, play_written_drums
@@ -77,19 +77,19 @@ def track_seconds(score: Score, tempo: float) -> float:
 
 
 def arrange_for(
-    score: Score, setup: Setup, split: str, rng: np.random.Generator, *, weights=None, exclude=frozenset()
+  score: Score, setup: Setup, split: str, rng: np.random.Generator, *, weights=None, exclude=frozenset()
 ) -> list[ArrangedPart]:
   """Returns a fitted score arranged for the instruments that the split's soundfonts have."""
   recipe = setup.recipe
   there = frozenset().union(*(font.programs for font in setup.fonts_of(split)))
   return arrange(
-      score,
-      rng,
-      palette=there if recipe.palette is None else there.intersection(recipe.palette),
-      exclude=exclude,
-      instruments=ALL_INSTRUMENTS if recipe.vary else INSTRUMENTS,
-      weights=weights,
-      keep_written=recipe.vary and rng.random() < _KEEP_WRITTEN,
+    score,
+    rng,
+    palette=there if recipe.palette is None else there.intersection(recipe.palette),
+    exclude=exclude,
+    instruments=ALL_INSTRUMENTS if recipe.vary else INSTRUMENTS,
+    weights=weights,
+    keep_written=recipe.vary and rng.random() < _KEEP_WRITTEN,
   )
 
 
@@ -116,7 +116,7 @@ def _stems(track, setup):
   stems = _pitched_stems(score, tempo, seconds, track, setup, rng)
   if len(stems) < setup.recipe.min_parts:
     raise UserError(
-        f'only {len(stems)} of its parts can be heard with these soundfonts, not {setup.recipe.min_parts}; try others'
+      f'only {len(stems)} of its parts can be heard with these soundfonts, not {setup.recipe.min_parts}; try others'
     )
   drums = _drums(score, tempo, setup, rng)
   fonts = [font for font in setup.fonts_of(track.split) if font.has_drums]
@@ -151,9 +151,9 @@ def _pitched_stems(score, tempo, seconds, track, setup, rng):
     if None not in stems:
       return stems
     mute = {
-        program
-        for program, _ in silent
-        if all((program, font.path) in silent for font in fonts if font.has(program, False))
+      program
+      for program, _ in silent
+      if all((program, font.path) in silent for font in fonts if font.has(program, False))
     }
     parts = arrange_for(score, setup, track.split, rng, exclude=mute)
 

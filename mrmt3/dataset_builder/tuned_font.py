@@ -62,11 +62,13 @@ def tune(data: bytes, sample_rate: int) -> bytes:
   generators, zones = _zones(chunks)
   headers, audio = _headers(chunks, zones, sample_rate)
   chunks = {**chunks, b'igen': generators, b'pgen': _known(chunks[b'pgen']), b'shdr': headers}
-  body = b''.join((
+  body = b''.join(
+    (
       _list(b'INFO', [(b'ifil', struct.pack('<HH', 2, 1))]),
       _list(b'sdta', [(b'smpl', audio)]),
       _list(b'pdta', [(name, chunks[name]) for name in _ORDER]),
-  ))
+    )
+  )
   return b'RIFF' + struct.pack('<I', len(body) + 4) + b'sfbk' + body
 
 
@@ -107,7 +109,9 @@ def _zones(chunks):
     common = {}
     for bag in range(begin, end):
       places = range(*(4 * struct.unpack_from('<H', bags, 4 * index)[0] for index in (bag, bag + 1)), 4)
-      own = {kind: (place, amount) for place in places for kind, amount in [struct.unpack_from('<Hh', generators, place)]}
+      own = {
+        kind: (place, amount) for place in places for kind, amount in [struct.unpack_from('<Hh', generators, place)]
+      }
       values = {**common, **{kind: amount for kind, (_, amount) in own.items()}}
       for kind, neutral in _NEUTRAL.items():
         if kind in own:

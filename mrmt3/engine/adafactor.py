@@ -14,20 +14,20 @@ def standard_logical_factor_rules(rules: Mapping | None = None) -> Mapping | Non
 
 
 def Adafactor(
-    learning_rate: float | None = None,
-    factored: bool = True,
-    multiply_by_parameter_scale: bool = True,
-    beta1: float | None = None,
-    decay_rate: float = 0.8,
-    step_offset: int = 0,
-    clipping_threshold: float | None = 1.0,
-    weight_decay_rate: float | None = None,
-    min_dim_size_to_factor: int = 128,
-    epsilon1: float = 1e-30,
-    epsilon2: float = 1e-3,
-    logical_factor_rules: Mapping | None = None,
-    global_norm_clip_threshold: float | None = None,
-    skip_nan_updates: bool = False,
+  learning_rate: float | None = None,
+  factored: bool = True,
+  multiply_by_parameter_scale: bool = True,
+  beta1: float | None = None,
+  decay_rate: float = 0.8,
+  step_offset: int = 0,
+  clipping_threshold: float | None = 1.0,
+  weight_decay_rate: float | None = None,
+  min_dim_size_to_factor: int = 128,
+  epsilon1: float = 1e-30,
+  epsilon2: float = 1e-3,
+  logical_factor_rules: Mapping | None = None,
+  global_norm_clip_threshold: float | None = None,
+  skip_nan_updates: bool = False,
 ) -> optimizers.OptimizerDef:
   """Adafactor as t5x configures it for MT3.
 
@@ -61,13 +61,13 @@ def Adafactor(
   if global_norm_clip_threshold is not None:
     steps.append(optax.clip_by_global_norm(global_norm_clip_threshold))
   steps.append(
-      optax.scale_by_factored_rms(
-          factored=factored,
-          decay_rate=decay_rate,
-          step_offset=step_offset,
-          min_dim_size_to_factor=min_dim_size_to_factor,
-          epsilon=epsilon1,
-      )
+    optax.scale_by_factored_rms(
+      factored=factored,
+      decay_rate=decay_rate,
+      step_offset=step_offset,
+      min_dim_size_to_factor=min_dim_size_to_factor,
+      epsilon=epsilon1,
+    )
   )
   if clipping_threshold is not None:
     steps.append(optax.clip_by_block_rms(clipping_threshold))

@@ -24,7 +24,16 @@ def data_fingerprint(config, seed: int) -> str:
   provider = seqio.get_mixture_or_task(provider) if isinstance(provider, str) else provider
   fingerprint = getattr(getattr(provider, 'source', None), 'fingerprint', None)
   files = fingerprint(config.split) if fingerprint else ''
-  named = (str(config.mixture_or_task_name), files, lengths, config.split, config.batch_size, config.shuffle, seed, _ORDER)
+  named = (
+    str(config.mixture_or_task_name),
+    files,
+    lengths,
+    config.split,
+    config.batch_size,
+    config.shuffle,
+    seed,
+    _ORDER,
+  )
   shares = jax.process_count()
   return repr(named if shares == 1 else (*named, f'{shares} hosts'))
 
@@ -64,7 +73,11 @@ def take_up(batches: DataIterator, model_dir: str, step: int, fingerprint: str) 
     return []
   if not has_position:
     if hosts.is_first():
-      print(f'checkpoint_{step}: TensorFlow could not tell the position in this data; it begins anew', file=sys.stderr, flush=True)
+      print(
+        f'checkpoint_{step}: TensorFlow could not tell the position in this data; it begins anew',
+        file=sys.stderr,
+        flush=True,
+      )
     return rows
   batches.restore(folder, _name())
   return rows

@@ -35,16 +35,16 @@ def _by_row(x: jax.Array, rows: int) -> jax.Array:
 
 
 def temperature_sample(
-    inputs: jax.Array,
-    cache,
-    tokens_to_logits: Callable,
-    eos_id: int,
-    decode_rng: jax.Array | None = None,
-    num_decodes: int = 1,
-    temperature: float = 1.0,
-    topk: int = 1,
-    topp: float = 0.0,
-    cache_offset: int = 0,
+  inputs: jax.Array,
+  cache,
+  tokens_to_logits: Callable,
+  eos_id: int,
+  decode_rng: jax.Array | None = None,
+  num_decodes: int = 1,
+  temperature: float = 1.0,
+  topk: int = 1,
+  topp: float = 0.0,
+  cache_offset: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
   """Draws tokens; with topk 1, the default, or temperature 0 it takes the likeliest (greedy).
 
@@ -102,15 +102,15 @@ def temperature_sample(
 
 
 def beam_search(
-    inputs: jax.Array,
-    cache,
-    tokens_to_logits: Callable,
-    eos_id: int,
-    num_decodes: int = 4,
-    alpha: float = 0.6,
-    max_decode_len: int | None = None,
-    decode_rng: jax.Array | None = None,
-    cache_offset: int = 0,
+  inputs: jax.Array,
+  cache,
+  tokens_to_logits: Callable,
+  eos_id: int,
+  num_decodes: int = 4,
+  alpha: float = 0.6,
+  max_decode_len: int | None = None,
+  decode_rng: jax.Array | None = None,
+  cache_offset: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
   """Beam search with a length penalty ((5 + length) / 6)^alpha.
 

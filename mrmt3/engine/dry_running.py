@@ -20,14 +20,16 @@ def show(model, batch, params_shapes, partitioner, params_bytes: int, optimizer_
   import gin
 
   print(gin.operative_config_str())
-  print(f'mesh: {dict(partitioner.mesh.shape)}, {partitioner.mesh.size} device(s) of kind {jax.devices()[0].device_kind}')
+  print(
+    f'mesh: {dict(partitioner.mesh.shape)}, {partitioner.mesh.size} device(s) of kind {jax.devices()[0].device_kind}'
+  )
   count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params_shapes))
   copies = partitioner.mesh.shape['data'] // jax.process_count()  # of the model, on this host
   inputs = sum(np.asarray(x).nbytes for x in batch.values()) // copies
   total = params_bytes + optimizer_bytes + inputs
   print(
-      f'memory: {count:,} parameters; on each device {params_bytes / 1e6:.1f} MB of them, optimiser and gradients '
-      f'{optimizer_bytes / 1e6:.1f} MB, its part of a batch {inputs / 1e6:.1f} MB: {total / 1e6:.1f} MB and the activations'
+    f'memory: {count:,} parameters; on each device {params_bytes / 1e6:.1f} MB of them, optimiser and gradients '
+    f'{optimizer_bytes / 1e6:.1f} MB, its part of a batch {inputs / 1e6:.1f} MB: {total / 1e6:.1f} MB and the activations'
   )
   for name, value in batch.items():
     print(f'{name}: {np.asarray(value).dtype} {list(np.shape(value))}')
@@ -52,7 +54,9 @@ def show_training(trainer, dataset, example_batch) -> float:
   finally:
     batches.close()
   params, moments, shapes = training_bytes(trainer, example_batch)
-  show(trainer.model, batch, shapes, trainer.partitioner, params, moments + params)  # gradients are placed as parameters
+  show(
+    trainer.model, batch, shapes, trainer.partitioner, params, moments + params
+  )  # gradients are placed as parameters
   return float('nan')
 
 

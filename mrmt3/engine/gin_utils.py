@@ -43,7 +43,9 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
   parser.add_argument('--gin_file', action='append', default=[], help='gin file; repeatable, later ones win')
   parser.add_argument('--gin_search_paths', default='', help='comma-separated folders to look for gin files in')
-  parser.add_argument('--dry_run', action='store_true', help='check and show everything, compute nothing, write nothing')
+  parser.add_argument(
+    '--dry_run', action='store_true', help='check and show everything, compute nothing, write nothing'
+  )
   parser.add_argument('--profile', type=int, default=0, metavar='N', help='training: write a profile of N steps')
   parser.add_argument('--seqio_additional_cache_dirs', default='', help='comma-separated folders of cached tasks')
   parser.add_argument('--tfds_data_dir', default=None, help='where TensorFlow Datasets keeps its data')
@@ -72,8 +74,8 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   several = (flags.coordinator_address, flags.process_count, flags.process_index)
   if flags.multiprocess_gpu and any(x is None for x in several) and any(x is not None for x in several):
     raise UserError(
-        '--multiprocess_gpu needs all of --coordinator_address, --process_count and --process_index (or, where the cluster '
-        'tells, none of them)'
+      '--multiprocess_gpu needs all of --coordinator_address, --process_count and --process_index (or, where the cluster '
+      'tells, none of them)'
     )
   if not flags.multiprocess_gpu and any(x is not None for x in several):
     raise UserError('--coordinator_address, --process_count and --process_index go with --multiprocess_gpu')
@@ -173,7 +175,7 @@ def one_line(error: BaseException) -> str:
   if unset:
     return f'{unset[1]} is not set; add --gin.{unset[1]}=VALUE'
   # Where in the call graph it was is for those who wrote the program.
-  text = re.sub(r"\s*In call to configurable .*", '', str(error), flags=re.DOTALL)
+  text = re.sub(r'\s*In call to configurable .*', '', str(error), flags=re.DOTALL)
   return ' '.join(text.split()) or type(error).__name__
 
 

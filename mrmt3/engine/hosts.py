@@ -36,11 +36,11 @@ def initialise(address: str | None, count: int | None, index: int | None, timeou
     # Else jax would, under SLURM, give each process one device of its host.
     options['cluster_detection_method'] = 'deactivate'
   if address and index:
-    _wait_for(address, index, count, timeout or _TIMEOUT)  # jax ends the process with a stack trace where nobody is there
+    _wait_for(
+      address, index, count, timeout or _TIMEOUT
+    )  # jax ends the process with a stack trace where nobody is there
   try:
-    jax.distributed.initialize(
-        address, count, index, heartbeat_timeout_seconds=liveness.HEARTBEAT_SECONDS, **options
-    )
+    jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=liveness.HEARTBEAT_SECONDS, **options)
   except (RuntimeError, ValueError) as error:
     raise _not_connected(address, count, index, first_line(error)) from error
   if jax.process_count() > 1:
@@ -65,8 +65,8 @@ def _wait_for(address: str, index: int, count: int, timeout: int) -> None:
 
 def _not_connected(address, count, index, reason: str) -> UserError:
   return UserError(
-      f'cannot connect process {index} of {count} with {address} ({reason}); start all of them with the same '
-      '--coordinator_address and --process_count, and --process_index from 0'
+    f'cannot connect process {index} of {count} with {address} ({reason}); start all of them with the same '
+    '--coordinator_address and --process_count, and --process_index from 0'
   )
 
 
@@ -109,7 +109,9 @@ def texts_of_all(content: bytes) -> list[bytes]:
   return [row[:size].tobytes() for row, size in zip(_from_all(padded), sizes.tolist(), strict=True)]
 
 
-def same_batches(batches: Iterator[Mapping[str, np.ndarray]], like: Mapping[str, Sequence], dtypes: Mapping) -> Iterator[dict]:
+def same_batches(
+  batches: Iterator[Mapping[str, np.ndarray]], like: Mapping[str, Sequence], dtypes: Mapping
+) -> Iterator[dict]:
   """Yields this host's batches, filled up with zeros so that all hosts have equally many, of equal shapes.
 
   Args:

@@ -29,14 +29,14 @@ class InferenceEvaluator:
     self._folder = Path(log_dir) / 'inference_eval'
     self._predictors = {}
     self._evaluator = (evaluator_cls or seqio.Evaluator)(
-        mixture_or_task_name=config.mixture_or_task_name,
-        feature_converter=model.FEATURE_CONVERTER_CLS(pack=False),
-        eval_split=config.split,
-        use_cached=config.use_cached,
-        seed=config.seed,
-        sequence_length=utils.lengths_or_none(config),
-        use_memory_cache=config.use_memory_cache,
-        log_dir=str(self._folder),
+      mixture_or_task_name=config.mixture_or_task_name,
+      feature_converter=model.FEATURE_CONVERTER_CLS(pack=False),
+      eval_split=config.split,
+      use_cached=config.use_cached,
+      seed=config.seed,
+      sequence_length=utils.lengths_or_none(config),
+      use_memory_cache=config.use_memory_cache,
+      log_dir=str(self._folder),
     )
     if not self._evaluator.eval_tasks:
       raise UserError(f'{task.name} has no metrics for the split {config.split!r}, so there is nothing to evaluate')
@@ -60,11 +60,11 @@ class InferenceEvaluator:
       return lambda dataset: prediction.uniform(self._predictor(name, params)(dataset))
 
     metrics, _ = self._evaluator.evaluate(
-        compute_metrics=hosts.is_first(),
-        step=step,
-        predict_fn=run('predict_batch'),
-        score_fn=run('score_batch'),
-        predict_with_aux_fn=prediction.with_aux(run('predict_batch_with_aux')),
+      compute_metrics=hosts.is_first(),
+      step=step,
+      predict_fn=run('predict_batch'),
+      score_fn=run('score_batch'),
+      predict_with_aux_fn=prediction.with_aux(run('predict_batch_with_aux')),
     )
     if not hosts.is_first():
       return {}

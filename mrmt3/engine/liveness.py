@@ -27,10 +27,10 @@ _LOST = re.compile(r'\bGloo\b|NCCL|coordination service|Connection (reset|closed
 def say_lost(reason: str) -> None:
   """Prints that another process is lost, in one line."""
   print(
-      f'mrmt3: error: another process of this run is lost ({reason}); look at the ends of their logs, and start all of them '
-      'again to go on from the last checkpoint',
-      file=sys.stderr,
-      flush=True,
+    f'mrmt3: error: another process of this run is lost ({reason}); look at the ends of their logs, and start all of them '
+    'again to go on from the last checkpoint',
+    file=sys.stderr,
+    flush=True,
   )
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def cross_entropy_with_logits(
-    logits: jax.Array, targets: jax.Array, *, label_smoothing: float = 0.0, z_loss: float = 0.0
+  logits: jax.Array, targets: jax.Array, *, label_smoothing: float = 0.0, z_loss: float = 0.0
 ) -> tuple[jax.Array, jax.Array]:
   """Returns (loss, z-loss) of every token, in nats.
 

@@ -35,19 +35,21 @@ class EncoderDecoderModel:
   FEATURE_CONVERTER_CLS = None
 
   def __init__(
-      self,
-      module: nn.Module,
-      input_vocabulary=None,
-      output_vocabulary=None,
-      optimizer_def: optimizers.OptimizerDef | None = None,
-      label_smoothing: float = 0.0,
-      z_loss: float = 0.0,
-      loss_normalizing_factor: float | str | None = None,
-      decode_fn: Callable | None = None,
-      feature_converter_cls: Callable | None = None,
+    self,
+    module: nn.Module,
+    input_vocabulary=None,
+    output_vocabulary=None,
+    optimizer_def: optimizers.OptimizerDef | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    loss_normalizing_factor: float | str | None = None,
+    decode_fn: Callable | None = None,
+    feature_converter_cls: Callable | None = None,
   ):
     if isinstance(loss_normalizing_factor, str) and loss_normalizing_factor not in NORMALIZERS:
-      raise UserError(f'loss_normalizing_factor is {loss_normalizing_factor!r}; it is a number, None or {NORMALIZERS[0]!r}')
+      raise UserError(
+        f'loss_normalizing_factor is {loss_normalizing_factor!r}; it is a number, None or {NORMALIZERS[0]!r}'
+      )
     if feature_converter_cls is not None:
       self.FEATURE_CONVERTER_CLS = feature_converter_cls
     self._decode_fn = decode_fn or decoding.beam_search
@@ -67,7 +69,8 @@ class EncoderDecoderModel:
     """Returns fresh variables (`params` and others) for batches of the given shapes and dtypes, a key each feature."""
     types = input_types or {}
     inputs, tokens = (
-        jnp.ones(input_shapes[name], types.get(name, jnp.float32)) for name in ('encoder_input_tokens', 'decoder_input_tokens')
+      jnp.ones(input_shapes[name], types.get(name, jnp.float32))
+      for name in ('encoder_input_tokens', 'decoder_input_tokens')
     )
     return self.module.init(rng, inputs, tokens, tokens, decode=False, enable_dropout=False)
 
@@ -79,14 +82,14 @@ class EncoderDecoderModel:
   def _compute_logits(self, params, batch, dropout_rng=None, mutable=False, other_variables=None):
     """Returns logits `[batch, length, vocabulary]`; dropout is on where a key is given."""
     return self.module.apply(
-        {'params': params, **(other_variables or {})},
-        batch['encoder_input_tokens'],
-        batch['decoder_input_tokens'],
-        batch['decoder_target_tokens'],
-        decode=False,
-        enable_dropout=dropout_rng is not None,
-        rngs={} if dropout_rng is None else {'dropout': dropout_rng},
-        mutable=mutable,
+      {'params': params, **(other_variables or {})},
+      batch['encoder_input_tokens'],
+      batch['decoder_input_tokens'],
+      batch['decoder_target_tokens'],
+      decode=False,
+      enable_dropout=dropout_rng is not None,
+      rngs={} if dropout_rng is None else {'dropout': dropout_rng},
+      mutable=mutable,
     )
 
   def loss_fn(self, params, batch: Mapping[str, jax.Array], dropout_rng: jax.Array | None):
@@ -102,17 +105,17 @@ class EncoderDecoderModel:
     weights = batch.get('decoder_loss_weights')
     weights = (targets > 0 if weights is None else weights).astype(jnp.float32)
     token_loss, z_term = losses.cross_entropy_with_logits(
-        logits, targets, label_smoothing=self._label_smoothing, z_loss=self._z_loss
+      logits, targets, label_smoothing=self._label_smoothing, z_loss=self._z_loss
     )
     # As argmax, but for ties, and much faster on a CPU.
     label_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     correct = (label_logits >= logits.max(axis=-1)) * weights
     sums = {
-        'loss': (token_loss * weights).sum(),
-        'z_loss': (z_term * weights).sum(),
-        'correct': correct.sum(),
-        'tokens': weights.sum(),
-        EXAMPLE_LOSS: (token_loss * weights).sum(axis=-1),
+      'loss': (token_loss * weights).sum(),
+      'z_loss': (z_term * weights).sum(),
+      'correct': correct.sum(),
+      'tokens': weights.sum(),
+      EXAMPLE_LOSS: (token_loss * weights).sum(axis=-1),
     }
     for name, (first, last) in self.token_types.items():
       of_type = (targets >= first) & (targets <= last)
@@ -143,7 +146,14 @@ class EncoderDecoderModel:
     return self.predict_batch_with_aux(params, batch, rng, decoder_params, **kwargs)[0]
 
   def predict_batch_with_aux(
-      self, params, batch, rng=None, decoder_params=None, return_all_decodes=False, num_decodes=1, prompt_with_targets=False
+    self,
+    params,
+    batch,
+    rng=None,
+    decoder_params=None,
+    return_all_decodes=False,
+    num_decodes=1,
+    prompt_with_targets=False,
   ):
     """Decodes with the network's own cache, as t5x's networks have it.
 
@@ -167,23 +177,30 @@ class EncoderDecoderModel:
     encoded = self.module.apply(variables, inputs, enable_dropout=False, method=self.module.encode, **more)
     # The network makes room for the cache when it is called once with decode on; of that only the shapes are needed.
     cache = jax.eval_shape(
-        lambda: self.module.apply(
-            variables, inputs, shaped, shaped, decode=True, enable_dropout=False, mutable=['cache'], **more
-        )
+      lambda: self.module.apply(
+        variables, inputs, shaped, shaped, decode=True, enable_dropout=False, mutable=['cache'], **more
+      )
     )[1]['cache']
     cache = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), cache)
     repeated = [jnp.repeat(x, num_decodes, axis=0) for x in (encoded, inputs)]
 
     def tokens_to_logits(state):
       logits, changed = self.module.apply(
-          {**variables, 'cache': state.cache}, *repeated, state.cur_token, state.cur_token, enable_dropout=False,
-          decode=True, max_decode_length=shaped.shape[1], mutable=['cache'], method=self.module.decode,
-      )  # fmt: skip
+        {**variables, 'cache': state.cache},
+        *repeated,
+        state.cur_token,
+        state.cur_token,
+        enable_dropout=False,
+        decode=True,
+        max_decode_length=shaped.shape[1],
+        mutable=['cache'],
+        method=self.module.decode,
+      )
       return logits[:, 0], changed['cache']
 
     options = {'eos_id': 1, **({} if rng is None else {'decode_rng': rng}), **(decoder_params or {})}
     tokens, scores = self._decode_fn(
-        inputs=shaped, cache=cache, tokens_to_logits=tokens_to_logits, num_decodes=num_decodes, **options
+      inputs=shaped, cache=cache, tokens_to_logits=tokens_to_logits, num_decodes=num_decodes, **options
     )
     if not return_all_decodes:
       tokens, scores = tokens[:, -1], scores[:, -1]

@@ -39,12 +39,12 @@ class OptimizerDef:
 
 
 def adamw(
-    learning_rate: ScheduleOrFloat,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 1e-4,
-    max_gradient_norm: float | None = None,
+  learning_rate: ScheduleOrFloat,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-8,
+  weight_decay: float = 1e-4,
+  max_gradient_norm: float | None = None,
 ) -> OptimizerDef:
   """AdamW with optax's arguments and defaults; MR-MT3 trains with weight_decay 0.01 and no clipping.
 

@@ -19,7 +19,7 @@ MESH_AXES = ('data', 'model')
 
 
 def standard_logical_axis_rules(
-    activation_partitioning_dims: int = 1, parameter_partitioning_dims: int = 1, additional_rules: Rules | None = None
+  activation_partitioning_dims: int = 1, parameter_partitioning_dims: int = 1, additional_rules: Rules | None = None
 ) -> Rules:
   """Returns t5x's rules from logical to mesh axes; an earlier rule wins, None is not split.
 
@@ -33,11 +33,20 @@ def standard_logical_axis_rules(
   """
   if activation_partitioning_dims != 1 or parameter_partitioning_dims not in (1, 2):
     raise UserError(
-        'partitioning.standard_logical_axis_rules: activation_partitioning_dims is 1, parameter_partitioning_dims 1 or 2'
+      'partitioning.standard_logical_axis_rules: activation_partitioning_dims is 1, parameter_partitioning_dims 1 or 2'
     )
   embed = 'data' if parameter_partitioning_dims == 2 else None
-  split = [('batch', 'data'), ('vocab', 'model'), ('mlp', 'model'), ('heads', 'model'), ('joined_kv', 'model'), ('embed', embed)]
-  whole = [(name, None) for name in ('kv', 'relpos_buckets', 'abspos_buckets', 'length', 'layers', 'stack', 'mlp_activations')]
+  split = [
+    ('batch', 'data'),
+    ('vocab', 'model'),
+    ('mlp', 'model'),
+    ('heads', 'model'),
+    ('joined_kv', 'model'),
+    ('embed', embed),
+  ]
+  whole = [
+    (name, None) for name in ('kv', 'relpos_buckets', 'abspos_buckets', 'length', 'layers', 'stack', 'mlp_activations')
+  ]
   return (*split, *whole, *(additional_rules or ()))
 
 
@@ -56,11 +65,11 @@ class PjitPartitioner:
   """
 
   def __init__(
-      self,
-      num_partitions: int | None = None,
-      model_parallel_submesh: Sequence[int] | None = None,
-      params_on_devices: bool = True,
-      logical_axis_rules: Rules | None = None,
+    self,
+    num_partitions: int | None = None,
+    model_parallel_submesh: Sequence[int] | None = None,
+    params_on_devices: bool = True,
+    logical_axis_rules: Rules | None = None,
   ):
     if not params_on_devices:
       raise UserError('partitioning.PjitPartitioner.params_on_devices = False is not supported; leave it out')
@@ -73,7 +82,9 @@ class PjitPartitioner:
     self.logical_axis_rules = tuple(standard_logical_axis_rules() if logical_axis_rules is None else logical_axis_rules)
     for rule in self.logical_axis_rules:
       if len(rule) != 2 or rule[1] not in (*MESH_AXES, None):
-        raise UserError(f"partitioning.PjitPartitioner.logical_axis_rules: {rule!r} is no (name, 'data', 'model' or None)")
+        raise UserError(
+          f"partitioning.PjitPartitioner.logical_axis_rules: {rule!r} is no (name, 'data', 'model' or None)"
+        )
     self.mesh = Mesh(_in_blocks(submesh, model_parallel_submesh is not None, what), MESH_AXES)
     self.replicated = NamedSharding(self.mesh, PartitionSpec())
     self.batch_sharding = NamedSharding(self.mesh, PartitionSpec('data'))
@@ -96,7 +107,9 @@ class PjitPartitioner:
       rules.setdefault(name, axis)
     for name, size in zip(names, shape, strict=True):
       axis = rules.get(name)
-      usable = axis is not None and axis not in taken and self.mesh.shape[axis] > 1 and size % self.mesh.shape[axis] == 0
+      usable = (
+        axis is not None and axis not in taken and self.mesh.shape[axis] > 1 and size % self.mesh.shape[axis] == 0
+      )
       axes.append(axis if usable else None)
       taken.add(axes[-1])
     return PartitionSpec(*axes) if any(axes) else PartitionSpec()
@@ -114,14 +127,14 @@ class PjitPartitioner:
       UserError: if there are partitions and nothing that they could split.
     """
     specs = {
-        path: (leaf.shape, self.mesh_axes(logical_axes[path], leaf.shape))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if path in logical_axes
+      path: (leaf.shape, self.mesh_axes(logical_axes[path], leaf.shape))
+      for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+      if path in logical_axes
     }
     partitions = self.mesh.shape['model']
     if partitions > 1 and not any('model' in spec for _, spec in specs.values()):
       raise UserError(
-          f'partitioning.PjitPartitioner: {partitions} partitions divide no parameter of this model, by its logical axes'
+        f'partitioning.PjitPartitioner: {partitions} partitions divide no parameter of this model, by its logical axes'
       )
     longest = max(map(len, specs), default=0)
 

@@ -42,7 +42,9 @@ def restore(config, path: Path, shapes, optional: tuple[str, ...] = ()):
   wanted, there = flatten_dict(shapes), flatten_dict(params)
   missing = {keys: _part_of(keys, optional) for keys in wanted if keys not in there}
   lacking = [name for name in optional if name in missing.values()]
-  checkpoints.check_shapes(unflatten_dict({keys: x for keys, x in wanted.items() if missing.get(keys) is None}), params, path)
+  checkpoints.check_shapes(
+    unflatten_dict({keys: x for keys, x in wanted.items() if missing.get(keys) is None}), params, path
+  )
   dtype = config.dtype
   return (params if dtype is None else jax.tree.map(lambda x: jnp.asarray(x, dtype), params)), step, lacking
 

@@ -60,7 +60,7 @@ def _locked(path):
       stream.close()
       if error.errno in _HELD:
         raise UserError(
-            f'{path.parent}: another run is at work there (process {who}); wait for its end, stop it, or give another MODEL_DIR'
+          f'{path.parent}: another run is at work there (process {who}); wait for its end, stop it, or give another MODEL_DIR'
         ) from None
       return None
     # The run before may have removed the file between the two calls; then the lock is one on nothing.

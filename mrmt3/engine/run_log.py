@@ -21,11 +21,11 @@ class RunLog:
   """
 
   def __init__(
-      self,
-      batch_size: int,
-      step: int,
-      rows: Sequence[Mapping[str, float]] = (),
-      piece_names: Callable[[], Sequence[str]] = tuple,
+    self,
+    batch_size: int,
+    step: int,
+    rows: Sequence[Mapping[str, float]] = (),
+    piece_names: Callable[[], Sequence[str]] = tuple,
   ):
     """Makes an empty log.
 
@@ -54,8 +54,8 @@ class RunLog:
         if not math.isfinite(row[name]):
           examples = self._examples(hosts.own_rows(numbers[trainer.EXAMPLE_LOSS]), ids)
           raise UserError(
-              f'the {name} is {row[name]} at step {self._step}, {examples}; look at these, or lower the learning rate '
-              'and start again: the last checkpoint is sound'
+            f'the {name} is {row[name]} at step {self._step}, {examples}; look at these, or lower the learning rate '
+            'and start again: the last checkpoint is sound'
           )
     self.rows += new
     self._timed += len(new)

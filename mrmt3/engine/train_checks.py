@@ -40,8 +40,8 @@ def check_lengths(model, config, name: str) -> None:
   for feature, length in config.task_feature_lengths.items():
     if isinstance(length, int) and feature in most and length > most[feature]:
       raise UserError(
-          f'{name}: task_feature_lengths has {feature}: {length}, above the model\'s {most[feature]}; the model\'s spec says '
-          'segment_frames and targets_length'
+        f"{name}: task_feature_lengths has {feature}: {length}, above the model's {most[feature]}; the model's spec says "
+        'segment_frames and targets_length'
       )
 
 

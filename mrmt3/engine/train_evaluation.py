@@ -14,7 +14,15 @@ class Evaluations:
   """Evaluates a run's parameters, where its configuration asks for it."""
 
   def __init__(
-      self, model, partitioner, seed: int, loss_cfg, loss_batches: int, infer_cfg, evaluator_cls: Callable | None, folder: str
+    self,
+    model,
+    partitioner,
+    seed: int,
+    loss_cfg,
+    loss_batches: int,
+    infer_cfg,
+    evaluator_cls: Callable | None,
+    folder: str,
   ):
     """Says at once, as a UserError, what is wrong with the data, and not after hours of training.
 
@@ -43,7 +51,7 @@ class Evaluations:
     """Reads the data of the metrics, which takes a while; UserError where the task has none."""
     if self._infer_cfg is not None:
       self._evaluator = InferenceEvaluator(
-          self._model, self._infer_cfg, self._evaluator_cls, self._partitioner, self._folder
+        self._model, self._infer_cfg, self._evaluator_cls, self._partitioner, self._folder
       )
 
   def _open(self):
@@ -64,8 +72,8 @@ class Evaluations:
     features = (pad_batch(data_iterator.split_ids(batch)[0], rows) for batch in batches)
     shapes, dtypes = {k: (rows, *x.shape[1:]) for k, x in empty.items()}, {k: x.dtype for k, x in empty.items()}
     numbers = [
-        train.eval_step(params, self._partitioner.place_batch(batch))
-        for batch in hosts.same_batches(features, shapes, dtypes)
+      train.eval_step(params, self._partitioner.place_batch(batch))
+      for batch in hosts.same_batches(features, shapes, dtypes)
     ]
     if not numbers:
       raise UserError('train_eval_dataset_cfg: no example of the split fits task_feature_lengths')

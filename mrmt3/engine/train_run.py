@@ -68,9 +68,19 @@ class TrainRun:
   """
 
   def __init__(
-      self, trainer, evaluations, logs: Logs, state, batches: data_iterator.DataIterator, rows: list, fingerprint: str,
-      save_cfg, model_dir: str, piece_names: Callable[[], Sequence[str]], batch_size: int,
-  ):  # fmt: skip
+    self,
+    trainer,
+    evaluations,
+    logs: Logs,
+    state,
+    batches: data_iterator.DataIterator,
+    rows: list,
+    fingerprint: str,
+    save_cfg,
+    model_dir: str,
+    piece_names: Callable[[], Sequence[str]],
+    batch_size: int,
+  ):
     self._trainer, self._evaluations, self._logs, self._state = trainer, evaluations, logs, state
     self._batches, self._fingerprint, self._save_cfg, self._model_dir = batches, fingerprint, save_cfg, model_dir
     self._step = int(state.step)

@@ -62,7 +62,9 @@ class Trainer:
   def check_batch_size(self, batch_size: int) -> None:
     """Raises UserError if microbatches do not divide the batch."""
     if batch_size % (self.num_microbatches or 1):
-      raise UserError(f'trainer.Trainer.num_microbatches is {self.num_microbatches}; it must divide the batch of {batch_size}')
+      raise UserError(
+        f'trainer.Trainer.num_microbatches is {self.num_microbatches}; it must divide the batch of {batch_size}'
+      )
 
   def initial_state(self, batch: Mapping[str, Any]) -> TrainState:
     """Returns step 0 with fresh parameters, for batches shaped like `batch`."""
@@ -149,10 +151,10 @@ def summarise(rows: list[Mapping[str, float]]) -> dict[str, float]:
   sums = {key: sum(row[key] for row in rows) for key in rows[0]}
   tokens = max(sums['tokens'], 1.0)
   summary = {
-      'loss': sums['loss'] / tokens,
-      'z_loss': sums['z_loss'] / tokens,
-      'accuracy': sums['correct'] / tokens,
-      'tokens_per_step': sums['tokens'] / len(rows),
+    'loss': sums['loss'] / tokens,
+    'z_loss': sums['z_loss'] / tokens,
+    'accuracy': sums['correct'] / tokens,
+    'tokens_per_step': sums['tokens'] / len(rows),
   }
   if 'frame_loss' in sums:
     summary['frame_loss'] = sums['frame_loss'] / tokens

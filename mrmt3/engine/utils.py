@@ -78,7 +78,7 @@ class SaveCheckpointConfig:
 
   def __post_init__(self):
     _require_defaults(
-        self, dtype='float32', keep_dataset_checkpoints=None, save_dataset=False, state_transformation_fns=[]
+      self, dtype='float32', keep_dataset_checkpoints=None, save_dataset=False, state_transformation_fns=[]
     )
     if self.period is not None and self.period < 1:
       raise UserError(f'utils.SaveCheckpointConfig.period is {self.period}; it counts steps, from 1')
@@ -174,20 +174,25 @@ def batch_shapes(feature_shapes: Mapping[str, Sequence], batch_size: int) -> tup
 def task_examples(task, config: DatasetConfig, shard_id: int, num_shards: int):
   """Returns one epoch of the examples of a seqio task, in order, as a tf.data.Dataset; every num_shards-th of them."""
   dataset = task.get_dataset(
-      lengths_or_none(config),
-      split=config.split,
-      use_cached=config.use_cached,
-      shuffle=False,
-      seed=config.seed,
-      num_epochs=1,
-      trim_output_features=config.trim_output_features,
+    lengths_or_none(config),
+    split=config.split,
+    use_cached=config.use_cached,
+    shuffle=False,
+    seed=config.seed,
+    num_epochs=1,
+    trim_output_features=config.trim_output_features,
   )
   return dataset.shard(num_shards, shard_id)
 
 
 def get_dataset(
-    config: DatasetConfig, feature_converter_cls, *, seed: int, num_epochs: int | None = None, start: tuple[int, int] = (0, 0)
-):  # fmt: skip
+  config: DatasetConfig,
+  feature_converter_cls,
+  *,
+  seed: int,
+  num_epochs: int | None = None,
+  start: tuple[int, int] = (0, 0),
+):
   """Returns this host's part of a tf.data.Dataset of model features, batched `[batch / hosts, ...]`.
 
   Args:
@@ -211,17 +216,19 @@ def get_dataset(
   serial, left_out = start
   with task.source.starting_at(serial) if serial else contextlib.nullcontext():
     dataset = task.get_dataset(
-        lengths,
-        split=config.split,
-        use_cached=config.use_cached,
-        shuffle=config.shuffle,
-        num_epochs=num_epochs,
-        shard_info=seqio.ShardInfo(jax.process_index(), hosts),
-        seed=seed if config.seed is None else config.seed,
-        trim_output_features=config.trim_output_features,
-        try_in_mem_cache=False,  # the position in what is kept in memory cannot be saved
+      lengths,
+      split=config.split,
+      use_cached=config.use_cached,
+      shuffle=config.shuffle,
+      num_epochs=num_epochs,
+      shard_info=seqio.ShardInfo(jax.process_index(), hosts),
+      seed=seed if config.seed is None else config.seed,
+      trim_output_features=config.trim_output_features,
+      try_in_mem_cache=False,  # the position in what is kept in memory cannot be saved
     )
-  dataset = feature_converter_cls(pack=False)(dataset.skip(left_out) if left_out else dataset, task_feature_lengths=lengths)
+  dataset = feature_converter_cls(pack=False)(
+    dataset.skip(left_out) if left_out else dataset, task_feature_lengths=lengths
+  )
   # Training goes on for ever, so nothing is lost with a batch that is not full; evaluation wants the rest too.
   return dataset.batch(config.batch_size // hosts, drop_remainder=num_epochs is None)
 
@@ -246,19 +253,26 @@ def iterate(dataset):
     yield from dataset.as_numpy_iterator()
 
 
-_FACTORS = ('constant', 'linear_warmup', 'linear_decay', 'rsqrt_decay', 'rsqrt_normalized_decay', 'decay_every',
-            'cosine_decay')  # fmt: skip
+_FACTORS = (
+  'constant',
+  'linear_warmup',
+  'linear_decay',
+  'rsqrt_decay',
+  'rsqrt_normalized_decay',
+  'decay_every',
+  'cosine_decay',
+)
 
 
 def create_learning_rate_scheduler(
-    factors: str = 'constant * linear_warmup * rsqrt_decay',
-    base_learning_rate: float = 0.5,
-    warmup_steps: int = 1000,
-    decay_factor: float = 0.5,
-    steps_per_decay: int = 20000,
-    steps_per_cycle: int = 100000,
-    step_offset: int = 0,
-    min_learning_rate: float = 1e-8,
+  factors: str = 'constant * linear_warmup * rsqrt_decay',
+  base_learning_rate: float = 0.5,
+  warmup_steps: int = 1000,
+  decay_factor: float = 0.5,
+  steps_per_decay: int = 20000,
+  steps_per_cycle: int = 100000,
+  step_offset: int = 0,
+  min_learning_rate: float = 1e-8,
 ) -> Callable[[Any], jax.Array]:
   """Returns step -> learning rate as a product of named factors, with t5x's names and defaults.
 
@@ -278,13 +292,13 @@ def create_learning_rate_scheduler(
     step = jnp.maximum(0.0, jnp.asarray(step, jnp.float32) - step_offset)
     after_warmup = jnp.maximum(0.0, step - warmup_steps)
     values = {
-        'constant': lambda: base_learning_rate,
-        'linear_warmup': lambda: jnp.minimum(1.0, step / warmup_steps),
-        'linear_decay': lambda: jnp.maximum(0.0, 1.0 - decay_factor * after_warmup),
-        'rsqrt_decay': lambda: 1.0 / jnp.sqrt(jnp.maximum(step, warmup_steps)),
-        'rsqrt_normalized_decay': lambda: jnp.sqrt(warmup_steps / jnp.maximum(step, warmup_steps)),
-        'decay_every': lambda: decay_factor ** jnp.floor(step / steps_per_decay),
-        'cosine_decay': lambda: 0.5 * (1.0 + jnp.cos(jnp.pi * ((after_warmup / steps_per_cycle) % 1.0))),
+      'constant': lambda: base_learning_rate,
+      'linear_warmup': lambda: jnp.minimum(1.0, step / warmup_steps),
+      'linear_decay': lambda: jnp.maximum(0.0, 1.0 - decay_factor * after_warmup),
+      'rsqrt_decay': lambda: 1.0 / jnp.sqrt(jnp.maximum(step, warmup_steps)),
+      'rsqrt_normalized_decay': lambda: jnp.sqrt(warmup_steps / jnp.maximum(step, warmup_steps)),
+      'decay_every': lambda: decay_factor ** jnp.floor(step / steps_per_decay),
+      'cosine_decay': lambda: 0.5 * (1.0 + jnp.cos(jnp.pi * ((after_warmup / steps_per_cycle) % 1.0))),
     }
     rate = 1.0
     for name in names:

@@ -1,6 +1,6 @@
 """Writes a data set from its original folders as TFRecord files that are called, divided and laid out as MT3's.
 
-    convert('maestrov3', '/data/maestro-v3.0.0', '/data/records')    -> /data/records/maestrov3/maestro-v3.0.0_ns_wav_...
+convert('maestrov3', '/data/maestro-v3.0.0', '/data/records')    -> /data/records/maestrov3/maestro-v3.0.0_ns_wav_...
 """
 
 import dataclasses
@@ -54,12 +54,12 @@ def _musicnet_em(folder, options):
 
 
 ORIGINALS: dict[str, Callable[[str, Options], Original]] = {
-    'maestrov1': lambda folder, options: Maestro(folder, '1.0.0', options.sample_rate),
-    'maestrov3': lambda folder, options: Maestro(folder, '3.0.0', options.sample_rate),
-    'guitarset': lambda folder, options: GuitarSet(folder, options.sample_rate),
-    'musicnet': lambda folder, options: MusicNet(folder, **options.rate),
-    'musicnet_em': _musicnet_em,
-    'slakh': lambda folder, options: Slakh2100(folder, options.subsets, **options.rate),
+  'maestrov1': lambda folder, options: Maestro(folder, '1.0.0', options.sample_rate),
+  'maestrov3': lambda folder, options: Maestro(folder, '3.0.0', options.sample_rate),
+  'guitarset': lambda folder, options: GuitarSet(folder, options.sample_rate),
+  'musicnet': lambda folder, options: MusicNet(folder, **options.rate),
+  'musicnet_em': _musicnet_em,
+  'slakh': lambda folder, options: Slakh2100(folder, options.subsets, **options.rate),
 }
 
 
@@ -79,14 +79,14 @@ class Converted:
 
 
 def convert(
-    name: str,
-    original: str | os.PathLike,
-    out: str | os.PathLike,
-    options: Options = Options(),
-    *,
-    strict: bool = False,
-    workers: int | None = None,
-    progress: bool = True,
+  name: str,
+  original: str | os.PathLike,
+  out: str | os.PathLike,
+  options: Options = Options(),
+  *,
+  strict: bool = False,
+  workers: int | None = None,
+  progress: bool = True,
 ) -> Converted:
   """Writes `out/name`, whole or not at all. Pieces are dealt to the files of a split in turn; files without any are left out.
 

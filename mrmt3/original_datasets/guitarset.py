@@ -59,9 +59,11 @@ class GuitarSet:
     notes = read_jams(Path(self.folder) / ANNOTATIONS / f'{name.rpartition("_")[0]}.jams')
     sequence = serialize_notes(notes, name, promised_seconds(audio) or 0.0)
     return {
-        'id': name.encode(), 'audio': sound.as_file(audio, self.sample_rate), 'sequence': sequence,
-        'velocity_range': sound.velocity_range(notes['velocity']),
-    }  # fmt: skip
+      'id': name.encode(),
+      'audio': sound.as_file(audio, self.sample_rate),
+      'sequence': sequence,
+      'velocity_range': sound.velocity_range(notes['velocity']),
+    }
 
   def _audio(self, name):
     return Path(self.folder) / RECORDINGS[name.rpartition('_')[2]] / f'{name}.wav'
@@ -81,8 +83,8 @@ def read_jams(path: Path) -> np.ndarray:
     for annotation in json.loads(read_bytes(path))['annotations']:
       if annotation['namespace'] == 'note_midi':
         rows += [
-            (note['time'], note['time'] + note['duration'], round(note['value']), VELOCITY, PROGRAM, False)
-            for note in annotation['data']
+          (note['time'], note['time'] + note['duration'], round(note['value']), VELOCITY, PROGRAM, False)
+          for note in annotation['data']
         ]
     return sort_notes(np.array(rows, NOTE_DTYPE))
   except (ValueError, KeyError, TypeError, OverflowError) as error:

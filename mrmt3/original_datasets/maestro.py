@@ -44,9 +44,11 @@ class Maestro:
     notes['program'], notes['is_drum'] = 0, False  # all of it is the piano
     sequence = serialize_notes(notes, name, promised_seconds(audio) or 0.0, pedal)
     return {
-        'id': name.encode(), 'audio': sound.as_file(audio, self.sample_rate), 'sequence': sequence,
-        'velocity_range': sound.velocity_range(notes['velocity']),
-    }  # fmt: skip
+      'id': name.encode(),
+      'audio': sound.as_file(audio, self.sample_rate),
+      'sequence': sequence,
+      'velocity_range': sound.velocity_range(notes['velocity']),
+    }
 
   def _rows(self):
     path = Path(self.folder) / f'maestro-v{self.version}.csv'

@@ -51,7 +51,9 @@ class MusicNet:
     labelled = self._labels()
     names = sorted(found.keys() & labelled.keys())
     if not names:
-      raise UserError(f'no recording in {self.folder} has labels: expected {self.labels or "train_labels"} with files like 1727.*')
+      raise UserError(
+        f'no recording in {self.folder} has labels: expected {self.labels or "train_labels"} with files like 1727.*'
+      )
     split_of = {str(number): 'validation' for number in VALIDATION} | {str(number): 'test' for number in TEST}
     return in_splits(names, {name: split_of.get(name, 'train') for name in names}, SPLITS)
 
@@ -61,9 +63,11 @@ class MusicNet:
     labels = self._labels()[name]
     notes = read_labels(labels) if labels.suffix == '.csv' else read_midi(labels)
     return {
-        'id': name.encode(), 'sample_rate': np.array([self.sample_rate], np.float32), 'audio': samples,
-        'sequence': serialize_notes(notes, name, len(samples) / self.sample_rate),
-    }  # fmt: skip
+      'id': name.encode(),
+      'sample_rate': np.array([self.sample_rate], np.float32),
+      'audio': samples,
+      'sequence': serialize_notes(notes, name, len(samples) / self.sample_rate),
+    }
 
   def _recordings(self):
     found = {path.stem: path for part in _FOLDERS for path in (Path(self.folder) / f'{part}_data').glob('*.wav')}
@@ -85,10 +89,16 @@ def read_labels(path: Path) -> np.ndarray:
   try:
     with open(path, newline='', encoding='utf-8') as file:
       rows = [
-          (int(row['start_time']) / LABEL_RATE, int(row['end_time']) / LABEL_RATE, int(row['note']), VELOCITY,
-           int(row['instrument']) - 1, False)
-          for row in csv.DictReader(file)
-      ]  # fmt: skip
+        (
+          int(row['start_time']) / LABEL_RATE,
+          int(row['end_time']) / LABEL_RATE,
+          int(row['note']),
+          VELOCITY,
+          int(row['instrument']) - 1,
+          False,
+        )
+        for row in csv.DictReader(file)
+      ]
     return sort_notes(np.array(rows, NOTE_DTYPE))
   except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
     raise UserError(f'{path} is not a table of MusicNet ({type(error).__name__}: {str(error)[:100]})') from error

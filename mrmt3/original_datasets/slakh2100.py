@@ -62,13 +62,20 @@ class Slakh2100:
     classes = ['Drums' if stem.is_drum else slakh_class_name(stem.program) for stem in stems]
     none = np.zeros(len(stems), np.int64)
     return {
-        'audio_sample_rate': np.array([self.sample_rate]), 'mix': mix, 'stems': np.zeros(0, np.float32),
-        'stems_shape': np.array([0, 0]), 'target_type': b'', 'track_id': '_'.join([track_name, *number]).encode(),
-        'inst_names': [name.encode() for name in classes], 'src_ids': [stem.name.encode() for stem in stems],
-        'note_sequences': [serialize_notes(table, stem.name, seconds) for table, stem in zip(notes, stems, strict=True)],
-        'program_num': np.array([128 if stem.is_drum else stem.program for stem in stems]),
-        'midi_class': none, 'plugin_name': none, 'slakh_class': none,
-    }  # fmt: skip
+      'audio_sample_rate': np.array([self.sample_rate]),
+      'mix': mix,
+      'stems': np.zeros(0, np.float32),
+      'stems_shape': np.array([0, 0]),
+      'target_type': b'',
+      'track_id': '_'.join([track_name, *number]).encode(),
+      'inst_names': [name.encode() for name in classes],
+      'src_ids': [stem.name.encode() for stem in stems],
+      'note_sequences': [serialize_notes(table, stem.name, seconds) for table, stem in zip(notes, stems, strict=True)],
+      'program_num': np.array([128 if stem.is_drum else stem.program for stem in stems]),
+      'midi_class': none,
+      'plugin_name': none,
+      'slakh_class': none,
+    }
 
   def _is_divided(self, split):
     return self.subsets > 0 and split == 'train'

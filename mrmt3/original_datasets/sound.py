@@ -19,7 +19,9 @@ def as_file(path: Path, sample_rate: int | None) -> bytes:
   import soundfile
 
   file = io.BytesIO()
-  soundfile.write(file, np.clip(read_audio(path, sample_rate, whole=True), -1, 1), sample_rate, format='WAV', subtype='PCM_16')
+  soundfile.write(
+    file, np.clip(read_audio(path, sample_rate, whole=True), -1, 1), sample_rate, format='WAV', subtype='PCM_16'
+  )
   return file.getvalue()
 
 

@@ -1,7 +1,7 @@
 """Pieces from a folder of one's own music: each an audio file and the MIDI file of the same name beside it.
 
-    my_music/song.wav, song.mid                      split by name, the same way every time
-    my_music/train/album/song.flac, song.midi        or into the folders train, validation and test, where one is there
+my_music/song.wav, song.mid                      split by name, the same way every time
+my_music/train/album/song.flac, song.midi        or into the folders train, validation and test, where one is there
 """
 
 import dataclasses
@@ -83,7 +83,9 @@ class OwnFolder:
       raise UserError(f'{base.resolve()} is in none of the folders {", ".join(folders)}: move it into one of them')
     try:
       with os.scandir(base.parent) as entries:
-        siblings = [Path(entry) for entry in entries if os.path.splitext(entry.name)[0] == base.name and entry.is_file()]
+        siblings = [
+          Path(entry) for entry in entries if os.path.splitext(entry.name)[0] == base.name and entry.is_file()
+        ]
     except OSError as error:
       raise UserError(f'cannot read {base.parent}: {error.strerror}') from error
     return _only(siblings, suffixes, base, kind)

@@ -29,14 +29,45 @@ _RATE_ENDING = '_16k'
 
 # MR-MT3's programs, counted from 0; the first name that is part of a clip's `inst` counts.
 PROGRAMS = {
-    'accordion': 21, 'acoustic_bass': 32, 'acoustic_guitar': 24, 'acoustic_piano': 0, 'bassoon': 70, 'bell': 14,
-    'brass_ensemble': 61, 'celesta': 8, 'choir': 52, 'clarinet': 71, 'electric_bass': 33, 'electric_guitar_clean': 27,
-    'electric_guitar_distortion': 30, 'electric_piano': 4, 'flute': 73, 'glockenspiel': 9, 'harp': 46, 'horn': 60,
-    'marimba': 12, 'nylon_guitar': 24, 'oboe': 68, 'orgel': 16, 'string_cello': 42, 'string_double_bass': 43,
-    'string_ensemble': 48, 'string_viola': 41, 'string_violin': 40, 'synth_bass': 38, 'synth_bass_wobble': 38,
-    'synth_bell': 14, 'synth_pad': 88, 'synth_pluck': 82, 'synth_voice': 85, 'timpani': 47, 'trombone': 57, 'tuba': 58,
-    'vibraphone': 11, 'xylophone': 13,
-}  # fmt: skip
+  'accordion': 21,
+  'acoustic_bass': 32,
+  'acoustic_guitar': 24,
+  'acoustic_piano': 0,
+  'bassoon': 70,
+  'bell': 14,
+  'brass_ensemble': 61,
+  'celesta': 8,
+  'choir': 52,
+  'clarinet': 71,
+  'electric_bass': 33,
+  'electric_guitar_clean': 27,
+  'electric_guitar_distortion': 30,
+  'electric_piano': 4,
+  'flute': 73,
+  'glockenspiel': 9,
+  'harp': 46,
+  'horn': 60,
+  'marimba': 12,
+  'nylon_guitar': 24,
+  'oboe': 68,
+  'orgel': 16,
+  'string_cello': 42,
+  'string_double_bass': 43,
+  'string_ensemble': 48,
+  'string_viola': 41,
+  'string_violin': 40,
+  'synth_bass': 38,
+  'synth_bass_wobble': 38,
+  'synth_bell': 14,
+  'synth_pad': 88,
+  'synth_pluck': 82,
+  'synth_voice': 85,
+  'timpani': 47,
+  'trombone': 57,
+  'tuba': 58,
+  'vibraphone': 11,
+  'xylophone': 13,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +107,9 @@ class CommuFolder:
       raise UserError(f'ComMU in {self.data_dir} has no clip {name!r} in the split {split!r}')
     midi = self._files()[0]
     if name not in midi:
-      raise UserError(f'the MIDI file of {name} is missing: expected {name}.mid in {self.data_dir}; unpack commu_midi.tar')
+      raise UserError(
+        f'the MIDI file of {name} is missing: expected {name}.mid in {self.data_dir}; unpack commu_midi.tar'
+      )
     notes, lost = read_midi_counted(midi[name])
     return as_played(notes, self._of(split)[name]), lost
 

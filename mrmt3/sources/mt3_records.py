@@ -15,50 +15,71 @@ _BAND = 'bass:drums:guitar:piano.tfrecord'
 
 # Files that MT3 trained and evaluated on, as it calls them, by name of the data set: (layout, split -> pattern).
 PUBLISHED = {
-    'maestrov1': ('maestro', {
-        'train': 'maestro-v1.0.0_ns_wav_train.tfrecord-?????-of-00010',
-        'train_subset': 'maestro-v1.0.0_ns_wav_train.tfrecord-00002-of-00010',
-        'validation': 'maestro-v1.0.0_ns_wav_validation.tfrecord-?????-of-00010',
-        'validation_subset': 'maestro-v1.0.0_ns_wav_validation.tfrecord-0000[06]-of-00010',
-        'test': 'maestro-v1.0.0_ns_wav_test.tfrecord-?????-of-00010',
-    }),
-    'maestrov3': ('maestro', {
-        'train': 'maestro-v3.0.0_ns_wav_train.tfrecord-?????-of-00025',
-        'train_subset': 'maestro-v3.0.0_ns_wav_train.tfrecord-00004-of-00025',
-        'validation': 'maestro-v3.0.0_ns_wav_validation.tfrecord-?????-of-00025',
-        'validation_subset': 'maestro-v3.0.0_ns_wav_validation.tfrecord-0002?-of-00025',
-        'test': 'maestro-v3.0.0_ns_wav_test.tfrecord-?????-of-00025',
-    }),
-    'guitarset': ('guitarset', {
-        'train': 'train.tfrecord-?????-of-00019',
-        'validation': 'validation.tfrecord-?????-of-00006',
-    }),
-    'urmp': ('urmp', {'train': 'train.tfrecord', 'validation': 'validation.tfrecord'}),
-    'musicnet': ('musicnet', {
-        'train': 'musicnet-train.tfrecord-?????-of-00036',
-        'validation': 'musicnet-validation.tfrecord-?????-of-00005',
-        'test': 'musicnet-test.tfrecord-?????-of-00003',
-    }),
-    'musicnet_em': ('musicnet', {
-        'train': 'train.tfrecord-?????-of-00103',
-        'validation': 'validation.tfrecord-?????-of-00005',
-        'test': 'test.tfrecord-?????-of-00006',
-    }),
-    'cerberus4': ('cerberus4', {
-        'train': f'{_CERBERUS}_train_{_BAND}-?????-of-00286',
-        'train_subset': f'{_CERBERUS}_train_{_BAND}-00000-of-00286',
-        'validation': f'{_CERBERUS}_validation_{_BAND}-?????-of-00212',
-        'validation_subset': f'{_CERBERUS}_validation_{_BAND}-0000?-of-00212',
-        'test': f'{_CERBERUS}_test_{_BAND}-?????-of-00106',
-    }),
-    'slakh': ('slakh', {
-        'train': f'{_SLAKH}_subsets_10_train_all_inst.tfrecord-?????-of-02307',
-        'train_subset': f'{_SLAKH}_subsets_10_train_all_inst.tfrecord-00000-of-02307',
-        'validation': f'{_SLAKH}_validation_all_inst.tfrecord-?????-of-00168',
-        'validation_subset': f'{_SLAKH}_validation_all_inst.tfrecord-0000?-of-00168',
-        'test': f'{_SLAKH}_test_all_inst.tfrecord-?????-of-00109',
-    }),
-}  # fmt: skip
+  'maestrov1': (
+    'maestro',
+    {
+      'train': 'maestro-v1.0.0_ns_wav_train.tfrecord-?????-of-00010',
+      'train_subset': 'maestro-v1.0.0_ns_wav_train.tfrecord-00002-of-00010',
+      'validation': 'maestro-v1.0.0_ns_wav_validation.tfrecord-?????-of-00010',
+      'validation_subset': 'maestro-v1.0.0_ns_wav_validation.tfrecord-0000[06]-of-00010',
+      'test': 'maestro-v1.0.0_ns_wav_test.tfrecord-?????-of-00010',
+    },
+  ),
+  'maestrov3': (
+    'maestro',
+    {
+      'train': 'maestro-v3.0.0_ns_wav_train.tfrecord-?????-of-00025',
+      'train_subset': 'maestro-v3.0.0_ns_wav_train.tfrecord-00004-of-00025',
+      'validation': 'maestro-v3.0.0_ns_wav_validation.tfrecord-?????-of-00025',
+      'validation_subset': 'maestro-v3.0.0_ns_wav_validation.tfrecord-0002?-of-00025',
+      'test': 'maestro-v3.0.0_ns_wav_test.tfrecord-?????-of-00025',
+    },
+  ),
+  'guitarset': (
+    'guitarset',
+    {
+      'train': 'train.tfrecord-?????-of-00019',
+      'validation': 'validation.tfrecord-?????-of-00006',
+    },
+  ),
+  'urmp': ('urmp', {'train': 'train.tfrecord', 'validation': 'validation.tfrecord'}),
+  'musicnet': (
+    'musicnet',
+    {
+      'train': 'musicnet-train.tfrecord-?????-of-00036',
+      'validation': 'musicnet-validation.tfrecord-?????-of-00005',
+      'test': 'musicnet-test.tfrecord-?????-of-00003',
+    },
+  ),
+  'musicnet_em': (
+    'musicnet',
+    {
+      'train': 'train.tfrecord-?????-of-00103',
+      'validation': 'validation.tfrecord-?????-of-00005',
+      'test': 'test.tfrecord-?????-of-00006',
+    },
+  ),
+  'cerberus4': (
+    'cerberus4',
+    {
+      'train': f'{_CERBERUS}_train_{_BAND}-?????-of-00286',
+      'train_subset': f'{_CERBERUS}_train_{_BAND}-00000-of-00286',
+      'validation': f'{_CERBERUS}_validation_{_BAND}-?????-of-00212',
+      'validation_subset': f'{_CERBERUS}_validation_{_BAND}-0000?-of-00212',
+      'test': f'{_CERBERUS}_test_{_BAND}-?????-of-00106',
+    },
+  ),
+  'slakh': (
+    'slakh',
+    {
+      'train': f'{_SLAKH}_subsets_10_train_all_inst.tfrecord-?????-of-02307',
+      'train_subset': f'{_SLAKH}_subsets_10_train_all_inst.tfrecord-00000-of-02307',
+      'validation': f'{_SLAKH}_validation_all_inst.tfrecord-?????-of-00168',
+      'validation_subset': f'{_SLAKH}_validation_all_inst.tfrecord-0000?-of-00168',
+      'test': f'{_SLAKH}_test_all_inst.tfrecord-?????-of-00109',
+    },
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +126,9 @@ class Mt3Records:
     """Returns the records' names, in order of file and place; UserError if there are none."""
     root = Path(self.data_dir)
     names = [
-        f'{file.relative_to(root).as_posix()}#{number}'
-        for file in self._files(split)
-        for number in range(len(find_records(file)))
+      f'{file.relative_to(root).as_posix()}#{number}'
+      for file in self._files(split)
+      for number in range(len(find_records(file)))
     ]
     if not names:
       raise UserError(f'no records in the files {root / dict(self.paths)[split]}')
@@ -124,7 +145,7 @@ class Mt3Records:
     if not file or not number.isdecimal():
       raise UserError(f'{name!r} is no record of {self.data_dir}; names are like file#0')
     return decode_record(
-        read_record(path, int(number)), LAYOUTS[self.layout], f'{path}: record {number}', sample_rate, stems
+      read_record(path, int(number)), LAYOUTS[self.layout], f'{path}: record {number}', sample_rate, stems
     )
 
   def fingerprint(self, split: str) -> str:

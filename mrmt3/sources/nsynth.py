@@ -29,9 +29,18 @@ _TFDS_SPLITS = {'train': 'train', 'validation': 'valid', 'test': 'test'}
 
 # In the order of NSynth's numbers; None: General MIDI has no such program.
 PROGRAMS = {
-    'bass': 32, 'brass': 56, 'flute': 72, 'guitar': 24, 'keyboard': 0, 'mallet': 8, 'organ': 16, 'reed': 64, 'string': 40,
-    'synth_lead': 80, 'vocal': None,
-}  # fmt: skip
+  'bass': 32,
+  'brass': 56,
+  'flute': 72,
+  'guitar': 24,
+  'keyboard': 0,
+  'mallet': 8,
+  'organ': 16,
+  'reed': 64,
+  'string': 40,
+  'synth_lead': 80,
+  'vocal': None,
+}
 
 
 def one_note(samples: np.ndarray, sample_rate: int, family: str, pitch: int, velocity: int) -> PieceContent:
@@ -101,7 +110,9 @@ class NsynthFolder(_Nsynth):
   def fingerprint(self, split: str) -> str:
     """Returns a digest of the names, sizes and times of the split's files."""
     folder = self._folder(split)
-    return files_fingerprint([folder / 'examples.json', *(self._audio(split, name) for name in self.list_pieces(split))], folder)
+    return files_fingerprint(
+      [folder / 'examples.json', *(self._audio(split, name) for name in self.list_pieces(split))], folder
+    )
 
   def _folders(self):
     root = Path(self.data_dir)
@@ -134,7 +145,9 @@ def _read_notes(path: Path, _changed) -> dict[str, tuple[str, int, int]]:
   """Returns {name: (family, pitch, velocity)} of an examples.json."""
   try:
     table = json.loads(path.read_bytes())
-    notes = {name: (one['instrument_family_str'], int(one['pitch']), int(one['velocity'])) for name, one in table.items()}
+    notes = {
+      name: (one['instrument_family_str'], int(one['pitch']), int(one['velocity'])) for name, one in table.items()
+    }
   except OSError as error:
     raise UserError(f'cannot read {path}: {error.strerror}') from error
   except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -176,7 +189,11 @@ class NsynthRecords(_Nsynth):
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
     """Reads one record; there are no stems. UserError where it is damaged or has other features."""
     example, where = self.read_example(name)
-    family, pitch, velocity = _family(example, where), _number(example, 'pitch', where), _number(example, 'velocity', where)
+    family, pitch, velocity = (
+      _family(example, where),
+      _number(example, 'pitch', where),
+      _number(example, 'velocity', where),
+    )
     samples = example.get('audio')
     if not (isinstance(samples, np.ndarray) and samples.dtype == np.float32 and len(samples)):
       raise UserError(f"{where}: no samples; are these the records of TFDS's nsynth?")

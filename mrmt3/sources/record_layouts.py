@@ -26,9 +26,20 @@ from mrmt3.sources.record_messages import SUSTAIN, Example, parse_note_sequence,
 _PEDAL_DOWN = 64  # the pedal is down from this value on
 
 URMP_PROGRAMS = {
-    'vn': 40, 'va': 41, 'vc': 42, 'db': 43, 'tpt': 56, 'tbn': 57, 'tba': 58, 'hn': 60, 'sax': 64, 'ob': 68, 'bn': 70,
-    'cl': 71, 'fl': 73,
-}  # fmt: skip
+  'vn': 40,
+  'va': 41,
+  'vc': 42,
+  'db': 43,
+  'tpt': 56,
+  'tbn': 57,
+  'tba': 58,
+  'hn': 60,
+  'sax': 64,
+  'ob': 68,
+  'bn': 70,
+  'cl': 71,
+  'fl': 73,
+}
 CERBERUS4_PROGRAMS = {'bass': 32, 'drums': None, 'guitar': 24, 'piano': 0}
 
 
@@ -55,14 +66,16 @@ class RecordLayout:
   stems: str | None = None
 
 
-_MULTITRACK = RecordLayout('mix', 'note_sequences', 'audio_sample_rate', 'inst_names', CERBERUS4_PROGRAMS, stems='stems')
+_MULTITRACK = RecordLayout(
+  'mix', 'note_sequences', 'audio_sample_rate', 'inst_names', CERBERUS4_PROGRAMS, stems='stems'
+)
 LAYOUTS = {
-    'maestro': RecordLayout(),
-    'guitarset': RecordLayout(program=24),
-    'urmp': RecordLayout(sequences='instrument_sequences', names='inst_names', programs=URMP_PROGRAMS),
-    'musicnet': RecordLayout(sample_rate='sample_rate'),
-    'cerberus4': _MULTITRACK,
-    'slakh': dataclasses.replace(_MULTITRACK, programs={**SLAKH_CLASSES, 'Drums': None}),
+  'maestro': RecordLayout(),
+  'guitarset': RecordLayout(program=24),
+  'urmp': RecordLayout(sequences='instrument_sequences', names='inst_names', programs=URMP_PROGRAMS),
+  'musicnet': RecordLayout(sample_rate='sample_rate'),
+  'cerberus4': _MULTITRACK,
+  'slakh': dataclasses.replace(_MULTITRACK, programs={**SLAKH_CLASSES, 'Drums': None}),
 }
 
 
@@ -179,8 +192,11 @@ def _notes(example, layout, where):
 def _sustained(sequence):
   """Returns the notes of a NoteSequence, held by the pedal of their instrument."""
   notes, instrument = sequence_notes(sequence)
-  changes = [(c.time, c.control_value >= _PEDAL_DOWN, c.instrument) for c in sequence.control_changes
-             if c.control_number == SUSTAIN]  # fmt: skip
+  changes = [
+    (c.time, c.control_value >= _PEDAL_DOWN, c.instrument)
+    for c in sequence.control_changes
+    if c.control_number == SUSTAIN
+  ]
   if not changes:
     return notes
   times, is_down, whose = (np.array(column) for column in zip(*changes, strict=True))

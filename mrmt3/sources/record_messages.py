@@ -15,31 +15,43 @@ SUSTAIN = 64  # MIDI's control number of the sustain pedal
 
 # message: its fields as (name, number, type or message, whether repeated)
 _EXAMPLE = {
-    'Example': [('features', 1, 'Features', False)],
-    'Features': [('feature', 1, 'Entry', True)],  # declared as a map there, which is the same in bytes
-    'Entry': [('key', 1, 'string', False), ('value', 2, 'Feature', False)],
-    'Feature': [
-        ('bytes_list', 1, 'BytesList', False), ('float_list', 2, 'FloatList', False), ('int64_list', 3, 'Int64List', False),
-    ],
-    'BytesList': [('value', 1, 'bytes', True)],
-    'FloatList': [('value', 1, 'float', True)],
-    'Int64List': [('value', 1, 'int64', True)],
-}  # fmt: skip
+  'Example': [('features', 1, 'Features', False)],
+  'Features': [('feature', 1, 'Entry', True)],  # declared as a map there, which is the same in bytes
+  'Entry': [('key', 1, 'string', False), ('value', 2, 'Feature', False)],
+  'Feature': [
+    ('bytes_list', 1, 'BytesList', False),
+    ('float_list', 2, 'FloatList', False),
+    ('int64_list', 3, 'Int64List', False),
+  ],
+  'BytesList': [('value', 1, 'bytes', True)],
+  'FloatList': [('value', 1, 'float', True)],
+  'Int64List': [('value', 1, 'int64', True)],
+}
 _NOTE_SEQUENCE = {
-    'NoteSequence': [
-        ('id', 1, 'string', False), ('filename', 2, 'string', False), ('ticks_per_quarter', 4, 'int32', False),
-        ('notes', 8, 'Note', True), ('total_time', 9, 'double', False), ('control_changes', 11, 'ControlChange', True),
-    ],
-    'Note': [
-        ('pitch', 1, 'int32', False), ('velocity', 2, 'int32', False), ('start_time', 3, 'double', False),
-        ('end_time', 4, 'double', False), ('instrument', 7, 'int32', False), ('program', 8, 'int32', False),
-        ('is_drum', 9, 'bool', False),
-    ],
-    'ControlChange': [
-        ('time', 1, 'double', False), ('control_number', 2, 'int32', False), ('control_value', 3, 'int32', False),
-        ('instrument', 4, 'int32', False),
-    ],
-}  # fmt: skip
+  'NoteSequence': [
+    ('id', 1, 'string', False),
+    ('filename', 2, 'string', False),
+    ('ticks_per_quarter', 4, 'int32', False),
+    ('notes', 8, 'Note', True),
+    ('total_time', 9, 'double', False),
+    ('control_changes', 11, 'ControlChange', True),
+  ],
+  'Note': [
+    ('pitch', 1, 'int32', False),
+    ('velocity', 2, 'int32', False),
+    ('start_time', 3, 'double', False),
+    ('end_time', 4, 'double', False),
+    ('instrument', 7, 'int32', False),
+    ('program', 8, 'int32', False),
+    ('is_drum', 9, 'bool', False),
+  ],
+  'ControlChange': [
+    ('time', 1, 'double', False),
+    ('control_number', 2, 'int32', False),
+    ('control_value', 3, 'int32', False),
+    ('instrument', 4, 'int32', False),
+  ],
+}
 _LISTS = {'bytes_list': None, 'float_list': np.float32, 'int64_list': np.int64}
 
 
@@ -59,7 +71,7 @@ def _message(name):
       label = field_type.LABEL_REPEATED if repeated else field_type.LABEL_OPTIONAL
       if kind in messages:
         described.field.add(
-            name=field, number=number, label=label, type=field_type.TYPE_MESSAGE, type_name=f'.mrmt3.{kind}'
+          name=field, number=number, label=label, type=field_type.TYPE_MESSAGE, type_name=f'.mrmt3.{kind}'
         )
       else:
         described.field.add(name=field, number=number, label=label, type=getattr(field_type, f'TYPE_{kind.upper()}'))
@@ -143,7 +155,7 @@ def parse_note_sequence(data: bytes):
 
 
 def serialize_notes(
-    notes: np.ndarray, sequence_id: str = '', total_time: float = 0.0, pedal: Iterable[tuple[float, int]] = ()
+  notes: np.ndarray, sequence_id: str = '', total_time: float = 0.0, pedal: Iterable[tuple[float, int]] = ()
 ) -> bytes:
   """Returns a note table as a serialized NoteSequence, exactly; every program is an instrument, drums are number 9.
 
@@ -160,9 +172,14 @@ def serialize_notes(
   for note, number in zip(notes.tolist(), instrument.tolist(), strict=True):
     onset, offset, pitch, velocity, program, is_drum = note
     sequence.notes.add(
-        start_time=onset, end_time=offset, pitch=pitch, velocity=velocity, program=program, is_drum=is_drum,
-        instrument=number,
-    )  # fmt: skip
+      start_time=onset,
+      end_time=offset,
+      pitch=pitch,
+      velocity=velocity,
+      program=program,
+      is_drum=is_drum,
+      instrument=number,
+    )
   for time, value in pedal:
     sequence.control_changes.add(time=time, control_number=SUSTAIN, control_value=value, instrument=0)
   sequence.total_time = max(total_time, notes['offset'].max(initial=0.0))

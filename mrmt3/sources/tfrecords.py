@@ -50,7 +50,9 @@ def find_files(folder: str | os.PathLike, pattern: str) -> list[Path]:
     if missing:
       raise UserError(f'{len(missing)} of the {count} files {folder / pattern} are missing, the first is {missing[0]}')
   else:
-    files = sorted(Path(path) for path in glob.glob(str(Path(glob.escape(str(folder)), pattern))) if os.path.isfile(path))
+    files = sorted(
+      Path(path) for path in glob.glob(str(Path(glob.escape(str(folder)), pattern))) if os.path.isfile(path)
+    )
   if not files:
     raise UserError(f'no files {folder / pattern}; check the folder and the pattern')
   return files

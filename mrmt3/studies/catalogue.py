@@ -43,7 +43,8 @@ class Cell:
     names += ['no_shuffle'] if self.shuffle is False else []
     bindings = ['SHUFFLE_SCOPE=paper'] if self.shuffle else []
     return [
-      *(f'--gin_file=ablations/{name}.gin' for name in (*names, *self.ablations)), *(f'--gin.{binding}' for binding in (*bindings, *self.more))
+      *(f'--gin_file=ablations/{name}.gin' for name in (*names, *self.ablations)),
+      *(f'--gin.{binding}' for binding in (*bindings, *self.more)),
     ]
 
 
@@ -79,7 +80,12 @@ class Study:
 
 def _ladder(prefix: str = '', **fields) -> tuple[Cell, ...]:
   """Returns the paper's steps from MT3 to MR-MT3, each with one thing more, all compared with the first."""
-  rungs = [('baseline', 0, 1, False), ('memory', 64, 1, False), ('+ prior sampling', 64, 3, False), ('+ shuffling', 64, 3, True)]
+  rungs = [
+    ('baseline', 0, 1, False),
+    ('memory', 64, 1, False),
+    ('+ prior sampling', 64, 3, False),
+    ('+ shuffling', 64, 3, True),
+  ]
   first = prefix + rungs[0][0]
   return tuple(
     Cell(prefix + name, l_agg, hop, shuffle, against=None if prefix + name == first else first, **fields)
@@ -105,14 +111,17 @@ STUDIES = {
   'ablations': Study(
     'What do memory, prior sampling and shuffling each bring, trained from scratch, and what do they do to notes and instruments '
     'over the training?',
-    cells=_ladder(), moments=5,
+    cells=_ladder(),
+    moments=5,
   ),
   'continual': Study(
     'The same steps, trained on from a network without memory: what does each bring to weights that are there?',
     cells=_continual(),
   ),
   'l-agg': Study(
-    'How many states should the memory have, and what do they cost?', cells=_values('l_agg', (0, 32, 64, 128)), axis='L_agg'
+    'How many states should the memory have, and what do they cost?',
+    cells=_values('l_agg', (0, 32, 64, 128)),
+    axis='L_agg',
   ),
   'memory-softmax': Study(
     "Does a memory come to be read that shares a softmax with the sound, as the paper's, and one that has its own?",
@@ -120,10 +129,13 @@ STUDIES = {
       Cell('baseline', 0, 1, False),
       Cell('one softmax', 64, 1, False, against='baseline'),
       Cell('its own softmax', 64, 1, False, ablations=('own_softmax',), against='baseline'),
-    ), moments=5,
+    ),
+    moments=5,
   ),
   'l-max-hop': Study(
-    'How far back may the prior segment lie in training?', cells=_values('max_hop', (1, 3, 8), l_agg=64), axis='L_max_hop'
+    'How far back may the prior segment lie in training?',
+    cells=_values('max_hop', (1, 3, 8), l_agg=64),
+    axis='L_max_hop',
   ),
   'exposure-bias': Study(
     'The memory holds the truth in training and what was written in use: does it help to train with mistakes in it, without it now and '
@@ -133,7 +145,8 @@ STUDIES = {
       *(
         Cell(name, 64, 1, False, ablations=(file,), against='true prior')
         for name, file in (
-          ('prior with mistakes', 'corrupted_prior'), ('prior now and then empty', 'memory_dropout'),
+          ('prior with mistakes', 'corrupted_prior'),
+          ('prior now and then empty', 'memory_dropout'),
           ('prior now and then its own words', 'predicted_prior'),
         )
       ),
@@ -141,7 +154,8 @@ STUDIES = {
   ),
   'domains': Study(
     'Trained on mixtures, stems or both: what is lost on simpler music, and which regulariser is too much for it?',
-    cells=_crossed(), tests=(MULTI, SINGLE, NOTES),
+    cells=_crossed(),
+    tests=(MULTI, SINGLE, NOTES),
   ),
   'frontier': Study(
     'What do right instruments cost in notes: onset F1 against instrument F1 of a checkpoint, by how many instruments decoding may use',
@@ -151,7 +165,5 @@ STUDIES = {
     'What does a checkpoint do with its memory: other hops, mistakes in it, another piece, and how much it looks at it?',
     kind=MEMORY_PROBE,
   ),
-  'order-probe': Study(
-    'Does a checkpoint care in which order events of one time step are written?', kind=ORDER_PROBE
-  ),
+  'order-probe': Study('Does a checkpoint care in which order events of one time step are written?', kind=ORDER_PROBE),
 }

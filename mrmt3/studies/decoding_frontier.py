@@ -28,13 +28,24 @@ def measure(transcriber, params, pieces, results):
 
   rows = []
   for share in SHARES:
-    scores = results.get(f'share {share:g}', lambda share=share: probes.scores_of(transcriber, pieces, _said(transcriber, pieces, said_freely(), share)), scores=list(SCORES))
+    scores = results.get(
+      f'share {share:g}',
+      lambda share=share: probes.scores_of(transcriber, pieces, _said(transcriber, pieces, said_freely(), share)),
+      scores=list(SCORES),
+    )
     name = f'{share:.0%} of the notes' if share else 'all instruments'
     rows.append(Row(name, scores, rows[0].name if rows else None))
   note = 'Instruments that have fewer of the notes of a first, free transcription may not be heard in the second.'
   table = Table('instruments that may be heard', SCORES, rows, tuple(SCORES), note)
   points = [(row.name, row.mean('onset_f1'), row.mean('instrument_detection_f1')) for row in rows]
-  return [table], [report.frontier({'checkpoint': points}, 'from all instruments to the few most heard'), report.strips(table, HEADLINE)], []
+  return (
+    [table],
+    [
+      report.frontier({'checkpoint': points}, 'from all instruments to the few most heard'),
+      report.strips(table, HEADLINE),
+    ],
+    [],
+  )
 
 
 def frequent(notes: np.ndarray, share: float) -> InstrumentChoice:

@@ -19,8 +19,16 @@ ALL_STEMS, ONE_STEM = 'all', 'one'
 # NSynth's families without vocals and mallets, as MR-MT3 uses them, with the first program of each (flute: of the Slakh
 # class that it belongs to).
 NSYNTH_PROGRAMS = {
-  'keyboard': 0, 'organ': 16, 'guitar': 24, 'bass': 32, 'string': 40, 'brass': 56, 'reed': 64, 'flute': 73, 'synth_lead': 80,
-}  # fmt: skip
+  'keyboard': 0,
+  'organ': 16,
+  'guitar': 24,
+  'bass': 32,
+  'string': 40,
+  'brass': 56,
+  'reed': 64,
+  'flute': 73,
+  'synth_lead': 80,
+}
 NOTE_SILENCE, NOTE_SECONDS = 0.05, 4.0
 _NOTE_PITCHES = {'bass': (28, 33, 38, 43, 48, 52)}
 _PITCHES = (48, 53, 58, 63, 68, 74)
@@ -56,9 +64,13 @@ def write_stems(data: Path, folder: Path, *, which: str = ALL_STEMS, mixtures: b
           number += 1
           found += 1
         if mixtures:
-          (files.make_folder(temporary / split) / f'Track{90000 + int(track.name[5:])}').symlink_to(track.path.resolve())
+          (files.make_folder(temporary / split) / f'Track{90000 + int(track.name[5:])}').symlink_to(
+            track.path.resolve()
+          )
     if not found:
-      raise UserError(f'{data} has no audio of its stems, which this study needs; use a data set with a folder of stems in each track')
+      raise UserError(
+        f'{data} has no audio of its stems, which this study needs; use a data set with a folder of stems in each track'
+      )
     temporary.chmod(0o755)
     temporary.rename(folder)
   except OSError as error:

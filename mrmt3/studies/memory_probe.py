@@ -23,27 +23,49 @@ def measure(transcriber, params, pieces, results):
   conditions = [condition for condition in CONDITIONS if len(pieces) > 1 or not condition.of_another]
   remarks = [] if len(pieces) > 1 else ["Of one piece there is no other piece's memory."]
   said = results.get('said', lambda: _said(transcriber, pieces))
-  as_used = {name: [transcriber.padded(np.array(tokens, np.int32)) for tokens in segments] for name, segments in said.items()}
+  as_used = {
+    name: [transcriber.padded(np.array(tokens, np.int32)) for tokens in segments] for name, segments in said.items()
+  }
   decoded = Table(
-    'what is said', SCORES,
-    [Row(c.name, results.get(f'said with {c.name}', lambda c=c: _decode(transcriber, pieces, c, as_used), scores=list(SCORES)), None if c is AS_USED else AS_USED.name) for c in conditions],
-    tuple(SCORES), "Greedy decoding, segment after segment. The first row's memory is what the network itself said of the segment before.",
-  )  # fmt: skip
+    'what is said',
+    SCORES,
+    [
+      Row(
+        c.name,
+        results.get(f'said with {c.name}', lambda c=c: _decode(transcriber, pieces, c, as_used), scores=list(SCORES)),
+        None if c is AS_USED else AS_USED.name,
+      )
+      for c in conditions
+    ],
+    tuple(SCORES),
+    "Greedy decoding, segment after segment. The first row's memory is what the network itself said of the segment before.",
+  )
   asked = [condition for condition in conditions if not condition.truth]
-  costs = {c.name: results.get(f'truth with {c.name}', lambda c=c: _cost(transcriber, params, pieces, c)) for c in asked}
-  types = [kind for kind in vocabularies.token_types(transcriber.codec) if _pooled(costs[AS_USED.name], kind) is not None]
+  costs = {
+    c.name: results.get(f'truth with {c.name}', lambda c=c: _cost(transcriber, params, pieces, c)) for c in asked
+  }
+  types = [
+    kind for kind in vocabularies.token_types(transcriber.codec) if _pooled(costs[AS_USED.name], kind) is not None
+  ]
   losses = Table(
-    'what the truth costs', {'loss': 'nats a token'}, [_loss_row(c, costs[c.name], types) for c in asked], ('loss',),
+    'what the truth costs',
+    {'loss': 'nats a token'},
+    [_loss_row(c, costs[c.name], types) for c in asked],
+    ('loss',),
     'Teacher forcing, the memory taken from the true prior segment, as in training. By type: all tokens of that type.',
-  )  # fmt: skip
+  )
   by_type = {kind: {c.name: _pooled(costs[c.name], kind) for c in asked} for kind in types}
   tables = [decoded, losses]
   figures = [report.strips(decoded, HEADLINE), _loss_figure(by_type, [c.name for c in asked if c.name in _SHOWN])]
   if not network.memory_length:
-    remarks.append('The network copies what it proposes: it has no decoder, and so no cross-attention. Its chances are without the threshold.')
+    remarks.append(
+      'The network copies what it proposes: it has no decoder, and so no cross-attention. Its chances are without the threshold.'
+    )
     return tables, figures, remarks
   if network.states_apart:
-    remarks.append('The memory has a softmax of its own: whether it is read is told by what the truth costs with another memory, not by a share of the attention.')
+    remarks.append(
+      'The memory has a softmax of its own: whether it is read is told by what the truth costs with another memory, not by a share of the attention.'
+    )
     return tables, figures, remarks
   attention, shares = _attention(costs[AS_USED.name], types, transcriber)
   title = 'Share of cross-attention on the memory'
@@ -67,7 +89,9 @@ def _cost(transcriber, params, pieces, condition):
   for number, piece in enumerate(pieces):
     source = pieces[(number + 1) % len(pieces)].targets if condition.of_another else piece.targets
     source = [source[index % len(source)] for index in range(len(piece.mel))]
-    held = memory.joined([remembered(transcriber, condition, source, segment, rng) for segment in range(len(piece.mel))])
+    held = memory.joined(
+      [remembered(transcriber, condition, source, segment, rng) for segment in range(len(piece.mel))]
+    )
     loss, share = teacher_forcing.score(params, transcriber.spec, piece.mel, held, piece.targets)
     # The first segment has no prior one, whatever the condition: it says nothing of the memory.
     counted = piece.targets > 0
@@ -106,7 +130,7 @@ def _attention(costs, types, transcriber):
     rows.append(Row(kind, pieces, cells={f'layer {index}': f'{share:.3f}' for index, share in enumerate(layers)}))
     shares[kind] = [float(layers.mean())]
   note = (
-    f'While a true token of that type is said. If all {states + memory} states got the same, the memory\'s {memory} would get '
+    f"While a true token of that type is said. If all {states + memory} states got the same, the memory's {memory} would get "
     f'{memory / (states + memory):.3f}.'
   )
   return Table('share of cross-attention on the memory', {'share': 'share'}, rows, note=note), shares
@@ -118,4 +142,9 @@ def _loss_figure(by_type, names):
   # Names of conditions are too long for an axis: the types are the axis, a curve is a condition.
   systems = {name: {kind: values[name] for kind, values in by_type.items()} for name in names}
   chart = svg_charts.curves(systems, list(by_type), 'type of token', 'nats a token', top)
-  return report.Figure('What the truth costs, by type of token', chart, 'nats a token; lower is better', [_TRAINING if name == AS_USED.name else name for name in names])
+  return report.Figure(
+    'What the truth costs, by type of token',
+    chart,
+    'nats a token; lower is better',
+    [_TRAINING if name == AS_USED.name else name for name in names],
+  )

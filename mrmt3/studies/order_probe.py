@@ -14,13 +14,21 @@ from mrmt3.token_shuffling import Shuffle
 
 ORDERS = 4
 WRITTEN = 'as written'
-WAYS = {WRITTEN: (False, False), 're-ordered': (True, False), 're-ordered in the memory': (False, True), 're-ordered in both': (True, True)}
+WAYS = {
+  WRITTEN: (False, False),
+  're-ordered': (True, False),
+  're-ordered in the memory': (False, True),
+  're-ordered in both': (True, True),
+}
 _SCORES = {'loss': 'nats a token', 'segment_loss': 'nats a segment', 'spread': 'spread over orders, nats a segment'}
 
 
 def measure(transcriber, params, pieces, results):
   """Returns (tables, figures, remarks) of a network on pieces; see `probes.run`."""
-  found = {way: results.get(way, lambda which=which: _measure(transcriber, params, pieces, *which)) for way, which in WAYS.items()}
+  found = {
+    way: results.get(way, lambda which=which: _measure(transcriber, params, pieces, *which))
+    for way, which in WAYS.items()
+  }
   kinds = list(vocabularies.token_types(transcriber.codec))
   rows = []
   for way, costs in found.items():
@@ -36,10 +44,16 @@ def measure(transcriber, params, pieces, results):
   shown = {row.name: [(name, scores['loss'] / top) for name, scores in sorted(row.pieces.items())] for row in rows}
   from mrmt3 import svg_charts
 
-  figure = report.Figure('Loss by order of events', svg_charts.strips(shown, 'Loss by order'), f'a dot is a piece, 1.0 is {top:.3f} nats a token; the tick is the mean')
+  figure = report.Figure(
+    'Loss by order of events',
+    svg_charts.strips(shown, 'Loss by order'),
+    f'a dot is a piece, 1.0 is {top:.3f} nats a token; the tick is the mean',
+  )
   remarks = []
   if transcriber.spec.network.copied_tokens:
-    remarks.append('The network has no decoder: its proposals come in the written order, so that no other order can be likely.')
+    remarks.append(
+      'The network has no decoder: its proposals come in the written order, so that no other order can be likely.'
+    )
   return [table], [figure], remarks
 
 
@@ -64,7 +78,9 @@ def _measure(transcriber, params, pieces, targets_too, memory_too):
       rng = np.random.default_rng((number, order))
       shuffled = piece.shuffled(spec, Shuffle(), rng) if targets_too or memory_too else piece.targets
       said = shuffled if memory_too else piece.targets
-      held = memory.joined([remembered(transcriber, AS_USED, list(said), segment, rng) for segment in range(len(piece.mel))])
+      held = memory.joined(
+        [remembered(transcriber, AS_USED, list(said), segment, rng) for segment in range(len(piece.mel))]
+      )
       targets = shuffled if targets_too else piece.targets
       loss, _ = teacher_forcing.score(params, spec, piece.mel, held, targets)
       sums.append(np.where(targets > 0, loss, 0).sum(axis=1))
@@ -76,6 +92,9 @@ def _measure(transcriber, params, pieces, targets_too, memory_too):
           by_type[kind] = [nats + float(loss[of_type].sum()), tokens + int(of_type.sum())]
     sums = np.stack(sums)
     result[piece.name] = {
-      'loss': float(sums.sum() / counts), 'segment_loss': float(sums.mean()), 'spread': float(sums.std(axis=0).mean()), 'types': by_type,
-    }  # fmt: skip
+      'loss': float(sums.sum() / counts),
+      'segment_loss': float(sums.mean()),
+      'spread': float(sums.std(axis=0).mean()),
+      'types': by_type,
+    }
   return result

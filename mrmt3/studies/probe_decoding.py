@@ -13,9 +13,13 @@ ROWS = 8  # pieces at once
 
 
 def transcribe(
-  transcriber: Transcriber, pieces: Sequence[ProbePiece], condition: Condition,
-  as_used: Mapping[str, list[np.ndarray]] | None = None, seed: int = 0, allowed: np.ndarray | None = None,
-) -> dict[str, list[np.ndarray]]:  # fmt: skip
+  transcriber: Transcriber,
+  pieces: Sequence[ProbePiece],
+  condition: Condition,
+  as_used: Mapping[str, list[np.ndarray]] | None = None,
+  seed: int = 0,
+  allowed: np.ndarray | None = None,
+) -> dict[str, list[np.ndarray]]:
   """Returns the tokens of each segment of each piece, int32 `[targets_length]` each, padded with 0.
 
   Args:

@@ -13,17 +13,25 @@ def run(name: str, study: Study, folder: Path, options: 'runner.Options') -> Pat
   from mrmt3.studies import decoding_frontier, memory_probe, order_probe
 
   probe = {
-    catalogue.MEMORY_PROBE: memory_probe.measure, catalogue.ORDER_PROBE: order_probe.measure, catalogue.DECODING: decoding_frontier.measure,
-  }[study.kind]  # fmt: skip
+    catalogue.MEMORY_PROBE: memory_probe.measure,
+    catalogue.ORDER_PROBE: order_probe.measure,
+    catalogue.DECODING: decoding_frontier.measure,
+  }[study.kind]
   checkpoint = checkpoints.find_checkpoint(options.checkpoint)
   params, spec, step = checkpoints.restore_params(checkpoint)
   transcriber = inference.Transcriber(params, spec)
   references = runner.references_of(options.data, options.split, options.pieces)
   pieces = probe_pieces.load(references, spec)
-  results = Results(folder, {
-    'study': name, 'checkpoint': str(checkpoint.resolve()), 'changed': checkpoint.stat().st_mtime_ns,
-    'data': str(options.data.resolve()), 'pieces': list(references),
-  })  # fmt: skip
+  results = Results(
+    folder,
+    {
+      'study': name,
+      'checkpoint': str(checkpoint.resolve()),
+      'changed': checkpoint.stat().st_mtime_ns,
+      'data': str(options.data.resolve()),
+      'pieces': list(references),
+    },
+  )
   tables, figures, remarks = probe(transcriber, params, pieces, results)
   results.write_lines()
   seconds = sum(piece.frames for piece in pieces) / float(spec.spectrogram.frame_rate)

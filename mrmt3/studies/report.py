@@ -10,7 +10,9 @@ from mrmt3.studies.results import slug
 from mrmt3.studies.rows import Table
 
 PAGE_NAME, MARKDOWN_NAME, FIGURES_FOLDER = 'index.html', 'study.md', 'figures'
-DIFFERENCES = 'Differences on the same pieces, with 95 % intervals and the p of a paired sign-flip test, of each score for itself'
+DIFFERENCES = (
+  'Differences on the same pieces, with 95 % intervals and the p of a paired sign-flip test, of each score for itself'
+)
 
 
 class Figure(NamedTuple):
@@ -33,12 +35,19 @@ def curves(table: Table, scores: Sequence[str], axis: str) -> Figure:
   """Returns scores, which lie in 0..1, of a table whose rows are values of one thing, a curve a score."""
   systems = {table.scores[score]: {row.name: row.mean(score) for row in table.rows} for score in scores}
   bins = [row.name for row in table.rows]
-  return Figure(f'Scores by {axis}, {table.title}', svg_charts.curves(systems, bins, axis, 'score'), 'means over pieces', list(systems))
+  return Figure(
+    f'Scores by {axis}, {table.title}',
+    svg_charts.curves(systems, bins, axis, 'score'),
+    'means over pieces',
+    list(systems),
+  )
 
 
 def frontier(systems: Mapping[str, Sequence[tuple[str, float, float]]], note: str) -> Figure:
   """Returns instrument F1 against onset F1: (name, onset F1, instrument F1) of each system's points, in order."""
-  return Figure('Notes against instruments', svg_charts.frontier(systems, 'onset F1', 'instrument F1'), note, list(systems))
+  return Figure(
+    'Notes against instruments', svg_charts.frontier(systems, 'onset F1', 'instrument F1'), note, list(systems)
+  )
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -60,7 +69,9 @@ def _line(cells):
   return '| ' + ' | '.join(cell.replace('|', '/') for cell in cells) + ' |'
 
 
-def write(folder: Path, title: str, question: str, tables: Sequence[Table], figures: Sequence[Figure], remarks: Sequence[str]) -> Path:
+def write(
+  folder: Path, title: str, question: str, tables: Sequence[Table], figures: Sequence[Figure], remarks: Sequence[str]
+) -> Path:
   """Writes the report and returns the page's path. UserError if it cannot be written.
 
   Args:
@@ -81,8 +92,11 @@ def write(folder: Path, title: str, question: str, tables: Sequence[Table], figu
   parts = [
     f'<h1>{html.escape(title)}</h1><p class="sub">{html.escape(question)}</p>',
     *(f'<p class="note">{html.escape(remark)}</p>' for remark in remarks),
-    *map(_table, tables), '<h2>Figures</h2><div class="grid">', *map(html_figure, figures), '</div>',
-  ]  # fmt: skip
+    *map(_table, tables),
+    '<h2>Figures</h2><div class="grid">',
+    *map(html_figure, figures),
+    '</div>',
+  ]
   with files.atomic_path(page) as temporary:
     temporary.write_text(html_style.page(title, parts), encoding='utf-8')
   return page
@@ -90,13 +104,16 @@ def write(folder: Path, title: str, question: str, tables: Sequence[Table], figu
 
 def standalone(svg: str) -> str:
   """Returns an <svg> as a file of its own: with its namespace and the page's style sheet."""
-  return svg.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace('>', f'><style>{html_style.STYLE}</style>', 1)
+  return svg.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
+    '>', f'><style>{html_style.STYLE}</style>', 1
+  )
 
 
 def html_figure(figure: Figure) -> str:
   """Returns a figure as a part of the page, with what its colours stand for."""
   keys = ''.join(
-    f'<span class="key"><i class="{svg_charts.system_class(number)}"></i>{html.escape(name)}</span>' for number, name in enumerate(figure.keys)
+    f'<span class="key"><i class="{svg_charts.system_class(number)}"></i>{html.escape(name)}</span>'
+    for number, name in enumerate(figure.keys)
   )
   return html_style.figure(figure.title, f'{keys}{figure.svg}', figure.note)
 

@@ -31,7 +31,9 @@ def alone(folder: Path) -> Iterator[int]:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-      raise UserError(f'another study, or the training it began, is at work in {folder}; wait for it, or choose another folder') from None
+      raise UserError(
+        f'another study, or the training it began, is at work in {folder}; wait for it, or choose another folder'
+      ) from None
     yield lock.fileno()
 
 
@@ -72,8 +74,12 @@ class Results:
   def _check(path, known, made_by, remedy=''):
     if known != made_by:
       known = known if isinstance(known, dict) else {}
-      changed = sorted(key for key in {*known, *made_by} if key not in known or key not in made_by or known[key] != made_by[key])
-      raise UserError(f'{path} was made with other settings ({", ".join(changed)}); {remedy}choose another folder with -o')
+      changed = sorted(
+        key for key in {*known, *made_by} if key not in known or key not in made_by or known[key] != made_by[key]
+      )
+      raise UserError(
+        f'{path} was made with other settings ({", ".join(changed)}); {remedy}choose another folder with -o'
+      )
 
   def get(self, name: str, compute: Callable[[], Mapping], **more) -> dict:
     """Returns the result of that name: what is there, or else what `compute` returns (JSON), which is kept.

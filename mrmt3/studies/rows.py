@@ -75,7 +75,10 @@ class Table:
     """Returns the cells of a table of differences as text, the headings first; no lines if no row is compared."""
     rows = [row for row in self.rows if row.against is not None and self.compared]
     lines = [['', 'against', *(self.scores[score] for score in self.compared)]] if rows else []
-    return lines + [[row.name, row.against, *(_difference_text(self.difference(row, score)) for score in self.compared)] for row in rows]
+    return lines + [
+      [row.name, row.against, *(_difference_text(self.difference(row, score)) for score in self.compared)]
+      for row in rows
+    ]
 
 
 def _difference_text(found):

@@ -1,11 +1,11 @@
 """Runs a study: trains its networks one after the other, scores them, and writes its report; goes on where it was stopped.
 
-    <out>/made_by.json              training studies: the settings; what was made is not taken up with others
-    <out>/results/NAME.json         each result, with what it was made with; what is there is not done again
-    <out>/results.jsonl             all of them, a line each
-    <out>/study.md, index.html, figures/*.svg
-    <out>/cells/NAME/               training studies: the network's folder, predictions and scores of each piece
-    <out>/data, notes, single, ...  training studies: the data sets that were made for it
+<out>/made_by.json              training studies: the settings; what was made is not taken up with others
+<out>/results/NAME.json         each result, with what it was made with; what is there is not done again
+<out>/results.jsonl             all of them, a line each
+<out>/study.md, index.html, figures/*.svg
+<out>/cells/NAME/               training studies: the network's folder, predictions and scores of each piece
+<out>/data, notes, single, ...  training studies: the data sets that were made for it
 """
 
 import dataclasses
@@ -115,7 +115,9 @@ def references_of(data: Path, split: str | None, pieces: int | None) -> dict[str
 def moments(steps: int, count: int) -> list[int]:
   """Returns the steps after which a training of `steps` is scored; UserError if they do not come out even."""
   if steps % count or steps < count:
-    raise UserError(f'{steps} steps cannot be scored at {count} even moments; give a multiple of {count} as --steps, or other --moments')
+    raise UserError(
+      f'{steps} steps cannot be scored at {count} even moments; give a multiple of {count} as --steps, or other --moments'
+    )
   return [steps * (index + 1) // count for index in range(count)]
 
 
@@ -127,10 +129,19 @@ class TrainingStudy:
     self._steps = study.steps if options.steps is None else options.steps
     self._moments = moments(self._steps, options.moments or study.moments)
     made_by = {
-      'study': name, 'steps': self._steps, 'moments': self._moments, 'batch_size': options.batch_size, 'base': options.base, 'bindings': options.bindings,
-      'data': str(options.data and options.data.resolve()), 'split': options.split, 'pieces': options.pieces,
-      'single': str(options.single), 'notes': str(options.notes), 'init_from': options.init_from,
-    }  # fmt: skip
+      'study': name,
+      'steps': self._steps,
+      'moments': self._moments,
+      'batch_size': options.batch_size,
+      'base': options.base,
+      'bindings': options.bindings,
+      'data': str(options.data and options.data.resolve()),
+      'split': options.split,
+      'pieces': options.pieces,
+      'single': str(options.single),
+      'notes': str(options.notes),
+      'init_from': options.init_from,
+    }
     self._results = Results(folder, made_by)
 
   def run(self) -> Path:
@@ -138,7 +149,9 @@ class TrainingStudy:
     self._results.begin(any(next(self._folder.glob(pattern), None) for pattern in _MADE))
     data = self._data()
     tests = {test: self.references(test, data) for test in self._study.tests}
-    tested_on = {test: hashlib.sha1('\n'.join(sorted(references)).encode()).hexdigest() for test, references in tests.items()}
+    tested_on = {
+      test: hashlib.sha1('\n'.join(sorted(references)).encode()).hexdigest() for test, references in tests.items()
+    }
     done: list[Cell] = []
     found: dict[str, list[dict]] = {}
     for cell in self._study.cells:
@@ -147,8 +160,13 @@ class TrainingStudy:
         print(f'{self._name}: {where}', file=sys.stderr, flush=True)
         found.setdefault(cell.name, []).append(
           self._results.get(
-            f'{cell.name} {seed}', lambda cell=cell, seed=seed: self._measure(cell, seed, data, tests), flags=cell.flags(),
-            trained_on=cell.data, seed=seed, scores=list(SCORES), tested_on=tested_on,
+            f'{cell.name} {seed}',
+            lambda cell=cell, seed=seed: self._measure(cell, seed, data, tests),
+            flags=cell.flags(),
+            trained_on=cell.data,
+            seed=seed,
+            scores=list(SCORES),
+            tested_on=tested_on,
           )
         )
       done.append(cell)
@@ -172,11 +190,19 @@ class TrainingStudy:
     """Returns what a test consists of: the first `pieces` of it, but all of the notes that are rendered, which last as long as one piece."""
     options = self._options
     if test == catalogue.NOTES:
-      return references_of(options.notes, None, options.pieces) if options.notes else references_of(domains.write_notes(self._folder / 'notes'), None, None)
+      return (
+        references_of(options.notes, None, options.pieces)
+        if options.notes
+        else references_of(domains.write_notes(self._folder / 'notes'), None, None)
+      )
     if test == catalogue.SINGLE:
       if options.single is not None:
-        return references_of(options.single, options.split if (options.single / options.split).is_dir() else None, options.pieces)
-      return references_of(domains.write_stems(data, self._folder / 'single', which=domains.ONE_STEM), options.split, options.pieces)
+        return references_of(
+          options.single, options.split if (options.single / options.split).is_dir() else None, options.pieces
+        )
+      return references_of(
+        domains.write_stems(data, self._folder / 'single', which=domains.ONE_STEM), options.split, options.pieces
+      )
     return references_of(data, options.split, options.pieces)
 
   def _trained_on(self, cell: Cell, data: Path) -> Path:
@@ -188,10 +214,18 @@ class TrainingStudy:
 
   def _flags(self, cell: Cell, seed: int, data: Path) -> list[str]:
     options, count = self._options, len(self._moments)
-    flags = [*(f'--gin_file={file}' for file in options.base), *cell.flags(), *(f'--gin.{binding}' for binding in options.bindings)]
+    flags = [
+      *(f'--gin_file={file}' for file in options.base),
+      *cell.flags(),
+      *(f'--gin.{binding}' for binding in options.bindings),
+    ]
     # One moment: saved now and then, to be taken up again; several: saved at each, which do for that too.
     period = min(500, self._steps) if count == 1 else self._moments[0]
-    flags += [f'--gin.DATA_DIR={self._trained_on(cell, data)}', f'--gin.SEED={seed}', f'--gin.BATCH_SIZE={options.batch_size}']
+    flags += [
+      f'--gin.DATA_DIR={self._trained_on(cell, data)}',
+      f'--gin.SEED={seed}',
+      f'--gin.BATCH_SIZE={options.batch_size}',
+    ]
     flags += [f'--gin.SAVE_PERIOD={period}', f'--gin.utils.SaveCheckpointConfig.keep={count}']
     start = self._start(cell, seed)
     if start is not None:
@@ -216,7 +250,9 @@ class TrainingStudy:
       scores[str(step)] = {}
       for test, references in tests.items():
         output = model.parent / f'{slug(test)}-{step}'
-        estimates = evaluation_run.transcribe(references, str(model / f'checkpoint_{step}'), 'cell', output, 'predicted', None)
+        estimates = evaluation_run.transcribe(
+          references, str(model / f'checkpoint_{step}'), 'cell', output, 'predicted', None
+        )
         summary = evaluation_run.score('cell', references, estimates, output)
         scores[str(step)][test] = pieces_of(summary)
     return {'cost': training.cost(model, self._options.batch_size), 'scores': scores}
@@ -225,7 +261,12 @@ class TrainingStudy:
     last, tables, figures = str(self._steps), [], []
     for test in self._study.tests:
       rows = [
-        Row(cell.name, mean_over_seeds([one['scores'][last][test] for one in found[cell.name]]), cell.against, cost_cells(found[cell.name]))
+        Row(
+          cell.name,
+          mean_over_seeds([one['scores'][last][test] for one in found[cell.name]]),
+          cell.against,
+          cost_cells(found[cell.name]),
+        )
         for cell in done
       ]
       tables.append(Table(test, SCORES, rows, tuple(SCORES)))
@@ -238,7 +279,9 @@ class TrainingStudy:
           for cell in done
           for seed, one in enumerate(found[cell.name])
         ]
-        tables.append(Table(f'{test}, each seed', SCORES, seeds, tuple(SCORES), 'How much chance there is in a training.'))
+        tables.append(
+          Table(f'{test}, each seed', SCORES, seeds, tuple(SCORES), 'How much chance there is in a training.')
+        )
     figures.append(self._frontier(done, found))
     options = self._options
     trained = options.data or f'{BUILT_PIECES} pieces of {BUILT_SECONDS:g} s of the recipe corpus'
@@ -273,9 +316,11 @@ def pieces_of(summary: evaluation.Summary) -> dict[str, dict[str, float]]:
 def cost_cells(found: Sequence[dict]) -> dict[str, str]:
   """Returns what a network's training cost, as cells of a table: means over its seeds."""
   forms = {
-    'step_seconds': ('step, ms', lambda x: f'{1000 * x:.0f}'), 'tokens_per_second': ('tokens/s', lambda x: f'{x:.0f}'),
-    'peak_megabytes': ('peak, MB', lambda x: f'{x:.0f}'), 'train_loss': ('train loss', lambda x: f'{x:.3f}'),
-  }  # fmt: skip
+    'step_seconds': ('step, ms', lambda x: f'{1000 * x:.0f}'),
+    'tokens_per_second': ('tokens/s', lambda x: f'{x:.0f}'),
+    'peak_megabytes': ('peak, MB', lambda x: f'{x:.0f}'),
+    'train_loss': ('train loss', lambda x: f'{x:.3f}'),
+  }
   cells = {}
   for key, (title, form) in forms.items():
     values = [one['cost'][key] for one in found if key in one['cost']]

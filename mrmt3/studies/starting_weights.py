@@ -25,7 +25,9 @@ def write(source: Path, folder: Path, memory_length: int | None, seed: int) -> P
     return folder
   params, step = checkpoints.restore_target(checkpoints.find_checkpoint(source))
   spec = checkpoints.read_spec(source)
-  if memory_length is not None and not spec.network.copied_tokens:  # such a one has no decoder: the run says what begins fresh
+  if (
+    memory_length is not None and not spec.network.copied_tokens
+  ):  # such a one has no decoder: the run says what begins fresh
     network = spec.network.replace(memory_length=memory_length)
     params = {name: part for name, part in params.items() if memory_length or name != 'memory_encoder'}
     if memory_length and 'memory_encoder' not in params:

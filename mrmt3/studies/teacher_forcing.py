@@ -22,7 +22,12 @@ def _score(params, inputs, known, targets, *, config: T5Config):
 
   def watch(next_function, args, kwargs, context):
     module = context.module
-    if memory and not config.states_apart and module.name == 'encoder_decoder_attention' and context.method_name == '__call__':
+    if (
+      memory
+      and not config.states_apart
+      and module.name == 'encoder_decoder_attention'
+      and context.method_name == '__call__'
+    ):
       x, states = args[:2]
       queries = module.query(x).reshape(*x.shape[:2], module.num_heads, module.head_dim)
       keys, _ = module.keys_values(states)
@@ -41,7 +46,9 @@ def _score(params, inputs, known, targets, *, config: T5Config):
   return loss, jnp.stack(shares) if shares else jnp.zeros((0, *targets.shape))
 
 
-def score(params, spec: ModelSpec, inputs: np.ndarray, held: Memory, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def score(
+  params, spec: ModelSpec, inputs: np.ndarray, held: Memory, targets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
   """Returns what tokens cost, and the attention on the memory.
 
   Args:

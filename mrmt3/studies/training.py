@@ -15,12 +15,12 @@ from mrmt3.errors import UserError
 
 # Linux tells a process that has asked for it (prctl's PR_SET_PDEATHSIG, 1) when its parent dies. What runs between fork and
 # exec (preexec_fn) could deadlock here, where JAX has threads, so that the new process asks.
-_FOLLOW_PARENT = '''
+_FOLLOW_PARENT = """
 import ctypes, os, signal, sys
 if sys.platform == 'linux':
   ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 os.execv(sys.executable, [sys.executable, '-m', 'mrmt3.train', *sys.argv[1:]])
-'''
+"""
 _PEAK_NAME = 'peak_megabytes.json'
 
 

@@ -54,19 +54,23 @@ class SlakhRecords(tfds.core.GeneratorBasedBuilder):
 
   VERSION = tfds.core.Version('1.0.0')
   BUILDER_CONFIGS = [SlakhRecordsConfig(name='manual')]  # TFDS wants names of its own for other configurations
-  MANUAL_DOWNLOAD_INSTRUCTIONS = 'The folder with train, validation and test of Slakh2100 (or another set in its layout).'
+  MANUAL_DOWNLOAD_INSTRUCTIONS = (
+    'The folder with train, validation and test of Slakh2100 (or another set in its layout).'
+  )
 
   def _info(self) -> tfds.core.DatasetInfo:
     import tensorflow as tf
 
     return self.dataset_info_from_configs(
-        features=tfds.features.FeaturesDict({
-            'audio': tfds.features.Scalar(tf.string, doc='The file of the mix, flac or wav.'),
-            'sequence': tfds.features.Scalar(tf.string, doc='NoteSequence with the notes of all labelled stems.'),
-            'id': tfds.features.Scalar(tf.string, doc="The track's name."),
-        }),
-        description='Mixes and notes of a data set in the Slakh2100 layout.',
-        homepage='http://www.slakh.com',
+      features=tfds.features.FeaturesDict(
+        {
+          'audio': tfds.features.Scalar(tf.string, doc='The file of the mix, flac or wav.'),
+          'sequence': tfds.features.Scalar(tf.string, doc='NoteSequence with the notes of all labelled stems.'),
+          'id': tfds.features.Scalar(tf.string, doc="The track's name."),
+        }
+      ),
+      description='Mixes and notes of a data set in the Slakh2100 layout.',
+      homepage='http://www.slakh.com',
     )
 
   def _split_generators(self, dl_manager):
@@ -113,8 +117,8 @@ def _check_origin(folder: Path, source: SlakhFolder) -> None:
   path = folder / BUILT_FROM
   if path.is_file() and json.loads(path.read_text('utf-8')) != _origin(source):
     raise UserError(
-        f'the records in {folder} were built from other tracks than are in {source.data_dir} now; remove them, or build '
-        'under another name'
+      f'the records in {folder} were built from other tracks than are in {source.data_dir} now; remove them, or build '
+      'under another name'
     )
 
 
@@ -122,7 +126,9 @@ def _manual_folder(dl_manager) -> Path:
   try:
     return Path(dl_manager.manual_dir)
   except AssertionError as error:
-    raise UserError('no folder to read: give SlakhRecordsConfig(slakh_dir=...) or DownloadConfig(manual_dir=...)') from error
+    raise UserError(
+      'no folder to read: give SlakhRecordsConfig(slakh_dir=...) or DownloadConfig(manual_dir=...)'
+    ) from error
 
 
 def _read(source: SlakhFolder, split: str, name: str) -> tuple[dict | None, list[Problem]]:
@@ -146,14 +152,14 @@ _RATE = 16000  # Hz, at which tracks are looked over
 
 
 def build(
-    slakh_dir: str | os.PathLike,
-    data_dir: str | os.PathLike,
-    *,
-    name: str = 'full',
-    strict: bool = False,
-    workers: int | None = None,
-    file_format: str = 'tfrecord',
-    num_shards: int | None = None,
+  slakh_dir: str | os.PathLike,
+  data_dir: str | os.PathLike,
+  *,
+  name: str = 'full',
+  strict: bool = False,
+  workers: int | None = None,
+  file_format: str = 'tfrecord',
+  num_shards: int | None = None,
 ) -> Path:
   """Builds the records, or finds them built, and returns their folder, `<data_dir>/slakh_records/<name>/1.0.0`.
 

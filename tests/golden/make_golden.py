@@ -116,7 +116,21 @@ TOKENS = {
 
 
 def token_commands() -> list[list[str]]:
-  common = ['mrmt3', 'inspect', 'slakh', '--data', 'slakh', '--split', 'train', '--n', '10', '--examples', '10', '--seed', '7']
+  common = [
+    'mrmt3',
+    'inspect',
+    'slakh',
+    '--data',
+    'slakh',
+    '--split',
+    'train',
+    '--n',
+    '10',
+    '--examples',
+    '10',
+    '--seed',
+    '7',
+  ]
   return [[*common, '--json', f'tokens/{name}.json', *flags] for name, flags in TOKENS.items()]
 
 
@@ -137,7 +151,11 @@ MODEL_COMMANDS = [
 ]
 MAKE_MODEL = ['mrmt3', 'convert', 'box', 'model', '--to', 'packed']
 
-STUDY_SIZES = [word.removeprefix('--gin.') for word in MT3_SIZES] + ['train.stats_period=1', 'train.train_eval_dataset_cfg=None', 'EVAL_PERIOD=5']
+STUDY_SIZES = [word.removeprefix('--gin.') for word in MT3_SIZES] + [
+  'train.stats_period=1',
+  'train.train_eval_dataset_cfg=None',
+  'EVAL_PERIOD=5',
+]
 STUDY = [
   'mrmt3', 'study', 'memory-softmax', '-o', 'study', '--data', 'slakh', '--split', 'validation', '--steps', '2', '--moments', '2',
   '--batch-size', '2', '--base', 'models/base.gin', '--base', 'optimizers/mt3.gin', '--base', 'runs/train.gin',
@@ -146,7 +164,21 @@ STUDY = [
 PREDICTIONS = {'files': 'scores/predictions-*.jsonl', 'kind': 'jsonl'}
 SCORES = {'files': '*scores.json', 'kind': 'json', 'only': ['pieces', 'mean', 'made_of', 'problem', 'failed']}
 TRANSCRIPTIONS = [{'files': 'out/*.json', 'kind': 'json'}, {'files': 'out/*.mid', 'kind': 'sha256'}]
-EVALUATE = ['mrmt3', 'evaluate', 'songs', '--checkpoint', 'model', '-o', 'scores', '--json', 'scores.json', '--batch-size', '1', '--workers', '1']
+EVALUATE = [
+  'mrmt3',
+  'evaluate',
+  'songs',
+  '--checkpoint',
+  'model',
+  '-o',
+  'scores',
+  '--json',
+  'scores.json',
+  '--batch-size',
+  '1',
+  '--workers',
+  '1',
+]
 TRAINED = {'files': 'model/*.jsonl', 'kind': 'jsonl', 'without': TIMED}
 
 
@@ -275,7 +307,14 @@ def make_cases() -> dict[str, dict]:
 
 
 def infer_command(memory: str) -> list[str]:
-  bindings = ('CHECKPOINT_PATH="box"', 'OUTPUT_DIR="predictions"', 'DATA_DIR="slakh"', 'SPLIT="train"', 'PERIOD=1', f'MEMORY="{memory}"')
+  bindings = (
+    'CHECKPOINT_PATH="box"',
+    'OUTPUT_DIR="predictions"',
+    'DATA_DIR="slakh"',
+    'SPLIT="train"',
+    'PERIOD=1',
+    f'MEMORY="{memory}"',
+  )
   return ['mrmt3.infer', *gin_files('models/box', 'runs/infer'), *gin(*bindings)]
 
 
@@ -286,7 +325,11 @@ def make_songs(work: Path) -> None:
   """Renders the demo's pieces, and writes short excerpts of them with the notes that are played there."""
   from mrmt3 import audio_io, midi_io, slakh
 
-  runs.run([['mrmt3', 'dataset', 'build', 'demo', '--recipe', 'held-out', '--seed', '0', '--workers', '2']], work, code_folder())
+  runs.run(
+    [['mrmt3', 'dataset', 'build', 'demo', '--recipe', 'held-out', '--seed', '0', '--workers', '2']],
+    work,
+    code_folder(),
+  )
   begin, length = EXCERPT
   folder = fresh(OUT / 'songs')
   for number, track in enumerate(slakh.find_tracks(work / 'demo', 'test'), 1):
@@ -321,7 +364,10 @@ def make_midi() -> None:
 
   folder = fresh(OUT / 'midi')
   for number in range(3):
-    parts = [notes_of(100 + 10 * number + k, 8.0, program, False, lowest) for k, (program, lowest) in enumerate([(0, 60), (40, 64), (33, 36)])]
+    parts = [
+      notes_of(100 + 10 * number + k, 8.0, program, False, lowest)
+      for k, (program, lowest) in enumerate([(0, 60), (40, 64), (33, 36)])
+    ]
     midi_io.write_midi(np.sort(np.concatenate(parts), order='onset'), folder / f'tune{number}.mid')
 
 
@@ -331,9 +377,11 @@ def make_commu() -> None:
 
   folder = fresh(OUT / 'commu')
   lines = [',audio_key,chord_progressions,bpm,inst,num_measures,split_data,id']
-  for number, (split, instrument) in enumerate([('train', 'acoustic_piano'), ('train', 'string_violin-1'), ('val', 'synth_bell')], 1):
+  for number, (split, instrument) in enumerate(
+    [('train', 'acoustic_piano'), ('train', 'string_violin-1'), ('val', 'synth_bell')], 1
+  ):
     name = f'commu{number:05d}'
-    lines.append(f'{number - 1},aminor,"[[\'Am\', \'F\']]",120,{instrument},4,{split},{name}')
+    lines.append(f"{number - 1},aminor,\"[['Am', 'F']]\",120,{instrument},4,{split},{name}")
     path = folder / 'commu_midi' / split / 'raw' / f'{name}.mid'
     path.parent.mkdir(parents=True, exist_ok=True)
     midi_io.write_midi(notes_of(200 + number, 2.0, 3, False, 60), path)
@@ -363,13 +411,17 @@ def sound_of(notes, seconds: float):
     since = time - note['onset']
     end = note['onset'] + 0.06 if note['is_drum'] else note['offset']
     frequency = 440 * 2 ** ((note['pitch'] - 69) / 12)
-    samples += ((since >= 0) & (time < end)) * 0.08 * np.sin(2 * np.pi * frequency * since) * np.exp(-3 * np.maximum(since, 0))
+    samples += (
+      ((since >= 0) & (time < end)) * 0.08 * np.sin(2 * np.pi * frequency * since) * np.exp(-3 * np.maximum(since, 0))
+    )
   return samples.astype(np.float32)
 
 
 def write_flac(path: Path, samples: np.ndarray, step: int) -> None:
   whole = np.round(samples * 32768 / step) * step
-  soundfile.write(path, whole.clip(-32768, 32768 - step).astype(np.int16), RATE, subtype='PCM_16', compression_level=1.0)
+  soundfile.write(
+    path, whole.clip(-32768, 32768 - step).astype(np.int16), RATE, subtype='PCM_16', compression_level=1.0
+  )
 
 
 # Trainings
@@ -415,7 +467,9 @@ def pack(path: Path, folder: Path, names: list[str]) -> None:
   """Packs files and folders, the same bytes from the same content."""
   path.parent.mkdir(parents=True, exist_ok=True)
   with lzma.open(path, 'wb', preset=9) as file, tarfile.open(fileobj=file, mode='w') as archive:
-    for each in sorted(found for name in names for found in [folder / name, *(folder / name).rglob('*')] if found.is_file()):
+    for each in sorted(
+      found for name in names for found in [folder / name, *(folder / name).rglob('*')] if found.is_file()
+    ):
       info = archive.gettarinfo(each, each.relative_to(folder).as_posix())
       info.mtime, info.uid, info.gid, info.uname, info.gname, info.mode = runs.TIME, 0, 0, '', '', 0o644
       archive.addfile(info, each.open('rb'))
@@ -525,7 +579,9 @@ def interrupt_study_training(work: Path) -> list[str]:
   ]  # fmt: skip
 
 
-INTERRUPTIONS = {name.removeprefix('interrupt_'): value for name, value in globals().items() if name.startswith('interrupt_')}
+INTERRUPTIONS = {
+  name.removeprefix('interrupt_'): value for name, value in globals().items() if name.startswith('interrupt_')
+}
 
 
 def write_lines(path: Path, lines: list) -> None:
@@ -600,7 +656,9 @@ def make_case(name: str, case: dict, work: Path) -> None:
   write_expected(name, found)
   for checkpoint, end in case.get('checkpoint', {}).items():
     runs.copy(OUT / end, work / 'end')
-    pair = (runs.checkpoint_arrays(folder) for folder in (work / 'case' / checkpoint, work / 'end' / Path(checkpoint).name))
+    pair = (
+      runs.checkpoint_arrays(folder) for folder in (work / 'case' / checkpoint, work / 'end' / Path(checkpoint).name)
+    )
     lines = runs.array_differences(*pair, rtol=0)
     assert not lines, f'{name}: the run that was taken up ends otherwise: {lines}'
   if whole is not None:
@@ -617,7 +675,22 @@ def write_expected(name: str, found: dict) -> None:
 
 
 def write_manifest(cases: dict) -> None:
-  packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'scipy', 'tensorflow', 'seqio', 'note-seq', 'symusic', 'soundfile', 'pretty_midi', 'music21')
+  packages = (
+    'jax',
+    'jaxlib',
+    'flax',
+    'optax',
+    'orbax-checkpoint',
+    'numpy',
+    'scipy',
+    'tensorflow',
+    'seqio',
+    'note-seq',
+    'symusic',
+    'soundfile',
+    'pretty_midi',
+    'music21',
+  )
   path = OUT / 'manifest.json'
   skipped = ('manifest.json', Path(__file__).name)
   manifest = {

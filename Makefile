@@ -1,7 +1,7 @@
 # make demo   the main job on real music, offline, in its own virtual environment; make demo-train learns songs from scratch
 # make test   all quick tests; make test-slow the others; make lint; make docs-check the shell lines of the documentation;
 #             make cache-env a virtual environment for mrmt3 dataset cache, make test-cache its tests;
-#             make test-peers those that run t5x and magenta/mt3, if their checkouts are named (tests/test_real_peers.py);
+#             make test-peers those that run t5x and magenta/mt3, if their checkouts are named (tests/peers/test_real_peers.py);
 #             make report-check the report of scores in a browser (Debian: apt-get install chromium)
 PYTHON ?= python3
 VENV ?= .venv
@@ -41,10 +41,10 @@ docs-check: $(VENV)/test.done
 	  docs/metrics.md docs/scaling.md docs/transcribe.md docs/method.md docs/model-card/README.md
 
 report-check: $(VENV)/test.done
-	MRMT3_BROWSER_NEEDED=1 $(BIN)/python -m pytest -q -rs tests/test_report_browser.py
+	MRMT3_BROWSER_NEEDED=1 $(BIN)/python -m pytest -q -rs tests/evaluation/test_report_browser.py
 
 test-peers: $(VENV)/test.done
-	$(BIN)/python -m pytest -q -rs tests/test_real_peers.py
+	$(BIN)/python -m pytest -q -rs tests/peers/test_real_peers.py
 
 # Beam wants an older protobuf than the other extras would take.
 cache-env:
@@ -52,7 +52,7 @@ cache-env:
 
 test-cache: cache-env
 	$(CACHE_VENV)/bin/python -m pip --disable-pip-version-check -q install pytest
-	$(CACHE_VENV)/bin/python -m pytest -q -rs tests/test_task_cache.py
+	$(CACHE_VENV)/bin/python -m pytest -q -rs tests/data/test_task_cache.py
 
 clean:
 	rm -rf $(VENV) $(CACHE_VENV) demo build dist *.egg-info

@@ -56,7 +56,8 @@ def ours(size: dict, batch: int, length: int, dtype: str):
   import jax
   import numpy as np
 
-  from mrmt3 import decoding, network
+  from mrmt3 import network
+  from mrmt3.decoding import greedy
 
   config = network.T5Config(vocab_size=VOCABULARY, **size)
   tokens = np.zeros((1, 1), np.int32)
@@ -67,10 +68,10 @@ def ours(size: dict, batch: int, length: int, dtype: str):
 
   params = without_eos(jax.jit(init)(jax.random.key(0)))
   config = network.T5Config(vocab_size=VOCABULARY, dtype=dtype, **size)
-  weights = decoding.pack_decoder(params['decoder'], config)
+  weights = greedy.pack_decoder(params['decoder'], config)
   inputs = jax.device_put(make_inputs(batch))
   return lambda: np.asarray(
-    decoding.transcribe_segments(params, inputs, None, weights=weights, config=config, max_length=length)
+    greedy.transcribe_segments(params, inputs, None, weights=weights, config=config, max_length=length)
   )
 
 

@@ -11,7 +11,10 @@ import time
 
 import numpy as np
 
-from mrmt3 import audio_io, inference, metrics, slakh
+from mrmt3.audio import files as audio_files
+from mrmt3.data import slakh_layout
+from mrmt3.evaluation import note_scores
+from mrmt3.inference import transcriber as inference
 
 SCORES = ('onset_f1', 'onset_program_f1', 'leakage_ratio', 'instrument_detection_f1')
 
@@ -28,8 +31,8 @@ def main() -> None:
   args = parser.parse_args()
   transcriber = inference.Transcriber.load(args.checkpoint)
   pieces = [
-    (slakh.read_notes(track), audio_io.read_audio(track.audio_path, transcriber.sample_rate))
-    for track in slakh.find_tracks(args.data, args.split)[: args.pieces]
+    (slakh_layout.read_notes(track), audio_files.read_audio(track.audio_path, transcriber.sample_rate))
+    for track in slakh_layout.find_tracks(args.data, args.split)[: args.pieces]
   ]
   seconds = sum(len(samples) for _, samples in pieces) / transcriber.sample_rate
   print(f'{len(pieces)} pieces, {seconds:.0f} s')
@@ -41,7 +44,7 @@ def main() -> None:
       start = time.perf_counter()
       results = [transcriber.transcribe(samples, hop=hop).notes for _, samples in pieces]
       best = min(best, time.perf_counter() - start)
-    scores = [metrics.evaluate_piece(notes, found) for (notes, _), found in zip(pieces, results, strict=True)]
+    scores = [note_scores.evaluate_piece(notes, found) for (notes, _), found in zip(pieces, results, strict=True)]
     means = [np.nanmean([score[name] for score in scores]) for name in SCORES]
     print(
       f'{hop:>4} {seconds / best:>12.1f}  ' + '  '.join(f'{x:{len(n)}.3f}' for x, n in zip(means, SCORES, strict=True)),

@@ -41,9 +41,9 @@ MEMORY_EVERY = 500  # examples between two looks at the memory
 
 def our_dataset(data_dir: str, spec, log_mel_on: str, cache_dir: str):
   """Returns an endless tf.data.Dataset of batches, as `mrmt3.train` reads them."""
+  from mrmt3.data.example_config import ExampleConfig
+  from mrmt3.data.feature_converters import MemoryFeatureConverter
   from mrmt3.engine import utils
-  from mrmt3.example_config import ExampleConfig
-  from mrmt3.feature_converters import MemoryFeatureConverter
   from mrmt3.tasks import slakh
 
   task = slakh.task(
@@ -68,12 +68,13 @@ def lengths_of(spec) -> dict[str, int]:
 
 def measure_ours(data_dir: str, spec, cache_dir: str, seconds: float) -> dict[str, dict]:
   """Returns what `mt3_pipeline.measure` gives for 'host' and 'device', and 'prepare': seconds from files to events."""
-  from mrmt3 import piece_store, vocabularies
-  from mrmt3.engine.data_iterator import DataIterator
-  from mrmt3.sources.slakh_folder import SlakhFolder
+  from mrmt3 import vocabularies
+  from mrmt3.data import piece_cache
+  from mrmt3.data.sources.slakh import SlakhFolder
+  from mrmt3.training.data_iterator import DataIterator
 
   started = time.perf_counter()
-  store = piece_store.prepare(SlakhFolder(data_dir), 'train', spec.spectrogram.sample_rate, cache_dir=cache_dir)
+  store = piece_cache.prepare(SlakhFolder(data_dir), 'train', spec.spectrogram.sample_rate, cache_dir=cache_dir)
   stored = time.perf_counter()
   store.encode(vocabularies.build_codec(spec.vocabulary))
   audio_seconds = float(store.lengths.sum() / spec.spectrogram.sample_rate)
@@ -88,12 +89,13 @@ def measure_ours(data_dir: str, spec, cache_dir: str, seconds: float) -> dict[st
 
 def prepare_records(records: Path, spec, cache_dir: str) -> float:
   """Returns the seconds that it takes us to prepare MT3's records."""
-  from mrmt3 import piece_store, vocabularies
-  from mrmt3.sources.mt3_records import Mt3Records
+  from mrmt3 import vocabularies
+  from mrmt3.data import piece_cache
+  from mrmt3.data.sources.mt3_records import Mt3Records
 
   started = time.perf_counter()
   source = Mt3Records(str(records.parent), 'slakh', {'train': records.name})
-  store = piece_store.prepare(source, 'train', spec.spectrogram.sample_rate, cache_dir=cache_dir)
+  store = piece_cache.prepare(source, 'train', spec.spectrogram.sample_rate, cache_dir=cache_dir)
   store.encode(vocabularies.build_codec(spec.vocabulary))
   return time.perf_counter() - started
 
@@ -116,7 +118,7 @@ def look_at_memory(data_dir: str, spec, cache_dir: str) -> None:
   """Makes 20,000 examples, log-mel on the host; prints this process's memory."""
   import psutil
 
-  from mrmt3.engine.data_iterator import DataIterator
+  from mrmt3.training.data_iterator import DataIterator
 
   process, sizes = psutil.Process(), []
   with contextlib.closing(DataIterator(our_dataset(data_dir, spec, 'host', cache_dir))) as batches:
@@ -187,9 +189,9 @@ def main() -> None:
   args = parser.parse_args()
 
   from mrmt3.config import ModelSpec
+  from mrmt3.data.sources.slakh import SlakhFolder
   from mrmt3.network import T5Config
-  from mrmt3.sources.slakh_folder import SlakhFolder
-  from mrmt3.tensorflow_start import start_tensorflow
+  from mrmt3.utils.tensorflow_setup import start_tensorflow
   from mrmt3.vocabularies import VocabularyConfig, num_embeddings
 
   start_tensorflow()

@@ -28,8 +28,8 @@ def write_records(path: str | os.PathLike, source, split: str, sample_rate: int)
   """
   import tensorflow as tf
 
-  from mrmt3.instruments import instrument_name, instruments_of
   from mrmt3.note_sequences import notes_to_note_sequence
+  from mrmt3.notes.instruments import instrument_name, instruments_of
 
   def strings(values):
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))

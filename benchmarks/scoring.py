@@ -11,8 +11,9 @@ import time
 import mir_eval
 import numpy as np
 
-from mrmt3 import evaluation, metrics_utils
-from mrmt3.notes import as_notes
+from mrmt3 import metrics_utils
+from mrmt3.evaluation import summary
+from mrmt3.notes.note_array import as_notes
 
 NOTES, SECONDS, INSTRUMENTS = 3000, 240.0, (0, 24, 33, 40, 48, 80)
 
@@ -50,8 +51,8 @@ def main() -> None:
       np.stack([notes['onset'], notes['offset']], axis=1),
       mir_eval.util.midi_to_hz(notes['pitch'].astype(float)),
     ]
-  everything, _ = fastest(lambda: evaluation.score_piece('piece', reference, estimate))
-  suite, _ = fastest(lambda: evaluation.score_piece('piece', reference, estimate, mt3_suite=True), 2)
+  everything, _ = fastest(lambda: summary.score_piece('piece', reference, estimate))
+  suite, _ = fastest(lambda: summary.score_piece('piece', reference, estimate, mt3_suite=True), 2)
   ours, pairs = fastest(lambda: metrics_utils.match_notes(reference, estimate))
   theirs, matches = fastest(lambda: mir_eval.transcription.match_notes(*columns, offset_ratio=None), 2)
   assert len(pairs) == len(matches)

@@ -7,7 +7,7 @@
 Each side runs in a process of its own, one after the other: the same sizes, random weights, the same batch, Adafactor,
 dropout on. It prints seconds a step (the fastest), CPU seconds, compile time and temporary memory, and the bound: the
 step's products of matrices at the rate that this machine reaches on a large one, backward counted as twice forward.
-Ours runs with the allocator's large pages, as `python -m mrmt3.train` sets them (mrmt3/large_pages.py); t5x as it is, or with
+Ours runs with the allocator's large pages, as `python -m mrmt3.train` sets them (mrmt3/utils/huge_pages.py); t5x as it is, or with
 --peer_large_pages with them too.
 """
 
@@ -178,9 +178,9 @@ def main() -> None:
     print(json.dumps(matmul_rate() if rate else measure(args.side, SIZES[args.size], batch, length, args.steps)))
     return
   common = ['--size', args.size, '--batch', str(batch), '--length', str(length), '--steps', str(args.steps), '--side']
-  from mrmt3 import large_pages  # which an interpreter for t5x need not have
+  from mrmt3.utils import huge_pages  # which an interpreter for t5x need not have
 
-  pages = {large_pages.VARIABLE: os.environ.get(large_pages.VARIABLE, large_pages.VALUE)}
+  pages = {huge_pages.VARIABLE: os.environ.get(huge_pages.VARIABLE, huge_pages.VALUE)}
   rate = side_process.run(__file__, [*common, 'rate'], variables=pages)
   results = {'ours': side_process.run(__file__, [*common, 'ours'], variables=pages)}
   if args.t5x:

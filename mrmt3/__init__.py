@@ -6,7 +6,7 @@
 Importing it is cheap; the modules bring in jax, tensorflow and the like when they are used.
 """
 
-from mrmt3.loading import load
+from mrmt3.inference.loading import load
 from mrmt3.version import __version__
 
 __all__ = ['__version__', 'load']

@@ -3,11 +3,11 @@
 import dataclasses
 import json
 
-from mrmt3 import fronts
 from mrmt3.errors import UserError
+from mrmt3.framewise import harmonic_stacking
 from mrmt3.network import T5Config
 from mrmt3.spectrograms import SpectrogramConfig
-from mrmt3.token_notes import token_ids
+from mrmt3.tokens.batched_parsing import token_ids
 from mrmt3.vocabularies import VocabularyConfig, build_codec, num_embeddings, token_types
 
 PRIOR_LAYOUTS = ('targets', 'start_token')
@@ -67,10 +67,13 @@ class ModelSpec:
     if self.network.copied_tokens:
       self._check_copying(codec)
     heard = (self.spectrogram.mel_lo_hz, self.spectrogram.mel_hi_hz)
-    if self.network.front == fronts.HARMONIC and (*heard, self.spectrogram.scaling) != (*fronts.MEL_RANGE, 'none'):
+    if self.network.front == harmonic_stacking.HARMONIC and (*heard, self.spectrogram.scaling) != (
+      *harmonic_stacking.MEL_RANGE,
+      'none',
+    ):
       raise UserError(
         'model: the front {!r} reads log-mels of {} to {} Hz that are not scaled; these are of {} to {} Hz, scaling {!r}'.format(
-          fronts.HARMONIC, *fronts.MEL_RANGE, *heard, self.spectrogram.scaling
+          harmonic_stacking.HARMONIC, *harmonic_stacking.MEL_RANGE, *heard, self.spectrogram.scaling
         )
       )
     if self.network.memory_length > self.targets_length:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from mrmt3.note_protos import TrackSpec
-from mrmt3.sources.mt3_records import PUBLISHED
+from mrmt3.data.sources.mt3_records import PUBLISHED
+from mrmt3.notes.note_sequence_protos import TrackSpec
 
 RECORDS = 'MRMT3_RECORDS'  # environment variable: a folder with one folder a data set, called as the data sets here
 

@@ -1,11 +1,102 @@
-"""The demo: music that the model in the box never heard is rendered, transcribed, scored and drawn."""
+"""The demos: music is rendered, transcribed, scored and drawn, by the bundled model or by one that learns it first."""
 
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mrmt3.demo_stages import lay_out_tracks, prepare_folder, print_stages, run_stage, show_song
+from mrmt3.data import slakh_layout
+from mrmt3.errors import UserError
+from mrmt3.notes import midi, note_array
+from mrmt3.plots import piano_roll
+from mrmt3.utils import files
+
+MARKER = '.mrmt3-demo'  # tells a demo's folder from anything else of that name
 
 
-def run(output: str, seed: int, note: str) -> int:
+@dataclasses.dataclass
+class Stage:
+  """What a command took: seconds of wall time, and peak memory of its largest process in MB."""
+
+  name: str
+  seconds: float
+  megabytes: float
+
+
+def run_stage(name: str, command: list[str]) -> Stage:
+  """Runs a command visibly; UserError if it fails."""
+  print(f'\n== {name}\n$ {" ".join(command)}', flush=True)
+  start = time.monotonic()
+  process = subprocess.Popen([sys.executable, '-m', 'mrmt3', *command[1:]])
+  try:
+    # wait4 tells the peak memory of this child alone.
+    _, status, usage = os.wait4(process.pid, 0)
+  except BaseException:
+    process.terminate()
+    raise
+  code = os.waitstatus_to_exitcode(status)
+  process.returncode = code
+  if code != 0:
+    raise UserError(f'the demo stopped: `{" ".join(command)}` ended with exit code {code}; its message is above')
+  return Stage(name, time.monotonic() - start, usage.ru_maxrss / 1024)
+
+
+def prepare_folder(folder: Path) -> None:
+  """Makes an empty demo folder; an earlier demo's is emptied, anything else is a UserError."""
+  marker = folder / MARKER
+  if folder.exists() and not marker.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    raise UserError(f'{folder} exists and is not an earlier demo; choose another folder with -o')
+  for entry in folder.iterdir() if folder.exists() else ():
+    # The folder itself may be the one we stand in.
+    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+  files.make_folder(folder)
+  marker.touch()
+
+
+def lay_out_tracks(data: Path, folder: Path, labels: Mapping[str, str]) -> dict[str, slakh_layout.Track]:
+  """Writes the reference notes of a data set's tracks as MIDI to `folder`/reference, and copies their audio to `folder`/audio.
+
+  Args:
+    data: a folder in Slakh's layout.
+    folder: the demo's.
+    labels: by split, what the name of its tracks begins with.
+
+  Returns:
+    The tracks by name, `<label>-<track>`.
+  """
+  named = {
+    f'{label}-{track.path.name}': track
+    for split, label in labels.items()
+    for track in slakh_layout.find_tracks(data, split)
+  }
+  references, audio = files.make_folder(folder / 'reference'), files.make_folder(folder / 'audio')
+  for name, track in named.items():
+    midi.write_midi(slakh_layout.read_notes(track), references / f'{name}.mid')
+    shutil.copyfile(track.audio_path, audio / f'{name}{track.audio_path.suffix}')
+  return named
+
+
+def show_song(folder: Path, song: str) -> None:
+  """Writes song.mid, the transcription of a track, and song.png, its reference above and that transcription below."""
+  with files.atomic_path(folder / 'song.mid') as temporary:
+    shutil.copyfile(folder / 'transcription' / f'{song}.mid', temporary)
+  reference, estimate = (midi.read_midi(folder / kind / f'{song}.mid') for kind in ('reference', 'transcription'))
+  piano_roll.piano_roll(folder / 'song.png', note_array.sort_notes(reference), estimate, title=song)
+  print(f'wrote {folder / "song.mid"} and {folder / "song.png"}')
+
+
+def print_stages(stages: Sequence[Stage]) -> None:
+  """Prints what each took."""
+  for stage in stages:
+    print(f'{stage.name:<20} {stage.seconds:7.0f} s   peak {stage.megabytes:6.0f} MB')
+
+
+def run_bundled(output: str, seed: int, note: str) -> int:
   """Renders, transcribes, scores and plots under `output`; returns 0. UserError where a command fails."""
   folder = Path(output)
   prepare_folder(folder)
@@ -21,3 +112,50 @@ def run(output: str, seed: int, note: str) -> int:
   print_stages(stages)
   show_song(folder, next(iter(tracks)))
   return 0
+
+
+WANTED_ONSET_F1 = 0.9  # mean over the learnt songs
+
+
+def run_training(output: str, steps: int | None, seed: int, note: str) -> int:
+  """Renders, trains, transcribes, scores and plots under `output`; returns the exit code (see cli.demo)."""
+  folder = Path(output)
+  prepare_folder(folder)
+  data, model = folder / 'data', folder / 'model'
+  stages = [
+    run_stage('1. render songs', ['mrmt3', 'dataset', 'build', str(data), '--recipe', 'demo', '--seed', str(seed)])
+  ]
+
+  train = ['mrmt3', 'train', '--gin_file=runs/demo.gin', f'--gin.MODEL_DIR={model}', f'--gin.DATA_DIR={data}']
+  train += [f'--gin.SEED={seed}'] + ([f'--gin.TRAIN_STEPS={steps}'] if steps else [])
+  stages.append(run_stage('2. learn them', train))
+
+  tracks = lay_out_tracks(data, folder, {'train': 'learnt', 'test': 'held-out'})
+  transcribe = [
+    'mrmt3',
+    'transcribe',
+    str(folder / 'audio'),
+    '-o',
+    str(folder / 'transcription'),
+    '--checkpoint',
+    str(model),
+  ]
+  stages.append(run_stage('3. transcribe them', transcribe))
+
+  scores = folder / 'scores.json'
+  evaluate = ['mrmt3', 'evaluate', str(folder / 'reference'), str(folder / 'transcription'), '--json', str(scores)]
+  stages.append(run_stage('4. score them', evaluate))
+
+  print(f'\n{note}\n')
+  print_stages(stages)
+  f1 = learnt_onset_f1(json.loads(scores.read_text()))
+  verdict = 'reached' if f1 >= WANTED_ONSET_F1 else 'NOT reached'
+  print(f'\nlearnt songs: mean onset F1 {f1:.3f} ({WANTED_ONSET_F1} wanted: {verdict})')
+  show_song(folder, next(name for name in tracks if name.startswith('learnt')))
+  return 0 if f1 >= WANTED_ONSET_F1 else 1
+
+
+def learnt_onset_f1(scores: dict) -> float:
+  """Returns the mean onset F1 of the learnt songs from the JSON of `mrmt3 evaluate`."""
+  values = [piece['onset_f1'] for name, piece in scores['pieces'].items() if name.startswith('learnt')]
+  return sum(values) / len(values)

@@ -7,7 +7,7 @@ examples is given to the model's predict_batch (or score_batch) once, nothing is
 import json
 from collections.abc import Callable, Sequence
 
-from mrmt3.engine import entry
+from mrmt3.training import main as training_main
 
 
 def evaluate(
@@ -48,29 +48,31 @@ def evaluate(
   Raises:
     UserError: for a configuration that cannot work.
   """
-  from mrmt3 import files
-  from mrmt3.engine import dry_running, gin_utils, hosts, restoring, train_checks, utils
-  from mrmt3.engine.inference_evaluator import InferenceEvaluator
+  from mrmt3.engine import gin_utils, utils
+  from mrmt3.training import config_checks, multihost, restore
+  from mrmt3.training import dry_run as dry_running
+  from mrmt3.training.inference_evaluator import InferenceEvaluator
+  from mrmt3.utils import files
 
   del use_orbax
   utils.require(training_evaluator_cls is None, 'evaluate.training_evaluator_cls')
   utils.require(fallback_init_rng is None, 'evaluate.fallback_init_rng')
   utils.resolve_task(dataset_cfg)
   partitioner.check_batch_size(dataset_cfg.batch_size, 'dataset_cfg')
-  train_checks.check_lengths(model, dataset_cfg, 'dataset_cfg')
-  paths = restoring.checkpoint_paths(restore_checkpoint_cfg)
+  config_checks.check_lengths(model, dataset_cfg, 'dataset_cfg')
+  paths = restore.checkpoint_paths(restore_checkpoint_cfg)
   if dry_run:
     return dry_running.show_prediction(model, dataset_cfg, partitioner, paths)
 
   evaluator = InferenceEvaluator(model, dataset_cfg, inference_evaluator_cls, partitioner, output_dir)
   files.make_folder(output_dir)
-  if hosts.is_first():
+  if multihost.is_first():
     (summarize_config_fn or gin_utils.summarize_gin_config)(output_dir, None, 0)
-  shapes = restoring.parameter_shapes(model, *utils.batch_shapes(evaluator.feature_shapes, dataset_cfg.batch_size))
+  shapes = restore.parameter_shapes(model, *utils.batch_shapes(evaluator.feature_shapes, dataset_cfg.batch_size))
   results = {}
   for path in paths:
-    params, step, _ = restoring.restore(restore_checkpoint_cfg, path, shapes)
-    if restore_checkpoint_cfg.mode == 'all' and hosts.any_says(hosts.is_first() and evaluator.is_done(step)):
+    params, step, _ = restore.restore(restore_checkpoint_cfg, path, shapes)
+    if restore_checkpoint_cfg.mode == 'all' and multihost.any_says(multihost.is_first() and evaluator.is_done(step)):
       continue
     results[step] = evaluator.evaluate(partitioner.place_state(params), step)
     for name, values in results[step].items():
@@ -81,8 +83,8 @@ def evaluate(
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Command line; returns the exit code, see `engine.entry`."""
-  return entry.main(evaluate, 'python -m mrmt3.eval', __doc__.split('\n')[0], argv)
+  return training_main.main(evaluate, 'python -m mrmt3.eval', __doc__.split('\n')[0], argv)
 
 
 if __name__ == '__main__':
-  entry.run_and_end(main)
+  training_main.run_and_end(main)

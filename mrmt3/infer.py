@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3.engine import entry
 from mrmt3.errors import UserError
+from mrmt3.training import main as training_main
 
 MODES = ('predict', 'score', 'predict_with_aux')
 
@@ -106,38 +106,40 @@ def infer(
   """
   import seqio
 
-  from mrmt3 import files
-  from mrmt3.engine import dry_running, gin_utils, hosts, restoring, train_checks, utils
+  from mrmt3.engine import gin_utils, utils
+  from mrmt3.training import config_checks, multihost, restore
+  from mrmt3.training import dry_run as dry_running
+  from mrmt3.utils import files
 
   del checkpoint_ds_iter, use_orbax
   _check(mode, checkpoint_period, shard_id, num_shards, fallback_init_rng, restore_checkpoint_cfg)
   task = utils.resolve_task(dataset_cfg)
   partitioner.check_batch_size(dataset_cfg.batch_size, 'dataset_cfg')
-  train_checks.check_lengths(model, dataset_cfg, 'dataset_cfg')
-  paths = restoring.checkpoint_paths(restore_checkpoint_cfg)
+  config_checks.check_lengths(model, dataset_cfg, 'dataset_cfg')
+  paths = restore.checkpoint_paths(restore_checkpoint_cfg)
   if dry_run:
     return dry_running.show_prediction(model, dataset_cfg, partitioner, paths)
   files.make_folder(output_dir)
-  if shard_id == 0 and hosts.is_first():
+  if shard_id == 0 and multihost.is_first():
     (summarize_config_fn or gin_utils.summarize_gin_config)(output_dir, None, 0)
 
   written, params = [], None
   for subtask in seqio.get_subtasks(task):
     path = Path(output_dir) / f'{subtask.name}-{mode}.{file_extension}-{shard_id:05}-of-{num_shards:05}'
     written.append(path)
-    if hosts.any_says(Path(f'{path}.COMPLETED').exists()):
+    if multihost.any_says(Path(f'{path}.COMPLETED').exists()):
       print(f'{path} is there already', file=sys.stderr, flush=True)
       continue
     task_ds = utils.task_examples(subtask, dataset_cfg, shard_id, num_shards)
     model_ds = model.FEATURE_CONVERTER_CLS(pack=False)(task_ds, dict(dataset_cfg.task_feature_lengths))
     if params is None:
       element = {name: tuple(spec.shape) for name, spec in model_ds.element_spec.items()}
-      shapes = restoring.parameter_shapes(model, *utils.batch_shapes(element, dataset_cfg.batch_size))
-      params = partitioner.place_state(restoring.restore(restore_checkpoint_cfg, paths[0], shapes)[0])
+      shapes = restore.parameter_shapes(model, *utils.batch_shapes(element, dataset_cfg.batch_size))
+      params = partitioner.place_state(restore.restore(restore_checkpoint_cfg, paths[0], shapes)[0])
     vocabulary = subtask.output_features[output_vocab_feature_name].vocabulary
     writer = _ChunkWriter(path, write_fn, mode, vocabulary, checkpoint_period * dataset_cfg.batch_size)
     writer.write_all(_predictor(model, mode, params, dataset_cfg.batch_size, partitioner), task_ds, model_ds)
-    if hosts.is_first():
+    if multihost.is_first():
       writer.finish(merge_chunked_results)
       print(path, flush=True)
   return written
@@ -160,7 +162,7 @@ def _check(mode, checkpoint_period, shard_id, num_shards, fallback_init_rng, res
 
 def _predictor(model, mode: str, params, batch_size: int, partitioner):
   """Returns what computes the mode's results for a data set of model features."""
-  from mrmt3.engine import prediction
+  from mrmt3.training import prediction
 
   step = {'predict': model.predict_batch, 'score': model.score_batch}.get(mode, model.predict_batch_with_aux)
   return prediction.Predictor(step, params, batch_size, partitioner)
@@ -180,19 +182,19 @@ class _ChunkWriter:
 
   def write_all(self, predictor: Callable, task_ds, model_ds) -> None:
     """Writes every chunk that is not there yet; UserError where the split has no examples."""
-    from mrmt3 import files
-    from mrmt3.engine import hosts
+    from mrmt3.training import multihost
+    from mrmt3.utils import files
 
     files.make_folder(self._folder)
     number = 0
     while True:
       chunk = self._folder / f'chunk{number:05}'
-      if not hosts.any_says(hosts.is_first() and chunk.exists()):
+      if not multihost.any_says(multihost.is_first() and chunk.exists()):
         first = number * self._size
         results = predictor(model_ds.skip(first).take(self._size).enumerate())
         if not results:
           break
-        if hosts.is_first():
+        if multihost.is_first():
           self._write_one(chunk, results, task_ds.skip(first).take(len(results)))
           print(f'{first + len(results)} examples done', file=sys.stderr, flush=True)
       number += 1
@@ -200,8 +202,8 @@ class _ChunkWriter:
       raise UserError('infer: the split has no examples')
 
   def _write_one(self, chunk: Path, results: list, examples) -> None:
-    from mrmt3 import files
-    from mrmt3.engine import prediction
+    from mrmt3.training import prediction
+    from mrmt3.utils import files
 
     outputs = prediction.as_arrays(results)
     outputs, aux = outputs if self._mode == 'predict_with_aux' else (outputs, {})
@@ -210,7 +212,7 @@ class _ChunkWriter:
 
   def finish(self, merge: bool) -> None:
     """Joins the chunks to one file, if so wanted, and marks it as complete."""
-    from mrmt3 import files
+    from mrmt3.utils import files
 
     if merge:
       with files.atomic_path(self._path) as temporary, temporary.open('wb') as merged:
@@ -234,8 +236,8 @@ def _takes_predictions_alone(write_fn: Callable) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Command line; returns the exit code, see `engine.entry`."""
-  return entry.main(infer, 'python -m mrmt3.infer', __doc__.split('\n')[0], argv)
+  return training_main.main(infer, 'python -m mrmt3.infer', __doc__.split('\n')[0], argv)
 
 
 if __name__ == '__main__':
-  entry.run_and_end(main)
+  training_main.run_and_end(main)

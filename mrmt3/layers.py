@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 from flax.linen import partitioning
 
-from mrmt3.transformer_blocks import MASKED_LOGIT
+from mrmt3.nn.layers import MASKED_LOGIT
 
 param_with_axes = partitioning.param_with_axes
 with_sharding_constraint = partitioning.with_sharding_constraint

@@ -1,271 +1,127 @@
-"""Scores of a transcription against a reference: note F1, instrument leakage, instrument detection.
+"""MT3's metric function for its seqio tasks: all its scores and summaries, over `evaluation.note_scores` (imports seqio and note_seq)."""
 
-Every function takes two note tables (`notes.NOTE_DTYPE`), the reference first, and returns plain floats. The order of
-notes plays no part. Tables are checked: times must be finite, not negative and in order, pitches and programs within
-0..127, velocities too; what is wrong is said in a ValueError.
-
-Conventions
------------
-- Two notes match when their pitch is the same and their onsets are within 50 ms; where offsets count, these must be
-  within the larger of 50 ms and 20 % of the reference duration (mir_eval.transcription). Each note matches at most
-  once. Drums have no offsets that could count.
-- Precision is matches / estimated notes, recall is matches / reference notes, F1 their harmonic mean.
-- An instrument is a pair (program, is_drum); all drums are one instrument, whatever their program.
-- Program-aware scores use programs as they stand in the tables, as the published ones do. Published references keep raw General
-  MIDI programs, of which the models only say the 34 Slakh classes: map the reference first
-  (`instruments.map_to_slakh_classes`) where 'full' is to be fair.
-- Several pieces: every score is computed per piece, then averaged with equal weight.
-
-Corner cases
-------------
-==================  ===========  ===============  ==================  ====================
-one piece with      note scores  leakage ratio    log leakage ratio   instrument detection
-==================  ===========  ===============  ==================  ====================
-no estimated note   0            0                ln(2 instruments)   0
-no reference note   0            1 + instruments  ln(2 instruments)   0
-neither             0            1                0                   1
-==================  ===========  ===============  ==================  ====================
-
-Note scores follow mir_eval: nothing there to match gives 0, in parts of a piece (drums) as well. A piece that could not
-be transcribed counts as one with no estimated note, and its name is reported; no piece is ever left out of a mean.
-
-Where this departs from published programs
-------------------------------------------
-- MT3 leaves drums out of onset F1 and onset + offset F1, MR-MT3 keeps them in: both are offered (`drums`).
-- MR-MT3's script counts distinct raw program numbers, so that drums (program 0) and acoustic piano are one instrument:
-  `counting='published'`. By default Slakh classes are counted, drums apart: `counting='slakh_classes'`. It has no
-  ratio, fails where no instrument is right, and leaves failed pieces out of the mean.
-"""
+import collections
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import seqio
 
-from mrmt3 import metrics_utils
-from mrmt3.leakage import (
-  COUNTINGS,  # noqa: F401  part of this module's names, as all that leakage has
-  instrument_detection,
-  instrument_set,
-  leakage_ratio,
-  leaked_note_ratio,
-  log_leakage_ratio,
-  track_switches_per_minute,
-)
-from mrmt3.metrics_utils import GRANULARITIES, Scores, match_notes, scores_from_counts, validate_notes
-
-SWEEP_TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # s, as MT3
+from mrmt3 import metrics_utils, note_sequences, summaries
+from mrmt3.evaluation import note_scores
+from mrmt3.event_codec import Codec
+from mrmt3.metrics_utils import Scores
+from mrmt3.notes.note_sequence_protos import TrackSpec, note_sequence_to_notes
+from mrmt3.spectrograms import SpectrogramConfig
 
 
-def onset_scores(
-  reference: np.ndarray,
-  estimate: np.ndarray,
-  *,
-  drums: bool = True,
-  onset_tolerance: float = metrics_utils.ONSET_TOLERANCE,
-) -> Scores:
-  """Returns the scores of onsets and pitches, instruments ignored; with drums as MR-MT3, without as MT3."""
-  return _note_scores(reference, estimate, drums=drums, onset_tolerance=onset_tolerance)
+def transcription_metrics(
+  targets: Sequence[Mapping[str, Any]],
+  predictions: Sequence[Mapping[str, Any]],
+  codec: Codec,
+  spectrogram_config: SpectrogramConfig,
+  onsets_only: bool,
+  use_ties: bool,
+  track_specs: Sequence[TrackSpec] | None = None,
+  num_summary_examples: int = 5,
+  frame_fps: float = 62.5,
+  frame_velocity_threshold: int = 30,
+  lengthened_sweep: bool = False,
+) -> dict[str, Any]:
+  """Returns MT3's scores under MT3's names, their histograms over pieces, and summaries of some pieces.
 
+  Args:
+    targets: of every segment unique_id and ref_ns, the piece's NoteSequence in one of its segments and None in the others.
+    predictions: of every segment unique_id, start_time (s), est_tokens (regular ids) and raw_inputs (samples).
+    codec: the codec of the tokens.
+    spectrogram_config: gives the sample rate of the summaries' audio.
+    onsets_only: whether tokens say only what begins.
+    use_ties: whether they begin with a tie section.
+    track_specs: tracks that are scored on their own as well, their names in front: 'bass/Onset F1'.
+    num_summary_examples: pieces in the summaries.
+    frame_fps: frames a second of the frame scores.
+    frame_velocity_threshold: reference frames up to this velocity are not scored.
+    lengthened_sweep: let the tolerance sweep see notes that last at least 50 ms, which happens to them in MT3's program by
+      accident.
 
-def onset_offset_scores(
-  reference: np.ndarray,
-  estimate: np.ndarray,
-  *,
-  drums: bool = False,
-  onset_tolerance: float = metrics_utils.ONSET_TOLERANCE,
-  offset_min_tolerance: float = metrics_utils.OFFSET_MIN_TOLERANCE,
-) -> Scores:
-  """Returns the scores of onsets, offsets and pitches, instruments ignored; without drums, as MT3, unless asked for."""
-  return _note_scores(
-    reference,
-    estimate,
-    drums=drums,
-    offsets=True,
-    onset_tolerance=onset_tolerance,
-    offset_min_tolerance=offset_min_tolerance,
-  )
-
-
-def program_scores(
-  reference: np.ndarray, estimate: np.ndarray, granularity: str = 'midi_class', *, offsets: bool = False
-) -> Scores:
-  """Returns the scores of notes on the right instrument: onsets as MR-MT3, with `offsets` as MT3.
-
-  Published as a mean over instruments (program at the granularity, is_drum), precision weighted by estimated and
-  recall by reference notes. In such a mean the weights cancel the denominators, so that it is the plain share of notes
-  that match one of the same instrument. Granularities: 'flat' (pitched or drum), 'midi_class' (the 16 groups of 8
-  programs) and 'full' (program).
+  Raises:
+    ValueError: ties with onsets only; or pieces without predictions, or predictions without a piece.
   """
-  return _note_scores(reference, estimate, granularity=granularity, offsets=offsets)
+  spec = note_sequences.encoding_spec(onsets_only=onsets_only, ties=use_ties)
+  references = {target['unique_id']: target['ref_ns'] for target in targets if target['ref_ns']}
+  estimates = metrics_utils.predicted_pieces(predictions, references, codec, spec)
+  pieces = [(references[name], estimates[name]) for name in sorted(references)]
 
+  scores = collections.defaultdict(list)
+  rolls = collections.defaultdict(list)
+  for ref_ns, prediction in pieces:
+    reference, estimate = (_scored_notes(ns) for ns in (ref_ns, prediction['est_ns']))
+    named = {'Invalid events': prediction['est_invalid_events'], 'Dropped events': prediction['est_dropped_events']}
+    for track, ref, est, drums in _tracks(reference, estimate, track_specs or ()):
+      ref_roll, est_roll = (
+        metrics_utils.table_pianoroll(x, frame_fps, is_drum=drums or not len(ref)) for x in (ref, est)
+      )
+      rolls[track].append((est_roll, ref_roll))
+      frame = metrics_utils.frame_metrics(ref_roll, est_roll, frame_velocity_threshold)
+      track_scores = {**_note_scores(ref, est, drums, onsets_only), **_named('Frame', frame, title=True)}
+      named |= {f'{track}/{name}' if track else name: score for name, score in track_scores.items()}
+    named |= _program_scores(reference, estimate)
+    for tolerance, (_, both) in note_scores.tolerance_sweep(reference, estimate, lengthened=lengthened_sweep).items():
+      named |= _named('Onset + offset', both, f' ({tolerance})')
+    for name, score in named.items():
+      scores[name].append(score)
 
-def mt3_program_scores(reference: np.ndarray, estimate: np.ndarray) -> tuple[Scores, dict[str, tuple[Scores, Scores]]]:
-  """Returns MT3's scores of notes on the right instrument.
-
-  Returns:
-    (onset scores of drums, `{granularity: (program scores with offsets, the same of pitched notes only)}`).
-  """
-  (ref_pitched, ref_drums), (est_pitched, est_drums) = (
-    (notes[~notes['is_drum']], notes[notes['is_drum']]) for notes in (reference, estimate)
-  )
-  return onset_scores(ref_drums, est_drums), {
-    granularity: (
-      program_scores(reference, estimate, granularity, offsets=True),
-      program_scores(ref_pitched, est_pitched, granularity, offsets=True),
-    )
-    for granularity in GRANULARITIES
-  }
-
-
-def velocity_scores(
-  reference: np.ndarray, estimate: np.ndarray, *, drums: bool = False, offsets: bool = False
-) -> Scores:
-  """Returns the scores of notes whose loudness is right as well (mir_eval.transcription_velocity), as MT3.
-
-  Reference velocities are scaled to 0..1 and the estimated ones fitted to them by a straight line over the matched
-  notes; what is then within 0.1 counts.
-  """
-  reference, estimate = _prepare(reference, estimate, drums)
-  if not len(reference) or not len(estimate):
-    return Scores(0.0, 0.0, 0.0)
-  import mir_eval
-
-  columns = []
-  for notes in (reference, estimate):
-    notes = metrics_utils.lengthen_notes(notes, 1e-6)  # mir_eval refuses notes of no length
-    intervals = np.stack([notes['onset'], notes['offset']], axis=1)
-    columns += [intervals, mir_eval.util.midi_to_hz(notes['pitch'].astype(np.float64)), notes['velocity']]
-  offset_ratio = metrics_utils.OFFSET_RATIO if offsets else None
-  matched = mir_eval.transcription_velocity.match_notes(*columns, offset_ratio=offset_ratio)
-  return scores_from_counts(len(matched), len(reference), len(estimate))
-
-
-def frame_scores(reference: np.ndarray, estimate: np.ndarray, *, drums: bool = False) -> Scores:
-  """Returns the scores of sounding (pitch, frame) cells at 62.5 frames/s, as MT3.
-
-  Notes last at least 50 ms; reference cells need a velocity above 30. Instruments are ignored.
-  """
-  rolls = [
-    metrics_utils.get_pianoroll(metrics_utils.lengthen_notes(notes)) for notes in _prepare(reference, estimate, drums)
-  ]
-  return metrics_utils.frame_metrics(*rolls)
-
-
-def tolerance_sweep(
-  reference: np.ndarray, estimate: np.ndarray, *, lengthened: bool = False
-) -> dict[float, tuple[Scores, Scores]]:
-  """Returns `{tolerance s: (onset scores, onset + offset scores)}` without drums, for MT3's six tolerances.
-
-  The tolerance is that of onsets and the smallest one of offsets. `lengthened` makes notes last at least 50 ms first,
-  which happens to them in MT3's program by accident: for comparison only.
-  """
-  if lengthened:
-    reference, estimate = (metrics_utils.lengthen_notes(notes) for notes in (reference, estimate))
+  shown = pieces[:num_summary_examples]
+  shown_targets = [{'ref_ns': ref_ns} for ref_ns, _ in shown]
+  shown_predictions = [prediction for _, prediction in shown]
   return {
-    tolerance: (
-      onset_scores(reference, estimate, drums=False, onset_tolerance=tolerance),
-      onset_offset_scores(reference, estimate, onset_tolerance=tolerance, offset_min_tolerance=tolerance),
-    )
-    for tolerance in SWEEP_TOLERANCES
+    **{name: np.mean(values) for name, values in scores.items()},
+    **{f'{name} (hist)': seqio.metrics.Histogram(np.array(values)) for name, values in scores.items()},
+    **summaries.audio_summaries(shown_targets, shown_predictions, spectrogram_config),
+    **summaries.transcription_summaries(
+      shown_targets, shown_predictions, spectrogram_config, ns_feature_suffix='ns', track_specs=track_specs
+    ),
+    **summaries.prettymidi_pianoroll({k: x[:num_summary_examples] for k, x in rolls.items()}, fps=frame_fps),
   }
 
 
-def evaluate_piece(
-  reference: np.ndarray, estimate: np.ndarray, *, published_reference: np.ndarray | None = None, mt3_suite: bool = False
-) -> dict[str, float]:
-  """Returns all scores of a piece by name.
+def _scored_notes(ns) -> np.ndarray:
+  notes = note_sequence_to_notes(ns)
+  return notes[notes['offset'] != notes['onset']]  # mir_eval has no notes without length
 
-  ==============================================  ==========================================================
-  name                                            meaning
-  ==============================================  ==========================================================
-  onset_*                                         `onset_scores` with drums (MR-MT3)
-  onset_program_*                                 `program_scores`, onsets only (MR-MT3)
-  onset_no_drums_*, onset_offset_no_drums_*       `onset_scores`, `onset_offset_scores` without drums (MT3)
-  onset_offset_program_*                          `program_scores` with offsets (MT3)
-  nondrum_onset_offset_program_*, drum_onset_*    its two parts (MT3)
-  leakage_ratio, log_leakage_ratio                as the functions of that name (`leakage`)
-  instrument_detection_*                          `instrument_detection`
-  instruments_estimate, instruments_reference     numbers of instruments
-  published_(the four above)                      the same with counting='published' (MR-MT3)
-  leaked_note_ratio, track_switches_per_minute    as the functions of that name
-  ==============================================  ==========================================================
 
-  `*` is precision, recall or f1. Scores that know programs are of granularity midi_class; 'flat' and 'full' are added
-  to the name of the others (onset_program_f1_full).
+def _tracks(reference, estimate, track_specs):
+  """Yields (name, reference, estimate, whether they are drums): all but drums as '', then each track."""
+  yield '', reference[~reference['is_drum']], estimate[~estimate['is_drum']], False
+  for spec in track_specs:
+    program = 0 if spec.is_drum else spec.program
+    chosen = [x[(x['is_drum'] == spec.is_drum) & (x['program'] == program)] for x in (reference, estimate)]
+    yield spec.name, *chosen, spec.is_drum
 
-  `published_reference` is what the published_ scores are counted in, where `reference` is not as published: a Slakh track's with
-  raw programs, see `slakh.read_published_notes`.
 
-  `mt3_suite` adds the rest of MT3's, all without drums: frame_*, onset_velocity_*, onset_offset_velocity_* (half a
-  second for 3,000 notes) and the sweep, e.g. onset_f1_at_0.1s and onset_offset_f1_at_0.1s.
-  """
-  result = _named('onset', onset_scores(reference, estimate))
-  for granularity in GRANULARITIES:
-    result |= _named('onset_program', program_scores(reference, estimate, granularity), granularity)
-  result |= _named('onset_no_drums', onset_scores(reference, estimate, drums=False))
-  result |= _named('onset_offset_no_drums', onset_offset_scores(reference, estimate))
-  drums, programs = mt3_program_scores(reference, estimate)
+def _note_scores(reference, estimate, drums, onsets_only) -> dict[str, float]:
+  named = _named('Onset', note_scores.onset_scores(reference, estimate))
+  if onsets_only:
+    return named
+  velocity = functools.partial(note_scores.velocity_scores, reference, estimate, drums=True)
+  named |= _named('Onset + velocity', velocity())
+  if not drums:
+    named |= _named('Onset + offset', note_scores.onset_offset_scores(reference, estimate))
+    named |= _named('Onset + offset + velocity', velocity(offsets=True))
+  return named
+
+
+def _program_scores(reference, estimate) -> dict[str, float]:
+  drums, programs = note_scores.mt3_program_scores(reference, estimate)
+  named = {}
   for granularity, (every, pitched) in programs.items():
-    result |= _named('onset_offset_program', every, granularity)
-    result |= _named('nondrum_onset_offset_program', pitched, granularity)
-  result |= _named('drum_onset', drums)
-  result |= _instrument_scores(reference, estimate, 'slakh_classes')
-  published = _instrument_scores(
-    reference if published_reference is None else published_reference, estimate, 'published'
-  )
-  result |= {f'published_{name}': score for name, score in published.items()}
-  result['leaked_note_ratio'] = leaked_note_ratio(reference, estimate)
-  result['track_switches_per_minute'] = track_switches_per_minute(reference, estimate)
-  if mt3_suite:
-    result |= _mt3_suite(reference, estimate)
-  return result
+    suffix = f' ({granularity})'
+    named |= _named('Onset + offset + program', every, suffix) | _named('Drum onset', drums, suffix)
+    named |= _named('Nondrum onset + offset + program', pitched, suffix)
+  return named
 
 
-def _prepare(reference, estimate, drums=True):
-  """Returns both tables, checked, and without drums unless these are wanted."""
-  validate_notes(reference, 'reference')
-  validate_notes(estimate, 'estimate')
-  if drums:
-    return reference, estimate
-  return reference[~reference['is_drum']], estimate[~estimate['is_drum']]
-
-
-def _note_scores(reference, estimate, *, drums=True, **matching) -> Scores:
-  """Returns the scores of `match_notes` with the given arguments."""
-  reference, estimate = _prepare(reference, estimate, drums)
-  return scores_from_counts(len(match_notes(reference, estimate, **matching)), len(reference), len(estimate))
-
-
-def _named(name: str, scores: Scores, granularity: str = 'midi_class') -> dict[str, float]:
-  """Returns the three scores under the names that `evaluate_piece` explains."""
-  suffix = '' if granularity == 'midi_class' else f'_{granularity}'
-  return {f'{name}_{part}{suffix}': float(score) for part, score in scores._asdict().items()}
-
-
-def _instrument_scores(reference, estimate, counting):
-  """Returns leakage ratio, detection and numbers of instruments, counted one way."""
-  ref_set, est_set = instrument_set(reference, counting, 'reference'), instrument_set(estimate, counting, 'estimate')
-  return {
-    'leakage_ratio': leakage_ratio(reference, estimate, counting=counting),
-    'log_leakage_ratio': log_leakage_ratio(reference, estimate, counting=counting),
-    **_named('instrument_detection', instrument_detection(reference, estimate, counting=counting)),
-    'instruments_estimate': float(len(est_set)),
-    'instruments_reference': float(len(ref_set)),
-  }
-
-
-def _mt3_suite(reference, estimate):
-  """Returns MT3's frame and velocity scores and its tolerance sweep, all without drums."""
-  result = _named('frame', frame_scores(reference, estimate))
-  result |= _named('onset_velocity', velocity_scores(reference, estimate))
-  result |= _named('onset_offset_velocity', velocity_scores(reference, estimate, offsets=True))
-  for tolerance, (onset, onset_offset) in tolerance_sweep(reference, estimate).items():
-    result[f'onset_f1_at_{tolerance:g}s'] = onset.f1
-    result[f'onset_offset_f1_at_{tolerance:g}s'] = onset_offset.f1
-  return result
-
-
-def __getattr__(name: str):
-  if name == 'transcription_metrics':  # MT3's; imports seqio
-    from mrmt3.seqio_metrics import transcription_metrics
-
-    return transcription_metrics
-  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+def _named(name: str, scores: Scores, suffix: str = '', title: bool = False) -> dict[str, float]:
+  parts = ('Precision', 'Recall', 'F1') if title else ('precision', 'recall', 'F1')
+  return {f'{name} {part}{suffix}': float(score) for part, score in zip(parts, scores, strict=True)}

@@ -15,9 +15,9 @@ import numpy as np
 
 from mrmt3 import run_length_encoding
 from mrmt3.event_codec import Codec
-from mrmt3.note_protos import note_sequence_to_notes
 from mrmt3.note_sequences import DecodingStats, NoteEncodingSpecType, decode_piece
-from mrmt3.notes import NOTE_DTYPE
+from mrmt3.notes.note_array import NOTE_DTYPE
+from mrmt3.notes.note_sequence_protos import note_sequence_to_notes
 from mrmt3.vocabularies import PROGRAM_GRANULARITIES
 
 ONSET_TOLERANCE = 0.05  # s

@@ -4,9 +4,9 @@ import copy
 from collections.abc import Sequence
 
 from mrmt3.config import ModelSpec
+from mrmt3.data.example_config import LOG_MEL_ON
 from mrmt3.engine.names import is_own_engine, t5x_module
 from mrmt3.errors import UserError
-from mrmt3.example_config import LOG_MEL_ON
 
 FRAME_LOSSES = ('none', 'auxiliary', 'alone')
 _t5x_models = t5x_module('models')
@@ -16,7 +16,7 @@ class _ConverterOnDemand:
   """A seqio feature converter's class; seqio is imported when it is looked at, so that decoding can do without."""
 
   def __get__(self, model, model_class):
-    from mrmt3 import feature_converters
+    from mrmt3.data import feature_converters
 
     return feature_converters.ContinuousInputsEncDecFeatureConverter
 
@@ -183,7 +183,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
   @property
   def FEATURE_CONVERTER_CLS(self):
     """The seqio feature converter's class."""
-    from mrmt3 import feature_converters
+    from mrmt3.data import feature_converters
 
     if self._predicted_prior:
       return feature_converters.PredictedPriorFeatureConverter
@@ -195,11 +195,11 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
 
   def named(self, variables):
     """Returns fresh variables, with `event_names` if the network has proposals that a decoder sees."""
-    from mrmt3 import event_names
+    from mrmt3.framewise import proposal_initialization
 
     if not self.spec.network.proposals or self.spec.network.copied_tokens:
       return variables
-    return {**variables, 'params': event_names.give_names(variables['params'], self.spec)}
+    return {**variables, 'params': proposal_initialization.give_names(variables['params'], self.spec)}
 
   def call_arguments(self, batch) -> tuple:
     """Returns the positional arguments of the network for a batch."""
@@ -235,7 +235,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     """
     import jax
 
-    from mrmt3 import frame_losses
+    from mrmt3.framewise import losses
 
     params = self._without_gradient(params)
     if self._predicted_prior and dropout_rng is not None:
@@ -246,7 +246,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       batch = self._augmented(batch, chance_rng)
     if self._frame_loss == 'none':
       return super().loss_fn(params, batch, dropout_rng)
-    labels = frame_losses.frame_labels(batch['decoder_target_tokens'], self.spec)
+    labels = losses.frame_labels(batch['decoder_target_tokens'], self.spec)
     logits, frame_logits = self._both_logits(params, batch, dropout_rng, labels[1])
     known = copy.copy(self)  # so that either engine counts its loss as ever, without a second pass of the network
     known._compute_logits = lambda *_, **__: logits
@@ -295,9 +295,9 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
 
     An engine divides the loss by the number of tokens, or what else the model says; the frame loss is treated alike.
     """
-    from mrmt3 import frame_losses
+    from mrmt3.framewise import losses
 
-    example_loss, alone = frame_losses.frame_loss(*frames), self._frame_loss == 'alone'
+    example_loss, alone = losses.frame_loss(*frames), self._frame_loss == 'alone'
     total = example_loss.sum()
     if is_own_engine():
       if alone:
@@ -305,7 +305,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
         sums = {name: x for name, x in sums.items() if not name.startswith(('correct/', 'tokens/'))}
         sums |= {'correct': 0.0 * total, 'loss': total, _t5x_models.EXAMPLE_LOSS: example_loss}
       sums = {**sums, 'frame_loss': total}
-      for name, (right, count) in frame_losses.event_counts(*frames).items():
+      for name, (right, count) in losses.event_counts(*frames).items():
         sums |= {f'correct/{name}': right, f'tokens/{name}': count}
     else:
       factor, _ = t5x_module('losses').get_loss_normalizing_factor_and_weights(self._loss_normalizing_factor, batch)
@@ -355,17 +355,19 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     import jax.numpy as jnp
     import numpy as np
 
-    from mrmt3 import decoding, segment_tokens, vocabularies
+    from mrmt3 import vocabularies
+    from mrmt3.decoding import greedy
+    from mrmt3.tokens import segment_targets
 
     truth = batch['prior_tokens']
     has_prior = batch['prior_input_frames'][:, 0] > 0
     chosen = has_prior & (jax.random.uniform(rng, has_prior.shape) < self._predicted_prior)
-    empty = segment_tokens.empty_segment(vocabularies.build_codec(self.spec.vocabulary))
+    empty = segment_targets.empty_segment(vocabularies.build_codec(self.spec.vocabulary))
     memory = jnp.zeros_like(truth).at[:, : len(empty)].set(np.asarray(empty))
 
     def predict(params):
       inputs = self.network_inputs(batch['prior_input_tokens'], batch['prior_input_frames'])
-      return decoding.transcribe_segments(
+      return greedy.transcribe_segments(
         params, inputs, memory, chosen, config=self.spec.network, max_length=truth.shape[1]
       )
 
@@ -383,7 +385,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
 
 def __getattr__(name: str):
   if name == 'ContinuousInputsEncDecFeatureConverter':  # MT3 has it here; imports seqio
-    from mrmt3 import feature_converters
+    from mrmt3.data import feature_converters
 
     return feature_converters.ContinuousInputsEncDecFeatureConverter
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

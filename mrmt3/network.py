@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mrmt3 import copying, fronts, token_notes
-from mrmt3 import transformer_blocks as layers
 from mrmt3.errors import UserError
-from mrmt3.frame_head import FrameHead, FrameTargets
+from mrmt3.framewise import harmonic_stacking, token_decoder
+from mrmt3.framewise.note_heads import DRUMS, OFFSETS, ONSETS, FrameHead, FrameTargets, NoteReader, weighed_events
 from mrmt3.layers import make_attention_mask
-from mrmt3.note_reader import DRUMS, OFFSETS, ONSETS, NoteReader, weighed_events
-from mrmt3.running_status import next_status, running_status
+from mrmt3.nn import layers
+from mrmt3.tokens import batched_parsing
+from mrmt3.tokens.event_state import next_status, running_status
 
 KINDS = ('mt3', 'mr_mt3')
 MEMORY_SOFTMAXES = SHARED, OWN = 'shared', 'own'
@@ -118,7 +118,7 @@ class T5Config:
   initializers: str = 'mt3'
   dropout_masks: str = 'mt3'
   decoder_padding_masks: bool = True
-  front: str = fronts.LINEAR
+  front: str = harmonic_stacking.LINEAR
   front_channels: tuple[int, int, int, int] = (12, 48, 32, 64)
   front_time_stride: int = 1
   state_positions: bool = False
@@ -155,11 +155,11 @@ class T5Config:
     if not known or not names:
       raise UserError(f'network: mlp_activations are {names!r}; give a list of names such as gelu, relu, linear')
     object.__setattr__(self, 'mlp_activations', tuple(names))
-    if self.front not in fronts.FRONTS:
-      raise UserError(f'network: front is {self.front!r}; it must be one of {", ".join(fronts.FRONTS)}')
+    if self.front not in harmonic_stacking.FRONTS:
+      raise UserError(f'network: front is {self.front!r}; it must be one of {", ".join(harmonic_stacking.FRONTS)}')
     channels = self.front_channels
     whole = isinstance(channels, (list, tuple)) and all(isinstance(n, int) and n > 0 for n in channels)
-    if self.front == fronts.HARMONIC and (not whole or len(channels) != 4):
+    if self.front == harmonic_stacking.HARMONIC and (not whole or len(channels) != 4):
       raise UserError(f'network: front_channels are {channels!r}; give four whole numbers above 0')
     object.__setattr__(self, 'front_channels', tuple(channels) if isinstance(channels, list) else channels)
     for name in ('running_status', 'event_ends', 'copied_tokens'):
@@ -201,8 +201,10 @@ class T5Config:
     for name in ('copy_threshold', 'instrument_memory'):
       if getattr(self, name) and not self.copied_tokens:
         raise UserError(f'network: {name} is given, but no copied_tokens')
-    if self.front_time_stride > 1 and self.front == fronts.LINEAR:
-      raise UserError(f'network: front_time_stride is {self.front_time_stride}; that needs front {fronts.HARMONIC!r}')
+    if self.front_time_stride > 1 and self.front == harmonic_stacking.LINEAR:
+      raise UserError(
+        f'network: front_time_stride is {self.front_time_stride}; that needs front {harmonic_stacking.HARMONIC!r}'
+      )
 
   @property
   def remembers(self) -> bool:
@@ -420,10 +422,12 @@ class Encoder(nn.Module):
   def setup(self):
     """Declares the parts."""
     cfg = self.config
-    if cfg.front == fronts.LINEAR:
+    if cfg.front == harmonic_stacking.LINEAR:
       self.continuous_inputs_projection = _projection(cfg, cfg.emb_dim, ('vocab', 'embed'), cfg.dtype)
     else:
-      self.harmonic_front = fronts.HarmonicFront(cfg.emb_dim, cfg.front_channels, cfg.front_time_stride, cfg.dtype)
+      self.harmonic_front = harmonic_stacking.HarmonicFront(
+        cfg.emb_dim, cfg.front_channels, cfg.front_time_stride, cfg.dtype
+      )
     self.layers = _layers(EncoderLayer, cfg.num_encoder_layers, cfg, self.remat)
     self.encoder_norm = layers.LayerNorm(cfg.dtype)
     self.input_dropout = _dropout(cfg)
@@ -443,7 +447,7 @@ class Encoder(nn.Module):
   ) -> tuple[jax.Array, jax.Array | None]:
     """Returns what a call does, and what the front knows of single pitches (`fronts.HarmonicFront`), None if nothing."""
     cfg, enable_dropout = self.config, not deterministic
-    if cfg.front == fronts.LINEAR:
+    if cfg.front == harmonic_stacking.LINEAR:
       x, notes = self.continuous_inputs_projection(inputs), None
     else:
       x, notes = self.harmonic_front(inputs)
@@ -597,7 +601,7 @@ class Transformer(nn.Module):
     """Declares the parts."""
     self.encoder = Encoder(self.config, self.remat)
     self.decoder = (
-      copying.CopyingDecoder(self.config) if self.config.copied_tokens else Decoder(self.config, self.remat)
+      token_decoder.CopyingDecoder(self.config) if self.config.copied_tokens else Decoder(self.config, self.remat)
     )
     if self.config.memory_length:
       self.memory_encoder = MemoryEncoder(self.config, self.remat)
@@ -660,13 +664,13 @@ class Transformer(nn.Module):
     config = self.config
     if prior_tokens is None:
       raise ValueError('a network with copied_tokens needs prior tokens, if only those of an empty segment')
-    ids = token_notes.Tokens(*config.copied_tokens)
+    ids = batched_parsing.Tokens(*config.copied_tokens)
     events = self.note_reader.propose(states, config.proposals, notes)
     if config.instrument_memory:
-      heard = token_notes.onset_counts(prior_tokens, ids) if heard is None else heard
+      heard = batched_parsing.onset_counts(prior_tokens, ids) if heard is None else heard
       events = weighed_events(events, heard, config.instrument_memory, config.copy_threshold)
-    ties = self.note_reader.ties(states, notes, token_notes.held(prior_tokens, ids), adjacent)
-    return jnp.concatenate([copying.as_rows(ties), copying.as_rows(events)], axis=1)
+    ties = self.note_reader.ties(states, notes, batched_parsing.held(prior_tokens, ids), adjacent)
+    return jnp.concatenate([token_decoder.as_rows(ties), token_decoder.as_rows(events)], axis=1)
 
   def _with_memory(self, encoded, encoder_segment_ids, prior_tokens):
     """Returns encoded states `[batch, states, emb]` followed by those of the memory, if there is one."""

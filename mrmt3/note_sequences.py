@@ -11,19 +11,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from mrmt3 import notes as note_tables
 from mrmt3 import run_length_encoding, vocabularies
 from mrmt3.event_codec import Codec, Event
-from mrmt3.note_events import (
-  NoteEncodingState,
-  NoteEventData,
-  note_encoding_state_to_events,
-  note_event_data_to_events,
-  note_sequence_to_onsets,
-  note_sequence_to_onsets_and_offsets,
-  note_sequence_to_onsets_and_offsets_and_programs,
-)
-from mrmt3.note_protos import (
+from mrmt3.notes import note_array as note_tables
+from mrmt3.notes.note_sequence_protos import (
   DEFAULT_NOTE_DURATION,
   DEFAULT_VELOCITY,
   TrackSpec,
@@ -38,7 +29,16 @@ from mrmt3.note_protos import (
   validate_note_sequence,
 )
 from mrmt3.run_length_encoding import EventEncodingSpec
-from mrmt3.segment_tokens import FRAMES_PER_SECOND, covering_step
+from mrmt3.tokens.note_events import (
+  NoteEncodingState,
+  NoteEventData,
+  note_encoding_state_to_events,
+  note_event_data_to_events,
+  note_sequence_to_onsets,
+  note_sequence_to_onsets_and_offsets,
+  note_sequence_to_onsets_and_offsets_and_programs,
+)
+from mrmt3.tokens.segment_targets import FRAMES_PER_SECOND, covering_step
 
 MIN_NOTE_DURATION = 0.01  # s
 

@@ -1,439 +1,463 @@
-"""seqio preprocessors: from light records to inputs, target tokens and the prior segments' tokens.
+"""MT3's seqio preprocessors, under its names: records to audio frames and tokens, then model inputs and targets.
 
-A record is a few numbers until everything that is drawn has been drawn, so shuffling and the state of an iterator stay
-small; audio and notes come last, from an `examples.Library`. All randomness follows from the record's own `seed`: an
-example is the same whichever host makes it, and after a restart.
-
-Fields of a record: `split` and `piece` (names, string), `index` (of the piece, int32), `frames` (of the piece, int32),
-`chunk_start` and `chunk_end` (where the segment is to lie, frames, int32), `seed` (int64 `[2]`), `serial` (int64, see
-`SegmentSource`).
-
-MT3's preprocessors, which work on records of another kind, are here by name; see `mt3_preprocessors`, `example_tokenizers`.
-Records go through a task in blocks, each field with an axis more in front, from `SegmentSource.in_blocks` to
-`add_targets_and_inputs`: one by one, handing an example from step to step would take longer than all that is computed for
-it. `draw_window` and `add_prior_segments` take single records too.
+The `tokenize_*` functions turn a record of MT3's data sets into audio frames and the piece's tokens with an index by
+frame; the others split, select and pad such examples. Our own tasks (`tasks.registration`) go straight from note arrays to
+the tokens of a segment. Imports TensorFlow, and note_seq once records are read.
 """
 
-import atexit
-import collections
-import gc
-import logging
-import os
-import threading
-import weakref
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
-from mrmt3 import examples
-from mrmt3.example_config import CHUNKS_MR_MT3, CHUNKS_MT3, GRID, RANDOM
-from mrmt3.example_tokenizers import (  # noqa: F401
-  PitchBendError,
-  add_track_to_notesequence,
-  guitarset_instrument_to_program,
-  slakh_class_to_program_and_is_drum,
-  tokenize_example_with_program_lookup,
-  tokenize_guitarset_example,
-  tokenize_slakh_example,
-  tokenize_transcription_example,
-  urmp_instrument_to_program,
-)
-from mrmt3.examples import NO_PIECE, NO_PRIOR, Part, Window
-from mrmt3.mt3_preprocessors import (  # noqa: F401
-  add_dummy_targets,
-  add_unique_id,
-  compute_spectrograms,
-  handle_too_long,
-  map_midi_programs,
-  pad_notesequence_array,
-)
-from mrmt3.piece_checks import SEGMENTS_LEFT_OUT, SHORTENED, Problem
+import gin
+from mrmt3 import note_sequences, run_length_encoding, spectrograms
+from mrmt3.audio.files import decode_audio, resample
+from mrmt3.data.records.layouts import URMP_PROGRAMS
+from mrmt3.event_codec import Codec
+from mrmt3.notes import note_sequence_protos
+from mrmt3.notes.instruments import SLAKH_CLASSES
+from mrmt3.notes.note_sequence_protos import TrackSpec
+from mrmt3.spectrograms import SpectrogramConfig
+from mrmt3.tokens import note_events
+from mrmt3.vocabularies import PROGRAM_GRANULARITIES
 
-MOST_SKIPPED = 1000  # examples in a row that do not fit, before that is taken for a mistake
+_GUITAR, _GUITAR_PROGRAM = 'Clean Guitar', 24
 
-_START, _HOP, _DROPOUT, _MIX = range(4)  # streams of randomness
-_GOLDEN = 0x9E3779B97F4A7C15  # between the streams, see SplitMix64
+_INTS = ('targets', 'input_event_start_indices', 'input_event_end_indices', 'state_events', 'input_state_event_indices')
 
 
-@atexit.register
-def _end_iterators() -> None:
-  """Ends all open iterators: at Python's end their threads would wait for its lock for ever, and the process for them."""
-  for item in gc.get_objects():
-    if issubclass(type(item), tf.data.Iterator) and hasattr(item, '_iterator_resource'):
-      item._iterator_resource = None
+class PitchBendError(Exception):
+  """A track has pitch bends, which tokens cannot say."""
 
 
-def _uniform(record, stream: int, low, high):
-  """Returns int32 from low to high - 1, drawn from the record's seed; a block of records gives as many."""
-  width = tf.cast(high - low, tf.float64)
-  return low + tf.cast(_chance(record, stream) * width, tf.int32)
+def guitarset_instrument_to_program(instrument: str) -> int:
+  """Returns 24, the first guitar, for GuitarSet's only instrument, 'Clean Guitar'; ValueError for others."""
+  if instrument != _GUITAR:
+    raise ValueError(f'unknown GuitarSet instrument {instrument!r}: there is only {_GUITAR!r}')
+  return _GUITAR_PROGRAM
 
 
-def _chance(record, stream: int):
-  """Returns float64 from 0 to 1 (excluded), drawn from the record's seed; a block of records gives as many."""
-  # SplitMix64: TensorFlow's own stateless draws take one seed a call.
-  seed = tf.bitcast(record['seed'], tf.uint64)
-  bits = _scrambled(seed[..., 0] + tf.constant((stream + 1) * _GOLDEN % 2**64, tf.uint64))
-  bits = _scrambled(bits ^ seed[..., 1])
-  return tf.cast(tf.bitwise.right_shift(bits, tf.constant(11, tf.uint64)), tf.float64) * 2.0**-53
+def urmp_instrument_to_program(urmp_instrument: str) -> int:
+  """Returns the program of an URMP instrument code such as 'vn'; ValueError for an unknown one."""
+  if urmp_instrument not in URMP_PROGRAMS:
+    raise ValueError(f'unknown URMP instrument {urmp_instrument!r}: choose one of {", ".join(URMP_PROGRAMS)}')
+  return URMP_PROGRAMS[urmp_instrument]
 
 
-def _scrambled(bits):
-  for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-    bits = (bits ^ tf.bitwise.right_shift(bits, tf.constant(shift, tf.uint64))) * tf.constant(factor, tf.uint64)
-  return bits ^ tf.bitwise.right_shift(bits, tf.constant(31, tf.uint64))
+def slakh_class_to_program_and_is_drum(slakh_class: str) -> tuple[int, bool]:
+  """Returns (program, is_drum) of a Slakh class or 'Drums'; ValueError for an unknown one."""
+  if slakh_class == 'Drums':
+    return 0, True
+  if slakh_class not in SLAKH_CLASSES:
+    raise ValueError(f'unknown Slakh class {slakh_class!r}: choose one of {", ".join(SLAKH_CLASSES)} or Drums')
+  return SLAKH_CLASSES[slakh_class], False
 
 
-@seqio.map_over_dataset
-def draw_window(record, segment_frames: int, sampling: str):
-  """Adds start_frame and num_frames, drawn uniformly from the record's chunk as `ExampleConfig.sampling` says.
+def add_track_to_notesequence(ns, track, program: int, is_drum: bool, ignore_pitch_bends: bool) -> None:
+  """Adds a track's notes, held by its sustain pedal, to a NoteSequence under a program.
 
-  'grid' takes the chunk itself. 'random' and 'mr_mt3' take any full segment within the chunk (all of it where it is
-  shorter), 'mt3' any that overlaps it, cut short at its ends.
+  Raises:
+    PitchBendError: the track has pitch bends, and they are not to be ignored.
   """
-  first, last = record['chunk_start'], record['chunk_end']
-  if sampling == GRID:
-    start, end = first, tf.minimum(first + segment_frames, last)
-  elif sampling == CHUNKS_MT3:
-    start = _uniform(record, _START, first - segment_frames + 1, last)
-    start, end = tf.maximum(start, first), tf.minimum(start + segment_frames, last)
-  else:
-    start = _uniform(record, _START, first, tf.maximum(first, last - segment_frames) + 1)
-    end = tf.minimum(start + segment_frames, last)
-  full = sampling != CHUNKS_MT3
-  return {
-    **record,
-    'start_frame': start,
-    'num_frames': tf.fill(tf.shape(start), segment_frames) if full else end - start,
-  }
+  if track.pitch_bends and not ignore_pitch_bends:
+    raise PitchBendError('the track has pitch bends')
+  for note in _sustained(track).notes:
+    note.program, note.is_drum = program, is_drum
+    ns.notes.add().CopyFrom(note)
+    ns.total_time = max(ns.total_time, note.end_time)
 
 
-@seqio.map_over_dataset
-def add_prior_segments(
-  record,
-  segment_frames: int,
-  max_hop: int,
-  prior_segments: int = 1,
-  memory_dropout: float = 0.0,
-  sampling: str = RANDOM,
-):
-  """Adds hop and prior_starts: where the prior segments begin (MR-MT3, section 3.2).
-
-  The latest prior segment lies `hop` segments before the example, hop drawn uniformly from 1..max_hop; others lie right
-  before it. A prior segment may begin anywhere in the piece, its first frame included; with sampling 'mr_mt3' only
-  within the chunk and not on its first frame (as published).
+def tokenize_transcription_example(
+  ds: tf.data.Dataset,
+  spectrogram_config: SpectrogramConfig,
+  codec: Codec,
+  is_training_data: bool,
+  onsets_only: bool,
+  include_ties: bool,
+  audio_is_samples: bool,
+  id_feature_key: str | None = None,
+) -> tf.data.Dataset:
+  """Tokenizes records with one NoteSequence ('sequence') and one sound ('audio').
 
   Args:
-    record: with start_frame.
-    segment_frames: length of a segment.
-    max_hop: L_max_hop.
-    prior_segments: how many.
-    memory_dropout: probability that there are none (beyond the paper).
-    sampling: see above.
+    ds: the records.
+    spectrogram_config: sample rate and hop.
+    codec: the codec of the tokens.
+    is_training_data: unused; such notes are never trimmed (as MT3).
+    onsets_only: whether tokens say only what begins.
+    include_ties: whether to write the states that tie sections are made of.
+    audio_is_samples: whether 'audio' is float samples at 'sample_rate' and not a wav file.
+    id_feature_key: feature that becomes the NoteSequence's id.
 
   Returns:
-    the record with hop (int32, as drawn) and prior_starts (int32 `[prior_segments]`, earliest first, NO_PRIOR where there
-    is no room).
+    the records, without 'audio', and: inputs `[frames, hop]` float32 samples, input_times `[frames]` float32 s, and what
+    `run_length_encoding.encode_and_index_events` returns as targets, input_event_start_indices, input_event_end_indices,
+    state_events and input_state_event_indices, all int32; sequence, the serialized NoteSequence, pedals applied.
+
+  Raises:
+    ValueError: ties with onsets only; samples without 'sample_rate'.
   """
-  hop = _uniform(record, _HOP, 1, tf.constant(max_hop + 1))
-  back = hop[..., None] + tf.range(prior_segments - 1, -1, -1)
-  starts = record['start_frame'][..., None] - back * segment_frames
-  wanted = starts > record['chunk_start'][..., None] if sampling == CHUNKS_MR_MT3 else starts >= 0
-  if memory_dropout:
-    wanted &= _chance(record, _DROPOUT)[..., None] >= memory_dropout
-  return {**record, 'hop': hop, 'prior_starts': tf.where(wanted, starts, NO_PRIOR)}
+  del is_training_data
+
+  def read(sequence, audio, sample_rate=None):
+    ns = _parsed(sequence)
+    note_sequences.validate_note_sequence(ns)
+    ns = ns if onsets_only else _sustained(ns)
+    samples = (
+      _resampled(audio, sample_rate, spectrogram_config) if audio_is_samples else _decoded(audio, spectrogram_config)
+    )
+    return ns, samples
+
+  if audio_is_samples and 'sample_rate' not in ds.element_spec:
+    raise ValueError('records whose audio is samples need a feature sample_rate')
+  features = ['sequence', 'audio', *(['sample_rate'] if audio_is_samples else [])]
+  return _tokenize(ds, read, features, id_feature_key, spectrogram_config, codec, onsets_only, include_ties, ('audio',))
 
 
-def add_mix(dataset: tf.data.Dataset, library: examples.Library, max_pieces: int) -> tf.data.Dataset:
-  """Adds to blocks mix_pieces and mix_starts (int32 `[n, max_pieces - 1]`): other segments to be heard at the same time.
-
-  One to max_pieces segments are heard, each number as likely; NO_PIECE for those that are not. Pieces are drawn by their
-  length, starts uniformly.
-  """
-  length = library.spec.segment_frames
-
-  def draw(splits: np.ndarray, seeds: np.ndarray):
-    pieces = np.full((len(seeds), max_pieces - 1), NO_PIECE, np.int32)
-    starts = np.empty_like(pieces)
-    for row, (split, seed) in enumerate(zip(splits, seeds, strict=True)):
-      frames = library.frames(split.decode())
-      rng = np.random.default_rng((*seed.view(np.uint64).tolist(), _MIX))
-      count = rng.integers(0, max_pieces)
-      pieces[row, :count] = np.searchsorted(np.cumsum(frames), rng.integers(0, frames.sum(), count), side='right')
-      starts[row] = rng.integers(0, np.maximum(frames[pieces[row]] - length, 0) + 1)
-    return pieces, starts
-
-  def add(block):
-    drawn = tf.numpy_function(draw, [block['split'], block['seed']], (tf.int32, tf.int32), stateful=False)
-    for array in drawn:
-      array.set_shape([None, max_pieces - 1])
-    return {**block, 'mix_pieces': drawn[0], 'mix_starts': drawn[1]}
-
-  return dataset.map(add)
-
-
-_WINDOW_FIELDS = ('split', 'index', 'start_frame', 'num_frames', 'prior_starts', 'seed', 'mix_pieces', 'mix_starts')
-
-
-def _window(library, split, index, start, num_frames, prior_starts, seed, mix_pieces=(), mix_starts=()):
-  """Returns (split, Window) of the fields of a record in numpy."""
-  parts = [Part(int(index), int(start))]
-  parts += [Part(int(p), int(s)) for p, s in zip(mix_pieces, mix_starts, strict=True) if p != NO_PIECE]
-  window = Window(tuple(parts), int(num_frames), tuple(prior_starts.tolist()), tuple(seed.view(np.uint64).tolist()))
-  split = split.decode()
-  return split, library.drawn(split, window)
-
-
-def example_window(library: examples.Library, example) -> tuple[str, Window]:
-  """Returns (split, window) of an example as a task gives it, in numpy: what its audio is cut by."""
-  return _window(library, *(example[name] for name in _WINDOW_FIELDS if name in example))
-
-
-def add_targets_and_inputs(
-  dataset: tf.data.Dataset,
-  library: examples.Library,
-  sequence_length=None,
-  output_features=None,
-  *,
-  cache_bytes: int = 0,
+def tokenize_guitarset_example(
+  ds: tf.data.Dataset,
+  spectrogram_config: SpectrogramConfig,
+  codec: Codec,
+  is_training_data: bool,
+  onsets_only: bool,
+  include_ties: bool,
 ) -> tf.data.Dataset:
-  """Makes single examples of blocks, with targets, prior_targets and inputs: all that is cut from pieces, in one call.
+  """Tokenizes GuitarSet's records as `tokenize_example_with_program_lookup`, all notes being a guitar's."""
 
-  targets and prior_targets `[length]` int32 are the tokens, EOS last, of the segment and of its prior segments. Several
-  prior segments follow each other, each padded to its share of the feature's length. An example with more tokens than
-  sequence_length says is left out, or what else `ExampleConfig.on_overflow` wants; it is named once a piece, `mrmt3 inspect`
-  counts, and MOST_SKIPPED in a row stop all the same.
+  def name_instrument(record):
+    others = {key: value for key, value in record.items() if key != 'sequence'}
+    return {**others, 'inst_names': [_GUITAR], 'instrument_sequences': [record['sequence']]}
 
-  inputs `[valid frames, depth]` float32 are the segment's log-mel, computed from its own samples only (as MT3). There are
-  fewer than a segment's frames where the piece ends; what the feature converter pads with is 0 (as MT3). With
-  `ExampleConfig.log_mel_on` 'device' the inputs are the samples, `[valid frames, hop]`; with prior_inputs there are also
-  prior_inputs, those of the latest prior segment (of length 0 where there is none).
+  return tokenize_example_with_program_lookup(
+    ds.map(name_instrument, num_parallel_calls=tf.data.AUTOTUNE),
+    spectrogram_config,
+    codec,
+    is_training_data,
+    onsets_only,
+    include_ties,
+    guitarset_instrument_to_program,
+    'id',
+  )
 
-  example_id `[3]` int64 are index and start_frame, to name an example by, and the serial number of the record from which a
-  stream of records can begin that is to give it, see `SegmentSource.starting_at`.
+
+def tokenize_example_with_program_lookup(
+  ds: tf.data.Dataset,
+  spectrogram_config: SpectrogramConfig,
+  codec: Codec,
+  is_training_data: bool,
+  onsets_only: bool,
+  include_ties: bool,
+  inst_name_to_program_fn: Callable[[str], int],
+  id_feature_key: str | None = None,
+) -> tf.data.Dataset:
+  """Tokenizes records with a NoteSequence for each player ('instrument_sequences') and one sound ('audio', a wav file).
+
+  See `tokenize_transcription_example` for the other arguments.
 
   Args:
-    dataset: blocks of records with prior_starts.
-    library: where pieces come from.
-    sequence_length: from seqio: longest 'targets' and 'prior_targets'; None for no limit.
-    output_features: from seqio, unused.
-    cache_bytes: inputs kept in memory, bytes; useful where the same segments come again (a grid, not random ones).
+    inst_name_to_program_fn: a name in 'inst_names' -> program.
+
+  Returns:
+    see `tokenize_transcription_example`. A pitch bend is an error (`PitchBendError`).
   """
-  del output_features
-  cutter = _Cutter(library, sequence_length or {}, cache_bytes)
-  names, kinds, shapes = cutter.arrays()
+  del is_training_data
 
-  def cut(block):
-    fields = [block[name] for name in _WINDOW_FIELDS if name in block]
-    kept, lengths, *made = tf.numpy_function(cutter, fields, (tf.int32, tf.int32, *kinds), stateful=False)
-    kept.set_shape([None])
-    lengths.set_shape([None, len(names)])
-    for array, shape in zip(made, shapes, strict=True):
-      array.set_shape(shape)
-    ids = [block['index'], block['start_frame'], block.get('serial', tf.fill(tf.shape(block['index']), -1))]
-    block = {**block, 'example_id': tf.stack([tf.cast(x, tf.int64) for x in ids], axis=-1)}
-    block = {name: tf.gather(x, kept) for name, x in block.items()}
-    return {**block, 'lengths': lengths, **dict(zip(names, made, strict=True))}
+  def read(sequences, names, audio):
+    tracks = [(inst_name_to_program_fn(name.decode()), False) for name in names]
+    ns = _join_tracks(sequences, tracks, ignore_pitch_bends=False)
+    return ns, _decoded(audio, spectrogram_config)
 
-  def without_padding(example):
-    lengths = example.pop('lengths')
-    return {**example, **{name: example[name][: lengths[k]] for k, name in enumerate(names)}}
-
-  dataset = dataset.map(cut, num_parallel_calls=max(2, os.cpu_count() or 1)).unbatch()
-  return dataset.map(without_padding)
+  features = ['instrument_sequences', 'inst_names', 'audio']
+  return _tokenize(ds, read, features, id_feature_key, spectrogram_config, codec, onsets_only, include_ties, ('audio',))
 
 
-class _Cutter:
-  """Cuts what blocks of records say, as a numpy function.
-
-  Called with the fields of a block it returns: which rows are kept, int32 `[n]`; how long each array is in each row,
-  int32 `[n, arrays]`; and the arrays, `[n, longest, ...]`, padded with 0.
-  """
-
-  def __init__(self, library: examples.Library, limits, cache_bytes: int):
-    config = library.config
-    longest = limits.get('prior_targets') or library.spec.targets_length * config.prior_segments
-    self._library = library
-    self._target_limit = limits.get('targets')
-    self._prior_limit = longest // config.prior_segments if config.prior_segments > 1 else limits.get('prior_targets')
-    self._overflow = _Overflow(library)
-    self._inputs_of = _InputsCache(library, cache_bytes)
-
-  def arrays(self) -> tuple[tuple, tuple, tuple]:
-    """Returns the arrays' names, dtypes and shapes."""
-    names, kinds = ('targets', 'prior_targets', 'inputs'), (tf.int32, tf.int32, tf.float32)
-    frames = [None, None, self._inputs_of.depth]
-    shapes = [None, None], [None, None], frames
-    if self._library.config.prior_inputs:
-      return (*names, 'prior_inputs'), (*kinds, tf.float32), (*shapes, frames)
-    return names, kinds, shapes
-
-  def __call__(self, *block):
-    kept, rows = [], []
-    for row, fields in enumerate(zip(*block, strict=True)):
-      split, window = _window(self._library, *fields)
-      tokens = self._fitting_tokens(split, window)
-      if tokens is not None:
-        kept.append(row)
-        rows.append((*tokens, *self._inputs(split, window)))
-    names, kinds, _ = self.arrays()
-    columns = list(zip(*rows, strict=True)) or [()] * len(names)
-    lengths = np.array([[len(x) for x in row] for row in rows], np.int32).reshape(-1, len(names))
-    ends = [()] * 2 + [(self._inputs_of.depth,)] * (len(names) - 2)
-    padded = [_padded(*column) for column in zip(columns, ends, kinds, strict=True)]
-    return np.array(kept, np.int32), lengths, *padded
-
-  def _fitting_tokens(self, split, window):
-    """Returns (targets, prior_targets), or None where they do not fit."""
-    targets, priors = self._library.tokens(split, window)
-    main = window.parts[0]
-    targets = self._overflow.fit(targets, self._target_limit, split, main.piece, main.start_frame)
-    priors = [
-      self._overflow.fit(prior, self._prior_limit, split, main.piece, start)
-      for prior, start in zip(priors, window.prior_starts, strict=True)
-    ]
-    if targets is None or any(prior is None for prior in priors):
-      return None
-    self._overflow.fitted()
-    if len(priors) == 1:
-      return targets, priors[0]
-    return targets, np.concatenate([np.pad(prior, (0, self._prior_limit - len(prior))) for prior in priors])
-
-  def _inputs(self, split, window):
-    """Returns (inputs,), with prior_inputs (inputs, prior_inputs)."""
-    library, inputs = self._library, self._inputs_of(split, window)
-    if not library.config.prior_inputs:
-      return (inputs,)
-    prior = window.prior_starts[-1]
-    if prior == NO_PRIOR:
-      return inputs, inputs[:0]
-    return inputs, library.inputs(library.samples(split, window, prior, library.spec.segment_frames))
-
-
-def _padded(arrays, end: tuple, kind: tf.DType) -> np.ndarray:
-  """Returns arrays `[length, *end]` as one `[n, longest or 1, *end]`, padded with 0."""
-  # tf.data crashes where it takes rows out of an array without elements.
-  longest = max(1, max(map(len, arrays), default=0))
-  whole = np.empty((len(arrays), longest, *end), kind.as_numpy_dtype)
-  for place, array in zip(whole, arrays, strict=True):
-    place[: len(array)] = array
-    place[len(array) :] = 0
-  return whole
-
-
-class _InputsCache:
-  """Makes the inputs of windows, and keeps them while there is room."""
-
-  def __init__(self, library: examples.Library, max_bytes: int):
-    config, spec = library.config, library.spec
-    self.depth = spec.spectrogram.hop_width if config.log_mel_on == 'device' else spec.spectrogram.num_mel_bins
-    self._library = library
-    self._room = 0 if config.composes else max_bytes // (4 * spec.segment_frames * self.depth)
-    self._kept = {}
-
-  def __call__(self, split: str, window: Window) -> np.ndarray:
-    """Returns float32 `[valid frames, depth]`."""
-    key = split, window.parts[0].piece, window.parts[0].start_frame, window.num_frames
-    inputs = self._kept.get(key)
-    if inputs is None:
-      inputs = self._library.inputs(self._library.samples(split, window))
-      if len(self._kept) < self._room:
-        self._kept[key] = inputs
-    return inputs
-
-
-class _Overflow:
-  """Segments that are too long: names them, and stops where nothing seems to fit.
-
-  Each piece is named once on stderr; the store's skipped.jsonl gets a line whenever its count has doubled, and the last count
-  when this is not used any more or the process ends.
-  """
-
-  def __init__(self, library: examples.Library, policy: str | None = None):
-    self._library, self._policy = library, policy or library.config.on_overflow
-    self._in_a_row = 0
-    self._counts = collections.Counter()
-    self._unwritten = {}
-    self._lock = threading.Lock()
-    weakref.finalize(self, _write_problems, self._unwritten)
-
-  def fit(self, tokens: np.ndarray, limit: int | None, split: str, piece: int, frame: int) -> np.ndarray | None:
-    """As `examples.fit_tokens`, aloud; the segment is that of a piece from a frame on."""
-    if limit is None or len(tokens) <= limit:
-      return tokens
-    store, _ = self._library.open(split)
-    what = f'{store.names[piece]}, frame {frame}'
-    with self._lock:
-      self._in_a_row += self._policy != 'cut'
-      policy = 'error' if self._in_a_row > MOST_SKIPPED else self._policy
-      self._counts[split, piece] += 1
-      count = self._counts[split, piece]
-      if policy != 'error':
-        action = SHORTENED if policy == 'cut' else SEGMENTS_LEFT_OUT
-        text = f'{count} segments have more tokens than {limit} (the last one, frame {frame}, {len(tokens)})'
-        name, problem = store.names[piece], Problem('too-many-tokens', count, text, action)
-        self._unwritten[split, piece] = store, name, problem
-        if count & (count - 1) == 0:
-          del self._unwritten[split, piece]
-          store.note_problem(name, problem)
-        if count == 1:
-          logging.warning('%s: %d tokens do not fit %d; %s, and so are others', what, len(tokens), limit, action)
-    return examples.fit_tokens(tokens, limit, policy, what)
-
-  def fitted(self) -> None:
-    """Notes that an example did fit."""
-    self._in_a_row = 0
-
-
-def _write_problems(unwritten: dict) -> None:
-  for store, name, problem in unwritten.values():
-    store.note_problem(name, problem)
-
-
-def add_whole_piece(
-  dataset: tf.data.Dataset, library: examples.Library, sequence_length=None, output_features=None
+def tokenize_slakh_example(
+  ds: tf.data.Dataset,
+  spectrogram_config: SpectrogramConfig,
+  codec: Codec,
+  is_training_data: bool,
+  onsets_only: bool,
+  include_ties: bool,
+  track_specs: Sequence[TrackSpec] | None,
+  ignore_pitch_bends: bool,
 ) -> tf.data.Dataset:
-  """Makes of blocks an example of each whole piece, all its segments in order, so that memory can be carried.
+  """Tokenizes records of Slakh and Cerberus4: a NoteSequence a stem ('note_sequences') and the mix ('mix', samples).
 
-  Adds inputs `[segments, frames, depth]` float32 (frames beyond the piece's end are 0), targets `[segments, length]` int32
-  (padded; tokens that do not fit are cut, which is named: scores are taken from the notes), valid_frames `[segments]` int32
-  and notes `[notes, 6]` float64, the reference (columns as `notes.as_rows`, untrimmed).
+  See `tokenize_transcription_example` for the other arguments.
+
+  Args:
+    is_training_data: whether to trim overlapping notes, which tokens cannot say.
+    track_specs: the stems' names, programs and is_drum, in the order of 'inst_names'; None: those are Slakh classes.
+    ignore_pitch_bends: False leaves records with pitch bends out.
+
+  Returns:
+    see `tokenize_transcription_example`; 'mix' and 'stems' are dropped.
   """
-  del output_features
-  from mrmt3 import notes as note_tables
-  from mrmt3 import spectrograms
 
-  config, spec = library.config, library.spec
-  limit = (sequence_length or {}).get('targets') or spec.targets_length
-  limit = limit if isinstance(limit, int) else limit[-1]
-  overflow = _Overflow(library, 'cut')
-  depth = spec.spectrogram.hop_width if config.log_mel_on == 'device' else spec.spectrogram.num_mel_bins
+  def read(sequences, mix, sample_rate, names):
+    names = [name.decode() for name in names]
+    if track_specs and names != [spec.name for spec in track_specs]:
+      raise ValueError(f'instruments {names} are not the expected {[spec.name for spec in track_specs]}')
+    if track_specs:
+      tracks = [(spec.program, spec.is_drum) for spec in track_specs]
+    else:
+      tracks = [slakh_class_to_program_and_is_drum(name) for name in names]
+    try:
+      ns = _join_tracks(sequences, tracks, ignore_pitch_bends)
+    except PitchBendError:
+      return None
+    ns = note_sequences.trim_overlapping_notes(ns) if is_training_data else ns
+    return ns, _resampled(mix, sample_rate, spectrogram_config)
 
-  def read(split: bytes, index: np.int32):
-    split, index = split.decode(), int(index)
-    store, _ = library.open(split)
-    cut, valid = spectrograms.piece_segments(store.audio(index), spec.spectrogram, spec.segment_frames)
-    inputs = cut.reshape(len(cut), spec.segment_frames, -1)
-    if config.log_mel_on == 'host':
-      inputs = spectrograms.clear_invalid_frames(spectrograms.compute_spectrogram(cut, spec.spectrogram), valid)
-    targets = np.zeros((len(cut), limit), np.int32)
-    for segment in range(len(cut)):
-      window = Window((Part(index, segment * spec.segment_frames),), spec.segment_frames)
-      tokens, _ = library.tokens(split, window)
-      tokens = overflow.fit(tokens, limit, split, index, segment * spec.segment_frames)
-      targets[segment, : len(tokens)] = tokens
-    return inputs, targets, valid, note_tables.as_rows(store.notes(index))
+  features = ['note_sequences', 'mix', 'audio_sample_rate', 'inst_names']
+  left_out = ('mix', 'stems')
+  return _tokenize(ds, read, features, 'track_id', spectrogram_config, codec, onsets_only, include_ties, left_out)
 
-  def add(record):
-    kinds = (tf.float32, tf.int32, tf.int32, tf.float64)
-    inputs, targets, valid, notes = tf.numpy_function(read, [record['split'], record['index']], kinds, stateful=False)
-    inputs.set_shape([None, spec.segment_frames, depth])
-    targets.set_shape([None, limit])
-    valid.set_shape([None])
-    notes.set_shape([None, 6])
-    # seqio's evaluator and t5x's inference write down, and do not decode, what is called *_pretokenized.
-    named = {**record, 'targets_pretokenized': record['piece']}
-    return {**named, 'inputs': inputs, 'targets': targets, 'valid_frames': valid, 'notes': notes}
 
-  return dataset.unbatch().map(add, num_parallel_calls=1)
+def _parsed(sequence: bytes):
+  from note_seq.protobuf import music_pb2
+
+  return music_pb2.NoteSequence.FromString(sequence)
+
+
+def _sustained(ns):
+  from note_seq import sequences_lib
+
+  return sequences_lib.apply_sustain_control_changes(ns)
+
+
+def _resampled(samples, sample_rate, config) -> np.ndarray:
+  return resample(samples, round(float(sample_rate)), config.sample_rate)
+
+
+def _decoded(audio, config) -> np.ndarray:
+  return decode_audio(audio, 'the audio of a record', config.sample_rate)
+
+
+def _join_tracks(sequences, tracks, ignore_pitch_bends):
+  """Returns one NoteSequence of serialized ones, each under its (program, is_drum)."""
+  if len(sequences) != len(tracks):
+    raise ValueError(f'{len(sequences)} note sequences do not go with {len(tracks)} instruments')
+  ns = note_sequence_protos.new_note_sequence()
+  for sequence, (program, is_drum) in zip(sequences, tracks, strict=True):
+    add_track_to_notesequence(ns, _parsed(sequence), program, is_drum, ignore_pitch_bends)
+  note_sequences.assign_instruments(ns)
+  note_sequences.validate_note_sequence(ns)
+  return ns
+
+
+def _tokenize(ds, read, features, id_key, config, codec, onsets_only, include_ties, left_out) -> tf.data.Dataset:
+  """Maps records through `read`: values of `features` -> (NoteSequence, samples), or None to leave the record out."""
+  spec = note_sequences.encoding_spec(onsets_only=onsets_only, ties=include_ties)
+
+  def tokenize(name, *values):
+    made = read(*values)
+    if made is None:
+      return (
+        False,
+        np.zeros((0, config.hop_width), np.float32),
+        np.zeros(0, np.float32),
+        b'',
+        *[np.zeros(0, np.int32)] * 5,
+      )
+    ns, samples = made
+    if id_key is not None:
+      ns.id = name
+    del ns.control_changes[:]
+    # Always padded by a sample at least, as MT3.
+    frames = spectrograms.split_audio(np.pad(samples, (0, 1)), config).astype(np.float32)
+    frame_times = np.arange(len(frames)) / config.frames_per_second
+    to_events = note_events.note_sequence_to_onsets_and_offsets_and_programs
+    times, events = (note_events.note_sequence_to_onsets if onsets_only else to_events)(ns)
+    indexed = run_length_encoding.encode_and_index_events(
+      spec.init_encoding_state_fn(),
+      times,
+      events,
+      spec.encode_event_fn,
+      codec,
+      frame_times,
+      spec.encoding_state_to_events_fn,
+    )
+    tokens, starts, ends, states, state_starts = (x.astype(np.int32) for x in indexed)
+    return (
+      True,
+      frames,
+      frame_times.astype(np.float32),
+      ns.SerializeToString(),
+      tokens,
+      starts,
+      ends,
+      states,
+      state_starts,
+    )
+
+  def process(record):
+    kinds = (tf.bool, tf.float32, tf.float32, tf.string, *[tf.int32] * len(_INTS))
+    arguments = [record[id_key] if id_key is not None else '', *(record[key] for key in features)]
+    fits, frames, times, sequence, *ints = tf.numpy_function(tokenize, arguments, kinds, stateful=False)
+    made = {'inputs': frames, 'input_times': times, 'sequence': sequence, **dict(zip(_INTS, ints, strict=True))}
+    for key, value in made.items():
+      value.set_shape({'inputs': [None, config.hop_width], 'sequence': []}.get(key, [None]))
+    fits.set_shape([])
+    kept = {key: value for key, value in record.items() if key not in left_out}
+    return fits, {**kept, **made}
+
+  ds = ds.map(process, num_parallel_calls=tf.data.AUTOTUNE)
+  return ds.filter(lambda fits, _: fits).map(lambda _, example: example)
+
+
+def add_unique_id(ds: tf.data.Dataset) -> tf.data.Dataset:
+  """Adds unique_id `[1]`, the number of the example."""
+  return ds.enumerate().map(lambda i, example: {**example, 'unique_id': [i]}, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+@seqio.map_over_dataset
+def pad_notesequence_array(ex):
+  """Makes `sequence` an array by frame, empty but for the first, so that it can be split with the frames."""
+  count = tf.shape(ex['input_times'])[0]
+  return {**ex, 'sequence': tf.concat([[ex['sequence']], tf.fill([count - 1], '')], axis=0)}
+
+
+@seqio.map_over_dataset
+def add_dummy_targets(ex):
+  """Adds empty targets, which seqio wants even where metrics take the notes."""
+  return {**ex, 'targets': tf.zeros([0], tf.int32)}
+
+
+def _as_keys(keys: Sequence[str] | None) -> list[str]:
+  return list(keys or ())
+
+
+def split_tokens(
+  dataset: tf.data.Dataset,
+  max_tokens_per_segment: int,
+  feature_key: str = 'targets',
+  additional_feature_keys: Sequence[str] | None = None,
+  passthrough_feature_keys: Sequence[str] | None = None,
+) -> tf.data.Dataset:
+  """Cuts an example into consecutive ones of `max_tokens_per_segment`, the last one perhaps shorter.
+
+  Args:
+    dataset: the examples; empty ones are dropped.
+    max_tokens_per_segment: length.
+    feature_key: feature that decides the number of segments, cut along its first axis.
+    additional_feature_keys: cut with it.
+    passthrough_feature_keys: kept whole in every segment. All other features are dropped.
+  """
+  length = max_tokens_per_segment
+  cut = [feature_key, *_as_keys(additional_feature_keys)]
+
+  @seqio.map_over_dataset(num_seeds=1)
+  def split(example, seed):
+    del seed  # T5's takes one as well: so what follows draws what it draws in MT3
+    count = -(-tf.shape(example[feature_key], tf.int64)[0] // length)
+    whole = {key: example[key] for key in _as_keys(passthrough_feature_keys)}
+
+    def segment(index):
+      return {**whole, **{key: example[key][index * length : (index + 1) * length] for key in cut}}
+
+    return tf.data.Dataset.range(count).map(segment)
+
+  return split(dataset).flat_map(lambda segments: segments)
+
+
+def split_tokens_to_inputs_length(dataset, sequence_length, output_features, **kwargs) -> tf.data.Dataset:
+  """As `split_tokens`, with segments of the inputs' length, one less if they end with EOS."""
+  return split_tokens(dataset, _room(sequence_length, output_features, 'inputs'), **kwargs)
+
+
+def select_random_chunk(
+  dataset: tf.data.Dataset,
+  sequence_length: Mapping[str, int],
+  output_features: Mapping[str, seqio.Feature],
+  feature_key: str = 'targets',
+  additional_feature_keys: Sequence[str] | None = None,
+  passthrough_feature_keys: Sequence[str] | None = None,
+  uniform_random_start: bool = False,
+) -> tf.data.Dataset:
+  """Cuts one segment out of each example, at random.
+
+  Args:
+    dataset: the examples; empty ones are dropped.
+    sequence_length: gives the segment's length, that of `feature_key`, one less if it ends with EOS.
+    output_features: tells whether it does.
+    feature_key: feature that decides the number of places, cut along its first axis.
+    additional_feature_keys: cut with it.
+    passthrough_feature_keys: kept whole. All other features are dropped.
+    uniform_random_start: True: any segment that overlaps the example, cut short at its ends, each start as likely. False:
+      one of the consecutive ones that begin at 0.
+  """
+  length = _room(sequence_length, output_features, feature_key)
+  keys = [feature_key, *_as_keys(additional_feature_keys)]
+
+  @seqio.map_over_dataset(num_seeds=1)
+  def select(example, seed):
+    count = tf.shape(example[feature_key])[0]
+    seed = tf.random.experimental.stateless_split(seed)[1]  # which T5 draws the start from
+    if uniform_random_start:
+      start = tf.random.stateless_uniform([], seed, 1 - length, count, tf.int32)
+    else:
+      start = length * tf.random.stateless_uniform([], seed, 0, -(-count // length), tf.int32)
+    first, last = tf.maximum(start, 0), tf.minimum(start + length, count)
+    whole = {key: example[key] for key in _as_keys(passthrough_feature_keys)}
+    return {**whole, **{key: example[key][first:last] for key in keys}}
+
+  return select(dataset.filter(lambda example: tf.size(example[feature_key]) > 0))
+
+
+def _room(sequence_length, output_features, key) -> int:
+  """Returns how long a feature may be before its EOS."""
+  return sequence_length[key] - bool(output_features[key].add_eos)
+
+
+@seqio.map_over_dataset
+def compute_spectrograms(ex, spectrogram_config: SpectrogramConfig):
+  """Replaces inputs `[frames, hop]` samples by log-mel `[frames, mel]`; adds raw_inputs `[samples]`."""
+  samples = spectrograms.flatten_frames(ex['inputs'])
+  return {**ex, 'inputs': spectrograms.compute_spectrogram(samples, spectrogram_config), 'raw_inputs': samples}
+
+
+def handle_too_long(
+  dataset: tf.data.Dataset,
+  output_features: seqio.preprocessors.OutputFeaturesType,
+  sequence_length: seqio.preprocessors.SequenceLengthType,
+  skip: bool = False,
+) -> tf.data.Dataset:
+  """Leaves out, with `skip`, examples with a feature longer than its length; without it they are an error that names it."""
+
+  def sizes(example):
+    return [
+      (key, tf.shape(example[key])[0], _room(sequence_length, output_features, key))
+      for key in output_features
+      if key in example
+    ]
+
+  def fits(example):
+    return tf.reduce_all([size <= room for _, size, room in sizes(example)])
+
+  def check(example):
+    checks = [
+      tf.debugging.Assert(size <= room, [f'{key} exceeds its maximum length {room}; it is', size])
+      for key, size, room in sizes(example)
+    ]
+    with tf.control_dependencies(checks):
+      return {key: tf.identity(value) for key, value in example.items()}
+
+  if skip:
+    return dataset.filter(fits)
+  return dataset.map(check, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+@gin.configurable(module='mrmt3.preprocessors')
+def map_midi_programs(
+  ds: tf.data.Dataset, codec: Codec, granularity_type: str = 'full', feature_key: str = 'targets'
+) -> tf.data.Dataset:
+  """Makes the programs in a feature of regular ids as coarse as one of `vocabularies.PROGRAM_GRANULARITIES`."""
+  granularity = PROGRAM_GRANULARITIES[granularity_type]
+
+  def change(example):
+    return {**example, feature_key: granularity.tokens_map_fn(example[feature_key], codec)}
+
+  return ds.map(change, num_parallel_calls=tf.data.AUTOTUNE)

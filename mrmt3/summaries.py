@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import seqio
 
-from mrmt3 import note_protos, resynthesis
+from mrmt3.audio import sonify
 from mrmt3.errors import UserError
-from mrmt3.note_protos import TrackSpec
+from mrmt3.notes import note_sequence_protos
+from mrmt3.notes.note_sequence_protos import TrackSpec
 from mrmt3.spectrograms import SpectrogramConfig
 from mrmt3.vocabularies import MAX_PITCH, MAX_VELOCITY, MIN_PITCH
 
@@ -139,14 +140,14 @@ def _note_sequence(example, prefix, suffixes, num_seconds):
   if ns is None:
     pitches = np.rint(69 + 12 * np.log2(np.asarray(frequencies) / 440)).astype(int)
     velocities = None if confidences is None else np.ceil(MAX_VELOCITY * np.asarray(confidences)).astype(int)
-    ns = note_protos.note_arrays_to_note_sequence(onsets, pitches, offsets, velocities)
+    ns = note_sequence_protos.note_arrays_to_note_sequence(onsets, pitches, offsets, velocities)
   return sequences_lib.trim_note_sequence(ns, 0, num_seconds)
 
 
 def _played(ns, sample_rate, num_seconds) -> np.ndarray:
   """Returns the notes played, float `[samples]`; silence, and a warning, where they cannot be."""
   try:
-    return resynthesis.play_notes(note_protos.note_sequence_to_notes(ns), num_seconds, sample_rate)
+    return sonify.play_notes(note_sequence_protos.note_sequence_to_notes(ns), num_seconds, sample_rate)
   except (ModuleNotFoundError, UserError) as error:
     logging.warning('notes are not played in summaries: %s', error)
     return np.zeros(round(num_seconds * sample_rate))
@@ -182,7 +183,7 @@ def _images(reference, estimate, start_times, track_specs, num_seconds, frames_p
       image[rows, : start_onsets.shape[1], 0] = start_onsets
       image[first - 1 : first, :, 0] = 1  # a line between tracks
     for colour, ns in ((1, reference), (2, estimate)):
-      track = ns if spec is None else note_protos.extract_track(ns, spec.program, spec.is_drum)
+      track = ns if spec is None else note_sequence_protos.extract_track(ns, spec.program, spec.is_drum)
       onsets, active = rolls(track)
       onset_image[rows, : onsets.shape[1], colour] = onsets
       full_image[rows, : active.shape[1], colour] = active

@@ -6,7 +6,7 @@ bottom in the order things happen: data, model, start state, logging, loop (`eng
 
 from collections.abc import Callable, Sequence
 
-from mrmt3.engine import entry
+from mrmt3.training import main as training_main
 
 
 def train(
@@ -76,35 +76,28 @@ def train(
   """
   import jax
 
-  from mrmt3 import files
-  from mrmt3.engine import (
-    data_iterator,
-    data_position,
-    dry_running,
-    restoring,
-    run_lock,
-    train_checks,
-    train_evaluation,
-    train_run,
-    utils,
-  )
+  from mrmt3.engine import utils
+  from mrmt3.training import config_checks, data_iterator, data_position, loop, restore, run_lock
+  from mrmt3.training import dry_run as dry_running
+  from mrmt3.training import evaluate as training_evaluate
+  from mrmt3.utils import files
 
   del concurrent_metrics, use_orbax
-  train_checks.check_defaults(
+  config_checks.check_defaults(
     relative_steps=relative_steps, actions=actions, use_hardware_rng=use_hardware_rng, gc_period=gc_period
   )
-  random_seed = train_checks.seed_or_clock(random_seed)
+  random_seed = config_checks.seed_or_clock(random_seed)
   batch_size, stats_period = train_dataset_cfg.batch_size, stats_period or eval_period
-  train_checks.check_numbers(total_steps=total_steps, eval_steps=eval_steps, profile=profile, batch_size=batch_size)
-  train_checks.check_periods(eval_period=eval_period, stats_period=stats_period)
+  config_checks.check_numbers(total_steps=total_steps, eval_steps=eval_steps, profile=profile, batch_size=batch_size)
+  config_checks.check_periods(eval_period=eval_period, stats_period=stats_period)
   partitioner.check_batch_size(batch_size, 'train_dataset_cfg')
-  train_checks.check_lengths(model, train_dataset_cfg, 'train_dataset_cfg')
-  train_checks.check_lengths(model, train_eval_dataset_cfg, 'train_eval_dataset_cfg')
+  config_checks.check_lengths(model, train_dataset_cfg, 'train_dataset_cfg')
+  config_checks.check_lengths(model, train_eval_dataset_cfg, 'train_eval_dataset_cfg')
 
   # Data: the order follows from the seed, and a checkpoint has the position in it.
   dataset = utils.get_dataset(train_dataset_cfg, model.FEATURE_CONVERTER_CLS, seed=random_seed)
   example_batch = data_iterator.zero_batch(dataset)
-  evaluations = train_evaluation.Evaluations(
+  evaluations = training_evaluate.Evaluations(
     model,
     partitioner,
     random_seed,
@@ -125,7 +118,7 @@ def train(
   files.make_folder(model_dir)
   with run_lock.only_run(model_dir):
     evaluations.prepare()
-    state, origin = restoring.start_state(trainer, checkpoint_cfg.restore, model_dir, example_batch)
+    state, origin = restore.start_state(trainer, checkpoint_cfg.restore, model_dir, example_batch)
     step = int(state.step)
     batches = data_iterator.DataIterator(
       dataset, utils.dataset_from(train_dataset_cfg, model.FEATURE_CONVERTER_CLS, random_seed)
@@ -135,10 +128,10 @@ def train(
     rows = data_position.take_up(batches, model_dir, step, fingerprint) if step else []
 
     # Logging.
-    logs = train_run.Logs(model_dir, step, total_steps, state, origin, summarize_config_fn)
+    logs = loop.Logs(model_dir, step, total_steps, state, origin, summarize_config_fn)
 
     # Loop.
-    run = train_run.TrainRun(
+    run = loop.TrainRun(
       trainer,
       evaluations,
       logs,
@@ -162,8 +155,8 @@ def train(
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Command line; returns the exit code, see `engine.entry`."""
-  return entry.main(train, 'python -m mrmt3.train', __doc__.split('\n')[0], argv)
+  return training_main.main(train, 'python -m mrmt3.train', __doc__.split('\n')[0], argv)
 
 
 if __name__ == '__main__':
-  entry.run_and_end(main)
+  training_main.run_and_end(main)

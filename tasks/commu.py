@@ -7,9 +7,9 @@ The published set-up of the domain-overfitting study is gin/runs/commu.gin.
 """
 
 from mrmt3.config import ModelSpec
-from mrmt3.example_config import ExampleConfig
-from mrmt3.sources.commu_folder import CommuFolder
-from mrmt3.transcription_task import add_task
+from mrmt3.data.example_config import ExampleConfig
+from mrmt3.data.sources.commu import CommuFolder
+from mrmt3.tasks.registration import add_task
 
 
 def task(

@@ -14,8 +14,8 @@ from pathlib import Path
 import seqio
 
 from mrmt3.config import ModelSpec
+from mrmt3.data.example_config import ExampleConfig
 from mrmt3.errors import UserError
-from mrmt3.example_config import ExampleConfig
 from mrmt3.tasks import mt3_records
 
 NAMES = ('maestrov3', 'guitarset', 'urmp', 'musicnet_em', 'cerberus4', 'slakh')

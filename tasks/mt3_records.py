@@ -9,9 +9,9 @@ mt3_records.task:
 import dataclasses
 
 from mrmt3.config import ModelSpec
-from mrmt3.example_config import ExampleConfig
-from mrmt3.sources.mt3_records import published
-from mrmt3.transcription_task import add_task
+from mrmt3.data.example_config import ExampleConfig
+from mrmt3.data.sources.mt3_records import published
+from mrmt3.tasks.registration import add_task
 
 TRIMMED = ('slakh', 'cerberus4')  # MT3 cuts overlapping notes of these data sets only
 

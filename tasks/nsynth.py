@@ -7,9 +7,9 @@ nsynth.task.data_dir = '/data/nsynth'
 from collections.abc import Sequence
 
 from mrmt3.config import ModelSpec
-from mrmt3.example_config import ExampleConfig
-from mrmt3.sources.nsynth import LEFT_OUT, NsynthFolder
-from mrmt3.transcription_task import add_task
+from mrmt3.data.example_config import ExampleConfig
+from mrmt3.data.sources.nsynth import LEFT_OUT, NsynthFolder
+from mrmt3.tasks.registration import add_task
 
 
 def task(

@@ -5,9 +5,9 @@ own_folder.task.data_dir = '~/music'
 """
 
 from mrmt3.config import ModelSpec
-from mrmt3.example_config import ExampleConfig
-from mrmt3.sources.audio_midi_folder import OwnFolder
-from mrmt3.transcription_task import add_task
+from mrmt3.data.example_config import ExampleConfig
+from mrmt3.data.sources.audio_midi_folder import OwnFolder
+from mrmt3.tasks.registration import add_task
 
 
 def task(

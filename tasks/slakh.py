@@ -8,9 +8,9 @@
 """
 
 from mrmt3.config import ModelSpec
-from mrmt3.example_config import ExampleConfig
-from mrmt3.sources.slakh_folder import SlakhFolder
-from mrmt3.transcription_task import add_task
+from mrmt3.data.example_config import ExampleConfig
+from mrmt3.data.sources.slakh import SlakhFolder
+from mrmt3.tasks.registration import add_task
 
 
 def task(

@@ -5,9 +5,9 @@ slakh_records.task.data_dir = '/data/records'
 """
 
 from mrmt3.config import ModelSpec
-from mrmt3.example_config import ExampleConfig
-from mrmt3.sources.tfds_records import TfdsRecords
-from mrmt3.transcription_task import add_task
+from mrmt3.data.example_config import ExampleConfig
+from mrmt3.data.sources.tfds_records import TfdsRecords
+from mrmt3.tasks.registration import add_task
 
 
 def task(

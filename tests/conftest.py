@@ -33,7 +33,7 @@ SEGMENT_SECONDS = SEGMENT_FRAMES * HOP / 16000
 @pytest.fixture(scope='session')
 def small_data(tmp_path_factory):
   """A folder with 3 training and 1 test piece of 4 segments each."""
-  from mrmt3 import twin_instruments
+  from mrmt3.studies import twin_instruments
 
   folder = tmp_path_factory.mktemp('data') / 'twins'
   twin_instruments.write_dataset(

@@ -14,14 +14,15 @@ if processes:
 
 import numpy as np  # noqa: E402
 
-from mrmt3 import checkpoints  # noqa: E402
-from mrmt3.engine import partitioning, prediction, utils  # noqa: E402
-from mrmt3.engine.inference_evaluator import InferenceEvaluator  # noqa: E402
-from mrmt3.example_config import ExampleConfig  # noqa: E402
-from mrmt3.piece_model import PieceEncoderDecoderModel  # noqa: E402
+from mrmt3.checkpoints import orbax as orbax_checkpoints  # noqa: E402
+from mrmt3.data.example_config import ExampleConfig  # noqa: E402
+from mrmt3.engine import partitioning, utils  # noqa: E402
+from mrmt3.evaluation.piece_model import PieceEncoderDecoderModel  # noqa: E402
 from mrmt3.tasks import slakh  # noqa: E402
+from mrmt3.training import prediction  # noqa: E402
+from mrmt3.training.inference_evaluator import InferenceEvaluator  # noqa: E402
 
-params, spec, step = checkpoints.restore_params(model_dir)
+params, spec, step = orbax_checkpoints.restore_params(model_dir)
 model = PieceEncoderDecoderModel(spec, log_mel_on='device')
 task = slakh.task(data, spec, ExampleConfig(sampling='pieces', log_mel_on='device'))
 config = utils.DatasetConfig(

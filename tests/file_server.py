@@ -10,7 +10,7 @@ import urllib.parse
 
 import numpy as np
 
-from mrmt3.published import RemoteFile
+from mrmt3.checkpoints.published import RemoteFile
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 3_000_000, np.uint8).tobytes()
 SIZE = len(CONTENT)

@@ -1,27 +1,26 @@
-"""What the golden test takes from the project's modules, and nothing else does: the one file to edit when modules move."""
+"""What the golden tests need of the project's modules: the one file to edit when modules move."""
 
+import json
 from pathlib import Path
 
 import mrmt3
-from mrmt3.config import ModelSpec
-from mrmt3.download import download
-from mrmt3.published import RemoteFile
+from mrmt3.checkpoints import spec_json
+from mrmt3.checkpoints.download import download
+from mrmt3.checkpoints.published import RemoteFile
 
 CODE = Path(mrmt3.__file__).resolve().parent.parent  # the folder in which the package lies
 
 
-def load_box():
-  """Returns the model in the package, ready to transcribe."""
+def load_bundled():
+  """Return the bundled model, ready to transcribe."""
   return mrmt3.load('box')
 
 
-def read_model_json(text: str) -> dict:
-  """Returns what a model.json says, as the code of today would write it."""
-  import json
-
-  return json.loads(ModelSpec.from_json(text).to_json())
+def flat_model_json(text: str) -> dict:
+  """Return a model.json, whoever wrote it, in the form that 2000f88 wrote: one flat configuration for all networks."""
+  return json.loads(spec_json.fingerprint_text(spec_json.from_json(text)))
 
 
 def fetch(url: str, size: int, path: Path) -> None:
-  """Downloads a file of a known size to `path`, going on with what an earlier run has left."""
+  """Download a file of a known size to `path`; continues what an earlier run has left there."""
   download(RemoteFile(path.name, url, size), path)

@@ -1,7 +1,8 @@
-"""Running the golden cases: commands of the project, in processes of their own, on files laid out as the old code left them.
+"""The golden cases: commands of the project, run in their own processes on files as the old code left them.
 
-Knows nothing of the project's modules, so that old and new code are run by the same lines: the maker (`golden/make_golden.py`)
-and the test (`test_golden.py`) use it. What the project's modules are needed for is in `golden_api`.
+Knows nothing of the project's modules, so that old and new code are run by the same lines: the maker
+(`golden/make_golden.py`) and the test (`test_golden.py`) use it. What the project's modules are needed for is in
+`golden_api`.
 
 A case is an entry of manifest.json:
 
@@ -49,7 +50,7 @@ ENVIRONMENT = {
 
 
 def machine() -> dict:
-  """Returns what results may depend on in their last bits."""
+  """Return what results may depend on in their last bits."""
   import jaxlib
 
   info = Path('/proc/cpuinfo').read_text() if Path('/proc/cpuinfo').exists() else ''
@@ -64,14 +65,14 @@ def machine() -> dict:
 
 
 def set_times(folder: Path) -> None:
-  """Gives everything below a folder, and the folder, the time that journals know."""
+  """Give everything below a folder, and the folder, the time that journals know."""
   for parent, _, files in os.walk(folder, topdown=False):
     for name in [*files, '.']:
       os.utime(Path(parent) / name, (TIME, TIME))
 
 
 def copy(source: Path, target: Path) -> None:
-  """Copies a file, or the content of a folder or a .tar.xz file, over what is there."""
+  """Copy a file, or the content of a folder or a .tar.xz file, over what is there."""
   if source.name.endswith('.tar.xz'):
     with tarfile.open(source) as archive:
       archive.extractall(target, filter='data')
@@ -83,7 +84,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def lay_out(case: Mapping, work: Path, code: Path) -> None:
-  """Fills an empty working folder with a case's inputs and what was left behind; `code` as in `run`."""
+  """Fill an empty working folder with a case's inputs and what was left behind; `code` as in `run`."""
   work.mkdir(parents=True, exist_ok=True)
   for name, source in case.get('inputs', {}).items():
     copy(FOLDER / source, work / name)
@@ -102,12 +103,12 @@ def lay_out(case: Mapping, work: Path, code: Path) -> None:
 
 
 def files_below(folder: Path) -> list[Path]:
-  """Returns all files below a folder, hidden ones too, sorted."""
+  """Return all files below a folder, hidden ones too, sorted."""
   return sorted(path for path in folder.rglob('*') if path.is_file())
 
 
 def run(commands: list[list[str]], work: Path, code: Path) -> str:
-  """Runs commands one after the other in one process, in the working folder; returns what they said.
+  """Run commands one after the other in one process, in the working folder; return their output.
 
   Args:
     commands: words, see above.
@@ -122,14 +123,19 @@ def run(commands: list[list[str]], work: Path, code: Path) -> str:
   words = ['-m', *commands[0]] if len(commands) == 1 else [str(Path(__file__).resolve()), json.dumps(commands)]
   result = subprocess.run(
     [sys.executable, *words],
-    cwd=work, env=environment, capture_output=True, text=True, timeout=900, check=False,
-  )  # fmt: skip
+    cwd=work,
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=900,
+    check=False,
+  )
   assert result.returncode == 0, f'{commands}\n{result.stdout[-3000:]}\n{result.stderr[-6000:]}'
   return result.stdout + result.stderr
 
 
 def _do_commands(commands) -> int:
-  """Runs commands in this process as `python -m` does; returns the exit code of the first that fails, else 0."""
+  """Run commands in this process as `python -m` does; return the exit code of the first that fails, else 0."""
   for program, *words in commands:
     sys.argv = [program, *words]
     try:
@@ -144,12 +150,12 @@ def _do_commands(commands) -> int:
 
 
 def read_outputs(outputs: list[Mapping], work: Path) -> dict:
-  """Returns what a case's commands have left behind, as JSON can hold it; paths of the working folder are replaced by a mark.
+  """Return what a case's commands have left behind, as JSON values; the working folder's path is replaced by a mark.
 
   Args:
-    outputs: each has `files` (a pattern), `kind` and, for JSON, `without` (patterns of keys that are left out, wherever they are) and
-      `only` (patterns of the keys at the top that count). Kinds: 'json', 'jsonl', 'sha256', 'names', 'arrays' (of the checkpoint in
-      whose folder the file lies).
+    outputs: each has `files` (a pattern), `kind` and, for JSON, `without` (patterns of keys that are left out, wherever
+      they are) and `only` (patterns of the keys at the top that count). Kinds: 'json', 'jsonl', 'sha256', 'names',
+      'arrays' (of the checkpoint in whose folder the file lies).
     work: the working folder.
   """
   found = {}
@@ -182,7 +188,7 @@ def _filtered(value, output):
 
 
 def without(value, patterns):
-  """Returns a JSON value without the keys that match a pattern, wherever they are."""
+  """Return a JSON value without the keys that match a pattern, wherever they are."""
   if isinstance(value, dict):
     kept = {key: x for key, x in value.items() if not any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)}
     return {key: without(x, patterns) for key, x in kept.items()}
@@ -208,7 +214,7 @@ def _described(array):
 
 
 def differences(found, expected, rtol: float, where: str = '') -> list[str]:
-  """Returns where two JSON values differ, floats by more than `rtol` of the larger one."""
+  """Return where two JSON values differ, floats by more than `rtol` of the larger one."""
   if isinstance(found, dict) and isinstance(expected, dict):
     lines = [
       f'{where}: {key} is {"missing" if key in expected else "left over"}'
@@ -234,7 +240,7 @@ def differences(found, expected, rtol: float, where: str = '') -> list[str]:
 
 
 def checkpoint_arrays(folder: Path) -> dict[str, np.ndarray]:
-  """Returns the arrays of a checkpoint folder's Orbax state by their paths, as Orbax itself reads them."""
+  """Return the arrays of a checkpoint folder's Orbax state by their paths, as Orbax itself reads them."""
   import jax
   import orbax.checkpoint as ocp
 
@@ -245,7 +251,7 @@ def checkpoint_arrays(folder: Path) -> dict[str, np.ndarray]:
 
 
 def array_differences(found: Mapping, expected: Mapping, rtol: float) -> list[str]:
-  """Returns which arrays differ: in a bit where `rtol` is 0, else by more than `rtol` of the array's largest number."""
+  """Return which arrays differ: in a bit where `rtol` is 0, else by more than `rtol` of the array's largest number."""
   lines = [
     f'{name} is {"missing" if name in expected else "left over"}' for name in sorted(found.keys() ^ expected.keys())
   ]
@@ -262,7 +268,7 @@ def array_differences(found: Mapping, expected: Mapping, rtol: float) -> list[st
 
 
 def _write_torch_names(work: Path) -> None:
-  """Writes the small published network of tests/fixtures under PyTorch's names: mr_mt3.npz, and without its memory mt3.npz."""
+  """Write the network of tests/fixtures/network.npz under PyTorch's names: mr_mt3.npz, and mt3.npz without memory."""
   found = dict(np.load(FIXTURES / 'network.npz'))
   weights = {name.removeprefix('weights/'): x for name, x in found.items() if name.startswith('weights/')}
   np.savez(work / 'mr_mt3.npz', **weights)
@@ -270,7 +276,7 @@ def _write_torch_names(work: Path) -> None:
 
 
 def _unpack_t5x(work: Path) -> None:
-  """Unpacks the checkpoints that t5x wrote, before and since Orbax."""
+  """Unpack the checkpoints that t5x wrote, before and since Orbax."""
   for name in ('t5x_legacy_checkpoint_3', 't5x_orbax_checkpoint_6'):
     with tarfile.open(FIXTURES / f'{name}.tar.gz') as archive:
       archive.extractall(work / name.split('_checkpoint')[0], filter='data')
@@ -278,7 +284,7 @@ def _unpack_t5x(work: Path) -> None:
 
 @contextlib.contextmanager
 def serving(content: bytes, most: int | None = None):
-  """Yields (address, ranges that are asked for) of a server of one file, of which it sends no more than `most` bytes."""
+  """Yield (address, requested ranges) of a server of one file, of which it sends no more than `most` bytes."""
   asked = []
 
   class Handler(http.server.BaseHTTPRequestHandler):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import network, torch_weights
+from mrmt3 import network
+from mrmt3.checkpoints import pytorch_names
 
 FOLDER = Path(__file__).parent / 'fixtures'
 
@@ -42,7 +43,7 @@ T5X_CONFIG = network.T5Config(
 @functools.cache
 def params():
   """Returns the parameters of network.npz."""
-  return torch_weights.params_from_torch(WEIGHTS, CONFIG, NUM_MEL_BINS)
+  return pytorch_names.params_from_torch(WEIGHTS, CONFIG, NUM_MEL_BINS)
 
 
 @functools.cache

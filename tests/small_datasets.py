@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mrmt3.midi_io import write_midi
-from mrmt3.notes import as_notes
-from mrmt3.sources.mt3_records import PUBLISHED
-from mrmt3.sources.record_messages import serialize_example, serialize_notes
-from mrmt3.sources.tfrecords import framed
+from mrmt3.data.records.messages import serialize_example, serialize_notes
+from mrmt3.data.records.tfrecord import framed
+from mrmt3.data.sources.mt3_records import PUBLISHED
+from mrmt3.notes.midi import write_midi
+from mrmt3.notes.note_array import as_notes
 
 RATE = 16000
 SECONDS = 3.0
@@ -317,8 +317,8 @@ def write_records(root: Path, slakh: Path | None = None) -> Path:
   """
   import shutil
 
-  from mrmt3 import twin_instruments
-  from mrmt3.original_datasets.convert import Options, convert
+  from mrmt3.data.convert.write_records import Options, convert
+  from mrmt3.studies import twin_instruments
 
   originals = write_originals(root.parent / f'{root.name}_originals')
   if slakh is None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from mrmt3 import layers, models, network, transformer_blocks
+from mrmt3 import layers, models, network
 from mrmt3.engine import decoding
+from mrmt3.nn import layers as transformer_blocks
 
 CONFIG, FIXTURE = fixture.T5X_CONFIG, fixture.T5X
 

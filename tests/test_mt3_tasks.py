@@ -12,22 +12,11 @@ pytest.importorskip('note_seq')
 seqio = pytest.importorskip('seqio')
 tf = pytest.importorskip('tensorflow')
 
-from mrmt3 import (  # noqa: E402
-  datasets,
-  inference,
-  metrics,
-  mixing,
-  mt3_preprocessors,
-  note_sequences,
-  preprocessors,
-  spectrograms,
-  summaries,
-  tasks,
-  vocabularies,
-)
-from mrmt3.note_protos import notes_to_note_sequence  # noqa: E402
-from mrmt3.notes import as_notes  # noqa: E402
-from mrmt3.segment_tokens import encode_piece, segment_targets, trim_overlapping_notes  # noqa: E402
+from mrmt3 import datasets, metrics, mixing, note_sequences, preprocessors, spectrograms, summaries, tasks, vocabularies  # noqa: E402
+from mrmt3.inference import transcriber  # noqa: E402
+from mrmt3.notes.note_array import as_notes  # noqa: E402
+from mrmt3.notes.note_sequence_protos import notes_to_note_sequence  # noqa: E402
+from mrmt3.tokens.segment_targets import encode_piece, segment_targets, trim_overlapping_notes  # noqa: E402
 
 FRAMES = 64
 LENGTHS = {'inputs': FRAMES, 'targets': 512}
@@ -177,7 +166,7 @@ def test_evaluation_scores_and_files(data, tmp_path):
       return iter(segments)
 
   write = functools.partial(
-    inference.write_inferences_to_file,
+    transcriber.write_inferences_to_file,
     str(path),
     task_ds=Dataset(),
     vocab_config=tasks.VOCAB_CONFIG_NOVELOCITY,
@@ -269,7 +258,11 @@ def test_other_records_are_tokenized():
   )
   assert set(urmp['targets'][(urmp['targets'] >= first) & (urmp['targets'] <= last)] - first) == {40, 73}
   onsets = tokenized(
-    preprocessors.tokenize_transcription_example, record, audio_is_samples=False, onsets_only=True, include_ties=False
+    preprocessors.tokenize_transcription_example,
+    record,
+    audio_is_samples=False,
+    onsets_only=True,
+    include_ties=False,
   )
   assert np.count_nonzero(onsets['targets'] > CODEC.max_shift_steps) == len(pitched)
   with pytest.raises(ValueError, match='ties'):
@@ -341,7 +334,7 @@ def test_mixing_sums_sounds_and_merges_targets():
 
 def test_too_long_is_an_error_or_left_out():
   ds = tf.data.Dataset.from_tensor_slices({'targets': np.arange(12, dtype=np.int32).reshape(2, 6)})
-  check = functools.partial(mt3_preprocessors.handle_too_long, ds, {'targets': FEATURES['targets']})
+  check = functools.partial(preprocessors.handle_too_long, ds, {'targets': FEATURES['targets']})
   assert len(list(check({'targets': 7}))) == 2
   with pytest.raises(tf.errors.InvalidArgumentError, match='maximum length'):
     list(check({'targets': 6}))
@@ -351,12 +344,12 @@ def test_too_long_is_an_error_or_left_out():
 def test_splitting_and_choosing():
   ds = tf.data.Dataset.from_tensors({'inputs': np.arange(7), 'more': np.arange(7) * 2, 'all': [9], 'gone': [1]})
   keys = {'feature_key': 'inputs', 'additional_feature_keys': ['more'], 'passthrough_feature_keys': ['all']}
-  split = list(mt3_preprocessors.split_tokens(ds, 3, **keys).as_numpy_iterator())
+  split = list(preprocessors.split_tokens(ds, 3, **keys).as_numpy_iterator())
   assert [x['inputs'].tolist() for x in split] == [[0, 1, 2], [3, 4, 5], [6]]
   assert [x['more'].tolist() for x in split] == [[0, 2, 4], [6, 8, 10], [12]]
   assert all(set(x) == {'inputs', 'more', 'all'} for x in split)
   select = functools.partial(
-    mt3_preprocessors.select_random_chunk, ds.repeat(300), {'inputs': 3}, {'inputs': FEATURES['inputs']}, **keys
+    preprocessors.select_random_chunk, ds.repeat(300), {'inputs': 3}, {'inputs': FEATURES['inputs']}, **keys
   )
   free = [tuple(x['inputs']) for x in select(uniform_random_start=True).as_numpy_iterator()]
   assert set(free) == {(0,), (0, 1), *((i, i + 1, i + 2) for i in range(5)), (5, 6), (6,)}

@@ -1,23 +1,22 @@
 """MT3's way from notes to tokens and back: its names and arguments, and that it comes to what ours comes to."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import FIXTURES
 
 from mrmt3 import metrics_utils, note_sequences, vocabularies
 from mrmt3 import run_length_encoding as rle
 from mrmt3.event_codec import Codec, Event, EventRange
-from mrmt3.note_protos import note_sequence_to_notes, notes_to_note_sequence
-from mrmt3.notes import as_notes, as_rows, empty_notes
-from mrmt3.segment_tokens import encode_piece, segment_targets, trim_overlapping_notes
+from mrmt3.notes.note_array import as_notes, as_rows, empty_notes
+from mrmt3.notes.note_sequence_protos import note_sequence_to_notes, notes_to_note_sequence
+from mrmt3.tokens.segment_targets import encode_piece, segment_targets, trim_overlapping_notes
 from mrmt3.vocabularies import VocabularyConfig, build_codec
 
 pytest.importorskip('note_seq')
 
-CASES = np.load(Path(__file__).parent / 'fixtures' / 'tokens.npz')
+CASES = np.load(FIXTURES / 'tokens.npz')
 NUM_CASES = sum(key.endswith('/meta') for key in CASES)
 GRANULARITIES = ['flat', 'midi_class', 'full']
 CODEC = build_codec(VocabularyConfig(num_velocity_bins=1))

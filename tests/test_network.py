@@ -9,8 +9,8 @@ import pytest
 from flax import traverse_util
 
 from mrmt3 import network
-from mrmt3 import transformer_blocks as layers
 from mrmt3.errors import UserError
+from mrmt3.nn import layers
 
 SMALL = network.T5Config(
   vocab_size=96,

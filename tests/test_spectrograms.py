@@ -1,14 +1,13 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paths import FIXTURES
 
 from mrmt3 import spectrograms
 from mrmt3.errors import UserError
 
-FIXTURE = np.load(Path(__file__).parent / 'fixtures' / 'spectrogram.npz')
+FIXTURE = np.load(FIXTURES / 'spectrogram.npz')
 
 
 def of_tensor(samples, config):

@@ -51,23 +51,25 @@ def run_transcribe(args: argparse.Namespace) -> int:
 
   import numpy as np
 
-  from mrmt3 import audio_io, loading
+  from mrmt3.audio import files as audio_files
   from mrmt3.errors import UserError
+  from mrmt3.inference import loading
 
   if not 0.1 <= args.seconds <= 3600 or not 1 <= args.runs <= 1000:
     raise UserError('bench transcribe: --seconds lies in 0.1 .. 3600, --runs in 1 .. 1000')
   folder = loading.find_model(args.checkpoint)
 
-  from mrmt3 import compile_cache, transcription_benchmark
+  from mrmt3.inference import benchmark
+  from mrmt3.utils import compilation_cache
 
-  compile_cache.enable()
+  compilation_cache.enable()
   transcriber = loading.load(folder)
   count = round(args.seconds * transcriber.sample_rate)
   if args.audio is None:
     samples = np.random.default_rng(0).normal(0, 0.1, count).astype(np.float32)
   else:
-    samples = audio_io.read_audio(args.audio, transcriber.sample_rate)[:count]
-  timing = transcription_benchmark.measure(transcriber, samples, args.runs)
+    samples = audio_files.read_audio(args.audio, transcriber.sample_rate)[:count]
+  timing = benchmark.measure(transcriber, samples, args.runs)
   shares = timing.shares()
   if args.json:
     print(
@@ -94,9 +96,9 @@ def run_transcribe(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
   """Runs the test; returns 0 if the memory does its job, else 1."""
-  from mrmt3 import memory_benchmark
+  from mrmt3.studies import twin_benchmark
 
-  scores = memory_benchmark.run(
+  scores = twin_benchmark.run(
     args.output,
     steps=args.steps,
     seed=args.seed,
@@ -107,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
   print(f'\n{"":<12} {"onset F1":>9} {"class F1":>9} {"seconds":>8}')
   for variant, row in scores.items():
     print(f'{variant:<12} {row["onset_f1"]:>9.3f} {row["class_f1"]:>9.3f} {row["train_seconds"]:>8.0f}')
-  good = memory_benchmark.verdict(scores)
-  wanted = f'at least {memory_benchmark.WITH_MEMORY} with memory, at most {memory_benchmark.WITHOUT_MEMORY} without'
+  good = twin_benchmark.verdict(scores)
+  wanted = f'at least {twin_benchmark.WITH_MEMORY} with memory, at most {twin_benchmark.WITHOUT_MEMORY} without'
   print(f'class F1 wanted: {wanted}: {"reached" if good else "NOT reached"}')
   return 0 if good else 1

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
   """Converts, and says what was taken for what; returns 0."""
   if args.target is None and not args.list:
     raise UserError('nothing to write to; name a folder or file after SRC, or add --list')
-  from mrmt3 import conversion
+  from mrmt3.checkpoints import conversion
 
   if not args.list:
     kind = conversion.target_format(args.target, args.to)

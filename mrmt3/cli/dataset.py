@@ -194,21 +194,21 @@ def _add_cache(commands):
 
 def run_list(args: argparse.Namespace) -> int:
   """Runs `mrmt3 dataset` without a command; returns 0."""
-  from mrmt3 import known_datasets
+  from mrmt3.data import catalogue
 
-  found = known_datasets.find(args.data)
+  found = catalogue.find(args.data)
   if args.json:
     import json
 
-    print(json.dumps(known_datasets.as_json(found), indent=1))
+    print(json.dumps(catalogue.as_json(found), indent=1))
   else:
-    print('\n'.join(known_datasets.lines(found)))
+    print('\n'.join(catalogue.lines(found)))
   return 0
 
 
 def run_convert(args: argparse.Namespace) -> int:
   """Runs `mrmt3 dataset convert`; returns 0."""
-  from mrmt3.original_datasets.convert import Options, convert
+  from mrmt3.data.convert.write_records import Options, convert
 
   options = Options(args.rate, args.labels, args.subsets)
   made = convert(args.name, args.original, args.out, options, strict=args.strict, workers=args.workers)
@@ -220,7 +220,7 @@ def run_convert(args: argparse.Namespace) -> int:
 
 def run_commu(args: argparse.Namespace) -> int:
   """Runs `mrmt3 dataset commu`; returns 0."""
-  from mrmt3.commu_rendering import render
+  from mrmt3.data.convert.commu import render
 
   made = render(args.dir, soundfont=args.soundfont, workers=args.workers)
   for line in made.left_out[:10]:
@@ -239,12 +239,13 @@ def run_cache(args: argparse.Namespace) -> int:
 
   import apache_beam  # noqa: F401  what is missing is said before TensorFlow is waited for
 
-  from mrmt3.tensorflow_start import start_tensorflow
+  from mrmt3.utils.tensorflow_setup import start_tensorflow
 
   if args.module and '' not in sys.path:
     sys.path.append('')  # modules in the working folder are found
   start_tensorflow()
-  from mrmt3 import datasets, task_cache
+  from mrmt3 import datasets
+  from mrmt3.data import task_cache
 
   if args.data:
     os.environ[datasets.RECORDS] = args.data
@@ -291,7 +292,7 @@ def run_report(args: argparse.Namespace) -> int:
   import json
 
   from mrmt3.dataset_builder import report
-  from mrmt3.files import atomic_path
+  from mrmt3.utils.files import atomic_path
 
   found = report.describe(args.dir, workers=args.workers)
   if args.json:

@@ -30,15 +30,12 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Runs the demo; returns 0, or with --train 1 if the learnt songs came back with an onset F1 below 0.9."""
-  from mrmt3 import loading
-
-  if args.train or loading.default_model() is None:
-    from mrmt3 import demo_training
-
-    return demo_training.run(args.output, args.steps, args.seed, TRAINING_NOTE)
   from mrmt3 import demo
   from mrmt3.errors import UserError
+  from mrmt3.inference import loading
 
+  if args.train or loading.default_model() is None:
+    return demo.run_training(args.output, args.steps, args.seed, TRAINING_NOTE)
   if args.steps is not None:
     raise UserError('--steps belongs to --train')
-  return demo.run(args.output, args.seed, NOTE)
+  return demo.run_bundled(args.output, args.seed, NOTE)

@@ -95,7 +95,8 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Prints and writes the scores; returns 0."""
-  from mrmt3 import evaluation_run, evaluation_sets
+  from mrmt3.evaluation import references as evaluation_sets
+  from mrmt3.evaluation import score_pieces
 
   _check(args)
   reference = Path(args.reference)
@@ -114,13 +115,13 @@ def run(args: argparse.Namespace) -> int:
   output = args.output or args.report
   output = output and Path(output)
   if args.checkpoint:
-    from mrmt3 import compile_cache
+    from mrmt3.utils import compilation_cache
 
-    compile_cache.enable()
+    compilation_cache.enable()
     name = _checkpoint_name(args)
-    systems[name] = evaluation_run.transcribe(references, args.checkpoint, name, output, args.memory, args.batch_size)
+    systems[name] = score_pieces.transcribe(references, args.checkpoint, name, output, args.memory, args.batch_size)
   summaries = {
-    name: evaluation_run.score(name, references, estimates, output, args.mt3_suite, args.workers)
+    name: score_pieces.score(name, references, estimates, output, args.mt3_suite, args.workers)
     for name, estimates in systems.items()
   }
   for name, summary in summaries.items():
@@ -132,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
   if args.json:
     _write_json(args.json, summaries)
   if args.report:
-    from mrmt3 import html_report
+    from mrmt3.evaluation import html_report
 
     page = html_report.write(Path(args.report), summaries, references, systems, title=reference.resolve().name)
     print(f'wrote {page}', file=sys.stderr)
@@ -205,7 +206,7 @@ def _row(name, scores, width):
 
 def format_comparison(summaries) -> str:
   """Returns several systems side by side: mean and interval of each score, and how likely the first differs by chance."""
-  from mrmt3 import evaluation
+  from mrmt3.evaluation import summary as evaluation
 
   (first, base), *others = summaries.items()
   compared = {name: evaluation.compare(base, other, list(_ROWS.values())) for name, other in others}
@@ -234,7 +235,7 @@ def _plain(test):
 
 def _write_json(target, summaries):
   """Writes everything to a file or stdout (-)."""
-  from mrmt3 import evaluation
+  from mrmt3.evaluation import summary as evaluation
 
   reports = {
     name: {'pieces': {piece.name: piece.scores for piece in summary.pieces}, **summary.as_json()}
@@ -250,7 +251,7 @@ def _write_json(target, summaries):
   if target == '-':
     sys.stdout.write(text)
     return
-  from mrmt3.files import atomic_path
+  from mrmt3.utils.files import atomic_path
 
   with atomic_path(target) as temporary:
     temporary.write_text(text)

@@ -25,21 +25,21 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Fetches, or lists; returns 0."""
-  from mrmt3 import published
+  from mrmt3.checkpoints import published
 
   if not args.names and not args.list:
     raise UserError('nothing to fetch; name a checkpoint, or add --list to see which there are')
   wanted = [published.named(name) for name in args.names]
-  from mrmt3 import conversion, fetching
-  from mrmt3.checkpoints import read_spec
+  from mrmt3.checkpoints import conversion, fetch
+  from mrmt3.checkpoints.orbax import read_spec
 
   if args.list:
     for what in wanted or published.CHECKPOINTS.values():
-      print(f'{what.name:16} {"here" if fetching.is_here(what) else "-":5} {what.title}\n{"":22} {what.address}')
+      print(f'{what.name:16} {"here" if fetch.is_here(what) else "-":5} {what.title}\n{"":22} {what.address}')
     return 0
   for what in wanted:
-    was_here = fetching.is_here(what)
-    folder = fetching.fetch(what, keep=args.keep, quiet=args.quiet)
+    was_here = fetch.is_here(what)
+    folder = fetch.fetch(what, keep=args.keep, quiet=args.quiet)
     if not args.quiet:
       where = f'{what.name}: {"was here already" if was_here else "is here now"}, {folder}'
       print(f'{where}\n{conversion.describe(read_spec(folder))}', file=sys.stderr)

@@ -14,7 +14,7 @@ lists of events, each segment beside its prior one.
 _EXPLANATION = """\
 WHAT is one of
   a module of tasks/, with its data:         mrmt3 inspect slakh --data DIR
-      how examples are made: --gin.ExampleConfig.FIELD=VALUE (see mrmt3/example_config.py);
+      how examples are made: --gin.ExampleConfig.FIELD=VALUE (see mrmt3/data/example_config.py);
       sizes of the model: --gin_file (default: models/mr_mt3.gin); what else the module's task
       needs: --gin.mt3_records.task.name=musicnet_em
   a data set of a run, by its gin files:     mrmt3 inspect train --gin_file=models/tiny.gin
@@ -96,14 +96,15 @@ def add_parser(subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
   """Shows the examples; returns 0. UserError where that cannot be done."""
   _check(args)
-  from mrmt3.tensorflow_start import start_tensorflow
+  from mrmt3.utils.tensorflow_setup import start_tensorflow
 
   if args.audio:
     import symusic  # noqa: F401  what is missing is said before anything is read
   if args.module and '' not in sys.path:
     sys.path.append('')  # modules in the working folder are found, as by python -m mrmt3.train
   start_tensorflow()
-  from mrmt3 import inspection, task_reader
+  from mrmt3.inspection import statistics as inspection_statistics
+  from mrmt3.inspection import task_reader
 
   found = task_reader.find(
     args.what,
@@ -117,14 +118,18 @@ def run(args: argparse.Namespace) -> int:
   )
   reading = task_reader.read(found, args.examples, args.n, args.seed)
   pieces = task_reader.instruments_of_pieces(found)
-  report = inspection.measure(reading.segments, found.codec, found.limit, found.spec.segment_frames, pieces)
+  report = inspection_statistics.measure(reading.segments, found.codec, found.limit, found.spec.segment_frames, pieces)
   if args.plot:
     _plot(args.plot, found, reading)
   sounds = _write_audio(args.audio, found, reading) if args.audio else []
   if args.json:
     _write_json(args.json, found, reading, report)
   if args.json != '-':
-    print('\n'.join([*_head(found, reading), '', *inspection.report_lines(report), *_shown_lines(found, reading)]))
+    print(
+      '\n'.join(
+        [*_head(found, reading), '', *inspection_statistics.report_lines(report), *_shown_lines(found, reading)]
+      )
+    )
     for path in [args.plot, *sounds]:
       if path:
         print(f'wrote {path}')
@@ -174,13 +179,13 @@ def _range(low, high):
 
 
 def _shown_lines(found, reading):
-  from mrmt3 import inspection
+  from mrmt3.inspection import statistics as inspection_statistics
 
   lines = []
   for number, shown in enumerate(reading.shown, 1):
     lines += ['', f'example {number} {shown.segment.piece}'.rstrip()]
     frames = found.spec.spectrogram.frame_rate
-    lines += inspection.side_by_side(shown.segment, found.codec, frames, found.spec.segment_frames)
+    lines += inspection_statistics.side_by_side(shown.segment, found.codec, frames, found.spec.segment_frames)
   return lines
 
 
@@ -189,31 +194,33 @@ def _seconds(found):
 
 
 def _plot(path, found, reading):
-  from mrmt3 import inspection, segment_plots
+  from mrmt3.inspection import statistics as inspection_statistics
+  from mrmt3.plots import log_mel
 
   rows = []
   for number, shown in enumerate(reading.shown, 1):
     segment = shown.segment
     frames = found.spec.spectrogram.frame_rate
-    own, prior = inspection.heading(segment, frames, found.spec.segment_frames)
-    notes = inspection.segment_notes(segment.targets, found.codec, _seconds(found))
-    row = [segment_plots.Panel(f'example {number} {segment.piece}: {own}', shown.log_mel, notes)]
+    own, prior = inspection_statistics.heading(segment, frames, found.spec.segment_frames)
+    notes = inspection_statistics.segment_notes(segment.targets, found.codec, _seconds(found))
+    row = [log_mel.Panel(f'example {number} {segment.piece}: {own}', shown.log_mel, notes)]
     if segment.priors is not None:
-      notes = inspection.segment_notes(segment.priors[-1], found.codec, _seconds(found))
-      row.insert(0, segment_plots.Panel(prior, shown.prior_log_mel, notes))
+      notes = inspection_statistics.segment_notes(segment.priors[-1], found.codec, _seconds(found))
+      row.insert(0, log_mel.Panel(prior, shown.prior_log_mel, notes))
     rows.append(row)
-  segment_plots.plot_segments(path, rows, found.spec.spectrogram, _seconds(found), f'{found.name}, {found.split}')
+  log_mel.plot_segments(path, rows, found.spec.spectrogram, _seconds(found), f'{found.name}, {found.split}')
 
 
 def _write_audio(folder, found, reading):
-  from mrmt3 import inspection, resynthesis
+  from mrmt3.audio import sonify
+  from mrmt3.inspection import statistics as inspection_statistics
 
   paths = []
   for number, shown in enumerate(reading.shown, 1):
     if shown.samples is None:
       raise UserError(f'{found.name} gives log-mels and no samples: there is no audio to write; leave --audio away')
-    notes = inspection.segment_notes(shown.segment.targets, found.codec, _seconds(found))
-    paths += resynthesis.write_pair(
+    notes = inspection_statistics.segment_notes(shown.segment.targets, found.codec, _seconds(found))
+    paths += sonify.write_pair(
       folder, number, shown.segment.piece, shown.samples, notes, found.spec.spectrogram.sample_rate
     )
   return paths
@@ -222,8 +229,8 @@ def _write_audio(folder, found, reading):
 def _write_json(target, found, reading, report):
   import json
 
-  from mrmt3 import inspection
-  from mrmt3.files import atomic_path
+  from mrmt3.inspection import statistics as inspection_statistics
+  from mrmt3.utils.files import atomic_path
 
   content = {
     'task': found.name,
@@ -235,8 +242,8 @@ def _write_json(target, found, reading, report):
       name: {'dtype': dtype, 'smallest': low, 'largest': high, 'is_feature': is_feature}
       for name, (dtype, low, high, is_feature) in reading.features.items()
     },
-    **inspection.as_json(report),
-    'shown': [inspection.segment_as_json(shown.segment, found.codec) for shown in reading.shown],
+    **inspection_statistics.as_json(report),
+    'shown': [inspection_statistics.segment_as_json(shown.segment, found.codec) for shown in reading.shown],
   }
   text = json.dumps(content, indent=1) + '\n'
   if target == '-':

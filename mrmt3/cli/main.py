@@ -8,10 +8,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mrmt3 import large_pages
 from mrmt3.cli import bench, convert, dataset, demo, evaluate, fetch, inspect, reproduce, study, transcribe
 from mrmt3.cli.parsing import Parser
 from mrmt3.errors import UserError
+from mrmt3.utils import huge_pages
 from mrmt3.version import __version__
 
 EXTRA_OF = {
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if arguments and arguments[0] in GIN_COMMANDS:
     # gin files say `import __main__ as train_script`, so training has to be the main module.
     sys.stdout.flush()
-    large_pages.set_for_programs()
+    huge_pages.set_for_programs()
     os.execv(sys.executable, [sys.executable, '-m', f'mrmt3.{arguments[0]}', *arguments[1:]])
   args = build_parser().parse_args(arguments)
   try:

@@ -37,12 +37,13 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Runs it; returns 0, or 2 if pieces could not be transcribed (they are named, and count as empty)."""
-  from mrmt3 import compile_cache, reproduction
   from mrmt3.errors import UserError
+  from mrmt3.evaluation import reproduction
+  from mrmt3.utils import compilation_cache
 
   if args.tracks is not None and args.tracks < 1:
     raise UserError(f'--tracks {args.tracks}: it is a number of tracks, from 1')
-  compile_cache.enable()
+  compilation_cache.enable()
   results = []
   for checkpoint in args.checkpoint or _DEFAULT:
     result = reproduction.run(checkpoint, args.data, args.output, args.split, args.tracks, args.quiet)

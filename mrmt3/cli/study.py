@@ -110,14 +110,14 @@ def run(args: argparse.Namespace) -> int:
       start = f', from {cell.starts_from!r}' if cell.starts_from else ''
       print(f'{cell.name}: {cell.data}{start}: {" ".join([*(f"--gin_file={file}" for file in base), *cell.flags()])}')
     return 0
-  from mrmt3 import compile_cache
-  from mrmt3.studies import runner
+  from mrmt3.studies import run as run_study
+  from mrmt3.utils import compilation_cache
 
-  compile_cache.enable()
+  compilation_cache.enable()
   paths = {
     name: value and Path(value) for name, value in (('data', args.data), ('single', args.single), ('notes', args.notes))
   }
-  options = runner.Options(
+  options = run_study.Options(
     split=args.split,
     pieces=args.pieces,
     checkpoint=args.checkpoint,
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     init_from=args.init_from,
     **paths,
   )
-  page = runner.run(args.name, Path(args.output), options)
+  page = run_study.run(args.name, Path(args.output), options)
   print((page.parent / 'study.md').read_text(encoding='utf-8'))
   print(f'wrote {page}', file=sys.stderr)
   return 0

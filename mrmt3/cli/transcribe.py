@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
   if not piped and args.output is None:
     raise UserError('say where to write: -o song.mid or -o FOLDER')
 
-  from mrmt3 import loading, transcription_jobs
+  from mrmt3.inference import jobs as transcription_jobs
+  from mrmt3.inference import loading
 
   if piped:
     jobs = transcription_jobs.plan_jobs(['stdin.wav'], args.output, outputs) if args.output else []
@@ -105,14 +106,15 @@ def run(args: argparse.Namespace) -> int:
   if outputs['audio'] is not None:
     import symusic  # noqa: F401 - say that it is missing before the work, not after
 
-  from mrmt3 import compile_cache, transcription_run
+  from mrmt3.inference import run_jobs
+  from mrmt3.utils import compilation_cache
 
-  compile_cache.enable()
+  compilation_cache.enable()
   transcriber = loading.load(args.checkpoint)
   if default is not None and not args.quiet:
     line = loading.introduce(default)
     print(json.dumps({'model': line}) if args.progress == 'json' else f'model: {line}', file=sys.stderr)
-  settings = transcription_run.Settings(
+  settings = run_jobs.Settings(
     tracks=args.tracks,
     merge_below=args.merge_below,
     instruments=args.instruments,
@@ -123,9 +125,9 @@ def run(args: argparse.Namespace) -> int:
     progress=args.progress,
   )
   if piped:
-    transcription_run.run_pipe(transcriber, jobs[0] if jobs else None, settings, args.rate, args.channels, args.format)
+    run_jobs.run_pipe(transcriber, jobs[0] if jobs else None, settings, args.rate, args.channels, args.format)
     return 0
-  failed = transcription_run.run_jobs(transcriber, jobs, settings)
+  failed = run_jobs.run_jobs(transcriber, jobs, settings)
   if failed and not args.quiet:
     print(f'{len(jobs) - failed} of {len(jobs)} files transcribed', file=sys.stderr)
   return 2 if failed else 0

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from mrmt3.dataset_builder.score import Score, bar_phases
-from mrmt3.instruments import slakh_class_program
-from mrmt3.notes import empty_notes
+from mrmt3.notes.instruments import slakh_class_program
+from mrmt3.notes.note_array import empty_notes
 
 MAX_PITCHED_STEMS = 8
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mrmt3.dataset_builder.layout import remove_folder
-from mrmt3.dataset_builder.parallel import parallel, with_bar
 from mrmt3.dataset_builder.plan import make_plan
 from mrmt3.dataset_builder.recipes import SPLITS
 from mrmt3.dataset_builder.settings import Settings, prepare
 from mrmt3.dataset_builder.track import TrackPlan, make_track
 from mrmt3.errors import UserError
-from mrmt3.files import atomic_path, make_folder
+from mrmt3.utils.files import atomic_path, make_folder
+from mrmt3.utils.parallel import parallel, with_bar
 
 PLAN_FILE = 'dataset.json'
 

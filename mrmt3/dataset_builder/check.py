@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import slakh
+from mrmt3.audio.synthesizer import silent_share
+from mrmt3.data import slakh_layout
 from mrmt3.dataset_builder.layout import integrated_loudness
-from mrmt3.dataset_builder.parallel import parallel, with_bar
-from mrmt3.dataset_builder.render import silent_share
 from mrmt3.errors import UserError
+from mrmt3.utils.parallel import parallel, with_bar
 
 MAX_LAG = 0.010  # s
 WANTED_LAG_SHARE = 0.80  # of the stems
@@ -131,7 +131,7 @@ def check(
   Raises:
     UserError: it is no data set, or none of its stems can be looked at.
   """
-  found = slakh.find_tracks(root, split)
+  found = slakh_layout.find_tracks(root, split)
   if tracks is not None:
     if tracks < 1:
       raise UserError(f'{tracks} tracks cannot be checked; use 1 or more')
@@ -164,13 +164,13 @@ def _verdict(results, stems, troubles):
   )
 
 
-def check_track(track: slakh.Track) -> TrackCheck:
+def check_track(track: slakh_layout.Track) -> TrackCheck:
   """Checks one track; what is missing or broken becomes a line."""
-  from mrmt3.audio_io import read_audio
+  from mrmt3.audio.files import read_audio
 
   name = f'{track.split}/{track.name}'
   try:
-    stems = slakh.read_stems(track)
+    stems = slakh_layout.read_stems(track)
     mix = read_audio(track.audio_path)
   except UserError as error:
     return TrackCheck((), None, (f'{name}: {error}',))
@@ -179,7 +179,7 @@ def check_track(track: slakh.Track) -> TrackCheck:
     try:
       if not stem.audio_path.exists():
         raise UserError(f'the audio of stem {stem.name} is missing: {stem.audio_path}')
-      notes, audio = slakh.read_stem_notes(stem), read_audio(stem.audio_path)
+      notes, audio = slakh_layout.read_stem_notes(stem), read_audio(stem.audio_path)
     except UserError as error:
       troubles.append(f'{name}: {error}')
       complete = False
@@ -300,7 +300,7 @@ def write_json(path: Path, verdict: Verdict, stems: Sequence[StemCheck]) -> None
   """Writes all that was measured; UserError where the file cannot be written."""
   import json
 
-  from mrmt3.files import atomic_path
+  from mrmt3.utils.files import atomic_path
 
   stored = {**dataclasses.asdict(verdict), 'stems': [dataclasses.asdict(stem) for stem in stems]}
   with atomic_path(path) as temporary:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from mrmt3.dataset_builder.score import Score, bar_phases
-from mrmt3.notes import empty_notes
+from mrmt3.notes.note_array import empty_notes
 
 KICK, SIDE_STICK, SNARE, CLOSED_HAT, OPEN_HAT, CRASH, RIDE = 36, 37, 38, 42, 46, 49, 51
 TOMS = (50, 47, 45, 41)  # high to low

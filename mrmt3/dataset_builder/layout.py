@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from mrmt3.errors import UserError
-from mrmt3.files import make_folder
-from mrmt3.instruments import slakh_class_name
+from mrmt3.notes.instruments import slakh_class_name
+from mrmt3.utils.files import make_folder
 
 STEM_LOUDNESS = -13.0  # LUFS: `normalization_factor` of metadata.yaml
 TARGET_PEAK = -1.0  # dBFS, of the mix
@@ -258,7 +258,7 @@ def remove_folder(folder: Path) -> None:
 def _fill(folder, stems, mixture, metadata, sample_rate):
   import yaml
 
-  from mrmt3.midi_io import write_midi
+  from mrmt3.notes.midi import write_midi
 
   (folder / 'stems').mkdir()
   (folder / 'MIDI').mkdir()
@@ -278,8 +278,8 @@ def _fill_extras(folder, stems, mixture, sample_rate):
   """Writes the mix as 16 kHz wav, the class of each audible stem by name, and the MIDI of all audible stems."""
   import json
 
-  from mrmt3.audio_io import SAMPLE_RATE, resample
-  from mrmt3.midi_io import write_midi
+  from mrmt3.audio.files import SAMPLE_RATE, resample
+  from mrmt3.notes.midi import write_midi
 
   mix = mixture.mix
   if sample_rate != SAMPLE_RATE:

@@ -12,8 +12,8 @@ import numpy as np
 
 from mrmt3.dataset_builder.score import BAR_DTYPE, SCORE_NOTE_DTYPE, Score, tidy_part
 from mrmt3.errors import UserError
-from mrmt3.midi_io import apply_sustain
-from mrmt3.notes import empty_notes
+from mrmt3.notes.midi import apply_sustain
+from mrmt3.notes.note_array import empty_notes
 
 MAX_BYTES = 8_000_000
 MAX_EVENTS = 1_000_000

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mrmt3.dataset_builder.groups import group_scores, split_groups
-from mrmt3.dataset_builder.parallel import parallel, with_bar
 from mrmt3.dataset_builder.recipes import SPLITS, draw_order, fixed_plan
 from mrmt3.dataset_builder.score import Score
 from mrmt3.dataset_builder.settings import ALL, Setup
 from mrmt3.dataset_builder.sources import MIDI
 from mrmt3.dataset_builder.track import TrackPlan, arrange_for, fitted, track_rng, track_seconds
 from mrmt3.errors import UserError
-from mrmt3.instruments import SLAKH_CLASSES, slakh_class_program
+from mrmt3.notes.instruments import SLAKH_CLASSES, slakh_class_program
+from mrmt3.utils.parallel import parallel, with_bar
 
 _MIN_NOTES, _MIN_DENSITY = 48, 2.0  # the lesser of so many notes and so many a second make a track
 _STEERING = 3.0  # how strongly classes that have had little are preferred

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrmt3 import slakh
-from mrmt3.dataset_builder.parallel import parallel, with_bar
+from mrmt3.data import slakh_layout
 from mrmt3.errors import UserError
-from mrmt3.instruments import DRUM_COLOR, SLAKH_CLASSES, instrument_name
+from mrmt3.notes.instruments import DRUM_COLOR, SLAKH_CLASSES, instrument_name
+from mrmt3.utils.parallel import parallel, with_bar
 
 DRUMS = (0, True)
 
@@ -37,13 +37,13 @@ class TrackStats:
   most: int
 
 
-def track_stats(track: slakh.Track) -> TrackStats | str:
+def track_stats(track: slakh_layout.Track) -> TrackStats | str:
   """Returns what is in a track, or a line about why it cannot be read."""
   import soundfile
 
   try:
-    metadata = slakh.read_metadata(track)
-    notes = slakh.read_notes(track)
+    metadata = slakh_layout.read_metadata(track)
+    notes = slakh_layout.read_notes(track)
     seconds = soundfile.info(track.audio_path).duration
   except UserError as error:
     return f'{track.split}/{track.name}: {error}'
@@ -113,7 +113,7 @@ class Report:
 
 def describe(root: str | os.PathLike, *, workers: int | None = None, progress: bool = True) -> Report:
   """Returns what is in a data set in Slakh2100's layout; UserError where it is none or no track can be read."""
-  found = slakh.find_tracks(root)
+  found = slakh_layout.find_tracks(root)
   # Starting processes takes longer than reading a few tracks.
   workers = min(workers or os.cpu_count() or 1, 1 + len(found) // 40)
   results = list(with_bar(parallel(track_stats, found, workers), len(found), 'counting', 'track', progress))
@@ -253,7 +253,7 @@ def _style(axes, label, axis):
 def _save(figure, path):
   from pathlib import Path
 
-  from mrmt3.files import atomic_path
+  from mrmt3.utils.files import atomic_path
 
   if Path(path).suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
     raise UserError(f'cannot draw {path}: unknown picture format {Path(path).suffix!r}; use .png, .pdf or .svg')

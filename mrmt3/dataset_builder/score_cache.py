@@ -15,8 +15,8 @@ import numpy as np
 
 from mrmt3.dataset_builder.score import BAR_DTYPE, SCORE_NOTE_DTYPE, Score
 from mrmt3.errors import UserError
-from mrmt3.files import atomic_path
-from mrmt3.user_cache import cache_root
+from mrmt3.utils.files import atomic_path
+from mrmt3.utils.user_cache import cache_root
 
 FORMAT = 1  # to be raised when a reader gives another score for the same bytes
 

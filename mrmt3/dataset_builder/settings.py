@@ -5,10 +5,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrmt3.dataset_builder import soundfonts
+from mrmt3.audio import soundfonts
+from mrmt3.audio.soundfonts import Soundfont
+from mrmt3.audio.synthesizer import Synth, default_soundfont
 from mrmt3.dataset_builder.recipes import RECIPES, Recipe
-from mrmt3.dataset_builder.render import Synth, default_soundfont
-from mrmt3.dataset_builder.soundfonts import Soundfont
 from mrmt3.dataset_builder.sources import Library, open_library
 from mrmt3.errors import UserError
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mrmt3.audio.synthesizer import Synth, silent_notes, silent_share
 from mrmt3.dataset_builder.arrange import (
   ALL_INSTRUMENTS,
   INSTRUMENTS,
@@ -20,7 +21,6 @@ from mrmt3.dataset_builder.arrange import (
 from mrmt3.dataset_builder.check import has_pitch
 from mrmt3.dataset_builder.drums import play_drums, play_written_drums
 from mrmt3.dataset_builder.layout import Stem, integrated_loudness, write_track
-from mrmt3.dataset_builder.render import Synth, silent_notes, silent_share
 from mrmt3.dataset_builder.score import Score
 from mrmt3.dataset_builder.settings import SAMPLE_RATE, Setup
 from mrmt3.dataset_builder.timing import TAIL_SECONDS, fit, fit_tempo

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gin
-from mrmt3 import files
 from mrmt3.errors import UserError
+from mrmt3.utils import files
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -88,10 +88,12 @@ def apply_flags(flags: argparse.Namespace) -> None:
   """Connects several processes, and hands seqio the folders that the flags name."""
   import seqio
 
-  from mrmt3.engine import hosts
+  from mrmt3.training import multihost
 
   if flags.multiprocess_gpu:
-    hosts.initialise(flags.coordinator_address, flags.process_count, flags.process_index, flags.initialization_timeout)
+    multihost.initialise(
+      flags.coordinator_address, flags.process_count, flags.process_index, flags.initialization_timeout
+    )
 
   folders = [folder for folder in flags.seqio_additional_cache_dirs.split(',') if folder]
   if folders:

@@ -247,7 +247,7 @@ def dataset_from(config: DatasetConfig, feature_converter_cls, seed: int) -> Cal
 
 def iterate(dataset):
   """Yields a tf.data.Dataset's elements as numpy trees; UserError for what a preprocessor had to say of bad data."""
-  from mrmt3.engine.data_iterator import user_errors
+  from mrmt3.training.data_iterator import user_errors
 
   with user_errors():
     yield from dataset.as_numpy_iterator()

@@ -6,12 +6,12 @@ is that share: the higher it is, the fewer instruments appear that do not play, 
 
 import numpy as np
 
-from mrmt3 import transcription
-from mrmt3.instrument_choice import InstrumentChoice
-from mrmt3.studies import probe_decoding, probes, report
+from mrmt3.inference import transcription
+from mrmt3.inference.instrument_filter import InstrumentChoice
+from mrmt3.studies import probe_decoding, probe_study, report
 from mrmt3.studies.memory_conditions import AS_USED
 from mrmt3.studies.rows import Row, Table
-from mrmt3.studies.runner import HEADLINE, SCORES
+from mrmt3.studies.run import HEADLINE, SCORES
 
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
@@ -30,7 +30,7 @@ def measure(transcriber, params, pieces, results):
   for share in SHARES:
     scores = results.get(
       f'share {share:g}',
-      lambda share=share: probes.scores_of(transcriber, pieces, _said(transcriber, pieces, said_freely(), share)),
+      lambda share=share: probe_study.scores_of(transcriber, pieces, _said(transcriber, pieces, said_freely(), share)),
       scores=list(SCORES),
     )
     name = f'{share:.0%} of the notes' if share else 'all instruments'

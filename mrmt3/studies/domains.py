@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import audio_io, files, midi_io, slakh
+from mrmt3.audio import files as audio_files
+from mrmt3.data import slakh_layout
 from mrmt3.errors import UserError
-from mrmt3.notes import as_notes
+from mrmt3.notes import midi
+from mrmt3.notes.note_array import as_notes
+from mrmt3.utils import files
 
 ALL_STEMS, ONE_STEM = 'all', 'one'
 
@@ -51,12 +54,12 @@ def write_stems(data: Path, folder: Path, *, which: str = ALL_STEMS, mixtures: b
   temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=files.make_folder(folder.parent)))
   try:
     found = 0
-    for split in slakh.SPLITS:
+    for split in slakh_layout.SPLITS:
       if not (data / split).is_dir():
         continue
       number = 0
-      for track in slakh.find_tracks(data, split):
-        stems = [stem for stem in slakh.read_stems(track) if stem.audio_path.is_file()]
+      for track in slakh_layout.find_tracks(data, split):
+        stems = [stem for stem in slakh_layout.read_stems(track) if stem.audio_path.is_file()]
         if which == ONE_STEM and stems:
           stems = [stems[number % len(stems)]]
         for stem in stems:
@@ -84,7 +87,7 @@ def _link_stem(track, stem, folder):
   """Makes a track of one stem."""
   import yaml
 
-  entry = slakh.read_metadata(track)['stems'][stem.name]
+  entry = slakh_layout.read_metadata(track)['stems'][stem.name]
   for name, target in (('mix' + stem.audio_path.suffix, stem.audio_path), (f'MIDI/{stem.name}.mid', stem.midi_path)):
     link = folder / name
     link.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +103,7 @@ def write_notes(folder: Path, soundfont: Path | None = None) -> Path:
   """
   if folder.exists():
     return folder
-  from mrmt3.dataset_builder.render import Synth, default_soundfont
+  from mrmt3.audio.synthesizer import Synth, default_soundfont
 
   synth = Synth(soundfont or default_soundfont())
   with files.atomic_folder(folder) as temporary:
@@ -110,6 +113,6 @@ def write_notes(folder: Path, soundfont: Path | None = None) -> Path:
         notes = as_notes([(NOTE_SILENCE, end, pitch, 100, program, 0)])
         samples = synth.render(notes, program, False, end)
         samples *= 0.5 / max(float(np.abs(samples).max()), 1e-6)
-        audio_io.write_audio(temporary / f'{family}-{pitch}.wav', samples, synth.sample_rate)
-        midi_io.write_midi(notes, temporary / f'{family}-{pitch}.mid')
+        audio_files.write_audio(temporary / f'{family}-{pitch}.wav', samples, synth.sample_rate)
+        midi.write_midi(notes, temporary / f'{family}-{pitch}.mid')
   return folder

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrmt3 import memory, token_corruption
-from mrmt3.inference import Transcriber
-from mrmt3.side_by_side import until_eos
+from mrmt3.inference import memory
+from mrmt3.inference.batched_pieces import until_eos
+from mrmt3.inference.transcriber import Transcriber
+from mrmt3.tokens import corruption
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +76,7 @@ def remembered(
       continue
     tokens = said[index]
     if condition.drop or condition.replace:
-      tokens = token_corruption.corrupt_tokens(
+      tokens = corruption.corrupt_tokens(
         until_eos(tokens), transcriber.codec, drop=condition.drop, replace=condition.replace, rng=rng
       )
     held = memory.after(held, transcriber.padded(tokens)[None], spec)

@@ -3,13 +3,15 @@ cross-attention lies on the memory's states, by the type of the token that is sa
 
 import numpy as np
 
-from mrmt3 import memory, svg_charts, vocabularies
+from mrmt3 import vocabularies
 from mrmt3.errors import UserError
-from mrmt3.side_by_side import until_eos
-from mrmt3.studies import probe_decoding, probes, report, teacher_forcing
+from mrmt3.inference import memory
+from mrmt3.inference.batched_pieces import until_eos
+from mrmt3.plots import charts
+from mrmt3.studies import probe_decoding, probe_study, report, teacher_forcing
 from mrmt3.studies.memory_conditions import AS_USED, CONDITIONS, remembered
 from mrmt3.studies.rows import Row, Table
-from mrmt3.studies.runner import HEADLINE, SCORES
+from mrmt3.studies.run import HEADLINE, SCORES
 
 _TRAINING = "the prior segment's truth"
 _SHOWN = (AS_USED.name, '3 segments back', '20 % mistakes', "another piece's", 'empty')  # as many as there are colours
@@ -69,7 +71,7 @@ def measure(transcriber, params, pieces, results):
     return tables, figures, remarks
   attention, shares = _attention(costs[AS_USED.name], types, transcriber)
   title = 'Share of cross-attention on the memory'
-  figures.insert(1, report.Figure(title, svg_charts.bars(shares, title), 'mean over layers, heads and tokens'))
+  figures.insert(1, report.Figure(title, charts.bars(shares, title), 'mean over layers, heads and tokens'))
   return [*tables, attention], figures, remarks
 
 
@@ -80,7 +82,7 @@ def _said(transcriber, pieces):
 
 def _decode(transcriber, pieces, condition, as_used):
   said = as_used if condition is AS_USED else probe_decoding.transcribe(transcriber, pieces, condition, as_used)
-  return probes.scores_of(transcriber, pieces, said)
+  return probe_study.scores_of(transcriber, pieces, said)
 
 
 def _cost(transcriber, params, pieces, condition):
@@ -141,7 +143,7 @@ def _loss_figure(by_type, names):
   top = float(np.ceil(10 * top) / 10)
   # Names of conditions are too long for an axis: the types are the axis, a curve is a condition.
   systems = {name: {kind: values[name] for kind, values in by_type.items()} for name in names}
-  chart = svg_charts.curves(systems, list(by_type), 'type of token', 'nats a token', top)
+  chart = charts.curves(systems, list(by_type), 'type of token', 'nats a token', top)
   return report.Figure(
     'What the truth costs, by type of token',
     chart,

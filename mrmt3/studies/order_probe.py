@@ -6,11 +6,12 @@ order is one of many, and random ones share the same probability. One that was t
 
 import numpy as np
 
-from mrmt3 import memory, vocabularies
+from mrmt3 import vocabularies
+from mrmt3.inference import memory
 from mrmt3.studies import report, teacher_forcing
 from mrmt3.studies.memory_conditions import AS_USED, remembered
 from mrmt3.studies.rows import Row, Table
-from mrmt3.token_shuffling import Shuffle
+from mrmt3.tokens.shuffling import Shuffle
 
 ORDERS = 4
 WRITTEN = 'as written'
@@ -42,11 +43,11 @@ def measure(transcriber, params, pieces, results):
   top = max(max(row.values('loss')) for row in rows)
   # Dots lie on 0..1.
   shown = {row.name: [(name, scores['loss'] / top) for name, scores in sorted(row.pieces.items())] for row in rows}
-  from mrmt3 import svg_charts
+  from mrmt3.plots import charts
 
   figure = report.Figure(
     'Loss by order of events',
-    svg_charts.strips(shown, 'Loss by order'),
+    charts.strips(shown, 'Loss by order'),
     f'a dot is a piece, 1.0 is {top:.3f} nats a token; the tick is the mean',
   )
   remarks = []

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mrmt3 import memory
-from mrmt3.inference import Transcriber
+from mrmt3.inference import memory
+from mrmt3.inference.transcriber import Transcriber
 from mrmt3.studies.memory_conditions import Condition, remembered
 from mrmt3.studies.probe_pieces import ProbePiece
 

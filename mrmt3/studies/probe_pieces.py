@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mrmt3 import evaluation_sets, spectrograms
+from mrmt3 import spectrograms
 from mrmt3.config import ModelSpec
-from mrmt3.piece_targets import piece_targets
-from mrmt3.token_shuffling import Shuffle
+from mrmt3.data.piece_targets import piece_targets
+from mrmt3.evaluation import references as evaluation_sets
+from mrmt3.tokens.shuffling import Shuffle
 
 
 class ProbePiece(NamedTuple):

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mrmt3 import files, html_style, svg_charts
+from mrmt3.plots import charts, html_page
 from mrmt3.studies.results import slug
 from mrmt3.studies.rows import Table
+from mrmt3.utils import files
 
 PAGE_NAME, MARKDOWN_NAME, FIGURES_FOLDER = 'index.html', 'study.md', 'figures'
 DIFFERENCES = (
@@ -28,7 +29,7 @@ def strips(table: Table, score: str) -> Figure:
   """Returns a line of dots for each row of a table, a dot a piece."""
   systems = {row.name: [(piece, scores[score]) for piece, scores in sorted(row.pieces.items())] for row in table.rows}
   title = f'{table.scores[score]}, {table.title}'
-  return Figure(title, svg_charts.strips(systems, title), 'a dot is a piece; the tick is the mean')
+  return Figure(title, charts.strips(systems, title), 'a dot is a piece; the tick is the mean')
 
 
 def curves(table: Table, scores: Sequence[str], axis: str) -> Figure:
@@ -37,7 +38,7 @@ def curves(table: Table, scores: Sequence[str], axis: str) -> Figure:
   bins = [row.name for row in table.rows]
   return Figure(
     f'Scores by {axis}, {table.title}',
-    svg_charts.curves(systems, bins, axis, 'score'),
+    charts.curves(systems, bins, axis, 'score'),
     'means over pieces',
     list(systems),
   )
@@ -45,9 +46,7 @@ def curves(table: Table, scores: Sequence[str], axis: str) -> Figure:
 
 def frontier(systems: Mapping[str, Sequence[tuple[str, float, float]]], note: str) -> Figure:
   """Returns instrument F1 against onset F1: (name, onset F1, instrument F1) of each system's points, in order."""
-  return Figure(
-    'Notes against instruments', svg_charts.frontier(systems, 'onset F1', 'instrument F1'), note, list(systems)
-  )
+  return Figure('Notes against instruments', charts.frontier(systems, 'onset F1', 'instrument F1'), note, list(systems))
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -98,24 +97,24 @@ def write(
     '</div>',
   ]
   with files.atomic_path(page) as temporary:
-    temporary.write_text(html_style.page(title, parts), encoding='utf-8')
+    temporary.write_text(html_page.page(title, parts), encoding='utf-8')
   return page
 
 
 def standalone(svg: str) -> str:
   """Returns an <svg> as a file of its own: with its namespace and the page's style sheet."""
   return svg.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(
-    '>', f'><style>{html_style.STYLE}</style>', 1
+    '>', f'><style>{html_page.STYLE}</style>', 1
   )
 
 
 def html_figure(figure: Figure) -> str:
   """Returns a figure as a part of the page, with what its colours stand for."""
   keys = ''.join(
-    f'<span class="key"><i class="{svg_charts.system_class(number)}"></i>{html.escape(name)}</span>'
+    f'<span class="key"><i class="{charts.system_class(number)}"></i>{html.escape(name)}</span>'
     for number, name in enumerate(figure.keys)
   )
-  return html_style.figure(figure.title, f'{keys}{figure.svg}', figure.note)
+  return html_page.figure(figure.title, f'{keys}{figure.svg}', figure.note)
 
 
 def _table(table):

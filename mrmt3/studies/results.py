@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from mrmt3 import files
 from mrmt3.errors import UserError
+from mrmt3.utils import files
 
 LINES_NAME = 'results.jsonl'
 _MADE_BY_NAME = 'made_by.json'

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mrmt3 import intervals
+from mrmt3.evaluation import statistics
 
 Pieces = Mapping[str, Mapping[str, float]]
 
@@ -34,9 +34,9 @@ class Row:
     """Returns the mean over pieces."""
     return float(np.mean(self.values(score)))
 
-  def interval(self, score: str) -> intervals.Interval:
+  def interval(self, score: str) -> statistics.Interval:
     """Returns the 95 % bootstrap interval of the mean over pieces."""
-    return intervals.bootstrap_interval(self.values(score))
+    return statistics.bootstrap_interval(self.values(score))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +57,10 @@ class Table:
   compared: Sequence[str] = ()
   note: str = ''
 
-  def difference(self, row: Row, score: str) -> intervals.Comparison | None:
+  def difference(self, row: Row, score: str) -> statistics.Comparison | None:
     """Returns how a row differs from the one it is compared with, on the pieces of both; None where it is with none."""
     others = {other.name: other for other in self.rows}
-    return None if row.against is None else intervals.paired_test(others[row.against].values(score), row.values(score))
+    return None if row.against is None else statistics.paired_test(others[row.against].values(score), row.values(score))
 
   def grid(self) -> list[list[str]]:
     """Returns the table's cells as text, the headings first."""

@@ -3,7 +3,8 @@
 import dataclasses
 from pathlib import Path
 
-from mrmt3 import checkpoints, conversion
+from mrmt3.checkpoints import conversion
+from mrmt3.checkpoints import orbax as orbax_checkpoints
 
 
 def write(source: Path, folder: Path, memory_length: int | None, seed: int) -> Path:
@@ -21,10 +22,10 @@ def write(source: Path, folder: Path, memory_length: int | None, seed: int) -> P
   Raises:
     UserError: there is no checkpoint, or the folder cannot be written.
   """
-  if checkpoints.latest_step(folder) is not None:
+  if orbax_checkpoints.latest_step(folder) is not None:
     return folder
-  params, step = checkpoints.restore_target(checkpoints.find_checkpoint(source))
-  spec = checkpoints.read_spec(source)
+  params, step = orbax_checkpoints.restore_target(orbax_checkpoints.find_checkpoint(source))
+  spec = orbax_checkpoints.read_spec(source)
   if (
     memory_length is not None and not spec.network.copied_tokens
   ):  # such a one has no decoder: the run says what begins fresh
@@ -33,5 +34,5 @@ def write(source: Path, folder: Path, memory_length: int | None, seed: int) -> P
     if memory_length and 'memory_encoder' not in params:
       params['memory_encoder'] = conversion.fresh_memory(network, seed)
     spec = dataclasses.replace(spec, network=network)
-  checkpoints.save_checkpoint(folder, step, {'target': params}, spec)
+  orbax_checkpoints.save_checkpoint(folder, step, {'target': params}, spec)
   return folder

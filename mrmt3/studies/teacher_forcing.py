@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from mrmt3.config import ModelSpec
 from mrmt3.engine.losses import cross_entropy_with_logits
-from mrmt3.memory import Memory
+from mrmt3.inference.memory import Memory
 from mrmt3.network import T5Config, Transformer
 
 ROWS = 8  # segments at once

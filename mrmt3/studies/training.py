@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrmt3 import checkpoints, files
+from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.errors import UserError
+from mrmt3.utils import files
 
 # Linux tells a process that has asked for it (prctl's PR_SET_PDEATHSIG, 1) when its parent dies. What runs between fork and
 # exec (preexec_fn) could deadlock here, where JAX has threads, so that the new process asks.
@@ -55,7 +56,7 @@ def run(flags: Sequence[str], keep_open: Sequence[int] = ()) -> float:
 
 def train(flags: Sequence[str], model_dir: Path, steps: int, keep_open: Sequence[int] = ()) -> None:
   """Trains `model_dir` to `steps`, from where it stands; does nothing if it is there. Errors are `run`'s."""
-  if checkpoints.latest_step(model_dir) == steps:
+  if orbax_checkpoints.latest_step(model_dir) == steps:
     return
   peak = run([*flags, f'--gin.MODEL_DIR={model_dir}', f'--gin.TRAIN_STEPS={steps}'], keep_open)
   with files.atomic_path(model_dir / _PEAK_NAME) as temporary:

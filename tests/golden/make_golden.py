@@ -1,16 +1,16 @@
 """Makes the golden files: what the code at commit 2000f88 computes and leaves behind, for `tests/test_golden.py`.
 
-Run it with the package of a checkout of that commit, in an environment with the extra `test`; other code would make other
-files, and is refused:
+Run it with the package of a checkout of that commit, in an environment with the extra `test`; other code would make
+other files, and is refused:
 
-    PYTHONPATH=CHECKOUT python tests/golden/make_golden.py            makes all of them anew
-    PYTHONPATH=CHECKOUT python tests/golden/make_golden.py NAME ...   only these cases (patterns), the inputs being there
+    PYTHONPATH=CHECKOUT python tests/golden/make_golden.py            all of them
+    PYTHONPATH=CHECKOUT python tests/golden/make_golden.py NAME ...   only these cases (patterns); needs the inputs
 
-What a case consists of is said in `golden_runs`. Inputs (`songs`, `slakh`, `midi`, `commu`) are made first, then the runs to start
-from (`training`), then for every case what comes out (`expected`). A journal is made of an uninterrupted run: what it left is cut
-down to what an interruption would have left, and the finished part is altered, so that a later run which ignores the journal cannot
-come to the same end. What the old code makes of that is expected, and has to agree with the uninterrupted run where nothing
-was altered.
+What a case consists of is said in `golden_runs`. Inputs (`songs`, `slakh`, `midi`, `commu`) are made first, then the
+runs to start from (`training`), then for every case what comes out (`expected`). A journal is made of an uninterrupted
+run: what it left is cut down to what an interruption would have left, and the finished part is altered, so that a later
+run which ignores the journal cannot come to the same end. What the old code makes of that is expected, and has to agree
+with the uninterrupted run where nothing was altered.
 """
 
 import datetime
@@ -68,26 +68,45 @@ RUN = gin('DATA_DIR="slakh"', 'BATCH_SIZE=2', 'SAVE_PERIOD=3', 'EVAL_PERIOD=5', 
 NO_EVALUATION = gin('train.train_eval_dataset_cfg=None')
 MT3_SIZES = [
   *network(*SIZES, *DECODER, 'vocab_size=640'),
-  *gin('SEGMENT_FRAMES=64', 'TARGETS_LENGTH=64', 'vocabularies.VocabularyConfig.max_shift_seconds=1', 'spectrograms.SpectrogramConfig.num_mel_bins=32'),
-]  # fmt: skip
+  *gin(
+    'SEGMENT_FRAMES=64',
+    'TARGETS_LENGTH=64',
+    'vocabularies.VocabularyConfig.max_shift_seconds=1',
+    'spectrograms.SpectrogramConfig.num_mel_bins=32',
+  ),
+]
 BOX_SIZES = [
   *network(*SIZES, 'front_channels=(2, 3, 2, 1)', 'proposals=8'),
-  *gin('SEGMENT_FRAMES=32', 'TARGETS_LENGTH=64', 'spectrograms.SpectrogramConfig.num_mel_bins=128', 'schedules.warmup_cosine.warmup_steps=2'),
-]  # fmt: skip
+  *gin(
+    'SEGMENT_FRAMES=32',
+    'TARGETS_LENGTH=64',
+    'spectrograms.SpectrogramConfig.num_mel_bins=128',
+    'schedules.warmup_cosine.warmup_steps=2',
+  ),
+]
 TRAININGS = {
   'mt3': [*gin_files('models/base', 'optimizers/mt3', 'runs/train'), *RUN, *NO_EVALUATION, *MT3_SIZES],
   'mr_mt3': [
-    *gin_files('models/mr_mt3', 'optimizers/mr_mt3', 'runs/train', 'ablations/corrupted_prior'), *RUN, *MT3_SIZES,
-    *network('memory_length=4'), *gin(*(f'schedules.warmup_cosine.{field}' for field in ('peak=0.01', 'warmup_steps=2', 'total_steps=8'))),
+    *gin_files('models/mr_mt3', 'optimizers/mr_mt3', 'runs/train', 'ablations/corrupted_prior'),
+    *RUN,
+    *MT3_SIZES,
+    *network('memory_length=4'),
+    *gin(*(f'schedules.warmup_cosine.{field}' for field in ('peak=0.01', 'warmup_steps=2', 'total_steps=8'))),
   ],
   'box': [
-    *gin_files('runs/box'), *RUN, *NO_EVALUATION, *BOX_SIZES,
+    *gin_files('runs/box'),
+    *RUN,
+    *NO_EVALUATION,
+    *BOX_SIZES,
   ],
   'box_decoder': [
-    *gin_files('runs/study'), *RUN, *BOX_SIZES, *network(*DECODER, 'memory_length=4'),
+    *gin_files('runs/study'),
+    *RUN,
+    *BOX_SIZES,
+    *network(*DECODER, 'memory_length=4'),
     *gin('train/example_config.ExampleConfig.length_block=4'),
   ],
-}  # fmt: skip
+}
 QUICK_TRAININGS = ('mt3', 'mr_mt3')
 
 CONTINUED = [*gin_files('runs/continued'), *gin('INIT_FROM="start"')]
@@ -106,13 +125,25 @@ TOKENS = {
   'mt3_grid': gin_files('models/mr_mt3') + gin('SEGMENT_FRAMES=64', 'ExampleConfig.sampling="grid"'),
   'shuffled': gin_files('models/mr_mt3') + gin('SEGMENT_FRAMES=100', 'ExampleConfig.shuffle_scope="paper"'),
   'shuffled_mr_mt3': gin_files('models/mr_mt3') + gin('SEGMENT_FRAMES=100', 'ExampleConfig.shuffle_scope="mr_mt3"'),
-  'corrupted': gin_files('models/mr_mt3') + gin('SEGMENT_FRAMES=64', 'ExampleConfig.prior_drop=0.2', 'ExampleConfig.prior_replace=0.2', 'ExampleConfig.memory_dropout=0.2'),
-  'midi_class': gin_files('models/mr_mt3') + gin('SEGMENT_FRAMES=64', 'ExampleConfig.granularity="midi_class"', 'ExampleConfig.trim=False'),
+  'corrupted': gin_files('models/mr_mt3')
+  + gin(
+    'SEGMENT_FRAMES=64',
+    'ExampleConfig.prior_drop=0.2',
+    'ExampleConfig.prior_replace=0.2',
+    'ExampleConfig.memory_dropout=0.2',
+  ),
+  'midi_class': gin_files('models/mr_mt3')
+  + gin('SEGMENT_FRAMES=64', 'ExampleConfig.granularity="midi_class"', 'ExampleConfig.trim=False'),
   'box': gin_files('models/box') + gin('SEGMENT_FRAMES=40', 'ExampleConfig.rounded_order=True'),
-  'box_composed': gin_files('models/box') + gin(
-    'SEGMENT_FRAMES=40', 'ExampleConfig.rounded_order=True', 'ExampleConfig.stem_subset_rate=0.8', 'ExampleConfig.max_pieces_per_mix=2',
-    'ExampleConfig.max_transposition=3'),
-}  # fmt: skip
+  'box_composed': gin_files('models/box')
+  + gin(
+    'SEGMENT_FRAMES=40',
+    'ExampleConfig.rounded_order=True',
+    'ExampleConfig.stem_subset_rate=0.8',
+    'ExampleConfig.max_pieces_per_mix=2',
+    'ExampleConfig.max_transposition=3',
+  ),
+}
 
 
 def token_commands() -> list[list[str]]:
@@ -137,7 +168,8 @@ def token_commands() -> list[list[str]]:
 MODEL_COMMANDS = [
   ['mrmt3', 'convert', *words.split()]
   for words in (
-    'mr_mt3.npz numpy --num-heads 6 --l-agg 5 --positions mr_mt3 --front-end mr_mt3 --scaling unit --prior-layout start_token',
+    'mr_mt3.npz numpy --num-heads 6 --l-agg 5 --positions mr_mt3 --front-end mr_mt3 --scaling unit '
+    '--prior-layout start_token',
     'numpy x_context=5.ckpt',
     'x_context=5.ckpt lightning',
     'mt3.npz numpy_mt3 --num-heads 6 --l-agg 0',
@@ -157,10 +189,29 @@ STUDY_SIZES = [word.removeprefix('--gin.') for word in MT3_SIZES] + [
   'EVAL_PERIOD=5',
 ]
 STUDY = [
-  'mrmt3', 'study', 'memory-softmax', '-o', 'study', '--data', 'slakh', '--split', 'validation', '--steps', '2', '--moments', '2',
-  '--batch-size', '2', '--base', 'models/base.gin', '--base', 'optimizers/mt3.gin', '--base', 'runs/train.gin',
+  'mrmt3',
+  'study',
+  'memory-softmax',
+  '-o',
+  'study',
+  '--data',
+  'slakh',
+  '--split',
+  'validation',
+  '--steps',
+  '2',
+  '--moments',
+  '2',
+  '--batch-size',
+  '2',
+  '--base',
+  'models/base.gin',
+  '--base',
+  'optimizers/mt3.gin',
+  '--base',
+  'runs/train.gin',
   *(word for binding in STUDY_SIZES for word in ('--gin', binding)),
-]  # fmt: skip
+]
 PREDICTIONS = {'files': 'scores/predictions-*.jsonl', 'kind': 'jsonl'}
 SCORES = {'files': '*scores.json', 'kind': 'json', 'only': ['pieces', 'mean', 'made_of', 'problem', 'failed']}
 TRANSCRIPTIONS = [{'files': 'out/*.json', 'kind': 'json'}, {'files': 'out/*.mid', 'kind': 'sha256'}]
@@ -183,7 +234,7 @@ TRAINED = {'files': 'model/*.jsonl', 'kind': 'jsonl', 'without': TIMED}
 
 
 def make_cases() -> dict[str, dict]:
-  """Returns all cases by name; those that have a function in `INTERRUPTIONS` are journals."""
+  """Return all cases by name; those that have a function in `INTERRUPTIONS` are journals."""
   cases = {
     'notes_box': {
       'inputs': {'songs': 'songs'},
@@ -193,8 +244,23 @@ def make_cases() -> dict[str, dict]:
     'notes_box_no_memory': {
       'inputs': {'songs': 'songs'},
       'commands': [
-        ['mrmt3', 'evaluate', 'songs', '--checkpoint', 'box', '--memory', 'none', '--pieces', '1', '-o', 'scores', '--workers', '1',
-         '--json', 'scores.json'],
+        [
+          'mrmt3',
+          'evaluate',
+          'songs',
+          '--checkpoint',
+          'box',
+          '--memory',
+          'none',
+          '--pieces',
+          '1',
+          '-o',
+          'scores',
+          '--workers',
+          '1',
+          '--json',
+          'scores.json',
+        ],
       ],
       'outputs': [{**PREDICTIONS, 'without': ['checkpoint', 'changed']}, SCORES],
     },
@@ -204,9 +270,22 @@ def make_cases() -> dict[str, dict]:
       'outputs': [{'files': 'predictions/*-of-*', 'kind': 'jsonl'}],
     },
     'notes_trained': {
-      'inputs': {'songs': 'songs', **{name: f'training/{name}/end.tar.xz' for name in ('mt3', 'mr_mt3', 'box_decoder')}},
+      'inputs': {
+        'songs': 'songs',
+        **{name: f'training/{name}/end.tar.xz' for name in ('mt3', 'mr_mt3', 'box_decoder')},
+      },
       'commands': [
-        ['mrmt3', 'transcribe', 'songs/song1.flac', '-o', f'out/{name}.mid', '--checkpoint', name, '--json', f'out/{name}.json']
+        [
+          'mrmt3',
+          'transcribe',
+          'songs/song1.flac',
+          '-o',
+          f'out/{name}.mid',
+          '--checkpoint',
+          name,
+          '--json',
+          f'out/{name}.json',
+        ]
         for name in ('mt3', 'mr_mt3', 'box_decoder')
       ],
       'outputs': TRANSCRIPTIONS,
@@ -214,19 +293,24 @@ def make_cases() -> dict[str, dict]:
     'tokens': {
       'inputs': {'slakh': 'slakh'},
       'commands': token_commands(),
-      'outputs': [{
-        'files': 'tokens/*.json', 'kind': 'json', 'only': ['task', 'split', 'examples', 'features', 'shown', 'lengths'],
-        'without': ['events'],
-      }],
+      'outputs': [
+        {
+          'files': 'tokens/*.json',
+          'kind': 'json',
+          'only': ['task', 'split', 'examples', 'features', 'shown', 'lengths'],
+          'without': ['events'],
+        }
+      ],
     },
     'models': {
       'prepare': ['torch_names', 't5x'],
       'commands': MODEL_COMMANDS,
       'outputs': [
-        {'files': f'{name}/*model.json', 'kind': 'json'} for name in ('lightning', 'torch', 'legacy', 'orbax', 'packed', 't5x')
+        {'files': f'{name}/*model.json', 'kind': 'json'}
+        for name in ('lightning', 'torch', 'legacy', 'orbax', 'packed', 't5x')
       ],
     },
-  }  # fmt: skip
+  }
   for name in TRAININGS:
     cases[f'training_{name}'] = {
       'inputs': {'slakh': 'slakh', 'model': f'training/{name}/half.tar.xz'},
@@ -256,16 +340,24 @@ def make_cases() -> dict[str, dict]:
     'infer': {
       'inputs': {'slakh': 'slakh'},
       'commands': [infer_command('predicted')],
-      'outputs': [{'files': 'predictions/*-of-*', 'kind': 'jsonl'}, {'files': 'predictions/*.COMPLETED', 'kind': 'sha256'}],
+      'outputs': [
+        {'files': 'predictions/*-of-*', 'kind': 'jsonl'},
+        {'files': 'predictions/*.COMPLETED', 'kind': 'sha256'},
+      ],
     },
     'piece_store': {
       'inputs': {'slakh': 'slakh'},
       'commands': [['mrmt3', 'inspect', 'slakh', '--data', 'slakh', '--split', 'train', '--n', '0', '--examples', '1']],
-      'outputs': [{'files': f'cache/pieces/*/{name}', 'kind': 'sha256'} for name in ('audio.bin', 'notes.bin', 'index.jsonl', 'complete.json')],
+      'outputs': [
+        {'files': f'cache/pieces/*/{name}', 'kind': 'sha256'}
+        for name in ('audio.bin', 'notes.bin', 'index.jsonl', 'complete.json')
+      ],
     },
     'dataset_build': {
       'inputs': {'midi': 'midi'},
-      'commands': [['mrmt3', 'dataset', 'build', 'data', '--midi', 'midi', '--seconds', '4', '--seed', '3', '--workers', '1']],
+      'commands': [
+        ['mrmt3', 'dataset', 'build', 'data', '--midi', 'midi', '--seconds', '4', '--seed', '3', '--workers', '1']
+      ],
       'outputs': [
         {'files': 'data/dataset.json', 'kind': 'json'},
         {'files': 'data/*.mid', 'kind': 'sha256'},
@@ -281,13 +373,17 @@ def make_cases() -> dict[str, dict]:
     'reproduce': {
       'inputs': {'slakh': 'slakh'},
       'first': [MAKE_MODEL],
-      'commands': [['mrmt3', 'reproduce', 'slakh', '--data', 'slakh', '--checkpoint', 'model', '--split', 'train', '-o', 'out']],
+      'commands': [
+        ['mrmt3', 'reproduce', 'slakh', '--data', 'slakh', '--checkpoint', 'model', '--split', 'train', '-o', 'out']
+      ],
       'outputs': [{'files': 'out/*.mid', 'kind': 'sha256'}, {'files': 'out/model/*.json', 'kind': 'json'}],
     },
     'study_probe': {
       'inputs': {'songs': 'songs'},
       'first': [MAKE_MODEL],
-      'commands': [['mrmt3', 'study', 'frontier', '-o', 'study', '--checkpoint', 'model', '--data', 'songs', '--pieces', '2']],
+      'commands': [
+        ['mrmt3', 'study', 'frontier', '-o', 'study', '--checkpoint', 'model', '--data', 'songs', '--pieces', '2']
+      ],
       'outputs': [{'files': 'study/results.jsonl', 'kind': 'jsonl'}, {'files': 'study/study.md', 'kind': 'names'}],
     },
     'study_training': {
@@ -300,7 +396,7 @@ def make_cases() -> dict[str, dict]:
       ],
       'slow': True,
     },
-  }  # fmt: skip
+  }
   for name, case in journals.items():
     cases[f'journal_{name}'] = {**case, 'before': f'journals/{name}'}
   return cases
@@ -322,7 +418,7 @@ def infer_command(memory: str) -> list[str]:
 
 
 def make_songs(work: Path) -> None:
-  """Renders the demo's pieces, and writes short excerpts of them with the notes that are played there."""
+  """Render the demo's pieces, and write short excerpts of them with the notes that are played there."""
   from mrmt3 import audio_io, midi_io, slakh
 
   runs.run(
@@ -343,7 +439,7 @@ def make_songs(work: Path) -> None:
 
 
 def make_slakh() -> None:
-  """Writes a data set of a few seconds in the Slakh layout: two pitched instruments and drums, as sines."""
+  """Write a data set of a few seconds in the Slakh layout: two pitched instruments and drums, as sines."""
   from mrmt3.dataset_builder import layout
 
   folder = fresh(OUT / 'slakh')
@@ -359,7 +455,7 @@ def make_slakh() -> None:
 
 
 def make_midi() -> None:
-  """Writes what a small data set is built of."""
+  """Write what a small data set is built of."""
   from mrmt3 import midi_io
 
   folder = fresh(OUT / 'midi')
@@ -372,7 +468,7 @@ def make_midi() -> None:
 
 
 def make_commu() -> None:
-  """Writes three clips in the layout of ComMU."""
+  """Write three clips in the layout of ComMU."""
   from mrmt3 import midi_io
 
   folder = fresh(OUT / 'commu')
@@ -389,7 +485,7 @@ def make_commu() -> None:
 
 
 def notes_of(seed: int, seconds: float, program: int, is_drum: bool, lowest: int):
-  """Returns a note table: what begins together does so within some milliseconds, and some notes are long."""
+  """Return a note table: what begins together does so within some milliseconds, and some notes are long."""
   from mrmt3.notes import as_notes
 
   rng = np.random.default_rng([SEED, seed])
@@ -404,7 +500,7 @@ def notes_of(seed: int, seconds: float, program: int, is_drum: bool, lowest: int
 
 
 def sound_of(notes, seconds: float):
-  """Returns decaying sines at the pitches of notes, float32 `[n]`."""
+  """Return decaying sines at the pitches of notes, float32 `[n]`."""
   time = np.arange(round(seconds * RATE)) / RATE
   samples = np.zeros(len(time))
   for note in notes:
@@ -428,7 +524,7 @@ def write_flac(path: Path, samples: np.ndarray, step: int) -> None:
 
 
 def make_training(name: str, work: Path) -> None:
-  """Trains five steps from start weights that pack well; keeps the run as it was after the third and the fifth step."""
+  """Train five steps from start weights that pack well; keeps the run as it was after the third and the fifth step."""
   from mrmt3 import checkpoints
 
   runs.lay_out({'inputs': {'slakh': 'slakh'}}, work, code_folder())
@@ -464,7 +560,7 @@ def write_start(folder: Path, params, spec) -> None:
 
 
 def pack(path: Path, folder: Path, names: list[str]) -> None:
-  """Packs files and folders, the same bytes from the same content."""
+  """Pack files and folders, the same bytes from the same content."""
   path.parent.mkdir(parents=True, exist_ok=True)
   with lzma.open(path, 'wb', preset=9) as file, tarfile.open(fileobj=file, mode='w') as archive:
     for each in sorted(
@@ -475,15 +571,16 @@ def pack(path: Path, folder: Path, names: list[str]) -> None:
       archive.addfile(info, each.open('rb'))
 
 
-# Journals. Each function gets the folder of an uninterrupted run, cuts it down to what an interrupted run would have left, and
-# alters what is finished in it; it returns the patterns of the files that the next run finds.
+# Journals. Each function gets the folder of an uninterrupted run, cuts it down to what an interrupted run would have
+# left, and alters what is finished in it; it returns the patterns of the files that the next run finds.
 
 
 def interrupt_transcribe(work: Path) -> list[str]:
-  """Of three songs one is finished, and of the second the first segment is decoded: as altered, with the tokens of the third's."""
-  import mrmt3
+  """Of three songs one is finished, and the second has its first segment, altered: with tokens of the third song."""
   from mrmt3.resume import Journal, fingerprint
   from mrmt3.transcription import Segment
+
+  import mrmt3
 
   model = mrmt3.load('box')
   runs.set_times(work / 'songs')
@@ -530,7 +627,7 @@ def interrupt_piece_store(work: Path) -> list[str]:
 
 
 def interrupt_dataset_build(work: Path) -> list[str]:
-  """One of the tracks is there, with a further line in its metadata and silence in its audio files; another is begun."""
+  """One of the tracks is finished, with a further line in its metadata and silent audio files; another is begun."""
   first, second, *_ = sorted(path for path in work.glob('data/*/Track*'))
   (first / 'metadata.yaml').write_text((first / 'metadata.yaml').read_text() + '# kept by the next run\n')
   for path in first.rglob('*.flac'):
@@ -574,9 +671,10 @@ def interrupt_study_training(work: Path) -> list[str]:
   lines = [json.loads(line) for line in (model / 'train.jsonl').read_text().splitlines()]
   write_lines(model / 'train.jsonl', [{**lines[0], **SENTINEL}, *lines[1:]])
   return [
-    'study/made_by.json', 'study/results/baseline_0.json',
+    'study/made_by.json',
+    'study/results/baseline_0.json',
     *(f'{model.relative_to(work)}/{name}' for name in ('train.jsonl', 'config.gin', 'checkpoint_1/*')),
-  ]  # fmt: skip
+  ]
 
 
 INTERRUPTIONS = {
@@ -589,7 +687,7 @@ def write_lines(path: Path, lines: list) -> None:
 
 
 def make_journal(name: str, case: dict, work: Path) -> dict:
-  """Makes a journal's folder; returns what the uninterrupted run gave."""
+  """Make a journal's folder; return what the uninterrupted run gave."""
   runs.lay_out({key: value for key, value in case.items() if key != 'before'}, work, code_folder())
   runs.run(case['commands'], work, code_folder())
   whole = runs.read_outputs(case['outputs'], work)
@@ -605,7 +703,7 @@ def make_journal(name: str, case: dict, work: Path) -> dict:
 
 
 def make_download(work: Path) -> None:
-  """Keeps what has arrived of a file when the connection was cut for good; its first bytes are altered."""
+  """Keep what has arrived of a file when the connection was cut for good; its first bytes are altered."""
   from mrmt3.download import Unreachable, download
   from mrmt3.published import RemoteFile
 
@@ -633,7 +731,7 @@ def code_folder() -> Path:
 
 
 def check_code() -> None:
-  """Stops unless the package imported is that of the commit, unchanged."""
+  """Stop unless the package imported is that of the commit, unchanged."""
   folder = code_folder()
   git = ['git', '-C', str(folder)]
   changed = subprocess.run([*git, 'diff', '--quiet', COMMIT, '--', 'mrmt3', 'gin', 'tasks'], check=False).returncode
@@ -648,7 +746,7 @@ def fresh(folder: Path) -> Path:
 
 
 def make_case(name: str, case: dict, work: Path) -> None:
-  """Records what comes out of a case."""
+  """Record what comes out of a case."""
   whole = make_journal(name.removeprefix('journal_'), case, work / 'whole') if 'before' in case else None
   runs.lay_out(case, work / 'case', code_folder())
   runs.run(case['commands'], work / 'case', code_folder())

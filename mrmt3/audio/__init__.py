@@ -1,0 +1,1 @@
+"""Audio in and out: files, standard input, resampling, soundfonts and synthesis."""

@@ -1,0 +1,141 @@
+"""Sound from a pipe, while it comes: wav, or samples without a header."""
+
+import struct
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from mrmt3.audio.files import UNKNOWN_BYTES
+from mrmt3.errors import UserError
+
+SAMPLE_FORMATS = ('s16le', 's24le', 's32le', 'f32le', 'f64le', 'u8')  # FFmpeg's names
+BLOCK_BYTES = 1 << 16
+_MAX_CHANNELS = 64
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_WAV_FORMATS = {
+  (_PCM, 8): 'u8',
+  (_PCM, 16): 's16le',
+  (_PCM, 24): 's24le',
+  (_PCM, 32): 's32le',
+  (_FLOAT, 32): 'f32le',
+  (_FLOAT, 64): 'f64le',
+}
+_BYTES = {'u8': 1, 's16le': 2, 's24le': 3, 's32le': 4, 'f32le': 4, 'f64le': 8}
+_OTHERS = {b'fLaC': 'flac', b'OggS': 'ogg', b'ID3': 'mp3', b'\xff\xfb': 'mp3', b'FORM': 'aiff'}
+
+
+class _Pipe:
+  """Bytes that are still coming in."""
+
+  def __init__(self, read: Callable[[int], bytes]):
+    self._read, self._left = read, b''
+
+  def exactly(self, count: int) -> bytes:
+    """Returns the next `count` bytes, or fewer where the pipe ends."""
+    while len(self._left) < count:
+      more = self._read(BLOCK_BYTES)
+      if not more:
+        break
+      self._left += more
+    data, self._left = self._left[:count], self._left[count:]
+    return data
+
+  def put_back(self, data: bytes) -> None:
+    """Makes `data` the next bytes again."""
+    self._left = data + self._left
+
+  def some(self) -> bytes:
+    """Returns what is there, waiting for it where there is nothing; b'' at the end."""
+    data, self._left = self._left or self._read(BLOCK_BYTES), b''
+    return data
+
+
+def open_sound(
+  read: Callable[[int], bytes], rate: int | None = None, channels: int = 1, sample_format: str = 's16le'
+) -> tuple[int, Iterator[np.ndarray]]:
+  """Reads as much as is needed to know what comes.
+
+  Args:
+    read: takes a number and returns at most as many bytes, b'' at the end; what `os.read` does.
+    rate: of samples without a header, Hz; None: a wav file comes.
+    channels: of samples without a header.
+    sample_format: of samples without a header, one of `SAMPLE_FORMATS`.
+
+  Returns:
+    (sample rate Hz, iterator over samples float32 `[n, channels]` each, as they come).
+
+  Raises:
+    UserError: it is neither, or a wav file of an unknown kind.
+  """
+  pipe = _Pipe(read)
+  start = pipe.exactly(12)
+  pipe.put_back(start)
+  if start[:4] in (b'RIFF', b'RF64') and start[8:] == b'WAVE':
+    return _open_wav(pipe)
+  for magic, name in _OTHERS.items():
+    if start.startswith(magic):
+      raise UserError(f'standard input: {name} cannot be read from a pipe; convert it: ffmpeg -i FILE -f wav - | ...')
+  if rate is None:
+    raise UserError(
+      'standard input: no wav file comes; for samples without a header say --rate (and --channels, --format)'
+    )
+  if rate < 1 or not 1 <= channels <= _MAX_CHANNELS or sample_format not in SAMPLE_FORMATS:
+    raise UserError(f'standard input: {rate} Hz, {channels} channels, {sample_format}: that is no sound')
+  return rate, _samples(pipe, channels, sample_format, None)
+
+
+def _open_wav(pipe):
+  pipe.exactly(12)
+  kind = None
+  while True:
+    header = pipe.exactly(8)
+    if len(header) < 8:
+      raise UserError('standard input: the wav file ends before its sound begins')
+    name, size = header[:4], struct.unpack('<I', header[4:])[0]
+    if name == b'data':
+      break
+    body = pipe.exactly(size + size % 2) if size < UNKNOWN_BYTES else b''
+    if len(body) < size:
+      raise UserError('standard input: the wav file ends before its sound begins')
+    if name == b'fmt ' and size >= 16:
+      code, channels, rate, _, _, bits = struct.unpack('<HHIIHH', body[:16])
+      if code == _EXTENSIBLE and size >= 26:
+        code = struct.unpack('<H', body[24:26])[0]
+      kind = _WAV_FORMATS.get((code, bits))
+      if kind is None or not 1 <= channels <= _MAX_CHANNELS or not rate:
+        raise UserError(
+          f'standard input: wav of kind {code} with {bits} bits, {channels} channels, {rate} Hz is not known'
+        )
+  if kind is None:
+    raise UserError('standard input: the wav file does not say what its sound is')
+  return rate, _samples(pipe, channels, kind, size if 0 < size < UNKNOWN_BYTES else None)
+
+
+def _samples(pipe, channels, kind, size):
+  """Yields the samples in the next `size` bytes (None: until the end); an unfinished frame at the end is dropped."""
+  frame, left, rest = channels * _BYTES[kind], size, b''
+  while left is None or left > 0:
+    data = pipe.some()
+    if not data:
+      return
+    if left is not None:
+      data = data[:left]
+      left -= len(data)
+    rest += data
+    whole = len(rest) // frame * frame
+    if whole:
+      yield _as_float(rest[:whole], kind).reshape(-1, channels)
+      rest = rest[whole:]
+
+
+def _as_float(data, kind):
+  """Returns samples with full scale -1..1, float32 `[n]`."""
+  if kind == 's24le':
+    wide = np.zeros((len(data) // 3, 4), np.uint8)
+    wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+    return (wide.view('<i4')[:, 0] / 2**31).astype(np.float32)
+  if kind == 'u8':
+    return (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
+  samples = np.frombuffer(data, {'s16le': '<i2', 's32le': '<i4', 'f32le': '<f4', 'f64le': '<f8'}[kind])
+  scale = {'s16le': 2**15, 's32le': 2**31}.get(kind, 1)
+  return (samples / scale).astype(np.float32)

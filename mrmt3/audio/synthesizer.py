@@ -1,0 +1,106 @@
+"""Makes sound from notes with a soundfont."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.audio.soundfont_tuning import tuned_path
+from mrmt3.audio.soundfonts import read_soundfont
+from mrmt3.errors import UserError
+
+_FADE_SECONDS = 0.02
+_SILENT_NOTE = 1e-5  # power relative to the stem's loudest moment: -50 dB
+
+
+def default_soundfont() -> Path:
+  """Returns the General MIDI soundfont inside the pretty_midi package; UserError where it is missing."""
+  spec = importlib.util.find_spec('pretty_midi')
+  path = Path(spec.origin).parent / 'TimGM6mb.sf2' if spec else None
+  if path is None or not path.is_file():
+    raise UserError('no soundfont: pretty_midi has no TimGM6mb.sf2; name one with --soundfont FILE')
+  return path
+
+
+class Synth:
+  """A soundfont synthesizer. Its onsets come 1 ms after the notes' (measured on TimGM6mb's drums).
+
+  Every stem has a symusic synthesizer of its own: one that plays several changes the samples that they share, and the sound
+  (drums most of all) would depend on what was played before. Loading takes milliseconds.
+  """
+
+  def __init__(self, soundfont: str | os.PathLike, sample_rate: int = 16000):
+    """Loads a soundfont (.sf2, .sf3); `sample_rate` in Hz. UserError where the file is not one."""
+    import symusic
+
+    path = Path(soundfont)
+    font = read_soundfont(path)
+    path = tuned_path(path, font.sha256, sample_rate)
+    self._load = lambda: symusic.Synthesizer(path, sample_rate, 0)
+    try:
+      self._load()
+    except (RuntimeError, ValueError) as error:
+      raise UserError(f'cannot load the soundfont {soundfont}: {error}') from error
+    self.sample_rate = sample_rate
+    self.name = Path(soundfont).name
+
+  def render(self, notes: np.ndarray, program: int, is_drum: bool, seconds: float) -> np.ndarray:
+    """Returns notes played by one instrument: float32 `[seconds * sample_rate]`, mono, its end faded out.
+
+    Args:
+      notes: note table; its program and is_drum columns are not used.
+      program: MIDI program 0..127.
+      is_drum: whether to play the drum kit.
+      seconds: length of the result; what sounds later is cut off.
+    """
+    import symusic
+
+    track = symusic.Track(program=0 if is_drum else int(program), is_drum=bool(is_drum), ttype='second')
+    track.notes = symusic.Note.from_numpy(
+      time=notes['onset'].astype(np.float32),
+      duration=(notes['offset'] - notes['onset']).astype(np.float32),
+      pitch=notes['pitch'].astype(np.int8),
+      velocity=notes['velocity'].astype(np.int8),
+      ttype='second',
+    )
+    score = symusic.Score(ttype='second')
+    score.tracks.append(track)
+    score.tracks.append(_end_marker(seconds))
+    samples = round(seconds * self.sample_rate)
+    audio = np.zeros(samples, np.float32)
+    try:
+      rendered = np.asarray(self._load().render(score, stereo=False))[0, :samples]
+    except (RuntimeError, ValueError) as error:
+      raise UserError(f'the soundfont {self.name} cannot play program {program}: {error}; try another one') from error
+    if np.isfinite(rendered).all():  # a few presets are beyond the synthesizer; they stay silent
+      audio[: len(rendered)] = rendered
+    fade = min(samples, round(_FADE_SECONDS * self.sample_rate))
+    audio[samples - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return audio
+
+
+def _end_marker(seconds):
+  """Returns a track with one note at the end: the synthesizer stops, tails and all, with the last note."""
+  import symusic
+
+  track = symusic.Track(program=0, is_drum=False, ttype='second')
+  track.notes.append(symusic.Note(time=float(seconds), duration=0.01, pitch=60, velocity=1, ttype='second'))
+  return track
+
+
+def silent_notes(audio: np.ndarray, notes: np.ndarray, sample_rate: int) -> np.ndarray:
+  """Returns bool `[notes]`: which cannot be heard, having no sound in the 60 ms after the onset, relative to the stem.
+
+  Some presets have no samples for some pitches, or play a sound effect on few of them.
+  """
+  energy = np.concatenate([[0.0], np.cumsum(np.square(audio, dtype=np.float64))])
+  window = round(0.06 * sample_rate)
+  begin = np.clip(np.rint(notes['onset'] * sample_rate).astype(np.int64), 0, max(0, len(audio) - window))
+  power = energy[np.minimum(begin + window, len(audio))] - energy[begin]
+  return power <= _SILENT_NOTE * power.max(initial=0.0)
+
+
+def silent_share(audio: np.ndarray, notes: np.ndarray, sample_rate: int) -> float:
+  """Returns the share of notes that cannot be heard (see `silent_notes`)."""
+  return float(silent_notes(audio, notes, sample_rate).mean()) if len(notes) else 0.0

@@ -1,0 +1,84 @@
+"""Small checkpoints to give away: parameters only, in half the bytes, in one file that other programs read too.
+
+<folder>/model.json            the ModelSpec
+<folder>/weights.safetensors   the parameters by their path, float32 or bfloat16
+<folder>/about.json            name, what it was trained on, and what it reaches (may be missing)
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.config import ModelSpec
+from mrmt3.errors import UserError, first_line
+from mrmt3.utils import files
+
+WEIGHTS_NAME, SPEC_NAME, ABOUT_NAME = 'weights.safetensors', 'model.json', 'about.json'
+DTYPES = ('bfloat16', 'float32')
+
+
+def is_packed(folder: Path) -> bool:
+  """Returns whether a folder is such a checkpoint."""
+  return (folder / WEIGHTS_NAME).is_file()
+
+
+def save(folder: Path, params: Mapping, spec: ModelSpec, about: Mapping | None = None, dtype: str = 'bfloat16') -> None:
+  """Writes a folder; what was in it before is replaced file by file.
+
+  Args:
+    folder: made if missing.
+    params: parameter tree of float32 arrays.
+    spec: what they belong to.
+    about: what `read_about` shall return.
+    dtype: 'bfloat16' (rounded to nearest) or 'float32'.
+
+  Raises:
+    UserError: for another dtype, or if it cannot be written.
+  """
+  import jax.numpy as jnp
+  from flax import traverse_util
+  from safetensors import flax as safetensors
+
+  if dtype not in DTYPES:
+    raise UserError(f'packed checkpoint: dtype is {dtype!r}; it is one of {", ".join(DTYPES)}')
+  arrays = {name: jnp.asarray(x, dtype) for name, x in traverse_util.flatten_dict(params, sep='/').items()}
+  files.make_folder(folder)
+  contents = {WEIGHTS_NAME: safetensors.save(arrays), SPEC_NAME: spec.to_json().encode()}
+  if about is not None:
+    contents[ABOUT_NAME] = (json.dumps(about, indent=2) + '\n').encode()
+  for name, content in contents.items():
+    with files.atomic_path(folder / name) as temporary:
+      temporary.write_bytes(content)
+
+
+def read_params(folder: Path) -> dict:
+  """Returns the parameter tree, float32 numpy arrays. UserError if the file is broken."""
+  import safetensors
+  from flax import traverse_util
+
+  path = folder / WEIGHTS_NAME
+  try:
+    arrays = {name: _array(**stored) for name, stored in safetensors.deserialize(path.read_bytes())}
+  except Exception as error:
+    raise UserError(f'{path}: cannot read the weights ({first_line(error)}); was it copied as a whole?') from error
+  return traverse_util.unflatten_dict(arrays, sep='/')
+
+
+def _array(shape, dtype: str, data) -> np.ndarray:
+  import ml_dtypes
+
+  types = {'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}
+  if dtype not in types:
+    raise UserError(f'an array is of type {dtype}')
+  return np.frombuffer(data, types[dtype]).astype(np.float32).reshape(shape)
+
+
+def read_about(folder: Path) -> dict:
+  """Returns what is known about a checkpoint; an empty dict if it says nothing."""
+  try:
+    about = json.loads((folder / ABOUT_NAME).read_text(encoding='utf-8'))
+  except (OSError, ValueError):
+    return {}
+  return about if isinstance(about, dict) else {}

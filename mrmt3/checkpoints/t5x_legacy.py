@@ -1,0 +1,124 @@
+"""Checkpoints of t5x before Orbax, the published MT3 ones among them.
+
+    checkpoint_<step>/checkpoint                 flax msgpack {version, optimizer: {target, state: {step, param_states}}}
+    checkpoint_<step>/target.<name>.<name>/      the arrays, in zarr format
+
+A leaf of the first is an array, or a tensorstore specification whose last path part names a folder beside it; where that
+folder was when it was written does not matter.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.errors import UserError, first_line
+from mrmt3.utils.files import atomic_folder
+
+FILE = 'checkpoint'
+
+_VERSION = 3
+_FACTORED = 128  # smallest dimension that Adafactor factors, as MT3 configures it
+
+
+def is_legacy(folder: Path) -> bool:
+  """Returns whether a checkpoint folder is of this format."""
+  return (folder / FILE).is_file()
+
+
+def read_params(folder: Path) -> tuple[dict, int]:
+  """Returns (parameter tree of float32 numpy arrays, step).
+
+  Raises:
+    UserError: if the checkpoint is broken or an array is missing.
+  """
+  from flax import serialization
+
+  try:
+    tree = serialization.msgpack_restore((folder / FILE).read_bytes())
+    optimizer = tree['optimizer']
+    target, step = optimizer['target'], int(np.asarray(optimizer['state']['step']))
+  except Exception as error:
+    raise UserError(f'{folder / FILE}: not a checkpoint of t5x ({first_line(error)})') from error
+  return _read(target, folder), step
+
+
+def _read(node, folder: Path):
+  if not isinstance(node, dict):
+    return np.asarray(node, np.float32)
+  if isinstance(node.get('driver'), str):
+    return _read_array(node, folder)
+  return {name: _read(value, folder) for name, value in node.items()}
+
+
+def _read_array(spec: dict, folder: Path) -> np.ndarray:
+  import tensorstore
+
+  spec = spec.get('base', spec)  # of driver 'cast'
+  store = spec.get('kvstore') or {}
+  path = store.get('path') or spec.get('path') or ''
+  place = folder / Path(path.rstrip('/')).name
+  if not path or not place.is_dir():
+    raise UserError(f'{folder}: the array {path or spec} is missing; was the checkpoint copied as a whole?')
+  try:
+    local = {'driver': spec['driver'], 'kvstore': {'driver': 'file', 'path': f'{place.absolute()}/'}}
+    return np.asarray(tensorstore.open(local).result().read().result(), np.float32)
+  except (ValueError, KeyError) as error:
+    raise UserError(f'{place}: cannot read the array ({first_line(error)})') from error
+
+
+def write_params(folder: Path, params: dict, step: int, more_files: Mapping[str, bytes]) -> None:
+  """Writes a parameter tree as a checkpoint folder of this format, whole or not at all, one array after the other.
+
+  Beside the parameters stands the start state of MT3's optimizer, Adafactor: t5x trains only from a checkpoint that has
+  one.
+
+  Args:
+    folder: the checkpoint's own folder.
+    params: the parameter tree.
+    step: training steps done.
+    more_files: contents of further files by name.
+
+  Raises:
+    UserError: if it cannot be written, or is there already.
+  """
+  import tensorstore
+  from flax import serialization, traverse_util
+
+  with atomic_folder(folder) as temporary:
+    specs, states = {}, {}
+    for path, array in traverse_util.flatten_dict(params).items():
+      place = f'target.{".".join(path)}/'
+      metadata = {'chunks': list(array.shape), 'compressor': {'id': 'gzip', 'level': 1}, 'shape': list(array.shape)}
+      store = {'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': f'{temporary.absolute()}/{place}'}}
+      try:
+        tensorstore.open({**store, 'metadata': {**metadata, 'dtype': '<f4'}, 'create': True}).result().write(
+          array
+        ).result()
+      except ValueError as error:  # a full disk among others
+        raise OSError(first_line(error)) from error
+      specs[path] = {
+        'driver': 'zarr',
+        'dtype': 'float32',
+        'kvstore': {'driver': 'file', 'path': place},
+        'metadata': metadata,
+      }
+      states[path] = _start_state(array.shape)
+    tree = {
+      'target': traverse_util.unflatten_dict(specs),
+      'state': {'step': np.int32(step), 'param_states': traverse_util.unflatten_dict(states)},
+    }
+    content = serialization.msgpack_serialize({'version': _VERSION, 'optimizer': tree})
+    for name, data in {FILE: content, **more_files}.items():
+      (temporary / name).write_bytes(data)
+
+
+def _start_state(shape: tuple[int, ...]) -> dict:
+  """Returns Adafactor's start state of a parameter: zeros, by row and column where both are large."""
+  state = {name: np.zeros(1, np.float32) for name in ('m', 'v', 'v_row', 'v_col')}
+  order = np.argsort(shape)
+  if len(shape) < 2 or shape[order[-2]] < _FACTORED:
+    return {**state, 'v': np.zeros(shape, np.float32)}
+  second, largest = order[-2], order[-1]
+  rows, columns = np.delete(shape, largest), np.delete(shape, second)
+  return {**state, 'v_row': np.zeros(rows, np.float32), 'v_col': np.zeros(columns, np.float32)}

@@ -1,0 +1,1 @@
+"""From pieces of music to seqio examples: sources, record formats, segment sampling, features."""

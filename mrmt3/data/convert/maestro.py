@@ -1,0 +1,65 @@
+"""MAESTRO's original folder: maestro-v3.0.0.csv beside a folder a year, with a wav and a MIDI file a performance."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+from mrmt3.audio.files import promised_seconds
+from mrmt3.data.convert import audio_features
+from mrmt3.data.convert.base import Features, in_splits
+from mrmt3.data.records.messages import serialize_notes
+from mrmt3.errors import UserError
+from mrmt3.notes.midi import read_performance
+
+SPLITS = ('train', 'validation', 'test')
+
+
+@dataclasses.dataclass(frozen=True)
+class Maestro:
+  """MAESTRO as an `original.Original`. A piece's name is that of its audio file in the table.
+
+  Notes are written as they were keyed, with the movements of the pedal.
+
+  Attributes:
+    folder: that of maestro-v<version>.csv.
+    version: '1.0.0' or '3.0.0'.
+    sample_rate: Hz, of what is written; None: the files' bytes as they are.
+  """
+
+  folder: str
+  version: str
+  sample_rate: int | None = None
+
+  def splits(self) -> dict[str, list[str]]:
+    """Returns split -> names, sorted; UserError where the table is missing or another one."""
+    rows = self._rows()
+    return in_splits(sorted(rows), {name: row['split'] for name, row in rows.items()}, SPLITS)
+
+  def features(self, name: str) -> Features:
+    """Returns audio (a wav file), sequence, id and velocity_range of a performance."""
+    row = self._rows()[name]
+    audio, midi = Path(self.folder) / row['audio_filename'], Path(self.folder) / row['midi_filename']
+    notes, pedal = read_performance(midi)
+    notes = notes.copy()
+    notes['program'], notes['is_drum'] = 0, False  # all of it is the piano
+    sequence = serialize_notes(notes, name, promised_seconds(audio) or 0.0, pedal)
+    return {
+      'id': name.encode(),
+      'audio': audio_features.as_file(audio, self.sample_rate),
+      'sequence': sequence,
+      'velocity_range': audio_features.velocity_range(notes['velocity']),
+    }
+
+  def _rows(self):
+    path = Path(self.folder) / f'maestro-v{self.version}.csv'
+    if not path.is_file():
+      raise UserError(f'no MAESTRO {self.version} in {self.folder}: expected {path.name} there')
+    try:
+      with open(path, newline='', encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+      raise UserError(f'cannot read {path}: {" ".join(str(error).split())}') from error
+    columns = {'split', 'midi_filename', 'audio_filename'}
+    if not rows or columns - rows[0].keys() or any(row[column] is None for row in rows for column in columns):
+      raise UserError(f'{path} is not the table of MAESTRO: it needs the columns {", ".join(sorted(columns))}')
+    return {row['audio_filename']: row for row in rows}

@@ -1,0 +1,88 @@
+"""Slakh2100's folder as records like MT3's, which hold a NoteSequence a stem and the samples of the mix."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.audio.files import read_audio
+from mrmt3.data import slakh_layout
+from mrmt3.data.convert.base import Features
+from mrmt3.data.records.messages import serialize_notes
+from mrmt3.errors import UserError
+from mrmt3.notes.instruments import slakh_class_name
+
+SAMPLE_RATE = 16000  # Hz, of the samples in records
+LEAST_STEMS = 4  # of a random sub-mix
+
+
+@dataclasses.dataclass(frozen=True)
+class Slakh2100:
+  """A folder in the Slakh2100 layout as an `original.Original`. A piece's name is e.g. 'train/Track00001'.
+
+  Attributes:
+    folder: that of train, validation and test.
+    subsets: 0: the mix of every track. Else each training track becomes so many mixes of some of its stems, at least
+      LEAST_STEMS where it has as many, drawn anew for each (MT3 trains on 10); they are called 'train/Track00001/0' and so on.
+    sample_rate: Hz, of the samples that are written.
+  """
+
+  folder: str
+  subsets: int = 0
+  sample_rate: int = SAMPLE_RATE
+
+  def splits(self) -> dict[str, list[str]]:
+    """Returns split -> names, by number; UserError where there are no tracks."""
+    names = {split: [] for split in slakh_layout.SPLITS}
+    for track in slakh_layout.find_tracks(self.folder):
+      if track.split in names:
+        name = f'{track.split}/{track.name}'
+        names[track.split] += [f'{name}/{i}' for i in range(self.subsets)] if self._is_divided(track.split) else [name]
+    if not any(names.values()):
+      raise UserError(f'no tracks in {self.folder}: expected folders like train/Track00001 (Slakh2100 layout)')
+    return names
+
+  def features(self, name: str) -> Features:
+    """Returns the features of MT3's records; `stems` is empty. UserError where a stem or the mix cannot be read."""
+    split, track_name, *number = name.split('/')
+    track = slakh_layout.Track(Path(self.folder) / split / track_name)
+    stems = slakh_layout.read_stems(track)
+    if not stems:
+      raise UserError(f'{track.path / "metadata.yaml"} names no stem that is heard and has labels')
+    if number:
+      stems = _some(stems, int(track_name[5:]), int(number[0]))
+      audio = [read_audio(stem.audio_path, self.sample_rate, whole=True) for stem in stems]
+      mix = np.zeros(max(map(len, audio)), np.float32)
+      for samples in audio:
+        mix[: len(samples)] += samples
+    else:
+      mix = read_audio(track.audio_path, self.sample_rate, whole=True)
+    notes = [slakh_layout.read_stem_notes(stem) for stem in stems]
+    seconds = len(mix) / self.sample_rate
+    classes = ['Drums' if stem.is_drum else slakh_class_name(stem.program) for stem in stems]
+    none = np.zeros(len(stems), np.int64)
+    return {
+      'audio_sample_rate': np.array([self.sample_rate]),
+      'mix': mix,
+      'stems': np.zeros(0, np.float32),
+      'stems_shape': np.array([0, 0]),
+      'target_type': b'',
+      'track_id': '_'.join([track_name, *number]).encode(),
+      'inst_names': [name.encode() for name in classes],
+      'src_ids': [stem.name.encode() for stem in stems],
+      'note_sequences': [serialize_notes(table, stem.name, seconds) for table, stem in zip(notes, stems, strict=True)],
+      'program_num': np.array([128 if stem.is_drum else stem.program for stem in stems]),
+      'midi_class': none,
+      'plugin_name': none,
+      'slakh_class': none,
+    }
+
+  def _is_divided(self, split):
+    return self.subsets > 0 and split == 'train'
+
+
+def _some(stems, *seed):
+  """Returns a random choice of stems, the same for the same seed."""
+  rng = np.random.default_rng(seed)
+  count = rng.integers(min(LEAST_STEMS, len(stems)), len(stems) + 1)
+  return [stems[i] for i in sorted(rng.choice(len(stems), count, replace=False))]

@@ -1,0 +1,48 @@
+"""The target tokens of all segments of a piece, straight from its notes: what a memory of the truth holds."""
+
+import numpy as np
+
+from mrmt3 import vocabularies
+from mrmt3.config import ModelSpec
+from mrmt3.notes.instruments import map_to_slakh_classes
+from mrmt3.tokens import segment_targets
+from mrmt3.tokens.shuffling import Shuffle
+
+
+def piece_targets(
+  notes: np.ndarray,
+  spec: ModelSpec,
+  frames: int,
+  segments: int,
+  shuffle: Shuffle | None = None,
+  rng: np.random.Generator | None = None,
+) -> np.ndarray:
+  """Returns the targets of consecutive segments, int32 model ids `[segments, targets_length]`, padded with 0.
+
+  Args:
+    notes: note table of the piece; programs become Slakh classes, overlapping notes are trimmed, as in training.
+    spec: of the model.
+    frames: of the piece.
+    segments: how many, from the start of the piece.
+    shuffle: how events of one time step are permuted; None: not at all.
+    rng: randomness for `shuffle`.
+
+  Tokens that do not fit are cut.
+  """
+  codec = vocabularies.build_codec(spec.vocabulary)
+  events = segment_targets.encode_piece(segment_targets.trim_overlapping_notes(map_to_slakh_classes(notes)), codec)
+  rows = np.zeros((segments, spec.targets_length), np.int32)
+  for segment, row in enumerate(rows):
+    tokens = segment_targets.segment_targets(
+      events,
+      segment * spec.segment_frames,
+      spec.segment_frames,
+      piece_frames=frames,
+      codec=codec,
+      frames_per_second=spec.spectrogram.frame_rate,
+      ties=spec.ties,
+      shuffle=shuffle,
+      rng=rng,
+    )[: spec.targets_length]
+    row[: len(tokens)] = tokens
+  return rows

@@ -1,0 +1,1 @@
+"""TFRecord files and the messages in MT3's and TensorFlow Datasets' records."""

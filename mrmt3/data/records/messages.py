@@ -1,0 +1,192 @@
+"""The protocol buffers inside records: tf.train.Example and note_seq's NoteSequence, without TensorFlow and note_seq.
+
+Only the fields that are used here are declared; others are skipped when reading. Importing this takes some
+milliseconds, TensorFlow and note_seq take seconds in every process.
+"""
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from mrmt3.notes.note_array import NOTE_DTYPE
+
+SUSTAIN = 64  # MIDI's control number of the sustain pedal
+
+# message: its fields as (name, number, type or message, whether repeated)
+_EXAMPLE = {
+  'Example': [('features', 1, 'Features', False)],
+  'Features': [('feature', 1, 'Entry', True)],  # declared as a map there, which is the same in bytes
+  'Entry': [('key', 1, 'string', False), ('value', 2, 'Feature', False)],
+  'Feature': [
+    ('bytes_list', 1, 'BytesList', False),
+    ('float_list', 2, 'FloatList', False),
+    ('int64_list', 3, 'Int64List', False),
+  ],
+  'BytesList': [('value', 1, 'bytes', True)],
+  'FloatList': [('value', 1, 'float', True)],
+  'Int64List': [('value', 1, 'int64', True)],
+}
+_NOTE_SEQUENCE = {
+  'NoteSequence': [
+    ('id', 1, 'string', False),
+    ('filename', 2, 'string', False),
+    ('ticks_per_quarter', 4, 'int32', False),
+    ('notes', 8, 'Note', True),
+    ('total_time', 9, 'double', False),
+    ('control_changes', 11, 'ControlChange', True),
+  ],
+  'Note': [
+    ('pitch', 1, 'int32', False),
+    ('velocity', 2, 'int32', False),
+    ('start_time', 3, 'double', False),
+    ('end_time', 4, 'double', False),
+    ('instrument', 7, 'int32', False),
+    ('program', 8, 'int32', False),
+    ('is_drum', 9, 'bool', False),
+  ],
+  'ControlChange': [
+    ('time', 1, 'double', False),
+    ('control_number', 2, 'int32', False),
+    ('control_value', 3, 'int32', False),
+    ('instrument', 4, 'int32', False),
+  ],
+}
+_LISTS = {'bytes_list': None, 'float_list': np.float32, 'int64_list': np.int64}
+
+
+@functools.cache
+def _message(name):
+  """Returns the class of a message."""
+  from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+  pool = descriptor_pool.DescriptorPool()
+  field_type = descriptor_pb2.FieldDescriptorProto
+  messages = _EXAMPLE if name in _EXAMPLE else _NOTE_SEQUENCE
+  # Repeated numbers are packed with this syntax; readers take either.
+  file = descriptor_pb2.FileDescriptorProto(name='records.proto', package='mrmt3', syntax='proto3')
+  for message, fields in messages.items():
+    described = file.message_type.add(name=message)
+    for field, number, kind, repeated in fields:
+      label = field_type.LABEL_REPEATED if repeated else field_type.LABEL_OPTIONAL
+      if kind in messages:
+        described.field.add(
+          name=field, number=number, label=label, type=field_type.TYPE_MESSAGE, type_name=f'.mrmt3.{kind}'
+        )
+      else:
+        described.field.add(name=field, number=number, label=label, type=getattr(field_type, f'TYPE_{kind.upper()}'))
+  pool.Add(file)
+  return message_factory.GetMessageClass(pool.FindMessageTypeByName(f'mrmt3.{name}'))
+
+
+class Example:
+  """A parsed tf.train.Example: features by name.
+
+  `name in example` and `sorted(example)` as of a dictionary; `example[name]` is a list of bytes, a float32 array or an
+  int64 array. ValueError from the constructor where the data is no such message.
+  """
+
+  def __init__(self, data: bytes):
+    from google.protobuf.message import DecodeError
+
+    try:
+      message = _message('Example').FromString(data)
+    except DecodeError as error:
+      raise ValueError('not a tf.train.Example') from error
+    self._features = {entry.key: entry.value for entry in message.features.feature}
+
+  def __contains__(self, name: str) -> bool:
+    return name in self._features
+
+  def __iter__(self):
+    return iter(self._features)
+
+  def get(self, name: str, default=None):
+    """Returns a feature, or `default` where the example has none of that name."""
+    return self[name] if name in self else default  # noqa: SIM401
+
+  def __getitem__(self, name: str) -> list[bytes] | np.ndarray:
+    feature = self._features[name]
+    for kind, dtype in _LISTS.items():
+      if feature.HasField(kind):
+        values = getattr(feature, kind).value
+        return list(values) if dtype is None else np.array(values, dtype)
+    return []
+
+
+def serialize_example(features: Mapping[str, bytes | Sequence[bytes] | np.ndarray]) -> bytes:
+  """Returns features as a serialized tf.train.Example, sorted by name.
+
+  Args:
+    features: name -> one value of bytes, a sequence of them, or a one-dimensional array: of floats, written as float32, or
+      of integers, written as int64.
+  """
+  message = _message('Example')()
+  for name, value in sorted(features.items()):
+    feature = message.features.feature.add(key=name).value
+    if isinstance(value, np.ndarray) and value.dtype.kind == 'f':
+      # As bytes: number by number, a minute of samples would take a tenth of a second.
+      packed = value.astype('<f4').tobytes()
+      feature.float_list.ParseFromString(b'\x0a' + _varint(len(packed)) + packed)
+    elif isinstance(value, np.ndarray):
+      feature.int64_list.value.extend(value.tolist())
+    else:
+      feature.bytes_list.value.extend([value] if isinstance(value, bytes) else value)
+  return message.SerializeToString()
+
+
+def _varint(number):
+  """Returns a number as protocol buffers write it, seven bits a byte."""
+  out = bytearray()
+  while number > 127:
+    out.append(number & 127 | 128)
+    number >>= 7
+  return bytes([*out, number])
+
+
+def parse_note_sequence(data: bytes):
+  """Returns a parsed NoteSequence (its notes and control changes); ValueError where the data is none."""
+  from google.protobuf.message import DecodeError
+
+  try:
+    return _message('NoteSequence').FromString(data)
+  except DecodeError as error:
+    raise ValueError('not a NoteSequence') from error
+
+
+def serialize_notes(
+  notes: np.ndarray, sequence_id: str = '', total_time: float = 0.0, pedal: Iterable[tuple[float, int]] = ()
+) -> bytes:
+  """Returns a note table as a serialized NoteSequence, exactly; every program is an instrument, drums are number 9.
+
+  Args:
+    notes: note table.
+    sequence_id: the sequence's id.
+    total_time: the sequence's length, s; at least the last note's end is written.
+    pedal: (time s, value 0..127) of the sustain pedal of the first program's instrument.
+  """
+  pitched = np.unique(notes['program'][~notes['is_drum']])
+  instrument = np.searchsorted(pitched, notes['program'])
+  instrument = np.where(notes['is_drum'], 9, instrument + (instrument >= 9))
+  sequence = _message('NoteSequence')(id=sequence_id, ticks_per_quarter=220)
+  for note, number in zip(notes.tolist(), instrument.tolist(), strict=True):
+    onset, offset, pitch, velocity, program, is_drum = note
+    sequence.notes.add(
+      start_time=onset,
+      end_time=offset,
+      pitch=pitch,
+      velocity=velocity,
+      program=program,
+      is_drum=is_drum,
+      instrument=number,
+    )
+  for time, value in pedal:
+    sequence.control_changes.add(time=time, control_number=SUSTAIN, control_value=value, instrument=0)
+  sequence.total_time = max(total_time, notes['offset'].max(initial=0.0))
+  return sequence.SerializeToString()
+
+
+def sequence_notes(sequence) -> tuple[np.ndarray, np.ndarray]:
+  """Returns (note table as written, unsorted; instrument numbers `[notes]`) of a parsed NoteSequence."""
+  rows = [(n.start_time, n.end_time, n.pitch, n.velocity, n.program, n.is_drum) for n in sequence.notes]
+  return np.array(rows, NOTE_DTYPE), np.array([n.instrument for n in sequence.notes], np.int64)

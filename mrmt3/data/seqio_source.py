@@ -1,0 +1,162 @@
+"""The seqio data source under all tasks here: light records, one for each place in a split where an example may lie."""
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from mrmt3.data.example_config import CHUNK_FRAMES, CHUNKS_MR_MT3, CHUNKS_MT3, PIECES, RANDOM
+from mrmt3.data.examples import Library
+
+BLOCK = 16  # records
+
+
+class SegmentSource(seqio.DataSource):
+  """Counts records; `in_blocks` makes them, each out of its serial number and the seed alone, see `preprocessors`.
+
+  A serial number counts a host's records through all epochs, so a stream of them can begin anywhere: `starting_at`. Shuffled,
+  every epoch has an order of its own. Together, however many hosts there are, they have the same examples, each once.
+  """
+
+  def __init__(self, library: Library):
+    super().__init__(splits=library.source.splits(), caching_permitted=False, performs_internal_shuffling=True)
+    self._library = library
+    self._tables = {}
+    self._start = 0
+
+  @property
+  def supports_arbitrary_sharding(self) -> bool:
+    """Whether any number of hosts can share a split: they can."""
+    return True
+
+  def list_shards(self, split: str) -> list[str]:
+    """Returns the split as its only shard."""
+    return [split]
+
+  def chunks(self, split: str) -> tuple[np.ndarray, int]:
+    """Returns (end of each piece's records in the count of all of them, int64 `[pieces]`, frames from chunk to chunk)."""
+    config, segment = self._library.config, self._library.spec.segment_frames
+    frames = self._library.frames(split)
+    if config.sampling == PIECES:
+      return np.arange(1, len(frames) + 1), int(frames.max())
+    if config.sampling == CHUNKS_MR_MT3:
+      return np.cumsum(np.maximum((frames - 1) // CHUNK_FRAMES, 1)), CHUNK_FRAMES
+    width = CHUNK_FRAMES if config.sampling == CHUNKS_MT3 else segment
+    return np.cumsum(-(-frames // width)), width
+
+  def fingerprint(self, split: str) -> str:
+    """Returns a text that changes when the pieces of a split change."""
+    return self._library.source.fingerprint(split)
+
+  def piece_names(self, split: str) -> list[str]:
+    """Returns the pieces' names, by number."""
+    return self._library.open(split)[0].names
+
+  def num_records(self, split: str) -> int:
+    """Returns how many examples an epoch of the split has."""
+    return int(self.chunks(split)[0][-1])
+
+  @contextlib.contextmanager
+  def starting_at(self, serial: int) -> Iterator[None]:
+    """Data sets that are made in this block begin with the record of that serial number, counted from 0."""
+    self._start = serial
+    try:
+      yield
+    finally:
+      self._start = 0
+
+  def get_dataset(self, split='train', shuffle=True, seed=None, shard_info=None) -> tf.data.Dataset:
+    """Returns as many elements as this host has records in an epoch, all alike, for `in_blocks`; UserError for an empty split.
+
+    An element is order, int64 `[6]`: the split's number, its records, hosts, this host, the seed, whether it is shuffled.
+    """
+    count = self.num_records(split)
+    hosts, host = (shard_info.num_shards, shard_info.index) if shard_info else (1, 0)
+    seed = secrets.randbits(62) if seed is None else int(seed) % 2**62
+    order = np.array([self.splits.index(split), count, hosts, host, seed, shuffle], np.int64)
+    dataset = tf.data.Dataset.from_tensors({'order': order}).repeat(_share(count, hosts, host))
+    options = tf.data.Options()
+    # An iterator's state then holds positions, and not the batches that were being made.
+    options.experimental_symbolic_checkpoint = True
+    # The steps that follow are many and small: keeping account of each to tune it, or handing examples to other threads,
+    # would cost more than it can gain. What is worth a thread says itself how many it wants.
+    options.autotune.enabled = False
+    options.experimental_optimization.map_fusion = True
+    options.experimental_optimization.map_and_batch_fusion = False
+    options.threading.max_intra_op_parallelism = 1
+    return dataset.with_options(options)
+
+  def in_blocks(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Makes blocks of up to BLOCK records of what `get_dataset` returned, for preprocessors; fields get an axis in front.
+
+    This comes behind the repetition of epochs, through which serial numbers go on.
+    """
+    kinds = (tf.string, tf.string, tf.int32, tf.int32, tf.int32, tf.int32, tf.int64)
+    names = ('split', 'piece', 'index', 'frames', 'chunk_start', 'chunk_end', 'seed')
+
+    def add(serial, block):
+      order = block['order'][0]
+      split, count, hosts, host, seed, shuffled = tf.unstack(order)
+      share = _share(count, hosts, host)
+      epoch, number = serial // share, host + serial % share * hosts
+      number = tf.cond(shuffled > 0, lambda: _permuted(number, count, seed, epoch), lambda: number)
+      made = tf.numpy_function(self._records, [split, number, seed, epoch], kinds, stateful=False)
+      for array in made[:-1]:
+        array.set_shape([None])
+      made[-1].set_shape([None, 2])
+      return {**dict(zip(names, made, strict=True)), 'serial': serial}
+
+    return dataset.enumerate(self._start).batch(BLOCK).map(add)
+
+  def _records(self, split: np.int64, numbers: np.ndarray, seed: np.int64, epochs: np.ndarray):
+    """Returns split and piece (names), index, frames, chunk_start and chunk_end `[n]`, and seed `[n, 2]`, of records of a split."""
+    split = self.splits[split]
+    store, _ = self._library.open(split)
+    if self._tables.get(split, (None,))[0] is not store:
+      names = np.array([name.encode() for name in store.names], object)
+      self._tables[split] = store, *self.chunks(split), self._library.frames(split).astype(np.int32), names
+    _, ends, width, frames, names = self._tables[split]
+    index = ends.searchsorted(numbers, side='right')
+    of_piece = frames[index]
+    first = ((numbers - np.where(index, ends[index - 1], 0)) * width).astype(np.int32)
+    last = np.minimum(first + np.int32(width), of_piece)
+    if self._library.config.sampling == RANDOM:
+      first, last = np.zeros_like(first), of_piece
+    splits = np.full(len(index), split.encode(), object)
+    return splits, names[index], index.astype(np.int32), of_piece, first, last, _seeds(seed, epochs, numbers)
+
+
+def _share(count, hosts, host):
+  """Returns how many records of an epoch a host has."""
+  return (count - host + hosts - 1) // hosts
+
+
+def _permuted(numbers, count, seed, epochs):
+  """Returns numbers below `count` in the order of their epochs: a permutation that is calculated, number by number.
+
+  A shuffle buffer would be part of an iterator's state, and TensorFlow goes through that state for every example:
+  milliseconds, where a split has 100,000 records.
+  """
+  # tf.random.experimental.index_shuffle, which is this operation, takes one seed for all numbers only, and has 4 rounds: the last
+  # word of a seed, the epoch, would hardly change the order.
+  seeds = tf.stack([tf.ones_like(epochs), tf.broadcast_to(seed, tf.shape(epochs)), epochs], axis=-1)
+  return tf.raw_ops.RandomIndexShuffle(index=numbers, seed=seeds, max_index=count - 1, rounds=16)
+
+
+def _seeds(seed, epochs, numbers) -> np.ndarray:
+  """Returns a seed for each record of each epoch, int64 `[n, 2]`, well mixed (SplitMix64)."""
+  state = _mixed(np.uint64(seed) + _mixed(epochs.astype(np.uint64)))
+  low = _mixed(state ^ _mixed(numbers.astype(np.uint64)))
+  # Not _mixed(low): that is how draws are made of a seed.
+  return np.stack([low, _mixed(~low)], axis=-1).view(np.int64)
+
+
+def _mixed(x):
+  with np.errstate(over='ignore'):
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+      x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return x ^ (x >> np.uint64(31))

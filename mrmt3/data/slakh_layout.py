@@ -1,0 +1,214 @@
+"""Reads data sets in Slakh2100's layout: which tracks there are, their audio, stems and notes.
+
+A data set is a folder with the splits `train`, `validation` and `test` (Slakh2100's `omitted` is read only when asked
+for), each with `TrackNNNNN` folders; numbers may be missing. Labels come from the per-stem MIDI files and never from
+all_src.mid, which also holds what is not in the audio. Stems that were not rendered or have no integrated loudness are
+left out, as in MT3. A stem's program is its Slakh class (see mrmt3.instruments), drums have program 0.
+"""
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.errors import UserError
+from mrmt3.notes.instruments import map_to_slakh_classes
+from mrmt3.notes.note_array import empty_notes, sort_notes
+
+SPLITS = ('train', 'validation', 'test')
+_TRACK_NAME = re.compile(r'Track\d+$')
+_MIX_NAMES = ('mix.flac', 'mix.wav', 'mix_16k.wav')
+_DRUM_PROGRAM_NUM = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class StemInfo:
+  """One labelled stem of a track.
+
+  Attributes:
+    name: e.g. 'S03'.
+    program: MIDI program 0..127 as rendered (not yet a Slakh class); 0 for drums.
+    is_drum: whether it is a drum kit.
+    inst_class: the metadata's family name, e.g. 'Strings'.
+    midi_path: the stem's MIDI file.
+    audio_path: the stem's audio file, which may be missing where only the mixes were kept.
+  """
+
+  name: str
+  program: int
+  is_drum: bool
+  inst_class: str
+  midi_path: Path
+  audio_path: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+  """A track's folder; `split` is the name of the folder it is in."""
+
+  path: Path
+
+  @property
+  def name(self) -> str:
+    """E.g. 'Track00001'."""
+    return self.path.name
+
+  @property
+  def split(self) -> str:
+    """E.g. 'train'."""
+    return self.path.parent.name
+
+  @property
+  def audio_path(self) -> Path:
+    """The mix: mix.flac, else mix.wav, else mix_16k.wav; UserError where there is none."""
+    for name in _MIX_NAMES:
+      if (self.path / name).is_file():
+        return self.path / name
+    raise UserError(f'{self.path} has no mix: expected one of {", ".join(_MIX_NAMES)} there')
+
+
+def find_tracks(root: str | os.PathLike, split: str | None = None) -> list[Track]:
+  """Returns the tracks of a data set in order of split, then number.
+
+  Args:
+    root: the data set's folder, or (with split None) one split's folder.
+    split: 'train', 'validation', 'test' or 'omitted'; None for the first three, whichever are there.
+
+  Raises:
+    UserError: no such folder, or no tracks in it.
+  """
+  root = Path(root)
+  if not root.is_dir():
+    raise UserError(f'no data set at {root}: no such folder')
+  if split is not None:
+    folders = [root / split]
+    if not folders[0].is_dir():
+      raise UserError(f'the data set {root} has no split {split!r}: expected a folder of that name there')
+  else:
+    folders = [root / name for name in SPLITS if (root / name).is_dir()] or [root]
+  tracks = [track for folder in folders for track in _tracks_in(folder)]
+  if not tracks:
+    where = root if split is None else folders[0]
+    raise UserError(f'no tracks in {where}: expected folders named like {SPLITS[0]}/Track00001 (Slakh2100 layout)')
+  return tracks
+
+
+def _tracks_in(folder):
+  paths = [path for path in folder.iterdir() if _TRACK_NAME.match(path.name) and path.is_dir()]
+  return [Track(path) for path in sorted(paths, key=lambda path: (int(path.name[5:]), path.name))]
+
+
+def read_metadata(track: Track) -> dict:
+  """Returns metadata.yaml of a track; UserError where it is missing or is not a track's metadata."""
+  import yaml
+
+  path = track.path / 'metadata.yaml'
+  loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+  try:
+    metadata = yaml.load(path.read_bytes(), Loader=loader)
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror}') from error
+  except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    raise UserError(f'{path} is not YAML ({" ".join(str(error).split())[:120]}); replace the file') from error
+  stems = metadata.get('stems') if isinstance(metadata, dict) else None
+  if not isinstance(stems, dict) or not all(isinstance(stem, dict) for stem in stems.values()):
+    raise UserError(f"{path} is not a Slakh track's metadata: it has no table of stems; replace the file")
+  return metadata
+
+
+def read_stems(track: Track) -> list[StemInfo]:
+  """Returns the stems of a track that are heard in its mix and have labels, by name.
+
+  UserError where the metadata is broken.
+  """
+  metadata = read_metadata(track)
+  midi_folder = _midi_folder(track, metadata)
+  audio_folder = track.path / str(metadata.get('audio_dir') or 'stems')
+  return [
+    _stem_info(track, str(name), entry, midi_folder, audio_folder)
+    for name, entry in sorted(metadata['stems'].items(), key=lambda item: str(item[0]))
+    if _is_heard(entry) and entry.get('midi_saved', True)
+  ]
+
+
+def unlabelled_stems(track: Track) -> tuple[str, ...]:
+  """Returns the stems that are heard in a track's mix but have no MIDI file, e.g. 'S03 (Guitar)'.
+
+  UserError where the metadata is broken.
+  """
+  stems = read_metadata(track)['stems'].items()
+  unlabelled = [(str(name), entry) for name, entry in stems if _is_heard(entry) and not entry.get('midi_saved', True)]
+  return tuple(
+    f'{name} ({entry.get("inst_class", "unknown")})' for name, entry in sorted(unlabelled, key=lambda x: x[0])
+  )
+
+
+def _is_heard(entry):
+  loudness = entry.get('integrated_loudness')
+  return bool(entry.get('audio_rendered')) and isinstance(loudness, (int, float)) and np.isfinite(loudness)
+
+
+def _midi_folder(track, metadata):
+  return track.path / str(metadata.get('midi_dir') or 'MIDI')
+
+
+def _stem_info(track, name, entry, midi_folder, audio_folder):
+  program = entry.get('program_num')
+  is_drum = entry.get('is_drum') is True or program == _DRUM_PROGRAM_NUM
+  if not is_drum and not (type(program) is int and 0 <= program < 128):
+    raise UserError(
+      f'{track.path / "metadata.yaml"}: stem {name} has program_num {program!r}; it must be 0 to 127, 128 for drums'
+    )
+  audio_path = audio_folder / f'{name}.flac'
+  if not audio_path.exists() and (audio_folder / f'{name}.wav').exists():
+    audio_path = audio_folder / f'{name}.wav'
+  return StemInfo(
+    name=name,
+    program=0 if is_drum else program,
+    is_drum=is_drum,
+    inst_class=str(entry.get('inst_class', '')),
+    midi_path=midi_folder / f'{name}.mid',
+    audio_path=audio_path,
+  )
+
+
+def read_stem_notes(stem: StemInfo) -> np.ndarray:
+  """Returns the note table of one stem with its Slakh class as program; UserError where its MIDI file is broken."""
+  return read_stem_notes_counted(stem)[0]
+
+
+def read_stem_notes_counted(stem: StemInfo) -> tuple[np.ndarray, int]:
+  """Returns (notes as of `read_stem_notes`, how many its MIDI file loses, see `midi_io.read_midi_counted`)."""
+  from mrmt3.notes.midi import read_midi_counted
+
+  if not stem.midi_path.is_file():
+    raise UserError(f'the MIDI file of stem {stem.name} is missing: {stem.midi_path}; restore it from the data set')
+  notes, lost = read_midi_counted(stem.midi_path)
+  notes = notes.copy()
+  # The metadata decides: a stem's file may hold a program change of its own.
+  notes['program'] = stem.program
+  notes['is_drum'] = stem.is_drum
+  return map_to_slakh_classes(notes), lost
+
+
+def read_published_notes(track: Track) -> np.ndarray:
+  """Returns the notes of all MIDI files of a track, with the programs that stand in them, drums with 0, as one sorted note table.
+
+  That is what published numbers are counted in: also stems that are not in the mix, and programs that no model can say. UserError for
+  a broken file, also of a stem that is not in the mix.
+  """
+  from mrmt3.notes.midi import read_midi
+
+  paths = sorted(_midi_folder(track, read_metadata(track)).glob('*.mid'))
+  return sort_notes(np.concatenate([empty_notes(), *(read_midi(path) for path in paths)]))
+
+
+def read_notes(track: Track) -> np.ndarray:
+  """Returns the notes of all labelled stems of a track as one sorted note table, untrimmed.
+
+  UserError where the metadata or a stem's MIDI file is missing or broken.
+  """
+  tables = [read_stem_notes(stem) for stem in read_stems(track)]
+  return sort_notes(np.concatenate(tables)) if tables else empty_notes()

@@ -1,0 +1,1 @@
+"""Scores of transcriptions, their statistics and their reports."""

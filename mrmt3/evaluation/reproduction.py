@@ -1,0 +1,238 @@
+"""The published evaluation on Slakh2100 as a whole: transcribe a split, score it in two ways, put published figures beside.
+
+    <out>/<checkpoint>/TrackNNNNN.mid     transcriptions; what is there is not made again
+    <out>/<checkpoint>/transcribed.json   which weights made them
+    <out>/<checkpoint>/scores.json        every score of every piece
+
+Two ways of counting:
+
+published   references are all MIDI files of a track (also of stems that are not in the mix) with the programs that stand
+            in them; instruments are distinct program numbers, so that drums fall together with acoustic piano: as
+            MR-MT3's scripts. These leave failed pieces out of their means; here they count as empty.
+default     references are the stems that are heard, with their Slakh classes; drums are an instrument of their own.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.checkpoints import orbax as orbax_checkpoints
+from mrmt3.checkpoints import published
+from mrmt3.data import slakh_layout
+from mrmt3.errors import UserError
+from mrmt3.evaluation import score_pieces
+from mrmt3.evaluation.references import Estimate, Reference
+from mrmt3.utils import files
+
+RUN_NAME, SCORES_NAME = 'transcribed.json', 'scores.json'
+WAYS = ('published', 'default')
+
+_SCORES = {
+  'onset F1': 'onset_f1',
+  'onset+program F1': 'onset_program_f1',
+  'onset+offset+program F1': 'onset_offset_program_f1',
+  'drum onset F1': 'drum_onset_f1',
+  'leakage ratio': 'leakage_ratio',
+  'instrument F1': 'instrument_detection_f1',
+}
+COLUMNS = tuple(_SCORES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+  """Scores that somebody has published for the whole test split of Slakh2100, granularity midi_class.
+
+  Attributes:
+    title: of what.
+    source: who says so.
+    scores: by column; what is not published is missing.
+  """
+
+  title: str
+  source: str
+  scores: Mapping[str, float]
+
+
+PUBLISHED = (
+  Figures(
+    'MT3, official checkpoint',
+    "notes in MR-MT3's repository",
+    {'onset F1': 0.7595, 'onset+program F1': 0.7296, 'onset+offset+program F1': 0.5797, 'drum onset F1': 0.7687},
+  ),
+  Figures('MT3 from scratch', 'quoted by others, not checked', {'onset+program F1': 0.616, 'leakage ratio': 1.65}),
+  Figures('MR-MT3', 'quoted by others, not checked', {'onset+program F1': 0.664, 'leakage ratio': 1.05}),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """A checkpoint's mean scores in both ways, and the pieces that failed.
+
+  Attributes:
+    name: the checkpoint's.
+    pieces: how many pieces.
+    means: way -> all scores of `metrics.evaluate_piece`.
+    failed: names of pieces that count as empty, and why.
+  """
+
+  name: str
+  pieces: int
+  means: dict[str, dict[str, float]]
+  failed: dict[str, str]
+
+
+def run(
+  checkpoint: str,
+  data: str | os.PathLike,
+  out: str | os.PathLike,
+  split: str = 'test',
+  tracks: int | None = None,
+  quiet: bool = False,
+) -> Result:
+  """Transcribes and scores a split of a data set in Slakh2100's layout with one checkpoint.
+
+  Args:
+    checkpoint: a folder, or a published checkpoint's name, which is fetched if it is not here.
+    data: the data set's folder.
+    out: the folder of all results.
+    split: which split.
+    tracks: only the first so many tracks; None for all.
+    quiet: no progress on stderr.
+
+  Raises:
+    UserError: if there is no such checkpoint or split, a reference is broken, or `out` holds transcriptions by other
+      weights.
+  """
+  chosen = slakh_layout.find_tracks(data, split)[:tracks]
+  if not Path(checkpoint).exists() and published.folder_of(checkpoint) is not None:
+    from mrmt3.checkpoints import fetch
+
+    fetch.fetch(published.named(checkpoint), quiet=quiet)
+  params, spec, step = orbax_checkpoints.restore_params(checkpoint)
+  name = Path(checkpoint).resolve().name if Path(checkpoint).exists() else checkpoint
+  folder = files.make_folder(Path(out) / name)
+  _claim(folder, {'checkpoint': str(checkpoint), 'step': step, 'sha256': _fingerprint(params, spec)})
+  failed = transcribe(params, spec, chosen, folder, quiet)
+  result, pieces = score(name, chosen, folder, failed)
+  report = {**dataclasses.asdict(result), 'data': str(data), 'split': split, 'scores': pieces}
+  with files.atomic_path(folder / SCORES_NAME) as temporary:
+    temporary.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+  return result
+
+
+def _fingerprint(params, spec) -> str:
+  import jax
+
+  digest = hashlib.sha256(spec.to_json().encode())
+  for leaf in jax.tree.leaves(params):
+    digest.update(np.ascontiguousarray(leaf))
+  return digest.hexdigest()
+
+
+def _claim(folder: Path, weights: dict) -> None:
+  """Notes down whose transcriptions a folder holds; UserError if they are those of other weights."""
+  path = folder / RUN_NAME
+  if path.exists():
+    try:
+      known = json.loads(path.read_text(encoding='utf-8'))['sha256']
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise UserError(f'{path} is broken; remove the folder, or name another with -o') from error
+    if known != weights['sha256']:
+      raise UserError(
+        f'{folder} holds transcriptions by other weights of that name; remove it, or name another with -o'
+      )
+    return
+  with files.atomic_path(path) as temporary:
+    temporary.write_text(json.dumps(weights, indent=1) + '\n', encoding='utf-8')
+
+
+def transcribe(params, spec, tracks: list[slakh_layout.Track], folder: Path, quiet: bool = False) -> dict[str, str]:
+  """Writes `folder/<track>.mid` of each track that has none; returns the names of those that failed, and why."""
+  from tqdm import tqdm
+
+  from mrmt3.audio import files as audio_files
+  from mrmt3.inference.transcriber import Transcriber
+  from mrmt3.notes import midi
+
+  missing = [track for track in tracks if not (folder / f'{track.name}.mid').is_file()]
+  failed = {}
+  if not missing:
+    return failed
+  transcriber = Transcriber(params, spec)
+  with tqdm(missing, unit='track', disable=quiet, mininterval=0.2 if sys.stderr.isatty() else 30) as bar:
+    for track in bar:
+      bar.set_description(track.name)
+      try:
+        samples = audio_files.read_audio(track.audio_path, spec.spectrogram.sample_rate)
+      except UserError as error:
+        failed[track.name] = str(error)
+        continue
+      midi.write_midi(transcriber.transcribe(samples).notes, folder / f'{track.name}.mid')
+  return failed
+
+
+def score(name: str, tracks: list[slakh_layout.Track], folder: Path, failed: dict[str, str]) -> tuple[Result, dict]:
+  """Returns (result, `{way: {track: scores}}`) of the transcriptions in a folder; those of `failed` count as empty."""
+  from mrmt3.notes.midi import read_midi
+
+  paths = {track.name: folder / f'{track.name}.mid' for track in tracks}
+  estimates = {
+    piece: None if piece in failed else Estimate(functools.partial(read_midi, path), path)
+    for piece, path in paths.items()
+  }
+  summaries = {}
+  for way, read in {'published': slakh_layout.read_published_notes, 'default': slakh_layout.read_notes}.items():
+    references = {track.name: Reference(functools.partial(read, track)) for track in tracks}
+    summaries[way] = score_pieces.score(f'{name} ({way})', references, estimates, None)
+  means = {way: summary.mean for way, summary in summaries.items()}
+  scores = {way: {piece.name: piece.scores for piece in summary.pieces} for way, summary in summaries.items()}
+  return Result(name, len(tracks), means, {**summaries['default'].failed, **failed}), scores
+
+
+def score_name(column: str, way: str) -> str:
+  """Returns the name in `metrics.evaluate_piece` of a table's column."""
+  name = _SCORES[column]
+  return f'published_{name}' if way == 'published' and column in ('leakage ratio', 'instrument F1') else name
+
+
+def table(results: list[Result]) -> str:
+  """Returns aligned lines: each checkpoint counted in both ways, then the published figures, marked as such."""
+  rows = [
+    (f'{result.name} ({way})', [f'{result.means[way][score_name(column, way)]:.3f}' for column in COLUMNS])
+    for result in results
+    for way in WAYS
+  ]
+  figures = [
+    (f'PUBLISHED: {entry.title} [{number}]', [f'{entry.scores[c]:g}' if c in entry.scores else '-' for c in COLUMNS])
+    for number, entry in enumerate(PUBLISHED, 1)
+  ]
+  width = max(len(name) for name, _ in [*rows, *figures])
+  header = '  '.join([' ' * width, *COLUMNS])
+  rule = '-' * len(header)
+
+  def lines(part):
+    return [
+      '  '.join([name.ljust(width), *(c.rjust(len(t)) for c, t in zip(cells, COLUMNS, strict=True))])
+      for name, cells in part
+    ]
+
+  notes = [f'[{number}] {entry.source}' for number, entry in enumerate(PUBLISHED, 1)]
+  return '\n'.join(
+    [
+      header,
+      rule,
+      *lines(rows),
+      rule,
+      *lines(figures),
+      '',
+      "Means over pieces; programs by MIDI class. PUBLISHED rows are what others state for the 151 pieces of Slakh2100's test",
+      'split, not measured here: ' + '; '.join(notes) + '.',
+    ]
+  )

@@ -1,0 +1,185 @@
+"""Transcribing and scoring a set of pieces, to be taken up again where it was stopped."""
+
+import contextlib
+import functools
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from mrmt3.errors import UserError
+from mrmt3.evaluation import predictions, summary
+from mrmt3.evaluation.references import Estimate, Reference
+from mrmt3.utils import files
+from mrmt3.utils.fingerprints import files_fingerprint
+
+SCORES_NAME = 'scores-{}.jsonl'
+PREDICTIONS_NAME = 'predictions-{}.jsonl'
+_VERSION = 2  # of the scores; older lines are not used again
+
+
+def transcribe(
+  references: Mapping[str, Reference],
+  checkpoint: str,
+  name: str,
+  output: Path | None,
+  memory: str,
+  batch_size: int | None,
+) -> dict[str, Estimate]:
+  """Transcribes the audio of the references with a checkpoint, and returns the transcriptions.
+
+  A piece whose audio cannot be read fails, which is written down; the others go on. With `output`, notes are kept there in
+  predictions-<name>.jsonl, and pieces that are there are not transcribed again while their audio (and, where the memory holds the
+  truth, their reference) is the same.
+
+  Raises:
+    UserError: none of the references has audio; the checkpoint or a reference cannot be read; the file is that of another checkpoint.
+  """
+  import shutil
+  import tempfile
+
+  from tqdm import tqdm
+
+  from mrmt3.evaluation.piece_transcriber import PieceTranscriber
+
+  if not any(reference.audio for reference in references.values()):
+    raise UserError('--checkpoint: there is no audio beside the references (song.mid with song.wav, or Slakh tracks)')
+  transcriber = PieceTranscriber(checkpoint, memory, batch_size)
+  folder = output or Path(tempfile.mkdtemp(prefix='mrmt3-evaluate-'))
+  path = folder / PREDICTIONS_NAME.format(_file_name(name))
+  weights = transcriber.folder.stat().st_mtime_ns
+  writer = predictions.Writer(
+    path, {'checkpoint': str(transcriber.folder.resolve()), 'changed': weights, 'memory': memory}
+  )
+  made_of = {piece: [one.audio_state, one.state if memory == 'truth' else ''] for piece, one in references.items()}
+  todo = {piece: reference for piece, reference in references.items() if writer.done.get(piece) != made_of[piece]}
+  failed = {}
+
+  def pieces():
+    for piece, reference in todo.items():
+      notes = _tables(reference)[0]  # what cannot be scored ends the run before it is transcribed
+      try:
+        samples = _audio_of(reference, transcriber.spec.spectrogram.sample_rate)
+      except UserError as error:
+        failed[piece] = str(error)
+        continue
+      yield piece, samples, notes if memory == 'truth' else None
+
+  try:
+    results = transcriber.transcribe(pieces())
+    for piece, notes, _ in tqdm(
+      results, total=len(todo), desc='transcribe', unit='piece', disable=not sys.stderr.isatty()
+    ):
+      writer.add(piece, notes, made_of[piece])
+    for piece, problem in failed.items():
+      writer.add(piece, None, made_of[piece], problem)
+    writer.close()
+    readers = predictions.read(path)
+  finally:
+    writer.close()
+    if output is None:
+      shutil.rmtree(folder, ignore_errors=True)
+  return {piece: Estimate(readers[piece], path) for piece in references}
+
+
+def _audio_of(reference, sample_rate):
+  if reference.audio is None:
+    raise UserError('there is no audio beside the reference')
+  return reference.audio(sample_rate)
+
+
+def _tables(reference):
+  """Returns a reference's notes, and those that published scores are counted in where these are others, else None."""
+  return reference.read(), reference.read_published and reference.read_published()
+
+
+def score(
+  name: str,
+  references: Mapping[str, Reference],
+  estimates: Mapping[str, Estimate | None],
+  output: Path | None,
+  mt3_suite: bool = False,
+  workers: int = 0,
+) -> summary.Summary:
+  """Scores a system's transcriptions, several at a time.
+
+  With `output`, each piece's result is kept in scores-<name>.jsonl, and used again as long as the piece's files and the
+  transcription are the same.
+
+  Raises:
+    UserError: a reference cannot be read, or a table cannot be scored.
+  """
+  from tqdm import tqdm
+
+  from mrmt3.utils.parallel import parallel_if_long
+
+  path = output and files.make_folder(output) / SCORES_NAME.format(_file_name(name))
+  known = _known(path) if path else {}
+  keys = {piece: _key(reference, estimates.get(piece), mt3_suite) for piece, reference in references.items()}
+  todo = [piece for piece in references if (piece, keys[piece]) not in known]
+  jobs = [(piece, references[piece], estimates[piece] and estimates[piece].read) for piece in todo]
+  results = {piece: known[piece, key] for piece, key in keys.items() if (piece, key) in known}
+  new = parallel_if_long(functools.partial(_score, mt3_suite=mt3_suite), jobs, workers or os.cpu_count() or 1)
+  file = path and files.LineFile(path, [_line(keys[piece], result) for piece, result in results.items()])
+  with contextlib.closing(file) if file else contextlib.nullcontext():
+    for result in tqdm(
+      new, total=len(jobs), desc=f'score {name}', unit='piece', leave=False, disable=not sys.stderr.isatty()
+    ):
+      results[result.name] = result
+      if file:
+        file.add(_line(keys[result.name], result))
+  return summary.Summary([results[piece] for piece in references])
+
+
+def _score(job, mt3_suite):
+  """Reads and scores one piece, in whatever process."""
+  name, reference, read_estimate = job
+  estimate, problem = None, ''
+  if read_estimate is not None:
+    try:
+      estimate = read_estimate()
+    except UserError as error:
+      problem = str(error)
+  try:
+    notes, published = _tables(reference)
+    return summary.score_piece(
+      name, notes, estimate, published_reference=published, problem=problem, mt3_suite=mt3_suite
+    )
+  except ValueError as error:
+    raise UserError(f'cannot score {error}') from error
+
+
+def _key(reference: Reference, estimate: Estimate | None, mt3_suite: bool) -> str:
+  """Returns what a result depends on: of files names, sizes and times, of saved predictions the notes."""
+  if estimate is None:
+    said = ''
+  elif '.jsonl' in estimate.file.name:
+    import hashlib
+
+    said = hashlib.sha1(repr(estimate.read.args).encode()).hexdigest()
+  else:
+    said = files_fingerprint([estimate.file], estimate.file.parent)
+  return json.dumps([_VERSION, mt3_suite, reference.state, said])
+
+
+def _line(key: str, result: summary.PieceResult) -> str:
+  return json.dumps({'key': key, 'result': result.to_dict()})
+
+
+def _known(path: Path) -> dict[tuple[str, str], summary.PieceResult]:
+  """Returns {(piece, key): result} of a file of results; lines that are broken or of other versions are passed over."""
+  known = {}
+  for text in path.read_text().splitlines() if path.exists() else ():
+    try:
+      line = json.loads(text)
+      result = summary.PieceResult.from_dict(line['result'])
+      known[result.name, line['key']] = result
+    except (ValueError, KeyError, TypeError):
+      continue
+  return known
+
+
+def _file_name(name: str) -> str:
+  return re.sub(r'[^\w.-]+', '_', name)

@@ -1,0 +1,186 @@
+"""What there is to say about a system's transcriptions of a set of pieces: all scores of each, and their summary."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mrmt3.evaluation import breakdowns, confusion, note_scores, statistics
+from mrmt3.notes.note_array import empty_notes
+
+HEADLINE = (
+  'onset_f1',
+  'onset_program_f1',
+  'onset_program_f1_full',
+  'onset_offset_program_f1',
+  'leakage_ratio',
+  'log_leakage_ratio',
+  'leaked_note_ratio',
+  'track_switches_per_minute',
+  'instrument_detection_f1',
+  'published_leakage_ratio',
+  'published_instrument_detection_f1',
+)
+LOWER_IS_BETTER = ('log_leakage_ratio', 'leaked_note_ratio', 'track_switches_per_minute')
+TARGET_ONE = ('leakage_ratio', 'published_leakage_ratio')  # right at 1, wrong above and below
+
+
+@dataclasses.dataclass(frozen=True)
+class PieceResult:
+  """A piece's scores, as plain numbers.
+
+  Attributes:
+    name: of the piece.
+    scores: see `note_scores.evaluate_piece`.
+    confusion: see `confusion.instrument_confusion`, int64 `[36, 36]`.
+    polyphony: see `conditions.polyphony_counts`, int64 `[levels, 3]`.
+    problem: why there is no transcription; '' where there is one. The scores are then those of an empty one.
+  """
+
+  name: str
+  scores: Mapping[str, float]
+  confusion: np.ndarray
+  polyphony: np.ndarray
+  problem: str = ''
+
+  def to_dict(self) -> dict:
+    """Returns the result as JSON can hold it, which `from_dict` reads back exactly; of the matrix what is not 0."""
+    places = np.argwhere(self.confusion)
+    names = (*confusion.CLASS_NAMES, '')
+    cells = [[names[row], names[column], int(self.confusion[row, column])] for row, column in places]
+    return {
+      'piece': self.name,
+      'problem': self.problem,
+      'scores': dict(self.scores),
+      'confusion': cells,
+      'polyphony': self.polyphony.tolist(),
+    }
+
+  @classmethod
+  def from_dict(cls, line: Mapping) -> 'PieceResult':
+    """Reads what `to_dict` wrote; ValueError, KeyError or TypeError for anything else."""
+    matrix = np.zeros((confusion.NOBODY + 1,) * 2, np.int64)
+    places = {name: place for place, name in enumerate((*confusion.CLASS_NAMES, ''))}
+    for row, column, count in line['confusion']:
+      matrix[places[row], places[column]] = count
+    polyphony = np.array(line['polyphony'], np.int64).reshape(len(breakdowns.POLYPHONY_LEVELS), 3)
+    return cls(line['piece'], line['scores'], matrix, polyphony, line['problem'])
+
+
+def score_piece(
+  name: str,
+  reference: np.ndarray,
+  estimate: np.ndarray | None,
+  *,
+  published_reference: np.ndarray | None = None,
+  problem: str = '',
+  mt3_suite: bool = False,
+) -> PieceResult:
+  """Scores a piece; an estimate of None is a failed transcription and counts as empty; see `note_scores.evaluate_piece`.
+
+  Raises ValueError, with the piece's name, if a table cannot be scored.
+  """
+  if estimate is None:
+    estimate, problem = empty_notes(), problem or 'there is no transcription of it'
+  try:
+    scores = note_scores.evaluate_piece(
+      reference, estimate, published_reference=published_reference, mt3_suite=mt3_suite
+    )
+    matrix, polyphony = (
+      confusion.instrument_confusion(reference, estimate),
+      breakdowns.polyphony_counts(reference, estimate),
+    )
+  except ValueError as error:
+    raise ValueError(f'{name}: {error}') from error
+  return PieceResult(name, scores, matrix, polyphony, problem)
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+  """A set of pieces as a whole.
+
+  Attributes:
+    pieces: the results, in order.
+  """
+
+  pieces: Sequence[PieceResult]
+
+  def __post_init__(self):
+    if not self.pieces:
+      raise ValueError('there are no pieces to evaluate')
+
+  @property
+  def failed(self) -> dict[str, str]:
+    """{piece: problem} of those that count as empty because there is no transcription."""
+    return {piece.name: piece.problem for piece in self.pieces if piece.problem}
+
+  @functools.cached_property
+  def mean(self) -> dict[str, float]:
+    """The mean of each score over pieces; what one piece lacks (MT3's suite) is left out."""
+    shared = [name for name in self.pieces[0].scores if all(name in piece.scores for piece in self.pieces)]
+    return {name: float(np.mean(self.values(name))) for name in shared}
+
+  @functools.cached_property
+  def confusion(self) -> np.ndarray:
+    """The sum of the pieces' matrices."""
+    return np.sum([piece.confusion for piece in self.pieces], axis=0)
+
+  @functools.cached_property
+  def polyphony(self) -> np.ndarray:
+    """The sum of the pieces' counts."""
+    return np.sum([piece.polyphony for piece in self.pieces], axis=0)
+
+  def values(self, name: str) -> list[float]:
+    """Returns a score of each piece."""
+    return [piece.scores[name] for piece in self.pieces]
+
+  def interval(self, name: str) -> statistics.Interval:
+    """Returns the 95 % interval of a score's mean."""
+    return statistics.bootstrap_interval(self.values(name))
+
+  def by_instruments(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Returns means of scores by how many instruments play, see `conditions.means_by_level`."""
+    pairs = [(round(piece.scores['instruments_reference']), piece.scores) for piece in self.pieces]
+    return breakdowns.means_by_level(pairs, names)
+
+  def worst(self, name: str = 'onset_program_f1', most: int = 5) -> list[PieceResult]:
+    """Returns the pieces with the lowest score."""
+    return sorted(self.pieces, key=lambda piece: piece.scores[name])[:most]
+
+  def scalars(self) -> dict[str, float]:
+    """Returns all numbers by name, as for TensorBoard: means, 'class_f1/NAME', 'onset_f1_by_polyphony/BIN', ..."""
+    result = {
+      **self.mean,
+      'failed_pieces': float(len(self.failed)),
+      'macro_class_f1': confusion.macro_f1(self.confusion),
+    }
+    result |= {f'class_f1/{name}': scores.f1 for name, scores in confusion.class_scores(self.confusion).items()}
+    levels = breakdowns.level_scores(self.polyphony)
+    result |= {f'onset_f1_by_polyphony/{level}': scores.f1 for level, scores in levels.items()}
+    for level, means in self.by_instruments(['onset_program_f1', 'leakage_ratio']).items():
+      result |= {f'{name}_by_instruments/{level}': value for name, value in means.items() if name != 'pieces'}
+    return result
+
+  def as_json(self) -> dict:
+    """Returns everything but the single pieces, as JSON can hold it."""
+    ends = {name: [None if np.isnan(end) else end for end in self.interval(name)] for name in self.mean}
+    classes = {name: scores._asdict() for name, scores in confusion.class_scores(self.confusion).items()}
+    levels = {name: scores._asdict() for name, scores in breakdowns.level_scores(self.polyphony).items()}
+    return {
+      'mean': self.mean,
+      'interval_95': ends,
+      'macro_class_f1': confusion.macro_f1(self.confusion),
+      'classes': classes,
+      'onset_by_polyphony': levels,
+      'by_instruments': self.by_instruments(HEADLINE),
+      'most_confused': confusion.most_confused(self.confusion),
+      'counted_as_empty': self.failed,
+    }
+
+
+def compare(first: Summary, second: Summary, names: Sequence[str] = HEADLINE) -> dict[str, statistics.Comparison]:
+  """Returns {score: paired test} of two systems on the same pieces; ValueError if the pieces differ."""
+  if [piece.name for piece in first.pieces] != [piece.name for piece in second.pieces]:
+    raise ValueError('two systems can only be compared on the same pieces, in the same order')
+  return {name: statistics.paired_test(first.values(name), second.values(name)) for name in names}

@@ -1,0 +1,1 @@
+"""The bundled frame-level model: its network, heads, losses and token writer."""

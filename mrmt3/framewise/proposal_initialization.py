@@ -1,0 +1,85 @@
+"""How a network with proposals begins: so that its decoder looks up what is proposed at the time it has come to, and says it."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from mrmt3.config import ModelSpec
+from mrmt3.event_codec import Event
+from mrmt3.framewise.note_heads import NUM_PITCHES, time_code, time_frequencies
+from mrmt3.notes.instruments import SLAKH_CLASSES
+from mrmt3.vocabularies import SPECIAL_TOKENS, build_codec
+
+_AHEAD = (0.0, 2.0, 5.0)  # states that the decoder's layers look ahead
+_AFTER = 2.0  # what comes after the last event is louder than that event itself
+
+
+def give_names(params: dict, spec: ModelSpec) -> dict:
+  """Returns fresh parameters of a network with proposals, in which proposals and tokens have the same names.
+
+  A time shift's embedding is what `NoteReader` adds to a proposal of that time; a kind's name is the sum of its pitch's (or
+  drum's) and its velocity's (0 for what ends, the loudest for what begins), a class's that of its program. Cross-attention begins
+  near the identity: what has names in common is seen, and its names are handed on to the logits. The first layer looks at what
+  is proposed at the time that the decoder has come to and, with `event_ends`, after the event that it has said; the next ones
+  look ahead. Training goes on from there; nothing ties them.
+  """
+  codec, reader = build_codec(spec.vocabulary), params['note_reader']
+  table = params['decoder']['token_embedder']['embedding']
+
+  def ids(event, values):
+    return np.array([codec.encode_event(Event(event, int(value))) for value in values]) + SPECIAL_TOKENS
+
+  steps = np.arange(codec.max_shift_steps + 1)
+  frames = steps / codec.steps_per_second * float(spec.spectrogram.frame_rate)
+  places = time_code(frames / spec.network.front_time_stride, spec.network.emb_dim)
+  table = table.at[ids('shift', steps)].set(places @ reader['time']['kernel'])
+
+  low, high = codec.event_type_range('pitch')
+  known = np.clip(np.arange(NUM_PITCHES), codec.decode_event_index(low).value, codec.decode_event_index(high).value)
+  pitches, drums = table[ids('pitch', known)], table[ids('drum', np.arange(NUM_PITCHES))]
+  soft, loud = (codec.decode_event_index(index).value for index in codec.event_type_range('velocity'))
+  ends, begins = (table[ids('velocity', [value])] for value in (soft, loud))
+  kinds = jnp.concatenate([pitches + begins, drums + begins, pitches + ends])
+  classes = table[ids('program', sorted(SLAKH_CLASSES.values()))]
+  decoder = {**params['decoder'], 'token_embedder': {**params['decoder']['token_embedder'], 'embedding': table}}
+  if spec.network.event_ends:
+    decoder['event_map'] = _AFTER * reader['before']['kernel']
+  for index in range(spec.network.num_decoder_layers):
+    layer = decoder[f'layers_{index}']
+    ahead = _AHEAD[min(index, len(_AHEAD) - 1)]
+    decoder[f'layers_{index}'] = {
+      **layer,
+      'encoder_decoder_attention': _looking_up(
+        layer['encoder_decoder_attention'], _later(reader['time']['kernel'], ahead)
+      ),
+      'self_attention': _softened(layer['self_attention'], 'out'),
+      'mlp': _softened(layer['mlp'], 'wo'),
+    }
+  return {**params, 'decoder': decoder, 'note_reader': {**reader, 'name_of_kind': kinds, 'name_of_class': classes}}
+
+
+def _later(time_kernel, states: float):
+  """Returns the map `[emb, emb]` from the name of each time to the name of the time so many states later."""
+  angles = time_frequencies(len(time_kernel)) * states
+  sine, cosine = jnp.diag(jnp.sin(angles)), jnp.diag(jnp.cos(angles))
+  # (sin a, cos a) becomes (sin(a + b), cos(a + b)).
+  turn = jnp.block([[cosine, -sine], [sine, cosine]])
+  return jnp.linalg.inv(time_kernel) @ turn @ time_kernel
+
+
+def _looking_up(attention: dict, query_map) -> dict:
+  """Returns an attention's parameters with maps added to them, each part weighed so that its random start does not drown these.
+
+  Queries are mapped as `query_map` says, `[emb, emb]`; keys and values stay what they are.
+  """
+  parts = {}
+  for name, (known, random) in {'query': (0.7, 1.0), 'key': (0.5, 0.1), 'value': (0.8, 0.2), 'out': (0.8, 0.2)}.items():
+    kernel = attention[name]['kernel']
+    start = query_map if name == 'query' else jnp.eye(len(query_map))
+    rows, columns = (min(a, b) for a, b in zip(kernel.shape, start.shape, strict=True))
+    parts[name] = {'kernel': (random * kernel).at[:rows, :columns].add(known * start[:rows, :columns])}
+  return parts
+
+
+def _softened(part: dict, name: str) -> dict:
+  """Returns parameters in which the map back to the residual stream starts smaller."""
+  return {**part, name: {'kernel': 0.3 * part[name]['kernel']}}

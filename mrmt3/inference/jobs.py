@@ -1,0 +1,171 @@
+"""What `mrmt3 transcribe` is to read and write: files, folders and patterns in, the same tree out."""
+
+import collections
+import dataclasses
+import glob
+from pathlib import Path
+
+from mrmt3.audio.files import FFMPEG_SUFFIXES
+from mrmt3.errors import UserError
+
+AUDIO_SUFFIXES = (
+  '.wav',
+  '.flac',
+  '.ogg',
+  '.oga',
+  '.opus',
+  '.mp3',
+  '.aiff',
+  '.aif',
+  '.aifc',
+  '.au',
+  '.w64',
+  '.rf64',
+  '.caf',
+)
+MIDI_SUFFIXES = ('.mid', '.midi')
+BESIDE = ''  # an output without a file name: beside the MIDI file
+PLAYED = '.played.wav'
+# kind of output: (suffix beside the MIDI file, suffixes that a name may have)
+OUTPUTS = {
+  'json': ('.json', ('.json',)),
+  'csv': ('.csv', ('.csv',)),
+  'plot': ('.png', ('.png', '.pdf', '.svg')),
+  'audio': (PLAYED, ('.wav', '.flac', '.ogg', '.mp3')),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One audio file and what is to be written for it.
+
+  Attributes:
+    audio: the file.
+    midi: where its MIDI file goes.
+    outputs: kind of output -> file, or '-' for stdout; only those that are wanted.
+  """
+
+  audio: Path
+  midi: Path
+  outputs: dict[str, Path | str] = dataclasses.field(default_factory=dict)
+
+  def files(self) -> list[Path]:
+    """Returns all files that the job writes."""
+    return [self.midi, *(file for file in self.outputs.values() if file != '-')]
+
+
+def plan_jobs(audio: list[str], output: str, outputs: dict[str, str | None]) -> list[Job]:
+  """Returns what is to be read and written.
+
+  Files are named as their audio; audio files of the same name (Slakh's TrackNNNNN/mix.flac) as their folders; what is found
+  in a folder or by a pattern lies as it does there.
+
+  Args:
+    audio: files, folders, and patterns such as 'songs/**/*.wav'.
+    output: a MIDI file for one audio file, or a folder.
+    outputs: kind of output (`OUTPUTS`) -> file name, `BESIDE`, '-' (JSON), or None: is not wanted.
+
+  Raises:
+    UserError: for arguments that do not fit each other, or an input that is not there or holds no audio.
+  """
+  if output == '-':
+    raise UserError(
+      '-o -: MIDI does not go to the standard output; name a .mid file or a folder (--json - writes there)'
+    )
+  out = Path(output)
+  named = _named_files(audio, out)
+  wanted = {kind: file for kind, file in outputs.items() if file is not None}
+  for kind, file in wanted.items():
+    _check_name(kind, file, len(named))
+  if out.suffix.lower() in MIDI_SUFFIXES and not out.is_dir():
+    if len(named) > 1:
+      raise UserError(f'-o {out}: one MIDI file for {len(named)} audio files; give a folder')
+    targets = [out]
+  else:
+    targets = [out / f'{name}.mid' for _, name in named]
+  jobs = []
+  for (path, _), midi in zip(named, targets, strict=True):
+    files = {
+      kind: file if file == '-' else Path(file) if file != BESIDE else midi.with_name(midi.stem + OUTPUTS[kind][0])
+      for kind, file in wanted.items()
+    }
+    jobs.append(Job(path, midi, files))
+  _check_inputs_are_safe(jobs)
+  return jobs
+
+
+def _check_name(kind, file, num_inputs):
+  if file == BESIDE:
+    return
+  option, suffixes = f'--{kind}', OUTPUTS[kind][1]
+  if num_inputs > 1:
+    raise UserError(f'{option} {file}: one file for {num_inputs} audio files; leave the name out')
+  # Also keeps `--json song.wav`, an audio file in the wrong place, from being overwritten.
+  if Path(file).suffix.lower() not in suffixes and not (kind == 'json' and file == '-'):
+    raise UserError(f'{option} {file}: the name must end in {" or ".join(suffixes)}; put audio files before {option}')
+
+
+def _check_inputs_are_safe(jobs):
+  inputs = {job.audio.absolute() for job in jobs}
+  for job in jobs:
+    for file in job.files():
+      if file.absolute() in inputs:
+        raise UserError(f'{file} is to be read, so it cannot be written; give another name')
+
+
+def _named_files(audio, out):
+  """Returns [(audio file, name below the output folder without suffix)]."""
+  listed, found = [], []
+  for name in audio:
+    path = Path(name)
+    if path.is_dir():
+      found += _found(path, (p for p in path.rglob('*') if _is_music(p, path, out)), f'{name} holds no audio files')
+    elif glob.has_magic(name) and not path.exists():
+      matches = map(Path, glob.iglob(name, recursive=True))
+      found += _found(_fixed_part(path), (p for p in matches if p.is_file()), f'no file is called {name}')
+    else:
+      listed.append(path)
+  named = [*zip(listed, _names(listed), strict=True), *found]
+  taken = {}
+  for path, name in named:
+    if name in taken:
+      raise UserError(f'{taken[name]} and {path} would both become {name}.mid; transcribe them to different folders')
+    taken[name] = path
+  return named
+
+
+def _names(paths):
+  stems = collections.Counter(path.stem for path in paths)
+  return [path.stem if stems[path.stem] == 1 else path.absolute().parent.name for path in paths]
+
+
+def _is_music(path, folder, out):
+  """Tells whether a path below a folder is to be transcribed: not what is hidden, nor what has been written here."""
+  if path.suffix.lower() not in AUDIO_SUFFIXES + FFMPEG_SUFFIXES or path.name.endswith(PLAYED) or not path.is_file():
+    return False
+  if any(part.startswith('.') for part in path.relative_to(folder).parts):
+    return False
+  out, path = out.absolute(), path.absolute()
+  return out == folder.absolute() or not path.is_relative_to(out) or folder.absolute().is_relative_to(out)
+
+
+def _found(root, paths, complaint):
+  paths = sorted(paths)
+  if not paths:
+    raise UserError(complaint)
+  names = [path.relative_to(root).with_suffix('').as_posix() for path in paths]
+  counts = collections.Counter(names)
+  # a.wav and a.flac side by side keep their suffixes.
+  return [
+    (path, name if counts[name] == 1 else path.relative_to(root).as_posix())
+    for path, name in zip(paths, names, strict=True)
+  ]
+
+
+def _fixed_part(pattern):
+  parts = []
+  for part in pattern.parts[:-1]:
+    if glob.has_magic(part):
+      break
+    parts.append(part)
+  return Path(*parts)

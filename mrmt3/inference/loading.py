@@ -1,0 +1,58 @@
+"""Which model is meant, and loading it."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mrmt3.errors import UserError
+
+if TYPE_CHECKING:
+  from mrmt3.inference.transcriber import Transcriber
+
+NO_CHECKPOINT = (
+  'no checkpoint given; add --checkpoint DIR (`mrmt3 demo` and `mrmt3 train` make one: the folder they trained in; '
+  '`mrmt3 fetch` brings the published ones)'
+)
+
+
+def default_model() -> Path | None:
+  """Returns the checkpoint folder that is taken where none is named, the model in the box; None where it is not installed."""
+  from mrmt3.checkpoints import orbax as orbax_checkpoints
+
+  return orbax_checkpoints.BOX_FOLDER if orbax_checkpoints.BOX_FOLDER.is_dir() else None
+
+
+def introduce(folder: Path) -> str:
+  """Returns a line about a packed checkpoint: name, what it was trained on, what it reaches."""
+  from mrmt3.checkpoints import packed
+
+  about = packed.read_about(folder)
+  return '; '.join(about[part] for part in ('name', 'trained_on', 'reaches') if part in about)
+
+
+def find_model(name: str | os.PathLike | None) -> Path:
+  """Returns the checkpoint folder that a name stands for, the default model's for None. UserError if there is none.
+
+  Names of published checkpoints are known to `checkpoints.find_checkpoint`.
+  """
+  from mrmt3.checkpoints import orbax as orbax_checkpoints
+
+  if name is None:
+    name = default_model()
+  if name is None:
+    raise UserError(NO_CHECKPOINT)
+  return orbax_checkpoints.find_checkpoint(name)
+
+
+def load(name: str | os.PathLike | None = None) -> 'Transcriber':
+  """Returns a model that is ready to transcribe.
+
+  Args:
+    name: a checkpoint folder, or a folder of which the newest is taken; None: the default model.
+
+  Raises:
+    UserError: there is none, or it is broken.
+  """
+  from mrmt3.inference.transcriber import Transcriber
+
+  return Transcriber.load(find_model(name))

@@ -1,0 +1,262 @@
+"""Doing what `mrmt3 transcribe` was asked for: pieces through the model, files out, and a word about it."""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mrmt3.audio import files as audio_files
+from mrmt3.errors import UserError
+from mrmt3.inference import batched_pieces
+from mrmt3.inference.instrument_merging import merge_small_instruments
+from mrmt3.inference.jobs import Job
+from mrmt3.inference.resume import Journal, fingerprint, journal_path
+from mrmt3.inference.transcription import Transcription
+from mrmt3.notes import export, midi
+from mrmt3.notes.instruments import instruments_of, map_to_slakh_classes
+from mrmt3.utils.files import atomic_path
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How to transcribe; see the options of `mrmt3 transcribe`."""
+
+  tracks: str = 'program'
+  merge_below: float | None = None
+  instruments: str | None = None
+  batch: int = 1
+  hop: int | None = None
+  resume: bool = False
+  quiet: bool = False
+  progress: str = 'bar'
+
+
+class Reporter:
+  """Says on stderr how far the work is: a bar with the time left, JSON lines, or nothing but errors."""
+
+  def __init__(self, settings: Settings, jobs: list[Job]):
+    """Looks how long the files say they are, if anybody wants to know."""
+    self._json = settings.progress == 'json' and not settings.quiet
+    self._quiet, self._bar = settings.quiet, None
+    self._done, self._begin = {}, time.perf_counter()
+    shown = self._json or (not settings.quiet and sys.stderr.isatty())
+    lengths = {id(job): audio_files.promised_seconds(job.audio) for job in jobs} if shown else {}
+    self._lengths = {key: seconds for key, seconds in lengths.items() if seconds}
+    if shown and not self._json:
+      from tqdm import tqdm
+
+      self._bar = tqdm(total=round(sum(self._lengths.values())) or None, unit='s', leave=False)
+
+  def update(self, job: Job, seconds: float) -> None:
+    """Tells that so much of a file's audio has been decoded."""
+    self._done[id(job)] = seconds
+    done = sum(self._done.values())
+    if self._bar is not None:
+      self._bar.set_description(job.audio.name, refresh=False)
+      self._bar.update(round(done) - self._bar.n)
+    if self._json:
+      took = time.perf_counter() - self._begin
+      total = sum(self._lengths.values())
+      left = took / done * max(0.0, total - done) if done and total else None
+      self._write(event='progress', audio=str(job.audio), seconds=seconds, of=self._lengths.get(id(job)), left=left)
+
+  def finished(self, job: Job, line: str, **facts) -> None:
+    """Tells that a file is done."""
+    if self._json:
+      self._write(event='done', audio=str(job.audio), midi=str(job.midi), **facts)
+    elif not self._quiet:
+      self._line(line)
+
+  def failed(self, job: Job, error: UserError) -> None:
+    """Tells that a file could not be transcribed."""
+    if self._json:
+      self._write(event='error', audio=str(job.audio), error=str(error))
+    else:
+      self._line(f'mrmt3: error: {error}')
+
+  def close(self) -> None:
+    """Takes the bar away."""
+    if self._bar is not None:
+      self._bar.close()
+
+  def _line(self, text):
+    if self._bar is not None:
+      self._bar.clear()
+    print(text, file=sys.stderr, flush=True)
+
+  def _write(self, **fields):
+    fields = {name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()}
+    self._line(json.dumps(fields))
+
+
+def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
+  """Does all jobs and returns how many failed; a job that fails alone raises its UserError instead."""
+  reporter, failed = Reporter(settings, jobs), 0
+  journals, begun = {}, {}
+  model = ''
+  if settings.resume:
+    options = {'hop': settings.hop, 'instruments': settings.instruments}
+    model = fingerprint((transcriber.params, transcriber.weights), transcriber.spec, options)
+
+  def pieces() -> Iterator[batched_pieces.Piece]:
+    for job in jobs:
+      if settings.resume and is_finished(job):
+        reporter.finished(job, f'{job.midi}: is there already', notes=None)
+        continue
+      begun[id(job)] = time.perf_counter()
+      known = ()
+      if settings.resume:
+        journals[id(job)] = Journal(job.midi, job.audio, model)
+        known = journals[id(job)].known
+      yield batched_pieces.Piece(audio_files.audio_blocks(job.audio, transcriber.sample_rate), job, known)
+
+  def watched():
+    for update in transcriber.run(
+      pieces(), batch=min(settings.batch, max(1, len(jobs))), hop=settings.hop, instruments=settings.instruments
+    ):
+      job = update.piece.key
+      if update.error is None:
+        reporter.update(job, update.seconds)
+        if settings.resume:
+          journals[id(job)].add(update.segments)
+      yield update
+
+  try:
+    for piece, result in batched_pieces.collect(watched()):
+      job, error = piece.key, None
+      try:
+        if isinstance(result, Exception):
+          raise result
+        result = finish(result, settings)
+        write_outputs(job, result)
+        took = time.perf_counter() - begun[id(job)]
+        reporter.finished(job, summary(job, result, took), notes=len(result.notes), seconds=result.seconds, took=took)
+      except (UserError, ModuleNotFoundError) as caught:
+        error = caught
+      except Exception as caught:  # a file that trips something up is named, and the others go on
+        error = UserError(f'{job.audio}: {type(caught).__name__}: {" ".join(str(caught).split())[:200]}')
+        error.__cause__ = caught
+      if settings.resume:
+        journals[id(job)].close(done=error is None)
+      if error is not None:
+        if len(jobs) == 1 or isinstance(error, ModuleNotFoundError):
+          raise error
+        reporter.failed(job, error)
+        failed += 1
+  finally:
+    reporter.close()
+  return failed
+
+
+def is_finished(job: Job) -> bool:
+  """Tells whether all that a job writes is there, not older than its audio, and nothing about it is unfinished."""
+  try:
+    since = job.audio.stat().st_mtime_ns
+    files = [file.stat().st_mtime_ns for file in job.files()]
+  except OSError:
+    return False
+  return min(files) >= since and '-' not in job.outputs.values() and not journal_path(job.midi).exists()
+
+
+def finish(result: Transcription, settings: Settings) -> Transcription:
+  """Returns a transcription with its notes in the tracks that are wanted."""
+  notes = result.notes
+  if settings.tracks == 'class':
+    notes = map_to_slakh_classes(notes)
+  if settings.merge_below is not None:
+    notes = merge_small_instruments(notes, settings.merge_below)
+  return dataclasses.replace(result, notes=notes)
+
+
+def write_outputs(job: Job, result: Transcription) -> None:
+  """Writes all files of a job, each whole or not at all. Raises UserError."""
+  midi.write_midi(result.notes, job.midi)
+  for kind, file in job.outputs.items():
+    if kind == 'json':
+      write_json(file, job.audio, result)
+    elif kind == 'csv':
+      export.write_csv(result.notes, file)
+    elif kind == 'plot':
+      from mrmt3.plots import piano_roll
+
+      piano_roll.piano_roll(file, None, result.notes, title=job.audio.name, seconds=result.seconds)
+    elif kind == 'audio':
+      from mrmt3.audio import sonify
+
+      audio_files.write_audio(file, sonify.play_notes(result.notes, result.seconds))
+
+
+def write_json(target: Path | str, audio: Path, result: Transcription) -> None:
+  """Writes notes, segments and statistics as JSON to a file or stdout (-)."""
+  text = json.dumps(
+    {
+      'audio': str(audio),
+      'seconds': result.seconds,
+      'stats': dataclasses.asdict(result.stats),
+      'notes': export.note_records(result.notes),
+      'segments': [{'start': segment.start, 'tokens': segment.tokens.tolist()} for segment in result.segments],
+    }
+  )
+  if target == '-':
+    print(text)
+    return
+  with atomic_path(target) as path:
+    path.write_text(text + '\n', encoding='utf-8')
+
+
+def summary(job: Job, result: Transcription, took: float) -> str:
+  """Returns a line about a transcription: what was written, how long it took, and whether segments overflowed."""
+  count = len(instruments_of(result.notes))
+  line = (
+    f'{job.midi}: {len(result.notes)} notes, {count} instrument{"" if count == 1 else "s"}; '
+    f'{result.seconds:.1f} s of audio in {took:.1f} s'
+  )
+  overflowed = result.stats.segments_without_eos
+  return line + (f'; {overflowed} of {len(result.segments)} segments were cut off' if overflowed else '')
+
+
+def run_pipe(
+  transcriber, job: Job | None, settings: Settings, rate: int | None, channels: int, sample_format: str
+) -> None:
+  """Transcribes what comes on stdin and writes its notes to stdout as JSON lines, each segment's when it is decoded.
+
+  With a job, its files are written at the end. Raises UserError.
+  """
+  from mrmt3.audio import stdin_stream
+
+  begin = time.perf_counter()
+  descriptor = sys.stdin.fileno()
+  rate, blocks = stdin_stream.open_sound(lambda count: os.read(descriptor, count), rate, channels, sample_format)
+  mono = (block.mean(axis=1) for block in _finite(blocks))
+  piece = batched_pieces.Piece(audio_files.resampled(mono, rate, transcriber.sample_rate), job)
+
+  def watched():
+    for update in transcriber.run([piece], hop=settings.hop or 1, instruments=settings.instruments):
+      if update.error is not None:
+        raise update.error
+      for record in export.note_records(update.notes):
+        print(json.dumps(record))
+      sys.stdout.flush()
+      yield update
+
+  if job is None:
+    for _ in watched():
+      pass
+    return
+  ((_, result),) = batched_pieces.collect(watched())
+  result = finish(result, settings)
+  write_outputs(job, result)
+  if not settings.quiet:
+    print(summary(job, result, time.perf_counter() - begin), file=sys.stderr, flush=True)
+
+
+def _finite(blocks):
+  for block in blocks:
+    if not np.isfinite(block).all():
+      raise UserError('standard input: a sample is no number; is --format right?')
+    yield block

@@ -1,0 +1,277 @@
+"""From audio to notes with a trained model: whole pieces, many of them side by side, and sound that is still coming in.
+
+    transcriber = mrmt3.load('model')
+    transcriber.transcribe('song.wav').pretty_midi()
+    for note in transcriber.stream(blocks, sample_rate=44100): ...
+
+A Transcriber keeps nothing between calls, so threads may share one.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from mrmt3.audio import files as audio_files
+from mrmt3.checkpoints import orbax as orbax_checkpoints
+from mrmt3.config import ModelSpec
+from mrmt3.errors import UserError
+from mrmt3.inference import batched_pieces, memory
+from mrmt3.inference.batched_pieces import until_eos
+from mrmt3.inference.instrument_filter import InstrumentChoice
+from mrmt3.inference.transcription import Segment, Transcription
+from mrmt3.note_sequences import SegmentDecoder, encoding_spec
+from mrmt3.notes.note_array import Note
+from mrmt3.vocabularies import build_codec
+
+__all__ = ['Segment', 'Transcriber', 'Transcription', 'pad_tokens', 'until_eos']
+
+SEGMENTS_AT_ONCE = 8  # where segments do not depend on each other
+MAX_AT_ONCE = 1024
+
+Audio = np.ndarray | str | os.PathLike
+
+
+class Transcriber:
+  """A model that is ready to transcribe; compiles on first use and then keeps its shapes.
+
+  Attributes:
+    spec: network, front end and vocabulary.
+    codec: of the tokens.
+    params: the parameters that encoding needs, on the device.
+    weights: the decoder's, laid out for decoding (`decoder_step`); None without decoder.
+    rows: segments that `decode` takes at once: 1 with memory.
+  """
+
+  def __init__(self, params, spec: ModelSpec, segments_at_once: int = SEGMENTS_AT_ONCE):
+    """Takes a parameter tree and what it belongs to; `segments_at_once` counts for models without memory only."""
+    import jax
+
+    from mrmt3.decoding import greedy
+
+    self.spec = spec
+    self.codec = build_codec(spec.vocabulary)
+    self.weights = None
+    if not spec.network.copied_tokens:
+      self.weights = greedy.pack_decoder(params['decoder'], spec.network)
+      # Of the decoder, encoding needs the embedding only, for the memory; flax wants what `Decoder.setup` declares besides, which is
+      # all but the submodules.
+      unused = ('layers_', 'decoder_norm', 'logits_dense')
+      kept = {name: part for name, part in params['decoder'].items() if not name.startswith(unused)}
+      params = {**params, 'decoder': kept}
+    self.params = jax.device_put(params)
+    self.rows = 1 if spec.network.remembers else segments_at_once
+    # The published code counts the start token among the tokens of a segment.
+    self._max_length = spec.targets_length - (spec.prior_layout == 'start_token')
+
+  @classmethod
+  def load(cls, checkpoint: str | os.PathLike) -> 'Transcriber':
+    """Reads a checkpoint_<step> folder, or the newest one in a model_dir. UserError if there is none."""
+    params, spec, _ = orbax_checkpoints.restore_params(checkpoint)
+    return cls(params, spec)
+
+  def transcribe(
+    self,
+    audio: Audio,
+    sample_rate: int | None = None,
+    *,
+    hop: int | None = None,
+    instruments: str | Iterable[str] | None = None,
+    progress: Callable[[float, float | None], None] | None = None,
+  ) -> Transcription:
+    """Transcribes a piece.
+
+    Args:
+      audio: samples `[n]` or `[n, channels]`, full scale being -1..1, or the name of an audio file.
+      sample_rate: of the samples, Hz; None is the model's own (16 kHz). A file knows its rate.
+      hop: segments decoded at once, each with the memory of the one `hop` back. None is 1, or 8 without memory.
+      instruments: the only ones that may be heard, such as 'piano,bass,drums' (`instrument_choice`), or None: all.
+      progress: called with (seconds done, all seconds or None) after every step.
+
+    Raises:
+      UserError: the file cannot be read, or an argument makes no sense.
+    """
+    blocks = self._blocks(audio, sample_rate)
+    total = audio_files.promised_seconds(audio) if _is_path(audio) else len(audio) / self._checked_rate(sample_rate)
+
+    def watched():
+      for update in self.run([batched_pieces.Piece(blocks)], hop=hop, instruments=instruments):
+        if progress is not None:
+          progress(update.seconds, total)
+        yield update
+
+    ((_, result),) = batched_pieces.collect(watched())
+    if isinstance(result, Exception):
+      raise result
+    return result
+
+  def transcribe_many(
+    self,
+    audios: Iterable[Audio],
+    sample_rate: int | None = None,
+    *,
+    batch: int = 4,
+    hop: int | None = None,
+    instruments: str | Iterable[str] | None = None,
+  ) -> Iterator[Transcription]:
+    """Yields the transcription of each piece, in order; `batch` of them are decoded side by side.
+
+    Arguments and errors are those of `transcribe`. Each piece has a memory of its own, and its notes do not depend on
+    what is decoded beside it.
+    """
+    pieces = (batched_pieces.Piece(self._blocks(audio, sample_rate), key) for key, audio in enumerate(audios))
+    done, following = {}, 0
+    for piece, result in batched_pieces.collect(self.run(pieces, batch=batch, hop=hop, instruments=instruments)):
+      done[piece.key] = result
+      while following in done:
+        result = done.pop(following)
+        following += 1
+        if isinstance(result, Exception):
+          raise result
+        yield result
+
+  def stream(
+    self,
+    blocks: Iterable[np.ndarray],
+    sample_rate: int | None = None,
+    *,
+    instruments: str | Iterable[str] | None = None,
+  ) -> Iterator[Note]:
+    """Yields the notes of sound that is still coming in, each when it has ended, as segment after segment is decoded.
+
+    Together they are those of `transcribe`. A note is known a segment (2 s) after it has ended at the latest, plus the
+    time that decoding takes. Memory use does not grow.
+
+    Args:
+      blocks: samples `[n]` or `[n, channels]` each, of any lengths, full scale being -1..1.
+      sample_rate: of the samples, Hz; None is the model's own.
+      instruments: as in `transcribe`.
+
+    Raises:
+      UserError: a sample is no number, or an argument makes no sense.
+    """
+    mono = _mono(blocks)
+    resampled = audio_files.resampled(mono, self._checked_rate(sample_rate), self.sample_rate)
+    for update in self.run([batched_pieces.Piece(resampled)], hop=1, instruments=instruments):
+      if update.error is not None:
+        raise update.error
+      yield from map(Note._make, update.notes.tolist())
+
+  def run(
+    self,
+    pieces: Iterable[batched_pieces.Piece],
+    *,
+    batch: int = 1,
+    hop: int | None = None,
+    instruments: str | Iterable[str] | None = None,
+  ) -> Iterator[batched_pieces.Update]:
+    """Yields what becomes known about pieces as they are decoded, `batch` of them side by side; see `side_by_side.run`."""
+    hop = self.rows if hop is None else hop
+    for name, number in (('hop', hop), ('batch', batch)):
+      if not 1 <= number <= MAX_AT_ONCE:
+        raise UserError(f'{name} is {number}; it must lie in 1 .. {MAX_AT_ONCE}')
+    if instruments is None:
+      return batched_pieces.run(self, pieces, batch, hop)
+    choice = InstrumentChoice.parse(instruments)
+    allowed = choice.allowed_tokens(self.codec, self.spec.network.vocab_size)
+    return batched_pieces.run(self, pieces, batch, hop, allowed, choice.keep)
+
+  @property
+  def sample_rate(self) -> int:
+    """What the model listens at, Hz."""
+    return self.spec.spectrogram.sample_rate
+
+  def segment_decoder(self, keep_notes: bool = True) -> SegmentDecoder:
+    """Returns what turns the model's tokens into notes."""
+    hold, rate = encoding_spec(self.spec.ties), self.spec.spectrogram.frame_rate
+    return SegmentDecoder(self.codec, spec=hold, frames_per_second=rate, keep_notes=keep_notes)
+
+  def padded(self, tokens: np.ndarray) -> np.ndarray:
+    """Returns a segment's tokens `[n]` with padding, int32 `[targets_length]`."""
+    return pad_tokens(tokens, self.spec.targets_length)
+
+  def decode_rows(
+    self, inputs: np.ndarray, remembered: memory.Memory, active: np.ndarray, allowed: np.ndarray | None = None
+  ) -> np.ndarray:
+    """Decodes segments greedily.
+
+    Args:
+      inputs: log-mel frames, float32 `[rows, frames, mel]`.
+      remembered: of `rows` rows; not looked at by a network without memory.
+      active: bool `[rows]`; the others yield padding.
+      allowed: bool `[vocab]`, the tokens that may be said, or None: all.
+
+    Returns:
+      int32 `[rows, length]` model ids: tokens, EOS, padding.
+    """
+    from mrmt3.decoding import greedy
+
+    known = remembered.keywords(self.spec)
+    tokens = greedy.transcribe_segments(
+      self.params,
+      inputs,
+      known.pop('prior_tokens', None),
+      active,
+      allowed,
+      self.weights,
+      **known,
+      config=self.spec.network,
+      max_length=self._max_length,
+    )
+    return np.asarray(tokens)
+
+  def decode(self, inputs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Decodes consecutive segments of one piece greedily.
+
+    Args:
+      inputs: log-mel frames `[rows, frames, mel]` each: one row for a model with memory, at most `segments_at_once` for
+        others.
+
+    Yields:
+      int32 `[rows, length]` model ids for each item: tokens, EOS, padding.
+    """
+    remembered = memory.empty(self.spec, self.rows)
+    for mel in inputs:
+      rows = len(mel)
+      padded = np.pad(mel, ((0, self.rows - rows), (0, 0), (0, 0)))
+      tokens = self.decode_rows(padded, remembered, np.arange(self.rows) < rows)
+      remembered = memory.after(remembered, tokens, self.spec)
+      yield tokens[:rows]
+
+  def _blocks(self, audio, sample_rate):
+    if _is_path(audio):
+      return audio_files.audio_blocks(audio, self.sample_rate)
+    return audio_files.resampled(_mono([audio]), self._checked_rate(sample_rate), self.sample_rate)
+
+  def _checked_rate(self, sample_rate):
+    if sample_rate is None:
+      return self.sample_rate
+    if not 0 < sample_rate < 1 << 31:
+      raise UserError(f'sample_rate is {sample_rate}; give the samples a second, such as 44100')
+    return int(sample_rate)
+
+
+def _is_path(audio):
+  return isinstance(audio, (str, os.PathLike))
+
+
+def _mono(blocks):
+  """Yields the mean of the channels of blocks `[n]` or `[n, channels]`, float32 `[n]`; UserError where it is no number."""
+  for block in blocks:
+    samples = np.asarray(block)
+    if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
+      raise UserError(
+        f'audio is {samples.dtype} {list(samples.shape)}; give floats [n] or [n, channels] with full scale -1..1'
+      )
+    samples = samples.astype(np.float32, copy=False)
+    if samples.ndim == 2:
+      with np.errstate(all='ignore'):  # what is no number is named below
+        samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    if not np.isfinite(samples).all():
+      raise UserError('the audio holds samples that are no numbers (NaN or infinity)')
+    yield samples
+
+
+def pad_tokens(tokens: np.ndarray, length: int) -> np.ndarray:
+  """Returns tokens `[n]` followed by padding up to `length`."""
+  return np.pad(tokens, (0, length - len(tokens)))

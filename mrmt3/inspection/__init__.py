@@ -1,0 +1,1 @@
+"""What training examples hold: statistics and listings."""

@@ -1,0 +1,1 @@
+"""Notes: arrays, instruments, MIDI files and other formats."""

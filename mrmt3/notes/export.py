@@ -1,0 +1,36 @@
+"""Note tables as JSON and CSV: the fields of `notes.NOTE_DTYPE` and the instrument's name."""
+
+import csv
+import io
+import os
+
+import numpy as np
+
+from mrmt3.notes.instruments import instrument_name
+from mrmt3.utils.files import atomic_path
+
+FIELDS = ('onset', 'offset', 'pitch', 'velocity', 'program', 'is_drum')
+COLUMNS = (*FIELDS, 'instrument')
+
+
+def note_records(notes: np.ndarray) -> list[dict]:
+  """Returns the notes of a table as dicts of plain numbers, times in s, with the instrument's name."""
+  names = {}
+  records = []
+  for row in notes.tolist():
+    record = dict(zip(FIELDS, row, strict=True))
+    instrument = record['program'], record['is_drum']
+    if instrument not in names:
+      names[instrument] = instrument_name(*instrument)
+    records.append({**record, 'instrument': names[instrument]})
+  return records
+
+
+def write_csv(notes: np.ndarray, path: str | os.PathLike) -> None:
+  """Writes a note table as CSV with a header line, whole or not at all; is_drum is 0 or 1. UserError if it cannot."""
+  text = io.StringIO()
+  writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+  writer.writeheader()
+  writer.writerows({**record, 'is_drum': int(record['is_drum'])} for record in note_records(notes))
+  with atomic_path(path) as temporary:
+    temporary.write_text(text.getvalue(), encoding='utf-8')

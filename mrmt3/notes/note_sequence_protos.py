@@ -1,0 +1,133 @@
+"""NoteSequence protos: tracks, trimming, instrument numbers, and the way to note tables and back (as MT3's note_sequences).
+
+Functions that are given a proto work on it without importing note_seq (which takes 2 s); those that make one import it.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mrmt3.notes import note_array as note_tables
+from mrmt3.notes.instruments import DRUM_CHANNEL
+from mrmt3.tokens import segment_targets
+
+DEFAULT_VELOCITY = 100
+DEFAULT_NOTE_DURATION = 0.01  # s; of drums, and of all notes where tokens hold no note-offs
+TICKS_PER_QUARTER = 220
+
+
+@dataclasses.dataclass
+class TrackSpec:
+  """A track that is scored on its own: its name, program, and whether it is drums."""
+
+  name: str
+  program: int = 0
+  is_drum: bool = False
+
+
+def new_note_sequence():
+  """Returns an empty NoteSequence. Imports note_seq."""
+  from note_seq.protobuf import music_pb2
+
+  return music_pb2.NoteSequence(ticks_per_quarter=TICKS_PER_QUARTER)
+
+
+def add_notes(ns, rows: Iterable[tuple]) -> None:
+  """Adds rows of a note table to a NoteSequence; total_time grows with them."""
+  for onset, offset, pitch, velocity, program, is_drum in rows:
+    ns.notes.add(start_time=onset, end_time=offset, pitch=pitch, velocity=velocity, program=program, is_drum=is_drum)
+    ns.total_time = max(ns.total_time, offset)
+
+
+def extract_track(ns, program: int, is_drum: bool):
+  """Returns a new NoteSequence of the notes with this program and is_drum."""
+  track = type(ns)(ticks_per_quarter=TICKS_PER_QUARTER)
+  track.notes.extend(note for note in ns.notes if note.program == program and note.is_drum == is_drum)
+  track.total_time = max((note.end_time for note in track.notes), default=0.0)
+  return track
+
+
+def trim_overlapping_notes(ns):
+  """Returns a copy in which notes are cut at the next onset of their pitch, program and is_drum; what has no length goes.
+
+  See `segment_tokens.trim_overlapping_notes`, which does the same to a note table.
+  """
+  offset, kept = segment_targets.trimmed_offsets(note_sequence_to_notes(ns, drum_programs=True))
+  trimmed = type(ns)()
+  trimmed.CopyFrom(ns)
+  del trimmed.notes[:]
+  for index in kept.nonzero()[0]:
+    note = trimmed.notes.add()
+    note.CopyFrom(ns.notes[index])
+    note.end_time = offset[index]
+  return trimmed
+
+
+def assign_instruments(ns) -> None:
+  """Numbers the instruments of a NoteSequence in place: programs in order of appearance, without 9, which is drums'."""
+  numbers = {}
+  for note in ns.notes:
+    if note.is_drum:
+      note.instrument = DRUM_CHANNEL
+    else:
+      count = len(numbers)
+      note.instrument = numbers.setdefault(note.program, count + (count >= DRUM_CHANNEL))
+
+
+def validate_note_sequence(ns) -> None:
+  """Raises ValueError for a note that does not end after it begins, or whose velocity is 0."""
+  for note in ns.notes:
+    if note.start_time >= note.end_time:
+      raise ValueError(f'a note of pitch {note.pitch} begins at {note.start_time} s and ends at {note.end_time} s')
+    if note.velocity == 0:
+      raise ValueError(f'the note of pitch {note.pitch} at {note.start_time} s has velocity 0')
+
+
+def note_arrays_to_note_sequence(
+  onset_times: Sequence[float],
+  pitches: Sequence[int],
+  offset_times: Sequence[float] | None = None,
+  velocities: Sequence[int] | None = None,
+  programs: Sequence[int] | None = None,
+  is_drums: Sequence[bool] | None = None,
+):
+  """Returns a NoteSequence with instruments assigned. Imports note_seq.
+
+  Args:
+    onset_times: `[n]` s.
+    pitches: `[n]`.
+    offset_times: `[n]` s; None: `DEFAULT_NOTE_DURATION` after the onset.
+    velocities: `[n]`; None: `DEFAULT_VELOCITY`.
+    programs: `[n]`; None: 0.
+    is_drums: `[n]`; None: no drums.
+  """
+  ns = new_note_sequence()
+  if offset_times is None:
+    offset_times = [onset + DEFAULT_NOTE_DURATION for onset in onset_times]
+  defaults = ((velocities, DEFAULT_VELOCITY), (programs, 0), (is_drums, False))
+  more = (itertools.repeat(default) if values is None else values for values, default in defaults)
+  add_notes(ns, zip(onset_times, offset_times, pitches, *more, strict=False))
+  assign_instruments(ns)
+  return ns
+
+
+def notes_to_note_sequence(notes: np.ndarray):
+  """Returns a note table as a NoteSequence with instruments assigned, notes in the order given. Imports note_seq."""
+  ns = new_note_sequence()
+  add_notes(ns, notes.tolist())
+  assign_instruments(ns)
+  return ns
+
+
+def note_sequence_to_notes(note_sequence, drum_programs: bool = False) -> np.ndarray:
+  """Returns the notes of a NoteSequence as a note table, in the order given; drums get program 0 or keep theirs."""
+  rows = [
+    (note.start_time, note.end_time, note.pitch, note.velocity, note.program, note.is_drum)
+    for note in note_sequence.notes
+  ]
+  notes = np.array(rows, note_tables.NOTE_DTYPE)
+  if not drum_programs:
+    notes['program'][notes['is_drum']] = 0
+  return notes

@@ -1,0 +1,1 @@
+"""Pictures: piano rolls, spectrograms, charts."""

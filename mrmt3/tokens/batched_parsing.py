@@ -1,0 +1,98 @@
+"""What tokens say of notes: what begins and what ends with each, what sounds at a segment's end, and how much each class has played.
+
+Works on whole batches of arrays, numpy's or JAX's, inside of jitted steps too.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mrmt3.event_codec import Codec
+from mrmt3.notes.instruments import NUM_CLASSES, class_index
+from mrmt3.tokens.event_state import running_status
+from mrmt3.vocabularies import SPECIAL_TOKENS
+
+NUM_PITCHES = 128
+DRUM_ROW = NUM_CLASSES  # the row of drums, behind those of the Slakh classes
+
+
+class Tokens(NamedTuple):
+  """The model ids, (first, last), of each type of token. `T5Config.copied_tokens` are such."""
+
+  time: tuple[int, int]
+  velocity: tuple[int, int]
+  program: tuple[int, int]
+  tie: tuple[int, int]
+  pitch: tuple[int, int]
+  drum: tuple[int, int]
+
+
+class TokenNotes(NamedTuple):
+  """Per token, `[batch, tokens]` each.
+
+  Attributes:
+    time: int, steps since the segment's start.
+    row: int, the Slakh class's number, or DRUM_ROW.
+    pitch: int, 0 .. 127.
+    onset: bool, whether it begins a note, a drum's too.
+    starts: bool, whether a pitched note sounds from here on, be it tied.
+    ends: bool, whether it ends one.
+  """
+
+  time: jax.Array
+  row: jax.Array
+  pitch: jax.Array
+  onset: jax.Array
+  starts: jax.Array
+  ends: jax.Array
+
+
+def token_ids(codec: Codec) -> Tokens:
+  """Returns the ids of a codec's tokens."""
+  names = ('shift', 'velocity', 'program', 'tie', 'pitch', 'drum')
+  return Tokens(*(tuple(index + SPECIAL_TOKENS for index in codec.event_type_range(name)) for name in names))
+
+
+def read(tokens: jax.Array, ids: Tokens) -> TokenNotes:
+  """Reads the tokens of segments, int model ids `[batch, tokens]`, padded with 0."""
+  tokens = jnp.asarray(tokens)
+
+  def is_any(pair):
+    return (tokens >= pair[0]) & (tokens <= pair[1])
+
+  is_pitch, is_drum = is_any(ids.pitch), is_any(ids.drum)
+  last = running_status(tokens, ids[:4])
+  # Values, 0 where nothing of a type has been said.
+  time, velocity, program, _ = (jnp.maximum(last[..., k] - first, 0) for k, (first, _) in enumerate(ids[:4]))
+  after_ties, loud = last[..., 3] > 0, velocity > 0
+  own = jnp.where(is_drum, tokens - ids.drum[0], tokens - ids.pitch[0])
+  return TokenNotes(
+    time=time,
+    row=jnp.where(is_drum, DRUM_ROW, jnp.asarray(class_index(np.arange(NUM_PITCHES)))[program]),
+    pitch=jnp.clip(own, 0, NUM_PITCHES - 1),
+    onset=after_ties & (is_drum | (is_pitch & loud)),
+    starts=is_pitch & (loud | ~after_ties),
+    ends=is_pitch & after_ties & ~loud,
+  )
+
+
+def held(tokens: jax.Array, ids: Tokens) -> jax.Array:
+  """Returns what sounds when segments end, bool `[batch, NUM_CLASSES, NUM_PITCHES]`; `tokens` as in `read`."""
+  notes = read(tokens, ids)
+  place = jnp.arange(1, notes.row.shape[1] + 1)
+
+  def last(marked):
+    row = jnp.where(marked & (notes.row < NUM_CLASSES), notes.row, NUM_CLASSES)  # one beyond the last is dropped
+    empty = jnp.zeros((NUM_CLASSES, NUM_PITCHES), jnp.int32)
+    return jax.vmap(lambda r, p: empty.at[r, p].max(place, mode='drop'))(row, notes.pitch)
+
+  return last(notes.starts) > last(notes.ends)
+
+
+def onset_counts(tokens: jax.Array, ids: Tokens) -> jax.Array:
+  """Returns how many notes of each Slakh class begin in segments, int32 `[batch, NUM_CLASSES]`; `tokens` as in `read`."""
+  notes = read(tokens, ids)
+  rows = jnp.where(notes.onset, notes.row, NUM_CLASSES)
+  return jax.vmap(lambda r: jnp.zeros(NUM_CLASSES, jnp.int32).at[r].add(1, mode='drop'))(rows)

@@ -1,0 +1,107 @@
+"""Metrics of a task's predictions (seqio.Evaluator), for `train` and `eval`."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mrmt3.engine import utils
+from mrmt3.errors import UserError
+from mrmt3.training import multihost, prediction
+from mrmt3.utils import files
+
+
+class InferenceEvaluator:
+  """Predicts a split with given parameters, and writes its metrics to <log_dir>/inference_eval/<task>-metrics.jsonl.
+
+  An evaluator without loggers, which would write nothing, gets those of `score_loggers.DEFAULT`.
+
+  Attributes:
+    feature_shapes: shapes of the model's features, without the batch axis.
+  """
+
+  def __init__(self, model, config, evaluator_cls: Callable | None, partitioner, log_dir: str):
+    """Takes what to evaluate; UserError if the task has no metrics for the split, or the devices do not divide the batch."""
+    import seqio
+
+    task = utils.resolve_task(config)
+    partitioner.check_batch_size(config.batch_size, 'the data set to infer from')
+    self._model, self._config, self._partitioner = model, config, partitioner
+    self._folder = Path(log_dir) / 'inference_eval'
+    self._predictors = {}
+    self._evaluator = (evaluator_cls or seqio.Evaluator)(
+      mixture_or_task_name=config.mixture_or_task_name,
+      feature_converter=model.FEATURE_CONVERTER_CLS(pack=False),
+      eval_split=config.split,
+      use_cached=config.use_cached,
+      seed=config.seed,
+      sequence_length=utils.lengths_or_none(config),
+      use_memory_cache=config.use_memory_cache,
+      log_dir=str(self._folder),
+    )
+    if not self._evaluator.eval_tasks:
+      raise UserError(f'{task.name} has no metrics for the split {config.split!r}, so there is nothing to evaluate')
+    if not self._evaluator.loggers:
+      from mrmt3.evaluation import seqio_loggers
+
+      self._evaluator._loggers = tuple(cls(output_dir=str(self._folder)) for cls in seqio_loggers.DEFAULT)
+    self.feature_shapes = self._evaluator.model_feature_shapes
+
+  def is_done(self, step: int) -> bool:
+    """Returns whether there are metrics of a step already."""
+    return all(self._has_line(task.name, step) for task in self._evaluator.eval_tasks)
+
+  def evaluate(self, params, step: int) -> dict[str, dict[str, float]]:
+    """Returns {task: {metric: value}}, and writes them down; `params` are in place.
+
+    Of several hosts all predict, and the first one computes the metrics; the others return nothing.
+    """
+
+    def run(name):
+      return lambda dataset: prediction.uniform(self._predictor(name, params)(dataset))
+
+    metrics, _ = self._evaluator.evaluate(
+      compute_metrics=multihost.is_first(),
+      step=step,
+      predict_fn=run('predict_batch'),
+      score_fn=run('score_batch'),
+      predict_with_aux_fn=prediction.with_aux(run('predict_batch_with_aux')),
+    )
+    if not multihost.is_first():
+      return {}
+    results = {name: _plain(values) for name, values in metrics.result().items()}
+    for name, values in results.items():
+      if not self._has_line(name, step):  # else one of the evaluator's loggers has written it
+        with (files.make_folder(self._folder) / f'{name}-metrics.jsonl').open('a') as file:
+          file.write(json.dumps({'step': step, **values}) + '\n')
+    return results
+
+  def _predictor(self, name: str, params) -> prediction.Predictor:
+    """Returns a method of the model over data sets; it is compiled once, not at every evaluation of a training run."""
+    if name not in self._predictors:
+      method = getattr(self._model, name)
+      self._predictors[name] = prediction.Predictor(method, params, self._config.batch_size, self._partitioner)
+    self._predictors[name].params = params
+    return self._predictors[name]
+
+  def _has_line(self, name: str, step: int) -> bool:
+    path = self._folder / f'{name}-metrics.jsonl'
+    if not path.exists():
+      return False
+    return any(json.loads(line).get('step') == step for line in path.read_text().splitlines() if line.strip())
+
+  def close(self) -> None:
+    """Ends the evaluator's threads."""
+    self._evaluator.close()
+
+
+def _plain(values) -> dict[str, float]:
+  """Returns the metrics that are numbers as floats."""
+  plain = {}
+  for name, value in values.items():
+    value = getattr(value, 'value', value)  # clu's Scalar
+    try:
+      plain[name] = float(value)
+    except (TypeError, ValueError):
+      print(f'mrmt3: {name} is not a number and is left out', file=sys.stderr)
+  return plain

@@ -1,0 +1,88 @@
+"""What `python -m mrmt3.train`, `eval` and `infer` have in common: flags, gin, errors in one line, an exit code.
+
+Exit codes: 0 done; 1 a bug, with its traceback; 2 something the user can put right; 75 another process of the run is lost;
+130 interrupted; 143 stopped by SIGTERM, after saving.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from mrmt3.errors import UserError, first_line
+from mrmt3.training import heartbeat
+from mrmt3.training.preemption import EXIT_CODE, Stopped
+from mrmt3.utils import huge_pages
+
+
+def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -> None:
+  from mrmt3.engine import gin_utils, names
+  from mrmt3.utils.tensorflow_setup import start_tensorflow
+
+  flags = gin_utils.parse_flags(argv, prog, description)
+  gin_utils.check_files(flags)
+  start_tensorflow()
+  names.use_own_engine()
+  import gin
+  from mrmt3.training import multihost
+
+  # gin files import this module as __main__, under any name of their own.
+  configured = gin.configurable(function, module='__main__')
+  gin_utils.apply_flags(flags)
+  gin_utils.parse_config(flags)
+  options = {'dry_run': True} if flags.dry_run else {}
+  if flags.profile:
+    options['profile'] = flags.profile
+  try:
+    gin_utils.call(configured, **options)
+  except Stopped:
+    multihost.leave()
+    raise
+  multihost.leave()
+
+
+def main(function: Callable, prog: str, description: str, argv: Sequence[str] | None = None) -> int:
+  """Runs a gin-configured function from the command line and returns the exit code."""
+  try:
+    _run(function, prog, description, sys.argv[1:] if argv is None else argv)
+    return 0
+  except ModuleNotFoundError as error:
+    if (error.name or '').startswith('mrmt3'):
+      raise
+    print(f'mrmt3: error: this needs {error.name}; install it with: pip install "mrmt3[train]"', file=sys.stderr)
+    return 2
+  except UserError as error:
+    # gin appends where in the configuration it was to the message, on further lines.
+    print(f'mrmt3: error: {str(error).splitlines()[0]}', file=sys.stderr)
+    return 2
+  except Stopped as stopped:
+    print(f'mrmt3: {str(stopped).splitlines()[0]}; start the same command again to go on', file=sys.stderr)
+    return EXIT_CODE
+  except KeyboardInterrupt:
+    print('mrmt3: interrupted; start the same command again to go on from what was saved', file=sys.stderr)
+    return 130
+  except Exception as error:
+    if not heartbeat.is_loss(error):
+      raise
+    heartbeat.say_lost(first_line(error)[:120])
+    return heartbeat.EXIT_CODE
+
+
+def run_and_end(run: Callable[[], int]) -> None:
+  """Calls `run` and ends the process with the exit code it returns, whatever happens.
+
+  At once: TensorFlow's threads, one of which may still prepare data in Python, would hang an orderly exit. Before all that,
+  the command may be started once more, see `large_pages`.
+  """
+  huge_pages.restart_with()
+  try:
+    code = run()
+  except SystemExit as error:  # of argparse
+    code = error.code if isinstance(error.code, int) else 2
+  except BaseException:
+    import traceback
+
+    traceback.print_exc()
+    code = 1
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)

@@ -1,0 +1,138 @@
+"""Where a run's numbers go: TensorBoard, a JSONL file, and a progress line."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mrmt3.utils import files
+
+
+class ScalarWriter:
+  """Writes scalars to TensorBoard events in `<model_dir>/<name>/` and to `<model_dir>/<name>.jsonl`, a line a step.
+
+  A run that goes on after `first_step` steps appends; lines of later steps, which it will do again, are taken out.
+  """
+
+  def __init__(self, model_dir: str, name: str, first_step: int = 0):
+    from clu import metric_writers
+
+    self._events = metric_writers.SummaryWriter(str(files.make_folder(Path(model_dir) / name)))
+    path = Path(model_dir) / f'{name}.jsonl'
+    _drop_later_lines(path, first_step)
+    self._lines = path.open('a', buffering=1)
+
+  def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+    """Writes named numbers at a step."""
+    self._events.write_scalars(step, scalars)
+    self._lines.write(json.dumps({'step': step, **{name: float(value) for name, value in scalars.items()}}) + '\n')
+
+  def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
+    """Writes named texts at a step, to TensorBoard only."""
+    self._events.write_texts(step, texts)
+
+  def close(self) -> None:
+    """Flushes and closes both."""
+    self._events.close()
+    self._lines.close()
+
+
+def _drop_later_lines(path: Path, step: int) -> None:
+  """Takes out of a JSONL file what was written after a step, and a last line that was cut off."""
+  if not path.exists():
+    return
+  kept = []
+  for line in path.read_text().splitlines(keepends=True):
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+      if line.endswith('\n') and json.loads(line)['step'] <= step:
+        kept.append(line)
+  with files.atomic_path(path) as temporary:
+    temporary.write_text(''.join(kept))
+
+
+class TrainProgress:
+  """A progress line on stderr: steps, steps/s, time left, loss and accuracy.
+
+  A terminal gets a bar that is redrawn; anything else (a log file) gets a plain line every `quiet_seconds`.
+  """
+
+  def __init__(self, first_step: int, total_steps: int, quiet_seconds: float = 15.0):
+    self._bar = tqdm(
+      initial=first_step,
+      total=total_steps,
+      desc='train',
+      unit='step',
+      dynamic_ncols=True,
+      disable=not sys.stderr.isatty(),
+    )
+    self._first, self._total, self._quiet_seconds = first_step, total_steps, quiet_seconds
+    self._start = self._last_line = time.monotonic()
+
+  def advance(self) -> None:
+    """Counts one step."""
+    self._bar.update()
+
+  def show(self, step: int, summary: Mapping[str, float]) -> None:
+    """Shows the newest numbers."""
+    text = f'loss {summary["loss"]:.3f} accuracy {summary["accuracy"]:.3f}'
+    self._bar.set_postfix_str(text)
+    now = time.monotonic()
+    if self._bar.disable and (now - self._last_line > self._quiet_seconds or step == self._total):
+      rate = (step - self._first) / max(now - self._start, 1e-9)
+      left = (self._total - step) / max(rate, 1e-9)
+      print(
+        f'train step {step}/{self._total}  {text}  {rate:.2f} steps/s  {left:.0f} s left', file=sys.stderr, flush=True
+      )
+      self._last_line = now
+
+  def close(self) -> None:
+    """Ends the line."""
+    self._bar.close()
+
+
+def write_model_info(model_dir: str, state) -> int:
+  """Writes model_dir/model-info.txt, a table of all arrays of a state; returns the number of parameters."""
+  import jax
+
+  rows, count = [], 0
+  for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if name.startswith('target/'):
+      count += leaf.size
+    rows.append(f'{name:<80} {leaf.dtype!s:<9} {"x".join(map(str, leaf.shape)) or "scalar":<14} {leaf.size:>12,}')
+  with files.atomic_path(Path(model_dir) / 'model-info.txt') as temporary:
+    temporary.write_text('\n'.join([*rows, f'Total number of parameters: {count:,}', '']))
+  return count
+
+
+class Profiler:
+  """Writes a profile of some steps to <model_dir>/profile, to be read with TensorBoard or Perfetto."""
+
+  def __init__(self, model_dir: str, first: int, steps: int):
+    """Takes the first step to profile and how many; 0 profiles nothing."""
+    self._folder = Path(model_dir) / 'profile'
+    self._first, self._end, self._running = first, first + steps, False
+
+  def before(self, step: int, state) -> None:
+    """To be called before each step, with what it will change."""
+    import jax
+
+    if step == self._first < self._end:
+      jax.block_until_ready(state)
+      jax.profiler.start_trace(str(self._folder))
+      self._running = True
+    elif step == self._end and self._running:
+      jax.block_until_ready(state)
+      self.close()
+
+  def close(self) -> None:
+    """Ends a profile that is being written."""
+    import jax
+
+    if self._running:
+      self._running = False
+      jax.profiler.stop_trace()

@@ -1,0 +1,94 @@
+"""Running a model's predict or score step over a data set, in batches of one shape."""
+
+import inspect
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from mrmt3.training import multihost
+from mrmt3.training.data_iterator import user_errors
+
+_INDEX = 'index of the example'
+
+
+class Predictor:
+  """A jitted predict or score step with its parameters.
+
+  Args:
+    step: (params, batch) or (params, batch, rng) -> tree of arrays with leading batch axes; pure.
+    params: the parameters, in place.
+    batch_size: examples a call, of all hosts together; the last batch is filled up with zeros.
+    partitioner: where batches go.
+    seed: of `rng`.
+
+  Attributes:
+    params: the parameters; may be replaced.
+  """
+
+  def __init__(self, step: Callable, params, batch_size: int, partitioner, seed: int = 0):
+    takes_rng = 'rng' in inspect.signature(step).parameters
+    self._step = jax.jit(step if takes_rng else lambda params, batch, rng: step(params, batch))
+    self.params = params
+    self._batch_size, self._partitioner, self._seed = batch_size, partitioner, seed
+
+  def __call__(self, dataset) -> list[tuple[int, object]]:
+    """Takes a tf.data.Dataset of (index, model features) and returns (index, the step's result for it), in its order.
+
+    Several hosts share the work, and all get all results.
+    """
+    results, rows = [], self._batch_size // multihost.count()
+    own = dataset.shard(multihost.count(), jax.process_index()).padded_batch(rows)
+    shapes = {name: (rows, *(n or 0 for n in spec.shape[1:])) for name, spec in own.element_spec[1].items()}
+    dtypes = {name: spec.dtype.as_numpy_dtype for name, spec in own.element_spec[1].items()}
+
+    def batches():
+      for indices, batch in own.as_numpy_iterator():
+        # Numbered from 1, so that the rows that are only filled in can be told.
+        yield {**{name: _fill(x, rows) for name, x in batch.items()}, _INDEX: _fill(indices + 1, rows)}
+
+    with user_errors():
+      shared = multihost.same_batches(batches(), {**shapes, _INDEX: (rows,)}, {**dtypes, _INDEX: np.int64})
+      for number, batch in enumerate(shared):
+        indices = multihost.on_every_host(self._partitioner.place_batch(batch.pop(_INDEX).astype(np.int32)))
+        rng = jax.random.fold_in(jax.random.key(self._seed), number)
+        result = multihost.on_every_host(self._step(self.params, self._partitioner.place_batch(batch), rng))
+        found = [row for row in range(len(indices)) if indices[row]]
+        results += [(int(indices[row]) - 1, jax.tree.map(lambda x, row=row: x[row], result)) for row in found]
+    return sorted(results, key=lambda pair: pair[0])
+
+
+def as_arrays(results: list[tuple[int, object]]):
+  """Returns the results, ordered by index, as one tree of arrays `[examples, ...]`, padded with 0 to the longest."""
+  ordered = [result for _, result in sorted(results, key=lambda pair: pair[0])]
+  return jax.tree.map(lambda *rows: _stack(rows), *ordered)
+
+
+def _stack(rows):
+  if not np.ndim(rows[0]):
+    return np.array(rows)
+  shape = np.max([np.shape(row) for row in rows], axis=0)
+  return np.stack([np.pad(row, [(0, most - n) for most, n in zip(shape, np.shape(row), strict=True)]) for row in rows])
+
+
+def _fill(x: np.ndarray, rows: int) -> np.ndarray:
+  return np.pad(x, [(0, rows - len(x))] + [(0, 0)] * (x.ndim - 1))
+
+
+def uniform(results: list[tuple[int, object]]) -> list[tuple[int, object]]:
+  """Returns the results with all of one shape, as seqio's evaluator asks: padded with 0 to the longest."""
+  if not results:
+    return results
+  stacked = as_arrays(results)
+  return [(row, jax.tree.map(lambda x, row=row: x[row], stacked)) for row in range(len(results))]
+
+
+def with_aux(run: Callable) -> Callable:
+  """Turns a function that returns (index, (tokens, aux)) pairs into one that returns ((index, tokens) pairs, aux lists)."""
+
+  def predict(dataset):
+    results = run(dataset)
+    names = results[0][1][1].keys() if results else ()
+    return [(i, tokens) for i, (tokens, _) in results], {name: [aux[name] for _, (_, aux) in results] for name in names}
+
+  return predict

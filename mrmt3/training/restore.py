@@ -1,0 +1,97 @@
+"""Which checkpoint a run evaluates, and its parameters, for any model."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mrmt3 import network
+from mrmt3.checkpoints import orbax as orbax_checkpoints
+from mrmt3.errors import UserError
+
+
+def parameter_shapes(model, batch_shapes: dict, batch_types: dict):
+  """Returns the shapes of a model's parameters; computes nothing."""
+
+  def initialise(rng):
+    return model.get_initial_variables(rng, batch_shapes, batch_types)['params']
+
+  return jax.eval_shape(initialise, jax.random.key(0))
+
+
+def checkpoint_paths(config) -> list[Path]:
+  """Returns the checkpoints that a RestoreCheckpointConfig means, oldest first; UserError if there is none."""
+  if config.mode != 'all':
+    return [orbax_checkpoints.find_checkpoint(config.path)]
+  steps = orbax_checkpoints.checkpoint_steps(config.path)
+  if not steps:
+    raise UserError(f"{config.path}: no checkpoint_<step> in it, which RestoreCheckpointConfig.mode = 'all' asks for")
+  return [orbax_checkpoints.checkpoint_folder(config.path, step) for step in steps]
+
+
+def restore(config, path: Path, shapes, optional: tuple[str, ...] = ()):
+  """Returns (parameters of the checkpoint at `path`, its step, those `optional` parts, such as 'a/b', of which it lacks something).
+
+  A parameter that a checkpoint lacks, or has too much of, is an error; t5x with `strict = False` would not notice.
+
+  Raises:
+    UserError: there is no checkpoint, or it does not fit the shapes.
+  """
+  params, step = orbax_checkpoints.restore_target(path)
+  params = network.without_training_only(params, shapes)
+  wanted, there = flatten_dict(shapes), flatten_dict(params)
+  missing = {keys: _part_of(keys, optional) for keys in wanted if keys not in there}
+  lacking = [name for name in optional if name in missing.values()]
+  orbax_checkpoints.check_shapes(
+    unflatten_dict({keys: x for keys, x in wanted.items() if missing.get(keys) is None}), params, path
+  )
+  dtype = config.dtype
+  return (params if dtype is None else jax.tree.map(lambda x: jnp.asarray(x, dtype), params)), step, lacking
+
+
+def _part_of(keys: tuple[str, ...], names: tuple[str, ...]) -> str | None:
+  """Returns the name, such as 'a/b', of which the parameter at these keys is a part, or None."""
+  return next((name for name in names if network.is_part('/'.join(keys), name)), None)
+
+
+def _may_lack(model) -> tuple[str, ...]:
+  """Returns the parts of a model's parameters that a checkpoint may lack: what transcribing has no use for, and what is to be fresh."""
+  spec = getattr(model, 'spec', None)
+  if spec is None:
+    return ()
+  used = network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins)
+  return (*(name for name in network.TRAINING_ONLY if name not in used), *getattr(model, 'fresh', ()))
+
+
+def start_state(trainer, restore_cfg, model_dir: str, example_batch):
+  """Returns (state, where it came from, for people): the newest checkpoint in model_dir, else restore_cfg.path, else fresh.
+
+  Args:
+    trainer: trainer.Trainer.
+    restore_cfg: utils.RestoreCheckpointConfig, or None.
+    model_dir: the run's folder.
+    example_batch: any batch of the right shapes.
+  """
+  from mrmt3.engine.trainer import TrainState
+
+  fresh, place = trainer.initial_state(example_batch), trainer.partitioner.place_state
+  shardings = jax.tree.map(lambda x: x.sharding, fresh)
+  step = orbax_checkpoints.latest_step(model_dir)
+  if step is not None:
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), fresh.state_dict())
+    tree = orbax_checkpoints.restore_state(orbax_checkpoints.checkpoint_folder(model_dir, step), like)
+    return place(TrainState.from_state_dict(tree), shardings), f'resuming from checkpoint_{step}'
+  if restore_cfg is not None:
+    try:
+      path = orbax_checkpoints.find_checkpoint(restore_cfg.path)
+    except UserError:
+      if not restore_cfg.fallback_to_scratch:
+        raise
+    else:
+      params, step, lacking = restore(restore_cfg, path, fresh.params, _may_lack(trainer.model))
+      every, there = flatten_dict(shardings.params), flatten_dict(params)
+      placed = flatten_dict(place(params, unflatten_dict({keys: every[keys] for keys in there})))
+      origin = f'weights of {restore_cfg.path} (step {step})' + ''.join(f', {name} fresh' for name in lacking)
+      return fresh.replace(params=unflatten_dict({**flatten_dict(fresh.params), **placed})), origin
+  return fresh, 'fresh weights'

@@ -1,0 +1,170 @@
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mrmt3 import network
+from mrmt3.checkpoints import orbax as orbax_checkpoints
+from mrmt3.config import ModelSpec
+from mrmt3.errors import UserError
+from mrmt3.spectrograms import SpectrogramConfig
+
+SPEC = ModelSpec(
+  network.T5Config(
+    vocab_size=1536,
+    emb_dim=8,
+    num_heads=1,
+    head_dim=4,
+    mlp_dim=4,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+    memory_length=2,
+  ),
+  SpectrogramConfig(num_mel_bins=16),
+  segment_frames=8,
+  targets_length=16,
+)
+
+
+def make_state(seed=0):
+  rng = np.random.default_rng(seed)
+  shapes = network.parameter_shapes(SPEC.network, 16)
+  params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
+  moments = optax.adamw(1e-3).init(params)
+  moments = jax.tree.map(lambda x: x + jnp.asarray(rng.normal(size=x.shape) * 10, x.dtype), moments)
+  return jax.device_get({'target': params, 'state': {'step': jnp.int32(7), 'param_states': moments}})
+
+
+STATE = make_state()
+
+
+@pytest.fixture(scope='module')
+def model_dir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('model')
+  orbax_checkpoints.save_checkpoint(folder, 7, STATE, SPEC)
+  return folder
+
+
+def assert_same_bits(actual, expected):
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
+  for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+    assert np.asarray(a).dtype == np.asarray(e).dtype
+    np.testing.assert_array_equal(a, e)
+
+
+def test_params_come_back(model_dir):
+  for path in (model_dir, model_dir / 'checkpoint_7', str(model_dir)):
+    params, spec, step = orbax_checkpoints.restore_params(path)
+    assert_same_bits(params, STATE['target'])
+    assert (spec, step) == (SPEC, 7)
+
+
+def test_state_comes_back_bit_for_bit(model_dir):
+  assert_same_bits(orbax_checkpoints.restore_state(model_dir / 'checkpoint_7', make_state(1)), STATE)
+
+
+def test_newest_wins_and_old_ones_go(tmp_path):
+  assert orbax_checkpoints.latest_step(tmp_path / 'none') is None
+  for step in (9, 100, 20):
+    orbax_checkpoints.save_checkpoint(tmp_path, step, {'target': STATE['target']}, SPEC)
+  (tmp_path / 'checkpoint_x').mkdir()
+  assert orbax_checkpoints.latest_step(tmp_path) == 100
+  assert orbax_checkpoints.restore_params(tmp_path)[2] == 100
+  orbax_checkpoints.remove_old(tmp_path, 2)
+  assert orbax_checkpoints.checkpoint_steps(tmp_path) == [20, 100]
+  orbax_checkpoints.remove_old(tmp_path, 0)
+  assert orbax_checkpoints.checkpoint_steps(tmp_path) == [100]
+
+
+def test_same_step_is_replaced_and_nothing_else_stays(tmp_path):
+  (tmp_path / '.writing_killed').mkdir()  # of a run that was killed in the middle
+  for seed in (1, 2):
+    orbax_checkpoints.save_checkpoint(tmp_path, 3, make_state(seed), SPEC)
+  assert [p.name for p in tmp_path.iterdir()] == ['checkpoint_3']
+  assert_same_bits(orbax_checkpoints.restore_params(tmp_path)[0], make_state(2)['target'])
+
+
+def test_failed_save_leaves_nothing(tmp_path, monkeypatch):
+  def full(self, *args, **kwargs):
+    raise OSError(28, 'No space left on device')
+
+  import orbax.checkpoint as ocp
+
+  monkeypatch.setattr(ocp.Checkpointer, 'save', full)
+  with pytest.raises(UserError, match='No space left'):
+    orbax_checkpoints.save_checkpoint(tmp_path, 3, STATE, SPEC)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_file_in_the_way(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='cannot make the folder'):
+    orbax_checkpoints.save_checkpoint(tmp_path / 'file' / 'model', 3, STATE, SPEC)
+
+
+def copy_of(model_dir, tmp_path):
+  import shutil
+
+  return Path(shutil.copytree(model_dir / 'checkpoint_7', tmp_path / 'checkpoint_7'))
+
+
+def assert_one_line_error(path, message, read=orbax_checkpoints.restore_params):
+  with pytest.raises(UserError, match=message) as info:
+    read(path)
+  assert '\n' not in str(info.value)
+
+
+def test_what_is_no_checkpoint(model_dir, tmp_path):
+  assert_one_line_error(tmp_path, 'not a checkpoint')
+  assert_one_line_error(tmp_path / 'none', 'no such checkpoint')
+  assert_one_line_error(model_dir / 'checkpoint_7' / 'model.json', 'not a checkpoint')
+
+
+def test_broken_checkpoints(model_dir, tmp_path):
+  folder = copy_of(model_dir, tmp_path)
+  (folder / 'model.json').write_bytes(b'\xff\xfe')
+  assert_one_line_error(folder, 'model.json')
+  (folder / 'model.json').write_text('{"network": {}}')
+  assert_one_line_error(folder, 'vocab_size')
+  other = dataclasses.replace(SPEC, network=dataclasses.replace(SPEC.network, mlp_dim=5))
+  (folder / 'model.json').write_text(other.to_json())
+  assert_one_line_error(folder, 'mlp')
+  (folder / 'model.json').write_text(SPEC.to_json())
+  orbax_checkpoints.restore_params(folder)
+  for data in folder.glob('state/**/d/*'):
+    content = bytearray(data.read_bytes())
+    for place in range(len(content) // 4, len(content) // 2, 97):
+      content[place] ^= 0xFF
+    data.write_bytes(content)
+  assert_one_line_error(folder, 'cannot read|holds no parameters')
+  for data in folder.glob('state/**/d/*'):
+    data.write_bytes(data.read_bytes()[:100])
+  assert_one_line_error(folder, 'holds no parameters')
+  for file in [*folder.glob('state/_*'), *folder.glob('state/*.ocdbt')]:
+    file.unlink()
+  assert_one_line_error(folder, 'cannot read|holds no parameters')
+
+
+def test_state_of_another_structure(model_dir):
+  like = {'target': STATE['target'], 'state': {'step': np.int32(0), 'param_states': {'other': np.zeros(3)}}}
+  assert_one_line_error(model_dir, 'cannot read|expected', lambda path: orbax_checkpoints.restore_state(path, like))
+
+
+def test_neither_tensorflow_nor_seqio_are_imported(model_dir):
+  code = (
+    'import sys; from mrmt3 import checkpoints; checkpoints.restore_params(sys.argv[1]); '
+    "sys.exit(any(name in sys.modules for name in ('tensorflow', 'seqio')))"
+  )
+  from paths import ROOT as root
+
+  result = subprocess.run(
+    [sys.executable, '-c', code, str(model_dir)], cwd=root, capture_output=True, text=True, check=False
+  )
+  assert result.returncode == 0, result.stderr
+  assert result.stderr == ''

@@ -1,0 +1,230 @@
+"""PyTorch's files without PyTorch. The two in fixtures were written by PyTorch 2.13, in its new and its old format."""
+
+import io
+import pickle
+import pickletools
+import struct
+import zipfile
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from paths import FIXTURES
+
+from mrmt3.checkpoints import pytorch_files
+from mrmt3.errors import UserError
+
+A = np.arange(12, dtype=np.float32).reshape(3, 4)
+EXPECTED = {
+  'a.weight': A,
+  'a.copy': A,
+  'turned': A.T,
+  'part': A[1:, 1:3],
+  'half': A.astype(np.float16),
+  'bfloat16': A,
+  'count': np.int64(7),
+  'empty': np.zeros((0, 2), np.float32),
+  'parameter': A[0],
+}
+
+
+@pytest.mark.parametrize('name, prefix', [('torch_zip.ckpt', 'model.'), ('torch_stream.pth', '')])
+def test_reads_what_pytorch_wrote(name, prefix):
+  file = pytorch_files.read_torch(FIXTURES / name)
+  assert list(file.weights) == [prefix + name for name in EXPECTED]
+  for (found, array), expected in zip(file.weights.items(), EXPECTED.values(), strict=True):
+    assert array.shape == expected.shape and not (array.size and array.flags.writeable), found
+    assert array.dtype.name == ('bfloat16' if 'bfloat16' in found else expected.dtype.name)
+    np.testing.assert_array_equal(np.asarray(array, np.float64), np.asarray(expected, np.float64), err_msg=found)
+  assert (file.is_lightning, file.step) == ((True, 77) if prefix else (False, 0))
+  assert pytorch_files.is_torch_file(FIXTURES / name)
+  assert not pytorch_files.is_torch_file(FIXTURES / 't5x_legacy_checkpoint_3.tar.gz')
+
+
+shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
+
+
+@hypothesis.given(
+  st.dictionaries(st.text(min_size=1, max_size=20), shapes, min_size=1, max_size=5), st.integers(0, 1 << 40)
+)
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_what_is_written_is_read(tmp_path_factory, shapes, step):
+  path = tmp_path_factory.mktemp('torch') / 'x.ckpt'
+  rng = np.random.default_rng(0)
+  weights = {name: rng.normal(size=shape).astype(np.float32).T for name, shape in shapes.items()}
+  first = next(iter(weights))
+  pytorch_files.write_torch(path, weights, {f'{first} again': first}, lightning_step=step)
+  file = pytorch_files.read_torch(path)
+  assert (file.is_lightning, file.step) == (True, step)
+  assert file.weights.keys() == weights.keys() | {f'{first} again'}
+  for name, array in weights.items():
+    np.testing.assert_array_equal(file.weights[name], array)
+  np.testing.assert_array_equal(file.weights[f'{first} again'], weights[first])
+
+
+def test_same_weights_same_bytes_and_aligned(tmp_path):
+  for name in ('a.pth', 'b.pth'):
+    pytorch_files.write_torch(tmp_path / name, {'x': A, 'y': A[0]})
+  content = (tmp_path / 'a.pth').read_bytes()
+  assert content == (tmp_path / 'b.pth').read_bytes()
+  assert content.index(A.tobytes()) % 64 == 0
+
+
+def zip_file(path, pickled, **members):
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('archive/data.pkl', pickled)
+    for name, data in members.items():
+      archive.writestr(f'archive/data/{name}', data)
+
+
+class Evil:
+  """Calls what it was given when it is unpickled by Python itself."""
+
+  def __init__(self, function, *arguments):
+    self.call = function, arguments
+
+  def __reduce__(self):
+    return self.call
+
+
+def exploits(marker):
+  """Yields pickles that would make `marker`, or harm the reader."""
+  import builtins
+  import os
+
+  yield pickle.dumps({'a': Evil(os.system, f'touch {marker}')}, 2)
+  yield pickle.dumps({'a': Evil(builtins.eval, f'open({str(marker)!r}, "w")')}, 4)
+  yield pickle.dumps({'a': Evil(getattr, {}, '__class__')}, 2)
+  yield b'\x80\x02cbuiltins\nexec\nX' + struct.pack('<I', 4) + b'1+1\n' + b'\x85R.'
+  yield b"(S'touch " + str(marker).encode() + b"'\nios\nsystem\n."  # INST
+  yield b'\x80\x02cos\nsystem\n.'  # asks, but does not call
+  yield b'\x80\x02cmrmt3.files\natomic_path\n.'
+  yield b'\x80\x02ctorch.hub\nload\n.'
+  yield b'\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x01\x00\x00\x00xK\x01sb.'  # changes a function of the reader
+  yield b'\x80\x02ctorch\nFloatStorage\nN}X\x05\x00\x00\x00dtypeX\x01\x00\x00\x00Os\x86b.'
+  yield b'\x80\x02}r\xff\xff\xff\x7f.'  # a memo of 16 GB
+
+
+@pytest.mark.parametrize('number', range(11))
+@pytest.mark.parametrize('as_stream', [False, True])
+def test_malicious_pickles_are_refused(tmp_path, number, as_stream):
+  marker = tmp_path / 'ran'
+  pickled = list(exploits(marker))[number]
+  path = tmp_path / 'x.pth'
+  if as_stream:
+    parts = [pytorch_files._STREAM_MAGIC, pytorch_files._STREAM_VERSION, {'little_endian': True}]
+    path.write_bytes(b''.join(pickle.dumps(part, 2) for part in parts) + pickled + pickle.dumps([], 2))
+  else:
+    zip_file(path, pickled)
+  with pytest.raises(UserError, match='refused') as error:
+    pytorch_files.read_torch(path)
+  assert '\n' not in str(error.value)
+  assert not marker.exists()
+  # Nothing of the reader has changed.
+  assert list(pytorch_files.read_torch(FIXTURES / 'torch_zip.ckpt').weights)
+
+
+def test_plain_pickle_would_have_run(tmp_path):
+  marker = tmp_path / 'ran'
+  pickle.loads(next(exploits(marker)))
+  assert marker.exists(), 'the exploit does nothing, so the test above proves nothing'
+
+
+def test_objects_of_training_programs_are_passed_over(tmp_path):
+  objects = b'comegaconf.dictconfig\nDictConfig\n)\x81}X\x01\x00\x00\x00aK\x01sb'
+  tensors = pytorch_files._pickle_tensors({'w': ('0', (2,))}, None)[2:-1]
+  pickled = b'\x80\x02}(' + b'X\x05\x00\x00\x00hyper' + objects + b'X\x0a\x00\x00\x00state_dict' + tensors + b'u.'
+  zip_file(tmp_path / 'x.ckpt', pickled, **{'0': np.float32([1, 2]).tobytes()})
+  np.testing.assert_array_equal(pytorch_files.read_torch(tmp_path / 'x.ckpt').weights['w'], [1, 2])
+
+
+def tensor_pickle(offset, shape, strides, size=4):
+  def number(n):
+    return b'J' + struct.pack('<i', n)
+
+  storage = (
+    b'((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu' + number(size) + b'tQ'
+  )
+  numbers = number(offset) + b'(' + b''.join(map(number, shape)) + b't(' + b''.join(map(number, strides)) + b't'
+  make = b'ctorch._utils\n_rebuild_tensor_v2\n' + storage + numbers + b'\x89NtR'
+  return b'\x80\x02}X\x01\x00\x00\x00w' + make + b's.'
+
+
+@pytest.mark.parametrize(
+  'offset, shape, strides, size',
+  [
+    (1, (4,), (1,), 4),
+    (0, (2, 2), (3, 1), 4),
+    (-1, (2,), (1,), 4),
+    (0, (2,), (-1,), 4),
+    (0, (2,), (1 << 30,), 4),
+    (0, (5,), (1,), 5),
+  ],
+)
+def test_no_tensor_reaches_beyond_its_numbers(tmp_path, offset, shape, strides, size):
+  zip_file(tmp_path / 'x.pth', tensor_pickle(offset, shape, strides, size), **{'0': bytes(16)})
+  with pytest.raises(UserError, match='broken'):
+    pytorch_files.read_torch(tmp_path / 'x.pth')
+
+
+def test_a_good_tensor_of_that_kind_is_read(tmp_path):
+  zip_file(tmp_path / 'x.pth', tensor_pickle(1, (3,), (1,)), **{'0': A[0].tobytes()})
+  np.testing.assert_array_equal(pytorch_files.read_torch(tmp_path / 'x.pth').weights['w'], [1, 2, 3])
+
+
+@pytest.mark.parametrize('name', ['torch_zip.ckpt', 'torch_stream.pth'])
+def test_broken_files_are_one_line(tmp_path, name):
+  content = (FIXTURES / name).read_bytes()
+  path = tmp_path / name
+  rng = np.random.default_rng(0)
+  for size in rng.integers(1, len(content), 30):
+    path.write_bytes(content[:size])
+    try:
+      pytorch_files.read_torch(path)
+    except UserError as error:
+      assert '\n' not in str(error) and str(path) in str(error)
+  for _ in range(60):
+    broken = bytearray(content)
+    for place in rng.integers(0, len(content), 3):
+      broken[place] = rng.integers(256)
+    path.write_bytes(broken)
+    try:
+      for array in pytorch_files.read_torch(path).weights.values():
+        np.asarray(array, np.float32).sum()
+    except UserError as error:
+      assert '\n' not in str(error)
+
+
+@pytest.mark.parametrize('content, message', [(b'', 'not a PyTorch file'), (b'junk' * 9, 'not a PyTorch file')])
+def test_what_is_no_torch_file(tmp_path, content, message):
+  (tmp_path / 'x').write_bytes(content)
+  with pytest.raises(UserError, match=message):
+    pytorch_files.read_torch(tmp_path / 'x')
+  with pytest.raises(UserError, match='cannot read'):
+    pytorch_files.read_torch(tmp_path / 'none')
+
+
+def test_no_weights_and_compressed_weights(tmp_path):
+  zip_file(tmp_path / 'x.pth', pickle.dumps({'a': 1}, 2))
+  with pytest.raises(UserError, match='no weights'):
+    pytorch_files.read_torch(tmp_path / 'x.pth')
+  with zipfile.ZipFile(tmp_path / 'y.pth', 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('archive/data.pkl', tensor_pickle(0, (4,), (1,)))
+    archive.writestr('archive/data/0', bytes(16))
+  with pytest.raises(UserError, match='compressed'):
+    pytorch_files.read_torch(tmp_path / 'y.pth')
+
+
+def test_full_disk_and_file_in_the_way(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='cannot make the folder'):
+    pytorch_files.write_torch(tmp_path / 'file' / 'x.pth', {'x': A})
+  with pytest.raises(UserError, match='No space left'):
+    pytorch_files.write_torch('/dev/full', {'x': A})
+
+
+def test_written_pickle_has_only_what_weights_only_allows():
+  pickled = pytorch_files._pickle_tensors({'w': ('0', (2, 3))}, 5)
+  asked = {argument for opcode, argument, _ in pickletools.genops(io.BytesIO(pickled)) if opcode.name == 'GLOBAL'}
+  assert asked == {'collections OrderedDict', 'torch FloatStorage', 'torch._utils _rebuild_tensor_v2'}

@@ -1,0 +1,174 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from evaluate_command import piece, run
+
+from mrmt3.errors import UserError
+from mrmt3.evaluation import note_scores
+from mrmt3.evaluation import references as evaluation_sets
+from mrmt3.notes.midi import read_midi, write_midi
+
+
+@pytest.fixture
+def folders(tmp_path):
+  """Three references; one transcription is right, one leaks, one is missing."""
+  reference, estimate = tmp_path / 'ref', tmp_path / 'est'
+  for name in ('a', 'b', 'c'):
+    write_midi(piece(), reference / f'{name}.mid')
+  write_midi(piece(), estimate / 'a.mid')
+  leaked = piece()
+  leaked['program'][:2] = 40
+  write_midi(leaked, estimate / 'b.mid')
+  return reference, estimate
+
+
+def table_rows(text):
+  """Returns {name: [scores]} of a printed table."""
+  rows = {}
+  for line in text.splitlines()[1:]:
+    if not line.startswith('---'):
+      words = line.split()
+      rows[' '.join(words[:-4])] = [float(word) for word in words[-4:]]
+  return rows
+
+
+def test_two_files(tmp_path, capsys):
+  write_midi(piece(), tmp_path / 'ref.mid')
+  write_midi(piece(pitches=(60, 62, 64, 70)), tmp_path / 'est.mid')
+  assert run(tmp_path / 'ref.mid', tmp_path / 'est.mid') == 0
+  captured = capsys.readouterr()
+  assert table_rows(captured.out) == {'ref': [0.8, 0.8, 1.0, 1.0]}
+  assert captured.err == ''
+
+
+def test_folders_table_and_json(folders, tmp_path, capsys):
+  reference, estimate = folders
+  assert run(reference, estimate, '--json', tmp_path / 'scores.json') == 0
+  captured = capsys.readouterr()
+  rows = table_rows(captured.out)
+  assert rows == {
+    'a': [1, 1, 1, 1],
+    'b': [1, 0.6, 1.5, 0.8],
+    'c (empty)': [0, 0, 0, 0],
+    'mean of 3 pieces': [0.667, 0.533, 0.833, 0.6],
+    '95 % low': [0, 0, 0, 0],
+    '95 % high': [1, 1, 1.5, 1],
+  }
+  assert len({len(line) for line in captured.out.splitlines()}) == 1, 'columns are not aligned'
+  assert captured.err == 'mrmt3: warning: c counts as empty: there is no transcription of it\n'
+  report = json.loads((tmp_path / 'scores.json').read_text())
+  assert report['counted_as_empty'].keys() == {'c'}
+  expected = note_scores.evaluate_piece(read_midi(reference / 'b.mid'), read_midi(estimate / 'b.mid'))
+  assert report['pieces']['b'] == expected
+  assert report['mean']['leakage_ratio'] == pytest.approx((1 + 1.5 + 0) / 3)
+
+
+def test_names_may_stand_behind_options(folders, tmp_path, capsys):
+  reference, estimate = folders
+  others = tmp_path / 'others'
+  write_midi(piece(), others / 'a.mid')
+  outputs = []
+  for words in (
+    (reference, estimate, others, '--pieces', 1, '--workers', 1),
+    (reference, '--pieces', 1, estimate, '--workers', 1, others),
+    (reference, '--pieces', 1, '--workers', 1, estimate, others),
+  ):
+    assert run(*words) == 0
+    outputs.append(capsys.readouterr().out)
+  assert 'est' in outputs[0] and 'others' in outputs[0] and outputs == outputs[:1] * 3
+  with pytest.raises(SystemExit):
+    run(reference, '--peices', 1, estimate)
+  assert 'unrecognized arguments: --peices' in capsys.readouterr().err
+
+
+def test_json_to_stdout_is_nothing_but_json(folders, capsys):
+  assert run(*folders, '--json', '-', '--mt3-suite') == 0
+  report = json.loads(capsys.readouterr().out)
+  assert report['pieces']['a']['frame_f1'] == report['pieces']['a']['onset_f1_at_0.01s'] == 1
+
+
+def test_an_unreadable_estimate_counts_as_empty(folders, capsys):
+  reference, estimate = folders
+  (estimate / 'b.mid').write_bytes((estimate / 'b.mid').read_bytes()[:30])
+  (estimate / 'c.midi').write_text('not MIDI')
+  assert run(reference, estimate) == 0
+  captured = capsys.readouterr()
+  assert [line.split(':')[1:3] for line in captured.err.splitlines()] == [
+    [' warning', f' {name} counts as empty'] for name in 'bc'
+  ]
+  assert table_rows(captured.out)['mean of 3 pieces'][0] == 0.333
+
+
+def test_an_unreadable_reference_is_an_error(folders):
+  reference, estimate = folders
+  (reference / 'b.mid').write_text('not MIDI')
+  with pytest.raises(UserError, match=str(reference / 'b.mid')):
+    run(reference, estimate)
+
+
+def test_matches_by_path_then_by_name(tmp_path, capsys):
+  for name in ('x/one', 'x/mix', 'y/mix', 'two'):
+    write_midi(piece(), tmp_path / 'ref' / f'{name}.mid')
+  for name in ('one', 'y/mix', 'z/two', 'mix'):
+    write_midi(piece(), tmp_path / 'est' / f'{name}.MID')
+  references, estimates = (
+    evaluation_sets.find_references(tmp_path / 'ref'),
+    evaluation_sets.find_estimates(tmp_path / 'est'),
+  )
+  pairs = evaluation_sets.match(references, estimates, tmp_path / 'est')
+  names = {name: found and found.file.relative_to(tmp_path / 'est').as_posix() for name, found in pairs.items()}
+  # One mix.mid in the root could be either piece's: it is nobody's.
+  assert names == {'two': 'z/two.MID', 'x/mix': None, 'x/one': 'one.MID', 'y/mix': 'y/mix.MID'}
+  left_out = tmp_path / 'est' / 'mix.MID'
+  assert capsys.readouterr().err == f'mrmt3: warning: {left_out} is left out: no reference of that name\n'
+
+
+def test_slakh_tracks_are_references(tmp_path, capsys):
+  track = tmp_path / 'set' / 'test' / 'Track00007'
+  write_midi(piece(program=30), track / 'MIDI' / 'S00.mid')
+  write_midi(piece(shift=9), track / 'all_src.mid')  # must not be read
+  (track / 'metadata.yaml').write_text(
+    'stems:\n  S00: {audio_rendered: true, integrated_loudness: -20.0, is_drum: false, midi_saved: true,'
+    ' program_num: 30, inst_class: Guitar}\n'
+  )
+  estimate = piece(program=29)
+  estimate['is_drum'] = False
+  estimate['program'] = 29
+  write_midi(estimate, tmp_path / 'est' / 'Track00007.mid')
+  for root, name in ((tmp_path / 'set', 'test/Track00007'), (tmp_path / 'set' / 'test', 'Track00007')):
+    assert run(root, tmp_path / 'est') == 0
+    assert table_rows(capsys.readouterr().out) == {name: [1, 1, 1, 1]}
+
+
+def test_an_empty_transcription_is_a_result(tmp_path, capsys):
+  write_midi(piece(), tmp_path / 'ref.mid')
+  write_midi(piece()[:0], tmp_path / 'est.mid')
+  assert run(tmp_path / 'ref.mid', tmp_path / 'est.mid') == 0
+  captured = capsys.readouterr()
+  assert np.sum(table_rows(captured.out)['ref']) == 0 and captured.err == ''
+
+
+def test_bad_arguments_are_one_clear_line(folders, tmp_path):
+  reference, estimate = folders
+  (tmp_path / 'empty').mkdir()
+  os.mkfifo(tmp_path / 'pipe.mid')
+  write_midi(piece(), tmp_path / 'others' / 'q.mid')
+  write_midi(piece(), tmp_path / 'twins' / 'a.mid')
+  write_midi(piece(), tmp_path / 'twins' / 'a.midi')
+  for arguments, says in (
+    ((tmp_path / 'nowhere', estimate), 'no such file or folder'),
+    ((reference, tmp_path / 'nowhere'), 'no such file or folder'),
+    ((reference, estimate / 'a.mid'), 'two files or two folders'),
+    ((reference / 'a.mid', estimate), 'two files or two folders'),
+    ((tmp_path / 'pipe.mid', estimate / 'a.mid'), 'neither a file nor a folder'),
+    ((tmp_path / 'empty', estimate), 'no MIDI files and no Slakh tracks'),
+    ((reference, tmp_path / 'empty'), 'has the name of a piece'),
+    ((reference, tmp_path / 'others'), 'has the name of a piece'),
+    ((reference, tmp_path / 'twins'), 'same name'),
+    ((reference, estimate, '--json', reference / 'a.mid' / 'x.json'), 'cannot make the folder'),
+  ):
+    with pytest.raises(UserError, match=says) as caught:
+      run(*arguments)
+    assert '\n' not in str(caught.value)

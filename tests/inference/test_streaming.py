@@ -1,0 +1,266 @@
+"""The Python API: whole pieces, streams, many pieces side by side, threads, and the forms of a result."""
+
+import concurrent.futures
+import dataclasses
+import io
+import itertools
+import subprocess
+import sys
+
+import jax
+import mido
+import network_fixture as fixture
+import numpy as np
+import pytest
+import soundfile
+
+import mrmt3
+from mrmt3.audio import files as audio_files
+from mrmt3.checkpoints import orbax as orbax_checkpoints
+from mrmt3.config import ModelSpec
+from mrmt3.errors import UserError
+from mrmt3.inference import batched_pieces
+from mrmt3.inference import transcriber as inference
+from mrmt3.inference.instrument_filter import InstrumentChoice
+from mrmt3.notes import midi as midi_io
+from mrmt3.notes.note_array import NOTE_DTYPE, Note, sort_notes
+from mrmt3.spectrograms import SpectrogramConfig
+
+SPEC = ModelSpec(fixture.CONFIG, SpectrogramConfig(num_mel_bins=64), segment_frames=40, targets_length=48)
+SEGMENT = 40 * 128  # samples
+
+
+def musical_params():
+  """Random weights that say notes more often than times: of these streams are to be compared."""
+  params = jax.tree.map(np.array, fixture.params())
+  kernel = params['decoder']['logits_dense']['kernel']
+  kernel[:, 23:1004] *= 0.3  # all but short time shifts
+  kernel[:, 1391:] = 0  # no events
+  return params
+
+
+@pytest.fixture(scope='module')
+def transcriber():
+  return inference.Transcriber(musical_params(), SPEC)
+
+
+def noise(samples, seed=0):
+  return np.random.default_rng(seed).normal(0, 0.1, samples).astype(np.float32)
+
+
+def table(notes):
+  return sort_notes(np.array(list(notes), NOTE_DTYPE))
+
+
+@pytest.mark.parametrize('length', [0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 7 * SEGMENT + 300])
+def test_streamed_equals_offline(transcriber, length):
+  samples = noise(length)
+  offline = transcriber.transcribe(samples)
+  assert len(offline.segments) == length // SEGMENT + 1
+  assert offline.seconds == length / 16000
+  assert length < 7 * SEGMENT or len(offline.notes) > 20
+  for size in (300, SEGMENT, 3 * SEGMENT + 5):
+    blocks = [samples[start : start + size] for start in range(0, length, size)]
+    notes = list(transcriber.stream(blocks))
+    assert all(isinstance(note, Note) for note in notes)
+    np.testing.assert_array_equal(table(notes), offline.notes)
+
+
+def test_streamed_stereo_at_another_rate_equals_offline(transcriber):
+  sound = noise((30000, 2))
+  offline = transcriber.transcribe(sound, 44100)
+  assert len(offline.notes)
+  notes = transcriber.stream(np.split(sound, [1, 700, 12345]), 44100)
+  np.testing.assert_array_equal(table(notes), offline.notes)
+
+
+def test_notes_come_while_the_sound_comes(transcriber):
+  taken = itertools.count()
+  blocks = (noise(SEGMENT, next(taken)) for _ in itertools.repeat(None))  # without end
+  stream = transcriber.stream(blocks)
+  assert len(list(itertools.islice(stream, 20))) == 20
+  # What has been decoded is what has been taken: nothing is read ahead.
+  first = next(taken)
+  whole = transcriber.transcribe(np.concatenate([noise(SEGMENT, seed) for seed in range(first)]))
+  assert len(whole.notes) >= 20
+  assert len(list(transcriber.stream(noise(SEGMENT, seed) for seed in range(first - 1)))) >= 1
+
+
+def test_files_and_samples_are_the_same(transcriber, tmp_path):
+  sound = noise((20000, 2))
+  audio_files.write_audio(tmp_path / 'a.wav', sound, 44100)
+  heard, rate = soundfile.read(tmp_path / 'a.wav')
+  calls = []
+  result = transcriber.transcribe(tmp_path / 'a.wav', progress=lambda *args: calls.append(args))
+  np.testing.assert_array_equal(result.notes, transcriber.transcribe(heard, rate).notes)
+  assert calls[-1] == (result.seconds, 20000 / 44100)
+  assert [done for done, _ in calls] == sorted({done for done, _ in calls})
+
+
+def test_many_are_as_one_by_one_and_in_order(transcriber):
+  pieces = [noise(n, seed) for seed, n in enumerate((9 * SEGMENT, 100, 4 * SEGMENT, SEGMENT, 6 * SEGMENT + 1))]
+  alone = [transcriber.transcribe(piece) for piece in pieces]
+  together = list(transcriber.transcribe_many(iter(pieces), batch=3))
+  assert len(together) == len(alone)
+  for one, other in zip(alone, together, strict=True):
+    assert [s.tokens.tolist() for s in one.segments] == [s.tokens.tolist() for s in other.segments]
+    np.testing.assert_array_equal(one.notes, other.notes)
+    assert one.stats == other.stats
+
+
+def test_a_broken_piece_does_not_stop_its_neighbours(transcriber):
+  def broken():
+    yield noise(2 * SEGMENT)
+    raise UserError('the cable is out')
+
+  pieces = [
+    batched_pieces.Piece([noise(4 * SEGMENT)], 0),
+    batched_pieces.Piece(broken(), 1),
+    batched_pieces.Piece([noise(99)], 2),
+  ]
+  results = {piece.key: result for piece, result in batched_pieces.collect(transcriber.run(iter(pieces), batch=2))}
+  assert isinstance(results[1], UserError)
+  np.testing.assert_array_equal(results[0].notes, transcriber.transcribe(noise(4 * SEGMENT)).notes)
+  assert len(results[2].segments) == 1
+
+
+def test_threads_may_share_a_transcriber(transcriber):
+  pieces = [noise(3 * SEGMENT + 7, seed) for seed in range(6)]
+  alone = [transcriber.transcribe(piece).notes for piece in pieces]
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    for one, other in zip(alone, pool.map(lambda piece: transcriber.transcribe(piece).notes, pieces), strict=True):
+      np.testing.assert_array_equal(one, other)
+
+
+def test_hop_remembers_the_segment_that_far_back(monkeypatch):
+  from mrmt3.decoding import greedy
+
+  priors = []
+
+  def fake(params, inputs, prior, active, allowed, weights, *, config, max_length):
+    priors.append(np.where(active[:, None], prior, -1))
+    said = np.zeros((len(inputs), max_length), np.int32)
+    said[:, 0] = 100 * len(priors) + np.arange(len(inputs))
+    return said
+
+  monkeypatch.setattr(greedy, 'transcribe_segments', fake)
+  transcriber = inference.Transcriber(fixture.params(), SPEC)
+  result = transcriber.transcribe(noise(7 * SEGMENT - 1), hop=3)
+  assert [s.tokens[0] for s in result.segments] == [100, 101, 102, 200, 201, 202, 300]
+  assert [list(p[:, 0]) for p in priors] == [[1134] * 3, [100, 101, 102], [200, -1, -1]]
+  with pytest.raises(UserError, match='hop is 0'):
+    transcriber.transcribe(noise(9), hop=0)
+
+
+def test_going_on_is_as_not_having_stopped(transcriber):
+  samples = noise(9 * SEGMENT + 50)
+  for hop, known in ((1, 4), (2, 5), (1, 10), (4, 10)):
+    whole = transcriber.transcribe(samples, hop=hop)
+    tokens = tuple(segment.tokens for segment in whole.segments[:known])
+    piece = batched_pieces.Piece([samples], known=tokens)
+    ((_, resumed),) = batched_pieces.collect(transcriber.run([piece], hop=hop))
+    np.testing.assert_array_equal(resumed.notes, whole.notes)
+    assert [s.tokens.tolist() for s in resumed.segments] == [s.tokens.tolist() for s in whole.segments]
+    assert resumed.stats == whole.stats
+
+
+def test_instruments_are_kept_to(transcriber):
+  samples = noise(12 * SEGMENT)
+  everything = transcriber.transcribe(samples)
+  said = set(np.concatenate([s.tokens for s in everything.segments]).tolist())
+  choice = InstrumentChoice.parse('Strings, drums')
+  forbidden = np.flatnonzero(~choice.allowed_tokens(transcriber.codec, 1536))
+  assert said & set(forbidden.tolist())  # or the test would see nothing
+  result = transcriber.transcribe(samples, instruments='Strings, drums')
+  assert not set(np.concatenate([s.tokens for s in result.segments]).tolist()) & set(forbidden.tolist())
+  assert set(result.notes['program'][~result.notes['is_drum']].tolist()) <= set(range(40, 52))
+  np.testing.assert_array_equal(table(transcriber.stream([samples], instruments='strings,drums')), result.notes)
+
+
+def test_names_of_instruments():
+  assert InstrumentChoice.parse('bass').programs == set(range(32, 40))
+  assert InstrumentChoice.parse(['electric-bass', '56', '70-71', 'Drums']) == InstrumentChoice(
+    frozenset([*range(33, 40), 56, 70, 71]), True
+  )
+  assert InstrumentChoice.parse('ocarina').programs == {79}
+  for bad in ('', 'kazoo', '128', '9-3'):
+    with pytest.raises(UserError, match='instruments'):
+      InstrumentChoice.parse(bad)
+
+
+def test_all_forms_of_a_result(transcriber):
+  from note_seq.protobuf import music_pb2
+
+  result = transcriber.transcribe(noise(9 * SEGMENT))
+  assert len(result.notes) > 10
+  sequence = music_pb2.NoteSequence.FromString(result.note_sequence().SerializeToString())
+  assert [(n.start_time, n.end_time, n.pitch) for n in sequence.notes] == [
+    (n['onset'], n['offset'], n['pitch']) for n in result.notes
+  ]
+  midi = result.pretty_midi()
+  assert sum(len(track.notes) for track in midi.instruments) == len(result.notes)
+  np.testing.assert_array_equal(midi_io.notes_from_midi_data(midi), result.notes)
+  assert all(track.name for track in midi.instruments)
+  tracks = mido.MidiFile(file=io.BytesIO(result.midi())).tracks
+  assert len(tracks) == len(midi.instruments) + 1
+
+
+def test_what_is_no_sound_is_an_error(transcriber, tmp_path):
+  for sound, message in (
+    (np.zeros(9, np.int16), 'int16'),
+    (np.zeros((2, 2, 2), np.float32), r'\[2, 2, 2\]'),
+    (np.array([0, np.nan], np.float32), 'no numbers'),
+    (tmp_path / 'none.wav', 'no such file'),
+  ):
+    with pytest.raises(UserError, match=message):
+      transcriber.transcribe(sound)
+  with pytest.raises(UserError, match='sample_rate'):
+    transcriber.transcribe(noise(9), 0)
+  with pytest.raises(UserError, match='int16'):
+    list(transcriber.stream([np.zeros(9, np.int16)]))
+
+
+def test_load_by_folder(tmp_path):
+  spec = dataclasses.replace(SPEC, prior_layout='start_token')
+  orbax_checkpoints.save_checkpoint(tmp_path, 5, {'target': fixture.params()}, spec)
+  loaded = mrmt3.load(tmp_path).transcribe(noise(2 * SEGMENT)).notes
+  np.testing.assert_array_equal(
+    loaded, inference.Transcriber(fixture.params(), spec).transcribe(noise(2 * SEGMENT)).notes
+  )
+  with pytest.raises(UserError, match='no such checkpoint'):
+    mrmt3.load(tmp_path / 'none')
+
+
+LONG = """
+import itertools, resource, sys
+import numpy as np
+from mrmt3 import inference, network
+from mrmt3.config import ModelSpec
+import jax
+
+config = network.T5Config(1536, emb_dim=16, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, head_dim=8, mlp_dim=16,
+                          memory_length=4)
+spec = ModelSpec(config, targets_length=12)
+rng = np.random.default_rng(0)
+shapes = network.parameter_shapes(config, 512)
+params = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
+params['decoder']['logits_dense']['kernel'][:, :1004] = 0  # notes, no times
+transcriber = inference.Transcriber(params, spec)
+def blocks(seconds):
+  for _ in range(seconds): yield rng.normal(0, 0.1, 44100).astype(np.float32)
+count = 0
+for seconds in map(int, sys.argv[1:]):
+  for _ in transcriber.stream(blocks(seconds), 44100): count += 1
+  print(seconds, count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_two_hours_within_1500_megabytes():
+  """The peak in MB after 2 minutes, and after 2 hours."""
+  done = subprocess.run([sys.executable, '-c', LONG, '120', '7200'], capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  (_, _, short), (_, notes, long) = (map(int, line.split()) for line in done.stdout.splitlines())
+  assert notes > 3000
+  assert long < 1500
+  assert long < short + 50, (short, long)

@@ -1,0 +1,36 @@
+import os
+
+from mrmt3.utils import compilation_cache
+
+
+def fill(folder, sizes):
+  folder.mkdir()
+  for age, size in enumerate(sizes):
+    (folder / f'{age}-cache').write_bytes(bytes(size))
+    os.utime(folder / f'{age}-cache', (1e9 - age, 1e9 - age))
+
+
+def left(folder):
+  return sorted(int(path.name.split('-')[0]) for path in folder.iterdir())
+
+
+def test_the_oldest_programs_go_when_there_are_too_many(tmp_path):
+  fill(tmp_path / 'programs', [100] * 10)
+  compilation_cache.prune(tmp_path / 'programs', 1000)
+  assert left(tmp_path / 'programs') == list(range(10))
+  compilation_cache.prune(tmp_path / 'programs', 999)
+  assert left(tmp_path / 'programs') == [0, 1, 2, 3]
+
+
+def test_what_was_read_lately_stays(tmp_path):
+  fill(tmp_path / 'programs', [10, 10, 10])
+  os.utime(tmp_path / 'programs' / '2-cache', (2e9, 1e9 - 2))
+  compilation_cache.prune(tmp_path / 'programs', 29)
+  assert left(tmp_path / 'programs') == [2]
+
+
+def test_no_folder_is_no_matter(tmp_path):
+  compilation_cache.prune(tmp_path / 'programs', 0)
+  (tmp_path / 'programs').write_text('not a folder')
+  compilation_cache.prune(tmp_path / 'programs', 0)
+  assert (tmp_path / 'programs').read_text() == 'not a folder'

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from mrmt3.errors import UserError
+from mrmt3.utils import files
+
+
+def write(path, text='new', fail=False):
+  with files.atomic_path(path) as temporary:
+    assert temporary.suffix == path.suffix
+    temporary.write_text(text)
+    if fail:
+      raise RuntimeError('in the middle')
+
+
+def test_replaces_only_when_all_went_well(tmp_path):
+  path = tmp_path / 'new folder' / 'song.json'
+  write(path, 'first')
+  with pytest.raises(RuntimeError):
+    write(path, fail=True)
+  assert path.read_text() == 'first'
+  write(path, 'second')
+  assert path.read_text() == 'second'
+  assert [file.name for file in path.parent.iterdir()] == ['song.json']
+
+
+def test_full_disk_leaves_nothing(tmp_path):
+  link = tmp_path / 'song.json'
+  link.symlink_to('/dev/full')
+  with pytest.raises(UserError, match='No space left'):
+    write(link)
+  assert link.is_symlink()
+
+
+@pytest.mark.parametrize('place', ['file/song.json', 'folder'])
+def test_impossible_targets_are_named(tmp_path, place):
+  (tmp_path / 'file').write_text('')
+  (tmp_path / 'folder').mkdir()
+  with pytest.raises(UserError, match=r'cannot (make|write)'):
+    write(tmp_path / place)
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
+    with pytest.raises(UserError, match=f'cannot make the folder {folder}: {tmp_path}/file is a file; move it'):
+      files.make_folder(folder)
+
+
+def test_lines_are_there_at_once_and_replace_what_was(tmp_path):
+  path = tmp_path / 'folder' / 'lines.txt'
+  for first in (['a', 'b'], ['c']):
+    file = files.LineFile(path, first)
+    file.add('d')
+    assert path.read_text().splitlines() == [*first, 'd']
+    file.close()
+  with pytest.raises(UserError, match='/dev/full'):
+    files.LineFile(Path('/dev/full')).add('e')

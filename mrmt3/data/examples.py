@@ -11,13 +11,12 @@ import numpy as np
 from mrmt3 import spectrograms, vocabularies
 from mrmt3.config import ModelSpec
 from mrmt3.data import piece_cache
-from mrmt3.data.example_config import ExampleConfig
+from mrmt3.data.example_config import NO_PRIOR, ExampleConfig
 from mrmt3.data.piece_source import PieceSource
 from mrmt3.errors import UserError
 from mrmt3.notes.note_array import empty_notes
 from mrmt3.tokens import corruption, segment_targets
 
-NO_PRIOR = -1  # start frame of a prior segment that does not exist
 NO_PIECE = -1  # in a mix: nobody
 _TOKENS, _STEMS, _TRANSPOSITION = range(3)  # streams of randomness
 _MARGIN = 256  # samples on either side of what is resampled

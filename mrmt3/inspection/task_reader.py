@@ -21,11 +21,12 @@ import gin
 from mrmt3 import datasets, spectrograms, vocabularies
 from mrmt3.config import ModelSpec
 from mrmt3.data import examples, seqio_preprocessors
-from mrmt3.data.example_config import GRID, PIECES
+from mrmt3.data.example_config import GRID, NO_PRIOR, PIECES
 from mrmt3.engine import gin_utils, names, utils
 from mrmt3.errors import UserError
 from mrmt3.inspection import statistics as inspection_statistics
 from mrmt3.notes.instruments import instruments_of
+from mrmt3.special_tokens import SPECIAL_TOKENS
 from mrmt3.tasks.mt3 import RecordsSource
 from mrmt3.tasks.registration import LIBRARIES
 
@@ -246,7 +247,7 @@ def _check(found):
   if 'targets' not in found.task.output_features:
     raise UserError(f'{found.name} has no targets; its features are {", ".join(found.task.output_features)}')
   vocabulary = found.task.output_features['targets'].vocabulary
-  size, wanted = vocabulary.vocab_size - vocabulary.extra_ids, vocabularies.SPECIAL_TOKENS + found.codec.num_classes
+  size, wanted = vocabulary.vocab_size - vocabulary.extra_ids, SPECIAL_TOKENS + found.codec.num_classes
   if size != wanted:
     raise UserError(
       f"{found.name}: the targets' vocabulary has {size} ids, the model's {wanted}; name the model's --gin_file, or bind "
@@ -407,7 +408,7 @@ def _shown(found, example, segment, place):
     else:
       split, window = seqio_preprocessors.example_window(library, example)
     samples = library.samples(split, window).reshape(-1)
-    if segment.prior_starts[-1] != inspection_statistics.NO_PRIOR:
+    if segment.prior_starts[-1] != NO_PRIOR:
       prior_samples = library.samples(split, window, segment.prior_starts[-1], spec.segment_frames).reshape(-1)
   is_log_mel = inputs.ndim == 2 and inputs.shape[-1] == spec.spectrogram.num_mel_bins and not hears
   log_mel = inputs if is_log_mel else _log_mel(samples, spec)

@@ -11,13 +11,14 @@ import numpy as np
 
 from mrmt3 import run_length_encoding, vocabularies
 from mrmt3.event_codec import Codec
+from mrmt3.special_tokens import EOS_ID
 from mrmt3.tokens import shuffling
 
 FRAMES_PER_SECOND = 125  # hops of 128 samples at 16 kHz
 
 _ABSENT = run_length_encoding.ABSENT
 _NEVER = np.iinfo(np.int32).max
-_EOS = np.array([vocabularies.EOS_ID], np.int32)
+_EOS = np.array([EOS_ID], np.int32)
 MAX_SECONDS = 10_000_000  # steps stay far from the end of int32
 _PITCHES = vocabularies.MAX_PITCH + 1
 
@@ -220,7 +221,7 @@ def segment_targets(
 def empty_segment(codec: Codec) -> np.ndarray:
   """Returns the target of a segment in which nothing sounds, `[tie, EOS]`: int32 model ids."""
   tie_id, _ = codec.event_type_range('tie')
-  return np.append(vocabularies.encode_ids([tie_id]), np.int32(vocabularies.EOS_ID))
+  return np.append(vocabularies.encode_ids([tie_id]), np.int32(EOS_ID))
 
 
 def _event_tokens(piece, window, start_step, codec, shuffle, rng):

@@ -14,8 +14,8 @@ import tensorflow as tf
 from mrmt3 import spectrograms, vocabularies
 from mrmt3.audio.files import read_audio
 from mrmt3.data import seqio_preprocessors, slakh_layout
-from mrmt3.data.example_config import ExampleConfig
-from mrmt3.data.examples import NO_PRIOR, Library, Part, Window
+from mrmt3.data.example_config import NO_PRIOR, ExampleConfig
+from mrmt3.data.examples import Library, Part, Window
 from mrmt3.data.piece_source import PieceContent
 from mrmt3.data.seqio_source import SegmentSource
 from mrmt3.data.sources.slakh import SlakhFolder

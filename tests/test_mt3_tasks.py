@@ -14,9 +14,9 @@ tf = pytest.importorskip('tensorflow')
 
 from mrmt3 import datasets, metrics, mixing, note_sequences, preprocessors, spectrograms, summaries, tasks, vocabularies  # noqa: E402
 from mrmt3.inference import transcriber  # noqa: E402
-from mrmt3.notes.note_array import as_notes  # noqa: E402
+from mrmt3.notes.note_array import as_notes, trim_overlapping_notes  # noqa: E402
 from mrmt3.notes.note_sequence_protos import notes_to_note_sequence  # noqa: E402
-from mrmt3.tokens.segment_targets import encode_piece, segment_targets, trim_overlapping_notes  # noqa: E402
+from mrmt3.tokens.segment_targets import encode_piece, segment_targets  # noqa: E402
 
 FRAMES = 64
 LENGTHS = {'inputs': FRAMES, 'targets': 512}

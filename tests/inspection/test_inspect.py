@@ -22,7 +22,7 @@ from mrmt3.cli.main import main
 from mrmt3.errors import UserError
 from mrmt3.inspection import statistics as inspection_statistics
 from mrmt3.notes import midi
-from mrmt3.notes.note_array import as_notes
+from mrmt3.notes.note_array import as_notes, trim_overlapping_notes
 from mrmt3.plots import log_mel as segment_plots
 from mrmt3.tokens import segment_targets
 
@@ -593,7 +593,7 @@ def test_notes_of_a_segment_are_those_of_the_piece_within_it():
       )
     )
     notes['program'][notes['is_drum']] = 0
-    notes = segment_targets.trim_overlapping_notes(notes)
+    notes = trim_overlapping_notes(notes)
     events = segment_targets.encode_piece(notes, CODEC)
     segments = [segment_targets.segment_targets(events, 256 * k, 256, codec=CODEC) for k in range(6)]
     whole, _ = note_sequences.decode_piece(segments, [256 * k for k in range(6)], CODEC)

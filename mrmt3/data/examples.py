@@ -11,13 +11,12 @@ import numpy as np
 from mrmt3 import spectrograms, vocabularies
 from mrmt3.config import ModelSpec
 from mrmt3.data import piece_cache
-from mrmt3.data.example_config import ExampleConfig
+from mrmt3.data.example_config import NO_PRIOR, ExampleConfig
 from mrmt3.data.piece_source import PieceSource
 from mrmt3.errors import UserError
-from mrmt3.notes.note_array import empty_notes
+from mrmt3.notes.note_array import empty_notes, trim_overlapping_notes
 from mrmt3.tokens import corruption, segment_targets
 
-NO_PRIOR = -1  # start frame of a prior segment that does not exist
 NO_PIECE = -1  # in a mix: nobody
 _TOKENS, _STEMS, _TRANSPOSITION = range(3)  # streams of randomness
 _MARGIN = 256  # samples on either side of what is resampled
@@ -200,7 +199,7 @@ class Library:
       tables.append(table if part is main else table[table['onset'] < end + 0.1])
     table = np.concatenate(tables)
     if self.config.trim:  # with notes that are over: they cut those of their pitch that would sound on
-      table = segment_targets.trim_overlapping_notes(table)
+      table = trim_overlapping_notes(table)
     table = table[table['offset'] >= max(first - 0.1, 0.0)]
     table['onset'] = np.maximum(table['onset'], 0.0)
     return segment_targets.encode_piece(

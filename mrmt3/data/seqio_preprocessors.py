@@ -10,7 +10,7 @@ Fields of a record: `split` and `piece` (names, string), `index` (of the piece, 
 
 MT3's preprocessors, which work on records of another kind, are `mrmt3.preprocessors`. Records go through a task in blocks, each field with an axis more in front, from `SegmentSource.in_blocks` to
 `add_targets_and_inputs`: one by one, handing an example from step to step would take longer than all that is computed for
-it. `draw_window` and `add_prior_segments` take single records too.
+it. `draw_window` and `memory_context.add_prior_segments` take single records too.
 """
 
 import atexit
@@ -26,14 +26,12 @@ import seqio
 import tensorflow as tf
 
 from mrmt3.data import examples
-from mrmt3.data.example_config import CHUNKS_MR_MT3, CHUNKS_MT3, GRID, RANDOM
-from mrmt3.data.examples import NO_PIECE, NO_PRIOR, Part, Window
+from mrmt3.data.example_config import CHUNKS_MT3, GRID, NO_PRIOR
+from mrmt3.data.examples import NO_PIECE, Part, Window
 from mrmt3.data.piece_validation import SEGMENTS_LEFT_OUT, SHORTENED, Problem
+from mrmt3.data.record_randomness import Stream, uniform
 
 MOST_SKIPPED = 1000  # examples in a row that do not fit, before that is taken for a mistake
-
-_START, _HOP, _DROPOUT, _MIX = range(4)  # streams of randomness
-_GOLDEN = 0x9E3779B97F4A7C15  # between the streams, see SplitMix64
 
 
 @atexit.register
@@ -42,27 +40,6 @@ def _end_iterators() -> None:
   for item in gc.get_objects():
     if issubclass(type(item), tf.data.Iterator) and hasattr(item, '_iterator_resource'):
       item._iterator_resource = None
-
-
-def _uniform(record, stream: int, low, high):
-  """Returns int32 from low to high - 1, drawn from the record's seed; a block of records gives as many."""
-  width = tf.cast(high - low, tf.float64)
-  return low + tf.cast(_chance(record, stream) * width, tf.int32)
-
-
-def _chance(record, stream: int):
-  """Returns float64 from 0 to 1 (excluded), drawn from the record's seed; a block of records gives as many."""
-  # SplitMix64: TensorFlow's own stateless draws take one seed a call.
-  seed = tf.bitcast(record['seed'], tf.uint64)
-  bits = _scrambled(seed[..., 0] + tf.constant((stream + 1) * _GOLDEN % 2**64, tf.uint64))
-  bits = _scrambled(bits ^ seed[..., 1])
-  return tf.cast(tf.bitwise.right_shift(bits, tf.constant(11, tf.uint64)), tf.float64) * 2.0**-53
-
-
-def _scrambled(bits):
-  for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-    bits = (bits ^ tf.bitwise.right_shift(bits, tf.constant(shift, tf.uint64))) * tf.constant(factor, tf.uint64)
-  return bits ^ tf.bitwise.right_shift(bits, tf.constant(31, tf.uint64))
 
 
 @seqio.map_over_dataset
@@ -76,10 +53,10 @@ def draw_window(record, segment_frames: int, sampling: str):
   if sampling == GRID:
     start, end = first, tf.minimum(first + segment_frames, last)
   elif sampling == CHUNKS_MT3:
-    start = _uniform(record, _START, first - segment_frames + 1, last)
+    start = uniform(record, Stream.WINDOW, first - segment_frames + 1, last)
     start, end = tf.maximum(start, first), tf.minimum(start + segment_frames, last)
   else:
-    start = _uniform(record, _START, first, tf.maximum(first, last - segment_frames) + 1)
+    start = uniform(record, Stream.WINDOW, first, tf.maximum(first, last - segment_frames) + 1)
     end = tf.minimum(start + segment_frames, last)
   full = sampling != CHUNKS_MT3
   return {
@@ -87,42 +64,6 @@ def draw_window(record, segment_frames: int, sampling: str):
     'start_frame': start,
     'num_frames': tf.fill(tf.shape(start), segment_frames) if full else end - start,
   }
-
-
-@seqio.map_over_dataset
-def add_prior_segments(
-  record,
-  segment_frames: int,
-  max_hop: int,
-  prior_segments: int = 1,
-  memory_dropout: float = 0.0,
-  sampling: str = RANDOM,
-):
-  """Adds hop and prior_starts: where the prior segments begin (MR-MT3, section 3.2).
-
-  The latest prior segment lies `hop` segments before the example, hop drawn uniformly from 1..max_hop; others lie right
-  before it. A prior segment may begin anywhere in the piece, its first frame included; with sampling 'mr_mt3' only
-  within the chunk and not on its first frame (as published).
-
-  Args:
-    record: with start_frame.
-    segment_frames: length of a segment.
-    max_hop: L_max_hop.
-    prior_segments: how many.
-    memory_dropout: probability that there are none (beyond the paper).
-    sampling: see above.
-
-  Returns:
-    the record with hop (int32, as drawn) and prior_starts (int32 `[prior_segments]`, earliest first, NO_PRIOR where there
-    is no room).
-  """
-  hop = _uniform(record, _HOP, 1, tf.constant(max_hop + 1))
-  back = hop[..., None] + tf.range(prior_segments - 1, -1, -1)
-  starts = record['start_frame'][..., None] - back * segment_frames
-  wanted = starts > record['chunk_start'][..., None] if sampling == CHUNKS_MR_MT3 else starts >= 0
-  if memory_dropout:
-    wanted &= _chance(record, _DROPOUT)[..., None] >= memory_dropout
-  return {**record, 'hop': hop, 'prior_starts': tf.where(wanted, starts, NO_PRIOR)}
 
 
 def add_mix(dataset: tf.data.Dataset, library: examples.Library, max_pieces: int) -> tf.data.Dataset:
@@ -138,7 +79,7 @@ def add_mix(dataset: tf.data.Dataset, library: examples.Library, max_pieces: int
     starts = np.empty_like(pieces)
     for row, (split, seed) in enumerate(zip(splits, seeds, strict=True)):
       frames = library.frames(split.decode())
-      rng = np.random.default_rng((*seed.view(np.uint64).tolist(), _MIX))
+      rng = np.random.default_rng((*seed.view(np.uint64).tolist(), Stream.MIX))
       count = rng.integers(0, max_pieces)
       pieces[row, :count] = np.searchsorted(np.cumsum(frames), rng.integers(0, frames.sum(), count), side='right')
       starts[row] = rng.integers(0, np.maximum(frames[pieces[row]] - length, 0) + 1)

@@ -20,7 +20,6 @@ from mrmt3.utils.files import make_folder
 
 # DirectRunner may stand for one that fetches a program of its own and starts it as a server.
 IN_PROCESS = '--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner'
-TASKS_MODULE = 'mrmt3.tasks'
 PART_BYTES = 128_000_000  # of source files that are done at once in this process
 
 
@@ -57,7 +56,7 @@ def cache(
   Args:
     tasks: registered names.
     folder: of all caches; a path on this machine, or one that Beam and TensorFlow know (gs://...).
-    modules: that register tasks, imported here and by Beam's workers, besides `mrmt3.tasks`.
+    modules: names of the modules that register the tasks. Beam's workers import them; the caller has done so already.
     pipeline_options: Beam's, e.g. '--runner=DataflowRunner'; without a runner the pipeline runs in this process.
     min_shards: files a split at least, so that training can shuffle them.
     seed: of what is drawn before the placeholder; None or 0: by the names of the task and its files alone.
@@ -82,7 +81,6 @@ def cache(
   folder = str(make_folder(os.path.expanduser(folder))) if is_local else folder
   logging.getLogger('apache_beam').setLevel(logging.ERROR)
   target = tempfile.mkdtemp(prefix='.cache.', dir=folder) if is_local else folder
-  modules = (TASKS_MODULE, *modules)
   try:
     with _told():
       if has_runner:

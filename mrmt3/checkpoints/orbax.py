@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import network
+from mrmt3.checkpoints import spec_json
+from mrmt3.nn.parameters import without_training_only
 from mrmt3.checkpoints import packed, published, t5x_legacy
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError, first_line
@@ -81,7 +82,7 @@ def save_checkpoint(
   try:
     temporary = Path(tempfile.mkdtemp(prefix=_WRITING, dir=folder.parent))
     if spec is not None:
-      (temporary / SPEC_NAME).write_text(spec.to_json(), encoding='utf-8')
+      (temporary / SPEC_NAME).write_text(spec_json.to_json(spec), encoding='utf-8')
     for name, content in more_files.items():
       (temporary / name).write_bytes(content)
     with _quiet_orbax(), _checkpointer() as checkpointer:
@@ -156,7 +157,7 @@ def read_spec(path: str | os.PathLike) -> ModelSpec:
   """Returns the specification of the checkpoint that `path` names. UserError if there is none or it is broken."""
   file = find_checkpoint(path) / SPEC_NAME
   try:
-    return ModelSpec.from_json(file.read_text(encoding='utf-8'))
+    return spec_json.from_json(file.read_text(encoding='utf-8'))
   except FileNotFoundError as error:
     folder = file.parent
     raise UserError(
@@ -183,8 +184,8 @@ def restore_params(path: str | os.PathLike) -> tuple[dict, ModelSpec, int]:
   folder = find_checkpoint(path)
   spec = read_spec(folder)
   params, step = restore_target(folder)
-  shapes = network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins)
-  params = network.without_training_only(params, shapes)
+  shapes = spec.parameter_shapes()
+  params = without_training_only(params, shapes, spec.network.training_only)
   check_shapes(shapes, params, folder)
   return params, spec, step
 

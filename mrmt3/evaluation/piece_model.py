@@ -16,7 +16,6 @@ from mrmt3.engine import losses
 from mrmt3.errors import UserError
 from mrmt3.inference import memory
 from mrmt3.models import MemoryEncoderDecoderModel
-from mrmt3.network import Transformer
 
 MEMORY_MODES = ('predicted', 'truth', 'none')
 
@@ -64,9 +63,9 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     spec = self.spec
     inputs = jnp.zeros((1, spec.segment_frames, spec.spectrogram.num_mel_bins))
     tokens = jnp.zeros((1, spec.targets_length), jnp.int32)
-    prior = memory.empty(spec, 1).tokens
-    fresh = self.module.init({'params': rng}, inputs, tokens, tokens, enable_dropout=False, prior_tokens=prior)
-    return self.named(fresh)
+    prior = {'prior_tokens': memory.empty(spec, 1).tokens} if spec.network.uses_prior else {}
+    fresh = self.module.init({'params': rng}, inputs, tokens, tokens, enable_dropout=False, **prior)
+    return self.initialized(fresh)
 
   def predict_batch(self, params, batch, rng=None, decoder_params=None, **kwargs) -> jax.Array:
     """Returns int32 `[batch, segments, length]`: tokens, EOS, padding (0) of every segment; padded segments are 0.
@@ -81,7 +80,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     def segment(remembered, part):
       inputs, frames, targets, is_real = part
       encoded = self._encode(params, inputs, frames, remembered)
-      tokens = greedy.greedy_decode(params, self.spec.network, encoded, max_length, is_real)
+      tokens = greedy.decode_encoded(params, encoded, self.spec, max_length, is_real)
       if self._memory == 'none':
         return remembered, tokens
       if self._memory == 'truth':
@@ -119,7 +118,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
       shifted = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)))
       encoded = self._encode(params, inputs, frames, remembered)
       logits = self.module.apply(
-        {'params': params}, encoded, None, shifted, tokens, enable_dropout=False, method=Transformer.decode
+        {'params': params}, encoded, None, shifted, tokens, enable_dropout=False, method=self.module.decode
       )
       loss, _ = losses.cross_entropy_with_logits(logits, tokens)
       log_p = -(loss * counted).sum(axis=-1)
@@ -136,8 +135,8 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     if self._pieces_log_mel_on == 'device':
       mel = spectrograms.log_mel(spectrograms.flatten_frames(inputs), self.spec.spectrogram)
       mel = spectrograms.clear_invalid_frames(mel, frames)
-    known = remembered.keywords(self.spec)
-    return self.module.apply({'params': params}, mel, enable_dropout=False, method=Transformer.encode, **known)
+    context = self.spec.network.encoder_context(remembered)
+    return self.module.apply({'params': params}, mel, enable_dropout=False, method=self.module.encode, **context)
 
 
 def evaluating_pieces(

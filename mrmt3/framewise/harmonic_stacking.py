@@ -13,11 +13,8 @@ from flax import linen as nn
 
 from mrmt3.nn import layers
 
-LINEAR, HARMONIC = 'linear', 'harmonic'
-FRONTS = (LINEAR, HARMONIC)
-
 LOWEST_PITCH, PITCHES = 21, 88  # the piano's; others are left to the states
-MEL_RANGE = (20.0, 7600.0)  # Hz, of the log-mels that HarmonicFront reads
+MEL_RANGE = (20.0, 7600.0)  # Hz, of the log-mels that HarmonicStacking reads
 
 _PARTS = 3  # of a semitone
 _HARMONICS = (
@@ -69,7 +66,7 @@ class _NormOfPitches(nn.Module):
     return y.swapaxes(0, 1).reshape(size, *local.shape[2:])
 
 
-class HarmonicFront(nn.Module):
+class HarmonicStacking(nn.Module):
   """Looks at every pitch alike: at its harmonics in a few frames, by one small network that all pitches share.
 
   Not in the papers, where a state is one linear map of one frame. A small network that is trained for hours, not weeks,

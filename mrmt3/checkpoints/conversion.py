@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3.checkpoints import spec_json
 from mrmt3 import network
 from mrmt3.checkpoints import orbax as orbax_checkpoints
-from mrmt3.checkpoints import packed, pytorch_files, pytorch_names, t5x_legacy
+from mrmt3.checkpoints import packed, pytorch_files, pytorch_names, spec_json, t5x_legacy
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.spectrograms import SpectrogramConfig

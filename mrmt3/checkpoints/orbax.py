@@ -22,11 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3.checkpoints import spec_json
-from mrmt3.nn.parameters import without_training_only
-from mrmt3.checkpoints import packed, published, t5x_legacy
+from mrmt3.checkpoints import packed, published, spec_json, t5x_legacy
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError, first_line
+from mrmt3.nn.parameters import without_training_only
 from mrmt3.utils.files import make_folder
 
 SPEC_NAME = 'model.json'

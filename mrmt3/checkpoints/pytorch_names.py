@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from mrmt3.nn.parameters import parameter_shapes
 from mrmt3 import network
 from mrmt3.errors import UserError
 from mrmt3.nn import layers
+from mrmt3.nn.parameters import parameter_shapes
 
 # Ours -> theirs, in the order tried; N is a layer's number. A linear map's weight is the transpose of a kernel.
 _NAMES = [

@@ -22,7 +22,7 @@ def write_records(path: str | os.PathLike, source, split: str, sample_rate: int)
 
   Args:
     path: file to write.
-    source: a `mrmt3.pieces.PieceSource`.
+    source: a `mrmt3.data.piece_source.PieceSource`.
     split: which split.
     sample_rate: of the samples, Hz.
   """

@@ -3,7 +3,7 @@
 A data set is a folder with the splits `train`, `validation` and `test` (Slakh2100's `omitted` is read only when asked
 for), each with `TrackNNNNN` folders; numbers may be missing. Labels come from the per-stem MIDI files and never from
 all_src.mid, which also holds what is not in the audio. Stems that were not rendered or have no integrated loudness are
-left out, as in MT3. A stem's program is its Slakh class (see mrmt3.instruments), drums have program 0.
+left out, as in MT3. A stem's program is its Slakh class (see mrmt3.notes.instruments), drums have program 0.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Tests of mrmt3.piece_checks: every kind of bad data is named and counted, and nothing else is touched."""
+"""Tests of mrmt3.data.piece_validation: every kind of bad data is named and counted, and nothing else is touched."""
 
 import dataclasses
 

@@ -32,7 +32,7 @@ from mrmt3.studies.catalogue import Cell, Study
 PARSE = """
 import json, sys
 from mrmt3.engine import gin_utils, names
-from mrmt3.tensorflow_start import start_tensorflow
+from mrmt3.utils.tensorflow_setup import start_tensorflow
 start_tensorflow()
 names.use_own_engine()
 import gin

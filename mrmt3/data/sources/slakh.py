@@ -1,4 +1,4 @@
-"""Pieces from a folder in the Slakh2100 layout (see mrmt3.slakh): mixes or stems, notes from the stems' MIDI files."""
+"""Pieces from a folder in the Slakh2100 layout (see mrmt3.data.slakh_layout): mixes or stems, notes from the stems' MIDI files."""
 
 import dataclasses
 from pathlib import Path

@@ -80,7 +80,7 @@ def _find_folder(root: Path) -> Path:
   found = next((files for level in levels if (files := sorted(root.glob(f'{level}{_INFO}')))), [])
   found = [file for file in found if '.incomplete' not in str(file.relative_to(root))]
   if not found:
-    raise UserError(f'no records at {root}: expected {_INFO} there; build them with mrmt3.tfds_slakh')
+    raise UserError(f'no records at {root}: expected {_INFO} there; build them with mrmt3.data.tfds_slakh')
   if len(found) > 1:
     raise UserError(f'several data sets in {root}: name one of {", ".join(str(file.parent) for file in found)}')
   return found[0].parent

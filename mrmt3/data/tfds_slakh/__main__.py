@@ -1,4 +1,4 @@
-"""`python -m mrmt3.tfds_slakh SLAKH_DIR DATA_DIR`: builds the records of a folder in the Slakh2100 layout."""
+"""`python -m mrmt3.data.tfds_slakh SLAKH_DIR DATA_DIR`: builds the records of a folder in the Slakh2100 layout."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from mrmt3.utils.tensorflow_setup import start_tensorflow
 
 def main(arguments: list[str] | None = None) -> int:
   """Builds as the arguments say, prints the folder of the records, and returns the exit code."""
-  parser = argparse.ArgumentParser('python -m mrmt3.tfds_slakh', description=__doc__)
+  parser = argparse.ArgumentParser('python -m mrmt3.data.tfds_slakh', description=__doc__)
   parser.add_argument('slakh_dir', help='folder with train, validation and test')
   parser.add_argument('data_dir', help='where TensorFlow Datasets keeps its data sets')
   parser.add_argument('--name', default='full', help='of this set of records (default: full)')

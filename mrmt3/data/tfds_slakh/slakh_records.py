@@ -1,7 +1,7 @@
 """Writes a folder in the Slakh2100 layout as sharded records, one a track, that TensorFlow Datasets knows.
 
     slakh_records.build('/data/slakh2100_flac_redux', '/data/records')           -> .../slakh_records/full/1.0.0
-    python -m mrmt3.tfds_slakh /data/slakh2100_flac_redux /data/records
+    python -m mrmt3.data.tfds_slakh /data/slakh2100_flac_redux /data/records
 
 Features of a record:
 

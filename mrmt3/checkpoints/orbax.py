@@ -118,20 +118,21 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(leaving, ignore_errors=True)
 
 
-# The model that comes with the package, by name and place.
-BOX = 'box'
-BOX_FOLDER = Path(__file__).parent.parent / 'weights' / BOX
+# The bundled model: its name and place, and the name that it had before.
+BUNDLED = 'framewise'
+BUNDLED_FOLDER = Path(__file__).parent.parent / 'weights' / BUNDLED
+_ALIASES = (BUNDLED, 'box')
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:
   """Returns the checkpoint folder that `path` names: itself, or the newest one in it; UserError if there is none.
 
-  What does not exist may be `BOX`, the model that comes with the package, or the name of a published checkpoint that
+  A path that does not exist may be the name of the bundled model, `BUNDLED`, or of a published checkpoint that
   `mrmt3 fetch` has put into the cache.
   """
   path = Path(path)
-  if str(path) == BOX and not path.exists():
-    path = BOX_FOLDER
+  if str(path) in _ALIASES and not path.exists():
+    path = BUNDLED_FOLDER
   fetched = None if path.exists() else published.folder_of(path)
   if fetched is not None:
     if latest_step(fetched) is None:

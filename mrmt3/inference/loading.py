@@ -16,10 +16,10 @@ NO_CHECKPOINT = (
 
 
 def default_model() -> Path | None:
-  """Returns the checkpoint folder that is taken where none is named, the model in the box; None where it is not installed."""
+  """Returns the checkpoint folder that is taken where none is named, the bundled model; None where it is not installed."""
   from mrmt3.checkpoints import orbax as orbax_checkpoints
 
-  return orbax_checkpoints.BOX_FOLDER if orbax_checkpoints.BOX_FOLDER.is_dir() else None
+  return orbax_checkpoints.BUNDLED_FOLDER if orbax_checkpoints.BUNDLED_FOLDER.is_dir() else None
 
 
 def introduce(folder: Path) -> str:

@@ -20,7 +20,7 @@ from mrmt3.inference import loading
 from mrmt3.network import T5Config
 from mrmt3.spectrograms import SpectrogramConfig
 
-WORKS = FIXTURES / 'box_works.json'  # of the set that the model in the box learns from
+WORKS = FIXTURES / 'box_works.json'  # of the set that the bundled model learns from
 ABOUT = {'name': 'a small model', 'trained_on': 'trained on nothing', 'reaches': 'hears nothing'}
 SPEC = ModelSpec(
   T5Config(
@@ -49,12 +49,12 @@ SPEC = ModelSpec(
 @pytest.fixture
 def box(tmp_path, monkeypatch):
   """Puts a model of random weights in the box."""
-  monkeypatch.setattr(orbax_checkpoints, 'BOX_FOLDER', tmp_path / 'weights' / 'box')
+  monkeypatch.setattr(orbax_checkpoints, 'BUNDLED_FOLDER', tmp_path / 'weights' / 'framewise')
   monkeypatch.chdir(tmp_path)
   shapes = network.parameter_shapes(SPEC.network, 32)
   rng = np.random.default_rng(0)
   params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
-  packed.save(orbax_checkpoints.BOX_FOLDER, params, SPEC, ABOUT)
+  packed.save(orbax_checkpoints.BUNDLED_FOLDER, params, SPEC, ABOUT)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def song(tmp_path):
 
 
 def test_it_is_taken_where_no_checkpoint_is_named_and_says_what_it_is(box, song, capsys):
-  assert orbax_checkpoints.find_checkpoint('box') == loading.default_model() == orbax_checkpoints.BOX_FOLDER
+  assert orbax_checkpoints.find_checkpoint('framewise') == orbax_checkpoints.find_checkpoint('box') == loading.default_model() == orbax_checkpoints.BUNDLED_FOLDER
   midi = str(song.with_suffix('.mid'))
   assert main(['transcribe', str(song), '-o', midi]) == 0
   (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('model: ')]
@@ -82,7 +82,7 @@ def test_it_is_taken_where_no_checkpoint_is_named_and_says_what_it_is(box, song,
 
 
 def test_where_there_is_none_a_checkpoint_has_to_be_named(tmp_path, monkeypatch):
-  monkeypatch.setattr(orbax_checkpoints, 'BOX_FOLDER', tmp_path / 'nothing')
+  monkeypatch.setattr(orbax_checkpoints, 'BUNDLED_FOLDER', tmp_path / 'nothing')
   assert loading.default_model() is None
   with pytest.raises(UserError, match='no checkpoint given'):
     loading.load()
@@ -91,7 +91,7 @@ def test_where_there_is_none_a_checkpoint_has_to_be_named(tmp_path, monkeypatch)
 def test_a_trained_checkpoint_keeps_its_proposals_when_it_is_packed(box, tmp_path):
   trained, _ = orbax_checkpoints.restore_target('box')
   assert 'note_reader' in trained
-  assert main(['convert', str(orbax_checkpoints.BOX_FOLDER), str(tmp_path / 'copy'), '--to', 'packed']) == 0
+  assert main(['convert', str(orbax_checkpoints.BUNDLED_FOLDER), str(tmp_path / 'copy'), '--to', 'packed']) == 0
   assert set(orbax_checkpoints.restore_params(tmp_path / 'copy')[0]) == set(trained)
 
 

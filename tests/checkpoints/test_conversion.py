@@ -21,7 +21,7 @@ from mrmt3.config import ModelSpec
 from mrmt3.decoding import greedy as decoding
 from mrmt3.errors import UserError
 from mrmt3.network import T5Config, Transformer
-from mrmt3.nn import layers
+from mrmt3.nn import layers, parameters
 from mrmt3.spectrograms import SpectrogramConfig
 from mrmt3.vocabularies import VocabularyConfig
 
@@ -228,7 +228,7 @@ def test_the_piano_model_of_ismir_2021(tmp_path):
     segment_frames=512,
     ties=False,
   )
-  params = jax.tree.map(lambda s: np.ones(s.shape, np.float32), network.parameter_shapes(spec.network, 512))
+  params = jax.tree.map(lambda s: np.ones(s.shape, np.float32), spec.parameter_shapes())
   conversion.write(tmp_path / 'theirs', conversion.T5X_LEGACY, params, spec, 9)
   (tmp_path / 'theirs' / 'checkpoint_9' / 'model.json').unlink()
   run(tmp_path / 'theirs', tmp_path / 'out', '--num-heads', 1)
@@ -376,7 +376,7 @@ def test_memory_stays_below_twice_the_weights(tmp_path):
   """Base size, PyTorch to ours and ours to all others; a checkpoint's optimizer state must cost nothing."""
   config = network.T5Config(vocab_size=1536, memory_length=64)
   rng = np.random.default_rng(0)
-  shapes = network.parameter_shapes(config, 512)
+  shapes = parameters.parameter_shapes(config, None, 512)
   params = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32), shapes)
   size = sum(x.nbytes for x in jax.tree.leaves(params))
   conversion.write(tmp_path / 'context=64.ckpt', conversion.LIGHTNING, params, ModelSpec(config), 1)

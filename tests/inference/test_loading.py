@@ -9,7 +9,6 @@ import soundfile
 from paths import FIXTURES
 
 import mrmt3
-from mrmt3 import network
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.checkpoints import packed
 from mrmt3.cli.main import main
@@ -51,7 +50,7 @@ def box(tmp_path, monkeypatch):
   """Puts a model of random weights in the box."""
   monkeypatch.setattr(orbax_checkpoints, 'BUNDLED_FOLDER', tmp_path / 'weights' / 'framewise')
   monkeypatch.chdir(tmp_path)
-  shapes = network.parameter_shapes(SPEC.network, 32)
+  shapes = SPEC.parameter_shapes()
   rng = np.random.default_rng(0)
   params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
   packed.save(orbax_checkpoints.BUNDLED_FOLDER, params, SPEC, ABOUT)
@@ -65,7 +64,12 @@ def song(tmp_path):
 
 
 def test_it_is_taken_where_no_checkpoint_is_named_and_says_what_it_is(box, song, capsys):
-  assert orbax_checkpoints.find_checkpoint('framewise') == orbax_checkpoints.find_checkpoint('box') == loading.default_model() == orbax_checkpoints.BUNDLED_FOLDER
+  assert (
+    orbax_checkpoints.find_checkpoint('framewise')
+    == orbax_checkpoints.find_checkpoint('box')
+    == loading.default_model()
+    == orbax_checkpoints.BUNDLED_FOLDER
+  )
   midi = str(song.with_suffix('.mid'))
   assert main(['transcribe', str(song), '-o', midi]) == 0
   (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('model: ')]

@@ -25,6 +25,7 @@ from mrmt3.cli import study as study_command
 from mrmt3.data import slakh_layout
 from mrmt3.errors import UserError
 from mrmt3.evaluation import references as evaluation_sets
+from mrmt3.nn import parameters
 from mrmt3.studies import catalogue, domains, report, results, rows, starting_weights, training
 from mrmt3.studies import run as run_study
 from mrmt3.studies.catalogue import Cell, Study
@@ -59,7 +60,7 @@ for line in sys.stdin:
 
 def weights(spec, seed):
   rng = np.random.default_rng(seed)
-  shapes = network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins)
+  shapes = spec.parameter_shapes()
   return jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes)
 
 
@@ -259,7 +260,7 @@ def test_the_box_s_ears_are_frozen_and_all_else_is_fresh():
   studied = dataclasses.replace(
     spec.network, copied_tokens=(), copy_threshold=0.0, instrument_memory=0.0, num_decoder_layers=3, memory_length=64
   )
-  shapes = network.parameter_shapes(studied, spec.spectrogram.num_mel_bins)
+  shapes = parameters.parameter_shapes(studied, None, spec.spectrogram.num_mel_bins)
 
   def paths(tree):
     return {

@@ -25,7 +25,7 @@ class PitchedEvents(NamedTuple):
     begins: bool, whether the token begins such a note.
     ends: bool, whether it ends one; the rest holds for those two only.
     frames: int32, the encoder frame it lies in.
-    kinds: int32, of `note_reader.KINDS`.
+    kinds: int32, of `note_heads.KINDS`.
     classes: int32, the number of its Slakh class.
   """
 

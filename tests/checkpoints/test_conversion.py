@@ -20,7 +20,7 @@ from mrmt3.cli import convert
 from mrmt3.config import ModelSpec
 from mrmt3.decoding import greedy as decoding
 from mrmt3.errors import UserError
-from mrmt3.network import T5Config, Transformer
+from mrmt3.hybrid import HybridConfig
 from mrmt3.nn import layers, parameters
 from mrmt3.spectrograms import SpectrogramConfig
 from mrmt3.vocabularies import VocabularyConfig
@@ -119,29 +119,26 @@ def test_there_and_back(target, published, tmp_path):
   assert step == (0 if target in ('x.pth', 'x.pt', 'x.npz') else 77)
 
 
-def small_box(folder):
-  """Writes a checkpoint of a network with a harmonic front, proposals and a frame head; returns its parameters."""
+def small_hybrid(folder):
+  """Writes a checkpoint of a hybrid network with a frame head; returns its parameters."""
   sizes = dict(
     vocab_size=1536, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1
   )
-  config = T5Config(
-    **sizes, memory_length=2, front='harmonic', front_channels=(2, 2, 2, 2), front_time_stride=2, proposals=3
-  )
+  config = HybridConfig(**sizes, memory_length=2, front_channels=(2, 2, 2, 2), num_candidates=3)
+  spec = ModelSpec(config, SpectrogramConfig(num_mel_bins=16))
   frames, tokens = np.zeros((1, 4, 16), np.float32), np.ones((1, 2), np.int32)
-  params = Transformer(config, with_frame_head=True).init(
+  params = spec.module(with_frame_head=True).init(
     jax.random.key(0), frames, tokens, tokens, enable_dropout=False, prior_tokens=tokens
   )['params']
-  orbax_checkpoints.save_checkpoint(
-    folder, 1, {'target': jax.device_get(params)}, ModelSpec(config, SpectrogramConfig(num_mel_bins=16))
-  )
+  orbax_checkpoints.save_checkpoint(folder, 1, {'target': jax.device_get(params)}, spec)
   return jax.device_get(params)
 
 
-def test_what_reads_notes_stays_where_the_decoder_sees_it(tmp_path):
-  wanted = small_box(tmp_path / 'run')
+def test_note_heads_that_the_decoder_needs_are_kept(tmp_path):
+  wanted = small_hybrid(tmp_path / 'run')
   run(tmp_path / 'run', tmp_path / 'packed', '--to', 'packed')
   params, spec, _ = orbax_checkpoints.restore_params(tmp_path / 'packed')
-  assert spec.network.proposals == 3 and wanted.pop('frame_head')
+  assert spec.network.num_candidates == 3 and wanted.pop('frame_head')
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2**-8), params, wanted)
 
 

@@ -13,7 +13,6 @@ from mrmt3.framewise import FramewiseConfig
 from mrmt3.inference import batched_pieces, memory
 from mrmt3.inference.transcriber import Transcriber
 from mrmt3.network import T5Config
-from mrmt3.nn import parameters
 from mrmt3.notes.instruments import CLASS_PROGRAMS, NUM_CLASSES, class_index
 from mrmt3.notes.note_array import as_notes
 from mrmt3.spectrograms import SpectrogramConfig, compute_spectrogram

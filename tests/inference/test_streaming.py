@@ -242,7 +242,7 @@ config = network.T5Config(1536, emb_dim=16, num_heads=2, num_encoder_layers=1, n
                           memory_length=4)
 spec = ModelSpec(config, targets_length=12)
 rng = np.random.default_rng(0)
-shapes = parameters.parameter_shapes(config, None, 512)
+shapes = spec.parameter_shapes()
 params = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
 params['decoder']['logits_dense']['kernel'][:, :1004] = 0  # notes, no times
 transcriber = inference.Transcriber(params, spec)

@@ -200,7 +200,7 @@ class PriorModel(ContinuousInputsEncoderDecoderModel):
 
 def test_beams_have_the_scores_of_the_whole_sequences():
   """What has been emitted stays with a hypothesis wherever the search moves it."""
-  module, params, inputs, _ = fresh(time_stride=1)
+  module, params, inputs, _ = fresh(time_stride=1, num_candidates=2)
   params['note_reader']['events_bias'] += 3.0
   empty = jnp.zeros((2, 14), jnp.int32)
   model = PriorModel(module, decode_fn=decoding.beam_search, input_depth=16)

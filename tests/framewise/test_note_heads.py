@@ -124,7 +124,7 @@ def test_held_notes_continue_where_their_pitch_sounds():
 
 def test_fresh_heads_expect_few_events():
   frames = jnp.zeros((1, 3, 8))
-  (events, sounding), params = NoteHeads(8).init_with_output(jax.random.key(0), frames)
+  (events, sounding), _ = NoteHeads(8).init_with_output(jax.random.key(0), frames)
   np.testing.assert_allclose(sigmoid(events), 1 / 129, rtol=1e-4)
   np.testing.assert_allclose(sigmoid(sounding), 1 / 129, rtol=1e-4)
   classes = FrameHead().init_with_output(jax.random.key(0), frames)[0]

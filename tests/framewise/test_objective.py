@@ -85,13 +85,13 @@ def test_auxiliary_is_the_weighted_sum_of_both_losses(params, batch):
 
 @pytest.mark.parametrize('loss', ['both', '', None, 1])
 def test_an_unknown_loss_is_refused(loss):
-  with pytest.raises(UserError, match='FrameObjective.loss is .*auxiliary, alone'):
+  with pytest.raises(UserError, match=r'FrameObjective\.loss is .*auxiliary, alone'):
     FrameObjective(loss)
 
 
 @pytest.mark.parametrize('weight', [-1, '1', True, None])
 def test_a_wrong_weight_is_refused(weight):
-  with pytest.raises(UserError, match='FrameObjective.weight is .*a number of at least 0'):
+  with pytest.raises(UserError, match=r'FrameObjective\.weight is .*a number of at least 0'):
     FrameObjective(weight=weight)
 
 

@@ -13,9 +13,7 @@ from mrmt3.nn.parameters import parameter_shapes
 from mrmt3.tokens.token_ids import TokenIds
 
 IDS = TokenIds(time=(3, 20), velocity=(40, 41), program=(50, 60), tie=(42, 42), pitch=(30, 39), drum=(43, 49))
-SIZES = dict(
-  vocab_size=64, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=16, num_encoder_layers=1, num_decoder_layers=2
-)
+SIZES = dict(vocab_size=64, emb_dim=16, num_heads=2, head_dim=8, mlp_dim=16, num_encoder_layers=1, num_decoder_layers=2)
 CONFIG = HybridConfig(**SIZES, front_channels=(1, 1, 1, 1), num_candidates=4, memory_length=4)
 CONFIGS = {
   'event state': {'last_event': False},

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mrmt3.config import ModelSpec
-from mrmt3.event_codec import Event
 from mrmt3.evaluation.piece_model import PieceEncoderDecoderModel
+from mrmt3.event_codec import Event
 from mrmt3.framewise.note_heads import DRUMS, OFFSETS, ONSETS
 from mrmt3.hybrid import HybridConfig, initialization
 from mrmt3.hybrid.candidate_frames import time_code

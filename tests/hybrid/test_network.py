@@ -51,7 +51,9 @@ def random_params(config, **options):
 
 def outputs(module, params, method, *args, **more):
   """Return what a method of a network returns, jitted."""
-  return jax.jit(functools.partial(module.apply, enable_dropout=False, method=method))({'params': params}, *args, **more)
+  return jax.jit(functools.partial(module.apply, enable_dropout=False, method=method))(
+    {'params': params}, *args, **more
+  )
 
 
 def batch_of(length=6):
@@ -67,7 +69,7 @@ def test_the_front_end_is_a_field():
 
 
 def test_the_output_of_a_linear_encoder_can_have_positions():
-  frames, prior = batch_of()
+  frames, _ = batch_of()
   config = LINEAR.replace(num_candidates=0, memory_length=0)
   params = random_params(config)
   plain, placed = (

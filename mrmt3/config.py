@@ -33,7 +33,8 @@ class ModelSpec:
     targets_length: most tokens of a segment, EOS included, and the length to which prior tokens are padded.
     prior_layout: how the model's own output becomes prior tokens: 'targets' as in training ([t1, ..., EOS, 0, ...]), or
       'start_token' with the start token in front ([0, t1, ..., EOS, 0, ...]), as in MR-MT3's published inference.
-    ties: whether a segment's tokens begin with a tie section, the notes that sound on from before; not in MT3's piano model.
+    ties: whether a segment's tokens begin with a tie section, the notes that sound on from before; not in MT3's piano
+      model.
     decoding: how tokens are chosen.
   """
 

@@ -23,7 +23,7 @@ class _ConverterOnDemand:
 
 
 class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
-  """Encoder-decoder with spectrogram frames as inputs (as MT3).
+  """Encoder-decoder with spectrogram frames as inputs (as in MT3).
 
   Args:
     module: the network, `network.Transformer` or another that is called as it is.
@@ -110,7 +110,7 @@ def _vocabularies(spec: ModelSpec) -> dict:
 
 
 class Objective(Protocol):
-  """What a model minimises in training, if not the loss of the tokens alone; see `framewise.objective.FrameObjective`."""
+  """What training minimises instead of the loss of the tokens alone; see `framewise.FrameObjective`."""
 
   def module_options(self, spec: ModelSpec) -> dict:
     """Return arguments of `NetworkConfig.module` for training."""
@@ -132,16 +132,16 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
       prior_inputs. Each such step decodes greedily: count on several times the time of a step without.
     objective: what is minimised, an `Objective`; None: the loss of the tokens.
     augmentation: how inputs are changed in training, see `augmentation`; None: not at all.
-    length_multiple: training batches are cut to the longest target in them, rounded up to so many tokens; 0: not at all.
-      Each length is compiled once. With `ExampleConfig.length_block` most batches are short. (Not under the real t5x, nor
-      with several hosts.)
+    length_multiple: training batches are cut to the longest target in them, rounded up to so many tokens; 0: not at
+      all. Each length is compiled once. With `ExampleConfig.length_block` most batches are short. (Not under the real
+      t5x, nor with several hosts.)
     remat: compute the inside of each layer again for the gradient instead of keeping it: about a third more work, a
       fraction of the memory (docs/scaling.md).
     frozen: parts of the parameters that training leaves as they are, such as 'encoder' or 'note_reader/events'; their
       gradients are not computed. Only an optimizer's weight decay would still shrink them: bind it to 0.
     fresh: parts of the parameters that the checkpoint a run starts from (`RestoreCheckpointConfig.path`) may lack: they
-      start fresh, which the log notes. So a decoder is put behind an encoder that was trained without one. (Not under the
-      real t5x.)
+      start fresh, which the log notes. So a decoder is put behind an encoder that was trained without one. (Not under
+      the real t5x.)
     **kwargs: as EncoderDecoderModel's.
 
   Raises:
@@ -207,7 +207,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     return inputs, decoder_inputs, targets
 
   def call_keywords(self, batch) -> dict:
-    """Return further arguments of the network for a batch: the prior tokens, if it uses them, taken for those of the adjacent segment."""
+    """Return further arguments of the network for a batch: the prior tokens, if it uses them."""
     return {'prior_tokens': batch['prior_tokens']} if self.spec.network.uses_prior else {}
 
   def network_inputs(self, inputs, frames):
@@ -303,7 +303,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     return {name: x[:, :length] if name.startswith('decoder_') else x for name, x in batch.items()}
 
   def predict_prior(self, params, batch, rng):
-    """Return prior tokens `[batch, length]`: for a random choice of rows what the network says of the prior segment."""
+    """Return prior tokens `[batch, length]`: for a random choice of rows what the network predicts for the prior segment."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -324,7 +324,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
         params, inputs, {'prior_tokens': memory}, chosen, spec=self.spec, max_length=truth.shape[1]
       )
 
-    # No gradient flows through what was said.
+    # No gradient flows through predicted tokens.
     predicted = jax.lax.cond(chosen.any(), predict, lambda _: truth, jax.lax.stop_gradient(params))
     return jnp.where(chosen[:, None], jax.lax.stop_gradient(predicted), truth)
 

@@ -4,8 +4,8 @@ The memory's encoder frames follow those of the segment along time, and the deco
 memory (`memory_length` 0) this is exactly MT3. Parameter names are those of magenta's checkpoints; the memory's are
 `memory_encoder/{projection, layers_N, memory_norm}`. The network does not know what a token means.
 
-Modules are called as MT3's are; our own arguments follow MT3's, by keyword. Where no mask is given, attention takes a fast
-path that never writes one down.
+Modules are called as MT3's are; our own arguments follow MT3's, by keyword. Where no mask is given, attention takes a
+fast path that never writes one down.
 
 Other models build on this one by subclassing: `Encoder.setup_inputs` and `embed_inputs` are hooks for the front end,
 `Encoder.finish` for the output, `Decoder.embed_inputs` and `embed_cached` for the decoder's inputs, and `Transformer`
@@ -63,9 +63,9 @@ class T5Config(NetworkConfig):
     memory_length: encoder frames of the memory that the decoder sees (L_agg in the paper); 0 = no memory.
     memory_layers: layers of the memory encoder.
     memory_segments: prior segments that the memory holds, `memory_length` frames of each (1 in the paper).
-    memory_attention: 'joint' (as in the paper: cross-attention weighs the memory's frames and the segment's in one softmax)
-      or 'decoupled' (a softmax for each, and the two results are added). In small trainings the joint one left the
-      memory unread (docs/method.md). Without memory it changes nothing.
+    memory_attention: 'joint' (as in the paper: cross-attention weighs the memory's frames and the segment's in one
+      softmax) or 'decoupled' (a softmax for each, and the two results are added). In small trainings the joint one left
+      the memory unread (docs/method.md). Without memory it changes nothing.
     initializers: 'mt3' or 'mr_mt3', the distributions of fresh parameters.
     dropout_masks: 'mt3' (one mask for all positions, but after the encoder's norm) or 'mr_mt3' (element-wise).
     decoder_padding_masks: the decoder's padding tokens (0) see and are seen by nothing, as MT3 trains; False: causal
@@ -274,7 +274,8 @@ class DecoderLayer(nn.Module):
       inputs: `[batch, length, emb]`.
       encoded: `[batch, encoder frames, emb]`.
       decoder_mask: what is seen (> 0), `[batch, 1, length, length]`, or None: everything.
-      encoder_decoder_mask: what is seen of the encoder frames, `[batch, 1, length, encoder frames]`, or None: everything.
+      encoder_decoder_mask: what is seen of the encoder frames, `[batch, 1, length, encoder frames]`, or None:
+        everything.
       deterministic: whether to leave dropout out.
       decode: whether to compute one position at a time, see `Decoder`.
       max_decode_length: unused, as in MT3.
@@ -372,7 +373,7 @@ class Encoder(nn.Module):
   def __call__(
     self, encoder_input_tokens: jax.Array, encoder_mask: jax.Array | None = None, deterministic: bool = False
   ) -> jax.Array:
-    """Encode log-mel frames `[batch, frames, mel]` as `[batch, encoder frames, emb]`; `encoder_mask` as in `EncoderLayer`."""
+    """Encode log-mel frames `[batch, frames, mel]` as `[batch, encoder frames, emb]`; mask as in `EncoderLayer`."""
     return self.transform(self.embed_inputs(encoder_input_tokens), encoder_mask, deterministic)
 
   def transform(self, x: jax.Array, mask: jax.Array | None = None, deterministic: bool = False) -> jax.Array:
@@ -467,8 +468,8 @@ class Decoder(nn.Module):
   ) -> jax.Array:
     """Return logits, float32 `[batch, length, vocab]`, for input tokens `[batch, length]` (targets shifted right).
 
-    With `decode`, the first call makes room in the collection `cache` for as many positions as it is given; further ones
-    take one position each. `decoder_positions` and `max_decode_length` are unused, as in MT3; the others are
+    With `decode`, the first call makes room in the collection `cache` for as many positions as it is given; further
+    ones take one position each. `decoder_positions` and `max_decode_length` are unused, as in MT3; the others are
     `DecoderLayer`'s.
     """
     del decoder_positions, max_decode_length
@@ -535,8 +536,8 @@ class Transformer(nn.Module):
 
     Args:
       encoder_input_tokens: float log-mel frames `[batch, frames, mel]`.
-      encoder_segment_ids: `[batch, frames]`, which of the examples packed into a row a frame belongs to, or None; not with
-        a memory.
+      encoder_segment_ids: `[batch, frames]`, which of the examples packed into a row a frame belongs to, or None; not
+        with a memory.
       enable_dropout: whether to drop (needs the `dropout` random stream).
       prior_tokens: int model ids `[batch, prior]` of the prior segments, earliest first, each padded with 0 to the same
         length, at least `memory_length` per segment. Required by a network with memory, ignored by others.

@@ -1,8 +1,8 @@
 """Checkpoints of other programs as ours, and ours as theirs.
 
 Reads MR-MT3's .ckpt, mt3.pth and other PyTorch files under the ports' names (also as .npz), t5x checkpoints before and
-since Orbax, and ours. A file holds arrays; what else a model is (`config.ModelSpec`) is told by a model.json beside them,
-else by the arrays' shapes and by who publishes such files, else by the options.
+since Orbax, and ours. A file holds arrays; what else a model is (`config.ModelSpec`) is told by a model.json beside
+them, else by the arrays' shapes and by who publishes such files, else by the options.
 """
 
 import dataclasses
@@ -153,10 +153,10 @@ def list_arrays(source: Source) -> list[str]:
 def model_spec(source: Source, choices: Choices) -> ModelSpec:
   """Returns what a checkpoint is a model of.
 
-  Where it does not say so itself, sizes are those of the arrays. Weights under PyTorch names with a memory, or from Lightning, are
-  taken for MR-MT3's: its position table, front end, scaling and prior tokens. All others are taken for MT3's; with 127
-  velocity bins, told by the size of the vocabulary, for the piano model of ISMIR 2021 (512 frames, no ties). L_agg, which
-  no array tells, is read off the file's name as published (`context=64`).
+  Where it does not say so itself, sizes are those of the arrays. Weights under PyTorch names with a memory, or from
+  Lightning, are taken for MR-MT3's: its position table, front end, scaling and prior tokens. All others are taken for
+  MT3's; with 127 velocity bins, told by the size of the vocabulary, for the piano model of ISMIR 2021 (512 frames, no
+  ties). L_agg, which no array tells, is read off the file's name as published (`context=64`).
 
   Raises:
     UserError: if the checkpoint lacks what tells its sizes, or something must be said in `choices`.
@@ -198,7 +198,8 @@ def _implied_spec(source: Source, choices: Choices) -> ModelSpec:
     memory_length = _memory_length(source)
   is_mr_mt3 = source.format == LIGHTNING or (source.format in _UNDER_TORCH_NAMES and bool(source.memory_names))
   kind = 'mr_mt3' if is_mr_mt3 else 'mt3'
-  # A file of the ports that has MT3's table was made for weights that need it; theirs may be there by mistake (mt3.pth).
+  # A file of the ports that has MT3's table was made for weights that need it; theirs may be there by mistake
+  # (mt3.pth).
   table = pytorch_names.position_kind(source.arrays) if choices.positions is None else None
   config = network.T5Config(
     vocab_size=vocab_size,
@@ -293,7 +294,11 @@ def fresh_memory(config: network.T5Config, seed: int) -> dict:
 
 
 def target_format(path: str | os.PathLike, layout: str) -> str:
-  """Returns the format that a destination's name asks for; `layout` is that of a folder: OURS, T5X, PACKED. UserError."""
+  """Return the format of a destination, by its name; `layout` is that of a folder: OURS, T5X or PACKED.
+
+  Raises:
+    UserError: the name has no known suffix, or contradicts `layout`.
+  """
   suffix = Path(path).suffix
   if suffix in _SUFFIXES:
     if layout != OURS:

@@ -1,8 +1,8 @@
 """MT3's decoder one position at a time, as `network.Decoder`, laid out for memory bandwidth.
 
-Decoding reads every weight once per token, so it is as fast as they can be read. XLA's CPU products read a matrix fastest along
-its rows, with the batch as the short side: `[outputs, inputs] @ [inputs, batch]`. So weights are transposed once (`pack`), those
-that share an input are joined, and the residual stream is `[emb, batch]`.
+Decoding reads every weight once per token, so it is as fast as they can be read. XLA's CPU products read a matrix
+fastest along its rows, with the batch as the short side: `[outputs, inputs] @ [inputs, batch]`. So weights are
+transposed once (`pack`), those that share an input are joined, and the residual stream is `[emb, batch]`.
 """
 
 import dataclasses
@@ -120,7 +120,8 @@ class CachedDecoder:
 
   def cache_lengths(self, max_length: int) -> list[int]:
     """Return the lengths of the growing cache, the last one `max_length`."""
-    # Empty room in a cache costs as much as keys, and to leave it out by a slice is to copy the rest: so the cache grows.
+    # Empty room in a cache costs as much as keys, and to leave it out by a slice is to copy the rest: so the cache
+    # grows.
     lengths = [max_length]
     while lengths[0] > FIRST_CACHE:
       lengths.insert(0, -(-lengths[0] // 2))
@@ -151,7 +152,7 @@ class CachedDecoder:
 
 
 def _product(weights, x):
-  """Return `weights @ x`, to be transposed: XLA would make that a product of the transposes, which it has no fast code for."""
+  """Return `weights @ x`, to be transposed: XLA turns that into a product of transposes, which is slow on CPUs."""
   return jax.lax.optimization_barrier(jnp.dot(weights, x))
 
 

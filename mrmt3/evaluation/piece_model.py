@@ -1,6 +1,7 @@
 """The model of whole pieces: its segments are done one after the other, the memory goes along as a scan's carry.
 
-t5x's evaluation and inference carry nothing from one example to the next, so what shares a memory has to be one example.
+t5x's evaluation and inference carry nothing from one example to the next, so what shares a memory has to be one
+example.
 """
 
 import dataclasses
@@ -23,15 +24,15 @@ MEMORY_MODES = ('predicted', 'truth', 'none')
 class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
   """Trains as MemoryEncoderDecoderModel, and evaluates whole pieces; same arguments, same parameters.
 
-  Batches of pieces are those of `piece_features.PieceFeatureConverter` with a leading batch axis. Decoding is greedy, as
-  `inference.Transcriber`'s.
+  Batches of pieces are those of `piece_features.PieceFeatureConverter` with a leading batch axis. Decoding is greedy,
+  as `inference.Transcriber`'s.
 
   Args:
     spec: network, front end and vocabulary.
     segments: see PieceFeatureConverter.
-    memory: what a segment remembers when pieces are decoded. 'predicted': what the model itself said of the segment before,
-      as in use. 'truth': that segment's targets, as in training; how much better this is shows the exposure bias.
-      'none': every segment is decoded as a first one.
+    memory: what a segment remembers when pieces are decoded. 'predicted': what the model itself said of the segment
+      before, as in use. 'truth': that segment's targets, as in training; how much better this is shows the exposure
+      bias. 'none': every segment is decoded as a first one.
     **kwargs: as MemoryEncoderDecoderModel's.
 
   Raises:
@@ -70,7 +71,8 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
   def predict_batch(self, params, batch, rng=None, decoder_params=None, **kwargs) -> jax.Array:
     """Returns int32 `[batch, segments, length]`: tokens, EOS, padding (0) of every segment; padded segments are 0.
 
-    Pure: nothing is kept between calls. `rng`, `decoder_params` and further arguments are t5x's, for decoders that draw.
+    Pure: nothing is kept between calls. `rng`, `decoder_params` and further arguments are t5x's, for decoders that
+      draw.
     """
     del rng, decoder_params, kwargs
     max_length = self.spec.targets_length - (self.spec.prior_layout == 'start_token')
@@ -91,7 +93,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     return jnp.moveaxis(tokens, 0, 1)
 
   def predict_batch_with_aux(self, params, batch, rng=None, decoder_params=None, **kwargs):
-    """Returns (what predict_batch does, {'scores': float32 `[batch]`, the log-probability of all tokens of a piece})."""
+    """Return (tokens as `predict_batch`, {'scores': float32 `[batch]`, log-probability of all tokens of a piece})."""
     tokens = self.predict_batch(params, batch, rng, decoder_params, **kwargs)
     more = batch['decoder_target_tokens'].shape[-1] - tokens.shape[-1]
     said = jnp.pad(tokens, ((0, 0), (0, 0), (0, max(0, more))))
@@ -148,7 +150,8 @@ def evaluating_pieces(
     model: a MemoryEncoderDecoderModel with all that is bound to it.
     segments: see PieceEncoderDecoderModel.
     memory: see PieceEncoderDecoderModel.
-    log_mel_on: as MemoryEncoderDecoderModel's, of pieces; seqio's evaluator reads each several times, which samples make cheap.
+    log_mel_on: as MemoryEncoderDecoderModel's, of pieces; seqio's evaluator reads each several times, which samples
+      make cheap.
 
   Raises:
     UserError: it is a model of another class, or a value is out of range.

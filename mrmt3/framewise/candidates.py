@@ -36,7 +36,7 @@ class NoteCandidates(NamedTuple):
 
 
 def in_token_order(candidates: NoteCandidates) -> NoteCandidates:
-  """Return candidates in the order of `ExampleConfig.rounded_order`: by frame; ties, offsets, onsets, drums; class; pitch."""
+  """Return candidates in the order of `ExampleConfig.rounded_order`: frame, then group, class and pitch."""
   rank = jnp.asarray(np.argsort([TIE, OFF, ON, DRUM]))[candidates.groups]
   classes = jnp.where(candidates.groups == DRUM, 0, candidates.classes.argmax(axis=-1))
   keys = ((candidates.frames * 4 + rank) * NUM_CLASSES + classes) * NUM_PITCHES + candidates.pitches

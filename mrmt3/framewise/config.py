@@ -28,8 +28,8 @@ class FramewiseConfig(NetworkConfig):
   """Everything that determines the frame-level network's parameters and arithmetic.
 
   The encoder's layers are MT3's, and so are the fields that they share with `network.T5Config`. There is no decoder: an
-  encoder frame is a time step of the vocabulary, and the tokens are written from the note candidates of the frames. Train
-  it with `ExampleConfig.rounded_order`, the order in which candidates come.
+  encoder frame is a time step of the vocabulary, and the tokens are written from the note candidates of the frames.
+  Train it with `ExampleConfig.rounded_order`, the order in which candidates come.
 
   Attributes:
     vocab_size: number of token ids.
@@ -48,8 +48,8 @@ class FramewiseConfig(NetworkConfig):
     time_stride: log-mel frames that become one encoder frame.
     output_positions: add the position table to the encoder's output as well.
     num_candidates: note candidates per segment, the likeliest ones; more than all but the densest segments have events.
-    emission_threshold: the probability from which a candidate is emitted, 0.01 .. 1; 0: emit the likeliest token, which for
-      the best F1 is too cautious.
+    emission_threshold: the probability from which a candidate is emitted, 0.01 .. 1; 0: emit the likeliest token, which
+      for the best F1 is too cautious.
     instrument_prior: exponent of the instruments' shares so far, by which class probabilities are weighted
       (`note_heads.weigh_classes`): 1 as in Bayes' rule, 0: none.
 
@@ -91,9 +91,13 @@ class FramewiseConfig(NetworkConfig):
     check_channels(self)
     check_flag(self, 'output_positions')
     threshold, strength = self.emission_threshold, self.instrument_prior
-    if not isinstance(threshold, (int, float)) or not (threshold == 0 or 0.01 <= threshold < 1):
+    if (
+      isinstance(threshold, bool)
+      or not isinstance(threshold, (int, float))
+      or not (threshold == 0 or 0.01 <= threshold < 1)
+    ):
       raise UserError(f'network: emission_threshold is {threshold!r}; it must be 0, or lie in 0.01 .. 1')
-    if not isinstance(strength, (int, float)) or not 0 <= strength <= 10:
+    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength <= 10:
       raise UserError(f'network: instrument_prior is {strength!r}; it must lie in 0 .. 10')
 
   def module(self, tokens: TokenIds, *, remat: bool = False, with_frame_head: bool = False):
@@ -123,8 +127,8 @@ class FramewiseConfig(NetworkConfig):
     rate = spec.spectrogram.frame_rate / self.time_stride
     if rate != spec.vocabulary.steps_per_second:
       raise UserError(
-        f'model: a framewise network needs an encoder frame for every step; there are {float(rate):g} frames a second and '
-        f'{spec.vocabulary.steps_per_second} steps'
+        f'model: a framewise network needs one encoder frame per time step; there are {float(rate):g} frames and '
+        f'{spec.vocabulary.steps_per_second} steps per second'
       )
 
   def encoder_context(self, memory) -> dict:
@@ -145,8 +149,8 @@ class FramewiseConfig(NetworkConfig):
   def describe(self) -> str:
     """Return a line about sizes."""
     return (
-      f'{self.num_encoder_layers} layers and no decoder, width {self.emb_dim}, {self.num_heads} heads of {self.head_dim}; '
-      f'positions {self.positions}'
+      f'{self.num_encoder_layers} layers and no decoder, width {self.emb_dim}, '
+      f'{self.num_heads} heads of {self.head_dim}; positions {self.positions}'
     )
 
   def describe_memory(self) -> str:

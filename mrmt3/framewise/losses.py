@@ -39,8 +39,8 @@ class PitchedEvents(NamedTuple):
 def frame_labels(tokens: jax.Array, spec: ModelSpec) -> tuple[FrameTargets, PitchedEvents]:
   """Return the labels of segments, given their target tokens (int model ids `[batch, length]`, padded with 0).
 
-  An onset is in the encoder frame nearest to its time. A tied note sounds from the first frame on, a note that nothing ends up
-  to the last. Programs that stand for no class count as their class (`instruments.slakh_class_program`).
+  An onset is in the encoder frame nearest to its time. A tied note sounds from the first frame on, a note that nothing
+  ends up to the last. Programs that stand for no class count as their class (`instruments.slakh_class_program`).
   """
   frames = spec.network.num_encoder_frames(spec.segment_frames)
   notes = batched_parsing.read(tokens, spec.token_ids)
@@ -82,7 +82,8 @@ def _frame(time, spec):
 def frame_loss(logits: FrameTargets, class_logits: jax.Array, labels: FrameTargets, events: PitchedEvents) -> jax.Array:
   """Return the cross-entropy of every example, nats, float32 `[batch]`.
 
-  The weighted sum over encoder frames and outputs, and over the classes `class_logits` `[batch, tokens, NUM_CLASSES]` of events.
+  The weighted sum over encoder frames and outputs, and over the classes `class_logits` `[batch, tokens, NUM_CLASSES]`
+  of events.
   """
   parts = zip(WEIGHTS, logits, labels, strict=True)
   by_frame = sum(weight * (jnp.logaddexp(0.0, x) - x * y).sum(axis=(1, 2)) for weight, x, y in parts)

@@ -1,7 +1,7 @@
 """The frame-level network: an encoder, note heads, and note candidates from which tokens are written.
 
-It is called as MT3's `Transformer`, so training, evaluation and inference treat it alike: `encode` returns note candidates
-as rows, `decode` the logits that follow from them. There is no decoder to train.
+It is called as MT3's `Transformer`, so training, evaluation and inference treat it alike: `encode` returns note
+candidates as rows, `decode` the logits that follow from them. There is no decoder to train.
 """
 
 import jax
@@ -128,8 +128,8 @@ class FramewiseTransformer(nn.Module):
   ) -> jax.Array:
     """Return logits, float32 `[batch, length, vocab]`, for rows of note candidates and input tokens `[batch, length]`.
 
-    With `decode`, one position at a time: the first call makes the collection `cache`, further ones use it, and a candidate
-    is emitted if `emission_threshold` lets it. The other arguments are MT3's, and unused.
+    With `decode`, one position at a time: the first call makes the collection `cache`, further ones use it, and a
+    candidate is emitted if `emission_threshold` lets it. The other arguments are MT3's, and unused.
     """
     tokens, ids = decoder_input_tokens, self.tokens
     if not decode:

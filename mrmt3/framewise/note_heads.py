@@ -1,4 +1,4 @@
-"""Heads over encoder frames: which notes begin, end and sound in each, of which class, and which are note candidates."""
+"""Heads over encoder frames: onsets, offsets, sounding pitches, instrument classes, and note candidates."""
 
 from typing import NamedTuple
 
@@ -52,8 +52,8 @@ class FrameHead(nn.Module):
 class NoteHeads(nn.Module):
   """Detects events in encoder frames, each one of `KINDS`, and the Slakh class of each.
 
-  Not in the papers. `losses.frame_loss` trains the logits. Besides encoder frames the heads take the front end's features of
-  single pitches, where it has some (`harmonic_stacking.HarmonicStacking`).
+  Not in the papers. `losses.frame_loss` trains the logits. Besides encoder frames the heads take the front end's
+  features of single pitches, where it has some (`harmonic_stacking.HarmonicStacking`).
 
   Attributes:
     features: width of the encoder frames.

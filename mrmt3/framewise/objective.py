@@ -32,7 +32,7 @@ class FrameObjective:
       raise UserError(f'FrameObjective.weight is {self.weight!r}; it is a number of at least 0')
 
   def module_options(self, spec) -> dict:
-    """Return the arguments of `NetworkConfig.module` that training needs. UserError for a network without frame heads."""
+    """Return what `NetworkConfig.module` needs in training. Raises UserError for a network without frame heads."""
     if not spec.network.has_frame_heads:
       raise UserError(
         f'FrameObjective: a network of kind {spec.network.kind!r} has no frame heads; choose framewise or hybrid'
@@ -79,7 +79,8 @@ class FrameObjective:
   def _combine(self, model, batch, frames, loss, sums):
     """Return the tokens' loss and sums with the frame loss added, or in their place.
 
-    An engine divides the loss by the number of tokens, or what else the model asks for; the frame loss is treated alike.
+    An engine divides the loss by the number of tokens, or what else the model asks for; the frame loss is treated
+    alike.
     """
     from mrmt3.framewise import losses
 

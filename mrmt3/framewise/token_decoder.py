@@ -1,10 +1,10 @@
 """Writing tokens from note candidates: the copy mechanism of the frame-level model.
 
-Not in the papers. The events of a segment are written in a known order, and so are the candidates (`NoteHeads.candidates`
-and, for notes that continue, `NoteHeads.ties`). Given the last emitted token, it is known which candidates can be next:
-the first of the later ones that is real. Each is real with some probability, which gives a probability for every token.
-With `FramewiseConfig.emission_threshold`, decoding emits every event whose own probability is large enough, not the likeliest
-token.
+Not in the papers. The events of a segment are written in a known order, and so are the candidates
+(`NoteHeads.candidates` and, for notes that continue, `NoteHeads.ties`). Given the last emitted token, it is known which
+candidates can be next: the first of the later ones that is real. Each is real with some probability, which gives a
+probability for every token. With `FramewiseConfig.emission_threshold`, decoding emits every event whose own probability
+is large enough, not the likeliest token.
 
 There is no decoder network. One that is trained for hours does not hold up once it reads its own tokens instead of the
 truth (docs/model-card has the figures).
@@ -32,7 +32,8 @@ WIDTH = NUM_CLASSES + 4  # numbers of a candidate
 _CERTAIN = 20.0  # score
 _PASSED = -3.0  # added to the score of a candidate that comes before the last emitted one, in the same frame
 _ENDS = 0.7  # added to the score of offsets: a note that ends too early is a lesser evil than one that never ends
-# The highest score of a candidate that has been emitted: another instrument may play it too, but a threshold rules it out.
+# The highest score of a candidate that has been emitted: another instrument may play it too, but a threshold rules it
+# out.
 _AGAIN = -5.0
 
 
@@ -185,7 +186,8 @@ def copied_logits(
     emitted: bool `[batch, length, n]`, what has been emitted up to there.
     vocab_size: how many tokens there are.
     threshold: 0, or what a candidate's probability must be for it to be certain; others are impossible.
-    allowed: bool `[vocab]`, the tokens that may be emitted, or None: all. An event keeps the probability of its allowed classes.
+    allowed: bool `[vocab]`, the tokens that may be emitted, or None: all. An event keeps the probability of its allowed
+      classes.
   """
   position = _position(ids, tokens, state)
   here, pitched = candidates.frames[:, None] == position.frame, candidates.groups[:, None] != DRUM
@@ -227,7 +229,7 @@ def copied_logits(
 
 
 def _possible(ids, candidates, position):
-  """Return whether a candidate can be next, given what of the next event has been emitted; bool `[batch, length, n]`."""
+  """Return whether a candidate can be next, given the begun event; bool `[batch, length, n]`."""
   frame, group = candidates.frames[:, None], candidates.groups[:, None]
   timely = (frame == position.frame) | (~position.begun & (frame > position.frame))
   timely = timely & ((group == TIE) != position.after_ties)
@@ -236,7 +238,7 @@ def _possible(ids, candidates, position):
 
 
 def _event_tokens(ids, candidates, position, probability):
-  """Return the probabilities of velocities, pitches and drums, as `_placed` takes them, of events whose time and class are known.
+  """Return the probabilities of velocities, pitches and drums of events of known time and class, for `_placed`.
 
   Args:
     ids: the ids of the tokens.
@@ -256,7 +258,7 @@ def _event_tokens(ids, candidates, position, probability):
 
 
 def _counted(probability, number, size):
-  """Return the probability of each number, `[batch, length, size]`, given that of each candidate and its number `[batch, n]`."""
+  """Return the probability of each number, `[batch, length, size]`, from those of candidates with numbers `[batch, n]`."""
   return jnp.einsum('btn,bns->bts', probability, jax.nn.one_hot(number, size))
 
 
@@ -279,7 +281,7 @@ def _decided(score, enough, possible, begun):
 
 
 def _placed(parts, vocab_size):
-  """Return one array `[..., vocab]` with each of the arrays `[..., size]` at its token ids (first, last), 0 elsewhere."""
+  """Return an array `[..., vocab]` with each array `[..., size]` at its token ids (first, last), 0 elsewhere."""
   placed, end = [], 0
   shape = next(iter(parts.values())).shape[:-1]
   for first, last in sorted(parts):

@@ -59,8 +59,8 @@ class CandidateNoteHeads(NoteHeads):
   def as_frames(self, frames: jax.Array, candidates: NoteCandidates, pitches: jax.Array | None = None) -> jax.Array:
     """Return candidates as further encoder frames, float32 `[batch, n, emb]`.
 
-    Each is the sum of embeddings of its time, its kind and its likely classes, its certainty, its event features, and a map
-    of the embeddings of the event before it, so that a decoder that has emitted that one finds this one.
+    Each is the sum of embeddings of its time, its kind and its likely classes, its certainty, its event features, and a
+    map of the embeddings of the event before it, so that a decoder that has emitted that one finds this one.
 
     Args:
       frames: encoder frames `[batch, frames, emb]`.
@@ -80,7 +80,7 @@ class CandidateNoteHeads(NoteHeads):
 
 
 def _event_before(certain):
-  """Return the probability that event m is the last one before event n, `[batch, n, m]`, given each one's `[batch, n]`."""
+  """Return the probability that event m is the last one before event n, `[batch, n, m]`, from `[batch, n]`."""
   number = certain.shape[-1]
   missed = jnp.log1p(-jnp.minimum(certain, 1.0 - 1e-3))
   total = jnp.cumsum(missed, axis=-1)

@@ -17,11 +17,11 @@ _AFTER = 2.0  # what comes after the last event is louder than that event itself
 def init_from_token_embeddings(params: dict, spec: ModelSpec) -> dict:
   """Return fresh parameters in which note candidates and tokens have the same embeddings.
 
-  A time shift's embedding is what `CandidateNoteHeads` adds to a candidate of that time. A kind's is the sum of its pitch's
-  (or drum's) and its velocity's (0 for offsets, the loudest for onsets), a class's that of its program. Cross-attention starts
-  near the identity, so that it sees frames with embeddings in common and passes them on to the logits. The first layer looks at
-  candidates at the decoder's current time and, with `last_event`, after its last event; the next ones look ahead. Training
-  changes all of this freely.
+  A time shift's embedding is what `CandidateNoteHeads` adds to a candidate of that time. A kind's is the sum of its
+  pitch's (or drum's) and its velocity's (0 for offsets, the loudest for onsets), a class's that of its program.
+  Cross-attention starts near the identity, so that it sees frames with embeddings in common and passes them on to the
+  logits. The first layer looks at candidates at the decoder's current time and, with `last_event`, after its last
+  event; the next ones look ahead. Training changes all of this freely.
   """
   codec, reader = build_codec(spec.vocabulary), params['note_reader']
   table = params['decoder']['token_embedder']['embedding']
@@ -68,7 +68,7 @@ def _later(time_kernel, frames: float):
 
 
 def _looking_up(attention: dict, query_map) -> dict:
-  """Return an attention's parameters with maps added to them, each part weighed so that its random start does not drown these.
+  """Return an attention's parameters with maps added, which the scaled-down random start does not drown.
 
   Queries are mapped as `query_map` says, `[emb, emb]`; keys and values stay what they are.
   """

@@ -1,7 +1,8 @@
 """Continuous batching: several pieces in one batch, each with a memory of its own; long pieces need no more memory.
 
-A piece takes a slot, `hop` rows of the network's batch, and the next piece takes it over when it ends. A piece's segments are
-decoded `hop` at a time, each with the memory of the segment `hop` back: the one before for hop 1, as in MR-MT3.
+A piece takes a slot, `hop` rows of the network's batch, and the next piece takes it over when it ends. A piece's
+segments are decoded `hop` at a time, each with the memory of the segment `hop` back: the one before for hop 1, as in
+MR-MT3.
 """
 
 import dataclasses
@@ -163,8 +164,8 @@ def run(
     keep: returns those notes of an array that are kept; None: all.
 
   Yields:
-    an `Update` for each group of segments of each piece. A piece that cannot be read ends with an error in its update; the
-    others go on.
+    an `Update` for each group of segments of each piece. A piece that cannot be read ends with an error in its update;
+    the others go on.
   """
   waiting, slots = iter(pieces), [None] * batch
   while True:

@@ -1,7 +1,7 @@
-"""What goes from one segment of a piece to later ones: the carry of the chain of segments, in numpy and in JAX alike.
+"""The memory that one segment of a piece hands on to the next, in numpy or JAX arrays.
 
-As in MR-MT3, the tokens of the prior segments. Besides, for networks that ask for it, how many notes each instrument has played so
-far, and whether the prior segment is the adjacent one, so that its notes may continue.
+As in MR-MT3, the tokens of the prior segments. Besides, for networks that ask for it, how many notes each instrument
+has played so far, and whether the prior segment is the adjacent one, so that its notes may continue.
 """
 
 import functools
@@ -75,7 +75,7 @@ def as_prior(tokens, spec: ModelSpec):
 
 
 def class_counts(tokens, spec: ModelSpec):
-  """Return how many notes of each class begin in segments `[rows, length]`, int32 `[rows, NUM_CLASSES]`, as the network counts."""
+  """Count the notes of each class that begin in segments `[rows, length]`, int32 `[rows, NUM_CLASSES]`."""
   if isinstance(tokens, np.ndarray) and spec.network.counts_classes:
     return np.asarray(_counted(tokens, spec=spec))
   return spec.network.class_counts(tokens, spec.token_ids)

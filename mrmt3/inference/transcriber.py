@@ -158,7 +158,7 @@ class Transcriber:
     hop: int | None = None,
     instruments: str | Iterable[str] | None = None,
   ) -> Iterator[batched_pieces.Update]:
-    """Yield updates of pieces as they are decoded, with continuous batching of `batch` pieces; see `batched_pieces.run`."""
+    """Yield updates of pieces while they are decoded, `batch` pieces at a time; see `batched_pieces.run`."""
     hop = self.rows if hop is None else hop
     for name, number in (('hop', hop), ('batch', batch)):
       if not 1 <= number <= MAX_AT_ONCE:
@@ -251,7 +251,7 @@ def _is_path(audio):
 
 
 def _mono(blocks):
-  """Yield the mean of the channels of blocks `[n]` or `[n, channels]`, float32 `[n]`; UserError where it is no number."""
+  """Yield the mean of the channels of blocks `[n]` or `[n, channels]`, float32 `[n]`; UserError for NaN or infinity."""
   for block in blocks:
     samples = np.asarray(block)
     if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):

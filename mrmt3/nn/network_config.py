@@ -31,7 +31,8 @@ class NetworkConfig(abc.ABC):
     kind: the name in `mrmt3.model_registry`, written to model.json.
     training_only: top-level parameter groups that a network has in training alone. Checkpoints that have them can be
       restored by a network that does not.
-    optional_parts: top-level parameter groups that not every network has, so that a run may call them fresh without knowing.
+    optional_parts: top-level parameter groups that not every network has, so that a run may call them fresh without
+      knowing.
     has_frame_heads: whether `module` takes `with_frame_head` and its network predicts frame-level labels, which
       `framewise.objective.FrameObjective` trains.
   """
@@ -65,11 +66,6 @@ class NetworkConfig(abc.ABC):
   def num_prior_segments(self) -> int:
     """How many prior segments `prior_tokens` holds."""
     return 1
-
-  @property
-  def needs_ties(self) -> bool:
-    """Whether the tokens of a segment must begin with a tie section."""
-    return self.uses_prior
 
   @property
   def min_prior_length(self) -> int:

@@ -32,7 +32,7 @@ def parameter_shapes(config: 'NetworkConfig', tokens: 'TokenIds | None', num_mel
 
 
 def is_part(path: str, name: str) -> bool:
-  """Return whether a parameter's path, such as 'encoder/layers_0/mlp/wo/kernel', is in the part `name`: 'encoder/layers_0'."""
+  """Return whether a path, such as 'encoder/layers_0/mlp/wo/kernel', is in a part, such as 'encoder/layers_0'."""
   return f'{path}/'.startswith(f'{name}/')
 
 

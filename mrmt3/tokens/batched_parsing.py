@@ -39,7 +39,7 @@ class TokenNotes(NamedTuple):
 
 
 def read(tokens: jax.Array, ids: TokenIds) -> TokenNotes:
-  """Reads the tokens of segments, int model ids `[batch, tokens]`, padded with 0."""
+  """Parse the tokens of segments, int model ids `[batch, tokens]`, padded with 0."""
   tokens = jnp.asarray(tokens)
 
   def is_any(pair):
@@ -47,7 +47,7 @@ def read(tokens: jax.Array, ids: TokenIds) -> TokenNotes:
 
   is_pitch, is_drum = is_any(ids.pitch), is_any(ids.drum)
   last = event_state(tokens, ids.state)
-  # Values, 0 where nothing of a type has been said.
+  # Values, 0 before the first token of a kind.
   time, velocity, program, _ = (jnp.maximum(last[..., k] - first, 0) for k, (first, _) in enumerate(ids[:4]))
   after_ties, loud = last[..., 3] > 0, velocity > 0
   own = jnp.where(is_drum, tokens - ids.drum[0], tokens - ids.pitch[0])
@@ -62,7 +62,7 @@ def read(tokens: jax.Array, ids: TokenIds) -> TokenNotes:
 
 
 def held(tokens: jax.Array, ids: TokenIds) -> jax.Array:
-  """Returns what sounds when segments end, bool `[batch, NUM_CLASSES, NUM_PITCHES]`; `tokens` as in `read`."""
+  """Return what sounds when segments end, bool `[batch, NUM_CLASSES, NUM_PITCHES]`; `tokens` as in `read`."""
   notes = read(tokens, ids)
   place = jnp.arange(1, notes.row.shape[1] + 1)
 
@@ -75,7 +75,7 @@ def held(tokens: jax.Array, ids: TokenIds) -> jax.Array:
 
 
 def onset_counts(tokens: jax.Array, ids: TokenIds) -> jax.Array:
-  """Returns how many notes of each Slakh class begin in segments, int32 `[batch, NUM_CLASSES]`; `tokens` as in `read`."""
+  """Count the notes of each Slakh class that begin in segments, int32 `[batch, NUM_CLASSES]`; `tokens` as in `read`."""
   notes = read(tokens, ids)
   rows = jnp.where(notes.onset, notes.row, NUM_CLASSES)
   return jax.vmap(lambda r: jnp.zeros(NUM_CLASSES, jnp.int32).at[r].add(1, mode='drop'))(rows)

@@ -41,7 +41,7 @@ def _shapes():
 
 @pytest.fixture
 def params():
-  """Return parameters with which the first two values of a frame are logits, and a candidate is its time and kind alone."""
+  """Return parameters: the first two values of a frame are logits, a candidate is its time and kind alone."""
   params = jax.tree.map(lambda x: jnp.zeros(x.shape), _shapes())
   params['events']['kernel'] = jnp.zeros((8, KINDS)).at[0, 60].set(1.0).at[1, DRUMS.start + 38].set(1.0)
   params['events_bias'] = jnp.full((KINDS,), -5.0)

@@ -1,4 +1,4 @@
-"""Start values of the hybrid network: note candidates and tokens have the same embeddings, and the decoder looks them up."""
+"""Start values of the hybrid network: candidates and tokens share embeddings, and the decoder looks them up."""
 
 import functools
 

@@ -213,7 +213,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
   def network_inputs(self, inputs, frames):
     """Return log-mel inputs `[batch, frames, mel]`: as they are, or computed of samples `[batch, frames, hop]`.
 
-    `frames` `[batch, 1]` says how many frames of each example are not padding; None: these are log-mels already.
+    `frames` `[batch, 1]`: how many frames of each example are not padding; None: the inputs are log-mels already.
     """
     if self._log_mel_on == 'host' or frames is None:
       return inputs
@@ -223,7 +223,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     return spectrograms.clear_invalid_frames(mel, frames[:, 0])
 
   def predict_batch_with_aux(self, params, batch, *args, **kwargs):
-    """As EncoderDecoderModel's; the inputs may be samples, as `log_mel_on` says."""
+    """As EncoderDecoderModel's; the inputs may be samples (`log_mel_on`)."""
     inputs = self.network_inputs(batch['encoder_input_tokens'], batch.get('encoder_input_frames'))
     return super().predict_batch_with_aux(params, {**batch, 'encoder_input_tokens': inputs}, *args, **kwargs)
 
@@ -303,7 +303,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     return {name: x[:, :length] if name.startswith('decoder_') else x for name, x in batch.items()}
 
   def predict_prior(self, params, batch, rng):
-    """Return prior tokens `[batch, length]`: for a random choice of rows what the network predicts for the prior segment."""
+    """Return prior tokens `[batch, length]`; for random rows, what the network predicts for the prior segment."""
     import jax
     import jax.numpy as jnp
     import numpy as np

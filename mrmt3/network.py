@@ -230,7 +230,7 @@ class EncoderLayer(nn.Module):
   ) -> jax.Array:
     """Return the first `outputs` rows (default all) of `[batch, length, emb]`; all rows serve as keys and values.
 
-    `encoder_mask` says what is seen (> 0), `[batch, 1, outputs, length]`; None: everything.
+    `encoder_mask` `[batch, 1, outputs, length]` is > 0 where attention may look; None: everywhere.
     """
     x, enable_dropout = inputs, not deterministic
     context = self.pre_attention_layer_norm(x)
@@ -403,7 +403,7 @@ class MemoryEncoder(nn.Module):
     """Return `[batch, memory_segments * memory_length, emb]` for embedded prior tokens `[batch, prior, emb]`."""
     cfg = self.config
     batch, prior, _ = embedded.shape
-    # Positions count on from one prior segment to the next, so that they can be told apart.
+    # Positions count on from one prior segment to the next, so that the segments can be distinguished.
     table = layers.sinusoidal_positions(prior, cfg.emb_dim, cfg.positions)
     x = self.projection(embedded) + table.astype(cfg.dtype)
     x = x.reshape(batch * cfg.memory_segments, prior // cfg.memory_segments, cfg.emb_dim)

@@ -1,8 +1,8 @@
 """Checkpoints of other programs as ours, and ours as theirs.
 
 Reads MR-MT3's .ckpt, mt3.pth and other PyTorch files under the ports' names (also as .npz), t5x checkpoints before and
-since Orbax, and ours. A file holds arrays; what else a model is (`config.ModelSpec`) is told by a model.json beside
-them, else by the arrays' shapes and by who publishes such files, else by the options.
+since Orbax, and ours. A file holds arrays; the rest of a model (`config.ModelSpec`) comes from
+a model.json next to them, else from the arrays' shapes and from who publishes such files, else from the options.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ class Source:
     format: OURS, T5X, T5X_LEGACY, TORCH, LIGHTNING or NPZ.
     arrays: by name as the file has them; PyTorch's are not read before they are used.
     step: training steps done, 0 where the file does not say.
-    spec: what its model.json says, or a PyTorch file of ours; None without one.
+    spec: from its model.json, or from a PyTorch file of ours; None without one.
   """
 
   path: Path
@@ -78,7 +78,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-  """What the caller says of a model; None is taken from the checkpoint. The fields are those of the configurations."""
+  """Choices about a model; None: take it from the checkpoint. The fields are those of the configurations."""
 
   num_heads: int | None = None
   positions: str | None = None
@@ -151,15 +151,15 @@ def list_arrays(source: Source) -> list[str]:
 
 
 def model_spec(source: Source, choices: Choices) -> ModelSpec:
-  """Returns what a checkpoint is a model of.
+  """Return the specification of a checkpoint's model.
 
-  Where it does not say so itself, sizes are those of the arrays. Weights under PyTorch names with a memory, or from
+  Without a model.json, sizes are those of the arrays. Weights under PyTorch names with a memory, or from
   Lightning, are taken for MR-MT3's: its position table, front end, scaling and prior tokens. All others are taken for
-  MT3's; with 127 velocity bins, told by the size of the vocabulary, for the piano model of ISMIR 2021 (512 frames, no
-  ties). L_agg, which no array tells, is read off the file's name as published (`context=64`).
+  MT3's; with 127 velocity bins, known by the size of the vocabulary, for the piano model of ISMIR 2021 (512 frames, no
+  ties). L_agg, which no array shows, is read off the file's name as published (`context=64`).
 
   Raises:
-    UserError: if the checkpoint lacks what tells its sizes, or something must be said in `choices`.
+    UserError: the checkpoint lacks arrays that show its sizes, or `choices` must name something.
   """
   spec = source.spec or _implied_spec(source, choices)
   changes = {name: value for name, value in dataclasses.asdict(choices).items() if value is not None}

@@ -77,7 +77,7 @@ def _array(shape, dtype: str, data) -> np.ndarray:
 
 
 def read_about(folder: Path) -> dict:
-  """Returns what is known about a checkpoint; an empty dict if it says nothing."""
+  """Return the contents of about.json; an empty dict without one."""
   try:
     about = json.loads((folder / ABOUT_NAME).read_text(encoding='utf-8'))
   except (OSError, ValueError):

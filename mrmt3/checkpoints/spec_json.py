@@ -89,7 +89,7 @@ def to_json(spec: ModelSpec) -> str:
 
 
 def fingerprint_text(spec: ModelSpec) -> str:
-  """Return a text that tells specifications apart, the same from version to version.
+  """Return a text that identifies a specification, the same from version to version.
 
   Journals and results are claimed by digests of it, so it is the flat JSON that the first versions wrote, where a
   specification could be written so.

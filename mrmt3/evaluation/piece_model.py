@@ -1,4 +1,4 @@
-"""The model of whole pieces: its segments are done one after the other, the memory goes along as a scan's carry.
+"""The model of whole pieces: segments are decoded in order, and the memory is a scan's carry.
 
 t5x's evaluation and inference carry nothing from one example to the next, so what shares a memory has to be one
 example.
@@ -30,9 +30,9 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
   Args:
     spec: network, front end and vocabulary.
     segments: see PieceFeatureConverter.
-    memory: what a segment remembers when pieces are decoded. 'predicted': what the model itself said of the segment
-      before, as in use. 'truth': that segment's targets, as in training; how much better this is shows the exposure
-      bias. 'none': every segment is decoded as a first one.
+    memory: what a segment remembers when pieces are decoded. 'predicted': what the model itself predicted for the
+      segment before, as in use. 'truth': that segment's targets, as in training; how much better this is shows the
+      exposure bias. 'none': every segment is decoded as a first one.
     **kwargs: as MemoryEncoderDecoderModel's.
 
   Raises:
@@ -96,8 +96,8 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     """Return (tokens as `predict_batch`, {'scores': float32 `[batch]`, log-probability of all tokens of a piece})."""
     tokens = self.predict_batch(params, batch, rng, decoder_params, **kwargs)
     more = batch['decoder_target_tokens'].shape[-1] - tokens.shape[-1]
-    said = jnp.pad(tokens, ((0, 0), (0, 0), (0, max(0, more))))
-    return tokens, {'scores': self._score(params, {**batch, 'decoder_target_tokens': said}, said > 0)}
+    targets = jnp.pad(tokens, ((0, 0), (0, 0), (0, max(0, more))))
+    return tokens, {'scores': self._score(params, {**batch, 'decoder_target_tokens': targets}, targets > 0)}
 
   def score_batch(self, params, batch, return_intermediates: bool = False) -> jax.Array:
     """Returns the log-probability of each piece's targets, float32 `[batch]`; the memory is that of the targets."""

@@ -1,7 +1,7 @@
 """The front end of the frame-level encoder: the first hidden frames, from log-mels of a pitch's harmonics.
 
-Arrays are `[channels, pitches, frames, batch]`, so that what is concatenated are long runs of memory, and each map is one
-matrix product. With channels last, concatenating a few numbers of each pitch takes a CPU as long as the arithmetic.
+Arrays are `[channels, pitches, frames, batch]`, so that what is concatenated are long runs of memory, and each map is
+one matrix product. With channels last, concatenating a few numbers of each pitch takes a CPU as long as the arithmetic.
 """
 
 from typing import Any

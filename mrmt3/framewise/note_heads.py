@@ -154,7 +154,7 @@ class NoteHeads(nn.Module):
   ) -> NoteCandidates:
     """Return the notes that may continue from the segment before: MAX_TIES of group TIE, by class and pitch.
 
-    The first frame tells which pitches sound. Their classes, and which can continue at all, follow from the adjacent
+    The first frame shows which pitches sound. Their classes, and which can continue at all, follow from the adjacent
     segment; where that one is not known, the class is predicted as for a note that ends.
 
     Args:

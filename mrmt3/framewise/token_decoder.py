@@ -152,7 +152,7 @@ class CandidateDecoder:
 def completes(ids: TokenIds, candidates: NoteCandidates, tokens: jax.Array, state: jax.Array) -> jax.Array:
   """Return whether a token completes the event of a candidate, or the same one a frame away; bool `[batch, length, n]`.
 
-  Arguments are those of `copied_logits`. Instruments are told apart in the tie section only, where they are known.
+  Arguments are those of `copied_logits`. Only the tie section, where instruments are known, distinguishes them.
   """
   position, token = _position(ids, tokens, state), tokens[..., None]
   is_drum = _within(token, ids.drum)
@@ -258,7 +258,7 @@ def _event_tokens(ids, candidates, position, probability):
 
 
 def _counted(probability, number, size):
-  """Return the probability of each number, `[batch, length, size]`, from those of candidates with numbers `[batch, n]`."""
+  """Return the probability of each number, `[batch, length, size]`, from those of candidates, `[batch, n]`."""
   return jnp.einsum('btn,bns->bts', probability, jax.nn.one_hot(number, size))
 
 

@@ -70,7 +70,7 @@ def _later(time_kernel, frames: float):
 def _looking_up(attention: dict, query_map) -> dict:
   """Return an attention's parameters with maps added, which the scaled-down random start does not drown.
 
-  Queries are mapped as `query_map` says, `[emb, emb]`; keys and values stay what they are.
+  Queries are mapped by `query_map`, `[emb, emb]`; keys and values stay what they are.
   """
   parts = {}
   for name, (known, random) in {'query': (0.7, 1.0), 'key': (0.5, 0.1), 'value': (0.8, 0.2), 'out': (0.8, 0.2)}.items():

@@ -85,7 +85,7 @@ def test_other_log_mels_are_refused(change, named):
 
 
 def test_it_uses_the_prior_segment():
-  assert CONFIG.uses_prior and CONFIG.needs_ties and CONFIG.num_prior_segments == CONFIG.min_prior_length == 1
+  assert CONFIG.uses_prior and CONFIG.num_prior_segments == CONFIG.min_prior_length == 1
   context = CONFIG.encoder_context(memory.empty(spec_of(), 2))
   assert set(context) == {'prior_tokens', 'class_counts', 'adjacent'} and len(context['prior_tokens']) == 2
 

@@ -101,7 +101,7 @@ def test_t5xs_checkpoints_give_the_same_logits_and_tokens(name, step, tmp_path):
   )
   np.testing.assert_allclose(logits, data['logits'], atol=1e-4)
   greedy = decoding.transcribe_segments(
-    params, inputs, None, np.ones(len(inputs), bool), config=spec.network, max_length=data['greedy'].shape[1]
+    params, inputs, {}, np.ones(len(inputs), bool), spec=spec, max_length=data['greedy'].shape[1]
   )
   np.testing.assert_array_equal(greedy, data['greedy'])
 
@@ -292,14 +292,25 @@ def test_destinations_that_are_taken_or_wrong(published, tmp_path):
   assert (tmp_path / 'file').read_text() == 'precious'
 
 
-@pytest.mark.parametrize('change', [{'state_positions': True}, {'memory_softmax': 'own'}])
-def test_what_pytorch_has_no_array_for_is_refused(change, published, tmp_path):
+def with_output_positions(network):
+  fields = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
+  return HybridConfig(**fields, front='linear', time_stride=1, num_candidates=0, event_state=False, last_event=False)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (with_output_positions, 'hybrid'),
+    (lambda network: network.replace(memory_attention='decoupled'), 'memory_attention'),
+  ],
+)
+def test_what_pytorch_has_no_array_for_is_refused(change, message, published, tmp_path):
   run(published, tmp_path / 'ours', *HEADS)
   params, spec, step = orbax_checkpoints.restore_params(tmp_path / 'ours')
-  spec = dataclasses.replace(spec, network=spec.network.replace(**change))
+  spec = dataclasses.replace(spec, network=change(spec.network))
   orbax_checkpoints.save_checkpoint(tmp_path / 'placed', step, {'target': params}, spec)
   for name in ('x.pth', 'x.ckpt', 'x.npz'):
-    with pytest.raises(UserError, match=next(iter(change))):
+    with pytest.raises(UserError, match=message):
       run(tmp_path / 'placed', tmp_path / name)
     assert not (tmp_path / name).exists()
   run(tmp_path / 'placed', tmp_path / 'packed', '--to', 'packed')

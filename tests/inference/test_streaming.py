@@ -137,11 +137,11 @@ def test_hop_remembers_the_segment_that_far_back(monkeypatch):
 
   priors = []
 
-  def fake(params, inputs, prior, active, allowed, weights, *, config, max_length):
-    priors.append(np.where(active[:, None], prior, -1))
-    said = np.zeros((len(inputs), max_length), np.int32)
-    said[:, 0] = 100 * len(priors) + np.arange(len(inputs))
-    return said
+  def fake(params, inputs, context, active, allowed, weights, *, spec, max_length):
+    priors.append(np.where(active[:, None], context['prior_tokens'], -1))
+    tokens = np.zeros((len(inputs), max_length), np.int32)
+    tokens[:, 0] = 100 * len(priors) + np.arange(len(inputs))
+    return tokens
 
   monkeypatch.setattr(greedy, 'transcribe_segments', fake)
   transcriber = inference.Transcriber(fixture.params(), SPEC)

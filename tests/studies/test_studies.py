@@ -151,7 +151,7 @@ def test_the_paper_s_comparisons_are_declared():
     '+ prior sampling': (64, 3, False),
     '+ shuffling': (64, 3, True),
   }
-  assert [cell.ablations for cell in catalogue.STUDIES['memory-softmax'].cells] == [(), (), ('own_softmax',)]
+  assert [cell.ablations for cell in catalogue.STUDIES['memory-softmax'].cells] == [(), (), ('decoupled_attention',)]
   exposure = [(cell.ablations, cell.against) for cell in catalogue.STUDIES['exposure-bias'].cells]
   assert exposure == [((), None)] + [
     ((name,), 'true prior') for name in ('corrupted_prior', 'memory_dropout', 'predicted_prior')

@@ -50,7 +50,7 @@ setup(
   license_files=['LICENSE'],
   python_requires='>=3.11',
   packages=[*find_packages(include=['mrmt3', 'mrmt3.*']), *GIN_PACKAGES],
-  package_data={'mrmt3': ['weights/box/*'], **{package: ['*.gin'] for package in GIN_PACKAGES}},
+  package_data={'mrmt3': ['weights/framewise/*'], **{package: ['*.gin'] for package in GIN_PACKAGES}},
   install_requires=[
     'flax>=0.10',
     'jax>=0.5',

@@ -56,22 +56,20 @@ def ours(size: dict, batch: int, length: int, dtype: str):
   import jax
   import numpy as np
 
-  from mrmt3 import network
+  from mrmt3 import config, network
   from mrmt3.decoding import greedy
 
-  config = network.T5Config(vocab_size=VOCABULARY, **size)
+  spec = config.ModelSpec(network.T5Config(vocab_size=VOCABULARY, dtype=dtype, **size), targets_length=max(length, 2))
   tokens = np.zeros((1, 1), np.int32)
 
   def init(key):
-    module = network.Transformer(config)
-    return module.init(key, make_inputs(1), tokens, tokens, enable_dropout=False)['params']
+    return spec.module().init(key, make_inputs(1), tokens, tokens, enable_dropout=False)['params']
 
   params = without_eos(jax.jit(init)(jax.random.key(0)))
-  config = network.T5Config(vocab_size=VOCABULARY, dtype=dtype, **size)
-  weights = greedy.pack_decoder(params['decoder'], config)
+  weights = greedy.pack(params, spec)
   inputs = jax.device_put(make_inputs(batch))
   return lambda: np.asarray(
-    greedy.transcribe_segments(params, inputs, None, weights=weights, config=config, max_length=length)
+    greedy.transcribe_segments(params, inputs, {}, weights=weights, spec=spec, max_length=length)
   )
 
 

@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 from mrmt3.config import ModelSpec
 from mrmt3.data.example_config import LOG_MEL_ON
 from mrmt3.engine.names import is_own_engine, t5x_module
 from mrmt3.errors import UserError
+from mrmt3.nn import parameters
 
-FRAME_LOSSES = ('none', 'auxiliary', 'alone')
 _t5x_models = t5x_module('models')
 
 
@@ -22,7 +23,7 @@ class _ConverterOnDemand:
 
 
 class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
-  """Encoder-decoder with spectrogram frames as inputs (as MT3).
+  """Encoder-decoder with spectrogram frames as inputs (as in MT3).
 
   Args:
     module: the network, `network.Transformer` or another that is called as it is.
@@ -64,15 +65,15 @@ class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
     self._input_depth = input_depth
 
   def call_arguments(self, batch) -> tuple:
-    """Returns the positional arguments of the network for a batch."""
+    """Return the positional arguments of the network for a batch."""
     return batch['encoder_input_tokens'], batch['decoder_input_tokens'], batch['decoder_target_tokens']
 
   def call_keywords(self, batch) -> dict:
-    """Returns further arguments of the network for a batch."""
+    """Return further arguments of the network for a batch."""
     return {}
 
   def get_initial_variables(self, rng, input_shapes, input_types=None):
-    """Returns fresh variables of the network for batches of the given shapes and dtypes."""
+    """Return fresh variables of the network for batches of the given shapes and dtypes."""
     import jax.numpy as jnp
 
     types = input_types or {}
@@ -99,7 +100,7 @@ class ContinuousInputsEncoderDecoderModel(_t5x_models.EncoderDecoderModel):
 
 
 def _vocabularies(spec: ModelSpec) -> dict:
-  """Returns what the real t5x asks a model for and compares with the task's; ours asks nothing, so it needs no seqio."""
+  """Return what the real t5x asks a model for and compares with the task's; ours asks nothing, so it needs no seqio."""
   import seqio
 
   from mrmt3 import vocabularies
@@ -108,32 +109,39 @@ def _vocabularies(spec: ModelSpec) -> dict:
   return {'input_vocabulary': seqio.PassThroughVocabulary(size=0), 'output_vocabulary': output}
 
 
+class Objective(Protocol):
+  """What training minimises instead of the loss of the tokens alone; see `framewise.FrameObjective`."""
+
+  def module_options(self, spec: ModelSpec) -> dict:
+    """Return arguments of `NetworkConfig.module` for training."""
+
+  def loss_fn(self, model, token_loss, params, batch, dropout_rng) -> tuple[Any, dict]:
+    """Return (loss, sums); `token_loss` is a function of logits that returns those of the tokens."""
+
+
 class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
-  """MR-MT3: the decoder also attends to a memory of the tokens of prior segments (paper, section 3).
+  """A model of a `ModelSpec`: MR-MT3, or another network of `model_registry`.
 
   Args:
     spec: network, front end and vocabulary; stored in every checkpoint, so that one folder is all that
-      `mrmt3 transcribe` needs. With spec.network.memory_length 0 this is MT3 and the prior tokens are not looked at, but for a network
-      without decoder (`T5Config.copied_tokens`).
+      `mrmt3 transcribe` needs. A `network.T5Config` with memory_length 0 is MT3, and prior tokens are ignored.
     optimizer_def: how to update the parameters.
     log_mel_on: 'host', or 'device' where the task gives raw samples (as its ExampleConfig.log_mel_on).
     predicted_prior: probability that an example's prior tokens, in training, are not the truth but what the network
-      itself says of the prior segment, with an empty memory (scheduled sampling; paper: 0). The task must have
+      itself predicts for the prior segment, with an empty memory (scheduled sampling; paper: 0). The task must have
       prior_inputs. Each such step decodes greedily: count on several times the time of a step without.
-    frame_loss: 'none'; 'auxiliary': the encoder's states have besides to tell, through a head that only training
-      has, the notes of every frame (`frame_losses`), and that loss is added to the tokens'; 'alone': that loss only, the
-      decoder rests. Both are for small computers: an encoder learns from it many times sooner than through a decoder.
-    frame_loss_weight: what the frame loss, summed over frames and outputs, counts beside the tokens' summed loss.
+    objective: what is minimised, an `Objective`; None: the loss of the tokens.
     augmentation: how inputs are changed in training, see `augmentation`; None: not at all.
-    length_multiple: training batches are cut to the longest target in them, rounded up to so many tokens; 0: not at all.
-      Each length is compiled once. With `ExampleConfig.length_block` most batches are short. (Not under the real t5x, nor
-      with several hosts.)
-    remat: a layer's insides are computed again for the gradient instead of being kept: about a third more work, a
+    length_multiple: training batches are cut to the longest target in them, rounded up to so many tokens; 0: not at
+      all. Each length is compiled once. With `ExampleConfig.length_block` most batches are short. (Not under the real
+      t5x, nor with several hosts.)
+    remat: compute the inside of each layer again for the gradient instead of keeping it: about a third more work, a
       fraction of the memory (docs/scaling.md).
-    frozen: parts of the parameters that training leaves as they are, such as 'encoder' or 'note_reader/events'; their gradients are
-      not computed. Only an optimizer's weight decay would still shrink them: bind it to 0.
-    fresh: parts of the parameters that the checkpoint a run starts from (`RestoreCheckpointConfig.path`) may lack: they begin fresh,
-      and the run says so. So a decoder is put behind an encoder that was trained without one. (Not under the real t5x.)
+    frozen: parts of the parameters that training leaves as they are, such as 'encoder' or 'note_reader/events'; their
+      gradients are not computed. Only an optimizer's weight decay would still shrink them: bind it to 0.
+    fresh: parts of the parameters that the checkpoint a run starts from (`RestoreCheckpointConfig.path`) may lack: they
+      start fresh, which the log notes. So a decoder is put behind an encoder that was trained without one. (Not under
+      the real t5x.)
     **kwargs: as EncoderDecoderModel's.
 
   Raises:
@@ -146,8 +154,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     optimizer_def=None,
     log_mel_on: str = 'host',
     predicted_prior: float = 0.0,
-    frame_loss: str = 'none',
-    frame_loss_weight: float = 1.0,
+    objective: Objective | None = None,
     augmentation=None,
     length_multiple: int = 0,
     remat: bool = False,
@@ -155,22 +162,18 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     fresh: Sequence[str] = (),
     **kwargs,
   ):
-    from mrmt3.network import Transformer
-
     if log_mel_on not in LOG_MEL_ON:
       raise UserError(f'MemoryEncoderDecoderModel.log_mel_on is {log_mel_on!r}; it is one of {", ".join(LOG_MEL_ON)}')
     if not 0 <= predicted_prior <= 1:
       raise UserError(f'MemoryEncoderDecoderModel.predicted_prior is {predicted_prior!r}; it is a probability, 0 to 1')
-    if predicted_prior and (not spec.network.memory_length or spec.network.memory_segments > 1):
+    if predicted_prior and (not spec.network.uses_prior or spec.network.num_prior_segments > 1):
       raise UserError('MemoryEncoderDecoderModel.predicted_prior needs a network with a memory of one prior segment')
-    if frame_loss not in FRAME_LOSSES:
-      raise UserError(f'MemoryEncoderDecoderModel.frame_loss is {frame_loss!r}; it is one of {", ".join(FRAME_LOSSES)}')
     vocabularies = _vocabularies(spec) if not is_own_engine() else {}
-    module = Transformer(spec.network, frame_loss != 'none', remat)
+    self._module_options = {} if objective is None else objective.module_options(spec)
+    module = spec.module(remat=remat, **self._module_options)
     super().__init__(module, optimizer_def=optimizer_def, **vocabularies, **kwargs)
     self.spec = spec
-    self._frame_loss = frame_loss
-    self._frame_loss_weight = frame_loss_weight
+    self._objective = objective
     self._augmentation = augmentation
     self._length_multiple = length_multiple
     self._frozen = (frozen,) if isinstance(frozen, str) else tuple(frozen)
@@ -190,31 +193,27 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     return feature_converters.MemoryFeatureConverter
 
   def get_initial_variables(self, rng, input_shapes, input_types=None):
-    """As ContinuousInputsEncoderDecoderModel's; proposals begin with the names that tokens have (`event_names`)."""
-    return self.named(super().get_initial_variables(rng, input_shapes, input_types))
+    """As ContinuousInputsEncoderDecoderModel's, with the start values that the network's config sets."""
+    return self.initialized(super().get_initial_variables(rng, input_shapes, input_types))
 
-  def named(self, variables):
-    """Returns fresh variables, with `event_names` if the network has proposals that a decoder sees."""
-    from mrmt3.framewise import proposal_initialization
-
-    if not self.spec.network.proposals or self.spec.network.copied_tokens:
-      return variables
-    return {**variables, 'params': proposal_initialization.give_names(variables['params'], self.spec)}
+  def initialized(self, variables):
+    """Return fresh variables with the start values that the network's config sets (`NetworkConfig.initialize`)."""
+    return {**variables, 'params': self.spec.network.initialize(variables['params'], self.spec)}
 
   def call_arguments(self, batch) -> tuple:
-    """Returns the positional arguments of the network for a batch."""
+    """Return the positional arguments of the network for a batch."""
     _, decoder_inputs, targets = super().call_arguments(batch)
     inputs = self.network_inputs(batch['encoder_input_tokens'], batch.get('encoder_input_frames'))
     return inputs, decoder_inputs, targets
 
   def call_keywords(self, batch) -> dict:
-    """Returns further arguments of the network for a batch: the prior tokens, if it remembers; they are taken for those right before."""
-    return {'prior_tokens': batch['prior_tokens']} if self.spec.network.remembers else {}
+    """Return further arguments of the network for a batch: the prior tokens, if it uses them."""
+    return {'prior_tokens': batch['prior_tokens']} if self.spec.network.uses_prior else {}
 
   def network_inputs(self, inputs, frames):
-    """Returns log-mel inputs `[batch, frames, mel]`: as they are, or computed of samples `[batch, frames, hop]`.
+    """Return log-mel inputs `[batch, frames, mel]`: as they are, or computed of samples `[batch, frames, hop]`.
 
-    `frames` `[batch, 1]` says how many frames of each example are not padding; None: these are log-mels already.
+    `frames` `[batch, 1]`: how many frames of each example are not padding; None: the inputs are log-mels already.
     """
     if self._log_mel_on == 'host' or frames is None:
       return inputs
@@ -224,18 +223,16 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     return spectrograms.clear_invalid_frames(mel, frames[:, 0])
 
   def predict_batch_with_aux(self, params, batch, *args, **kwargs):
-    """As EncoderDecoderModel's; the inputs may be samples, as `log_mel_on` says."""
+    """As EncoderDecoderModel's; the inputs may be samples (`log_mel_on`)."""
     inputs = self.network_inputs(batch['encoder_input_tokens'], batch.get('encoder_input_frames'))
     return super().predict_batch_with_aux(params, {**batch, 'encoder_input_tokens': inputs}, *args, **kwargs)
 
   def loss_fn(self, params, batch, dropout_rng):
-    """As EncoderDecoderModel's, with the frame loss.
+    """As EncoderDecoderModel's, or the objective's.
 
     In training (with a key), prior tokens are predicted where `predicted_prior` asks for it, and inputs augmented.
     """
     import jax
-
-    from mrmt3.framewise import losses
 
     params = self._without_gradient(params)
     if self._predicted_prior and dropout_rng is not None:
@@ -244,74 +241,49 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     if self._augmentation is not None and dropout_rng is not None:
       dropout_rng, chance_rng = jax.random.split(dropout_rng)
       batch = self._augmented(batch, chance_rng)
-    if self._frame_loss == 'none':
+    if self._objective is None:
       return super().loss_fn(params, batch, dropout_rng)
-    labels = losses.frame_labels(batch['decoder_target_tokens'], self.spec)
-    logits, frame_logits = self._both_logits(params, batch, dropout_rng, labels[1])
-    known = copy.copy(self)  # so that either engine counts its loss as ever, without a second pass of the network
-    known._compute_logits = lambda *_, **__: logits
-    loss, sums = super(MemoryEncoderDecoderModel, known).loss_fn(params, batch, dropout_rng)
-    return self._with_frame_loss(batch, (*frame_logits, *labels), loss, sums)
+
+    def token_loss(logits):
+      known = copy.copy(self)  # so that either engine computes its loss as usual, without a second pass of the network
+      known._compute_logits = lambda *_, **__: logits
+      return super(MemoryEncoderDecoderModel, known).loss_fn(params, batch, dropout_rng)
+
+    return self._objective.loss_fn(self, token_loss, params, batch, dropout_rng)
+
+  @property
+  def loss_normalizing_factor(self):
+    """What the real t5x divides the loss by."""
+    return self._loss_normalizing_factor
 
   def _check_parts(self, argument, names):
-    """Raises UserError for a part of the parameters that is none."""
-    import jax
-
-    from mrmt3 import network
-
+    """Raise UserError for a name that is no part of the parameters."""
     if not names:
       return
-    bins, headed = self.spec.spectrogram.num_mel_bins, self._frame_loss != 'none'
-    shapes = network.parameter_shapes(self.spec.network, bins, headed)
-    every = [
-      jax.tree_util.keystr(keys, simple=True, separator='/') for keys, _ in jax.tree_util.tree_leaves_with_path(shapes)
-    ]
+    shapes = self.spec.parameter_shapes(**self._module_options)
+    every = parameters.paths(shapes)
     for name in names:
-      # A study names what may be fresh once, and varies what there is.
-      if argument == 'fresh' and name in network.OPTIONAL_PARTS:
+      # A study names once what may be fresh, for networks that differ.
+      if argument == 'fresh' and name in self.spec.network.optional_parts:
         continue
-      if not any(network.is_part(path, name) for path in every):
+      if not any(parameters.is_part(path, name) for path in every):
         raise UserError(
-          f'MemoryEncoderDecoderModel.{argument} has {name!r}, which is no part of the parameters; parts are {", ".join(shapes)}, and theirs'
+          f'MemoryEncoderDecoderModel.{argument} has {name!r}, which is no part of the parameters; parts are '
+          f'{", ".join(shapes)}, and theirs'
         )
 
   def _without_gradient(self, params):
-    """Returns the parameters, those that are `frozen` as constants."""
+    """Return the parameters, those that are `frozen` as constants."""
     import jax
-
-    from mrmt3 import network
 
     if not self._frozen:
       return params
 
     def hold(keys, x):
       path = jax.tree_util.keystr(keys, simple=True, separator='/')
-      return jax.lax.stop_gradient(x) if any(network.is_part(path, name) for name in self._frozen) else x
+      return jax.lax.stop_gradient(x) if any(parameters.is_part(path, name) for name in self._frozen) else x
 
     return jax.tree_util.tree_map_with_path(hold, params)
-
-  def _with_frame_loss(self, batch, frames, loss, sums):
-    """Returns the tokens' loss and sums with the frame loss added, or in their place.
-
-    An engine divides the loss by the number of tokens, or what else the model says; the frame loss is treated alike.
-    """
-    from mrmt3.framewise import losses
-
-    example_loss, alone = losses.frame_loss(*frames), self._frame_loss == 'alone'
-    total = example_loss.sum()
-    if is_own_engine():
-      if alone:
-        # To a decoder that rests all tokens are equally likely, which would count as right.
-        sums = {name: x for name, x in sums.items() if not name.startswith(('correct/', 'tokens/'))}
-        sums |= {'correct': 0.0 * total, 'loss': total, _t5x_models.EXAMPLE_LOSS: example_loss}
-      sums = {**sums, 'frame_loss': total}
-      for name, (right, count) in losses.event_counts(*frames).items():
-        sums |= {f'correct/{name}': right, f'tokens/{name}': count}
-    else:
-      factor, _ = t5x_module('losses').get_loss_normalizing_factor_and_weights(self._loss_normalizing_factor, batch)
-      total = total if factor is None else total / factor
-      sums = {**sums, 'frame_loss': t5x_module('metrics').AveragePerStep(total=total)}
-    return (total if alone else loss + self._frame_loss_weight * total), sums
 
   def _augmented(self, batch, rng):
     batch = dict(batch)
@@ -319,27 +291,8 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     inputs = self.network_inputs(batch['encoder_input_tokens'], frames)
     return {**batch, 'encoder_input_tokens': self._augmentation(inputs, frames, rng, self.spec.spectrogram)}
 
-  def _both_logits(self, params, batch, dropout_rng, events):
-    """Returns (logits of the tokens, all 0 where they do not count; the frame head's) of one pass of the network."""
-    import jax.numpy as jnp
-
-    inputs, decoder_inputs, targets = self.call_arguments(batch)
-    drop = dropout_rng is not None
-
-    def both(network):
-      encoded, *frame_logits = network.encode_and_tell(
-        inputs, events.states, events.kinds, drop, **self.call_keywords(batch)
-      )
-      if self._frame_loss == 'alone':
-        # 0 for every token; written so that the compiler does not compute losses of constants for minutes.
-        return jnp.broadcast_to(0.0 * encoded[0, 0, 0], (*targets.shape, self.spec.network.vocab_size)), frame_logits
-      return network.decode(encoded, None, decoder_inputs, targets, enable_dropout=drop), frame_logits
-
-    rngs = {'dropout': dropout_rng} if drop else {}
-    return self.module.apply({'params': params}, method=both, rngs=rngs)
-
   def trim_batch(self, batch):
-    """Returns a batch (numpy arrays) without the padding that all its targets share; see `length_multiple`."""
+    """Return a batch (numpy arrays) without the padding that all its targets share; see `length_multiple`."""
     import numpy as np
 
     if not self._length_multiple:
@@ -350,7 +303,7 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     return {name: x[:, :length] if name.startswith('decoder_') else x for name, x in batch.items()}
 
   def predict_prior(self, params, batch, rng):
-    """Returns prior tokens `[batch, length]`: for a random choice of rows what the network says of the prior segment."""
+    """Return prior tokens `[batch, length]`; for random rows, what the network predicts for the prior segment."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -368,10 +321,10 @@ class MemoryEncoderDecoderModel(ContinuousInputsEncoderDecoderModel):
     def predict(params):
       inputs = self.network_inputs(batch['prior_input_tokens'], batch['prior_input_frames'])
       return greedy.transcribe_segments(
-        params, inputs, memory, chosen, config=self.spec.network, max_length=truth.shape[1]
+        params, inputs, {'prior_tokens': memory}, chosen, spec=self.spec, max_length=truth.shape[1]
       )
 
-    # No gradient flows through what was said.
+    # No gradient flows through predicted tokens.
     predicted = jax.lax.cond(chosen.any(), predict, lambda _: truth, jax.lax.stop_gradient(params))
     return jnp.where(chosen[:, None], jax.lax.stop_gradient(predicted), truth)
 

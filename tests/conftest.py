@@ -1,6 +1,7 @@
 """Shared test data: twin-instrument pieces in the Slakh layout, and the settings of a network small enough for tests."""
 
 import atexit
+import dataclasses
 import os
 import shutil
 import signal
@@ -67,3 +68,13 @@ def small_spec():
     segment_frames=SEGMENT_FRAMES,
     targets_length=64,
   )
+
+
+@pytest.fixture(scope='session')
+def small_hybrid_spec(small_spec):
+  """As `small_spec`, of the hybrid: with what a frame loss trains, else without parts of its own."""
+  from mrmt3.hybrid import HybridConfig
+
+  fields = {field.name: getattr(small_spec.network, field.name) for field in dataclasses.fields(small_spec.network)}
+  plain = dict(time_stride=1, output_positions=False, num_candidates=0, event_state=False, last_event=False)
+  return dataclasses.replace(small_spec, network=HybridConfig(**fields, front='linear', **plain))

@@ -5,8 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mrmt3.checkpoints import spec_json
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
+from mrmt3.framewise import FramewiseConfig
+from mrmt3.hybrid import HybridConfig
 from mrmt3.network import T5Config
 from mrmt3.spectrograms import SpectrogramConfig
 from mrmt3.vocabularies import VocabularyConfig
@@ -46,17 +49,17 @@ def test_round_trip(sizes, dtype, activations, kinds, rate, scaling, bins, masks
   )
   spectrogram = SpectrogramConfig(front_end=kinds[3], scaling=scaling, num_mel_bins=128)
   spec = ModelSpec(network, spectrogram, VocabularyConfig(num_velocity_bins=bins), 128, 512, layout)
-  again = ModelSpec.from_json(spec.to_json())
+  again = spec_json.from_json(spec_json.to_json(spec))
   assert again == spec
   assert hash(again) == hash(spec)
 
 
 def test_missing_fields_take_their_defaults():
-  assert ModelSpec.from_json('{"network": {"vocab_size": 1536}}') == SPEC
+  assert spec_json.from_json('{"network": {"vocab_size": 1536}}') == SPEC
 
 
 def edited(**changes):
-  values = json.loads(SPEC.to_json())
+  values = json.loads(spec_json.to_json(SPEC))
   for path, value in changes.items():
     part, _, name = path.partition('__')
     if name:
@@ -82,7 +85,7 @@ def edited(**changes):
     (edited(network__dropout_rate=1.5), 'dropout_rate'),
     (edited(network__dtype='float31'), 'dtype'),
     (edited(network__positions='rotary'), 'positions'),
-    (edited(network__memory_softmax='both'), 'memory_softmax'),
+    (edited(network__memory_attention='both'), 'memory_attention'),
     (edited(network__mlp_activations=['sparkle']), 'mlp_activations'),
     (edited(network__mlp_activations=3), 'mlp_activations'),
     (edited(network__decoder_padding_masks=1), 'decoder_padding_masks'),
@@ -98,12 +101,12 @@ def edited(**changes):
 )
 def test_nonsense_is_refused_in_one_line(text, message):
   with pytest.raises(UserError, match=message) as info:
-    ModelSpec.from_json(text)
+    spec_json.from_json(text)
   assert '\n' not in str(info.value)
 
 
 def test_parts_of_the_wrong_kind_are_refused():
-  with pytest.raises(UserError, match='must be a T5Config'):
+  with pytest.raises(UserError, match='must be a NetworkConfig'):
     ModelSpec(network={'vocab_size': 1536})
 
 
@@ -113,29 +116,105 @@ def test_fields_can_be_replaced_but_not_set():
     SPEC.targets_length = 3
 
 
-def test_what_was_written_when_fronts_had_three_widths_can_be_read():
-  values = json.loads(SPEC.to_json())
-  values['network']['front_channels'] = [8, 16, 32]
-  del values['network']['running_status'], values['network']['event_ends']
-  assert (
-    ModelSpec.from_json(json.dumps(values)).network.replace(front_channels=SPEC.network.front_channels) == SPEC.network
+# The flat configuration of the first versions, with the fields of three networks.
+OLD_NETWORK = {
+  'vocab_size': 1536,
+  'dtype': 'float32',
+  'emb_dim': 192,
+  'num_heads': 4,
+  'num_encoder_layers': 6,
+  'num_decoder_layers': 3,
+  'head_dim': 48,
+  'mlp_dim': 384,
+  'mlp_activations': ['gelu', 'linear'],
+  'dropout_rate': 0.0,
+  'logits_via_embedding': True,
+  'positions': 'mt3',
+  'memory_length': 64,
+  'memory_layers': 1,
+  'memory_segments': 1,
+  'memory_softmax': 'own',
+  'initializers': 'mt3',
+  'dropout_masks': 'mt3',
+  'decoder_padding_masks': True,
+  'front': 'linear',
+  'front_channels': [12, 48, 32, 64],
+  'front_time_stride': 1,
+  'state_positions': False,
+  'proposals': 0,
+  'running_status': [],
+  'event_ends': [],
+  'say_once': False,
+  'copied_tokens': [],
+  'copy_threshold': 0.0,
+  'instrument_memory': 0.0,
+}
+OLD_FRONT = {'front': 'harmonic', 'front_time_stride': 2, 'state_positions': True, 'proposals': 192}
+IDS = [[3, 1003], [1132, 1133], [1135, 1262], [1134, 1134], [1004, 1131], [1263, 1390]]
+
+
+def old_spec(hop_width=128, **network):
+  return json.dumps(
+    {
+      'network': OLD_NETWORK | network,
+      'spectrogram': {'hop_width': hop_width, 'num_mel_bins': 64},
+      'vocabulary': {'steps_per_second': 100, 'max_shift_seconds': 10, 'num_velocity_bins': 1},
+    }
   )
 
 
-def test_a_network_that_a_cpu_trains_comes_back_as_it_was():
-  network = T5Config(
-    vocab_size=1536,
-    front='harmonic',
-    front_time_stride=2,
-    proposals=8,
-    running_status=((3, 1003), (1135, 1262)),
-    event_ends=((1004, 1131),),
+def test_an_old_model_json_of_mr_mt3_is_read():
+  spec = spec_json.from_json(old_spec(say_once=True))
+  assert type(spec.network) is T5Config and spec.network.memory_attention == 'decoupled'
+  assert (spec.network.memory_length, spec.decoding.no_repeated_events) == (64, True)
+  assert spec_json.from_json(spec_json.to_json(spec)) == spec
+
+
+def test_an_old_model_json_of_the_hybrid_is_read():
+  spec = spec_json.from_json(old_spec(**OLD_FRONT, running_status=IDS[:4], event_ends=IDS[4:]))
+  assert spec.network == HybridConfig(
+    **{name: OLD_NETWORK[name] for name in ('vocab_size', 'emb_dim', 'num_heads', 'head_dim', 'mlp_dim')},
+    num_encoder_layers=6,
+    num_decoder_layers=3,
+    dropout_rate=0.0,
+    logits_via_embedding=True,
+    memory_length=64,
+    memory_attention='decoupled',
   )
-  spec = ModelSpec(network, SpectrogramConfig(hop_width=256, num_mel_bins=64))
-  again = ModelSpec.from_json(spec.to_json())
-  assert again == spec and hash(again.network) == hash(network)
+  plain = spec_json.from_json(old_spec(**OLD_FRONT)).network
+  assert (plain.event_state, plain.last_event, plain.num_candidates) == (False, False, 192)
+  assert spec_json.from_json(spec_json.to_json(spec)) == spec
 
 
-def test_scaled_log_mels_are_refused_where_they_are_read_as_they_are():
-  with pytest.raises(UserError, match='unit'):
-    ModelSpec(T5Config(vocab_size=1536, front='harmonic'), SpectrogramConfig(scaling='unit'))
+def test_an_old_model_json_of_the_framewise_model_is_read():
+  changes = OLD_FRONT | {'memory_length': 0, 'copied_tokens': IDS, 'copy_threshold': 0.25, 'instrument_memory': 1.0}
+  spec = spec_json.from_json(old_spec(hop_width=80, **changes))
+  assert spec.network == FramewiseConfig(vocab_size=1536)
+  assert [list(pair) for pair in spec.token_ids] == IDS
+  assert spec_json.from_json(spec_json.to_json(spec)) == spec
+  # A file from before the prior of instruments and the threshold existed: they were off.
+  values = json.loads(old_spec(hop_width=80, **changes))
+  for name in ('copy_threshold', 'instrument_memory', 'state_positions'):
+    del values['network'][name]
+  old = spec_json.from_json(json.dumps(values)).network
+  assert (old.emission_threshold, old.instrument_prior, old.output_positions) == (0.0, 0.0, False)
+
+
+def test_a_digest_of_a_model_is_that_of_its_old_file():
+  """Journals and results of the first versions name a model by a digest of its model.json."""
+  for changes in ({}, OLD_FRONT | {'running_status': IDS[:4], 'event_ends': IDS[4:]}):
+    spec = spec_json.from_json(old_spec(**changes))
+    assert json.loads(spec_json.fingerprint_text(spec))['network'] == OLD_NETWORK | changes
+  other = dataclasses.replace(spec, network=spec.network.replace(memory_length=32))
+  assert spec_json.fingerprint_text(other) != spec_json.fingerprint_text(spec)
+
+
+def test_an_unknown_kind_of_network_is_named():
+  with pytest.raises(UserError, match="'perceiver'.*framewise"):
+    spec_json.from_json('{"network": {"kind": "perceiver", "vocab_size": 1536}}')
+
+
+def test_scaled_log_mels_are_refused_by_the_harmonic_front_end():
+  for network in (FramewiseConfig(vocab_size=1536), HybridConfig(vocab_size=1536)):
+    with pytest.raises(UserError, match='unit'):
+      ModelSpec(network, SpectrogramConfig(hop_width=80, scaling='unit'))

@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from mrmt3 import network
 from mrmt3.errors import UserError
-from mrmt3.nn import layers
+from mrmt3.nn import layers, parameters
 
 SMALL = network.T5Config(
   vocab_size=96,
@@ -35,7 +35,7 @@ def small_batch(rng, config=SMALL):
 @functools.cache
 def random_params(config, num_mel_bins=6):
   rng = np.random.default_rng(0)
-  shapes = network.parameter_shapes(config, num_mel_bins)
+  shapes = parameters.parameter_shapes(config, None, num_mel_bins)
   return jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes)
 
 
@@ -79,14 +79,14 @@ def test_padding_masks_change_padded_positions_only():
 
 
 def test_base_size():
-  shapes = network.parameter_shapes(network.T5Config(vocab_size=1536), 512)
+  shapes = parameters.parameter_shapes(network.T5Config(vocab_size=1536), None, 512)
   flat = traverse_util.flatten_dict(shapes, sep='/')
   assert len(flat) == 189
   assert sum(np.prod(s.shape) for s in flat.values()) == 45_896_704
   assert {s.dtype for s in flat.values()} == {jnp.dtype('float32')}
   assert flat['decoder/layers_7/encoder_decoder_attention/query/kernel'].shape == (512, 384)
   assert flat['encoder/layers_0/mlp/wi_1/kernel'].shape == (512, 1024)
-  with_memory = network.parameter_shapes(network.T5Config(vocab_size=1536, memory_length=64), 512)
+  with_memory = parameters.parameter_shapes(network.T5Config(vocab_size=1536, memory_length=64), None, 512)
   assert with_memory['memory_encoder']['projection']['kernel'].shape == (512, 512)
   assert set(with_memory['memory_encoder']) == {'projection', 'layers_0', 'memory_norm'}
 
@@ -151,35 +151,35 @@ def test_prior_segments_are_encoded_on_their_own():
   assert np.abs(swapped[:, SMALL.memory_length :] - memory(SMALL, prior)).max() > 1e-3
 
 
-def test_a_memory_with_its_own_softmax_is_heard_beside_any_sound():
-  """Both of its segments: what one adds to the logits does not depend on how loud the encoder's states are."""
-  shared, own = (
-    dataclasses.replace(SMALL, memory_segments=2, memory_softmax=kind) for kind in network.MEMORY_SOFTMAXES
+def test_decoupled_attention_reads_the_memory_whatever_the_encoder_frames_are():
+  """What a prior segment adds to the logits does not depend on how large the encoder frames are."""
+  joint, decoupled = (
+    dataclasses.replace(SMALL, memory_segments=2, memory_attention=kind) for kind in network.MEMORY_ATTENTIONS
   )
-  assert (shared.states_apart, own.states_apart, dataclasses.replace(own, memory_length=0).states_apart) == (0, 6, 0)
+  assert [config.decoupled_frames for config in (joint, decoupled, decoupled.replace(memory_length=0))] == [0, 6, 0]
   rng, params = np.random.default_rng(2), random_params(SMALL)
   memory = rng.normal(size=(2, 6, SMALL.emb_dim))
   tokens = rng.integers(1, SMALL.vocab_size, (2, 4))
-  states = 30 * rng.normal(size=(2, 10, SMALL.emb_dim))  # one of them takes all of a softmax that it is in
+  frames = 30 * rng.normal(size=(2, 10, SMALL.emb_dim))  # one of them takes all of a joint softmax
 
   def change(config, segment):
     other = memory.copy()
     other[:, 3 * segment : 3 * segment + 3] = rng.normal(size=(2, 3, SMALL.emb_dim))
-    said = [
+    logits = [
       network.Transformer(config).apply(
         {'params': params},
-        np.concatenate([states, held], axis=1),
+        np.concatenate([frames, rows], axis=1),
         None,
         tokens,
         enable_dropout=False,
         method=network.Transformer.decode,
       )
-      for held in (memory, other)
+      for rows in (memory, other)
     ]
-    return np.abs(said[0] - said[1]).max()
+    return np.abs(logits[0] - logits[1]).max()
 
   for segment in (0, 1):
-    assert change(own, segment) > 1e-2 and change(shared, segment) < 1e-6
+    assert change(decoupled, segment) > 1e-2 and change(joint, segment) < 1e-6
 
 
 def test_memory_has_no_dropout():

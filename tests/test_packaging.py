@@ -45,14 +45,13 @@ def song_and_model(tmp_path_factory, small_spec):
   import jax
   import numpy as np
 
-  from mrmt3 import network
   from mrmt3.audio import files as audio_files
   from mrmt3.checkpoints import orbax as orbax_checkpoints
 
   folder = tmp_path_factory.mktemp('plain')
   time = np.arange(32000) / 16000
   audio_files.write_audio(folder / 'song.wav', (0.3 * np.sin(2 * np.pi * 440 * time)).astype(np.float32))
-  shapes = network.parameter_shapes(small_spec.network, small_spec.spectrogram.num_mel_bins)
+  shapes = small_spec.parameter_shapes()
   rng = np.random.default_rng(0)
   params = jax.tree.map(lambda s: rng.normal(0, 0.1, s.shape).astype(np.float32), shapes)
   orbax_checkpoints.save_checkpoint(folder / 'model', 0, {'target': params}, small_spec)

@@ -6,7 +6,7 @@ The public names of `orbax` are re-exported; TensorFlow is not imported.
 from mrmt3.utils.lazy_exports import lazy_exports
 
 _MODULES = {
-  'BOX': 'mrmt3.checkpoints.orbax',
+  'BUNDLED': 'mrmt3.checkpoints.orbax',
   'SPEC_NAME': 'mrmt3.checkpoints.orbax',
   'check_shapes': 'mrmt3.checkpoints.orbax',
   'checkpoint_folder': 'mrmt3.checkpoints.orbax',

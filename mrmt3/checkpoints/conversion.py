@@ -1,8 +1,8 @@
 """Checkpoints of other programs as ours, and ours as theirs.
 
 Reads MR-MT3's .ckpt, mt3.pth and other PyTorch files under the ports' names (also as .npz), t5x checkpoints before and
-since Orbax, and ours. A file holds arrays; what else a model is (`config.ModelSpec`) is told by a model.json beside them,
-else by the arrays' shapes and by who publishes such files, else by the options.
+since Orbax, and ours. A file holds arrays; the rest of a model (`config.ModelSpec`) comes from
+a model.json next to them, else from the arrays' shapes and from who publishes such files, else from the options.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 
 from mrmt3 import network
 from mrmt3.checkpoints import orbax as orbax_checkpoints
-from mrmt3.checkpoints import packed, pytorch_files, pytorch_names, t5x_legacy
+from mrmt3.checkpoints import packed, pytorch_files, pytorch_names, spec_json, t5x_legacy
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.spectrograms import SpectrogramConfig
@@ -49,7 +49,7 @@ class Source:
     format: OURS, T5X, T5X_LEGACY, TORCH, LIGHTNING or NPZ.
     arrays: by name as the file has them; PyTorch's are not read before they are used.
     step: training steps done, 0 where the file does not say.
-    spec: what its model.json says, or a PyTorch file of ours; None without one.
+    spec: from its model.json, or from a PyTorch file of ours; None without one.
   """
 
   path: Path
@@ -78,7 +78,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-  """What the caller says of a model; None is taken from the checkpoint. The fields are those of the configurations."""
+  """Choices about a model; None: take it from the checkpoint. The fields are those of the configurations."""
 
   num_heads: int | None = None
   positions: str | None = None
@@ -112,7 +112,7 @@ def open_source(path: str | os.PathLike) -> Source:
     raise UserError(f'{path}: not a checkpoint; give a .ckpt, .pth, .pt or .npz file, or a checkpoint folder')
   file = pytorch_files.read_torch(path)
   try:
-    spec = None if file.spec_json is None else ModelSpec.from_json(file.spec_json)
+    spec = None if file.spec_json is None else spec_json.from_json(file.spec_json)
   except UserError as error:
     raise UserError(f'{path}: {error}') from error
   return Source(path, LIGHTNING if file.is_lightning else TORCH, _without_prefix(file.weights), file.step, spec)
@@ -151,15 +151,15 @@ def list_arrays(source: Source) -> list[str]:
 
 
 def model_spec(source: Source, choices: Choices) -> ModelSpec:
-  """Returns what a checkpoint is a model of.
+  """Return the specification of a checkpoint's model.
 
-  Where it does not say so itself, sizes are those of the arrays. Weights under PyTorch names with a memory, or from Lightning, are
-  taken for MR-MT3's: its position table, front end, scaling and prior tokens. All others are taken for MT3's; with 127
-  velocity bins, told by the size of the vocabulary, for the piano model of ISMIR 2021 (512 frames, no ties). L_agg, which
-  no array tells, is read off the file's name as published (`context=64`).
+  Without a model.json, sizes are those of the arrays. Weights under PyTorch names with a memory, or from
+  Lightning, are taken for MR-MT3's: its position table, front end, scaling and prior tokens. All others are taken for
+  MT3's; with 127 velocity bins, known by the size of the vocabulary, for the piano model of ISMIR 2021 (512 frames, no
+  ties). L_agg, which no array shows, is read off the file's name as published (`context=64`).
 
   Raises:
-    UserError: if the checkpoint lacks what tells its sizes, or something must be said in `choices`.
+    UserError: the checkpoint lacks arrays that show its sizes, or `choices` must name something.
   """
   spec = source.spec or _implied_spec(source, choices)
   changes = {name: value for name, value in dataclasses.asdict(choices).items() if value is not None}
@@ -198,7 +198,8 @@ def _implied_spec(source: Source, choices: Choices) -> ModelSpec:
     memory_length = _memory_length(source)
   is_mr_mt3 = source.format == LIGHTNING or (source.format in _UNDER_TORCH_NAMES and bool(source.memory_names))
   kind = 'mr_mt3' if is_mr_mt3 else 'mt3'
-  # A file of the ports that has MT3's table was made for weights that need it; theirs may be there by mistake (mt3.pth).
+  # A file of the ports that has MT3's table was made for weights that need it; theirs may be there by mistake
+  # (mt3.pth).
   table = pytorch_names.position_kind(source.arrays) if choices.positions is None else None
   config = network.T5Config(
     vocab_size=vocab_size,
@@ -230,7 +231,7 @@ def _memory_length(source: Source) -> int:
     return 0
   match = _LENGTH_IN_NAME.search(source.path.name)
   if not match:
-    raise UserError(f'{source.path} has a memory, but does not say how many states of it are used; add --l-agg N')
+    raise UserError(f'{source.path} has a memory, but does not say how many frames of it are used; add --l-agg N')
   return int(match[1])
 
 
@@ -251,11 +252,12 @@ def params_of(source: Source, spec: ModelSpec, allow_missing: tuple[str, ...] = 
   from flax import traverse_util
 
   config = spec.network
-  shapes = traverse_util.flatten_dict(network.parameter_shapes(config, spec.spectrogram.num_mel_bins), sep='/')
+  shapes = traverse_util.flatten_dict(spec.parameter_shapes(), sep='/')
   wanted = {path: shape.shape for path, shape in shapes.items()}
-  unused = set(network.TRAINING_ONLY) - {path.split('/')[0] for path in wanted}
+  unused = set(config.training_only) - {path.split('/')[0] for path in wanted}
   arrays = {name: array for name, array in source.arrays.items() if name.split('/')[0] not in unused}
-  if not config.memory_length:
+  has_memory = bool(getattr(config, 'memory_length', 0))
+  if not has_memory:
     arrays = {name: array for name, array in arrays.items() if not _MEMORY_NAME.match(name)}
   in_torch = source.format in _UNDER_TORCH_NAMES
   found = {
@@ -263,7 +265,7 @@ def params_of(source: Source, spec: ModelSpec, allow_missing: tuple[str, ...] = 
     for path in wanted
     if (name := source.name_of(path)) in arrays
   }
-  if config.memory_length and MEMORY in allow_missing and not source.memory_names:
+  if has_memory and MEMORY in allow_missing and not source.memory_names:
     fresh = traverse_util.flatten_dict({'memory_encoder': fresh_memory(config, seed)}, sep='/')
     found |= {path: np.asarray(array) for path, array in fresh.items()}
   try:
@@ -273,7 +275,7 @@ def params_of(source: Source, spec: ModelSpec, allow_missing: tuple[str, ...] = 
   problems = pytorch_names.problems(found, wanted, source.name_of, rest)
   if problems:
     hint = ''
-    if config.memory_length and not source.memory_names:
+    if has_memory and not source.memory_names:
       hint = '; to give it a fresh memory add --allow-missing memory'
     raise UserError(f'{source.path}: {pytorch_names.in_one_line(problems)}{hint}')
   return traverse_util.unflatten_dict({path: found[path] for path in wanted}, sep='/')
@@ -292,7 +294,11 @@ def fresh_memory(config: network.T5Config, seed: int) -> dict:
 
 
 def target_format(path: str | os.PathLike, layout: str) -> str:
-  """Returns the format that a destination's name asks for; `layout` is that of a folder: OURS, T5X, PACKED. UserError."""
+  """Return the format of a destination, by its name; `layout` is that of a folder: OURS, T5X or PACKED.
+
+  Raises:
+    UserError: the name has no known suffix, or contradicts `layout`.
+  """
   suffix = Path(path).suffix
   if suffix in _SUFFIXES:
     if layout != OURS:
@@ -326,20 +332,12 @@ def write(path: str | os.PathLike, kind: str, params: dict, spec: ModelSpec, ste
     return orbax_checkpoints.save_checkpoint(path, step, state, spec)
   if kind == T5X_LEGACY:
     folder = orbax_checkpoints.checkpoint_folder(path, step)
-    t5x_legacy.write_params(folder, params, step, {orbax_checkpoints.SPEC_NAME: spec.to_json().encode()})
+    t5x_legacy.write_params(folder, params, step, {orbax_checkpoints.SPEC_NAME: spec_json.to_json(spec).encode()})
     return folder
   if kind == PACKED:
     packed.save(path, params, spec, {'step': step})
     return path
-  # What no array would tell.
-  if spec.network.state_positions:
-    raise UserError(
-      f'{path}: the network adds positions to what the encoder says (state_positions), as the published one does not; use a layout of ours'
-    )
-  if spec.network.states_apart:
-    raise UserError(
-      f'{path}: the memory has a softmax of its own (memory_softmax), as the published one has not; use a layout of ours'
-    )
+  spec.network.check_format(path)  # what no array would tell
   weights, copies = pytorch_names.torch_from_params(params, spec.network.positions)
   if kind == NPZ:
     with atomic_path(path) as temporary:
@@ -351,28 +349,19 @@ def write(path: str | os.PathLike, kind: str, params: dict, spec: ModelSpec, ste
       {prefix + name: array for name, array in weights.items()},
       {prefix + name: prefix + original for name, original in copies.items()},
       lightning_step=step if kind == LIGHTNING else None,
-      spec_json=spec.to_json(),
+      spec_json=spec_json.to_json(spec),
     )
   return path
 
 
 def describe(spec: ModelSpec) -> str:
   """Returns a line about a model: sizes, and what else decides whether its weights are used right."""
-  config, front = spec.network, spec.spectrogram
-  memory = (
-    f'memory of {config.memory_length} states{", softmax of its own" if config.states_apart else ""} (prior tokens: {spec.prior_layout})'
-    if config.memory_length
-    else 'no memory'
-  )
-  layers = f'{config.num_encoder_layers} + {config.num_decoder_layers} layers'
-  if config.copied_tokens:
-    layers, memory = (
-      f'{config.num_encoder_layers} layers and no decoder',
-      f'instrument memory {config.instrument_memory:g}',
-    )
+  network, front = spec.network, spec.spectrogram
+  memory = network.describe_memory()
+  if network.uses_prior:
+    memory += f' (prior tokens: {spec.prior_layout})'
   return (
-    f'{layers}, width {config.emb_dim}, {config.num_heads} heads of '
-    f'{config.head_dim}; positions {config.positions}; log-mel {front.front_end}, scaling {front.scaling}; '
+    f'{network.describe()}; log-mel {front.front_end}, scaling {front.scaling}; '
     f'{spec.segment_frames} frames a segment, {spec.vocabulary.num_velocity_bins} velocity '
     f'bin{"" if spec.vocabulary.num_velocity_bins == 1 else "s"}, {"ties" if spec.ties else "no ties"}; {memory}'
   )

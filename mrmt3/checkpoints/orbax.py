@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3 import network
-from mrmt3.checkpoints import packed, published, t5x_legacy
+from mrmt3.checkpoints import packed, published, spec_json, t5x_legacy
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError, first_line
+from mrmt3.nn.parameters import without_training_only
 from mrmt3.utils.files import make_folder
 
 SPEC_NAME = 'model.json'
@@ -81,7 +81,7 @@ def save_checkpoint(
   try:
     temporary = Path(tempfile.mkdtemp(prefix=_WRITING, dir=folder.parent))
     if spec is not None:
-      (temporary / SPEC_NAME).write_text(spec.to_json(), encoding='utf-8')
+      (temporary / SPEC_NAME).write_text(spec_json.to_json(spec), encoding='utf-8')
     for name, content in more_files.items():
       (temporary / name).write_bytes(content)
     with _quiet_orbax(), _checkpointer() as checkpointer:
@@ -118,20 +118,21 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(leaving, ignore_errors=True)
 
 
-# The model that comes with the package, by name and place.
-BOX = 'box'
-BOX_FOLDER = Path(__file__).parent.parent / 'weights' / BOX
+# The bundled model: its name and place, and the name that it had before.
+BUNDLED = 'framewise'
+BUNDLED_FOLDER = Path(__file__).parent.parent / 'weights' / BUNDLED
+_ALIASES = (BUNDLED, 'box')
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:
   """Returns the checkpoint folder that `path` names: itself, or the newest one in it; UserError if there is none.
 
-  What does not exist may be `BOX`, the model that comes with the package, or the name of a published checkpoint that
+  A path that does not exist may be the name of the bundled model, `BUNDLED`, or of a published checkpoint that
   `mrmt3 fetch` has put into the cache.
   """
   path = Path(path)
-  if str(path) == BOX and not path.exists():
-    path = BOX_FOLDER
+  if str(path) in _ALIASES and not path.exists():
+    path = BUNDLED_FOLDER
   fetched = None if path.exists() else published.folder_of(path)
   if fetched is not None:
     if latest_step(fetched) is None:
@@ -156,7 +157,7 @@ def read_spec(path: str | os.PathLike) -> ModelSpec:
   """Returns the specification of the checkpoint that `path` names. UserError if there is none or it is broken."""
   file = find_checkpoint(path) / SPEC_NAME
   try:
-    return ModelSpec.from_json(file.read_text(encoding='utf-8'))
+    return spec_json.from_json(file.read_text(encoding='utf-8'))
   except FileNotFoundError as error:
     folder = file.parent
     raise UserError(
@@ -183,8 +184,8 @@ def restore_params(path: str | os.PathLike) -> tuple[dict, ModelSpec, int]:
   folder = find_checkpoint(path)
   spec = read_spec(folder)
   params, step = restore_target(folder)
-  shapes = network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins)
-  params = network.without_training_only(params, shapes)
+  shapes = spec.parameter_shapes()
+  params = without_training_only(params, shapes, spec.network.training_only)
   check_shapes(shapes, params, folder)
   return params, spec, step
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mrmt3.checkpoints import spec_json
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError, first_line
 from mrmt3.utils import files
@@ -45,7 +46,7 @@ def save(folder: Path, params: Mapping, spec: ModelSpec, about: Mapping | None =
     raise UserError(f'packed checkpoint: dtype is {dtype!r}; it is one of {", ".join(DTYPES)}')
   arrays = {name: jnp.asarray(x, dtype) for name, x in traverse_util.flatten_dict(params, sep='/').items()}
   files.make_folder(folder)
-  contents = {WEIGHTS_NAME: safetensors.save(arrays), SPEC_NAME: spec.to_json().encode()}
+  contents = {WEIGHTS_NAME: safetensors.save(arrays), SPEC_NAME: spec_json.to_json(spec).encode()}
   if about is not None:
     contents[ABOUT_NAME] = (json.dumps(about, indent=2) + '\n').encode()
   for name, content in contents.items():
@@ -76,7 +77,7 @@ def _array(shape, dtype: str, data) -> np.ndarray:
 
 
 def read_about(folder: Path) -> dict:
-  """Returns what is known about a checkpoint; an empty dict if it says nothing."""
+  """Return the contents of about.json; an empty dict without one."""
   try:
     about = json.loads((folder / ABOUT_NAME).read_text(encoding='utf-8'))
   except (OSError, ValueError):

@@ -8,6 +8,7 @@ import numpy as np
 from mrmt3 import network
 from mrmt3.errors import UserError
 from mrmt3.nn import layers
+from mrmt3.nn.parameters import parameter_shapes
 
 # Ours -> theirs, in the order tried; N is a layer's number. A linear map's weight is the transpose of a kernel.
 _NAMES = [
@@ -59,7 +60,7 @@ def params_from_torch(weights: Mapping[str, np.ndarray], config: network.T5Confi
   """
   from flax import traverse_util
 
-  shapes = traverse_util.flatten_dict(network.parameter_shapes(config, num_mel_bins), sep='/')
+  shapes = traverse_util.flatten_dict(parameter_shapes(config, None, num_mel_bins), sep='/')
   found = {path: as_kernel(path, weights[torch_name(path)]) for path in shapes if torch_name(path) in weights}
   wanted = {path: shape.shape for path, shape in shapes.items()}
   texts = problems(found, wanted, torch_name, left_over_weights(weights))

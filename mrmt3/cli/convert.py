@@ -100,8 +100,9 @@ def run(args: argparse.Namespace) -> int:
   params = conversion.params_of(source, spec, tuple(args.allow_missing), args.seed)
   written = conversion.write(args.target, kind, params, spec, source.step)
   print(f'{written}: {conversion.describe(spec)}')
-  if source.memory_names and not spec.network.memory_length:
+  has_memory = bool(getattr(spec.network, 'memory_length', 0))  # of MR-MT3's kind
+  if source.memory_names and not has_memory:
     print(f'left out: the {len(source.memory_names)} arrays of a memory that is not used (L_agg is 0)')
-  if spec.network.memory_length and not source.memory_names:
+  if has_memory and not source.memory_names:
     print(f'not in {source.path}: the memory, which has start values (seed {args.seed})')
   return 0

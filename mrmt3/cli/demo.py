@@ -16,7 +16,7 @@ def add_parser(subparsers) -> None:
   parser = subparsers.add_parser(
     'demo',
     help='transcribe songs that the model never heard, and score them; or learn a few from scratch',
-    description='Renders music that the model in the box never heard, transcribes and scores it. With --train, and where no '
+    description='Renders music that the bundled model was not trained on, transcribes and scores it. With --train, and where no '
     'model came with the package: renders a small data set from real music, trains a tiny MR-MT3 on it, transcribes a learnt and a held-out song and scores '
     'them.\n\n' + TRAINING_NOTE,
     formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -24,7 +24,7 @@ DIR/index.html hold its tables and figures, DIR/results.jsonl what they are made
 
 Training studies build a small data set themselves where --data names none (this needs
 the extra `dataset`). Their networks are those of gin/runs/study.gin, small enough for a
-CPU, or of --base: runs/box_memory.gin with --init-from box trains decoder and memory
+CPU, or of --base: runs/frozen_encoder.gin with --init-from framewise trains decoder and memory
 only; --base models/mr_mt3.gin --base optimizers/mr_mt3.gin --base runs/train.gin is
 the published size.
 """

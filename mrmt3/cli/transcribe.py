@@ -28,7 +28,7 @@ def add_parser(subparsers) -> None:
     '--checkpoint',
     metavar='DIR',
     help='checkpoint_<step> folder, or a folder of which the newest is taken; or a name, see `mrmt3 fetch --list`; '
-    'default: the model in the box',
+    'default: the bundled model',
   )
   parser.add_argument('--quiet', action='store_true', help='no progress, no summary; errors only')
   parser.add_argument(

@@ -1,6 +1,7 @@
-"""The model of whole pieces: its segments are done one after the other, the memory goes along as a scan's carry.
+"""The model of whole pieces: segments are decoded in order, and the memory is a scan's carry.
 
-t5x's evaluation and inference carry nothing from one example to the next, so what shares a memory has to be one example.
+t5x's evaluation and inference carry nothing from one example to the next, so what shares a memory has to be one
+example.
 """
 
 import dataclasses
@@ -16,7 +17,6 @@ from mrmt3.engine import losses
 from mrmt3.errors import UserError
 from mrmt3.inference import memory
 from mrmt3.models import MemoryEncoderDecoderModel
-from mrmt3.network import Transformer
 
 MEMORY_MODES = ('predicted', 'truth', 'none')
 
@@ -24,15 +24,15 @@ MEMORY_MODES = ('predicted', 'truth', 'none')
 class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
   """Trains as MemoryEncoderDecoderModel, and evaluates whole pieces; same arguments, same parameters.
 
-  Batches of pieces are those of `piece_features.PieceFeatureConverter` with a leading batch axis. Decoding is greedy, as
-  `inference.Transcriber`'s.
+  Batches of pieces are those of `piece_features.PieceFeatureConverter` with a leading batch axis. Decoding is greedy,
+  as `inference.Transcriber`'s.
 
   Args:
     spec: network, front end and vocabulary.
     segments: see PieceFeatureConverter.
-    memory: what a segment remembers when pieces are decoded. 'predicted': what the model itself said of the segment before,
-      as in use. 'truth': that segment's targets, as in training; how much better this is shows the exposure bias.
-      'none': every segment is decoded as a first one.
+    memory: what a segment remembers when pieces are decoded. 'predicted': what the model itself predicted for the
+      segment before, as in use. 'truth': that segment's targets, as in training; how much better this is shows the
+      exposure bias. 'none': every segment is decoded as a first one.
     **kwargs: as MemoryEncoderDecoderModel's.
 
   Raises:
@@ -64,14 +64,15 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     spec = self.spec
     inputs = jnp.zeros((1, spec.segment_frames, spec.spectrogram.num_mel_bins))
     tokens = jnp.zeros((1, spec.targets_length), jnp.int32)
-    prior = memory.empty(spec, 1).tokens
-    fresh = self.module.init({'params': rng}, inputs, tokens, tokens, enable_dropout=False, prior_tokens=prior)
-    return self.named(fresh)
+    prior = {'prior_tokens': memory.empty(spec, 1).tokens} if spec.network.uses_prior else {}
+    fresh = self.module.init({'params': rng}, inputs, tokens, tokens, enable_dropout=False, **prior)
+    return self.initialized(fresh)
 
   def predict_batch(self, params, batch, rng=None, decoder_params=None, **kwargs) -> jax.Array:
     """Returns int32 `[batch, segments, length]`: tokens, EOS, padding (0) of every segment; padded segments are 0.
 
-    Pure: nothing is kept between calls. `rng`, `decoder_params` and further arguments are t5x's, for decoders that draw.
+    Pure: nothing is kept between calls. `rng`, `decoder_params` and further arguments are t5x's, for decoders that
+      draw.
     """
     del rng, decoder_params, kwargs
     max_length = self.spec.targets_length - (self.spec.prior_layout == 'start_token')
@@ -81,7 +82,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     def segment(remembered, part):
       inputs, frames, targets, is_real = part
       encoded = self._encode(params, inputs, frames, remembered)
-      tokens = greedy.greedy_decode(params, self.spec.network, encoded, max_length, is_real)
+      tokens = greedy.decode_encoded(params, encoded, self.spec, max_length, is_real)
       if self._memory == 'none':
         return remembered, tokens
       if self._memory == 'truth':
@@ -92,11 +93,11 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     return jnp.moveaxis(tokens, 0, 1)
 
   def predict_batch_with_aux(self, params, batch, rng=None, decoder_params=None, **kwargs):
-    """Returns (what predict_batch does, {'scores': float32 `[batch]`, the log-probability of all tokens of a piece})."""
+    """Return (tokens as `predict_batch`, {'scores': float32 `[batch]`, log-probability of all tokens of a piece})."""
     tokens = self.predict_batch(params, batch, rng, decoder_params, **kwargs)
     more = batch['decoder_target_tokens'].shape[-1] - tokens.shape[-1]
-    said = jnp.pad(tokens, ((0, 0), (0, 0), (0, max(0, more))))
-    return tokens, {'scores': self._score(params, {**batch, 'decoder_target_tokens': said}, said > 0)}
+    targets = jnp.pad(tokens, ((0, 0), (0, 0), (0, max(0, more))))
+    return tokens, {'scores': self._score(params, {**batch, 'decoder_target_tokens': targets}, targets > 0)}
 
   def score_batch(self, params, batch, return_intermediates: bool = False) -> jax.Array:
     """Returns the log-probability of each piece's targets, float32 `[batch]`; the memory is that of the targets."""
@@ -119,7 +120,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
       shifted = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)))
       encoded = self._encode(params, inputs, frames, remembered)
       logits = self.module.apply(
-        {'params': params}, encoded, None, shifted, tokens, enable_dropout=False, method=Transformer.decode
+        {'params': params}, encoded, None, shifted, tokens, enable_dropout=False, method=self.module.decode
       )
       loss, _ = losses.cross_entropy_with_logits(logits, tokens)
       log_p = -(loss * counted).sum(axis=-1)
@@ -136,8 +137,8 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     if self._pieces_log_mel_on == 'device':
       mel = spectrograms.log_mel(spectrograms.flatten_frames(inputs), self.spec.spectrogram)
       mel = spectrograms.clear_invalid_frames(mel, frames)
-    known = remembered.keywords(self.spec)
-    return self.module.apply({'params': params}, mel, enable_dropout=False, method=Transformer.encode, **known)
+    context = self.spec.network.encoder_context(remembered)
+    return self.module.apply({'params': params}, mel, enable_dropout=False, method=self.module.encode, **context)
 
 
 def evaluating_pieces(
@@ -149,7 +150,8 @@ def evaluating_pieces(
     model: a MemoryEncoderDecoderModel with all that is bound to it.
     segments: see PieceEncoderDecoderModel.
     memory: see PieceEncoderDecoderModel.
-    log_mel_on: as MemoryEncoderDecoderModel's, of pieces; seqio's evaluator reads each several times, which samples make cheap.
+    log_mel_on: as MemoryEncoderDecoderModel's, of pieces; seqio's evaluator reads each several times, which samples
+      make cheap.
 
   Raises:
     UserError: it is a model of another class, or a value is out of range.

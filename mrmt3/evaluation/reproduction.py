@@ -25,6 +25,7 @@ import numpy as np
 
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.checkpoints import published
+from mrmt3.checkpoints.spec_json import fingerprint_text
 from mrmt3.data import slakh_layout
 from mrmt3.errors import UserError
 from mrmt3.evaluation import score_pieces
@@ -130,7 +131,7 @@ def run(
 def _fingerprint(params, spec) -> str:
   import jax
 
-  digest = hashlib.sha256(spec.to_json().encode())
+  digest = hashlib.sha256(fingerprint_text(spec).encode())
   for leaf in jax.tree.leaves(params):
     digest.update(np.ascontiguousarray(leaf))
   return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""The encoder's front: what makes the first hidden states of log-mel frames.
+"""The front end of the frame-level encoder: the first hidden frames, from log-mels of a pitch's harmonics.
 
-The harmonic front keeps its arrays as `[channels, pitches, states, batch]`. What it joins are then long runs of memory, and its maps
-one matrix product each; with channels last, joining a few numbers of each pitch takes a CPU as long as the arithmetic.
+Arrays are `[channels, pitches, frames, batch]`, so that what is concatenated are long runs of memory, and each map is
+one matrix product. With channels last, concatenating a few numbers of each pitch takes a CPU as long as the arithmetic.
 """
 
 from typing import Any
@@ -13,34 +13,22 @@ from flax import linen as nn
 
 from mrmt3.nn import layers
 
-LINEAR, HARMONIC = 'linear', 'harmonic'
-FRONTS = (LINEAR, HARMONIC)
-
-LOWEST_PITCH, PITCHES = 21, 88  # the piano's; others are left to the states
-MEL_RANGE = (20.0, 7600.0)  # Hz, of the log-mels that HarmonicFront reads
+LOWEST_PITCH, PITCHES = 21, 88  # the piano's; other pitches have no features of their own
+MEL_RANGE = (20.0, 7600.0)  # Hz, of the log-mels that HarmonicStacking reads
 
 _PARTS = 3  # of a semitone
-_HARMONICS = (
-  -12,
-  0,
-  12,
-  19,
-  24,
-  28,
-  31,
-  34,
-  36,
-)  # semitones from a pitch: the octave below, and the first eight harmonics
-# That a state sees besides its first one. A frame begins at its time and lasts 128 ms at 16 kHz, so a note that begins is heard
-# in the eight frames before (of about 16 ms); what was there without it is seen in those before them.
+# Semitones from a pitch: the octave below, and the first eight harmonics.
+_HARMONICS = (-12, 0, 12, 19, 24, 28, 31, 34, 36)
+# Frames that an encoder frame sees, counted from its first one. A log-mel frame begins at its time and lasts 128 ms at
+# 16 kHz, so an onset shows in the eight frames before it (of about 16 ms); the frames before those are without it.
 _WINDOW = (-9, -7, -5, -3, -1, 0, 1, 2)
 
 
 def semitone_weights(mel_bins: int) -> np.ndarray:
-  """Returns the map from log-mel bins to thirds of semitones, float32 `[mel, semitones * 3]`.
+  """Return the map from log-mel bins to thirds of semitones, float32 `[mel, semitones * 3]`.
 
-  The semitones run from the one an octave below `LOWEST_PITCH` to the last pitch's eighth harmonic; each third is the log-mel
-  at its frequency, taken between the two nearest bins, or 0 beyond `MEL_RANGE`.
+  The semitones run from the one an octave below `LOWEST_PITCH` to the last pitch's eighth harmonic; each third is the
+  log-mel at its frequency, taken between the two nearest bins, or 0 beyond `MEL_RANGE`.
   """
   low, high = (2595.0 * np.log10(1.0 + hz / 700.0) for hz in MEL_RANGE)
   first, last = LOWEST_PITCH + _HARMONICS[0], LOWEST_PITCH + PITCHES - 1 + _HARMONICS[-1]
@@ -51,16 +39,16 @@ def semitone_weights(mel_bins: int) -> np.ndarray:
 
 
 class _NormOfPitches(nn.Module):
-  """As `transformer_blocks.LayerNorm` of what is known of all pitches of a state, pitch by pitch, with the same parameter.
+  """`nn.layers.LayerNorm` over all pitches and channels of a frame, with the same parameter, without a transpose.
 
-  Turning the array round for that one makes the front's gradient a fifth slower on a CPU.
+  Transposing the array for `LayerNorm` makes the front end's gradient a fifth slower on a CPU.
   """
 
   dtype: Any
 
   @nn.compact
   def __call__(self, local: jax.Array) -> jax.Array:
-    """Returns `[PITCHES * channels, states, batch]` for `[channels, PITCHES, states, batch]`."""
+    """Return `[PITCHES * channels, frames, batch]` for `[channels, PITCHES, frames, batch]`."""
     size = local.shape[0] * local.shape[1]
     scale = layers.partitioning.param_with_axes('scale', nn.initializers.ones, (size,), jnp.float32, axes=('embed',))
     x = local.astype(jnp.float32)
@@ -69,17 +57,16 @@ class _NormOfPitches(nn.Module):
     return y.swapaxes(0, 1).reshape(size, *local.shape[2:])
 
 
-class HarmonicFront(nn.Module):
-  """Looks at every pitch alike: at its harmonics in a few frames, by one small network that all pitches share.
+class HarmonicStacking(nn.Module):
+  """A small network over the harmonics of a pitch in a few frames, with the same parameters for all pitches.
 
-  Not in the papers, where a state is one linear map of one frame. A small network that is trained for hours, not weeks,
-  need not learn anew for each pitch what a note looks like. Log-mels come as they are (scaling 'none', `MEL_RANGE`).
+  Not in the papers, where a hidden frame is a linear map of one log-mel frame. So a network that is trained for hours
+  need not learn for every pitch anew what a note looks like. Log-mels are not scaled (scaling 'none', `MEL_RANGE`).
 
   Attributes:
-    features: width of the states.
-    channels: how many numbers tell of each semitone, then two widths of what is known of a pitch, the second of them in the end,
-      and the width of the layer beside that, which reads whole frames.
-    time_stride: frames that are made one state.
+    features: width of the hidden frames.
+    channels: four widths: features of a semitone, two layers of features of a pitch, and the layer over whole frames.
+    time_stride: log-mel frames that become one hidden frame.
     dtype: dtype of the activations.
   """
 
@@ -90,13 +77,17 @@ class HarmonicFront(nn.Module):
 
   @nn.compact
   def __call__(self, frames: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns `[batch, states, features]`, a state for every `time_stride` frames, and `[channels[2], PITCHES, states, batch]`.
+    """Compute hidden frames and pitch features.
 
     Args:
       frames: log-mels `[batch, frames, mel]`.
+
+    Returns:
+      (`[batch, hidden frames, features]`, one for every `time_stride` log-mel frames;
+      `[channels[2], PITCHES, hidden frames, batch]`).
     """
     bins = frames.shape[-1]
-    # Raw log-mels lie about -4 and spread by 4: every band starts from nearly 0 and 1.
+    # Unscaled log-mels have a mean of about -4 and a standard deviation of 4.
     x = (frames * self._vector('scale', 0.25, bins) + self._vector('shift', 1.0, bins)).astype(self.dtype)
     x = x.transpose(2, 1, 0)
     partial, wide, narrow, frame = self.channels
@@ -104,38 +95,38 @@ class HarmonicFront(nn.Module):
     local = self._map('harmonics', wide, self._harmonics(nn.relu(partials)))
     local = nn.relu(local + self._pitch_bias('harmonics_bias', wide))
     local = nn.relu(self._map('notes', narrow, local) + self._pitch_bias('notes_bias', narrow))
-    beside = self._map('neighbours', narrow, self._neighbours(local)) + self._bias('neighbours_bias', narrow)
-    local = local + nn.relu(beside)
+    neighbours = self._map('neighbours', narrow, self._neighbours(local)) + self._bias('neighbours_bias', narrow)
+    local = local + nn.relu(neighbours)
     whole = self._windows(x)
     whole = self._map('frames', frame, whole.reshape(-1, *whole.shape[2:])) + self._bias('frames_bias', frame)[:, 0]
     y = _NormOfPitches(self.dtype, name='layer_norm')(local)
-    states = self._map('pitches', self.features, y) + self._map('whole', self.features, nn.relu(whole))
-    return states.transpose(2, 1, 0), local
+    hidden = self._map('pitches', self.features, y) + self._map('whole', self.features, nn.relu(whole))
+    return hidden.transpose(2, 1, 0), local
 
   def _windows(self, x):
-    """Returns the frames that a state sees: `[window, ..., states, batch]` of `[..., frames, batch]`."""
-    states = -(-x.shape[-2] // self.time_stride)
-    span = (states - 1) * self.time_stride + 1
+    """Return the window of each hidden frame, `[window, ..., hidden, batch]`, of `[..., frames, batch]`."""
+    hidden = -(-x.shape[-2] // self.time_stride)
+    span = (hidden - 1) * self.time_stride + 1
     x = jnp.pad(x, (*[(0, 0)] * (x.ndim - 2), (-_WINDOW[0], self.time_stride + _WINDOW[-1]), (0, 0)))
     starts = [frame - _WINDOW[0] for frame in _WINDOW]
     return jnp.stack([x[..., start : start + span : self.time_stride, :] for start in starts])
 
   def _semitones(self, x):
-    """Returns what a state sees of each semitone, `[window * 3, semitones, states, batch]`, of `[mel, frames, batch]`."""
+    """Return each semitone in the window, `[window * 3, semitones, hidden, batch]`, of `[mel, frames, batch]`."""
     weights = semitone_weights(len(x))
-    # From third after third, semitone by semitone, to semitone after semitone, third by third.
+    # From [semitone, third] to [third, semitone].
     weights = weights.reshape(len(x), -1, _PARTS).transpose(2, 1, 0)
     thirds = jnp.tensordot(jnp.asarray(weights, self.dtype), x, axes=1)
     windows = self._windows(thirds)
     return windows.reshape(-1, *windows.shape[2:])
 
   def _harmonics(self, partials):
-    """Returns what lies at each pitch's harmonics, `[harmonics * values, PITCHES, ...]`, of `[values, semitones, ...]`."""
+    """Return the harmonics of each pitch, `[harmonics * channels, PITCHES, ...]`, of `[channels, semitones, ...]`."""
     first = -_HARMONICS[0]
     return jnp.concatenate([partials[:, first + h : first + h + PITCHES] for h in _HARMONICS])
 
   def _neighbours(self, local):
-    """Returns what is known of a pitch, before and after it, and of its octaves, `[5 * channels, PITCHES, states, batch]`."""
+    """Return a pitch, its frames before and after, and its octaves, `[5 * channels, PITCHES, frames, batch]`."""
     padded = jnp.pad(local, ((0, 0), (12, 12), (1, 1), (0, 0)))
     inner, same = slice(1, -1), slice(12, -12)
     views = [

@@ -1,31 +1,37 @@
-"""Decodes several pieces side by side, each with a memory of its own, and none larger in memory for being long.
+"""Continuous batching: several pieces in one batch, each with a memory of its own; long pieces need no more memory.
 
-Every piece has `hop` rows of the network's batch. Its segments are decoded `hop` at a time, each with the memory of the
-segment `hop` back: the one before for hop 1, as MR-MT3 does it.
+A piece takes a slot, `hop` rows of the network's batch, and the next piece takes it over when it ends. A piece's
+segments are decoded `hop` at a time, each with the memory of the segment `hop` back: the one before for hop 1, as in
+MR-MT3.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from mrmt3 import spectrograms
+from mrmt3.config import ModelSpec
 from mrmt3.inference import memory
 from mrmt3.inference.transcription import Segment, Transcription
-from mrmt3.note_sequences import DecodingStats
+from mrmt3.note_sequences import DecodingStats, SegmentDecoder
 from mrmt3.notes.note_array import empty_notes
-from mrmt3.vocabularies import EOS_ID
+from mrmt3.special_tokens import EOS_ID
+
+KeepNotes = Callable[[np.ndarray], np.ndarray]
+# (log-mel frames [rows, frames, mel], memory, active rows) -> tokens [rows, length]
+DecodeRows = Callable[[np.ndarray, memory.Memory, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-  """A piece to be transcribed.
+  """A piece to transcribe.
 
   Attributes:
-    blocks: its sound at the model's sample rate, mono, float32 `[n]` each.
-    key: whatever tells it from others.
-    known: tokens of its first segments where they have been decoded before.
+    blocks: its samples at the model's sample rate, mono, float32 `[n]` each.
+    key: identifies it.
+    known: tokens of its first segments, where they have been decoded before.
   """
 
   blocks: Iterable[np.ndarray]
@@ -35,7 +41,7 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Update:
-  """What has become known about a piece.
+  """What is new about a piece.
 
   Attributes:
     piece: which one.
@@ -54,33 +60,44 @@ class Update:
   error: Exception | None = None
 
 
+def pad_tokens(tokens: np.ndarray, length: int) -> np.ndarray:
+  """Return tokens `[n]` followed by padding up to `length`."""
+  return np.pad(tokens, (0, length - len(tokens)))
+
+
 def until_eos(tokens: np.ndarray) -> np.ndarray:
-  """Returns the tokens `[n]` up to and including the first EOS; all of them if there is none."""
+  """Return the tokens `[n]` up to and including the first EOS; all of them if there is none."""
   ends = np.flatnonzero(tokens == EOS_ID)
   return tokens[: ends[0] + 1] if len(ends) else tokens
 
 
-class Lane:
-  """A piece under way: where its next segments come from, what it remembers, and its notes so far."""
+class Slot:
+  """A place in the batch with a piece in it: its segments to come, its memory, and its notes so far."""
 
-  def __init__(self, piece: Piece, transcriber, hop: int, keep):
-    """Starts a piece; `keep` is a function of a note table that returns the notes to be kept."""
+  def __init__(self, piece: Piece, spec: ModelSpec, hop: int, decoder: SegmentDecoder, keep: KeepNotes | None):
+    """Start a piece.
+
+    Args:
+      piece: the piece.
+      spec: of the model.
+      hop: segments per group.
+      decoder: turns tokens into notes.
+      keep: returns those notes of an array that are kept; None: all.
+    """
     self.piece, self.finished = piece, False
-    self._transcriber, self._hop, self._keep = transcriber, hop, keep
-    spec = transcriber.spec
+    self._spec, self._hop, self._decoder, self._keep = spec, hop, decoder, keep
     self._frames, self._config = spec.segment_frames, spec.spectrogram
     self._cut = spectrograms.cut_segments(piece.blocks, self._config, self._frames)
-    self._decoder = transcriber.segment_decoder(keep_notes=False)
     self._memory = memory.of_group(spec, hop)
     self._count = 0  # segments decoded
 
   @property
   def memory(self) -> memory.Memory:
-    """What the next group is listened to with, `hop` rows."""
+    """What the next group is conditioned on, `hop` rows."""
     return self._memory
 
   def next_group(self) -> list[tuple[np.ndarray, int, bool]]:
-    """Returns up to `hop` segments as `spectrograms.cut_segments` yields them; raises what reading the audio raises."""
+    """Return up to `hop` segments as `spectrograms.cut_segments` yields them; raises what reading the audio raises."""
     group = []
     for segment in self._cut:
       group.append(segment)
@@ -89,18 +106,18 @@ class Lane:
     return group
 
   def replay(self) -> Update | None:
-    """Takes in what is known, in whole groups; None where that is nothing."""
+    """Take the tokens that are known already, in whole groups; returns None if there are none."""
     update = None
     known = self.piece.known
     while not self.finished and self._count + self._hop <= len(known):
       group = self.next_group()
       tokens = known[self._count : self._count + len(group)]
-      part = self.take(group, [self._transcriber.padded(row) for row in tokens])
+      part = self.take(group, [pad_tokens(row, self._spec.targets_length) for row in tokens])
       update = part if update is None else _joined(update, part)
     return update
 
   def take(self, group: list[tuple[np.ndarray, int, bool]], tokens: Iterable[np.ndarray]) -> Update:
-    """Takes the tokens `[length]` of each segment of a group."""
+    """Take the tokens `[length]` of each segment of a group."""
     segments, notes, seconds = [], [], 0.0
     tokens = list(tokens)
     for (_, samples, last), row in zip(group, tokens, strict=True):
@@ -115,8 +132,9 @@ class Lane:
       rest, stats = self._decoder.finish()
       notes.append(rest)
     else:
-      self._memory = memory.after(self._memory, np.stack(tokens), self._transcriber.spec, one_piece=True)
-    return Update(self.piece, segments, self._keep(np.concatenate(notes)), seconds, stats)
+      self._memory = memory.after(self._memory, np.stack(tokens), self._spec, one_piece=True)
+    found = np.concatenate(notes)
+    return Update(self.piece, segments, found if self._keep is None else self._keep(found), seconds, stats)
 
 
 def _joined(first: Update, second: Update) -> Update:
@@ -125,74 +143,82 @@ def _joined(first: Update, second: Update) -> Update:
 
 
 def run(
-  transcriber, pieces: Iterable[Piece], batch: int, hop: int, allowed=None, keep=lambda notes: notes
+  pieces: Iterable[Piece],
+  spec: ModelSpec,
+  decode: DecodeRows,
+  note_decoder: Callable[..., SegmentDecoder],
+  *,
+  batch: int,
+  hop: int,
+  keep: KeepNotes | None = None,
 ) -> Iterator[Update]:
-  """Decodes pieces, `batch` of them at a time; the next one starts where one has ended.
+  """Decode pieces, `batch` of them at a time; the next one starts where one has ended.
 
   Args:
-    transcriber: an `inference.Transcriber`.
     pieces: taken one by one, when there is room.
-    batch: pieces side by side.
+    spec: of the model.
+    decode: decodes a batch of segments.
+    note_decoder: makes what turns the tokens of one piece into notes; called with `keep_notes`.
+    batch: how many pieces are decoded together.
     hop: segments of a piece at once.
-    allowed: bool `[vocab]`, the tokens that may be said, or None: all.
-    keep: function of a note table that returns the notes to be kept.
+    keep: returns those notes of an array that are kept; None: all.
 
   Yields:
-    an `Update` for each group of segments of each piece. A piece that cannot be read ends with an error in its update; the
-    others go on.
+    an `Update` for each group of segments of each piece. A piece that cannot be read ends with an error in its update;
+    the others go on.
   """
-  waiting, lanes = iter(pieces), [None] * batch
+  waiting, slots = iter(pieces), [None] * batch
   while True:
     groups = {}
     for place in range(batch):
       while place not in groups:
-        if lanes[place] is None:
+        if slots[place] is None:
           piece = next(waiting, None)
           if piece is None:
             break
-          lanes[place] = Lane(piece, transcriber, hop, keep)
-        lane = lanes[place]
+          slots[place] = Slot(piece, spec, hop, note_decoder(keep_notes=False), keep)
+        slot = slots[place]
         try:
-          update = lane.replay()
+          update = slot.replay()
           if update is not None:
             yield update
-          if not lane.finished:
-            groups[place] = lane.next_group()
+          if not slot.finished:
+            groups[place] = slot.next_group()
         except Exception as error:
-          yield Update(lane.piece, error=error)
-          lane.finished = True
-        if lane.finished:
-          lanes[place] = None
+          yield Update(slot.piece, error=error)
+          slot.finished = True
+        if slot.finished:
+          slots[place] = None
     if not groups:
       return
-    tokens = _decode(transcriber, groups, lanes, hop, allowed)
+    tokens = _decode_groups(groups, slots, spec, hop, decode)
     for place, group in groups.items():
-      lane = lanes[place]
-      yield lane.take(group, tokens[place * hop :][: len(group)])
-      if lane.finished:
-        lanes[place] = None
+      slot = slots[place]
+      yield slot.take(group, tokens[place * hop :][: len(group)])
+      if slot.finished:
+        slots[place] = None
 
 
-def _decode(transcriber, groups, lanes, hop, allowed):
-  """Returns the tokens `[batch * hop, length]` of the groups of all places."""
-  config, rows = transcriber.spec.spectrogram, len(lanes) * hop
+def _decode_groups(groups, slots, spec, hop, decode):
+  """Return the tokens `[batch * hop, length]` of the groups of all places."""
+  config, rows = spec.spectrogram, len(slots) * hop
   segments = [segment for group in groups.values() for segment in group]
   samples = np.stack([segment[0] for segment in segments])
   frames = np.array([spectrograms.num_frames(own, config) for _, own, _ in segments], np.int32)
-  valid = np.minimum(frames, transcriber.spec.segment_frames)
+  valid = np.minimum(frames, spec.segment_frames)
   places = [place * hop + index for place, group in groups.items() for index in range(len(group))]
   mel = spectrograms.clear_invalid_frames(spectrograms.compute_spectrogram(samples, config), valid)
   inputs = np.zeros((rows, *mel.shape[1:]), np.float32)
   inputs[places] = mel
   active = np.zeros(rows, bool)
   active[places] = True
-  nothing = memory.empty(transcriber.spec, hop)
-  each = [nothing if lane is None else lane.memory for lane in lanes]
-  return transcriber.decode_rows(inputs, memory.joined(each), active, allowed)
+  nothing = memory.empty(spec, hop)
+  each = [nothing if slot is None else slot.memory for slot in slots]
+  return decode(inputs, memory.joined(each), active)
 
 
 def collect(updates: Iterable[Update]) -> Iterator[tuple[Piece, Transcription | Exception]]:
-  """Yields each piece with its whole transcription, or what went wrong, when it has ended."""
+  """Yield each piece with its whole transcription, or the error that ended it, when it has ended."""
   from mrmt3.notes.note_array import sort_notes
 
   parts = {}

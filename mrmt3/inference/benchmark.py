@@ -82,13 +82,12 @@ def measure(transcriber: Transcriber, samples: np.ndarray, runs: int = 3) -> Tim
 def _encoder(transcriber):
   import jax
 
-  from mrmt3.network import Transformer
-
-  network, spec = Transformer(transcriber.spec.network), transcriber.spec
+  spec = transcriber.spec
+  network = spec.module()
 
   def encode(params, inputs, remembered):
-    known = remembered.keywords(spec)
-    return network.apply({'params': params}, inputs, enable_dropout=False, method=Transformer.encode, **known)
+    context = spec.network.encoder_context(remembered)
+    return network.apply({'params': params}, inputs, enable_dropout=False, method=network.encode, **context)
 
   return jax.jit(encode)
 

@@ -1,4 +1,4 @@
-"""Which model is meant, and loading it."""
+"""Find and load a model by name."""
 
 import os
 from pathlib import Path
@@ -16,14 +16,14 @@ NO_CHECKPOINT = (
 
 
 def default_model() -> Path | None:
-  """Returns the checkpoint folder that is taken where none is named, the model in the box; None where it is not installed."""
+  """Return the default checkpoint folder, that of the bundled model; None where it is not installed."""
   from mrmt3.checkpoints import orbax as orbax_checkpoints
 
-  return orbax_checkpoints.BOX_FOLDER if orbax_checkpoints.BOX_FOLDER.is_dir() else None
+  return orbax_checkpoints.BUNDLED_FOLDER if orbax_checkpoints.BUNDLED_FOLDER.is_dir() else None
 
 
 def introduce(folder: Path) -> str:
-  """Returns a line about a packed checkpoint: name, what it was trained on, what it reaches."""
+  """Return a line about a packed checkpoint: its name, training data and scores."""
   from mrmt3.checkpoints import packed
 
   about = packed.read_about(folder)
@@ -31,7 +31,7 @@ def introduce(folder: Path) -> str:
 
 
 def find_model(name: str | os.PathLike | None) -> Path:
-  """Returns the checkpoint folder that a name stands for, the default model's for None. UserError if there is none.
+  """Return the checkpoint folder for a name, the default model's for None. Raises UserError if there is none.
 
   Names of published checkpoints are known to `checkpoints.find_checkpoint`.
   """
@@ -45,7 +45,7 @@ def find_model(name: str | os.PathLike | None) -> Path:
 
 
 def load(name: str | os.PathLike | None = None) -> 'Transcriber':
-  """Returns a model that is ready to transcribe.
+  """Load a model, ready to transcribe.
 
   Args:
     name: a checkpoint folder, or a folder of which the newest is taken; None: the default model.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mrmt3.checkpoints.spec_json import fingerprint_text
 from mrmt3.errors import UserError
 
 VERSION = 1
@@ -15,7 +16,7 @@ def fingerprint(params, spec, options: dict) -> str:
   """Returns a text that differs where other tokens may come out: of another model or with other options."""
   import jax
 
-  digest = hashlib.sha256((spec.to_json() + json.dumps(options, sort_keys=True)).encode())
+  digest = hashlib.sha256((fingerprint_text(spec) + json.dumps(options, sort_keys=True)).encode())
   for leaf in jax.tree.leaves(params):
     digest.update(np.ascontiguousarray(leaf).tobytes())
   return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""From audio to notes with a trained model: whole pieces, many of them side by side, and sound that is still coming in.
+"""From audio to notes with a trained model: whole pieces, batches of pieces, and live streams.
 
     transcriber = mrmt3.load('model')
     transcriber.transcribe('song.wav').pretty_midi()
@@ -17,7 +17,7 @@ from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.inference import batched_pieces, memory
-from mrmt3.inference.batched_pieces import until_eos
+from mrmt3.inference.batched_pieces import pad_tokens, until_eos
 from mrmt3.inference.instrument_filter import InstrumentChoice
 from mrmt3.inference.transcription import Segment, Transcription
 from mrmt3.note_sequences import SegmentDecoder, encoding_spec
@@ -39,34 +39,27 @@ class Transcriber:
     spec: network, front end and vocabulary.
     codec: of the tokens.
     params: the parameters that encoding needs, on the device.
-    weights: the decoder's, laid out for decoding (`decoder_step`); None without decoder.
-    rows: segments that `decode` takes at once: 1 with memory.
+    weights: the parameters that decoding needs, laid out for it (`decoding.pack`); None if it needs none.
+    rows: segments that `decode` takes at once: 1 for a network that uses prior segments.
   """
 
   def __init__(self, params, spec: ModelSpec, segments_at_once: int = SEGMENTS_AT_ONCE):
-    """Takes a parameter tree and what it belongs to; `segments_at_once` counts for models without memory only."""
+    """Take a parameter tree and what it belongs to; `segments_at_once` counts for models without memory only."""
     import jax
 
     from mrmt3.decoding import greedy
 
     self.spec = spec
     self.codec = build_codec(spec.vocabulary)
-    self.weights = None
-    if not spec.network.copied_tokens:
-      self.weights = greedy.pack_decoder(params['decoder'], spec.network)
-      # Of the decoder, encoding needs the embedding only, for the memory; flax wants what `Decoder.setup` declares besides, which is
-      # all but the submodules.
-      unused = ('layers_', 'decoder_norm', 'logits_dense')
-      kept = {name: part for name, part in params['decoder'].items() if not name.startswith(unused)}
-      params = {**params, 'decoder': kept}
-    self.params = jax.device_put(params)
-    self.rows = 1 if spec.network.remembers else segments_at_once
+    self.weights = greedy.pack(params, spec)
+    self.params = jax.device_put(spec.step_decoder(spec.targets_length).encoder_params(params))
+    self.rows = 1 if spec.network.uses_prior else segments_at_once
     # The published code counts the start token among the tokens of a segment.
     self._max_length = spec.targets_length - (spec.prior_layout == 'start_token')
 
   @classmethod
   def load(cls, checkpoint: str | os.PathLike) -> 'Transcriber':
-    """Reads a checkpoint_<step> folder, or the newest one in a model_dir. UserError if there is none."""
+    """Read a checkpoint_<step> folder, or the newest one in a model_dir. UserError if there is none."""
     params, spec, _ = orbax_checkpoints.restore_params(checkpoint)
     return cls(params, spec)
 
@@ -79,13 +72,13 @@ class Transcriber:
     instruments: str | Iterable[str] | None = None,
     progress: Callable[[float, float | None], None] | None = None,
   ) -> Transcription:
-    """Transcribes a piece.
+    """Transcribe a piece.
 
     Args:
       audio: samples `[n]` or `[n, channels]`, full scale being -1..1, or the name of an audio file.
       sample_rate: of the samples, Hz; None is the model's own (16 kHz). A file knows its rate.
       hop: segments decoded at once, each with the memory of the one `hop` back. None is 1, or 8 without memory.
-      instruments: the only ones that may be heard, such as 'piano,bass,drums' (`instrument_choice`), or None: all.
+      instruments: the only ones that may be emitted, such as 'piano,bass,drums' (`instrument_filter`), or None: all.
       progress: called with (seconds done, all seconds or None) after every step.
 
     Raises:
@@ -114,10 +107,10 @@ class Transcriber:
     hop: int | None = None,
     instruments: str | Iterable[str] | None = None,
   ) -> Iterator[Transcription]:
-    """Yields the transcription of each piece, in order; `batch` of them are decoded side by side.
+    """Yield the transcription of each piece, in order, with continuous batching of `batch` pieces.
 
     Arguments and errors are those of `transcribe`. Each piece has a memory of its own, and its notes do not depend on
-    what is decoded beside it.
+    the rest of the batch.
     """
     pieces = (batched_pieces.Piece(self._blocks(audio, sample_rate), key) for key, audio in enumerate(audios))
     done, following = {}, 0
@@ -137,7 +130,7 @@ class Transcriber:
     *,
     instruments: str | Iterable[str] | None = None,
   ) -> Iterator[Note]:
-    """Yields the notes of sound that is still coming in, each when it has ended, as segment after segment is decoded.
+    """Yield the notes of a live stream, each when it has ended, as segment after segment is decoded.
 
     Together they are those of `transcribe`. A note is known a segment (2 s) after it has ended at the latest, plus the
     time that decoding takes. Memory use does not grow.
@@ -165,63 +158,65 @@ class Transcriber:
     hop: int | None = None,
     instruments: str | Iterable[str] | None = None,
   ) -> Iterator[batched_pieces.Update]:
-    """Yields what becomes known about pieces as they are decoded, `batch` of them side by side; see `side_by_side.run`."""
+    """Yield updates of pieces while they are decoded, `batch` pieces at a time; see `batched_pieces.run`."""
     hop = self.rows if hop is None else hop
     for name, number in (('hop', hop), ('batch', batch)):
       if not 1 <= number <= MAX_AT_ONCE:
         raise UserError(f'{name} is {number}; it must lie in 1 .. {MAX_AT_ONCE}')
-    if instruments is None:
-      return batched_pieces.run(self, pieces, batch, hop)
-    choice = InstrumentChoice.parse(instruments)
-    allowed = choice.allowed_tokens(self.codec, self.spec.network.vocab_size)
-    return batched_pieces.run(self, pieces, batch, hop, allowed, choice.keep)
+    allowed, keep = None, None
+    if instruments is not None:
+      choice = InstrumentChoice.parse(instruments)
+      allowed, keep = choice.allowed_tokens(self.codec, self.spec.network.vocab_size), choice.keep
+
+    def decode(inputs, remembered, active):
+      return self.decode_rows(inputs, remembered, active, allowed)
+
+    return batched_pieces.run(pieces, self.spec, decode, self.segment_decoder, batch=batch, hop=hop, keep=keep)
 
   @property
   def sample_rate(self) -> int:
-    """What the model listens at, Hz."""
+    """The model's sample rate, Hz."""
     return self.spec.spectrogram.sample_rate
 
   def segment_decoder(self, keep_notes: bool = True) -> SegmentDecoder:
-    """Returns what turns the model's tokens into notes."""
+    """Return what turns the model's tokens into notes."""
     hold, rate = encoding_spec(self.spec.ties), self.spec.spectrogram.frame_rate
     return SegmentDecoder(self.codec, spec=hold, frames_per_second=rate, keep_notes=keep_notes)
 
   def padded(self, tokens: np.ndarray) -> np.ndarray:
-    """Returns a segment's tokens `[n]` with padding, int32 `[targets_length]`."""
+    """Return a segment's tokens `[n]` with padding, int32 `[targets_length]`."""
     return pad_tokens(tokens, self.spec.targets_length)
 
   def decode_rows(
     self, inputs: np.ndarray, remembered: memory.Memory, active: np.ndarray, allowed: np.ndarray | None = None
   ) -> np.ndarray:
-    """Decodes segments greedily.
+    """Decode segments greedily.
 
     Args:
       inputs: log-mel frames, float32 `[rows, frames, mel]`.
-      remembered: of `rows` rows; not looked at by a network without memory.
+      remembered: of `rows` rows; ignored by a network without memory.
       active: bool `[rows]`; the others yield padding.
-      allowed: bool `[vocab]`, the tokens that may be said, or None: all.
+      allowed: bool `[vocab]`, the tokens that may be emitted, or None: all.
 
     Returns:
       int32 `[rows, length]` model ids: tokens, EOS, padding.
     """
     from mrmt3.decoding import greedy
 
-    known = remembered.keywords(self.spec)
     tokens = greedy.transcribe_segments(
       self.params,
       inputs,
-      known.pop('prior_tokens', None),
+      self.spec.network.encoder_context(remembered),
       active,
       allowed,
       self.weights,
-      **known,
-      config=self.spec.network,
+      spec=self.spec,
       max_length=self._max_length,
     )
     return np.asarray(tokens)
 
   def decode(self, inputs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Decodes consecutive segments of one piece greedily.
+    """Decode consecutive segments of one piece greedily.
 
     Args:
       inputs: log-mel frames `[rows, frames, mel]` each: one row for a model with memory, at most `segments_at_once` for
@@ -256,7 +251,7 @@ def _is_path(audio):
 
 
 def _mono(blocks):
-  """Yields the mean of the channels of blocks `[n]` or `[n, channels]`, float32 `[n]`; UserError where it is no number."""
+  """Yield the mean of the channels of blocks `[n]` or `[n, channels]`, float32 `[n]`; UserError for NaN or infinity."""
   for block in blocks:
     samples = np.asarray(block)
     if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
@@ -270,8 +265,3 @@ def _mono(blocks):
     if not np.isfinite(samples).all():
       raise UserError('the audio holds samples that are no numbers (NaN or infinity)')
     yield samples
-
-
-def pad_tokens(tokens: np.ndarray, length: int) -> np.ndarray:
-  """Returns tokens `[n]` followed by padding up to `length`."""
-  return np.pad(tokens, (0, length - len(tokens)))

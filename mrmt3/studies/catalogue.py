@@ -128,7 +128,7 @@ STUDIES = {
     cells=(
       Cell('baseline', 0, 1, False),
       Cell('one softmax', 64, 1, False, against='baseline'),
-      Cell('its own softmax', 64, 1, False, ablations=('own_softmax',), against='baseline'),
+      Cell('its own softmax', 64, 1, False, ablations=('decoupled_attention',), against='baseline'),
     ),
     moments=5,
   ),

@@ -67,7 +67,7 @@ def remembered(
   held = memory.empty(spec, 1)._replace(adjacent=np.full(1, condition.hop == 1))
   last = min(segment - condition.hop, len(said) - 1)
   # Only the last few are there as tokens, but all have been heard, where the network counts that.
-  first = 0 if spec.network.instrument_memory else max(0, segment - condition.hop - spec.network.memory_segments + 1)
+  first = 0 if spec.network.counts_classes else max(0, segment - condition.hop - spec.network.num_prior_segments + 1)
   for index in range(first, segment - condition.hop + 1):
     if condition.empty:
       break

@@ -20,7 +20,7 @@ _SHOWN = (AS_USED.name, '3 segments back', '20 % mistakes', "another piece's", '
 def measure(transcriber, params, pieces, results):
   """Returns (tables, figures, remarks) of a network on pieces; see `probe_study.run`. UserError if it remembers nothing."""
   network = transcriber.spec.network
-  if not network.remembers:
+  if not network.uses_prior:
     raise UserError('memory-probe: the checkpoint has no memory (L_agg = 0); name another')
   conditions = [condition for condition in CONDITIONS if len(pieces) > 1 or not condition.of_another]
   remarks = [] if len(pieces) > 1 else ["Of one piece there is no other piece's memory."]
@@ -59,12 +59,12 @@ def measure(transcriber, params, pieces, results):
   by_type = {kind: {c.name: _pooled(costs[c.name], kind) for c in asked} for kind in types}
   tables = [decoded, losses]
   figures = [report.strips(decoded, HEADLINE), _loss_figure(by_type, [c.name for c in asked if c.name in _SHOWN])]
-  if not network.memory_length:
+  if not getattr(network, 'memory_length', 0):
     remarks.append(
-      'The network copies what it proposes: it has no decoder, and so no cross-attention. Its chances are without the threshold.'
+      'The network has no decoder, and so no cross-attention. Its probabilities are without the threshold.'
     )
     return tables, figures, remarks
-  if network.states_apart:
+  if network.decoupled_frames:
     remarks.append(
       'The memory has a softmax of its own: whether it is read is told by what the truth costs with another memory, not by a share of the attention.'
     )
@@ -123,7 +123,7 @@ def _attention(costs, types, transcriber):
   """Returns the table of attention on the memory, and {type: [share]} for a chart."""
   network = transcriber.spec.network
   memory = network.memory_length * network.memory_segments
-  states = network.num_states(transcriber.spec.segment_frames) + network.proposals
+  states = network.num_encoder_frames(transcriber.spec.segment_frames) + getattr(network, 'num_candidates', 0)
   rows, shares = [], {}
   for kind in types:
     found = {name: piece['types'][kind] for name, piece in costs.items() if kind in piece['types']}

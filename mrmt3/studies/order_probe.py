@@ -50,7 +50,7 @@ def measure(transcriber, params, pieces, results):
     f'a dot is a piece, 1.0 is {top:.3f} nats a token; the tick is the mean',
   )
   remarks = []
-  if transcriber.spec.network.copied_tokens:
+  if not hasattr(transcriber.spec.network, 'num_decoder_layers'):
     remarks.append(
       'The network has no decoder: its proposals come in the written order, so that no other order can be likely.'
     )

@@ -10,21 +10,21 @@ from flax import linen as nn
 from mrmt3.config import ModelSpec
 from mrmt3.engine.losses import cross_entropy_with_logits
 from mrmt3.inference.memory import Memory
-from mrmt3.network import T5Config, Transformer
 
 ROWS = 8  # segments at once
 
 
-@functools.partial(jax.jit, static_argnames='config')
-def _score(params, inputs, known, targets, *, config: T5Config):
+@functools.partial(jax.jit, static_argnames='spec')
+def _score(params, inputs, context, targets, *, spec: ModelSpec):
   """Returns (loss `[rows, length]`, share of cross-attention on the memory `[layers, rows, length]`)."""
-  memory, shares = config.memory_length * config.memory_segments, []
+  config = spec.network
+  memory, shares = getattr(config, 'memory_length', 0) * config.num_prior_segments, []
 
   def watch(next_function, args, kwargs, context):
     module = context.module
     if (
       memory
-      and not config.states_apart
+      and not config.decoupled_frames
       and module.name == 'encoder_decoder_attention'
       and context.method_name == '__call__'
     ):
@@ -36,12 +36,12 @@ def _score(params, inputs, known, targets, *, config: T5Config):
     return next_function(*args, **kwargs)
 
   def both(network):
-    encoded = network.encode(inputs, enable_dropout=False, **known)
+    encoded = network.encode(inputs, enable_dropout=False, **context)
     shifted = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
     return network.decode(encoded, None, shifted, targets, enable_dropout=False)
 
   with nn.intercept_methods(watch):
-    logits = Transformer(config).apply({'params': params}, method=both)
+    logits = spec.module().apply({'params': params}, method=both)
   loss, _ = cross_entropy_with_logits(logits, targets)
   return loss, jnp.stack(shares) if shares else jnp.zeros((0, *targets.shape))
 
@@ -65,10 +65,10 @@ def score(
   """
   losses, shares = [], []
   for start in range(0, len(inputs), ROWS):
-    parts = (inputs, held.keywords(spec), targets)
+    parts = (inputs, spec.network.encoder_context(held), targets)
     count = len(inputs[start : start + ROWS])
     parts = jax.tree.map(functools.partial(_rows, start=start), parts)
-    loss, share = _score(params, *parts, config=spec.network)
+    loss, share = _score(params, *parts, spec=spec)
     losses.append(np.asarray(loss)[:count])
     shares.append(np.asarray(share)[:, :count])
   return np.concatenate(losses), np.concatenate(shares, axis=1)

@@ -1,6 +1,7 @@
-"""What tokens say of notes: what begins and what ends with each, what sounds at a segment's end, and how much each class has played.
+"""Parse batches of token sequences into notes, inside jitted functions as well.
 
-Works on whole batches of arrays, numpy's or JAX's, inside of jitted steps too.
+Works on numpy and JAX arrays: which notes begin and end with each token, which sound at the end of a segment, and how
+many notes of each Slakh class begin.
 """
 
 from typing import NamedTuple
@@ -9,24 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrmt3.event_codec import Codec
 from mrmt3.notes.instruments import NUM_CLASSES, class_index
-from mrmt3.tokens.event_state import running_status
-from mrmt3.vocabularies import SPECIAL_TOKENS
+from mrmt3.tokens.event_state import event_state
+from mrmt3.tokens.token_ids import TokenIds
 
 NUM_PITCHES = 128
 DRUM_ROW = NUM_CLASSES  # the row of drums, behind those of the Slakh classes
-
-
-class Tokens(NamedTuple):
-  """The model ids, (first, last), of each type of token. `T5Config.copied_tokens` are such."""
-
-  time: tuple[int, int]
-  velocity: tuple[int, int]
-  program: tuple[int, int]
-  tie: tuple[int, int]
-  pitch: tuple[int, int]
-  drum: tuple[int, int]
 
 
 class TokenNotes(NamedTuple):
@@ -49,22 +38,16 @@ class TokenNotes(NamedTuple):
   ends: jax.Array
 
 
-def token_ids(codec: Codec) -> Tokens:
-  """Returns the ids of a codec's tokens."""
-  names = ('shift', 'velocity', 'program', 'tie', 'pitch', 'drum')
-  return Tokens(*(tuple(index + SPECIAL_TOKENS for index in codec.event_type_range(name)) for name in names))
-
-
-def read(tokens: jax.Array, ids: Tokens) -> TokenNotes:
-  """Reads the tokens of segments, int model ids `[batch, tokens]`, padded with 0."""
+def read(tokens: jax.Array, ids: TokenIds) -> TokenNotes:
+  """Parse the tokens of segments, int model ids `[batch, tokens]`, padded with 0."""
   tokens = jnp.asarray(tokens)
 
   def is_any(pair):
     return (tokens >= pair[0]) & (tokens <= pair[1])
 
   is_pitch, is_drum = is_any(ids.pitch), is_any(ids.drum)
-  last = running_status(tokens, ids[:4])
-  # Values, 0 where nothing of a type has been said.
+  last = event_state(tokens, ids.state)
+  # Values, 0 before the first token of a kind.
   time, velocity, program, _ = (jnp.maximum(last[..., k] - first, 0) for k, (first, _) in enumerate(ids[:4]))
   after_ties, loud = last[..., 3] > 0, velocity > 0
   own = jnp.where(is_drum, tokens - ids.drum[0], tokens - ids.pitch[0])
@@ -78,8 +61,8 @@ def read(tokens: jax.Array, ids: Tokens) -> TokenNotes:
   )
 
 
-def held(tokens: jax.Array, ids: Tokens) -> jax.Array:
-  """Returns what sounds when segments end, bool `[batch, NUM_CLASSES, NUM_PITCHES]`; `tokens` as in `read`."""
+def held(tokens: jax.Array, ids: TokenIds) -> jax.Array:
+  """Return what sounds when segments end, bool `[batch, NUM_CLASSES, NUM_PITCHES]`; `tokens` as in `read`."""
   notes = read(tokens, ids)
   place = jnp.arange(1, notes.row.shape[1] + 1)
 
@@ -91,8 +74,8 @@ def held(tokens: jax.Array, ids: Tokens) -> jax.Array:
   return last(notes.starts) > last(notes.ends)
 
 
-def onset_counts(tokens: jax.Array, ids: Tokens) -> jax.Array:
-  """Returns how many notes of each Slakh class begin in segments, int32 `[batch, NUM_CLASSES]`; `tokens` as in `read`."""
+def onset_counts(tokens: jax.Array, ids: TokenIds) -> jax.Array:
+  """Count the notes of each Slakh class that begin in segments, int32 `[batch, NUM_CLASSES]`; `tokens` as in `read`."""
   notes = read(tokens, ids)
   rows = jnp.where(notes.onset, notes.row, NUM_CLASSES)
   return jax.vmap(lambda r: jnp.zeros(NUM_CLASSES, jnp.int32).at[r].add(1, mode='drop'))(rows)

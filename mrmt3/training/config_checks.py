@@ -35,7 +35,7 @@ def check_lengths(model, config, name: str) -> None:
   spec = getattr(model, 'spec', None)
   if spec is None or config is None:
     return
-  prior_length = spec.targets_length * spec.network.memory_segments
+  prior_length = spec.targets_length * spec.network.num_prior_segments
   most = {'inputs': spec.segment_frames, 'targets': spec.targets_length, 'prior_targets': prior_length}
   for feature, length in config.task_feature_lengths.items():
     if isinstance(length, int) and feature in most and length > most[feature]:

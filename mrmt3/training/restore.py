@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mrmt3 import network
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.errors import UserError
+from mrmt3.nn.network_config import NetworkConfig
+from mrmt3.nn.parameters import is_part, without_training_only
 
 
 def parameter_shapes(model, batch_shapes: dict, batch_types: dict):
@@ -39,7 +40,7 @@ def restore(config, path: Path, shapes, optional: tuple[str, ...] = ()):
     UserError: there is no checkpoint, or it does not fit the shapes.
   """
   params, step = orbax_checkpoints.restore_target(path)
-  params = network.without_training_only(params, shapes)
+  params = without_training_only(params, shapes, NetworkConfig.training_only)
   wanted, there = flatten_dict(shapes), flatten_dict(params)
   missing = {keys: _part_of(keys, optional) for keys in wanted if keys not in there}
   lacking = [name for name in optional if name in missing.values()]
@@ -52,7 +53,7 @@ def restore(config, path: Path, shapes, optional: tuple[str, ...] = ()):
 
 def _part_of(keys: tuple[str, ...], names: tuple[str, ...]) -> str | None:
   """Returns the name, such as 'a/b', of which the parameter at these keys is a part, or None."""
-  return next((name for name in names if network.is_part('/'.join(keys), name)), None)
+  return next((name for name in names if is_part('/'.join(keys), name)), None)
 
 
 def _may_lack(model) -> tuple[str, ...]:
@@ -60,8 +61,8 @@ def _may_lack(model) -> tuple[str, ...]:
   spec = getattr(model, 'spec', None)
   if spec is None:
     return ()
-  used = network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins)
-  return (*(name for name in network.TRAINING_ONLY if name not in used), *getattr(model, 'fresh', ()))
+  used = spec.parameter_shapes()
+  return (*(name for name in spec.network.training_only if name not in used), *getattr(model, 'fresh', ()))
 
 
 def start_state(trainer, restore_cfg, model_dir: str, example_batch):

@@ -20,8 +20,8 @@ from mrmt3.cli import convert
 from mrmt3.config import ModelSpec
 from mrmt3.decoding import greedy as decoding
 from mrmt3.errors import UserError
-from mrmt3.network import T5Config, Transformer
-from mrmt3.nn import layers
+from mrmt3.hybrid import HybridConfig
+from mrmt3.nn import layers, parameters
 from mrmt3.spectrograms import SpectrogramConfig
 from mrmt3.vocabularies import VocabularyConfig
 
@@ -101,7 +101,7 @@ def test_t5xs_checkpoints_give_the_same_logits_and_tokens(name, step, tmp_path):
   )
   np.testing.assert_allclose(logits, data['logits'], atol=1e-4)
   greedy = decoding.transcribe_segments(
-    params, inputs, None, np.ones(len(inputs), bool), config=spec.network, max_length=data['greedy'].shape[1]
+    params, inputs, {}, np.ones(len(inputs), bool), spec=spec, max_length=data['greedy'].shape[1]
   )
   np.testing.assert_array_equal(greedy, data['greedy'])
 
@@ -119,29 +119,26 @@ def test_there_and_back(target, published, tmp_path):
   assert step == (0 if target in ('x.pth', 'x.pt', 'x.npz') else 77)
 
 
-def small_box(folder):
-  """Writes a checkpoint of a network with a harmonic front, proposals and a frame head; returns its parameters."""
+def small_hybrid(folder):
+  """Writes a checkpoint of a hybrid network with a frame head; returns its parameters."""
   sizes = dict(
     vocab_size=1536, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1
   )
-  config = T5Config(
-    **sizes, memory_length=2, front='harmonic', front_channels=(2, 2, 2, 2), front_time_stride=2, proposals=3
-  )
+  config = HybridConfig(**sizes, memory_length=2, front_channels=(2, 2, 2, 2), num_candidates=3)
+  spec = ModelSpec(config, SpectrogramConfig(num_mel_bins=16))
   frames, tokens = np.zeros((1, 4, 16), np.float32), np.ones((1, 2), np.int32)
-  params = Transformer(config, with_frame_head=True).init(
+  params = spec.module(with_frame_head=True).init(
     jax.random.key(0), frames, tokens, tokens, enable_dropout=False, prior_tokens=tokens
   )['params']
-  orbax_checkpoints.save_checkpoint(
-    folder, 1, {'target': jax.device_get(params)}, ModelSpec(config, SpectrogramConfig(num_mel_bins=16))
-  )
+  orbax_checkpoints.save_checkpoint(folder, 1, {'target': jax.device_get(params)}, spec)
   return jax.device_get(params)
 
 
-def test_what_reads_notes_stays_where_the_decoder_sees_it(tmp_path):
-  wanted = small_box(tmp_path / 'run')
+def test_note_heads_that_the_decoder_needs_are_kept(tmp_path):
+  wanted = small_hybrid(tmp_path / 'run')
   run(tmp_path / 'run', tmp_path / 'packed', '--to', 'packed')
   params, spec, _ = orbax_checkpoints.restore_params(tmp_path / 'packed')
-  assert spec.network.proposals == 3 and wanted.pop('frame_head')
+  assert spec.network.num_candidates == 3 and wanted.pop('frame_head')
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2**-8), params, wanted)
 
 
@@ -228,7 +225,7 @@ def test_the_piano_model_of_ismir_2021(tmp_path):
     segment_frames=512,
     ties=False,
   )
-  params = jax.tree.map(lambda s: np.ones(s.shape, np.float32), network.parameter_shapes(spec.network, 512))
+  params = jax.tree.map(lambda s: np.ones(s.shape, np.float32), spec.parameter_shapes())
   conversion.write(tmp_path / 'theirs', conversion.T5X_LEGACY, params, spec, 9)
   (tmp_path / 'theirs' / 'checkpoint_9' / 'model.json').unlink()
   run(tmp_path / 'theirs', tmp_path / 'out', '--num-heads', 1)
@@ -295,14 +292,25 @@ def test_destinations_that_are_taken_or_wrong(published, tmp_path):
   assert (tmp_path / 'file').read_text() == 'precious'
 
 
-@pytest.mark.parametrize('change', [{'state_positions': True}, {'memory_softmax': 'own'}])
-def test_what_pytorch_has_no_array_for_is_refused(change, published, tmp_path):
+def with_output_positions(network):
+  fields = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
+  return HybridConfig(**fields, front='linear', time_stride=1, num_candidates=0, event_state=False, last_event=False)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (with_output_positions, 'hybrid'),
+    (lambda network: network.replace(memory_attention='decoupled'), 'memory_attention'),
+  ],
+)
+def test_what_pytorch_has_no_array_for_is_refused(change, message, published, tmp_path):
   run(published, tmp_path / 'ours', *HEADS)
   params, spec, step = orbax_checkpoints.restore_params(tmp_path / 'ours')
-  spec = dataclasses.replace(spec, network=spec.network.replace(**change))
+  spec = dataclasses.replace(spec, network=change(spec.network))
   orbax_checkpoints.save_checkpoint(tmp_path / 'placed', step, {'target': params}, spec)
   for name in ('x.pth', 'x.ckpt', 'x.npz'):
-    with pytest.raises(UserError, match=next(iter(change))):
+    with pytest.raises(UserError, match=message):
       run(tmp_path / 'placed', tmp_path / name)
     assert not (tmp_path / name).exists()
   run(tmp_path / 'placed', tmp_path / 'packed', '--to', 'packed')
@@ -376,7 +384,7 @@ def test_memory_stays_below_twice_the_weights(tmp_path):
   """Base size, PyTorch to ours and ours to all others; a checkpoint's optimizer state must cost nothing."""
   config = network.T5Config(vocab_size=1536, memory_length=64)
   rng = np.random.default_rng(0)
-  shapes = network.parameter_shapes(config, 512)
+  shapes = parameters.parameter_shapes(config, None, 512)
   params = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32), shapes)
   size = sum(x.nbytes for x in jax.tree.leaves(params))
   conversion.write(tmp_path / 'context=64.ckpt', conversion.LIGHTNING, params, ModelSpec(config), 1)

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from mrmt3 import network
-from mrmt3.checkpoints import conversion, download, published, pytorch_files, pytorch_names
+from mrmt3.checkpoints import conversion, download, published, pytorch_files, pytorch_names, spec_json
 from mrmt3.checkpoints import fetch as fetching
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.cli import fetch, transcribe
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.network import T5Config
+from mrmt3.nn import parameters
 
 CONFIG = T5Config(1536, emb_dim=8, mlp_dim=4, num_encoder_layers=1, num_decoder_layers=1, memory_length=32)
 FILE = 'exp_segmemV2_prev_context=32.ckpt'
@@ -29,7 +29,9 @@ def run(*arguments):
 
 def make_params(config):
   rng = np.random.default_rng(0)
-  return jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32), network.parameter_shapes(config, 512))
+  return jax.tree.map(
+    lambda s: rng.standard_normal(s.shape, np.float32), parameters.parameter_shapes(config, None, 512)
+  )
 
 
 @pytest.fixture(scope='module')
@@ -230,7 +232,7 @@ def test_transcribe_takes_a_name(server, tmp_path):
   run('mr-mt3-32', '--quiet')
   folder = published.checkpoint_folder('mr-mt3-32') / 'checkpoint_7'
   spec = dataclasses.replace(orbax_checkpoints.read_spec(folder), segment_frames=32, targets_length=34)
-  (folder / 'model.json').write_text(spec.to_json())
+  (folder / 'model.json').write_text(spec_json.to_json(spec))
   audio_files.write_audio(tmp_path / 'a.wav', np.zeros(4000, np.float32))
   words = tmp_path / 'a.wav', '-o', tmp_path / 'a.mid', '--checkpoint', 'mr-mt3-32', '--json', '--quiet'
   assert command_line.run(transcribe, 'transcribe', *words) == 0

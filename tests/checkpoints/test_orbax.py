@@ -11,6 +11,7 @@ import pytest
 
 from mrmt3 import network
 from mrmt3.checkpoints import orbax as orbax_checkpoints
+from mrmt3.checkpoints import spec_json
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.spectrograms import SpectrogramConfig
@@ -34,7 +35,7 @@ SPEC = ModelSpec(
 
 def make_state(seed=0):
   rng = np.random.default_rng(seed)
-  shapes = network.parameter_shapes(SPEC.network, 16)
+  shapes = SPEC.parameter_shapes()
   params = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), shapes)
   moments = optax.adamw(1e-3).init(params)
   moments = jax.tree.map(lambda x: x + jnp.asarray(rng.normal(size=x.shape) * 10, x.dtype), moments)
@@ -133,9 +134,9 @@ def test_broken_checkpoints(model_dir, tmp_path):
   (folder / 'model.json').write_text('{"network": {}}')
   assert_one_line_error(folder, 'vocab_size')
   other = dataclasses.replace(SPEC, network=dataclasses.replace(SPEC.network, mlp_dim=5))
-  (folder / 'model.json').write_text(other.to_json())
+  (folder / 'model.json').write_text(spec_json.to_json(other))
   assert_one_line_error(folder, 'mlp')
-  (folder / 'model.json').write_text(SPEC.to_json())
+  (folder / 'model.json').write_text(spec_json.to_json(SPEC))
   orbax_checkpoints.restore_params(folder)
   for data in folder.glob('state/**/d/*'):
     content = bytearray(data.read_bytes())

@@ -3,7 +3,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mrmt3 import network
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.checkpoints import packed
 from mrmt3.config import ModelSpec
@@ -26,7 +25,7 @@ SPEC = ModelSpec(
 
 def random_params(seed=0):
   rng = np.random.default_rng(seed)
-  shapes = network.parameter_shapes(SPEC.network, SPEC.spectrogram.num_mel_bins)
+  shapes = SPEC.parameter_shapes()
   return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
 
 

@@ -123,7 +123,7 @@ def test_arguments_that_do_not_fit(arguments, message):
 
 
 def test_checkpoint_is_needed(songs, tmp_path, monkeypatch):
-  monkeypatch.setattr(orbax_checkpoints, 'BOX_FOLDER', tmp_path / 'not installed')
+  monkeypatch.setattr(orbax_checkpoints, 'BUNDLED_FOLDER', tmp_path / 'not installed')
   with pytest.raises(UserError, match='no checkpoint given'):
     run(songs / 'a.wav', '-o', tmp_path)
   with pytest.raises(UserError, match='not a checkpoint'):

@@ -6,11 +6,20 @@ import network_fixture as fixture
 import numpy as np
 
 from mrmt3 import network
-from mrmt3.decoding import greedy
+from mrmt3.config import ModelSpec
+from mrmt3.decoding import cached_decoder, greedy
+from mrmt3.decoding.options import DecodingConfig
+from mrmt3.tokens.token_ids import token_ids
+from mrmt3.vocabularies import VocabularyConfig, build_codec, num_embeddings
 
 
-def decode(params, config, inputs, prior, max_length, active=None):
-  return np.asarray(greedy.transcribe_segments(params, inputs, prior, active, config=config, max_length=max_length))
+def decode(params, config, inputs, prior, max_length, active=None, decoding=DecodingConfig()):
+  spec = ModelSpec(
+    config, vocabulary=VOCABULARY, targets_length=max_length + 2 + config.memory_length, decoding=decoding
+  )
+  context = {'prior_tokens': prior} if config.uses_prior else {}
+  tokens = greedy.transcribe_segments(params, inputs, context, active, spec=spec, max_length=max_length)
+  return np.asarray(tokens)
 
 
 def teacher_forced_argmax(params, config, inputs, prior, tokens):
@@ -61,11 +70,11 @@ def test_a_row_does_not_depend_on_its_neighbours_and_inactive_rows_are_empty():
   assert together.any(axis=1).all()
 
 
-def test_a_cache_that_grows_often_says_the_same(monkeypatch):
+def test_a_cache_that_grows_often_yields_the_same(monkeypatch):
   f, params = fixture.FIXTURE, ending_params()
   prior = f['prior_targets']
   whole = decode(params, fixture.CONFIG, f['inputs'], prior, 48)
-  monkeypatch.setattr(greedy, 'FIRST_CACHE', 4)
+  monkeypatch.setattr(cached_decoder, 'FIRST_CACHE', 4)
   short = decode(
     params, fixture.CONFIG, f['inputs'], prior, 19
   )  # 3, 5, 10 and 19; a length that nothing else has compiled
@@ -82,9 +91,13 @@ def test_a_single_token():
   assert tokens.all()
 
 
-def test_no_event_is_said_twice_and_all_else_is_as_ranked():
+VOCABULARY = VocabularyConfig(steps_per_second=4, max_shift_seconds=1, num_velocity_bins=1)
+
+
+def test_no_event_is_repeated_and_all_else_is_as_ranked():
+  """Weights of a decoder that repeats itself: with the processor, each token is the first one that repeats no event."""
+  ids = token_ids(build_codec(VOCABULARY))
   sizes = {
-    'vocab_size': 40,
     'emb_dim': 16,
     'num_heads': 2,
     'num_encoder_layers': 1,
@@ -92,36 +105,38 @@ def test_no_event_is_said_twice_and_all_else_is_as_ranked():
     'head_dim': 8,
     'mlp_dim': 16,
   }
-  config = network.T5Config(**sizes, running_status=((3, 8), (9, 10), (11, 14)), event_ends=((15, 25), (26, 30)))
+  config = network.T5Config(vocab_size=num_embeddings(build_codec(VOCABULARY)), **sizes)
   inputs, tokens = np.random.default_rng(0).normal(size=(5, 12, 8)).astype(np.float32), np.zeros((5, 90), np.int32)
   params = network.Transformer(config).init(jax.random.key(1), inputs, tokens, tokens, enable_dropout=False)['params']
   params = jax.tree.map(lambda x: np.array(x) * 3, params)
   with_repeats = decode(params, config, inputs, None, 90)
-  tokens = decode(params, config.replace(say_once=True), inputs, None, 90)
-  assert [count(row) for row in tokens] == [1] * 5 and max(count(row) for row in with_repeats) > 5
+  tokens = decode(params, config, inputs, None, 90, decoding=DecodingConfig(no_repeated_events=True))
+  counts = [most_frequent_event(row, ids) for row in tokens]
+  assert max(counts) == 1 < 5 < max(most_frequent_event(row, ids) for row in with_repeats)
   apply = jax.jit(functools.partial(network.Transformer(config).apply, enable_dropout=False))
   logits = np.array(apply({'params': params}, inputs, fixture.shift_right(tokens), np.ones_like(tokens)))
   for row, ranked in zip(tokens, logits, strict=True):
-    said = set()
-    status = [0, 0, 0]
+    emitted, state = set(), (0, 0, 0, 0)
     for token, scores in zip(row[: list(row).index(1) if 1 in row else None], ranked, strict=False):
-      scores[[end for time_velocity_program, end in said if time_velocity_program == tuple(status)]] = -np.inf
+      scores[[greedy.PAD_ID, *(end for before, end in emitted if before == state)]] = -np.inf
       assert token == scores.argmax()
-      if 15 <= token <= 30:
-        said.add((tuple(status), token))
-      status = [
-        token if first <= token <= last else old
-        for old, (first, last) in zip(status, config.running_status, strict=True)
-      ]
+      emitted.add((state, token)) if is_event(token, ids) else None
+      state = next_state(state, token, ids)
 
 
-def count(tokens):
-  """Returns how often the event that is said most often is said."""
-  status, found = (0, 0, 0), collections.Counter()
+def is_event(token, ids):
+  return any(first <= token <= last for first, last in ids.event_ends)
+
+
+def next_state(state, token, ids):
+  pairs = zip(state, ids.state, strict=True)
+  return tuple(token if first <= token <= last else old for old, (first, last) in pairs)
+
+
+def most_frequent_event(tokens, ids):
+  """Returns how often the most frequent event is emitted."""
+  state, found = (0, 0, 0, 0), collections.Counter({None: 0})
   for token in tokens:
-    status = tuple(
-      token if first <= token <= last else old
-      for old, (first, last) in zip(status, ((3, 8), (9, 10), (11, 14)), strict=True)
-    )
-    found[status, token] += 15 <= token <= 30
+    state = next_state(state, token, ids)
+    found[state, token] += is_event(token, ids)
   return max(found.values())

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import yaml
 
-from mrmt3 import network
 from mrmt3.audio import files as audio_files
 from mrmt3.checkpoints import fetch as fetching
 from mrmt3.checkpoints import orbax as orbax_checkpoints
@@ -58,7 +57,7 @@ def data(tmp_path):
 @pytest.fixture
 def model(tmp_path, small_spec):
   rng = np.random.default_rng(0)
-  shapes = network.parameter_shapes(small_spec.network, small_spec.spectrogram.num_mel_bins)
+  shapes = small_spec.parameter_shapes()
   params = jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes)
   orbax_checkpoints.save_checkpoint(tmp_path / 'model', 4, {'target': params}, small_spec)
   return tmp_path / 'model'

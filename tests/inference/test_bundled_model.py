@@ -16,11 +16,11 @@ MEGABYTES = 10
 
 
 def test_it_is_what_the_gin_file_makes():
-  assert orbax_checkpoints.read_spec('box') == task_reader._from_gin('', ['models/box.gin'], [], '').spec
+  assert orbax_checkpoints.read_spec('framewise') == task_reader._from_gin('', ['models/framewise.gin'], [], '').spec
 
 
 def test_it_is_small_and_says_what_it_is():
-  folder = orbax_checkpoints.BOX_FOLDER
+  folder = orbax_checkpoints.BUNDLED_FOLDER
   assert sum(file.stat().st_size for file in folder.iterdir()) < MEGABYTES * 1e6
   assert {'name', 'trained_on', 'reaches'} <= packed.read_about(folder).keys()
   assert len(loading.introduce(folder)) < 300

@@ -137,11 +137,11 @@ def test_hop_remembers_the_segment_that_far_back(monkeypatch):
 
   priors = []
 
-  def fake(params, inputs, prior, active, allowed, weights, *, config, max_length):
-    priors.append(np.where(active[:, None], prior, -1))
-    said = np.zeros((len(inputs), max_length), np.int32)
-    said[:, 0] = 100 * len(priors) + np.arange(len(inputs))
-    return said
+  def fake(params, inputs, context, active, allowed, weights, *, spec, max_length):
+    priors.append(np.where(active[:, None], context['prior_tokens'], -1))
+    tokens = np.zeros((len(inputs), max_length), np.int32)
+    tokens[:, 0] = 100 * len(priors) + np.arange(len(inputs))
+    return tokens
 
   monkeypatch.setattr(greedy, 'transcribe_segments', fake)
   transcriber = inference.Transcriber(fixture.params(), SPEC)
@@ -242,7 +242,7 @@ config = network.T5Config(1536, emb_dim=16, num_heads=2, num_encoder_layers=1, n
                           memory_length=4)
 spec = ModelSpec(config, targets_length=12)
 rng = np.random.default_rng(0)
-shapes = network.parameter_shapes(config, 512)
+shapes = spec.parameter_shapes()
 params = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
 params['decoder']['logits_dense']['kernel'][:, :1004] = 0  # notes, no times
 transcriber = inference.Transcriber(params, spec)

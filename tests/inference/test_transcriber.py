@@ -31,8 +31,8 @@ def test_own_memory_chain_hands_on_the_tokens_as_in_training(monkeypatch):
 
   priors, answers = [], [[1200, 5, 1], [7, 1], [9, 9, 9, 9]]
 
-  def fake(params, inputs, prior, active, allowed, weights, *, config, max_length):
-    priors.append(prior)
+  def fake(params, inputs, context, active, allowed, weights, *, spec, max_length):
+    priors.append(context['prior_tokens'])
     return np.pad(answers[len(priors) - 1], (0, max_length))[None, :max_length]
 
   monkeypatch.setattr(greedy, 'transcribe_segments', fake)
@@ -48,8 +48,8 @@ def test_several_prior_segments_are_the_latest_ones(monkeypatch):
 
   priors, answers = [], [[1200, 5, 1], [7, 1], [9, 9, 9, 9]]
 
-  def fake(params, inputs, prior, active, allowed, weights, *, config, max_length):
-    priors.append(prior)
+  def fake(params, inputs, context, active, allowed, weights, *, spec, max_length):
+    priors.append(context['prior_tokens'])
     return np.pad(answers[len(priors) - 1], (0, max_length))[None, :max_length]
 
   monkeypatch.setattr(greedy, 'transcribe_segments', fake)
@@ -58,9 +58,9 @@ def test_several_prior_segments_are_the_latest_ones(monkeypatch):
     fixture.params(), dataclasses.replace(SPEC, network=network, prior_layout='targets')
   )
   list(transcriber.decode(fixture.FIXTURE['inputs'][:, None]))
-  said = [[1134, 1], [1134, 1], *answers]
+  outputs = [[1134, 1], [1134, 1], *answers]
   for step, prior in enumerate(priors):
-    wanted = np.concatenate([np.pad(tokens, (0, 48 - len(tokens))) for tokens in said[step : step + 2]])
+    wanted = np.concatenate([np.pad(tokens, (0, 48 - len(tokens))) for tokens in outputs[step : step + 2]])
     np.testing.assert_array_equal(prior[0], wanted)
 
 

@@ -19,13 +19,14 @@ import pytest
 import yaml
 from paths import ROOT
 
-from mrmt3 import network
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.cli import study as study_command
 from mrmt3.data import slakh_layout
 from mrmt3.errors import UserError
 from mrmt3.evaluation import references as evaluation_sets
 from mrmt3.evaluation import score_pieces
+from mrmt3.inspection import task_reader
+from mrmt3.nn import parameters
 from mrmt3.studies import catalogue, domains, report, results, rows, starting_weights, training
 from mrmt3.studies.catalogue import Cell, Study
 from mrmt3.studies.options import Options
@@ -52,18 +53,18 @@ def bound(name):
 for line in sys.stdin:
   gin.clear_config()
   gin_utils.parse_config(gin_utils.parse_flags(json.loads(line), 'train', ''))
-  names = ['network.T5Config.memory_length', 'L_MAX_HOP/macro.value', 'SHUFFLE_SCOPE/macro.value', 'utils.SaveCheckpointConfig.keep', 'TRAIN_STEPS/macro.value']
-  network = gin.get_configurable('network.T5Config')()  # what the gin files say is a network
-  assert not network.copied_tokens  # which would remember whatever L_agg is
+  names = ['L_MAX_HOP/macro.value', 'SHUFFLE_SCOPE/macro.value', 'utils.SaveCheckpointConfig.keep', 'TRAIN_STEPS/macro.value']
+  network = gin.get_configurable('config.ModelSpec')().network
+  assert network.kind != 'framewise'  # whose memory does not depend on L_agg
   exposure = [bound(f'train/example_config.ExampleConfig.{name}') for name in ('prior_drop', 'prior_replace', 'memory_dropout')]
   exposure.append(bound('models.MemoryEncoderDecoderModel.predicted_prior'))
-  print(json.dumps([network.memory_softmax, exposure] + [gin.query_parameter(name) for name in names] + ['RESTORE/macro.value' in gin.config_str() or str(gin.query_parameter('RESTORE/macro.value'))]))
+  print(json.dumps([network.memory_attention, exposure, network.memory_length] + [gin.query_parameter(name) for name in names] + ['RESTORE/macro.value' in gin.config_str() or str(gin.query_parameter('RESTORE/macro.value'))]))
 """
 
 
 def weights(spec, seed):
   rng = np.random.default_rng(seed)
-  shapes = network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins)
+  shapes = spec.parameter_shapes()
   return jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes)
 
 
@@ -117,7 +118,7 @@ def run(*words):
   return command_line.run(study_command, 'study', *words)
 
 
-@pytest.mark.parametrize('run_file', ['study', 'box_memory'])
+@pytest.mark.parametrize('run_file', ['study', 'frozen_encoder'])
 def test_every_cell_is_trained_as_it_says(run_file, tmp_path):
   # Folders of these names, where a study may well write to, are not those of the gin files.
   for name in ('ablations', 'models', 'optimizers', 'runs'):
@@ -133,8 +134,8 @@ def test_every_cell_is_trained_as_it_says(run_file, tmp_path):
   assert done.returncode == 0, done.stderr[-2000:]
   found = [json.loads(line) for line in done.stdout.splitlines()]
   assert len(found) == len(cells) >= 8
-  for cell, (softmax, exposure, l_agg, hop, scope, keep, steps, _) in zip(cells, found, strict=True):
-    assert softmax == ('own' if 'own_softmax' in cell.ablations else 'shared'), cell
+  for cell, (attention, exposure, l_agg, hop, scope, keep, steps, _) in zip(cells, found, strict=True):
+    assert attention == ('decoupled' if 'decoupled_attention' in cell.ablations else 'joint'), cell
     expected = {
       'corrupted_prior': [0.05, 0.05, None, None],
       'memory_dropout': [None, None, 0.2, None],
@@ -154,7 +155,7 @@ def test_the_paper_s_comparisons_are_declared():
     '+ prior sampling': (64, 3, False),
     '+ shuffling': (64, 3, True),
   }
-  assert [cell.ablations for cell in catalogue.STUDIES['memory-softmax'].cells] == [(), (), ('own_softmax',)]
+  assert [cell.ablations for cell in catalogue.STUDIES['memory-softmax'].cells] == [(), (), ('decoupled_attention',)]
   exposure = [(cell.ablations, cell.against) for cell in catalogue.STUDIES['exposure-bias'].cells]
   assert exposure == [((), None)] + [
     ((name,), 'true prior') for name in ('corrupted_prior', 'memory_dropout', 'predicted_prior')
@@ -254,26 +255,20 @@ def test_scores_of_another_version_are_made_anew(small_data, trained, small_stud
   assert run(*words) == 0 and len(trained) == 2  # what is trained is kept
 
 
-def test_the_box_s_ears_are_frozen_and_all_else_is_fresh():
-  gin_file = (ROOT / 'gin' / 'runs' / 'box_memory.gin').read_text()
+def test_the_bundled_models_parameters_are_frozen_and_all_else_is_fresh():
+  gin_file = (ROOT / 'gin' / 'runs' / 'frozen_encoder.gin').read_text()
   frozen, fresh = (
     ast.literal_eval(gin_file.split(f'  {name} = ')[1].split(')')[0] + ')') for name in ('frozen', 'fresh')
   )
-  box, spec, _ = orbax_checkpoints.restore_params(orbax_checkpoints.find_checkpoint('box'))
-  studied = dataclasses.replace(
-    spec.network, copied_tokens=(), copy_threshold=0.0, instrument_memory=0.0, num_decoder_layers=3, memory_length=64
-  )
-  shapes = network.parameter_shapes(studied, spec.spectrogram.num_mel_bins)
-
-  def paths(tree):
-    return {
-      jax.tree_util.keystr(keys, simple=True, separator='/') for keys, _ in jax.tree_util.tree_leaves_with_path(tree)
-    }
+  bundled, _, _ = orbax_checkpoints.restore_params(orbax_checkpoints.find_checkpoint('framewise'))
+  spec = task_reader._from_gin('', ['models/hybrid.gin'], [], '').spec
+  paths = set(parameters.paths(spec.parameter_shapes()))
 
   def under(names):
-    return {path for path in paths(shapes) if any(network.is_part(path, name) for name in names)}
+    return {path for path in paths if any(parameters.is_part(path, name) for name in names)}
 
-  assert under(frozen) == paths(box) and under(fresh) == paths(shapes) - paths(box)
+  known = set(parameters.paths(bundled))
+  assert under(frozen) == known and under(fresh) == paths - known
 
 
 def test_goes_on_where_it_was_stopped(small_data, trained, small_study, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from mrmt3.engine import adafactor, partitioning, trainer, utils
 from mrmt3.errors import UserError
 from mrmt3.evaluation import piece_metrics
 from mrmt3.evaluation.piece_model import PieceEncoderDecoderModel, evaluating_pieces
+from mrmt3.framewise import FrameObjective
 from mrmt3.models import MemoryEncoderDecoderModel
 from mrmt3.notes.note_array import empty_notes
 from mrmt3.studies import twin_instruments
@@ -63,11 +64,11 @@ def scored_training(model_dir, data, spec, *, total_steps, eval_period, memory='
   )
 
 
-def test_training_reports_scores_pictures_and_sound(tmp_path, small_data, small_spec, capsys):
+def test_training_reports_scores_pictures_and_sound(tmp_path, small_data, small_hybrid_spec, capsys):
   import tensorflow as tf
   from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-  scored_training(tmp_path, small_data, small_spec, total_steps=4, eval_period=2, frame_loss='auxiliary')
+  scored_training(tmp_path, small_data, small_hybrid_spec, total_steps=4, eval_period=2, objective=FrameObjective())
   folder = tmp_path / 'inference_eval'
   (metrics_file,) = folder.glob('*-metrics.jsonl')
   task = metrics_file.name.removesuffix('-metrics.jsonl')
@@ -124,7 +125,7 @@ def test_memory_modes_hand_on_what_they_say(weights, small_spec, held):
     for segment in range(3):
       active = segment < batch['num_segments'][:, 0]
       expected = greedy.transcribe_segments(
-        weights, inputs[:, segment], prior, active, config=small_spec.network, max_length=64
+        weights, inputs[:, segment], {'prior_tokens': prior}, active, spec=small_spec, max_length=64
       )
       np.testing.assert_array_equal(tokens[:, segment], expected)
       if memory != 'none':
@@ -266,7 +267,7 @@ def test_fifty_pieces_of_four_minutes_take_less_than_3_gb(tmp_path):
     emb_dim=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, head_dim=16, mlp_dim=32, memory_length=8
   )
   spec = config.ModelSpec(network.T5Config(vocab_size=1536, **sizes))
-  shapes = network.parameter_shapes(spec.network, spec.spectrogram.num_mel_bins)
+  shapes = spec.parameter_shapes()
   params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
   # All that the decoder knows is a constant, and that says EOS: what is measured is how pieces go in and out.
   params['decoder']['token_embedder']['embedding'][:] = 10

@@ -1,7 +1,6 @@
 """Training on a shrunken network: it learns, it resumes exactly, and it says what is wrong."""
 
 import dataclasses
-import functools
 import json
 import shutil
 import subprocess
@@ -10,63 +9,13 @@ import sys
 import jax
 import numpy as np
 import pytest
+from small_training import LENGTHS, run
 
-from mrmt3 import train
 from mrmt3.checkpoints import orbax as orbax_checkpoints
-from mrmt3.engine import adafactor, optimizers, partitioning, trainer, utils
+from mrmt3.engine import optimizers, partitioning, trainer
 from mrmt3.errors import UserError
+from mrmt3.framewise import FrameObjective
 from mrmt3.models import MemoryEncoderDecoderModel
-
-LENGTHS = {'inputs': 32, 'targets': 64, 'prior_targets': 64}
-
-
-def run(
-  model_dir,
-  data,
-  spec,
-  total_steps,
-  *,
-  eval_period=4,
-  restore=None,
-  seed=0,
-  microbatches=None,
-  evaluation=False,
-  rate=1e-2,
-  lengths=None,
-  model=None,
-  **fields,
-):
-  from mrmt3.data.example_config import ExampleConfig
-  from mrmt3.tasks import slakh
-
-  def data_config(split, sampling, shuffle):
-    examples = ExampleConfig(sampling=sampling, max_hop=2, shuffle_scope='paper' if shuffle else None, **fields)
-    task = slakh.task(str(data), spec, examples)
-    return utils.DatasetConfig(task, lengths or LENGTHS, split, batch_size=4, shuffle=shuffle, seed=None)
-
-  return train.train(
-    model=MemoryEncoderDecoderModel(spec, adafactor.Adafactor(), z_loss=1e-4, **(model or {})),
-    train_dataset_cfg=data_config('train', 'random', True),
-    train_eval_dataset_cfg=data_config('test', 'grid', False) if evaluation else None,
-    infer_eval_dataset_cfg=None,
-    checkpoint_cfg=utils.CheckpointConfig(
-      utils.SaveCheckpointConfig(period=2, keep=2),
-      None if restore is None else utils.RestoreCheckpointConfig(str(restore)),
-    ),
-    partitioner=partitioning.PjitPartitioner(),
-    trainer_cls=functools.partial(
-      trainer.Trainer,
-      learning_rate_fn=utils.create_learning_rate_scheduler('constant', base_learning_rate=rate),
-      num_microbatches=microbatches,
-    ),
-    model_dir=str(model_dir),
-    total_steps=total_steps,
-    eval_steps=2,
-    eval_period=eval_period,
-    random_seed=seed,
-    summarize_config_fn=lambda *_: None,
-    stats_period=1,
-  )
 
 
 def weights(model_dir):
@@ -178,16 +127,16 @@ def test_wrong_shapes_are_named(tmp_path, small_data, small_spec):
     run(tmp_path / 'second', small_data, wider, 1, restore=tmp_path / 'first')
 
 
-def test_a_checkpoint_without_the_frame_head_can_be_trained_with_it(tmp_path, small_data, small_spec, capsys):
-  run(tmp_path / 'first', small_data, small_spec, 1)
+def test_a_checkpoint_without_the_frame_head_can_be_trained_with_it(tmp_path, small_data, small_hybrid_spec, capsys):
+  run(tmp_path / 'first', small_data, small_hybrid_spec, 1)
   run(
     tmp_path / 'second',
     small_data,
-    small_spec,
+    small_hybrid_spec,
     1,
     restore=tmp_path / 'first',
     rate=0.0,
-    model={'frame_loss': 'auxiliary'},
+    model={'objective': FrameObjective()},
   )
   said = capsys.readouterr().err
   assert '(step 1), ' in said and 'frame_head fresh' in said and 'note_reader fresh' in said

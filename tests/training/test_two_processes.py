@@ -156,7 +156,7 @@ def run_all(script, gin_file, model_dir, data, out, hosts):
     '--gin.TARGETS_LENGTH=64',
     '--gin.SpectrogramConfig.hop_width=256',
     '--gin.SpectrogramConfig.num_mel_bins=128',
-    '--gin.T5Config.memory_length=16',
+    '--gin.network.T5Config.memory_length=16',
     *(f'--gin.network.T5Config.{size}' for size in SIZES),
   ]
   together = ['--multiprocess_gpu', f'--coordinator_address=127.0.0.1:{free_port()}', f'--process_count={hosts}']

@@ -1,26 +1,28 @@
-"""How a network with proposals begins: so that its decoder looks up what is proposed at the time it has come to, and says it."""
+"""Start values of the hybrid network: its decoder looks up the note candidates at its current time, and copies them."""
 
 import jax.numpy as jnp
 import numpy as np
 
 from mrmt3.config import ModelSpec
 from mrmt3.event_codec import Event
-from mrmt3.framewise.note_heads import NUM_PITCHES, time_code, time_frequencies
+from mrmt3.hybrid.candidate_frames import time_code, time_frequencies
 from mrmt3.notes.instruments import SLAKH_CLASSES
-from mrmt3.vocabularies import SPECIAL_TOKENS, build_codec
+from mrmt3.special_tokens import SPECIAL_TOKENS
+from mrmt3.tokens.batched_parsing import NUM_PITCHES
+from mrmt3.vocabularies import build_codec
 
-_AHEAD = (0.0, 2.0, 5.0)  # states that the decoder's layers look ahead
+_AHEAD = (0.0, 2.0, 5.0)  # encoder frames that the decoder's layers look ahead
 _AFTER = 2.0  # what comes after the last event is louder than that event itself
 
 
-def give_names(params: dict, spec: ModelSpec) -> dict:
-  """Returns fresh parameters of a network with proposals, in which proposals and tokens have the same names.
+def init_from_token_embeddings(params: dict, spec: ModelSpec) -> dict:
+  """Return fresh parameters in which note candidates and tokens have the same embeddings.
 
-  A time shift's embedding is what `NoteReader` adds to a proposal of that time; a kind's name is the sum of its pitch's (or
-  drum's) and its velocity's (0 for what ends, the loudest for what begins), a class's that of its program. Cross-attention begins
-  near the identity: what has names in common is seen, and its names are handed on to the logits. The first layer looks at what
-  is proposed at the time that the decoder has come to and, with `event_ends`, after the event that it has said; the next ones
-  look ahead. Training goes on from there; nothing ties them.
+  A time shift's embedding is what `CandidateNoteHeads` adds to a candidate of that time. A kind's is the sum of its
+  pitch's (or drum's) and its velocity's (0 for offsets, the loudest for onsets), a class's that of its program.
+  Cross-attention starts near the identity, so that it sees frames with embeddings in common and passes them on to the
+  logits. The first layer looks at candidates at the decoder's current time and, with `last_event`, after its last
+  event; the next ones look ahead. Training changes all of this freely.
   """
   codec, reader = build_codec(spec.vocabulary), params['note_reader']
   table = params['decoder']['token_embedder']['embedding']
@@ -30,8 +32,8 @@ def give_names(params: dict, spec: ModelSpec) -> dict:
 
   steps = np.arange(codec.max_shift_steps + 1)
   frames = steps / codec.steps_per_second * float(spec.spectrogram.frame_rate)
-  places = time_code(frames / spec.network.front_time_stride, spec.network.emb_dim)
-  table = table.at[ids('shift', steps)].set(places @ reader['time']['kernel'])
+  codes = time_code(frames / spec.network.time_stride, spec.network.emb_dim)
+  table = table.at[ids('shift', steps)].set(codes @ reader['time']['kernel'])
 
   low, high = codec.event_type_range('pitch')
   known = np.clip(np.arange(NUM_PITCHES), codec.decode_event_index(low).value, codec.decode_event_index(high).value)
@@ -41,7 +43,7 @@ def give_names(params: dict, spec: ModelSpec) -> dict:
   kinds = jnp.concatenate([pitches + begins, drums + begins, pitches + ends])
   classes = table[ids('program', sorted(SLAKH_CLASSES.values()))]
   decoder = {**params['decoder'], 'token_embedder': {**params['decoder']['token_embedder'], 'embedding': table}}
-  if spec.network.event_ends:
+  if spec.network.last_event:
     decoder['event_map'] = _AFTER * reader['before']['kernel']
   for index in range(spec.network.num_decoder_layers):
     layer = decoder[f'layers_{index}']
@@ -57,9 +59,9 @@ def give_names(params: dict, spec: ModelSpec) -> dict:
   return {**params, 'decoder': decoder, 'note_reader': {**reader, 'name_of_kind': kinds, 'name_of_class': classes}}
 
 
-def _later(time_kernel, states: float):
-  """Returns the map `[emb, emb]` from the name of each time to the name of the time so many states later."""
-  angles = time_frequencies(len(time_kernel)) * states
+def _later(time_kernel, frames: float):
+  """Return the map `[emb, emb]` from the embedding of each time to that of the time `frames` later."""
+  angles = time_frequencies(len(time_kernel)) * frames
   sine, cosine = jnp.diag(jnp.sin(angles)), jnp.diag(jnp.cos(angles))
   # (sin a, cos a) becomes (sin(a + b), cos(a + b)).
   turn = jnp.block([[cosine, -sine], [sine, cosine]])
@@ -67,9 +69,9 @@ def _later(time_kernel, states: float):
 
 
 def _looking_up(attention: dict, query_map) -> dict:
-  """Returns an attention's parameters with maps added to them, each part weighed so that its random start does not drown these.
+  """Return an attention's parameters with maps added, which the scaled-down random start does not drown.
 
-  Queries are mapped as `query_map` says, `[emb, emb]`; keys and values stay what they are.
+  Queries are mapped by `query_map`, `[emb, emb]`; keys and values stay what they are.
   """
   parts = {}
   for name, (known, random) in {'query': (0.7, 1.0), 'key': (0.5, 0.1), 'value': (0.8, 0.2), 'out': (0.8, 0.2)}.items():
@@ -81,5 +83,5 @@ def _looking_up(attention: dict, query_map) -> dict:
 
 
 def _softened(part: dict, name: str) -> dict:
-  """Returns parameters in which the map back to the residual stream starts smaller."""
+  """Return parameters in which the map back to the residual stream starts smaller."""
   return {**part, name: {'kernel': 0.3 * part[name]['kernel']}}

@@ -1,0 +1,112 @@
+"""What training, decoding and checkpoints ask of a network's configuration, whichever network it is.
+
+A model is a package with a frozen dataclass derived from `NetworkConfig`, and a line in `mrmt3.model_registry`. Nothing
+else in mrmt3 knows which networks there are.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from mrmt3.errors import UserError
+from mrmt3.notes.instruments import NUM_CLASSES
+
+if TYPE_CHECKING:
+  from flax import linen as nn
+
+  from mrmt3.config import ModelSpec
+  from mrmt3.decoding.step_decoder import StepDecoder
+  from mrmt3.inference.memory import Memory
+  from mrmt3.tokens.token_ids import TokenIds
+
+
+class NetworkConfig(abc.ABC):
+  """Configuration of a network; subclasses are frozen dataclasses with at least a field `vocab_size`.
+
+  Attributes:
+    kind: the name in `mrmt3.model_registry`, written to model.json.
+    training_only: top-level parameter groups that a network has in training alone. Checkpoints that have them can be
+      restored by a network that does not.
+    optional_parts: top-level parameter groups that not every network has, so that a run may call them fresh without
+      knowing.
+    has_frame_heads: whether `module` takes `with_frame_head` and its network predicts frame-level labels, which
+      `framewise.objective.FrameObjective` trains.
+  """
+
+  kind: ClassVar[str]
+  training_only: ClassVar[tuple[str, ...]] = ('frame_head', 'note_reader')  # of the frame loss, whatever it trained
+  optional_parts: ClassVar[tuple[str, ...]] = ('decoder', 'memory_encoder', 'frame_head', 'note_reader')
+  has_frame_heads: ClassVar[bool] = False
+
+  @abc.abstractmethod
+  def module(self, tokens: TokenIds, *, remat: bool = False) -> nn.Module:
+    """Return the network.
+
+    It is called as MT3's `Transformer` (`network.Transformer.__call__`), and has its methods `encode` and `decode`.
+
+    Args:
+      tokens: the model ids of the vocabulary's tokens.
+      remat: compute the inside of each layer again for the gradient instead of keeping it.
+    """
+
+  @abc.abstractmethod
+  def step_decoder(self, tokens: TokenIds, max_length: int) -> StepDecoder:
+    """Return what decodes one position at a time, for sequences of up to `max_length` tokens."""
+
+  @property
+  def uses_prior(self) -> bool:
+    """Whether a segment is encoded with the tokens of prior segments."""
+    return False
+
+  @property
+  def num_prior_segments(self) -> int:
+    """How many prior segments `prior_tokens` holds."""
+    return 1
+
+  @property
+  def min_prior_length(self) -> int:
+    """The least number of prior tokens that the network takes."""
+    return 1
+
+  def num_encoder_frames(self, frames: int) -> int:
+    """Return how many encoder frames come of that many log-mel frames."""
+    return frames
+
+  def validate(self, spec: ModelSpec) -> None:  # noqa: B027  most networks fit every model
+    """Check the network against the rest of the model. Raises UserError naming what does not fit."""
+
+  def initialize(self, params: Mapping, spec: ModelSpec) -> Mapping:
+    """Return fresh parameters with the start values that depend on the vocabulary; by default as they are."""
+    return params
+
+  def encoder_context(self, memory: Memory) -> dict[str, Any]:
+    """Return the keyword arguments of `encode` that come from prior segments; none for a network without memory."""
+    return {'prior_tokens': memory.tokens} if self.uses_prior else {}
+
+  @property
+  def counts_classes(self) -> bool:
+    """Whether `class_counts` counts, or returns zeros."""
+    return False
+
+  def class_counts(self, tokens: Any, ids: TokenIds) -> Any:
+    """Return how many notes of each Slakh class begin in segments `[rows, length]`, int32 `[rows, NUM_CLASSES]`.
+
+    Zeros for networks that do not count, which is the default.
+    """
+    return np.zeros((len(tokens), NUM_CLASSES), np.int32)
+
+  def describe(self) -> str:
+    """Return a line about sizes, for people."""
+    return f'{self.kind} network'
+
+  def describe_memory(self) -> str:
+    """Return a few words about what the network remembers, for people."""
+    return 'memory of prior tokens' if self.uses_prior else 'no memory'
+
+  def check_format(self, path: Any) -> None:
+    """Raise UserError if the network cannot be written in the published PyTorch format."""
+    raise UserError(f'{path}: a network of kind {self.kind!r} has no PyTorch format; write one of our own layouts')

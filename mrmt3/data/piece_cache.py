@@ -1,7 +1,7 @@
 """The pieces of a split, decoded once and kept on disk so that any two seconds of any piece are a slice away.
 
     <cache>/pieces/<source>-<split>-<digest>/audio.bin      samples at the model's rate, one piece after the other
-                                            /notes.bin      note tables; with stems, int32 stem numbers in stems.bin
+                                            /notes.bin      note arrays; with stems, int32 stem numbers in stems.bin
                                             /index.jsonl    a line a piece: where its samples and notes are
                                             /skipped.jsonl  what was wrong with which piece, with counts
                                             /complete.json  there when all of it is
@@ -129,7 +129,7 @@ class PieceStore:
     return samples
 
   def notes(self, index: int) -> np.ndarray:
-    """Returns the note table of a piece, untrimmed; read-only."""
+    """Returns the note array of a piece, untrimmed; read-only."""
     entry = self.entries[index]
     return self._notes[entry.notes_offset : entry.notes_offset + entry.notes]
 

@@ -16,7 +16,7 @@ class PieceContent:
 
   Attributes:
     samples: float32 `[n]`, mono, at the rate that was asked for; full scale is -1..1.
-    notes: note table, as the source has it (neither trimmed nor checked).
+    notes: note array, as the source has it (neither trimmed nor checked).
     stems: float32 `[stems, n]`, whose sum is `samples`, where the source has them and was asked for them.
     note_stem: int32 `[notes]`, the stem each note is played by; None without stems.
     lost_notes: notes of the source's MIDI that are not in `notes`: never released, or with no length.

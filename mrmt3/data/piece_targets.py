@@ -20,7 +20,7 @@ def piece_targets(
   """Returns the targets of consecutive segments, int32 model ids `[segments, targets_length]`, padded with 0.
 
   Args:
-    notes: note table of the piece; programs become Slakh classes, overlapping notes are trimmed, as in training.
+    notes: note array of the piece; programs become Slakh classes, overlapping notes are trimmed, as in training.
     spec: of the model.
     frames: of the piece.
     segments: how many, from the start of the piece.

@@ -175,7 +175,7 @@ def _stem_info(track, name, entry, midi_folder, audio_folder):
 
 
 def read_stem_notes(stem: StemInfo) -> np.ndarray:
-  """Returns the note table of one stem with its Slakh class as program; UserError where its MIDI file is broken."""
+  """Returns the note array of one stem with its Slakh class as program; UserError where its MIDI file is broken."""
   return read_stem_notes_counted(stem)[0]
 
 
@@ -194,7 +194,7 @@ def read_stem_notes_counted(stem: StemInfo) -> tuple[np.ndarray, int]:
 
 
 def read_published_notes(track: Track) -> np.ndarray:
-  """Returns the notes of all MIDI files of a track, with the programs that stand in them, drums with 0, as one sorted note table.
+  """Returns the notes of all MIDI files of a track, with the programs that stand in them, drums with 0, as one sorted note array.
 
   That is what published numbers are counted in: also stems that are not in the mix, and programs that no model can say. UserError for
   a broken file, also of a stem that is not in the mix.
@@ -206,7 +206,7 @@ def read_published_notes(track: Track) -> np.ndarray:
 
 
 def read_notes(track: Track) -> np.ndarray:
-  """Returns the notes of all labelled stems of a track as one sorted note table, untrimmed.
+  """Returns the notes of all labelled stems of a track as one sorted note array, untrimmed.
 
   UserError where the metadata or a stem's MIDI file is missing or broken.
   """

@@ -25,7 +25,7 @@ SAMPLE_RATE = 16000
 def compose(
   rng: np.random.Generator, segment_seconds: float, pairs: int, notes_per_segment: int = NOTES_PER_SEGMENT
 ) -> np.ndarray:
-  """Returns the note table of a piece of `pairs` cue segments, each followed by a twin segment.
+  """Returns the note array of a piece of `pairs` cue segments, each followed by a twin segment.
 
   Notes begin on a grid and are shorter than a place of it, so none crosses into another segment. `pairs` must be even:
   half of the pairs go to either twin, in random order.

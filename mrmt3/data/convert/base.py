@@ -1,4 +1,4 @@
-"""What a converter needs of a data set in its original folders."""
+"""The interface of data sets in their original folders, which `write_records` converts."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -7,28 +7,28 @@ import numpy as np
 
 from mrmt3.errors import UserError
 
-VELOCITY = 100  # of notes whose annotation has none
+VELOCITY = 100  # of notes whose annotation has no velocity
 
 Features = Mapping[str, bytes | list[bytes] | np.ndarray]
 
 
 class Original(Protocol):
-  """A data set in its original folders; small and picklable, as it goes to worker processes."""
+  """A data set in its original folders. It must be small and picklable, because worker processes receive it."""
 
   def splits(self) -> dict[str, list[str]]:
-    """Returns split -> names of its pieces, in a fixed order; UserError where the data set is not there."""
+    """Returns split -> names of its pieces, in a fixed order; UserError if the data set is missing."""
 
   def features(self, name: str) -> Features:
-    """Reads a piece and returns the features of its record; UserError where it cannot be read."""
+    """Reads a piece and returns the features of its record; UserError if it cannot be read."""
 
 
 def in_splits(names: list[str], split_of: Mapping[str, str], splits: tuple[str, ...]) -> dict[str, list[str]]:
-  """Returns the names by split, as `Original.splits`; names without a split are left out."""
+  """Returns split -> names, as in `Original.splits`. Names without a split are left out."""
   return {split: [name for name in names if split_of.get(name) == split] for split in splits}
 
 
 def read_bytes(path) -> bytes:
-  """Returns the bytes of a file; UserError where it cannot be read."""
+  """Returns the bytes of a file; UserError if it cannot be read."""
   try:
     return path.read_bytes()
   except OSError as error:

@@ -1,6 +1,6 @@
-"""The data sets that there are tasks for: where to get them, what they are, whether they are here, and how to prepare them.
+"""The data sets with tasks: where to get them, what they contain, where they are on this machine, how to prepare them.
 
-Sizes and hours are those that their publishers give, not measured. Nothing is read: a data set is found by the names of its files.
+Sizes and hours are the publishers' figures. A data set is found by its file names; no files are read.
 """
 
 import dataclasses
@@ -10,8 +10,8 @@ from pathlib import Path
 
 DATA, RECORDS = 'MRMT3_DATA', 'MRMT3_RECORDS'  # environment variables: folders separated by ':', and a folder
 _PLACES = ('/data', '~/data', '~/datasets', 'data', '~/tensorflow_datasets')
-_DEPTH = 2  # folders below a place that are looked into
-_MOST_FOLDERS = 2000  # that are looked into in a place
+_DEPTH = 2  # levels of folders to search below a place
+_MOST_FOLDERS = 2000  # number of folders to search in a place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,16 +19,16 @@ class KnownDataset:
   """A data set.
 
   Attributes:
-    name: short, as tasks and `mrmt3 dataset convert` call it where they do.
-    what: in a few words.
-    where: a page, or what to install.
-    licence: of the data.
-    size: to download.
-    hours: of audio.
-    marks: patterns of files, one of which a folder of it has, as it was published.
-    records: the same of a folder of MT3's or TFDS's records, which need no preparing.
-    prepare: the command that prepares it, DIR standing for its folder.
-    read: how training and evaluation read it.
+    name: short name, as in tasks and `mrmt3 dataset convert`.
+    what: a short description.
+    where: a web page, or the package to install.
+    licence: licence of the data.
+    size: download size.
+    hours: hours of audio.
+    marks: file patterns; a folder with a match contains the published data set.
+    records: file patterns; a folder with a match contains MT3's or TFDS's records, which need no preparation.
+    prepare: the command that prepares it, with DIR for its folder.
+    read: the tasks that read it.
   """
 
   name: str
@@ -43,7 +43,7 @@ class KnownDataset:
   read: str
 
 
-_BUILT = 'dataset.json'  # `mrmt3 dataset build` writes Slakh's layout with this beside it
+_BUILT = 'dataset.json'  # `mrmt3 dataset build` writes Slakh's layout and this file
 _CONVERT = 'mrmt3 dataset convert {} DIR records'
 _RECORDS_ONLY = "none: MT3's records are read"
 _TASKS = 'mt3_records (name={0}); {0}_notes_ties_vb1_*'
@@ -136,7 +136,7 @@ KNOWN = (
     'musicnet_em',
     'MusicNet-EM: better labels for 323 of these',
     'https://github.com/benadar293/benadar293.github.io',
-    'as said there',
+    'see the page',
     '',
     '',
     ('musicnet_em/*.mid', 'musicNetEM/*.mid'),
@@ -177,16 +177,16 @@ KNOWN = (
     '',
     (),
     (),
-    'as each of them, into one folder of records',
+    'convert each of them into one folder of records',
     'mt3_mixture; mega_notes_ties_vb1_*',
   ),
   KnownDataset(
     'built',
-    'real scores, arranged and rendered here',
+    'real scores, arranged and rendered on your machine',
     'pip install "mrmt3[dataset]"',
     'that of the scores and soundfonts',
     '',
-    'as many hours as wanted',
+    'any number of hours',
     (_BUILT,),
     (),
     'mrmt3 dataset build OUT --recipe corpus',
@@ -194,7 +194,7 @@ KNOWN = (
   ),
   KnownDataset(
     'own',
-    'your own: song.wav with song.mid beside it',
+    'your own: song.wav and song.mid in one folder',
     'your disk',
     '',
     '',
@@ -209,12 +209,12 @@ KNOWN = (
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """A data set and what is on this machine.
+  """A data set and its folders on this machine.
 
   Attributes:
     known: the data set.
-    folders: of it as it was published, or built here.
-    records: folders of its records.
+    folders: folders with the published data set, or with one that `mrmt3 dataset build` made.
+    records: folders with its records.
   """
 
   known: KnownDataset
@@ -230,13 +230,13 @@ def find(more: Sequence[str | os.PathLike] = ()) -> list[Found]:
 
 
 def _marked(folders, known, marks):
-  # What is built here has the layout of Slakh2100 and is not it.
+  # Data sets of `mrmt3 dataset build` have Slakh2100's layout, but are not Slakh2100.
   own = (folder for folder in folders if known.name != 'slakh' or not (folder / _BUILT).is_file())
   return tuple(folder for folder in own if _is_marked(folder, marks))
 
 
 def _below(place: Path) -> list[Path]:
-  """Returns a place and the folders in it, down to _DEPTH, without hidden ones and those of tracks; [] if it is not there."""
+  """Returns a place and its subfolders down to _DEPTH, without hidden and track folders; [] if it does not exist."""
   found, level = [], [place] if place.is_dir() else []
   for _ in range(_DEPTH + 1):
     found += level
@@ -261,7 +261,7 @@ def _is_marked(folder, marks):
 
 
 def lines(found: Sequence[Found]) -> list[str]:
-  """Returns the list for people to read."""
+  """Returns the list as lines of text."""
   text = []
   for one in found:
     known = one.known
@@ -282,7 +282,7 @@ def _prepare(one):
 
 
 def as_json(found: Sequence[Found]) -> list[dict]:
-  """Returns the list for programs."""
+  """Returns the list as JSON values."""
   return [
     {
       'name': one.known.name,

@@ -65,7 +65,7 @@ class PieceEvents:
 def trim_overlapping_notes(notes: np.ndarray) -> np.ndarray:
   """Returns the notes with each cut at the next onset of its pitch, program and is_drum, in the order given.
 
-  Notes left with no length are dropped; of several with the same onset the last one stays (as in MT3).
+  Notes left with no length are dropped; of several with the same onset the last one stays (as MT3).
   """
   offset, kept = trimmed_offsets(notes)
   trimmed = notes.copy()
@@ -74,7 +74,7 @@ def trim_overlapping_notes(notes: np.ndarray) -> np.ndarray:
 
 
 def trimmed_offsets(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns each note's offset after trimming, s `[n]`, and whether it has a length then, bool `[n]`."""
+  """Returns where `trim_overlapping_notes` lets each note end `[n]`, s, and whether it has a length then, bool `[n]`."""
   order = np.lexsort((notes['onset'], notes['pitch'], notes['program'], notes['is_drum']))
   ordered = notes[order]
   same = np.ones(max(len(notes) - 1, 0), bool)

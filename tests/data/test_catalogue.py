@@ -1,4 +1,4 @@
-"""`mrmt3 dataset`: every data set is listed, with what it takes to get and prepare it, and found where it is."""
+"""Tests of `mrmt3 dataset`: it lists every data set, how to get and prepare it, and where it is on this machine."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def _nowhere_else(monkeypatch, tmp_path):
 
 def listed(capsys, *arguments):
   assert main(['dataset', '--json', *map(str, arguments)]) == 0
-  return {one['name']: one for one in json.loads(capsys.readouterr().out)}
+  return {dataset['name']: dataset for dataset in json.loads(capsys.readouterr().out)}
 
 
 def test_all_data_sets_are_listed(capsys):
@@ -50,7 +50,7 @@ def test_commands_that_prepare_are_commands(capsys):
   assert {'convert', 'commu', 'build'} <= {args.dataset_command for args in parsed if args.command == 'dataset'}
 
 
-def test_what_is_here_is_found(tmp_path, small_data, capsys):
+def test_data_sets_on_this_machine_are_found(tmp_path, small_data, capsys):
   root = tmp_path / 'disk'
   originals = small_datasets.write_originals(root / 'original')
   commu = small_datasets.write_commu(root / 'commu' / 'dataset', clips=3, audio=False)
@@ -88,12 +88,12 @@ def test_places_are_those_of_the_environment(tmp_path, monkeypatch, capsys):
   assert f'here     {tmp_path / "records" / "urmp"} (records)' in capsys.readouterr().out
 
 
-def test_places_of_nobody_are_passed_over(monkeypatch, capsys):
+def test_homes_of_unknown_users_are_ignored(monkeypatch, capsys):
   monkeypatch.setenv('MRMT3_DATA', '~nobody_of_that_name/data')
   assert listed(capsys)
 
 
-def test_tensorflow_is_not_waited_for_and_large_folders_are_not_walked(tmp_path):
+def test_tensorflow_is_not_imported_and_large_folders_are_not_searched(tmp_path):
   for number in range(3000):
     (tmp_path / f'folder{number}').mkdir()
   code = (

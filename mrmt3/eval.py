@@ -82,7 +82,7 @@ def evaluate(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Command line; returns the exit code, see `engine.entry`."""
+  """Command line; returns the exit code, see `training.main`."""
   return training_main.main(evaluate, 'python -m mrmt3.eval', __doc__.split('\n')[0], argv)
 
 

@@ -235,7 +235,7 @@ def _takes_predictions_alone(write_fn: Callable) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Command line; returns the exit code, see `engine.entry`."""
+  """Command line; returns the exit code, see `training.main`."""
   return training_main.main(infer, 'python -m mrmt3.infer', __doc__.split('\n')[0], argv)
 
 

@@ -1,6 +1,6 @@
 """MT3's layers under their names and arguments (flax.linen): attention with any mask or bias, masks, embeddings, T5's norm.
 
-Our own network is made of `transformer_blocks`, which do less and are faster; parameters have the same names, shapes and
+Our own network is made of `nn.layers`, which do less and are faster; parameters have the same names, shapes and
 meaning in both.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 from flax.linen import partitioning
 
-from mrmt3.nn.layers import MASKED_LOGIT
+from mrmt3.nn.attention import MASKED_LOGIT
 
 param_with_axes = partitioning.param_with_axes
 with_sharding_constraint = partitioning.with_sharding_constraint

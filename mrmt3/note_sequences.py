@@ -29,6 +29,7 @@ from mrmt3.notes.note_sequence_protos import (
   validate_note_sequence,
 )
 from mrmt3.run_length_encoding import EventEncodingSpec
+from mrmt3.special_tokens import DECODED_EOS_ID
 from mrmt3.tokens.note_events import (
   NoteEncodingState,
   NoteEventData,
@@ -344,7 +345,7 @@ class SegmentDecoder:
 
   def _regular_ids(self, model_ids):
     ids = vocabularies.decode_ids(np.asarray(model_ids).reshape(-1), self._codec)
-    length = np.count_nonzero(ids != vocabularies.DECODED_EOS_ID)
+    length = np.count_nonzero(ids != DECODED_EOS_ID)
     self.stats.segments += 1
     if length == len(ids):
       self.stats.segments_without_eos += 1

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mrmt3.event_codec import SHIFT, Codec, Event
-from mrmt3.vocabularies import is_tensor
+from mrmt3.utils.tensors import is_tensor
 
 ABSENT = -1  # in a row of event ids: nothing is written here
 STATE_CHANGE_TYPES = ('velocity', 'program')

@@ -3,7 +3,7 @@
 import seqio
 import tensorflow as tf
 
-from mrmt3.vocabularies import DECODED_EOS_ID, DECODED_INVALID_ID, EOS_ID, SPECIAL_TOKENS, UNK_ID
+from mrmt3.special_tokens import DECODED_EOS_ID, DECODED_INVALID_ID, EOS_ID, SPECIAL_TOKENS, UNK_ID
 
 
 class GenericTokenVocabulary(seqio.Vocabulary):

@@ -17,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 
 from mrmt3.errors import UserError
-from mrmt3.vocabularies import is_tensor
+from mrmt3.utils.tensors import is_tensor
 
 DEFAULT_SAMPLE_RATE = 16000  # Hz
 DEFAULT_HOP_WIDTH = 128  # samples

@@ -1,7 +1,7 @@
 """Training: `python -m mrmt3.train --gin_file=runs/train.gin --gin.MODEL_DIR=... --gin.DATA_DIR=...`.
 
 The names are t5x's (`train_script.train`, `utils.DatasetConfig`, ...), answered by `mrmt3.engine`. `train` reads top to
-bottom in the order things happen: data, model, start state, logging, loop (`engine.train_run`).
+bottom in the order things happen: data, model, start state, logging, loop (`training.loop`).
 """
 
 from collections.abc import Callable, Sequence
@@ -154,7 +154,7 @@ def train(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Command line; returns the exit code, see `engine.entry`."""
+  """Command line; returns the exit code, see `training.main`."""
   return training_main.main(train, 'python -m mrmt3.train', __doc__.split('\n')[0], argv)
 
 

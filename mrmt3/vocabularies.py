@@ -14,19 +14,14 @@ from collections.abc import Callable
 import numpy as np
 
 from mrmt3.event_codec import Codec, EventRange
+from mrmt3.special_tokens import DECODED_EOS_ID, DECODED_INVALID_ID, EOS_ID, SPECIAL_TOKENS, UNK_ID
+from mrmt3.utils.tensors import is_tensor
 
 DEFAULT_STEPS_PER_SECOND = 100
 DEFAULT_MAX_SHIFT_SECONDS = 10
 DEFAULT_NUM_VELOCITY_BINS = 127
 
-PAD_ID = 0
-EOS_ID = 1
-UNK_ID = 2
-SPECIAL_TOKENS = 3
 NUM_EXTRA_IDS = 100
-
-DECODED_EOS_ID = -1
-DECODED_INVALID_ID = -2
 
 MIN_PITCH, MAX_PITCH = 0, 127
 MIN_PROGRAM, MAX_PROGRAM = 0, 127
@@ -134,12 +129,6 @@ class ProgramGranularity:
 
   tokens_map_fn: Callable[[np.ndarray, Codec], np.ndarray]
   program_map_fn: Callable
-
-
-def is_tensor(x) -> bool:
-  """Returns whether `x` is a TensorFlow tensor, without importing TensorFlow for it."""
-  tensorflow = sys.modules.get('tensorflow')
-  return tensorflow is not None and hasattr(tensorflow, 'is_tensor') and tensorflow.is_tensor(x)
 
 
 def drop_programs(tokens, codec: Codec):

@@ -3,7 +3,7 @@
     utils.DatasetConfig.mixture_or_task_name = @mt3_mixture.task()
     mt3_mixture.task.data_dir = '/data/records'
 
-MT3's own tasks are mixed as mega_notes_ties_vb1_train, see `mrmt3.mt3_tasks`.
+MT3's own tasks are mixed as mega_notes_ties_vb1_train, see `tasks.mt3`.
 """
 
 import functools

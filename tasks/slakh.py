@@ -22,7 +22,7 @@ def task(
 ) -> str:
   """Registers a task over a Slakh-layout folder and returns its name.
 
-  Features: inputs, targets and prior_targets, see `transcription_task.add_task`.
+  Features: inputs, targets and prior_targets, see `tasks.registration.add_task`.
 
   Args:
     data_dir: folder with train / validation / test and TrackNNNNN in them.

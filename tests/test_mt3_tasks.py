@@ -12,11 +12,22 @@ pytest.importorskip('note_seq')
 seqio = pytest.importorskip('seqio')
 tf = pytest.importorskip('tensorflow')
 
-from mrmt3 import datasets, metrics, mixing, note_sequences, preprocessors, spectrograms, summaries, tasks, vocabularies  # noqa: E402
-from mrmt3.inference import transcriber  # noqa: E402
-from mrmt3.notes.note_array import as_notes  # noqa: E402
+from mrmt3 import (  # noqa: E402
+  datasets,
+  inference,
+  metrics,
+  mixing,
+  note_sequences,
+  preprocessors,
+  spectrograms,
+  summaries,
+  tasks,
+  vocabularies,
+)
+from mrmt3.data import mt3_postprocessing  # noqa: E402
+from mrmt3.notes.note_array import as_notes, trim_overlapping_notes  # noqa: E402
 from mrmt3.notes.note_sequence_protos import notes_to_note_sequence  # noqa: E402
-from mrmt3.tokens.segment_targets import encode_piece, segment_targets, trim_overlapping_notes  # noqa: E402
+from mrmt3.tokens.segment_targets import encode_piece, segment_targets  # noqa: E402
 
 FRAMES = 64
 LENGTHS = {'inputs': FRAMES, 'targets': 512}
@@ -166,7 +177,7 @@ def test_evaluation_scores_and_files(data, tmp_path):
       return iter(segments)
 
   write = functools.partial(
-    transcriber.write_inferences_to_file,
+    inference.write_inferences_to_file,
     str(path),
     task_ds=Dataset(),
     vocab_config=tasks.VOCAB_CONFIG_NOVELOCITY,
@@ -201,11 +212,11 @@ def test_a_silent_model_scores_zero(data):
 
 def test_start_times():
   times = np.arange(0, 4000 * 256, 256, dtype=np.int64)
-  steps = [tasks.segment_start_time(np.float32(frame / 125), CODEC) for frame in times[:1000]]
+  steps = [mt3_postprocessing.segment_start_time(np.float32(frame / 125), CODEC) for frame in times[:1000]]
   np.testing.assert_allclose(steps, times[:1000] * 100 // 125 / 100)
-  assert tasks.segment_start_time(30.72, CODEC, 'float') == pytest.approx(30.71)
+  assert mt3_postprocessing.segment_start_time(30.72, CODEC, 'float') == pytest.approx(30.71)
   with pytest.raises(ValueError, match='start_times'):
-    tasks.segment_start_time(0.0, CODEC, 'now')
+    mt3_postprocessing.segment_start_time(0.0, CODEC, 'now')
 
 
 def wav(samples, rate):

@@ -9,9 +9,9 @@ from paths import FIXTURES
 from mrmt3 import metrics_utils, note_sequences, vocabularies
 from mrmt3 import run_length_encoding as rle
 from mrmt3.event_codec import Codec, Event, EventRange
-from mrmt3.notes.note_array import as_notes, as_rows, empty_notes
+from mrmt3.notes.note_array import as_notes, as_rows, empty_notes, trim_overlapping_notes
 from mrmt3.notes.note_sequence_protos import note_sequence_to_notes, notes_to_note_sequence
-from mrmt3.tokens.segment_targets import encode_piece, segment_targets, trim_overlapping_notes
+from mrmt3.tokens.segment_targets import encode_piece, segment_targets
 from mrmt3.vocabularies import VocabularyConfig, build_codec
 
 pytest.importorskip('note_seq')

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from mrmt3 import note_sequences
 from mrmt3.event_codec import Event
 from mrmt3.note_sequences import SegmentDecoder, decode_piece
-from mrmt3.notes.note_array import as_notes, as_rows, empty_notes, sort_notes
-from mrmt3.tokens.segment_targets import empty_segment, encode_piece, segment_targets, trim_overlapping_notes
+from mrmt3.notes.note_array import as_notes, as_rows, empty_notes, sort_notes, trim_overlapping_notes
+from mrmt3.tokens.segment_targets import empty_segment, encode_piece, segment_targets
 from mrmt3.tokens.shuffling import Shuffle
 from mrmt3.vocabularies import VocabularyConfig, build_codec
 

@@ -10,15 +10,16 @@ every header its own audio at the sample rate of the synthesizer, which then nee
 import functools
 import itertools
 import struct
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from mrmt3.audio.soundfont_samples import cut_sample, read_sample
 from mrmt3.audio.soundfonts import font_chunks
-from mrmt3.dataset_builder.score_cache import cache_folder
 from mrmt3.errors import UserError
 from mrmt3.utils.files import atomic_path
+from mrmt3.utils.user_cache import cache_root
 
 _VERSION = 2
 _INSTRUMENT, _COARSE, _FINE, _SAMPLE, _MODE, _ROOT, _END = 41, 51, 52, 53, 54, 58, 60
@@ -36,11 +37,10 @@ def tuned_path(path: Path, sha256: str, sample_rate: int) -> Path:
 
   UserError where the soundfont is broken, or the cache cannot be written.
   """
-  import tempfile
-
-  folder = cache_folder()
-  folder = (Path(tempfile.gettempdir()) / 'mrmt3' if folder is None else folder.parent) / 'soundfonts'
-  target = folder / f'{sha256[:32]}-{_VERSION}-{sample_rate}.sf2'
+  root = cache_root()
+  if root is None:  # a user without a home folder
+    root = Path(tempfile.gettempdir()) / 'mrmt3'
+  target = root / 'soundfonts' / f'{sha256[:32]}-{_VERSION}-{sample_rate}.sf2'
   if not target.is_file():
     try:
       data = tune(path.read_bytes(), sample_rate)

@@ -1,7 +1,7 @@
 """Checkpoints on disk.
 
     <model_dir>/checkpoint_<step>/model.json   the ModelSpec
-    <model_dir>/checkpoint_<step>/data.*       where the run stood in its data, see engine/data_iterator.py
+    <model_dir>/checkpoint_<step>/data.*       where the run stood in its data, see training/data_iterator.py
     <model_dir>/checkpoint_<step>/state/       Orbax PyTree {target: parameters, state: {step, param_states}}, as t5x
 
 Checkpoints of `packed_checkpoints`, made to be given away, and t5x's own are read too.

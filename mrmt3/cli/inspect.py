@@ -103,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
   if args.module and '' not in sys.path:
     sys.path.append('')  # modules in the working folder are found, as by python -m mrmt3.train
   start_tensorflow()
+  from mrmt3 import train
   from mrmt3.inspection import statistics as inspection_statistics
   from mrmt3.inspection import task_reader
 
@@ -115,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
     gin_files=args.gin_file,
     gin_bindings=args.gin,
     gin_search_paths=args.gin_search_paths,
+    main_module=train,
   )
   reading = task_reader.read(found, args.examples, args.n, args.seed)
   pieces = task_reader.instruments_of_pieces(found)

@@ -111,13 +111,14 @@ def run(args: argparse.Namespace) -> int:
       print(f'{cell.name}: {cell.data}{start}: {" ".join([*(f"--gin_file={file}" for file in base), *cell.flags()])}')
     return 0
   from mrmt3.studies import run as run_study
+  from mrmt3.studies.options import Options
   from mrmt3.utils import compilation_cache
 
   compilation_cache.enable()
   paths = {
     name: value and Path(value) for name, value in (('data', args.data), ('single', args.single), ('notes', args.notes))
   }
-  options = run_study.Options(
+  options = Options(
     split=args.split,
     pieces=args.pieces,
     checkpoint=args.checkpoint,

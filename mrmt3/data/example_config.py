@@ -11,6 +11,7 @@ SAMPLINGS = (RANDOM, GRID, PIECES, CHUNKS_MR_MT3, CHUNKS_MT3)
 OVERFLOWS = ('skip', 'error', 'cut')
 LOG_MEL_ON = ('host', 'device')
 CHUNK_FRAMES = 2000  # frames per chunk in the published code
+NO_PRIOR = -1  # start frame of a prior segment that does not exist
 
 
 @dataclasses.dataclass(frozen=True)

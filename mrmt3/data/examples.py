@@ -11,14 +11,13 @@ import numpy as np
 from mrmt3 import spectrograms, vocabularies
 from mrmt3.config import ModelSpec
 from mrmt3.data import piece_cache
-from mrmt3.data.example_config import ExampleConfig
+from mrmt3.data.example_config import NO_PRIOR, ExampleConfig
 from mrmt3.data.piece_source import PieceSource
 from mrmt3.errors import UserError
-from mrmt3.notes.note_array import empty_notes
+from mrmt3.notes.note_array import empty_notes, trim_overlapping_notes
 from mrmt3.tokens import corruption, segment_targets
 
-NO_PRIOR = -1  # start frame of a prior segment that does not exist
-NO_PIECE = -1  # in a mix: nobody
+NO_PIECE = -1  # unused place in a mix
 _TOKENS, _STEMS, _TRANSPOSITION = range(3)  # random streams
 _MARGIN = 256  # extra samples on either side for resampling
 
@@ -201,7 +200,7 @@ class Library:
       tables.append(table if part is main else table[table['onset'] < end + 0.1])
     table = np.concatenate(tables)
     if self.config.trim:  # before notes that have ended are removed, because they cut earlier notes of their pitch
-      table = segment_targets.trim_overlapping_notes(table)
+      table = trim_overlapping_notes(table)
     table = table[table['offset'] >= max(first - 0.1, 0.0)]
     table['onset'] = np.maximum(table['onset'], 0.0)
     return segment_targets.encode_piece(

@@ -29,7 +29,7 @@ from mrmt3.data.piece_source import PieceSource
 from mrmt3.data.piece_validation import DROPPED, LEFT_OUT, Problem, check_piece
 from mrmt3.errors import UserError
 from mrmt3.event_codec import Codec
-from mrmt3.notes.note_array import NOTE_DTYPE
+from mrmt3.notes.note_array import NOTE_DTYPE, trim_overlapping_notes
 from mrmt3.tokens import segment_targets
 from mrmt3.utils.files import make_folder
 from mrmt3.utils.user_cache import cache_root
@@ -176,7 +176,7 @@ class PieceStore:
         for index in range(len(self)):
           notes = np.array(self.notes(index))
           if trim:
-            notes = segment_targets.trim_overlapping_notes(notes)
+            notes = trim_overlapping_notes(notes)
           events = segment_targets.encode_piece(notes, codec, granularity, rounded_order=rounded_order).to_array()
           counts[index + 1] = len(events)
           np.ascontiguousarray(events.T, np.int32).tofile(file)

@@ -5,6 +5,7 @@ import numpy as np
 from mrmt3 import vocabularies
 from mrmt3.config import ModelSpec
 from mrmt3.notes.instruments import map_to_slakh_classes
+from mrmt3.notes.note_array import trim_overlapping_notes
 from mrmt3.tokens import segment_targets
 from mrmt3.tokens.shuffling import Shuffle
 
@@ -30,7 +31,7 @@ def piece_targets(
   Tokens beyond targets_length are cut.
   """
   codec = vocabularies.build_codec(spec.vocabulary)
-  events = segment_targets.encode_piece(segment_targets.trim_overlapping_notes(map_to_slakh_classes(notes)), codec)
+  events = segment_targets.encode_piece(trim_overlapping_notes(map_to_slakh_classes(notes)), codec)
   rows = np.zeros((segments, spec.targets_length), np.int32)
   for segment, row in enumerate(rows):
     tokens = segment_targets.segment_targets(

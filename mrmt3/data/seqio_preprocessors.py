@@ -32,19 +32,19 @@ import seqio
 import tensorflow as tf
 
 from mrmt3.data import examples
-from mrmt3.data.example_config import CHUNKS_MR_MT3, CHUNKS_MT3, GRID, RANDOM
-from mrmt3.data.examples import NO_PIECE, NO_PRIOR, Part, Window
+from mrmt3.data.example_config import CHUNKS_MR_MT3, CHUNKS_MT3, GRID, NO_PRIOR, RANDOM
+from mrmt3.data.examples import NO_PIECE, Part, Window
 from mrmt3.data.piece_validation import SEGMENTS_LEFT_OUT, SHORTENED, Problem
+from mrmt3.utils import splitmix64
 
 MOST_SKIPPED = 1000  # consecutive examples with too many tokens; one more is an error
 
 _START, _HOP, _DROPOUT, _MIX = range(4)  # random streams
-_GOLDEN = 0x9E3779B97F4A7C15  # between the streams, see SplitMix64
 
 
 @atexit.register
 def _end_iterators() -> None:
-  """Ends all open iterators. Otherwise their threads would wait for the interpreter lock at exit and block the process."""
+  """Ends all open iterators. Otherwise their threads would wait for the interpreter lock and block the exit."""
   for item in gc.get_objects():
     if issubclass(type(item), tf.data.Iterator) and hasattr(item, '_iterator_resource'):
       item._iterator_resource = None
@@ -58,17 +58,11 @@ def _uniform(record, stream: int, low, high):
 
 def _chance(record, stream: int):
   """Returns float64 from 0 to 1 (exclusive), drawn from the record's seed; one number per record of a block."""
-  # SplitMix64: TensorFlow's own stateless draws take one seed a call.
+  # TensorFlow's own stateless draws take one seed per call.
   seed = tf.bitcast(record['seed'], tf.uint64)
-  bits = _scrambled(seed[..., 0] + tf.constant((stream + 1) * _GOLDEN % 2**64, tf.uint64))
-  bits = _scrambled(bits ^ seed[..., 1])
+  bits = splitmix64.mix_tensor(seed[..., 0] + tf.constant(splitmix64.increment(stream + 1), tf.uint64))
+  bits = splitmix64.mix_tensor(bits ^ seed[..., 1])
   return tf.cast(tf.bitwise.right_shift(bits, tf.constant(11, tf.uint64)), tf.float64) * 2.0**-53
-
-
-def _scrambled(bits):
-  for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-    bits = (bits ^ tf.bitwise.right_shift(bits, tf.constant(shift, tf.uint64))) * tf.constant(factor, tf.uint64)
-  return bits ^ tf.bitwise.right_shift(bits, tf.constant(31, tf.uint64))
 
 
 @seqio.map_over_dataset

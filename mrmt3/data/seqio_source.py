@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mrmt3.data.example_config import CHUNK_FRAMES, CHUNKS_MR_MT3, CHUNKS_MT3, PIECES, RANDOM
 from mrmt3.data.examples import Library
+from mrmt3.utils import splitmix64
 
 BLOCK = 16  # records
 
@@ -150,15 +151,8 @@ def _permuted(numbers, count, seed, epochs):
 
 def _seeds(seed, epochs, numbers) -> np.ndarray:
   """Returns a seed for each record of each epoch, int64 `[n, 2]`, well mixed (SplitMix64)."""
-  state = _mixed(np.uint64(seed) + _mixed(epochs.astype(np.uint64)))
-  low = _mixed(state ^ _mixed(numbers.astype(np.uint64)))
-  # Not _mixed(low): that is how draws are made of a seed.
-  return np.stack([low, _mixed(~low)], axis=-1).view(np.int64)
-
-
-def _mixed(x):
-  with np.errstate(over='ignore'):
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-      x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-    return x ^ (x >> np.uint64(31))
+  mixed = splitmix64.first_output
+  state = mixed(np.uint64(seed) + mixed(epochs.astype(np.uint64)))
+  low = mixed(state ^ mixed(numbers.astype(np.uint64)))
+  # Not mixed(low): that is how draws are made of a seed.
+  return np.stack([low, mixed(~low)], axis=-1).view(np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from mrmt3.network import T5Config, named_status, status_width
-from mrmt3.nn import layers
+from mrmt3.nn import attention, layers
 from mrmt3.tokens.event_state import next_status
 
 _EPSILON = 1e-6  # as layers.LayerNorm
@@ -69,7 +69,9 @@ def init_cache(weights: dict, config: T5Config, encoded: jax.Array, length: int)
       for x in context
     )
     # Parted once: in the loop over tokens a slice would be copied for each.
-    caches.append({'self_keys': room, 'self_values': room, 'cross': layers.parted(config.states_apart, keys, values)})
+    caches.append(
+      {'self_keys': room, 'self_values': room, 'cross': attention.parted(config.states_apart, keys, values)}
+    )
   return {'layers': caches, 'status': jnp.zeros((batch, status_width(config)), jnp.int32)}
 
 
@@ -124,11 +126,11 @@ def _layer(part, config, x, position, cache):
     jax.lax.dynamic_update_slice_in_dim(cache[name], _by_head(new, config), position, axis=1)
     for name, new in (('self_keys', key), ('self_values', value))
   )
-  found = layers.attend(_by_head(query, config), keys, values, jnp.arange(keys.shape[1]) <= position)
+  found = attention.attend(_by_head(query, config), keys, values, jnp.arange(keys.shape[1]) <= position)
   x = x + jnp.dot(part['self_out'], _joined(found, config))
   y = _norm(x, part['norms'][1], config)
   query = _by_head(_product(part['cross_in'], y), config)
-  found = layers.attend_parts(query, cache['cross'])
+  found = attention.attend_parts(query, cache['cross'])
   x = x + jnp.dot(part['cross_out'], _joined(found, config))
   hidden = None
   inner = jnp.split(jnp.dot(part['mlp_in'], _norm(x, part['norms'][2], config)), len(config.mlp_activations))

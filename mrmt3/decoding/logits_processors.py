@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from mrmt3.special_tokens import PAD_ID
 from mrmt3.tokens.event_state import within
-from mrmt3.vocabularies import PAD_ID
 
 
 def forbid(

@@ -84,24 +84,6 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   return flags
 
 
-def apply_flags(flags: argparse.Namespace) -> None:
-  """Connects several processes, and hands seqio the folders that the flags name."""
-  import seqio
-
-  from mrmt3.training import multihost
-
-  if flags.multiprocess_gpu:
-    multihost.initialise(
-      flags.coordinator_address, flags.process_count, flags.process_index, flags.initialization_timeout
-    )
-
-  folders = [folder for folder in flags.seqio_additional_cache_dirs.split(',') if folder]
-  if folders:
-    seqio.add_global_cache_dirs(folders)
-  if flags.tfds_data_dir:
-    seqio.set_tfds_data_dir_override(flags.tfds_data_dir)
-
-
 def _quoted(value: str) -> str:
   """Puts quotes around what gin would not take as a value: paths and plain words (shells eat the user's quotes)."""
   if re.match(r'\s*[\[({@%]', value):

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from mrmt3.engine import decoding, losses, optimizers
 from mrmt3.errors import UserError
+from mrmt3.special_tokens import EOS_ID
 
 EXAMPLE_LOSS = 'example_loss'
 NORMALIZERS = ('NUM_REAL_TARGET_TOKENS',)
@@ -198,7 +199,7 @@ class EncoderDecoderModel:
       )
       return logits[:, 0], changed['cache']
 
-    options = {'eos_id': 1, **({} if rng is None else {'decode_rng': rng}), **(decoder_params or {})}
+    options = {'eos_id': EOS_ID, **({} if rng is None else {'decode_rng': rng}), **(decoder_params or {})}
     tokens, scores = self._decode_fn(
       inputs=shaped, cache=cache, tokens_to_logits=tokens_to_logits, num_decodes=num_decodes, **options
     )

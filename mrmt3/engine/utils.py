@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -245,10 +246,27 @@ def dataset_from(config: DatasetConfig, feature_converter_cls, seed: int) -> Cal
   return lambda *start: get_dataset(config, feature_converter_cls, seed=seed, start=start)
 
 
-def iterate(dataset):
-  """Yields a tf.data.Dataset's elements as numpy trees; UserError for what a preprocessor had to say of bad data."""
-  from mrmt3.training.data_iterator import user_errors
+class user_errors:
+  """Context manager that re-raises a preprocessor's UserError, which TensorFlow wraps into an error of its own."""
 
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    if not isinstance(error, Exception):
+      return  # also GeneratorExit while Python ends, when nothing can be imported any more
+    import tensorflow as tf
+
+    if not isinstance(error, tf.errors.OpError):
+      return
+    # The message of TensorFlow's error is the whole traceback, as text.
+    message = re.search(r'\bUserError: (.+)', error.message)
+    if message is not None:
+      raise UserError(message[1]) from error
+
+
+def iterate(dataset):
+  """Yield a tf.data.Dataset's elements as numpy trees; UserError where a preprocessor rejects the data."""
   with user_errors():
     yield from dataset.as_numpy_iterator()
 

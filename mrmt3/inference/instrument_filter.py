@@ -14,7 +14,7 @@ import numpy as np
 from mrmt3.errors import UserError
 from mrmt3.event_codec import Codec
 from mrmt3.notes.instruments import SLAKH_CLASSES, slakh_class_program
-from mrmt3.vocabularies import SPECIAL_TOKENS
+from mrmt3.special_tokens import SPECIAL_TOKENS
 
 # General MIDI's families of eight, under the names that people say.
 FAMILIES = {

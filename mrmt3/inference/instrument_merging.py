@@ -4,8 +4,7 @@ import numpy as np
 
 from mrmt3.errors import UserError
 from mrmt3.notes.instruments import instruments_of
-from mrmt3.notes.note_array import sort_notes
-from mrmt3.tokens.segment_targets import trim_overlapping_notes
+from mrmt3.notes.note_array import sort_notes, trim_overlapping_notes
 from mrmt3.vocabularies import PROGRAMS_PER_MIDI_CLASS
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import gin
 from mrmt3 import metrics_utils, note_sequences, vocabularies
-from mrmt3.tasks import mt3 as mt3_tasks
+from mrmt3.data import mt3_postprocessing
 
 _FIELDS = ('start_time', 'end_time', 'pitch', 'velocity', 'program', 'is_drum')
 
@@ -38,7 +38,7 @@ def write_inferences_to_file(
     vocab_config: what it was built from.
     onsets_only: whether tokens say only what begins.
     use_ties: whether they begin with a tie section.
-    start_times: see `mt3_tasks.segment_start_time`.
+    start_times: see `mt3_postprocessing.segment_start_time`.
 
   Raises:
     ValueError: for scores, without a vocabulary, or for ties with onsets only; or if pieces and predictions do not fit.
@@ -55,8 +55,8 @@ def write_inferences_to_file(
   names, predictions = {}, []
   for example, tokens in zip(task_ds.as_numpy_iterator(), inferences, strict=False):
     ids = vocabulary.decode_tf(tf.convert_to_tensor(tokens, tf.int32)).numpy()
-    predictions.append(mt3_tasks.postprocess(ids, example, False, codec, start_times))
-    reference = mt3_tasks.parse_reference(example['sequence'][0])
+    predictions.append(mt3_postprocessing.postprocess(ids, example, False, codec, start_times))
+    reference = mt3_postprocessing.parse_reference(example['sequence'][0])
     if reference is not None:
       names[example['unique_id'][0]] = reference.id
   pieces = metrics_utils.predicted_pieces(predictions, names, codec, spec)

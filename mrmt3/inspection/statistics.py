@@ -13,11 +13,12 @@ from fractions import Fraction
 import numpy as np
 
 from mrmt3 import note_sequences, run_length_encoding, vocabularies
+from mrmt3.data.example_config import NO_PRIOR
 from mrmt3.event_codec import SHIFT, Codec
 from mrmt3.notes import instruments
 from mrmt3.notes.note_array import sort_notes
+from mrmt3.special_tokens import DECODED_EOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS
 
-NO_PRIOR = -1  # start frame of a prior segment that does not exist, as `examples.NO_PRIOR`
 BINS = 8  # of a histogram up to the limit; one more holds what is longer
 EOS, OTHER = 'EOS', 'other'  # token types beside those of the codec; other: what no event has, such as padding within
 ON, OFF, TIE, UNKNOWN = 'on', 'off', 'tie', '?'
@@ -61,7 +62,7 @@ def segments_of(example: Mapping, codec: Codec, segment_frames: int, prior_segme
   piece = piece.decode() if isinstance(piece, bytes) else str(piece)
   targets = np.asarray(example['targets'])
   if targets.ndim == 2:
-    nothing = np.array([codec.event_type_range('tie')[0] + vocabularies.SPECIAL_TOKENS, vocabularies.EOS_ID], np.int32)
+    nothing = np.array([codec.event_type_range('tie')[0] + SPECIAL_TOKENS, EOS_ID], np.int32)
     rows = [nothing, *map(without_padding, targets)]
     starts = [NO_PRIOR, *(segment_frames * k for k in range(len(targets)))]
     return [Segment(rows[k], (rows[k - 1],), piece, starts[k], (starts[k - 1],)) for k in range(1, len(rows))]
@@ -86,7 +87,7 @@ def segments_of(example: Mapping, codec: Codec, segment_frames: int, prior_segme
 def without_padding(tokens: np.ndarray) -> np.ndarray:
   """Returns tokens `[n]` without the padding at their end, int32."""
   tokens = np.asarray(tokens, np.int32)
-  kept = np.flatnonzero(tokens != vocabularies.PAD_ID)
+  kept = np.flatnonzero(tokens != PAD_ID)
   return tokens[: kept[-1] + 1 if len(kept) else 0]
 
 
@@ -139,10 +140,10 @@ def token_shares(tokens: np.ndarray, codec: Codec) -> dict[str, float]:
   """Returns the share of each token type in model ids `[n]`: those of the codec, EOS and other; they add up to 1."""
   tokens = np.asarray(tokens, np.int64)
   types = [r.type for r in codec.event_ranges]
-  firsts = [codec.event_type_range(name)[0] + vocabularies.SPECIAL_TOKENS for name in types]
+  firsts = [codec.event_type_range(name)[0] + SPECIAL_TOKENS for name in types]
   place = np.searchsorted(firsts, tokens, side='right') - 1
-  is_event = (tokens >= firsts[0]) & (tokens < codec.num_classes + vocabularies.SPECIAL_TOKENS)
-  place = np.where(is_event, place, np.where(tokens == vocabularies.EOS_ID, len(types), len(types) + 1))
+  is_event = (tokens >= firsts[0]) & (tokens < codec.num_classes + SPECIAL_TOKENS)
+  place = np.where(is_event, place, np.where(tokens == EOS_ID, len(types), len(types) + 1))
   counts = np.bincount(place, minlength=len(types) + 2)
   return {name: float(count) / max(len(tokens), 1) for name, count in zip([*types, EOS, OTHER], counts, strict=True)}
 
@@ -223,7 +224,7 @@ def measure_instruments(groups: Iterable[Iterable[tuple[int, bool]]], of: str = 
 
 def instruments_in(tokens: np.ndarray, codec: Codec) -> list[tuple[int, bool]]:
   """Returns the (program, is_drum) that model ids `[n]` name, without repetition."""
-  regular = np.unique(np.asarray(tokens)) - vocabularies.SPECIAL_TOKENS
+  regular = np.unique(np.asarray(tokens)) - SPECIAL_TOKENS
   first, last = codec.event_type_range('program')
   programs = regular[(regular >= first) & (regular <= last)] - first
   first, last = codec.event_type_range('drum')
@@ -277,7 +278,7 @@ def measure(
     found = measure_instruments(pieces)
   return Report(
     segments=len(segments),
-    without_eos=sum(vocabularies.EOS_ID not in s.targets for s in segments),
+    without_eos=sum(EOS_ID not in s.targets for s in segments),
     lengths={name: measure_lengths([len(row) for row in rows], limit) for name, rows in tokens.items()},
     shares={name: token_shares(np.concatenate(rows), codec) for name, rows in tokens.items()},
     hops=measure_hops(segments, segment_frames),
@@ -310,13 +311,13 @@ def read_events(tokens: np.ndarray, codec: Codec) -> list[SegmentEvent]:
   """Returns what model ids `[n]` of a segment say, in their order, up to EOS; state changes go into the events."""
   step = shifted = 0
   program, velocity = None, note_sequences.DEFAULT_VELOCITY
-  ends = np.flatnonzero(np.asarray(tokens) == vocabularies.EOS_ID)
+  ends = np.flatnonzero(np.asarray(tokens) == EOS_ID)
   ids = np.asarray(tokens)[: ends[0] if len(ends) else None].tolist()
-  tie_id = codec.event_type_range('tie')[0] + vocabularies.SPECIAL_TOKENS
+  tie_id = codec.event_type_range('tie')[0] + SPECIAL_TOKENS
   ties_left = ids.index(tie_id) if tie_id in ids else 0  # what stands before sounds on
   bins, events = vocabularies.num_velocity_bins_from_codec(codec), []
   for place, token in enumerate(ids):
-    regular = token - vocabularies.SPECIAL_TOKENS
+    regular = token - SPECIAL_TOKENS
     time = step / codec.steps_per_second
     if not 0 <= regular < codec.num_classes:
       events.append(SegmentEvent(time, UNKNOWN, token, None))
@@ -355,7 +356,7 @@ def segment_notes(tokens: np.ndarray, codec: Codec, seconds: float) -> np.ndarra
     if event.kind == TIE:
       state.active_pitches[event.pitch, event.program or 0] = 0.0, note_sequences.DEFAULT_VELOCITY
   ids = vocabularies.decode_ids(np.asarray(tokens), codec)
-  ids = ids[ids != vocabularies.DECODED_EOS_ID]
+  ids = ids[ids != DECODED_EOS_ID]
   if codec.event_type_range('tie')[0] in ids:
     note_sequences.begin_tied_pitches_section(state)
   run_length_encoding.decode_events_from_step(state, ids, 0, None, codec, note_sequences.decode_note_event)
@@ -393,7 +394,7 @@ def event_lines(tokens: np.ndarray, codec: Codec) -> list[str]:
   """Returns what a segment's model ids `[n]` say, a line an event."""
   with_velocity = vocabularies.num_velocity_bins_from_codec(codec) > 1
   lines = [event_line(event, with_velocity) for event in read_events(tokens, codec)] or ['        nothing']
-  if vocabularies.EOS_ID not in np.asarray(tokens):
+  if EOS_ID not in np.asarray(tokens):
     lines.append('        no EOS: cut short')
   return lines
 

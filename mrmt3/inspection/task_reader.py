@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,12 @@ import gin
 from mrmt3 import datasets, spectrograms, vocabularies
 from mrmt3.config import ModelSpec
 from mrmt3.data import examples, seqio_preprocessors
-from mrmt3.data.example_config import GRID, PIECES
+from mrmt3.data.example_config import GRID, NO_PRIOR, PIECES
 from mrmt3.engine import gin_utils, names, utils
 from mrmt3.errors import UserError
 from mrmt3.inspection import statistics as inspection_statistics
 from mrmt3.notes.instruments import instruments_of
+from mrmt3.special_tokens import SPECIAL_TOKENS
 from mrmt3.tasks.mt3 import RecordsSource
 from mrmt3.tasks.registration import LIBRARIES
 
@@ -43,7 +44,7 @@ class Found:
   Attributes:
     name: as seqio has it.
     task: the seqio Task or Mixture.
-    libraries: of those of its tasks that are built on `transcription_task`.
+    libraries: of those of its tasks that are built on `tasks.registration`.
     spec: front end, vocabulary and segment length.
     split: the split to read.
     limit: most tokens that fit.
@@ -70,10 +71,11 @@ class Found:
 
 
 def task_modules() -> list[str]:
-  """Returns the names of the modules of mrmt3.tasks."""
+  """Return the names of the modules of mrmt3.tasks that declare a `task`, sorted."""
   import mrmt3.tasks
 
-  return sorted(module.name for module in pkgutil.iter_modules(mrmt3.tasks.__path__))
+  found = sorted(module.name for module in pkgutil.iter_modules(mrmt3.tasks.__path__))
+  return [name for name in found if hasattr(importlib.import_module(f'mrmt3.tasks.{name}'), 'task')]
 
 
 def find(
@@ -86,6 +88,7 @@ def find(
   gin_files: Sequence[str] = (),
   gin_bindings: Sequence[str] = (),
   gin_search_paths: str = '',
+  main_module: ModuleType | None = None,
 ) -> Found:
   """Returns the task or mixture that a name stands for; gin's configuration is that of this call afterwards.
 
@@ -100,6 +103,8 @@ def find(
     gin_files: as training takes them; none stands for DEFAULT_GIN.
     gin_bindings: NAME=VALUE, as training's --gin.NAME=VALUE.
     gin_search_paths: as training takes them.
+    main_module: what the gin files import as `__main__`: `mrmt3.train` for those of a training run. None leaves the
+      module that was started.
 
   Raises:
     UserError: there is nothing of that name, or it cannot be understood.
@@ -112,9 +117,10 @@ def find(
   if is_registered and data is None:
     chosen = SimpleNamespace(task=name, dataset_cfg=None, spec=None)
     if not set(_task_names(name)) <= LIBRARIES.keys():
-      chosen.spec = _from_gin('', gin_files, gin_bindings, gin_search_paths).spec
+      chosen.spec = _from_gin('', gin_files, gin_bindings, gin_search_paths, main_module).spec
   else:
-    chosen = _from_gin(_declaration(name, data, bool(gin_files)), gin_files, gin_bindings, gin_search_paths)
+    declaration = _declaration(name, data, bool(gin_files))
+    chosen = _from_gin(declaration, gin_files, gin_bindings, gin_search_paths, main_module)
   cfg = chosen.dataset_cfg
   if cfg is not None and cfg.module:
     _import(cfg.module)
@@ -185,7 +191,7 @@ def chosen(task=None, dataset_cfg=None, spec=None) -> SimpleNamespace:
   return SimpleNamespace(task=task, dataset_cfg=dataset_cfg, spec=spec)
 
 
-def _from_gin(declaration, gin_files, gin_bindings, gin_search_paths):
+def _from_gin(declaration, gin_files, gin_bindings, gin_search_paths, main_module=None):
   """Parses the declaration, the files and the bindings, later ones first in rank, and returns `chosen` of them."""
   argv = [f'--gin_file={file}' for file in gin_files or [DEFAULT_GIN]] + [
     f'--gin.{binding}' for binding in gin_bindings
@@ -194,7 +200,7 @@ def _from_gin(declaration, gin_files, gin_bindings, gin_search_paths):
   gin_utils.check_files(flags)
   names.use_own_engine()
   gin.clear_config()
-  with _train_as_main():
+  with _as_main(main_module or sys.modules['__main__']):
     gin.parse_config(f'{_HEADER}\n{declaration}task_reader.chosen.spec = %SPEC\n')
     gin_utils.parse_config(flags, complete=False)
   if 'utils.DatasetConfig' in declaration:
@@ -227,12 +233,10 @@ def _require_dataset(name, gin_files):
 
 
 @contextlib.contextmanager
-def _train_as_main() -> Iterator[None]:
-  """Makes mrmt3.train the main module, which runs' gin files import as such, for as long as they are parsed."""
-  from mrmt3 import train
-
+def _as_main(module: ModuleType) -> Iterator[None]:
+  """Make `module` the one that gin files import as `__main__`, for as long as they are parsed."""
   main = sys.modules['__main__']
-  sys.modules['__main__'] = train
+  sys.modules['__main__'] = module
   try:
     yield
   finally:
@@ -246,7 +250,7 @@ def _check(found):
   if 'targets' not in found.task.output_features:
     raise UserError(f'{found.name} has no targets; its features are {", ".join(found.task.output_features)}')
   vocabulary = found.task.output_features['targets'].vocabulary
-  size, wanted = vocabulary.vocab_size - vocabulary.extra_ids, vocabularies.SPECIAL_TOKENS + found.codec.num_classes
+  size, wanted = vocabulary.vocab_size - vocabulary.extra_ids, SPECIAL_TOKENS + found.codec.num_classes
   if size != wanted:
     raise UserError(
       f"{found.name}: the targets' vocabulary has {size} ids, the model's {wanted}; name the model's --gin_file, or bind "
@@ -407,7 +411,7 @@ def _shown(found, example, segment, place):
     else:
       split, window = seqio_preprocessors.example_window(library, example)
     samples = library.samples(split, window).reshape(-1)
-    if segment.prior_starts[-1] != inspection_statistics.NO_PRIOR:
+    if segment.prior_starts[-1] != NO_PRIOR:
       prior_samples = library.samples(split, window, segment.prior_starts[-1], spec.segment_frames).reshape(-1)
   is_log_mel = inputs.ndim == 2 and inputs.shape[-1] == spec.spectrogram.num_mel_bins and not hears
   log_mel = inputs if is_log_mel else _log_mel(samples, spec)

@@ -14,8 +14,7 @@ import numpy as np
 
 from mrmt3.errors import UserError
 from mrmt3.notes import instruments
-from mrmt3.notes.note_array import NOTE_DTYPE, empty_notes, sort_notes
-from mrmt3.tokens.segment_targets import trim_overlapping_notes
+from mrmt3.notes.note_array import NOTE_DTYPE, empty_notes, sort_notes, trim_overlapping_notes
 from mrmt3.utils.files import atomic_path
 
 TICKS_PER_QUARTER = 500

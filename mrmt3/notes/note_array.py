@@ -56,3 +56,28 @@ def sort_order(notes: np.ndarray) -> np.ndarray:
 def sort_notes(notes: np.ndarray) -> np.ndarray:
   """Returns the notes by onset, then drums last, program, pitch, offset."""
   return notes[sort_order(notes)]
+
+
+def trim_overlapping_notes(notes: np.ndarray) -> np.ndarray:
+  """Returns the notes with each cut at the next onset of its pitch, program and is_drum, in the order given.
+
+  Notes left with no length are dropped; of several with the same onset the last one stays (as MT3).
+  """
+  offset, kept = trimmed_offsets(notes)
+  trimmed = notes.copy()
+  trimmed['offset'] = offset
+  return trimmed[kept]
+
+
+def trimmed_offsets(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns where `trim_overlapping_notes` lets each note end `[n]`, s, and whether it has a length then, bool `[n]`."""
+  order = np.lexsort((notes['onset'], notes['pitch'], notes['program'], notes['is_drum']))
+  ordered = notes[order]
+  same = np.ones(max(len(notes) - 1, 0), bool)
+  for field in ('pitch', 'program', 'is_drum'):
+    same &= ordered[field][1:] == ordered[field][:-1]
+  offset = ordered['offset'].copy()
+  offset[:-1] = np.where(same, np.minimum(offset[:-1], ordered['onset'][1:]), offset[:-1])
+  trimmed = np.empty_like(offset)
+  trimmed[order] = offset
+  return trimmed, trimmed > notes['onset']

@@ -11,7 +11,6 @@ import numpy as np
 
 from mrmt3.notes import note_array as note_tables
 from mrmt3.notes.instruments import DRUM_CHANNEL
-from mrmt3.tokens import segment_targets
 
 DEFAULT_VELOCITY = 100
 DEFAULT_NOTE_DURATION = 0.01  # s; of drums, and of all notes where tokens hold no note-offs
@@ -52,9 +51,9 @@ def extract_track(ns, program: int, is_drum: bool):
 def trim_overlapping_notes(ns):
   """Returns a copy in which notes are cut at the next onset of their pitch, program and is_drum; what has no length goes.
 
-  See `segment_tokens.trim_overlapping_notes`, which does the same to a note table.
+  See `note_array.trim_overlapping_notes`, which does the same to a note table.
   """
-  offset, kept = segment_targets.trimmed_offsets(note_sequence_to_notes(ns, drum_programs=True))
+  offset, kept = note_tables.trimmed_offsets(note_sequence_to_notes(ns, drum_programs=True))
   trimmed = type(ns)()
   trimmed.CopyFrom(ns)
   del trimmed.notes[:]

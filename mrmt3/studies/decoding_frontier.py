@@ -8,16 +8,16 @@ import numpy as np
 
 from mrmt3.inference import transcription
 from mrmt3.inference.instrument_filter import InstrumentChoice
-from mrmt3.studies import probe_decoding, probe_study, report
+from mrmt3.studies import probe_decoding, report
 from mrmt3.studies.memory_conditions import AS_USED
 from mrmt3.studies.rows import Row, Table
-from mrmt3.studies.run import HEADLINE, SCORES
+from mrmt3.studies.scores import HEADLINE, SCORES, scores_of
 
 SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 def measure(transcriber, params, pieces, results):
-  """Returns (tables, figures, remarks) of a network on pieces; see `probes.run`."""
+  """Returns (tables, figures, remarks) of a network on pieces; see `probe_study.run`."""
   del params
   free = {}
 
@@ -30,7 +30,7 @@ def measure(transcriber, params, pieces, results):
   for share in SHARES:
     scores = results.get(
       f'share {share:g}',
-      lambda share=share: probe_study.scores_of(transcriber, pieces, _said(transcriber, pieces, said_freely(), share)),
+      lambda share=share: scores_of(transcriber, pieces, _said(transcriber, pieces, said_freely(), share)),
       scores=list(SCORES),
     )
     name = f'{share:.0%} of the notes' if share else 'all instruments'

@@ -8,17 +8,17 @@ from mrmt3.errors import UserError
 from mrmt3.inference import memory
 from mrmt3.inference.batched_pieces import until_eos
 from mrmt3.plots import charts
-from mrmt3.studies import probe_decoding, probe_study, report, teacher_forcing
+from mrmt3.studies import probe_decoding, report, teacher_forcing
 from mrmt3.studies.memory_conditions import AS_USED, CONDITIONS, remembered
 from mrmt3.studies.rows import Row, Table
-from mrmt3.studies.run import HEADLINE, SCORES
+from mrmt3.studies.scores import HEADLINE, SCORES, scores_of
 
 _TRAINING = "the prior segment's truth"
 _SHOWN = (AS_USED.name, '3 segments back', '20 % mistakes', "another piece's", 'empty')  # as many as there are colours
 
 
 def measure(transcriber, params, pieces, results):
-  """Returns (tables, figures, remarks) of a network on pieces; see `probes.run`. UserError if it remembers nothing."""
+  """Returns (tables, figures, remarks) of a network on pieces; see `probe_study.run`. UserError if it remembers nothing."""
   network = transcriber.spec.network
   if not network.remembers:
     raise UserError('memory-probe: the checkpoint has no memory (L_agg = 0); name another')
@@ -82,7 +82,7 @@ def _said(transcriber, pieces):
 
 def _decode(transcriber, pieces, condition, as_used):
   said = as_used if condition is AS_USED else probe_decoding.transcribe(transcriber, pieces, condition, as_used)
-  return probe_study.scores_of(transcriber, pieces, said)
+  return scores_of(transcriber, pieces, said)
 
 
 def _cost(transcriber, params, pieces, condition):

@@ -8,6 +8,7 @@ import numpy as np
 
 from mrmt3 import vocabularies
 from mrmt3.inference import memory
+from mrmt3.plots import charts
 from mrmt3.studies import report, teacher_forcing
 from mrmt3.studies.memory_conditions import AS_USED, remembered
 from mrmt3.studies.rows import Row, Table
@@ -25,7 +26,7 @@ _SCORES = {'loss': 'nats a token', 'segment_loss': 'nats a segment', 'spread': '
 
 
 def measure(transcriber, params, pieces, results):
-  """Returns (tables, figures, remarks) of a network on pieces; see `probes.run`."""
+  """Returns (tables, figures, remarks) of a network on pieces; see `probe_study.run`."""
   found = {
     way: results.get(way, lambda which=which: _measure(transcriber, params, pieces, *which))
     for way, which in WAYS.items()
@@ -43,8 +44,6 @@ def measure(transcriber, params, pieces, results):
   top = max(max(row.values('loss')) for row in rows)
   # Dots lie on 0..1.
   shown = {row.name: [(name, scores['loss'] / top) for name, scores in sorted(row.pieces.items())] for row in rows}
-  from mrmt3.plots import charts
-
   figure = report.Figure(
     'Loss by order of events',
     charts.strips(shown, 'Loss by order'),

@@ -3,19 +3,16 @@
 from pathlib import Path
 
 from mrmt3.checkpoints import orbax as orbax_checkpoints
-from mrmt3.evaluation import summary
 from mrmt3.inference import transcriber as inference
-from mrmt3.inference import transcription
-from mrmt3.studies import catalogue, probe_pieces, report
-from mrmt3.studies import run as run_study
+from mrmt3.studies import catalogue, decoding_frontier, memory_probe, order_probe, probe_pieces, report
 from mrmt3.studies.catalogue import Study
+from mrmt3.studies.options import Options
+from mrmt3.studies.references import references_of
 from mrmt3.studies.results import Results
 
 
-def run(name: str, study: Study, folder: Path, options: 'run_study.Options') -> Path:
+def run(name: str, study: Study, folder: Path, options: Options) -> Path:
   """Runs a study that trains nothing and returns the path of its page; errors as `studies.run.run`'s."""
-  from mrmt3.studies import decoding_frontier, memory_probe, order_probe
-
   probe = {
     catalogue.MEMORY_PROBE: memory_probe.measure,
     catalogue.ORDER_PROBE: order_probe.measure,
@@ -24,7 +21,7 @@ def run(name: str, study: Study, folder: Path, options: 'run_study.Options') -> 
   checkpoint = orbax_checkpoints.find_checkpoint(options.checkpoint)
   params, spec, step = orbax_checkpoints.restore_params(checkpoint)
   transcriber = inference.Transcriber(params, spec)
-  references = run_study.references_of(options.data, options.split, options.pieces)
+  references = references_of(options.data, options.split, options.pieces)
   pieces = probe_pieces.load(references, spec)
   results = Results(
     folder,
@@ -41,12 +38,3 @@ def run(name: str, study: Study, folder: Path, options: 'run_study.Options') -> 
   seconds = sum(piece.frames for piece in pieces) / float(spec.spectrogram.frame_rate)
   where = f'{options.checkpoint} (step {step}) on {len(pieces)} piece{"" if len(pieces) == 1 else "s"} of {options.data}, {seconds:.0f} s of music.'
   return report.write(folder, name, study.question, tables, figures, [where, *remarks])
-
-
-def scores_of(transcriber: inference.Transcriber, pieces, said) -> dict[str, dict[str, float]]:
-  """Returns the scores of each piece that studies look at, of what a network said: {piece: tokens of its segments}."""
-  results = []
-  for piece in pieces:
-    notes, _ = transcription.decode_segments(said[piece.name], transcriber.spec)
-    results.append(summary.score_piece(piece.name, piece.notes, notes))
-  return run_study.pieces_of(summary.Summary(results))

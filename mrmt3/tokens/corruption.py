@@ -7,7 +7,7 @@ model's mistakes: missing notes, and notes of another pitch or instrument.
 import numpy as np
 
 from mrmt3.event_codec import Codec
-from mrmt3.vocabularies import SPECIAL_TOKENS
+from mrmt3.special_tokens import SPECIAL_TOKENS
 
 _NOTE_TYPES = ('pitch', 'drum')
 _REPLACED_TYPES = ('pitch', 'drum', 'program')

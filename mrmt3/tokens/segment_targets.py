@@ -11,13 +11,14 @@ import numpy as np
 
 from mrmt3 import run_length_encoding, vocabularies
 from mrmt3.event_codec import Codec
+from mrmt3.special_tokens import EOS_ID
 from mrmt3.tokens import shuffling
 
 FRAMES_PER_SECOND = 125  # hops of 128 samples at 16 kHz
 
 _ABSENT = run_length_encoding.ABSENT
 _NEVER = np.iinfo(np.int32).max
-_EOS = np.array([vocabularies.EOS_ID], np.int32)
+_EOS = np.array([EOS_ID], np.int32)
 MAX_SECONDS = 10_000_000  # steps stay far from the end of int32
 _PITCHES = vocabularies.MAX_PITCH + 1
 
@@ -60,31 +61,6 @@ class PieceEvents:
     if array.ndim != 2 or array.shape[1] != num_columns:
       raise ValueError(f'events of a piece are an array [events, {num_columns}], got shape {array.shape}')
     return cls(*array.T)
-
-
-def trim_overlapping_notes(notes: np.ndarray) -> np.ndarray:
-  """Returns the notes with each cut at the next onset of its pitch, program and is_drum, in the order given.
-
-  Notes left with no length are dropped; of several with the same onset the last one stays (as MT3).
-  """
-  offset, kept = trimmed_offsets(notes)
-  trimmed = notes.copy()
-  trimmed['offset'] = offset
-  return trimmed[kept]
-
-
-def trimmed_offsets(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns where `trim_overlapping_notes` lets each note end `[n]`, s, and whether it has a length then, bool `[n]`."""
-  order = np.lexsort((notes['onset'], notes['pitch'], notes['program'], notes['is_drum']))
-  ordered = notes[order]
-  same = np.ones(max(len(notes) - 1, 0), bool)
-  for field in ('pitch', 'program', 'is_drum'):
-    same &= ordered[field][1:] == ordered[field][:-1]
-  offset = ordered['offset'].copy()
-  offset[:-1] = np.where(same, np.minimum(offset[:-1], ordered['onset'][1:]), offset[:-1])
-  trimmed = np.empty_like(offset)
-  trimmed[order] = offset
-  return trimmed, trimmed > notes['onset']
 
 
 def encode_piece(
@@ -225,7 +201,7 @@ def segment_targets(
 def empty_segment(codec: Codec) -> np.ndarray:
   """Returns the target of a segment without notes, `[tie, EOS]`: int32 model ids."""
   tie_id, _ = codec.event_type_range('tie')
-  return np.append(vocabularies.encode_ids([tie_id]), np.int32(vocabularies.EOS_ID))
+  return np.append(vocabularies.encode_ids([tie_id]), np.int32(EOS_ID))
 
 
 def _event_tokens(piece, window, start_step, codec, shuffle, rng):

@@ -1,7 +1,6 @@
 """A data set's batches, one by one, with a position that can be saved and taken up again."""
 
 import json
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mrmt3.engine.utils import user_errors
 from mrmt3.errors import UserError, first_line
 
 FILE = 'data'  # what the files of a saved position begin with
@@ -98,25 +98,6 @@ class DataIterator(Iterator):
   def close(self) -> None:
     """Stops the pipeline's threads; one that runs Python code while the interpreter ends would hang it."""
     self._iterator = None
-
-
-class user_errors:
-  """A block in which a UserError that a preprocessor raised inside TensorFlow is raised as itself."""
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, kind, error, trace) -> None:
-    if not isinstance(error, Exception):
-      return  # also GeneratorExit while Python ends, when nothing can be imported any more
-    import tensorflow as tf
-
-    if not isinstance(error, tf.errors.OpError):
-      return
-    # TensorFlow wraps what Python functions raise into an error of its own, as text with a traceback.
-    said = re.search(r'\bUserError: (.+)', error.message)
-    if said is not None:
-      raise UserError(said[1]) from error
 
 
 def zero_batch(dataset) -> dict[str, np.ndarray]:

@@ -3,6 +3,8 @@
 import jax
 import numpy as np
 
+from mrmt3.special_tokens import EOS_ID, SPECIAL_TOKENS
+
 MOST_EVENTS = 40
 
 
@@ -90,13 +92,11 @@ def readable(model, tokens: np.ndarray) -> str:
 
 
 def _name(codec, model_id: int) -> str:
-  from mrmt3 import vocabularies
-
-  if model_id < vocabularies.SPECIAL_TOKENS:
-    return {vocabularies.EOS_ID: 'EOS'}.get(model_id, 'unknown')
-  if model_id - vocabularies.SPECIAL_TOKENS >= codec.num_classes:
+  if model_id < SPECIAL_TOKENS:
+    return {EOS_ID: 'EOS'}.get(model_id, 'unknown')
+  if model_id - SPECIAL_TOKENS >= codec.num_classes:
     return 'unused'
-  event = codec.decode_event_index(model_id - vocabularies.SPECIAL_TOKENS)
+  event = codec.decode_event_index(model_id - SPECIAL_TOKENS)
   return f'{event.type}:{event.value}'
 
 

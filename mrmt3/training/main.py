@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a bug, with its traceback; 2 something the user can put ri
 130 interrupted; 143 stopped by SIGTERM, after saving.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -
 
   # gin files import this module as __main__, under any name of their own.
   configured = gin.configurable(function, module='__main__')
-  gin_utils.apply_flags(flags)
+  apply_flags(flags)
   gin_utils.parse_config(flags)
   options = {'dry_run': True} if flags.dry_run else {}
   if flags.profile:
@@ -38,6 +39,24 @@ def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -
     multihost.leave()
     raise
   multihost.leave()
+
+
+def apply_flags(flags: argparse.Namespace) -> None:
+  """Connect the processes of a multi-host run, and give seqio the folders of the flags."""
+  import seqio
+
+  from mrmt3.training import multihost
+
+  if flags.multiprocess_gpu:
+    multihost.initialise(
+      flags.coordinator_address, flags.process_count, flags.process_index, flags.initialization_timeout
+    )
+
+  folders = [folder for folder in flags.seqio_additional_cache_dirs.split(',') if folder]
+  if folders:
+    seqio.add_global_cache_dirs(folders)
+  if flags.tfds_data_dir:
+    seqio.set_tfds_data_dir_override(flags.tfds_data_dir)
 
 
 def main(function: Callable, prog: str, description: str, argv: Sequence[str] | None = None) -> int:
@@ -71,7 +90,7 @@ def run_and_end(run: Callable[[], int]) -> None:
   """Calls `run` and ends the process with the exit code it returns, whatever happens.
 
   At once: TensorFlow's threads, one of which may still prepare data in Python, would hang an orderly exit. Before all that,
-  the command may be started once more, see `large_pages`.
+  the command may be started once more, see `utils.huge_pages`.
   """
   huge_pages.restart_with()
   try:

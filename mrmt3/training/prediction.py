@@ -6,8 +6,8 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from mrmt3.engine.utils import user_errors
 from mrmt3.training import multihost
-from mrmt3.training.data_iterator import user_errors
 
 _INDEX = 'index of the example'
 

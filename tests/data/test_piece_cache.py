@@ -16,6 +16,7 @@ from mrmt3.data import piece_cache
 from mrmt3.data.piece_source import PieceContent
 from mrmt3.errors import UserError
 from mrmt3.notes import note_array as note_tables
+from mrmt3.notes.note_array import trim_overlapping_notes
 from mrmt3.tokens import segment_targets
 from mrmt3.utils import parallel
 
@@ -192,7 +193,7 @@ def test_events_are_kept_and_equal(made_up, tmp_path):
   for _ in range(2):
     events = store.encode(CODEC)
     for index in range(4):
-      wanted = segment_targets.encode_piece(segment_targets.trim_overlapping_notes(np.array(store.notes(index))), CODEC)
+      wanted = segment_targets.encode_piece(trim_overlapping_notes(np.array(store.notes(index))), CODEC)
       np.testing.assert_array_equal(events.events(index).to_array(), wanted.to_array())
   untrimmed = store.encode(CODEC, trim=False).events(3)
   assert (

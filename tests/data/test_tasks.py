@@ -14,13 +14,14 @@ import tensorflow as tf
 from mrmt3 import spectrograms, vocabularies
 from mrmt3.audio.files import read_audio
 from mrmt3.data import seqio_preprocessors, slakh_layout
-from mrmt3.data.example_config import ExampleConfig
-from mrmt3.data.examples import NO_PRIOR, Library, Part, Window
+from mrmt3.data.example_config import NO_PRIOR, ExampleConfig
+from mrmt3.data.examples import Library, Part, Window
 from mrmt3.data.piece_source import PieceContent
 from mrmt3.data.seqio_source import SegmentSource
 from mrmt3.data.sources.slakh import SlakhFolder
 from mrmt3.errors import UserError
 from mrmt3.notes import note_array as note_tables
+from mrmt3.notes.note_array import trim_overlapping_notes
 from mrmt3.tasks import slakh as slakh_task
 from mrmt3.tasks.registration import LIBRARIES
 from mrmt3.tokens import segment_targets
@@ -84,7 +85,7 @@ def test_prior_targets_are_the_tokens_of_that_window(small_data, small_spec):
   with_prior = 0
   for example in found:
     track = slakh_layout.Track(small_data / 'train' / example['piece'].decode())
-    piece = segment_targets.encode_piece(segment_targets.trim_overlapping_notes(slakh_layout.read_notes(track)), codec)
+    piece = segment_targets.encode_piece(trim_overlapping_notes(slakh_layout.read_notes(track)), codec)
 
     def tokens(start, piece=piece, frames=int(example['frames'])):
       fps = small_spec.spectrogram.frame_rate

@@ -14,9 +14,9 @@ from mrmt3.framewise import losses
 from mrmt3.framewise.note_heads import OFFSETS, FrameTargets
 from mrmt3.network import T5Config
 from mrmt3.notes.instruments import NUM_CLASSES, SLAKH_CLASSES
-from mrmt3.notes.note_array import as_notes
+from mrmt3.notes.note_array import as_notes, trim_overlapping_notes
 from mrmt3.spectrograms import SpectrogramConfig
-from mrmt3.tokens.segment_targets import encode_piece, segment_targets, trim_overlapping_notes
+from mrmt3.tokens.segment_targets import encode_piece, segment_targets
 from mrmt3.vocabularies import build_codec
 
 SPEC = ModelSpec(

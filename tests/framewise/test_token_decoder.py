@@ -21,7 +21,7 @@ from mrmt3.inference.transcriber import Transcriber
 from mrmt3.models import ContinuousInputsEncoderDecoderModel
 from mrmt3.network import T5Config
 from mrmt3.notes.instruments import CLASS_PROGRAMS, NUM_CLASSES, class_index
-from mrmt3.notes.note_array import as_notes
+from mrmt3.notes.note_array import as_notes, trim_overlapping_notes
 from mrmt3.spectrograms import SpectrogramConfig
 from mrmt3.tokens import batched_parsing, segment_targets
 from mrmt3.tokens.event_state import running_status
@@ -82,7 +82,7 @@ def test_what_a_perfect_reader_hears_is_copied_token_by_token(rows, start):
       for on, length, pitch, program, drum in rows
     ]
   )
-  table = segment_targets.trim_overlapping_notes(table)
+  table = trim_overlapping_notes(table)
   # One event of a pitch a state, and nothing again within a state: unisons are proposed once.
   seen, kept = set(), []
   for note in np.sort(table, order=['is_drum', 'pitch', 'onset']):

@@ -16,7 +16,7 @@ from mrmt3.inference import batched_pieces, memory
 from mrmt3.inference.transcriber import Transcriber
 from mrmt3.network import T5Config
 from mrmt3.notes.instruments import CLASS_PROGRAMS, NUM_CLASSES, class_index
-from mrmt3.notes.note_array import as_notes
+from mrmt3.notes.note_array import as_notes, trim_overlapping_notes
 from mrmt3.spectrograms import SpectrogramConfig, compute_spectrogram
 from mrmt3.studies import memory_conditions, probe_decoding, probe_pieces
 from mrmt3.tokens import batched_parsing, segment_targets
@@ -46,7 +46,7 @@ def test_tokens_say_what_is_held_and_what_has_been_heard(rows, start):
       for on, length, pitch, program, drum in rows
     ]
   )
-  table = segment_targets.trim_overlapping_notes(table)
+  table = trim_overlapping_notes(table)
   piece = segment_targets.encode_piece(table, CODEC, rounded_order=True)
   tokens = padded(segment_targets.segment_targets(piece, 2 * start, 2 * STATES, frames_per_second=64, codec=CODEC))
   begin, end = (np.round(table[name] * 32).astype(int) for name in ('onset', 'offset'))

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import pkgutil
 import sys
 import warnings
 import xml.etree.ElementTree as ET
@@ -14,15 +13,15 @@ import soundfile
 from matplotlib.image import imread
 
 import gin
-import mrmt3.tasks
 from mrmt3 import note_sequences, spectrograms, vocabularies
 from mrmt3.audio import files as audio_files
 from mrmt3.audio import sonify
 from mrmt3.cli.main import main
 from mrmt3.errors import UserError
 from mrmt3.inspection import statistics as inspection_statistics
+from mrmt3.inspection import task_reader
 from mrmt3.notes import midi
-from mrmt3.notes.note_array import as_notes
+from mrmt3.notes.note_array import as_notes, trim_overlapping_notes
 from mrmt3.plots import log_mel as segment_plots
 from mrmt3.tokens import segment_targets
 
@@ -163,9 +162,7 @@ DATA = {
 SAMPLINGS = ('random', 'grid', 'pieces', 'mr_mt3', 'mt3')
 
 
-@pytest.mark.parametrize(
-  'task, sampling', itertools.product([module.name for module in pkgutil.iter_modules(mrmt3.tasks.__path__)], SAMPLINGS)
-)
+@pytest.mark.parametrize('task, sampling', itertools.product(task_reader.task_modules(), SAMPLINGS))
 def test_every_task_is_inspected(task, sampling, request, capsys):
   assert task in DATA, f'tasks/{task}.py is new: say in DATA what it is to be inspected with'
   fixture, pieces, name, more = DATA[task]
@@ -593,7 +590,7 @@ def test_notes_of_a_segment_are_those_of_the_piece_within_it():
       )
     )
     notes['program'][notes['is_drum']] = 0
-    notes = segment_targets.trim_overlapping_notes(notes)
+    notes = trim_overlapping_notes(notes)
     events = segment_targets.encode_piece(notes, CODEC)
     segments = [segment_targets.segment_targets(events, 256 * k, 256, codec=CODEC) for k in range(6)]
     whole, _ = note_sequences.decode_piece(segments, [256 * k for k in range(6)], CODEC)

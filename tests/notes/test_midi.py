@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from mrmt3.errors import UserError
 from mrmt3.notes import midi as midi_io
-from mrmt3.notes.note_array import as_notes, as_rows, empty_notes, sort_notes
-from mrmt3.tokens.segment_targets import trim_overlapping_notes
+from mrmt3.notes.note_array import as_notes, as_rows, empty_notes, sort_notes, trim_overlapping_notes
 
 NOTES = as_notes(
   [

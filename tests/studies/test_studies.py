@@ -25,14 +25,18 @@ from mrmt3.cli import study as study_command
 from mrmt3.data import slakh_layout
 from mrmt3.errors import UserError
 from mrmt3.evaluation import references as evaluation_sets
+from mrmt3.evaluation import score_pieces
 from mrmt3.studies import catalogue, domains, report, results, rows, starting_weights, training
-from mrmt3.studies import run as run_study
 from mrmt3.studies.catalogue import Cell, Study
+from mrmt3.studies.options import Options
+from mrmt3.studies.references import references_of
+from mrmt3.studies.scores import SCORES
+from mrmt3.studies.training_study import TrainingStudy
 
 PARSE = """
 import json, sys
 from mrmt3.engine import gin_utils, names
-from mrmt3.tensorflow_start import start_tensorflow
+from mrmt3.utils.tensorflow_setup import start_tensorflow
 start_tensorflow()
 names.use_own_engine()
 import gin
@@ -98,7 +102,7 @@ def trained(monkeypatch, small_spec):
     }
 
   monkeypatch.setattr(training, 'train', train)
-  monkeypatch.setattr(run_study.evaluation_run, 'transcribe', transcribe)
+  monkeypatch.setattr(score_pieces, 'transcribe', transcribe)
   return begun
 
 
@@ -211,7 +215,7 @@ def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tm
   assert (
     'tokens/s' in lines[0] and lines[4].startswith('|  | against | onset F1 |') and '| plain, seed 0 |' in lines[-2]
   )
-  assert lines[6].count('p = ') + lines[6].count('p < ') == len(run_study.SCORES) and 'p = ' not in ''.join(lines[:4])
+  assert lines[6].count('p = ') + lines[6].count('p < ') == len(SCORES) and 'p = ' not in ''.join(lines[:4])
   page = (tmp_path / 'out' / 'index.html').read_text()
   assert page.count('<svg ') == 3 and 'http' not in page and page.count('<table>') == 4 and report.DIFFERENCES in page
   for figure in (tmp_path / 'out' / 'figures').glob('*.svg'):
@@ -274,18 +278,18 @@ def test_the_box_s_ears_are_frozen_and_all_else_is_fresh():
 
 def test_goes_on_where_it_was_stopped(small_data, trained, small_study, tmp_path, monkeypatch):
   words = ('l-agg', '-o', tmp_path / 'out', '--data', small_data, '--base', 'runs/twin.gin')
-  score = run_study.evaluation_run.score
+  score = score_pieces.score
 
   def stopped(*arguments):
     if len(trained) == 2:
       raise KeyboardInterrupt
     return score(*arguments)
 
-  monkeypatch.setattr(run_study.evaluation_run, 'score', stopped)
+  monkeypatch.setattr(score_pieces, 'score', stopped)
   with pytest.raises(KeyboardInterrupt):
     run(*words)
   assert 'still to be trained' in (tmp_path / 'out' / 'study.md').read_text()
-  monkeypatch.setattr(run_study.evaluation_run, 'score', score)
+  monkeypatch.setattr(score_pieces, 'score', score)
   run(*words)
   assert len(trained) == 2  # the first is scored, the second trained
   whole = (tmp_path / 'out' / 'study.md').read_text()
@@ -516,11 +520,9 @@ def test_all_rendered_notes_are_tested_on_but_so_many_pieces(small_data, tmp_pat
   pytest.importorskip('symusic')
 
   def count(test, **more):
-    options = run_study.Options(data=small_data, split='train', pieces=2, **more)
+    options = Options(data=small_data, split='train', pieces=2, **more)
     return len(
-      run_study.TrainingStudy('domains', catalogue.STUDIES['domains'], tmp_path, options, -1).references(
-        test, small_data
-      )
+      TrainingStudy('domains', catalogue.STUDIES['domains'], tmp_path, options, -1).references(test, small_data)
     )
 
   assert [count(test) for test in catalogue.STUDIES['domains'].tests] == [2, 2, 54]
@@ -529,18 +531,18 @@ def test_all_rendered_notes_are_tested_on_but_so_many_pieces(small_data, tmp_pat
 
 def test_a_split_that_is_not_there_is_not_replaced(small_data, tmp_path):
   with pytest.raises(UserError, match="has no split 'tset', only train, test"):
-    run_study.references_of(small_data, 'tset', None)
+    references_of(small_data, 'tset', None)
   (tmp_path / 'plain').symlink_to(small_data / 'test')
-  assert len(run_study.references_of(tmp_path / 'plain', 'test', None)) == 1  # without splits it is all tested on
+  assert len(references_of(tmp_path / 'plain', 'test', None)) == 1  # without splits it is all tested on
   for name in ('val', 'rest'):
     (tmp_path / 'own' / name).mkdir(parents=True)
     (tmp_path / 'own' / name / 'Track00000').symlink_to(next((small_data / 'test').iterdir()))
-  assert list(run_study.references_of(tmp_path / 'own', 'val', None)) == ['val/Track00000']  # whatever it is called
+  assert list(references_of(tmp_path / 'own', 'val', None)) == ['val/Track00000']  # whatever it is called
 
-  options = run_study.Options(data=small_data, split='test', single=tmp_path / 'single')
+  options = Options(data=small_data, split='test', single=tmp_path / 'single')
   (tmp_path / 'single').mkdir()
   (tmp_path / 'single' / 'train').symlink_to(small_data / 'train')
-  study = run_study.TrainingStudy('domains', catalogue.STUDIES['domains'], tmp_path, options, -1)
+  study = TrainingStudy('domains', catalogue.STUDIES['domains'], tmp_path, options, -1)
   assert (
     len(study.references(catalogue.SINGLE, small_data)) == 3
   )  # single-instrument music has splits of its own, or none

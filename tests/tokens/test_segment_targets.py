@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from paths import FIXTURES
 
-from mrmt3.notes.note_array import as_notes, empty_notes
+from mrmt3.notes.note_array import as_notes, empty_notes, trim_overlapping_notes
 from mrmt3.tokens import segment_targets as segment_tokens
-from mrmt3.tokens.segment_targets import PieceEvents, encode_piece, segment_targets, trim_overlapping_notes
+from mrmt3.tokens.segment_targets import PieceEvents, encode_piece, segment_targets
 from mrmt3.tokens.shuffling import Shuffle
 from mrmt3.vocabularies import VocabularyConfig, build_codec
 

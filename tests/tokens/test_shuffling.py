@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from mrmt3.notes.note_array import as_notes
+from mrmt3.notes.note_array import as_notes, trim_overlapping_notes
 from mrmt3.tokens import shuffling
-from mrmt3.tokens.segment_targets import encode_piece, segment_targets, trim_overlapping_notes
+from mrmt3.tokens.segment_targets import encode_piece, segment_targets
 from mrmt3.tokens.shuffling import Shuffle, shuffled_order
 from mrmt3.vocabularies import VocabularyConfig, build_codec
 

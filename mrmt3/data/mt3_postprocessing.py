@@ -1,0 +1,58 @@
+"""From the ids that a model predicted for one of MT3's examples to what MT3's metrics take."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mrmt3.event_codec import Codec
+from mrmt3.note_sequences import START_TIMES
+from mrmt3.special_tokens import DECODED_EOS_ID
+
+_SLACK = 0.02  # steps; input_times are float32
+
+
+def trim_eos(tokens: Sequence[int]) -> np.ndarray:
+  """Returns regular ids `[n]`, int32, before the first end of sequence (`DECODED_EOS_ID`)."""
+  tokens = np.array(tokens, np.int32)
+  ends = np.flatnonzero(tokens == DECODED_EOS_ID)
+  return tokens[: ends[0]] if len(ends) else tokens
+
+
+def segment_start_time(first_frame_time: float, codec: Codec, start_times: str = 'steps') -> float:
+  """Returns the time of the last token step that is not later than a segment's first frame, s.
+
+  'float' rounds as MT3 does, which is a step early for about a tenth of the segments, and then loses what lies on the
+  boundary.
+  """
+  if start_times not in START_TIMES:
+    raise ValueError(f'unknown start_times {start_times!r}: choose one of {START_TIMES}')
+  if start_times == 'float':
+    return float(first_frame_time - first_frame_time % (1 / codec.steps_per_second))
+  return float(np.floor(float(first_frame_time) * codec.steps_per_second + _SLACK) / codec.steps_per_second)
+
+
+def parse_reference(sequence: bytes):
+  """Returns the NoteSequence in an example's first `sequence`, or None where that is empty. Imports note_seq."""
+  from note_seq.protobuf import music_pb2
+
+  return music_pb2.NoteSequence.FromString(sequence) if sequence else None
+
+
+def postprocess(
+  tokens: Sequence[int], example: Mapping[str, Any], is_target: bool, codec: Codec, start_times: str = 'steps'
+) -> dict[str, Any]:
+  """Returns what `metrics.transcription_metrics` takes, of a segment's regular ids and its example.
+
+  Args:
+    tokens: regular ids `[n]`.
+    example: unique_id `[1]`, sequence `[frames]`, input_times `[frames]` s, raw_inputs `[samples]`.
+    is_target: whether the tokens are the truth.
+    codec: the codec of the tokens.
+    start_times: see `segment_start_time`.
+  """
+  unique_id, tokens = example['unique_id'][0], trim_eos(tokens)
+  if is_target:
+    return {'unique_id': unique_id, 'ref_ns': parse_reference(example['sequence'][0]), 'ref_tokens': tokens}
+  start_time = segment_start_time(example['input_times'][0], codec, start_times)
+  return {'unique_id': unique_id, 'raw_inputs': example['raw_inputs'], 'est_tokens': tokens, 'start_time': start_time}

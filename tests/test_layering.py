@@ -1,0 +1,215 @@
+"""The architecture of mrmt3: which part of it may import which.
+
+Files and folders form no cycles, and a layer imports only itself and the layers below it. Imports inside functions
+count as well: they put off the cost of an import, not the dependency.
+"""
+
+import ast
+import graphlib
+import itertools
+import subprocess
+import sys
+
+from paths import ROOT
+
+# Bottom first. A name is a module of mrmt3/ itself or a folder, without its subfolders; `tasks` is mrmt3.tasks.
+LAYERS = (
+  ('errors', 'version', 'special_tokens', 'utils'),
+  ('notes',),  # note arrays and MIDI
+  ('audio',),  # sound in and out, synthesis
+  # Tokens: the codec, pieces to tokens, tokens to notes.
+  (
+    'event_codec',
+    'run_length_encoding',
+    'vocabularies',
+    'seqio_vocabulary',
+    'tokens',
+    'note_sequences',
+    'metrics_utils',
+  ),
+  ('spectrograms', 'spectral_ops'),
+  ('plots',),
+  # The networks. decoding/ knows none of them.
+  ('nn', 'layers'),
+  ('decoding',),
+  ('network',),
+  ('config',),
+  # Data: pieces, where they come from, examples.
+  ('data', 'data.records'),
+  ('data.sources', 'datasets', 'preprocessors', 'mixing'),
+  ('data.convert', 'data.tfds_slakh'),
+  # Models: networks with losses, for training and prediction.
+  ('engine',),
+  ('framewise',),
+  ('models',),
+  # What uses a trained model.
+  ('checkpoints',),
+  ('inference',),
+  ('evaluation', 'metrics', 'summaries'),
+  # A task puts together data and the metrics for it; training reads tasks through seqio alone.
+  ('tasks',),
+  ('training',),
+  ('train', 'eval', 'infer'),
+  # What people run. The command line only wires.
+  ('dataset_builder',),
+  ('inspection',),
+  ('studies',),
+  ('demo',),
+  ('cli', '__main__', '__init__'),
+)
+
+# Imports that are still to go, left out below: the encoder-decoder and the frame-level model are not separated yet.
+KNOWN = {
+  ('mrmt3.decoding.cached_decoder', 'mrmt3.network'),
+  ('mrmt3.decoding.greedy', 'mrmt3.framewise.token_decoder'),
+  ('mrmt3.decoding.greedy', 'mrmt3.network'),
+  ('mrmt3.network', 'mrmt3.framewise.harmonic_stacking'),
+  ('mrmt3.network', 'mrmt3.framewise.note_heads'),
+  ('mrmt3.network', 'mrmt3.framewise.token_decoder'),
+  ('mrmt3.config', 'mrmt3.framewise.harmonic_stacking'),
+}
+
+# (importer, imported): imports inside a function that may close a cycle between files of one folder. None so far.
+LAZY_CYCLES = set()
+
+# Imported inside a function that transcription never calls.
+NOT_FOR_TRANSCRIPTION = {
+  'mrmt3.seqio_vocabulary',  # by vocabularies.vocabulary_from_codec, which tasks call
+}
+
+
+def _find_modules():
+  """Return {name: path} of all modules and packages. mrmt3/tasks is a link to tasks/."""
+  modules = {}
+  for folder in (ROOT / 'mrmt3', ROOT / 'tasks'):
+    for path in folder.rglob('*.py'):
+      parts = path.relative_to(ROOT).with_suffix('').parts
+      parts = ('mrmt3', *parts) if parts[0] == 'tasks' else parts
+      modules['.'.join(parts[:-1] if parts[-1] == '__init__' else parts)] = path
+  return modules
+
+
+def _imports(source):
+  """Yield (dotted name, whether inside a function) of all imports, without those for type checkers only."""
+  waiting = [(ast.parse(source), False)]
+  while waiting:
+    node, lazy = waiting.pop()
+    if isinstance(node, ast.Import):
+      yield from ((alias.name, lazy) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert not node.level, 'relative import'
+      yield from ((f'{node.module}.{alias.name}', lazy) for alias in node.names)
+    elif isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING':
+      waiting += [(child, lazy) for child in node.orelse]
+      continue
+    lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    waiting += [(child, lazy) for child in ast.iter_child_nodes(node)]
+
+
+def _import_graph():
+  """Return {(importer, imported): whether inside functions only}."""
+  graph = {}
+  for importer, path in MODULES.items():
+    for name, lazy in _imports(path.read_text(encoding='utf-8')):
+      while name and name not in MODULES:  # a name in a module, or not ours
+        name = name.rpartition('.')[0]
+      if name and name != importer:
+        graph[importer, name] = graph.get((importer, name), True) and lazy
+  return graph
+
+
+def _unit(module):
+  """Return the name in LAYERS that a module belongs to."""
+  path = MODULES[module]
+  folder = module if path.name == '__init__.py' else module.rpartition('.')[0]
+  if folder == 'mrmt3':
+    return path.stem
+  return folder.removeprefix('mrmt3.')
+
+
+def _find_cycle(edges):
+  """Return the nodes of a cycle, the first one again at the end; None without cycles."""
+  sorter = graphlib.TopologicalSorter()
+  for importer, imported in edges:
+    sorter.add(importer, imported)
+  try:
+    sorter.prepare()
+  except graphlib.CycleError as error:
+    return error.args[1][::-1]
+  return None
+
+
+MODULES = _find_modules()
+GRAPH = _import_graph()
+EDGES = GRAPH.keys() - KNOWN
+
+
+def test_imports_are_found():
+  source = '\n'.join(
+    [
+      'import mrmt3.errors',
+      'from mrmt3 import network as other',
+      'if TYPE_CHECKING:',
+      '  from mrmt3.config import ModelSpec',
+      'class A:',
+      '  def f(self):',
+      '    from mrmt3.tokens.shuffling import Shuffle',
+    ]
+  )
+  assert set(_imports(source)) == {
+    ('mrmt3.errors', False),
+    ('mrmt3.network', False),
+    ('mrmt3.tokens.shuffling.Shuffle', True),
+  }
+  assert _find_cycle([('a', 'b'), ('b', 'c'), ('a', 'c')]) is None
+  assert set(_find_cycle([('a', 'b'), ('b', 'c'), ('c', 'b')])) == {'b', 'c'}
+  assert GRAPH['mrmt3.cli.main', 'mrmt3.cli.transcribe'] is False
+  assert GRAPH['mrmt3.vocabularies', 'mrmt3.seqio_vocabulary'] is True
+
+
+def test_no_cycle_of_files():
+  assert _find_cycle(EDGES - LAZY_CYCLES) is None
+
+
+def test_no_cycle_of_folders():
+  """Of modules of the root each is a node of its own: they belong to several layers."""
+  edges = {(_unit(importer), _unit(imported)) for importer, imported in EDGES}
+  assert _find_cycle(edge for edge in edges if edge[0] != edge[1]) is None
+
+
+def test_every_module_has_a_layer():
+  units = list(itertools.chain(*LAYERS))
+  assert len(units) == len(set(units))
+  assert set(units) == {_unit(module) for module in MODULES}
+
+
+def test_lower_layers_never_import_upper_ones():
+  heights = {unit: height for height, layer in enumerate(LAYERS) for unit in layer}
+  upward = {edge for edge in EDGES if heights[_unit(edge[0])] < heights[_unit(edge[1])]}
+  assert not upward
+
+
+def test_exceptions_are_in_use():
+  assert GRAPH.keys() >= KNOWN, 'gone: take it out of KNOWN'
+  for importer, imported in LAZY_CYCLES:
+    assert GRAPH.get((importer, imported)), 'gone or not lazy'
+    assert _unit(importer) == _unit(imported)
+  assert MODULES.keys() >= NOT_FOR_TRANSCRIPTION
+
+
+def test_transcription_imports_no_training_libraries():
+  """Import all that `mrmt3 transcribe` may reach, also inside functions; tests/cli/test_transcribe.py runs the command."""
+  start = {'mrmt3.cli.main', 'mrmt3.cli.transcribe'}
+  reached, waiting = set(), list(start)
+  while waiting:
+    module = waiting.pop()
+    if module in reached | NOT_FOR_TRANSCRIPTION:
+      continue
+    reached.add(module)
+    # The other commands are imported for their options; what they import inside functions is for running them.
+    runs = _unit(module) != 'cli' or module in start
+    waiting += [imported for (importer, imported), lazy in GRAPH.items() if importer == module and (runs or not lazy)]
+  assert reached >= {'mrmt3.inference.transcriber', 'mrmt3.decoding.greedy', 'mrmt3.notes.midi'}
+  code = f'import importlib, sys\nfor name in {sorted(reached)}:\n  importlib.import_module(name)\nprint(*sys.modules)'
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT, check=True)
+  assert not {'tensorflow', 'seqio', 'note_seq'} & set(done.stdout.split())

@@ -33,7 +33,7 @@ class ExampleConfig:
     prior_replace: probability that a pitch, drum or program of a prior segment is replaced by another (paper: 0).
     prior_inputs: whether to add the inputs of the prior segment. models.MemoryEncoderDecoderModel needs them to predict
       prior tokens (scheduled sampling).
-    shuffle_scope: None, or how far events of one time step are permuted, see `token_shuffling`: 'paper' or 'mr_mt3'.
+    shuffle_scope: which events of one time step are permuted, 'paper' or 'mr_mt3', see `tokens.shuffling`; None: none.
     shuffle_ties: whether the tie section is permuted too.
     shuffle_probability: share of the examples that are shuffled (paper: all).
     max_pieces_per_mix: maximum number of random segments that are mixed into one example (MT3's mixing; 1: no mixing).

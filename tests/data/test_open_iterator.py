@@ -6,7 +6,7 @@ import sys
 SCRIPT = """
 import time
 import numpy as np
-from mrmt3.tensorflow_start import start_tensorflow
+from mrmt3.utils.tensorflow_setup import start_tensorflow
 start_tensorflow()
 import tensorflow as tf
 from mrmt3 import preprocessors

@@ -635,7 +635,7 @@ def test_an_interrupt_while_results_come_ends_at_once(wait, tmp_path):
   (tmp_path / 'large_results.py').write_text('def work(_):\n  return bytes(40_000_000)\n')
   script = """
 from large_results import work
-from mrmt3.dataset_builder.parallel import parallel
+from mrmt3.utils.parallel import parallel
 try:
   for number, _ in enumerate(parallel(work, range(100_000), 2)):
     if number == 2:

@@ -106,6 +106,12 @@ def _imports(source):
     waiting += [(child, lazy) for child in ast.iter_child_nodes(node)]
 
 
+def _named_modules(source):
+  """Return the modules that a string names, alone or as 'module:name': a registry imports them later."""
+  strings = {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
+  return {name for string in strings if (name := str(string).partition(':')[0]) in MODULES}
+
+
 def _import_graph():
   """Return {(importer, imported): whether inside functions only}."""
   graph = {}
@@ -161,6 +167,10 @@ def test_imports_are_found():
     ('mrmt3.network', False),
     ('mrmt3.tokens.shuffling.Shuffle', True),
   }
+  assert _named_modules("A = ['mrmt3.network:T5Config', 'mrmt3.errors', 'network']") == {
+    'mrmt3.network',
+    'mrmt3.errors',
+  }
   assert _find_cycle([('a', 'b'), ('b', 'c'), ('a', 'c')]) is None
   assert set(_find_cycle([('a', 'b'), ('b', 'c'), ('c', 'b')])) == {'b', 'c'}
   assert GRAPH['mrmt3.cli.main', 'mrmt3.cli.transcribe'] is False
@@ -209,6 +219,7 @@ def test_transcription_imports_no_training_libraries():
     # The other commands are imported for their options; what they import inside functions is for running them.
     runs = _unit(module) != 'cli' or module in start
     waiting += [imported for (importer, imported), lazy in GRAPH.items() if importer == module and (runs or not lazy)]
+    waiting += _named_modules(MODULES[module].read_text(encoding='utf-8')) if runs else ()
   assert reached >= {'mrmt3.inference.transcriber', 'mrmt3.decoding.greedy', 'mrmt3.notes.midi'}
   code = f'import importlib, sys\nfor name in {sorted(reached)}:\n  importlib.import_module(name)\nprint(*sys.modules)'
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=ROOT, check=True)

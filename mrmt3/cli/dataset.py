@@ -249,13 +249,14 @@ def run_cache(args: argparse.Namespace) -> int:
 
   if args.data:
     os.environ[datasets.RECORDS] = args.data
-  for module in (task_cache.TASKS_MODULE, *args.module):
+  modules = ('mrmt3.tasks', *args.module)
+  for module in modules:
     importlib.import_module(module)
   begin = time.monotonic()
   made = task_cache.cache(
     args.tasks,
     args.to,
-    modules=args.module,
+    modules=modules,
     pipeline_options=args.beam,
     min_shards=args.min_shards,
     seed=args.seed,

@@ -21,7 +21,6 @@ from mrmt3.utils.files import make_folder
 
 # DirectRunner can be an alias of a runner that downloads a program and starts it as a server.
 IN_PROCESS = '--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner'
-TASKS_MODULE = 'mrmt3.tasks'
 PART_BYTES = 128_000_000  # size of the source files processed at once in this process
 
 
@@ -58,7 +57,7 @@ def cache(
   Args:
     tasks: registered names.
     folder: parent folder of all caches: a local path, or a path that Beam and TensorFlow can open (gs://...).
-    modules: modules that register tasks, in addition to `mrmt3.tasks`. This process and Beam's workers import them.
+    modules: names of the modules that register the tasks. The caller has imported them; Beam's workers import them, too.
     pipeline_options: Beam's options, e.g. '--runner=DataflowRunner'. Without a runner, Beam runs in this process.
     min_shards: minimum number of files per split, so that training can shuffle them.
     seed: seed of the steps before the placeholder. None or 0: it follows from the names of the task and its files.
@@ -83,7 +82,6 @@ def cache(
   folder = str(make_folder(os.path.expanduser(folder))) if is_local else folder
   logging.getLogger('apache_beam').setLevel(logging.ERROR)
   target = tempfile.mkdtemp(prefix='.cache.', dir=folder) if is_local else folder
-  modules = (TASKS_MODULE, *modules)
   try:
     with _short_errors():
       if has_runner:

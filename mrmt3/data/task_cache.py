@@ -57,7 +57,7 @@ def cache(
   Args:
     tasks: registered names.
     folder: parent folder of all caches: a local path, or a path that Beam and TensorFlow can open (gs://...).
-    modules: names of the modules that register the tasks. The caller has imported them; Beam's workers import them, too.
+    modules: names of the modules that register the tasks. The caller has imported them, and Beam's workers will.
     pipeline_options: Beam's options, e.g. '--runner=DataflowRunner'. Without a runner, Beam runs in this process.
     min_shards: minimum number of files per split, so that training can shuffle them.
     seed: seed of the steps before the placeholder. None or 0: it follows from the names of the task and its files.

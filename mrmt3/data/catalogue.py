@@ -1,12 +1,19 @@
-"""The data sets that there are tasks for: where to get them, what they are, whether they are here, and how to prepare them.
+"""The registry of data sets: what they are, where to get them, whether they are here, how to prepare, convert and read them.
+
+A data set is one entry of `KNOWN`. The commands take what they offer from it: `mrmt3 dataset` lists the entries, `mrmt3 dataset
+convert` converts those with an `original`, and `mrmt3 dataset check`, `inspect`, `evaluate --task` and tasks/dataset.py read those
+with `sources`. Code is named as 'module:function' and imported when it is used. See docs/extending.md.
 
 Sizes and hours are those that their publishers give, not measured. Nothing is read: a data set is found by the names of its files.
 """
 
 import dataclasses
+import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from mrmt3.errors import UserError
 
 DATA, RECORDS = 'MRMT3_DATA', 'MRMT3_RECORDS'  # environment variables: folders separated by ':', and a folder
 _PLACES = ('/data', '~/data', '~/datasets', 'data', '~/tensorflow_datasets')
@@ -28,25 +35,37 @@ class KnownDataset:
     marks: patterns of files, one of which a folder of it has, as it was published.
     records: the same of a folder of MT3's or TFDS's records, which need no preparing.
     prepare: the command that prepares it, DIR standing for its folder.
-    read: how training and evaluation read it.
+    read: how training and evaluation read it, in words.
+    sources: name of a task -> 'module:function', in mrmt3/data/sources, that opens a folder of it: folder ->
+      `piece_source.PieceSource`. Of a task 'KIND:NAME' the function is called with the name and the folder.
+    original: 'module:function', in mrmt3/data/convert, that opens its original folder for `mrmt3 dataset convert`: (folder,
+      `convert.base.Options`) -> `convert.base.Original`; '' where it cannot be converted.
   """
 
   name: str
   what: str
   where: str
-  licence: str
-  size: str
-  hours: str
-  marks: tuple[str, ...]
-  records: tuple[str, ...]
-  prepare: str
-  read: str
+  licence: str = ''
+  size: str = ''
+  hours: str = ''
+  marks: tuple[str, ...] = ()
+  records: tuple[str, ...] = ()
+  prepare: str = 'none needed'
+  read: str = ''
+  sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  original: str = ''
 
 
 _BUILT = 'dataset.json'  # `mrmt3 dataset build` writes Slakh's layout with this beside it
 _CONVERT = 'mrmt3 dataset convert {} DIR records'
 _RECORDS_ONLY = "none: MT3's records are read"
 _TASKS = 'mt3_records (name={0}); {0}_notes_ties_vb1_*'
+
+
+def _mt3_records(name: str) -> dict[str, str]:
+  return {f'mt3_records:{name}': 'mt3_records:published'}
+
+
 KNOWN = (
   KnownDataset(
     'slakh',
@@ -59,6 +78,12 @@ KNOWN = (
     ('slakh_multi_full_*.tfrecord-*',),
     f"none needed; for MT3's tasks: {_CONVERT.format('slakh')}",
     f'slakh; slakh_records; {_TASKS.format("slakh")}',
+    sources={
+      'slakh': 'slakh:SlakhFolder',
+      'slakh_records': 'tfds_records:TfdsRecords',
+      **_mt3_records('slakh'),
+    },
+    original='slakh2100:open_slakh',
   ),
   KnownDataset(
     'commu',
@@ -71,6 +96,7 @@ KNOWN = (
     (),
     'mrmt3 dataset commu DIR',
     'commu',
+    sources={'commu': 'commu:CommuFolder'},
   ),
   KnownDataset(
     'nsynth',
@@ -83,6 +109,7 @@ KNOWN = (
     ('nsynth-*.tfrecord-*',),
     'none needed',
     'nsynth; nsynth_records',
+    sources={'nsynth': 'nsynth:NsynthFolder', 'nsynth_records': 'nsynth:NsynthRecords'},
   ),
   KnownDataset(
     'maestrov3',
@@ -95,6 +122,8 @@ KNOWN = (
     ('maestro-v3.0.0_ns_wav_*.tfrecord-*',),
     _CONVERT.format('maestrov3'),
     f'{_TASKS.format("maestrov3")}, maestrov3_notes_*',
+    sources=_mt3_records('maestrov3'),
+    original='maestro:open_v3',
   ),
   KnownDataset(
     'maestrov1',
@@ -107,6 +136,8 @@ KNOWN = (
     ('maestro-v1.0.0_ns_wav_*.tfrecord-*',),
     _CONVERT.format('maestrov1'),
     'mt3_records (name=maestrov1); maestrov1_notes_*',
+    sources=_mt3_records('maestrov1'),
+    original='maestro:open_v1',
   ),
   KnownDataset(
     'guitarset',
@@ -119,6 +150,8 @@ KNOWN = (
     ('train.tfrecord-*-of-00019', 'validation.tfrecord-*-of-00006'),
     _CONVERT.format('guitarset'),
     _TASKS.format('guitarset'),
+    sources=_mt3_records('guitarset'),
+    original='guitarset:open_guitarset',
   ),
   KnownDataset(
     'musicnet',
@@ -131,6 +164,8 @@ KNOWN = (
     ('musicnet-train.tfrecord-*',),
     _CONVERT.format('musicnet'),
     _TASKS.format('musicnet'),
+    sources=_mt3_records('musicnet'),
+    original='musicnet:open_musicnet',
   ),
   KnownDataset(
     'musicnet_em',
@@ -143,6 +178,8 @@ KNOWN = (
     ('train.tfrecord-*-of-00103',),
     'mrmt3 dataset convert musicnet_em MUSICNET records --labels DIR',
     _TASKS.format('musicnet_em'),
+    sources=_mt3_records('musicnet_em'),
+    original='musicnet:open_musicnet_em',
   ),
   KnownDataset(
     'urmp',
@@ -155,6 +192,7 @@ KNOWN = (
     ('train.tfrecord',),
     _RECORDS_ONLY,
     _TASKS.format('urmp'),
+    sources=_mt3_records('urmp'),
   ),
   KnownDataset(
     'cerberus4',
@@ -167,6 +205,7 @@ KNOWN = (
     ('slakh_multi_cerberus_*.tfrecord-*',),
     _RECORDS_ONLY,
     _TASKS.format('cerberus4'),
+    sources=_mt3_records('cerberus4'),
   ),
   KnownDataset(
     'mixture',
@@ -203,8 +242,64 @@ KNOWN = (
     (),
     'none needed',
     'own_folder',
+    sources={'own_folder': 'audio_midi_folder:OwnFolder'},
   ),
 )
+
+
+def sources() -> dict[str, str]:
+  """Returns all tasks that read a folder of a data set: name -> 'module:function', see `KnownDataset.sources`."""
+  return {task: function for known in KNOWN for task, function in known.sources.items()}
+
+
+def originals() -> dict[str, str]:
+  """Returns the data sets that can be converted: name -> 'module:function', see `KnownDataset.original`."""
+  return {known.name: known.original for known in KNOWN if known.original}
+
+
+def open_source(task: str, folder: str | os.PathLike):
+  """Opens a folder of a data set as training reads it.
+
+  Args:
+    task: a key of `sources`, e.g. 'slakh' or 'mt3_records:musicnet_em'.
+    folder: of the data set.
+
+  Returns:
+    a `piece_source.PieceSource`.
+
+  Raises:
+    UserError: there is no such task.
+  """
+  known = sources()
+  if task not in known:
+    raise UserError(f'there is no task {task!r}; there are {", ".join(known)}')
+  name = task.partition(':')[2]
+  return _load('sources', known[task])(*([name] if name else []), str(folder))
+
+
+def open_original(name: str, folder: str | os.PathLike, options):
+  """Opens the folder that a data set was published in, to convert it.
+
+  Args:
+    name: a key of `originals`.
+    folder: of the data set.
+    options: `convert.base.Options`.
+
+  Returns:
+    a `convert.base.Original`.
+
+  Raises:
+    UserError: it cannot be converted.
+  """
+  known = originals()
+  if name not in known:
+    raise UserError(f'{name!r} cannot be converted; there are {", ".join(known)}')
+  return _load('convert', known[name])(str(folder), options)
+
+
+def _load(package, function):
+  module, _, name = function.partition(':')
+  return getattr(importlib.import_module(f'mrmt3.data.{package}.{module}'), name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +366,7 @@ def lines(found: Sequence[Found]) -> list[str]:
       'is': ', '.join(fact for fact in (known.licence, known.size, known.hours) if fact),
       'here': ', '.join(here) or ('not found' if known.marks or known.records else ''),
       'prepare': _prepare(one),
-      'tasks': known.read,
+      'tasks': known.read or ', '.join(known.sources),
     }
     text += [f'{known.name}: {known.what}', *(f'  {name:<8} {value}' for name, value in rows.items() if value), '']
   return [*text, f'{sum(bool(one.folders or one.records) for one in found)} of them on this machine']
@@ -294,7 +389,7 @@ def as_json(found: Sequence[Found]) -> list[dict]:
       'folders': list(map(str, one.folders)),
       'records': list(map(str, one.records)),
       'prepare': _prepare(one),
-      'tasks': one.known.read,
+      'tasks': one.known.read or ', '.join(one.known.sources),
     }
     for one in found
   ]

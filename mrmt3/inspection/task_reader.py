@@ -20,7 +20,7 @@ import tensorflow as tf
 import gin
 from mrmt3 import datasets, spectrograms, vocabularies
 from mrmt3.config import ModelSpec
-from mrmt3.data import examples, seqio_preprocessors
+from mrmt3.data import catalogue, examples, seqio_preprocessors
 from mrmt3.data.example_config import GRID, PIECES
 from mrmt3.engine import gin_utils, names, utils
 from mrmt3.errors import UserError
@@ -32,6 +32,7 @@ from mrmt3.tasks.registration import LIBRARIES
 DEFAULT_GIN = 'models/mr_mt3.gin'
 LONGEST = 1 << 15  # tokens; no segment has more, and arrays padded to it stay small
 _SCOPE = 'inspected'
+_ANY_TASK = 'dataset'  # module of mrmt3.tasks whose task reads any data set of the catalogue
 _HEADER = 'from __gin__ import dynamic_registration\nfrom mrmt3.inspection import task_reader'
 _FIELDS = ('split', 'piece', 'index', 'frames', 'seed', 'start_frame', 'num_frames', 'hop', 'prior_starts')
 
@@ -91,7 +92,7 @@ def find(
 
   Args:
     name: registered with seqio; or a data set of a run's gin files ('train' for train/utils.DatasetConfig); or, with
-      `data`, a module of mrmt3.tasks.
+      `data`, a module of mrmt3.tasks or a task of `catalogue.sources`.
     data: data_dir of the module's `task`, what else it needs is bound by gin; of MT3's own tasks the folder with a folder
       for each data set (MRMT3_RECORDS, which is set for the process).
     split: 'train', ...; None is that of the run, else 'train'.
@@ -155,20 +156,24 @@ def _declaration(name, data, is_run):
   """Returns gin text that binds what a name stands for; UserError where that cannot be known."""
   if data is None and is_run:
     return f'from t5x import utils\ntask_reader.chosen.dataset_cfg = @{_identifier(name)}/utils.DatasetConfig()\n'
-  if name not in task_modules():
+  known = sorted({*task_modules(), *catalogue.sources()})
+  if name not in known:
     raise UserError(
-      f'nothing is called {name!r}: there are the task modules {", ".join(task_modules())} (with --data), the data sets of a '
+      f'nothing is called {name!r}: there are the tasks {", ".join(known)} (with --data), the data sets of a '
       "run's gin files such as train (with --gin_file), and tasks registered with seqio (with --module)"
     )
   if data is None:
     raise UserError(f'{name} needs its data: add --data DIR')
-  arguments = inspect.signature(importlib.import_module(f'mrmt3.tasks.{name}').task).parameters
   values = {'data_dir': repr(data), 'spec': '%SPEC', 'examples': '@example_config.ExampleConfig()'}
-  bound = [f'{_SCOPE}/{name}.task.{field} = {value}' for field, value in values.items() if field in arguments]
+  module = name
+  if name not in task_modules():
+    module, values = _ANY_TASK, {'name': repr(name), **values}
+  arguments = inspect.signature(importlib.import_module(f'mrmt3.tasks.{module}').task).parameters
+  bound = [f'{_SCOPE}/{module}.task.{field} = {value}' for field, value in values.items() if field in arguments]
   lines = [
-    f'from mrmt3.tasks import {name}',
+    f'from mrmt3.tasks import {module}',
     'from mrmt3.data import example_config',
-    f'task_reader.chosen.task = @{_SCOPE}/{name}.task()',
+    f'task_reader.chosen.task = @{_SCOPE}/{module}.task()',
     *bound,
   ]
   return '\n'.join(lines) + '\n'

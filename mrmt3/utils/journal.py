@@ -238,11 +238,11 @@ class FolderJournal:
 def read_settings(path: Path, broken: str) -> dict | None:
   """Returns the JSON object in a file, None if there is no file; UserError, which ends with `broken`, for anything else."""
   try:
-    found = json.loads(path.read_text(encoding='utf-8'))
+    found = _parsed(path.read_bytes())
   except FileNotFoundError:
     return None
-  except (OSError, ValueError) as error:
-    raise UserError(f'cannot read {path}; {broken}') from error
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror}; {broken}') from error
   if not isinstance(found, dict):
     raise UserError(f'{path} is broken; {broken}')
   return found

@@ -199,8 +199,8 @@ def test_settings_of_a_folder(tmp_path):
     claim({'a': 2, 'b': [1, 2], 'd': None})
   claim({'a': 2, 'b': [1, 2]}, only=['b'])
   assert json.loads((tmp_path / 'by.json').read_text())['a'] == 1  # what was first stays
-  for text, message in (('{', 'cannot read'), ('[1]', 'is broken'), ('\xff', 'cannot read')):
-    (tmp_path / 'by.json').write_bytes(text.encode('latin1'))
-    with pytest.raises(UserError, match=f'{message}.*; remove it|by.json is broken; remove it'):
+  for content in (b'{', b'[1]', b'\xff'):
+    (tmp_path / 'by.json').write_bytes(content)
+    with pytest.raises(UserError, match=r'by\.json is broken; remove it$'):
       claim({})
   assert journal.read_settings(tmp_path / 'no.json', '') is None

@@ -1,5 +1,6 @@
 """What a converter needs of a data set in its original folders."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -10,6 +11,26 @@ from mrmt3.errors import UserError
 VELOCITY = 100  # of notes whose annotation has none
 
 Features = Mapping[str, bytes | list[bytes] | np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What else a data set is made of, where it can be.
+
+  Attributes:
+    sample_rate: Hz, of the sound that is written; None: the files' bytes as they are, samples at 16 kHz.
+    labels: folder with the MIDI files of MusicNet-EM.
+    subsets: random sub-mixes of each training track of Slakh2100, 0: its mix.
+  """
+
+  sample_rate: int | None = None
+  labels: str | None = None
+  subsets: int = 0
+
+  @property
+  def rate(self) -> dict[str, int]:
+    """The sample rate as a keyword argument, if there is one."""
+    return {} if self.sample_rate is None else {'sample_rate': self.sample_rate}
 
 
 class Original(Protocol):

@@ -8,14 +8,10 @@ import fnmatch
 import functools
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-from mrmt3.data.convert.base import Original
-from mrmt3.data.convert.guitarset import GuitarSet
-from mrmt3.data.convert.maestro import Maestro
-from mrmt3.data.convert.musicnet import MusicNet
-from mrmt3.data.convert.slakh2100 import Slakh2100
+from mrmt3.data import catalogue
+from mrmt3.data.convert.base import Options
 from mrmt3.data.records.messages import serialize_example
 from mrmt3.data.records.tfrecord import framed
 from mrmt3.data.sources.mt3_records import PUBLISHED
@@ -25,42 +21,6 @@ from mrmt3.utils.parallel import parallel_if_long, with_bar
 
 SKIPPED = 'skipped.jsonl'
 _RATES = 8000, 192000  # Hz
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """What else a data set is made of, where it can be.
-
-  Attributes:
-    sample_rate: Hz, of the sound that is written; None: the files' bytes as they are, samples at 16 kHz.
-    labels: folder with the MIDI files of MusicNet-EM.
-    subsets: random sub-mixes of each training track of Slakh2100, 0: its mix.
-  """
-
-  sample_rate: int | None = None
-  labels: str | None = None
-  subsets: int = 0
-
-  @property
-  def rate(self) -> dict[str, int]:
-    """The sample rate as a keyword argument, if there is one."""
-    return {} if self.sample_rate is None else {'sample_rate': self.sample_rate}
-
-
-def _musicnet_em(folder, options):
-  if options.labels is None:
-    raise UserError('musicnet_em needs the MIDI files of MusicNet-EM: add --labels DIR')
-  return MusicNet(folder, options.labels, **options.rate)
-
-
-ORIGINALS: dict[str, Callable[[str, Options], Original]] = {
-  'maestrov1': lambda folder, options: Maestro(folder, '1.0.0', options.sample_rate),
-  'maestrov3': lambda folder, options: Maestro(folder, '3.0.0', options.sample_rate),
-  'guitarset': lambda folder, options: GuitarSet(folder, options.sample_rate),
-  'musicnet': lambda folder, options: MusicNet(folder, **options.rate),
-  'musicnet_em': _musicnet_em,
-  'slakh': lambda folder, options: Slakh2100(folder, options.subsets, **options.rate),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +51,7 @@ def convert(
   """Writes `out/name`, whole or not at all. Pieces are dealt to the files of a split in turn; files without any are left out.
 
   Args:
-    name: one of ORIGINALS.
+    name: one of `catalogue.originals`.
     original: the data set's folder.
     out: folder of all data sets in MT3's layouts, one in each folder.
     options: what else there is to say.
@@ -102,13 +62,11 @@ def convert(
   Raises:
     UserError: no such data set, it is there already, none of a split's pieces can be read, no room to write.
   """
-  if name not in ORIGINALS:
-    raise UserError(f'{name!r} cannot be converted; there are {", ".join(ORIGINALS)}')
   if options.sample_rate is not None and not _RATES[0] <= options.sample_rate <= _RATES[1]:
     raise UserError(f'the sample rate is {options.sample_rate}; it must be {_RATES[0]} to {_RATES[1]} Hz')
   if options.subsets < 0:
     raise UserError(f'there cannot be {options.subsets} sub-mixes')
-  source = ORIGINALS[name](str(original), options)
+  source = catalogue.open_original(name, original, options)
   splits = {split: pieces for split, pieces in source.splits().items() if pieces}
   records, left_out = {}, []
   with atomic_folder(Path(out) / name) as folder:

@@ -97,11 +97,11 @@ class Writer:
       path,
       settings={HEADER: 1, **made_by},
       item=lambda line: line['piece'],
+      keep=lambda line: (line.get('made_of'), line['problem']),
       mismatch=f'{path} holds the predictions of another checkpoint or other settings; remove it, or name another --output',
     )
-    kept = {name: line for name, line in self._journal.records.items() if not line['problem']}
-    self._journal.retain(kept)
-    self.done = {name: line.get('made_of') for name, line in kept.items()}
+    self.done = {name: made_of for name, (made_of, problem) in self._journal.records.items() if not problem}
+    self._journal.retain(self.done)
 
   def add(self, name: str, notes: np.ndarray | None, made_of: list[str], problem: str = '') -> None:
     """Writes a piece's notes, or why there are none; a later line replaces an earlier one. UserError if that cannot be done."""

@@ -32,7 +32,7 @@ class Journal:
 
   Attributes:
     path: the file.
-    records: item -> the parsed line, in the order of the file.
+    records: item -> the parsed line, or what is kept of it, in the order of the file.
   """
 
   def __init__(
@@ -42,6 +42,7 @@ class Journal:
     settings: Mapping | None = None,
     item: Callable[[Any], Hashable] | None = None,
     fingerprint: Callable[[Any], Any] | None = None,
+    keep: Callable[[Any], Any] = lambda record: record,
     mismatch: str | None = None,
   ):
     """Reads what is there.
@@ -52,6 +53,7 @@ class Journal:
       item: parsed line -> the item's key; KeyError or TypeError for a line that is none. None: items are numbered from 0, and
         none counts behind a line that cannot be read.
       fingerprint: parsed line -> what this item alone depends on, as JSON has it. None: nothing.
+      keep: parsed line -> what `records` holds of it, not None; for lines that are large.
       mismatch: error message for a file with other settings. None: such a file is replaced by the first line that is added.
 
     Raises:
@@ -59,9 +61,11 @@ class Journal:
     """
     self.path = Path(path)
     self._settings = None if settings is None else json.loads(json.dumps(settings))
-    self._item, self._fingerprint = item, fingerprint
+    self._item, self._fingerprint, self._keep = item, fingerprint, keep
     self._file = None
     self.records: dict[Hashable, Any] = {}
+    self._fingerprints: dict[Hashable, Any] = {}
+    self._places: dict[Hashable, tuple[int, int]] = {}  # where the items' lines begin and end in the file, bytes
     lines = self._read_lines()
     if self._settings is not None and lines:
       if _parsed(lines[0]) != self._settings:
@@ -85,26 +89,27 @@ class Journal:
 
   def _read_records(self, lines: list[bytes]) -> None:
     for number, line in enumerate(lines):
-      record = _parsed(line)
+      place = self._end, self._end + len(line) + 1
       try:
-        key = number if self._item is None else self._item(record)
-        hash(key)
-      except (KeyError, TypeError):
-        record = None
-      if record is None and self._item is None:
-        break
-      self._end += len(line) + 1
+        self._include(number, json.loads(line), place)
+      except (ValueError, KeyError, TypeError):
+        if self._item is None:
+          break
+      self._end = place[1]
       self._num_lines += 1
-      if record is not None:
-        self.records.pop(key, None)
-        self.records[key] = record
+
+  def _include(self, number: int, record: Any, place: tuple[int, int]) -> None:
+    """Takes in the parsed line of that number; KeyError or TypeError where it is no item's."""
+    key = number if self._item is None else self._item(record)
+    fingerprint, kept = self._fingerprint and self._fingerprint(record), self._keep(record)
+    self.records.pop(key, None)
+    self.records[key], self._fingerprints[key], self._places[key] = kept, fingerprint, place
 
   def find(self, item: Hashable, fingerprint: Any = None) -> Any:
-    """Returns the parsed line of an item, or None if there is none with this fingerprint."""
-    record = self.records.get(item)
-    if record is None or self._fingerprint is None:
-      return record
-    return record if self._fingerprint(record) == fingerprint else None
+    """Returns what `records` holds of an item, or None if there is none with this fingerprint."""
+    if item not in self.records or (self._fingerprint is not None and self._fingerprints[item] != fingerprint):
+      return None
+    return self.records[item]
 
   def retain(self, items: Collection[Hashable]) -> None:
     """Rewrites the file, whole or not at all, with only these of its items, and the settings; UserError if that fails."""
@@ -112,11 +117,17 @@ class Journal:
     if self._end and len(kept) == self._num_lines and self.path.is_file():
       return
     self.close()
-    lines = [self._settings, *kept.values()] if self._settings is not None else list(kept.values())
-    with files.atomic_path(self.path) as temporary:
-      temporary.write_bytes(b''.join(map(_line, lines)))
-    self.records, self._num_lines = kept, len(kept)
-    self._end = sum(len(_line(line)) for line in lines)
+    with files.atomic_path(self.path) as temporary, open(temporary, 'wb') as new:
+      if self._settings is not None:
+        new.write(_line(self._settings))
+      old = self.path.read_bytes() if kept else b''
+      places = {}
+      for item in kept:
+        start, end = self._places[item]
+        places[item] = new.tell(), new.tell() + end - start
+        new.write(old[start:end])
+      end = new.tell()
+    self.records, self._places, self._num_lines, self._end = kept, places, len(kept), end
 
   def add(self, record: Any) -> None:
     """Appends a finished item; it is in the file when this returns.
@@ -127,17 +138,16 @@ class Journal:
     Raises:
       UserError: the line cannot be written, e.g. on a full disk. The file then ends with the line before.
     """
-    key = self._num_lines if self._item is None else self._item(record)
     try:
       if self._file is None:
         self._open()
+      start = self._end
       self._append(_line(record))
     except OSError as error:
       self.close()
       raise UserError(f'cannot write {self.path}: {error.strerror or error}') from error
+    self._include(self._num_lines, record, (start, self._end))
     self._num_lines += 1
-    self.records.pop(key, None)
-    self.records[key] = record
 
   def _open(self) -> None:
     files.make_folder(self.path.parent)
@@ -172,7 +182,7 @@ class Journal:
     """Closes and deletes the file, if it is there."""
     self.close()
     self.path.unlink(missing_ok=True)
-    self.records, self._num_lines, self._end = {}, 0, 0
+    self.records, self._places, self._num_lines, self._end = {}, {}, 0, 0
 
   def __enter__(self) -> 'Journal':
     return self

@@ -132,6 +132,21 @@ def test_retain(tmp_path):
   assert json.loads(path.read_text()) == json.loads(json.dumps(SETTINGS))
 
 
+def test_large_lines_need_not_be_held_in_memory(tmp_path):
+  path = tmp_path / 'items.jsonl'
+  fill(path, [*RECORDS, RECORDS[1]])
+  whole = path.read_bytes().splitlines()
+  found = Journal(
+    path, settings=SETTINGS, item=lambda r: r['name'], fingerprint=lambda r: r['of'], keep=lambda r: len(r)
+  )
+  assert found.records == {'x': 3, 'z': 3, 'y': 3} and found.find('y', [2]) == 3 and found.find('y', [1]) is None
+  found.retain('yz')
+  found.add({**RECORDS[0], 'more': 1})
+  assert path.read_bytes().splitlines()[:3] == [whole[0], whole[3], whole[2]] and found.records['x'] == 4
+  found.retain('x')
+  assert path.read_bytes().splitlines()[1:] == [json.dumps({**RECORDS[0], 'more': 1}).encode()]
+
+
 @contextlib.contextmanager
 def largest_file(size):
   """A block in which no file can grow beyond a size: a write stops in the middle, as on a disk that is full."""

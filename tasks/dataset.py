@@ -6,6 +6,8 @@ dataset.task:
   data_dir = '/data/ComMU-code/dataset'
 """
 
+import dataclasses
+
 from mrmt3.config import ModelSpec
 from mrmt3.data import catalogue
 from mrmt3.data.example_config import ExampleConfig
@@ -22,6 +24,8 @@ def task(
 ) -> str:
   """Registers a task over a folder of a data set and returns its name.
 
+  Notes that overlap are cut where `examples.trim` and the data set's entry in the catalogue say so.
+
   Args:
     name: a key of `catalogue.sources`, e.g. 'commu'.
     data_dir: the data set's folder.
@@ -33,5 +37,6 @@ def task(
   Raises:
     UserError: there is no such task, or values are out of range.
   """
+  examples = dataclasses.replace(examples, trim=examples.trim and catalogue.trims(name))
   prefix = name.replace(':', '_')
   return add_task(prefix, catalogue.open_source(name, data_dir), spec, examples, cache_bytes, cache_dir)

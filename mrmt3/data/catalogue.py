@@ -39,7 +39,8 @@ class KnownDataset:
     sources: name of a task -> 'module:function', in mrmt3/data/sources, that opens a folder of it: folder ->
       `piece_source.PieceSource`. Of a task 'KIND:NAME' the function is called with the name and the folder.
     original: 'module:function', in mrmt3/data/convert, that opens its original folder for `mrmt3 dataset convert`: (folder,
-      `convert.base.Options`) -> `convert.base.Original`; '' where it cannot be converted.
+      `convert.base.Options`) -> `convert.base.Original`; '' where it cannot be converted. Its files are named in `mt3_records.PUBLISHED`.
+    trim: whether overlapping notes are cut where `ExampleConfig.trim` says so. MT3 cuts those of Slakh and Cerberus4 only.
   """
 
   name: str
@@ -54,6 +55,7 @@ class KnownDataset:
   read: str = ''
   sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
   original: str = ''
+  trim: bool = True
 
 
 _BUILT = 'dataset.json'  # `mrmt3 dataset build` writes Slakh's layout with this beside it
@@ -124,6 +126,7 @@ KNOWN = (
     f'{_TASKS.format("maestrov3")}, maestrov3_notes_*',
     sources=_mt3_records('maestrov3'),
     original='maestro:open_v3',
+    trim=False,
   ),
   KnownDataset(
     'maestrov1',
@@ -138,6 +141,7 @@ KNOWN = (
     'mt3_records (name=maestrov1); maestrov1_notes_*',
     sources=_mt3_records('maestrov1'),
     original='maestro:open_v1',
+    trim=False,
   ),
   KnownDataset(
     'guitarset',
@@ -152,6 +156,7 @@ KNOWN = (
     _TASKS.format('guitarset'),
     sources=_mt3_records('guitarset'),
     original='guitarset:open_guitarset',
+    trim=False,
   ),
   KnownDataset(
     'musicnet',
@@ -166,6 +171,7 @@ KNOWN = (
     _TASKS.format('musicnet'),
     sources=_mt3_records('musicnet'),
     original='musicnet:open_musicnet',
+    trim=False,
   ),
   KnownDataset(
     'musicnet_em',
@@ -180,6 +186,7 @@ KNOWN = (
     _TASKS.format('musicnet_em'),
     sources=_mt3_records('musicnet_em'),
     original='musicnet:open_musicnet_em',
+    trim=False,
   ),
   KnownDataset(
     'urmp',
@@ -193,6 +200,7 @@ KNOWN = (
     _RECORDS_ONLY,
     _TASKS.format('urmp'),
     sources=_mt3_records('urmp'),
+    trim=False,
   ),
   KnownDataset(
     'cerberus4',
@@ -250,6 +258,11 @@ KNOWN = (
 def sources() -> dict[str, str]:
   """Returns all tasks that read a folder of a data set: name -> 'module:function', see `KnownDataset.sources`."""
   return {task: function for known in KNOWN for task, function in known.sources.items()}
+
+
+def trims(task: str) -> bool:
+  """Returns whether overlapping notes of a task's data set may be cut, see `KnownDataset.trim`."""
+  return all(known.trim for known in KNOWN if task in known.sources)
 
 
 def originals() -> dict[str, str]:

@@ -1,12 +1,20 @@
-"""The data sets with tasks: where to get them, what they contain, where they are on this machine, how to prepare them.
+"""The registry of data sets: what they contain, where to get them, and how to find, prepare, convert and read them.
+
+A data set is one entry of `KNOWN`, and commands offer what the entries provide. `mrmt3 dataset` lists the entries.
+`mrmt3 dataset convert` converts those with an `original`. `mrmt3 dataset check`, `inspect`, `evaluate --task` and
+tasks/dataset.py read those with `sources`. Code is given as 'module:function' and imported on use. See
+docs/extending.md.
 
 Sizes and hours are the publishers' figures. A data set is found by its file names; no files are read.
 """
 
 import dataclasses
+import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from mrmt3.errors import UserError
 
 DATA, RECORDS = 'MRMT3_DATA', 'MRMT3_RECORDS'  # environment variables: folders separated by ':', and a folder
 _PLACES = ('/data', '~/data', '~/datasets', 'data', '~/tensorflow_datasets')
@@ -28,25 +36,40 @@ class KnownDataset:
     marks: file patterns; a folder with a match contains the published data set.
     records: file patterns; a folder with a match contains MT3's or TFDS's records, which need no preparation.
     prepare: the command that prepares it, with DIR for its folder.
-    read: the tasks that read it.
+    read: the tasks that read it, as text.
+    sources: name of a task -> 'module:function' in mrmt3/data/sources that opens a folder: folder ->
+      `piece_source.PieceSource`. The function of a task 'KIND:NAME' is called with the name and the folder.
+    original: 'module:function' in mrmt3/data/convert that opens its original folder for `mrmt3 dataset convert`:
+      (folder, `convert.base.Options`) -> `convert.base.Original`; '' if it cannot be converted.
+      `mt3_records.PUBLISHED` has the names of its files.
+    trim: whether `ExampleConfig.trim` applies to it. MT3 trims overlapping notes of Slakh and Cerberus4 only.
   """
 
   name: str
   what: str
   where: str
-  licence: str
-  size: str
-  hours: str
-  marks: tuple[str, ...]
-  records: tuple[str, ...]
-  prepare: str
-  read: str
+  licence: str = ''
+  size: str = ''
+  hours: str = ''
+  marks: tuple[str, ...] = ()
+  records: tuple[str, ...] = ()
+  prepare: str = 'none needed'
+  read: str = ''
+  sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  original: str = ''
+  trim: bool = True
 
 
 _BUILT = 'dataset.json'  # `mrmt3 dataset build` writes Slakh's layout and this file
 _CONVERT = 'mrmt3 dataset convert {} DIR records'
 _RECORDS_ONLY = "none: MT3's records are read"
 _TASKS = 'mt3_records (name={0}); {0}_notes_ties_vb1_*'
+
+
+def _mt3_records(name: str) -> dict[str, str]:
+  return {f'mt3_records:{name}': 'mt3_records:published'}
+
+
 KNOWN = (
   KnownDataset(
     'slakh',
@@ -59,6 +82,12 @@ KNOWN = (
     ('slakh_multi_full_*.tfrecord-*',),
     f"none needed; for MT3's tasks: {_CONVERT.format('slakh')}",
     f'slakh; slakh_records; {_TASKS.format("slakh")}',
+    sources={
+      'slakh': 'slakh:SlakhFolder',
+      'slakh_records': 'tfds_records:TfdsRecords',
+      **_mt3_records('slakh'),
+    },
+    original='slakh2100:open_slakh',
   ),
   KnownDataset(
     'commu',
@@ -71,6 +100,7 @@ KNOWN = (
     (),
     'mrmt3 dataset commu DIR',
     'commu',
+    sources={'commu': 'commu:CommuFolder'},
   ),
   KnownDataset(
     'nsynth',
@@ -83,6 +113,7 @@ KNOWN = (
     ('nsynth-*.tfrecord-*',),
     'none needed',
     'nsynth; nsynth_records',
+    sources={'nsynth': 'nsynth:NsynthFolder', 'nsynth_records': 'nsynth:NsynthRecords'},
   ),
   KnownDataset(
     'maestrov3',
@@ -95,6 +126,9 @@ KNOWN = (
     ('maestro-v3.0.0_ns_wav_*.tfrecord-*',),
     _CONVERT.format('maestrov3'),
     f'{_TASKS.format("maestrov3")}, maestrov3_notes_*',
+    sources=_mt3_records('maestrov3'),
+    original='maestro:open_v3',
+    trim=False,
   ),
   KnownDataset(
     'maestrov1',
@@ -107,6 +141,9 @@ KNOWN = (
     ('maestro-v1.0.0_ns_wav_*.tfrecord-*',),
     _CONVERT.format('maestrov1'),
     'mt3_records (name=maestrov1); maestrov1_notes_*',
+    sources=_mt3_records('maestrov1'),
+    original='maestro:open_v1',
+    trim=False,
   ),
   KnownDataset(
     'guitarset',
@@ -119,6 +156,9 @@ KNOWN = (
     ('train.tfrecord-*-of-00019', 'validation.tfrecord-*-of-00006'),
     _CONVERT.format('guitarset'),
     _TASKS.format('guitarset'),
+    sources=_mt3_records('guitarset'),
+    original='guitarset:open_guitarset',
+    trim=False,
   ),
   KnownDataset(
     'musicnet',
@@ -131,6 +171,9 @@ KNOWN = (
     ('musicnet-train.tfrecord-*',),
     _CONVERT.format('musicnet'),
     _TASKS.format('musicnet'),
+    sources=_mt3_records('musicnet'),
+    original='musicnet:open_musicnet',
+    trim=False,
   ),
   KnownDataset(
     'musicnet_em',
@@ -143,6 +186,9 @@ KNOWN = (
     ('train.tfrecord-*-of-00103',),
     'mrmt3 dataset convert musicnet_em MUSICNET records --labels DIR',
     _TASKS.format('musicnet_em'),
+    sources=_mt3_records('musicnet_em'),
+    original='musicnet:open_musicnet_em',
+    trim=False,
   ),
   KnownDataset(
     'urmp',
@@ -155,6 +201,8 @@ KNOWN = (
     ('train.tfrecord',),
     _RECORDS_ONLY,
     _TASKS.format('urmp'),
+    sources=_mt3_records('urmp'),
+    trim=False,
   ),
   KnownDataset(
     'cerberus4',
@@ -167,6 +215,7 @@ KNOWN = (
     ('slakh_multi_cerberus_*.tfrecord-*',),
     _RECORDS_ONLY,
     _TASKS.format('cerberus4'),
+    sources=_mt3_records('cerberus4'),
   ),
   KnownDataset(
     'mixture',
@@ -203,8 +252,69 @@ KNOWN = (
     (),
     'none needed',
     'own_folder',
+    sources={'own_folder': 'audio_midi_folder:OwnFolder'},
   ),
 )
+
+
+def sources() -> dict[str, str]:
+  """Returns all tasks that read a data set: name -> 'module:function', see `KnownDataset.sources`."""
+  return {task: function for known in KNOWN for task, function in known.sources.items()}
+
+
+def trims(task: str) -> bool:
+  """Returns whether overlapping notes of a task's data set may be trimmed, see `KnownDataset.trim`."""
+  return all(known.trim for known in KNOWN if task in known.sources)
+
+
+def originals() -> dict[str, str]:
+  """Returns the data sets that can be converted: name -> 'module:function', see `KnownDataset.original`."""
+  return {known.name: known.original for known in KNOWN if known.original}
+
+
+def open_source(task: str, folder: str | os.PathLike):
+  """Opens a data set as in training.
+
+  Args:
+    task: a key of `sources`, e.g. 'slakh' or 'mt3_records:musicnet_em'.
+    folder: the data set's folder.
+
+  Returns:
+    a `piece_source.PieceSource`.
+
+  Raises:
+    UserError: the task is unknown.
+  """
+  known = sources()
+  if task not in known:
+    raise UserError(f'there is no task {task!r}; choose one of {", ".join(known)}')
+  name = task.partition(':')[2]
+  return _load('sources', known[task])(*([name] if name else []), str(folder))
+
+
+def open_original(name: str, folder: str | os.PathLike, options):
+  """Opens a data set's original folder for conversion.
+
+  Args:
+    name: a key of `originals`.
+    folder: the data set's folder.
+    options: `convert.base.Options`.
+
+  Returns:
+    a `convert.base.Original`.
+
+  Raises:
+    UserError: the data set cannot be converted.
+  """
+  known = originals()
+  if name not in known:
+    raise UserError(f'{name!r} cannot be converted; choose one of {", ".join(known)}')
+  return _load('convert', known[name])(str(folder), options)
+
+
+def _load(package, function):
+  module, _, name = function.partition(':')
+  return getattr(importlib.import_module(f'mrmt3.data.{package}.{module}'), name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +381,7 @@ def lines(found: Sequence[Found]) -> list[str]:
       'is': ', '.join(fact for fact in (known.licence, known.size, known.hours) if fact),
       'here': ', '.join(here) or ('not found' if known.marks or known.records else ''),
       'prepare': _prepare(one),
-      'tasks': known.read,
+      'tasks': known.read or ', '.join(known.sources),
     }
     text += [f'{known.name}: {known.what}', *(f'  {name:<8} {value}' for name, value in rows.items() if value), '']
   return [*text, f'{sum(bool(one.folders or one.records) for one in found)} of them on this machine']
@@ -294,7 +404,7 @@ def as_json(found: Sequence[Found]) -> list[dict]:
       'folders': list(map(str, one.folders)),
       'records': list(map(str, one.records)),
       'prepare': _prepare(one),
-      'tasks': one.known.read,
+      'tasks': one.known.read or ', '.join(one.known.sources),
     }
     for one in found
   ]

@@ -20,7 +20,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from mrmt3.event_codec import Codec
 from mrmt3.notes.note_array import NOTE_DTYPE, trim_overlapping_notes
 from mrmt3.tokens import segment_targets
 from mrmt3.utils.files import make_folder
+from mrmt3.utils.journal import Journal
 from mrmt3.utils.user_cache import cache_root
 
 FORMAT = 1  # increase it when the layout or the content of the files changes
@@ -68,14 +69,35 @@ class Entry:
     return self.samples * max(self.stems, 1) * np.dtype(self.dtype).itemsize
 
 
-@dataclasses.dataclass
-class _Journal:
-  """What has been written of a store: one line a piece, whether it was kept or left out."""
+class _Index:
+  """What has been written of a store: a line per piece in index.jsonl, whether it was kept or left out.
 
-  entries: list[Entry]
-  seen: set[str]
-  audio_bytes: int = 0
-  notes: int = 0
+  Attributes:
+    journal: the file.
+    entries: of the pieces that were kept.
+    audio_bytes: where the next piece begins in audio.bin.
+    notes: where the next piece begins in notes.bin, counted in notes.
+  """
+
+  def __init__(self, folder: Path):
+    self.journal = Journal(folder / 'index.jsonl', item=lambda line: line['name'])
+    self.entries = []
+    self.audio_bytes = self.notes = 0
+    for fields in self.journal.records.values():
+      if len(fields) > 1:
+        self._include(Entry(**fields))
+
+  def _include(self, entry: Entry) -> None:
+    self.entries.append(entry)
+    self.audio_bytes = entry.audio_offset + entry.audio_bytes
+    self.audio_bytes += -self.audio_bytes % _ALIGNMENT
+    self.notes = entry.notes_offset + entry.notes
+
+  def add(self, name: str, entry: Entry | None) -> None:
+    """Records a piece whose samples and notes are written, or that was left out (None)."""
+    self.journal.add({'name': name} if entry is None else dataclasses.asdict(entry))
+    if entry is not None:
+      self._include(entry)
 
 
 class PieceStore:
@@ -83,8 +105,7 @@ class PieceStore:
 
   def __init__(self, folder: str | os.PathLike):
     self.folder = Path(folder)
-    journal = _read_journal(self.folder)
-    self.entries = journal.entries
+    self.entries = _Index(self.folder).entries
     self.names = [entry.name for entry in self.entries]
     self.lengths = np.array([entry.samples for entry in self.entries], np.int64)
     self._audio = _mapped(self.folder / 'audio.bin', np.uint8)
@@ -256,20 +277,21 @@ def _fill(folder, source, split, sample_rate, stems, strict, workers, progress) 
 
   names = source.list_pieces(split)
   make_folder(folder)
-  journal = _read_journal(folder)
-  coming = [name for name in names if name not in journal.seen]
+  index = _Index(folder)
+  _drop_remarks(folder / 'skipped.jsonl', index.journal.records)
+  coming = [name for name in names if name not in index.journal.records]
   workers = workers or _workers_from_environment() or os.cpu_count() or 1
   read = functools.partial(_read, source, split, sample_rate, stems)
   results = with_bar(parallel_if_long(read, coming, workers), len(coming), f'read {split}', 'piece', progress)
-  with _writing(folder), _Writer(folder, journal, stems) as writer:
+  with _writing(folder), _Writer(folder, index, stems) as writer:
     for name, result in zip(coming, results, strict=True):
       if strict and (wrong := _serious(result.problems)):
         raise UserError(f'{name}: {wrong[0]["text"]} (strict)')
       writer.add(name, result)
-    (folder / 'complete.json').write_text(json.dumps({'pieces': len(journal.entries), 'source': repr(source)}) + '\n')
+    (folder / 'complete.json').write_text(json.dumps({'pieces': len(index.entries), 'source': repr(source)}) + '\n')
   lines = PieceStore(folder).skipped()
   if lines:
-    left_out = len(names) - len(journal.entries)
+    left_out = len(names) - len(index.entries)
     dropped = sum(line['count'] for line in lines if line['action'] == DROPPED)
     with_problems = len({line['piece'] for line in lines})
     print(
@@ -335,83 +357,59 @@ def _as_stored(samples: np.ndarray) -> np.ndarray:
 
 
 class _Writer:
-  """Appends pieces to a store, the journal line last, so that a piece is there whole or not at all."""
+  """Appends pieces to a store, the line of the index last, so that a piece is there whole or not at all."""
 
-  def __init__(self, folder: Path, journal: _Journal, stems: bool):
-    self._journal = journal
+  def __init__(self, folder: Path, index: _Index, stems: bool):
+    self._index = index
     self._files = {}
-    sizes = {'audio.bin': journal.audio_bytes, 'notes.bin': journal.notes * NOTE_DTYPE.itemsize}
+    sizes = {'audio.bin': index.audio_bytes, 'notes.bin': index.notes * NOTE_DTYPE.itemsize}
     if stems:
-      sizes['stems.bin'] = journal.notes * 4
+      sizes['stems.bin'] = index.notes * 4
     for name, size in sizes.items():
-      # What an interrupted run wrote beyond its last journal line is overwritten.
+      # What an interrupted run wrote beyond the last line of its index is overwritten.
       file = open(folder / name, 'r+b' if (folder / name).exists() else 'w+b')  # noqa: SIM115
       file.truncate(size)
       file.seek(size)
       self._files[name] = file
-    for name in ('index.jsonl', 'skipped.jsonl'):
-      self._files[name] = open(folder / name, 'a', encoding='utf-8')  # noqa: SIM115
+    self._files['skipped.jsonl'] = open(folder / 'skipped.jsonl', 'a', encoding='utf-8')  # noqa: SIM115
 
   def add(self, name: str, result: _Result) -> None:
     """Appends one piece, or notes that it was left out."""
-    journal, entry = self._journal, None
+    entry = None
     if result.samples is not None:
       entry = Entry(
         name=name,
         samples=result.samples.shape[1],
         stems=len(result.samples) if 'stems.bin' in self._files else 0,
         dtype=result.samples.dtype.name,
-        audio_offset=journal.audio_bytes,
+        audio_offset=self._index.audio_bytes,
         notes=len(result.notes),
-        notes_offset=journal.notes,
+        notes_offset=self._index.notes,
       )
       result.samples.tofile(self._files['audio.bin'])
-      padding = -entry.audio_bytes % _ALIGNMENT
-      self._files['audio.bin'].write(b'\0' * padding)
+      self._files['audio.bin'].write(b'\0' * (-entry.audio_bytes % _ALIGNMENT))
       result.notes.tofile(self._files['notes.bin'])
       if result.note_stem is not None:
         result.note_stem.astype(np.int32).tofile(self._files['stems.bin'])
-      journal.audio_bytes += entry.audio_bytes + padding
-      journal.notes += entry.notes
-      journal.entries.append(entry)
     self._files['skipped.jsonl'].writelines(json.dumps(problem) + '\n' for problem in result.problems)
     for file in self._files.values():
       file.flush()
-    line = {'name': name} if entry is None else dataclasses.asdict(entry)
-    self._files['index.jsonl'].write(json.dumps(line) + '\n')
-    self._files['index.jsonl'].flush()
+    self._index.add(name, entry)
 
   def __enter__(self):
     return self
 
   def __exit__(self, *error):
+    self._index.journal.close()
     for file in self._files.values():
       file.close()
 
 
-def _read_journal(folder: Path) -> _Journal:
-  """Reads index.jsonl, dropping a last line that was not finished, and the remarks on pieces that are not in it."""
-  path, journal = folder / 'index.jsonl', _Journal([], set())
-  if not path.exists():
-    return journal
-  text = path.read_bytes()
-  whole = text[: text.rfind(b'\n') + 1]
-  if len(whole) < len(text):
-    path.write_bytes(whole)
-  for line in whole.splitlines():
-    fields = json.loads(line)
-    journal.seen.add(fields['name'])
-    if len(fields) > 1:
-      entry = Entry(**fields)
-      journal.entries.append(entry)
-      journal.audio_bytes = entry.audio_offset + entry.audio_bytes
-      journal.audio_bytes += -journal.audio_bytes % _ALIGNMENT
-      journal.notes = entry.notes_offset + entry.notes
-  skipped = folder / 'skipped.jsonl'
-  if not (folder / 'complete.json').exists() and skipped.exists():
+def _drop_remarks(skipped: Path, names: Container[str]) -> None:
+  """Takes out of skipped.jsonl what an interrupted run wrote of pieces that are not in the index, which come again."""
+  if skipped.exists():
     lines = [line for line in skipped.read_bytes().splitlines(keepends=True) if line.endswith(b'\n')]
-    skipped.write_bytes(b''.join(line for line in lines if json.loads(line)['piece'] in journal.seen))
-  return journal
+    skipped.write_bytes(b''.join(line for line in lines if json.loads(line)['piece'] in names))
 
 
 def _mapped(path: Path, dtype) -> np.ndarray:

@@ -20,7 +20,7 @@ import tensorflow as tf
 import gin
 from mrmt3 import datasets, spectrograms, vocabularies
 from mrmt3.config import ModelSpec
-from mrmt3.data import examples, seqio_preprocessors
+from mrmt3.data import catalogue, examples, seqio_preprocessors
 from mrmt3.data.example_config import GRID, NO_PRIOR, PIECES
 from mrmt3.engine import gin_utils, names, utils
 from mrmt3.errors import UserError
@@ -33,6 +33,7 @@ from mrmt3.tasks.registration import LIBRARIES
 DEFAULT_GIN = 'models/mr_mt3.gin'
 LONGEST = 1 << 15  # tokens; longer than any segment, and arrays of this length are still small
 _SCOPE = 'inspected'
+_ANY_TASK = 'dataset'  # module of mrmt3.tasks whose task reads any data set of the catalogue
 _HEADER = 'from __gin__ import dynamic_registration\nfrom mrmt3.inspection import task_reader'
 _FIELDS = ('split', 'piece', 'index', 'frames', 'seed', 'start_frame', 'num_frames', 'hop', 'prior_starts')
 
@@ -94,7 +95,7 @@ def find(
 
   Args:
     name: a name registered with seqio; a data set of a training's gin files ('train' for train/utils.DatasetConfig);
-      or, with `data`, a module of mrmt3.tasks.
+      or, with `data`, a module of mrmt3.tasks or a task of `catalogue.sources`.
     data: data_dir of the module's `task`, whose other arguments are bound by gin. For MT3's tasks, the folder with a
       folder per data set (it is stored in the environment variable MRMT3_RECORDS).
     split: 'train', ...; None: the training's split, or 'train'.
@@ -161,20 +162,24 @@ def _declaration(name, data, is_run):
   """Returns gin text that binds the task or data set of a name; UserError for an unknown name."""
   if data is None and is_run:
     return f'from t5x import utils\ntask_reader.chosen.dataset_cfg = @{_identifier(name)}/utils.DatasetConfig()\n'
-  if name not in task_modules():
+  known = sorted({*task_modules(), *catalogue.sources()})
+  if name not in known:
     raise UserError(
-      f'unknown task {name!r}; choose a task module ({", ".join(task_modules())}; with --data), a data set of gin '
-      'files such as train (with --gin_file), or a task registered with seqio (with --module)'
+      f'unknown task {name!r}; choose one of {", ".join(known)} (with --data), a data set of gin files such as train '
+      '(with --gin_file), or a task registered with seqio (with --module)'
     )
   if data is None:
     raise UserError(f'{name} needs its data: add --data DIR')
-  arguments = inspect.signature(importlib.import_module(f'mrmt3.tasks.{name}').task).parameters
   values = {'data_dir': repr(data), 'spec': '%SPEC', 'examples': '@example_config.ExampleConfig()'}
-  bound = [f'{_SCOPE}/{name}.task.{field} = {value}' for field, value in values.items() if field in arguments]
+  module = name
+  if name not in task_modules():
+    module, values = _ANY_TASK, {'name': repr(name), **values}
+  arguments = inspect.signature(importlib.import_module(f'mrmt3.tasks.{module}').task).parameters
+  bound = [f'{_SCOPE}/{module}.task.{field} = {value}' for field, value in values.items() if field in arguments]
   lines = [
-    f'from mrmt3.tasks import {name}',
+    f'from mrmt3.tasks import {module}',
     'from mrmt3.data import example_config',
-    f'task_reader.chosen.task = @{_SCOPE}/{name}.task()',
+    f'task_reader.chosen.task = @{_SCOPE}/{module}.task()',
     *bound,
   ]
   return '\n'.join(lines) + '\n'

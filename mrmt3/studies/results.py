@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from mrmt3.errors import UserError
-from mrmt3.utils import files
+from mrmt3.utils import files, journal
 
 LINES_NAME = 'results.jsonl'
 _MADE_BY_NAME = 'made_by.json'
@@ -47,6 +47,7 @@ class Results:
 
   def __init__(self, folder: Path, made_by: Mapping):
     self._folder, self._made_by = folder, json.loads(json.dumps(made_by))
+    self._items = journal.FolderJournal(folder / 'results', lambda name: f'{slug(name)}.json')
     self._found: dict[str, dict] = {}
 
   def begin(self, made: bool) -> None:
@@ -61,25 +62,15 @@ class Results:
       UserError: they were made with other settings.
     """
     path = self._folder / _MADE_BY_NAME
-    if made and path.exists():
-      try:
-        known = json.loads(path.read_text(encoding='utf-8'))
-      except (OSError, ValueError) as error:
-        raise UserError(f'cannot read {path}; choose another folder with -o') from error
+    known = journal.read_settings(path, 'choose another folder with -o') if made else None
+    if known is not None:
       self._check(path, known, self._made_by)
-    with files.atomic_path(path) as temporary:
-      temporary.write_text(json.dumps(self._made_by) + '\n', encoding='utf-8')
+    journal.write_settings(path, self._made_by)
 
   @staticmethod
   def _check(path, known, made_by, remedy=''):
-    if known != made_by:
-      known = known if isinstance(known, dict) else {}
-      changed = sorted(
-        key for key in {*known, *made_by} if key not in known or key not in made_by or known[key] != made_by[key]
-      )
-      raise UserError(
-        f'{path} was made with other settings ({", ".join(changed)}); {remedy}choose another folder with -o'
-      )
+    mismatch = f'{path} was made with other settings ({{changed}}); {remedy}choose another folder with -o'
+    journal.check_settings(known, made_by, mismatch)
 
   def get(self, name: str, compute: Callable[[], Mapping], **more) -> dict:
     """Returns a stored result; if there is none, calls `compute` and stores its result (JSON).
@@ -93,13 +84,13 @@ class Results:
       UserError: the stored result has other settings, or the result cannot be written.
     """
     made_by = {**self._made_by, **json.loads(json.dumps(more))}
-    path = self._folder / 'results' / f'{slug(name)}.json'
-    if path.exists():
+    path = self._items.path(name)
+    if name in self._items:
       known = self._read(path)
       self._check(path, known['made_by'], made_by, 'remove it, or ')
     else:
       known = {'name': name, 'made_by': made_by, 'result': compute()}
-      with files.atomic_path(path) as temporary:
+      with self._items.writing(name) as temporary:
         temporary.write_text(json.dumps(known) + '\n', encoding='utf-8')
     self._found[name] = known
     return known['result']

@@ -11,8 +11,9 @@ import small_datasets
 
 from mrmt3.cli.main import build_parser, main
 from mrmt3.data import catalogue
+from mrmt3.data.convert.base import Options
 from mrmt3.data.sources.mt3_records import PUBLISHED
-from mrmt3.evaluation.references import TASKS
+from mrmt3.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ def test_all_data_sets_are_listed(capsys):
   assert all(one['licence'] for name, one in found.items() if name not in ('own', 'mixture'))
   assert not any(one['folders'] or one['records'] for one in found.values())
   tasks = ' '.join(one['tasks'] for one in found.values())
-  assert all(task.partition(':')[0] in tasks for task in TASKS)
+  assert all(task.partition(':')[0] in tasks for task in catalogue.sources())
   assert main(['dataset']) == 0
   text = capsys.readouterr().out
   assert (
@@ -42,6 +43,25 @@ def test_all_data_sets_are_listed(capsys):
     and text.count('\n  where ') == len(found)
     and 'zenodo.org/records/4599666' in text
   )
+
+
+def test_what_the_entries_name_is_there(tmp_path):
+  """Every function opens a folder, or says in one line what is not in it."""
+  assert {f'mt3_records:{name}' for name in PUBLISHED} <= catalogue.sources().keys()
+  for task in catalogue.sources():
+    with pytest.raises(UserError):
+      catalogue.open_source(task, tmp_path / 'nowhere').splits()
+  for name in catalogue.originals():
+    with pytest.raises(UserError):
+      catalogue.open_original(name, tmp_path / 'nowhere', Options()).splits()
+  for open_it, words in ((catalogue.open_source, ()), (catalogue.open_original, (Options(),))):
+    with pytest.raises(UserError, match=r"'nothing'.*; there are .*slakh"):
+      open_it('nothing', tmp_path, *words)
+
+
+def test_only_what_mt3_cuts_is_cut():
+  cut = {task for task in catalogue.sources() if task.startswith('mt3_records') and catalogue.trims(task)}
+  assert cut == {'mt3_records:slakh', 'mt3_records:cerberus4'} and catalogue.trims('slakh')
 
 
 def test_commands_that_prepare_are_commands(capsys):

@@ -1,5 +1,6 @@
 """The interface of data sets in their original folders, which `write_records` converts."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -10,6 +11,26 @@ from mrmt3.errors import UserError
 VELOCITY = 100  # of notes whose annotation has no velocity
 
 Features = Mapping[str, bytes | list[bytes] | np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Options of a conversion. Each applies to some data sets only.
+
+  Attributes:
+    sample_rate: Hz, of the audio written. None copies audio files and writes samples at 16 kHz.
+    labels: folder with the MIDI files of MusicNet-EM.
+    subsets: number of random sub-mixes per training track of Slakh2100; 0 writes the mix.
+  """
+
+  sample_rate: int | None = None
+  labels: str | None = None
+  subsets: int = 0
+
+  @property
+  def rate(self) -> dict[str, int]:
+    """The sample rate as a keyword argument, if it is set."""
+    return {} if self.sample_rate is None else {'sample_rate': self.sample_rate}
 
 
 class Original(Protocol):

@@ -11,6 +11,7 @@ from mrmt3.data.sources.commu import AUDIO_FOLDER, SPLITS, CommuFolder, as_playe
 from mrmt3.errors import UserError
 from mrmt3.notes.midi import read_midi
 from mrmt3.utils.files import make_folder
+from mrmt3.utils.journal import FolderJournal
 from mrmt3.utils.parallel import parallel_if_long, with_bar
 
 TAIL = 1.0  # s, after the last offset
@@ -61,8 +62,9 @@ def render(
     raise UserError(f'{data_dir} lists no clips of ComMU: check the rows of commu_meta.csv')
   soundfont = Path(soundfont) if soundfont else default_soundfont()
   _synth(soundfont, sample_rate)  # fails on a bad soundfont before anything is written
-  folder = make_folder(Path(data_dir) / AUDIO_FOLDER)
-  missing = [name for name in names if not _path(folder, name).is_file()]
+  rendered = _rendered(data_dir)
+  folder = make_folder(rendered.folder)
+  missing = rendered.todo(names)
   render_clip = functools.partial(_render, str(data_dir), soundfont, sample_rate)
   results = parallel_if_long(render_clip, missing, workers or os.cpu_count() or 1)
   results = list(with_bar(results, len(missing), 'render', 'clip', progress))
@@ -73,8 +75,8 @@ def render(
   return Rendered(folder, len(seconds), len(names) - len(missing), sum(seconds), left_out)
 
 
-def _path(folder, name):
-  return folder / f'{name}.flac'
+def _rendered(data_dir) -> FolderJournal:
+  return FolderJournal(Path(data_dir) / AUDIO_FOLDER, lambda name: f'{name}.flac')
 
 
 @functools.lru_cache(maxsize=1)
@@ -96,5 +98,5 @@ def _render(data_dir, soundfont, sample_rate, name) -> float | str:
     return f'{files[name]} has no notes'
   seconds = float(notes['offset'].max()) + TAIL
   samples = _synth(soundfont, sample_rate).render(notes, program, False, seconds)
-  write_audio(_path(Path(data_dir) / AUDIO_FOLDER, name), samples, sample_rate)
+  write_audio(_rendered(data_dir).path(name), samples, sample_rate)
   return seconds

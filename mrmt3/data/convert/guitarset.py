@@ -17,7 +17,7 @@ import numpy as np
 
 from mrmt3.audio.files import promised_seconds
 from mrmt3.data.convert import audio_features
-from mrmt3.data.convert.base import VELOCITY, Features, in_splits, read_bytes
+from mrmt3.data.convert.base import VELOCITY, Features, Options, in_splits, read_bytes
 from mrmt3.data.records.messages import serialize_notes
 from mrmt3.errors import UserError
 from mrmt3.notes.note_array import NOTE_DTYPE, sort_notes
@@ -91,3 +91,8 @@ def read_jams(path: Path) -> np.ndarray:
     raise UserError(
       f'{path} is not an annotation of GuitarSet ({type(error).__name__}: {str(error)[:100]}); replace the file'
     ) from error
+
+
+def open_guitarset(folder: str, options: Options) -> GuitarSet:
+  """Opens GuitarSet."""
+  return GuitarSet(folder, options.sample_rate)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mrmt3.audio.files import promised_seconds
 from mrmt3.data.convert import audio_features
-from mrmt3.data.convert.base import Features, in_splits
+from mrmt3.data.convert.base import Features, Options, in_splits
 from mrmt3.data.records.messages import serialize_notes
 from mrmt3.errors import UserError
 from mrmt3.notes.midi import read_performance
@@ -63,3 +63,13 @@ class Maestro:
     if not rows or columns - rows[0].keys() or any(row[column] is None for row in rows for column in columns):
       raise UserError(f'{path} is not the table of MAESTRO: it needs the columns {", ".join(sorted(columns))}')
     return {row['audio_filename']: row for row in rows}
+
+
+def open_v1(folder: str, options: Options) -> Maestro:
+  """Opens MAESTRO 1.0.0."""
+  return Maestro(folder, '1.0.0', options.sample_rate)
+
+
+def open_v3(folder: str, options: Options) -> Maestro:
+  """Opens MAESTRO 3.0.0."""
+  return Maestro(folder, '3.0.0', options.sample_rate)

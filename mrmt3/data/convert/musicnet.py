@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mrmt3.audio.files import read_audio
-from mrmt3.data.convert.base import VELOCITY, Features, in_splits
+from mrmt3.data.convert.base import VELOCITY, Features, Options, in_splits
 from mrmt3.data.records.messages import serialize_notes
 from mrmt3.errors import UserError
 from mrmt3.notes.midi import read_midi
@@ -105,3 +105,15 @@ def read_labels(path: Path) -> np.ndarray:
     raise UserError(
       f'{path} is not a label file of MusicNet ({type(error).__name__}: {str(error)[:100]}); replace the file'
     ) from error
+
+
+def open_musicnet(folder: str, options: Options) -> MusicNet:
+  """Opens MusicNet."""
+  return MusicNet(folder, **options.rate)
+
+
+def open_musicnet_em(folder: str, options: Options) -> MusicNet:
+  """Opens MusicNet with the labels of MusicNet-EM; UserError if `options.labels` is not set."""
+  if options.labels is None:
+    raise UserError('musicnet_em needs the MIDI files of MusicNet-EM: add --labels DIR')
+  return MusicNet(folder, options.labels, **options.rate)

@@ -7,7 +7,7 @@ import numpy as np
 
 from mrmt3.audio.files import read_audio
 from mrmt3.data import slakh_layout
-from mrmt3.data.convert.base import Features
+from mrmt3.data.convert.base import Features, Options
 from mrmt3.data.records.messages import serialize_notes
 from mrmt3.errors import UserError
 from mrmt3.notes.instruments import slakh_class_name
@@ -86,3 +86,8 @@ def _some(stems, *seed):
   rng = np.random.default_rng(seed)
   count = rng.integers(min(LEAST_STEMS, len(stems)), len(stems) + 1)
   return [stems[i] for i in sorted(rng.choice(len(stems), count, replace=False))]
+
+
+def open_slakh(folder: str, options: Options) -> Slakh2100:
+  """Opens Slakh2100."""
+  return Slakh2100(folder, options.subsets, **options.rate)

@@ -8,14 +8,10 @@ import fnmatch
 import functools
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-from mrmt3.data.convert.base import Original
-from mrmt3.data.convert.guitarset import GuitarSet
-from mrmt3.data.convert.maestro import Maestro
-from mrmt3.data.convert.musicnet import MusicNet
-from mrmt3.data.convert.slakh2100 import Slakh2100
+from mrmt3.data import catalogue
+from mrmt3.data.convert.base import Options
 from mrmt3.data.records.messages import serialize_example
 from mrmt3.data.records.tfrecord import framed
 from mrmt3.data.sources.mt3_records import PUBLISHED
@@ -25,42 +21,6 @@ from mrmt3.utils.parallel import parallel_if_long, with_bar
 
 SKIPPED = 'skipped.jsonl'
 _RATES = 8000, 192000  # Hz
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """Options of a conversion. Each applies to some data sets only.
-
-  Attributes:
-    sample_rate: Hz, of the audio written. None copies audio files and writes samples at 16 kHz.
-    labels: folder with the MIDI files of MusicNet-EM.
-    subsets: number of random sub-mixes per training track of Slakh2100; 0 writes the mix.
-  """
-
-  sample_rate: int | None = None
-  labels: str | None = None
-  subsets: int = 0
-
-  @property
-  def rate(self) -> dict[str, int]:
-    """The sample rate as a keyword argument, if it is set."""
-    return {} if self.sample_rate is None else {'sample_rate': self.sample_rate}
-
-
-def _musicnet_em(folder, options):
-  if options.labels is None:
-    raise UserError('musicnet_em needs the MIDI files of MusicNet-EM: add --labels DIR')
-  return MusicNet(folder, options.labels, **options.rate)
-
-
-ORIGINALS: dict[str, Callable[[str, Options], Original]] = {
-  'maestrov1': lambda folder, options: Maestro(folder, '1.0.0', options.sample_rate),
-  'maestrov3': lambda folder, options: Maestro(folder, '3.0.0', options.sample_rate),
-  'guitarset': lambda folder, options: GuitarSet(folder, options.sample_rate),
-  'musicnet': lambda folder, options: MusicNet(folder, **options.rate),
-  'musicnet_em': _musicnet_em,
-  'slakh': lambda folder, options: Slakh2100(folder, options.subsets, **options.rate),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +51,7 @@ def convert(
   """Writes the folder `out/name` atomically. Pieces go to the files of a split in turn; no file is written empty.
 
   Args:
-    name: one of ORIGINALS.
+    name: one of `catalogue.originals`.
     original: the data set's folder.
     out: folder with one folder per data set in MT3's layouts.
     options: options of the conversion.
@@ -102,13 +62,11 @@ def convert(
   Raises:
     UserError: the data set is unknown or was converted before, no piece of a split can be read, or the disk is full.
   """
-  if name not in ORIGINALS:
-    raise UserError(f'{name!r} cannot be converted; choose one of {", ".join(ORIGINALS)}')
   if options.sample_rate is not None and not _RATES[0] <= options.sample_rate <= _RATES[1]:
     raise UserError(f'the sample rate is {options.sample_rate}; it must be {_RATES[0]} to {_RATES[1]} Hz')
   if options.subsets < 0:
     raise UserError(f'the number of sub-mixes is {options.subsets}; it must be 0 or more')
-  source = ORIGINALS[name](str(original), options)
+  source = catalogue.open_original(name, original, options)
   splits = {split: pieces for split, pieces in source.splits().items() if pieces}
   records, left_out = {}, []
   with atomic_folder(Path(out) / name) as folder:

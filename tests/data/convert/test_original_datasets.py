@@ -9,12 +9,13 @@ from command_line import run
 
 from mrmt3.audio import files as audio_files
 from mrmt3.cli import dataset
-from mrmt3.data import slakh_layout
+from mrmt3.data import catalogue, slakh_layout
+from mrmt3.data.convert.base import Options
 from mrmt3.data.convert.guitarset import GuitarSet, read_jams
 from mrmt3.data.convert.maestro import Maestro
 from mrmt3.data.convert.musicnet import TEST, VALIDATION, MusicNet
 from mrmt3.data.convert.slakh2100 import Slakh2100
-from mrmt3.data.convert.write_records import ORIGINALS, Options, convert, files_of_split
+from mrmt3.data.convert.write_records import convert, files_of_split
 from mrmt3.data.records.messages import Example, serialize_example
 from mrmt3.data.records.tfrecord import framed, read_record
 from mrmt3.data.sources.mt3_records import PUBLISHED, published
@@ -252,5 +253,4 @@ def test_files_have_their_published_names():
   assert len(files_of_split('maestrov3', 'train')) == 25 and len(files_of_split('guitarset', 'validation')) == 6
   assert files_of_split('urmp', 'train') == ['train.tfrecord']
   assert files_of_split('musicnet_em', 'test')[5] == 'test.tfrecord-00005-of-00006'
-  assert set(ORIGINALS) <= set(PUBLISHED)
-  assert set(dataset._CONVERTED) == set(ORIGINALS)
+  assert set(catalogue.originals()) <= set(PUBLISHED)

@@ -70,13 +70,13 @@ class Entry:
 
 
 class _Index:
-  """What has been written of a store: a line per piece in index.jsonl, whether it was kept or left out.
+  """The index of a store: one line per finished piece in index.jsonl, also for pieces that were left out.
 
   Attributes:
     journal: the file.
-    entries: of the pieces that were kept.
-    audio_bytes: where the next piece begins in audio.bin.
-    notes: where the next piece begins in notes.bin, counted in notes.
+    entries: entries of the pieces that were kept.
+    audio_bytes: position of the next piece in audio.bin, bytes.
+    notes: position of the next piece in notes.bin, counted in notes.
   """
 
   def __init__(self, folder: Path):
@@ -94,7 +94,7 @@ class _Index:
     self.notes = entry.notes_offset + entry.notes
 
   def add(self, name: str, entry: Entry | None) -> None:
-    """Records a piece whose samples and notes are written, or that was left out (None)."""
+    """Records a finished piece; `entry` is None if it was left out."""
     self.journal.add({'name': name} if entry is None else dataclasses.asdict(entry))
     if entry is not None:
       self._include(entry)
@@ -357,7 +357,7 @@ def _as_stored(samples: np.ndarray) -> np.ndarray:
 
 
 class _Writer:
-  """Appends pieces to a store, the line of the index last, so that a piece is there whole or not at all."""
+  """Appends pieces to a store. The index line is written last, so that a piece is complete or missing."""
 
   def __init__(self, folder: Path, index: _Index, stems: bool):
     self._index = index
@@ -374,7 +374,7 @@ class _Writer:
     self._files['skipped.jsonl'] = open(folder / 'skipped.jsonl', 'a', encoding='utf-8')  # noqa: SIM115
 
   def add(self, name: str, result: _Result) -> None:
-    """Appends one piece, or notes that it was left out."""
+    """Appends a piece, or records that it was left out."""
     entry = None
     if result.samples is not None:
       entry = Entry(
@@ -406,7 +406,7 @@ class _Writer:
 
 
 def _drop_remarks(skipped: Path, names: Container[str]) -> None:
-  """Takes out of skipped.jsonl what an interrupted run wrote of pieces that are not in the index, which come again."""
+  """Removes lines from skipped.jsonl whose pieces are not in the index; an interrupted run has written them."""
   if skipped.exists():
     lines = [line for line in skipped.read_bytes().splitlines(keepends=True) if line.endswith(b'\n')]
     skipped.write_bytes(b''.join(line for line in lines if json.loads(line)['piece'] in names))

@@ -86,8 +86,8 @@ def command(commands, name):
 
 
 def test_check(package, data, commands):
-  said = run(package, data, command(commands, 'check'))
-  assert 'pieces audible, of 3' in said and re.search(r'notes with energy at their pitch, of 30 +100\.0 %', said)
+  output = run(package, data, command(commands, 'check'))
+  assert 'pieces audible, of 3' in output and re.search(r'notes with energy at their pitch, of 30 +100\.0 %', output)
 
 
 def test_check_names_what_cannot_be_used(package, data, commands, tmp_path):
@@ -95,32 +95,32 @@ def test_check_names_what_cannot_be_used(package, data, commands, tmp_path):
     (tmp_path / 'DATA' / 'train').mkdir(parents=True, exist_ok=True)
     (tmp_path / 'DATA' / 'train' / f'{name}.wav').write_bytes((data / 'DATA' / 'train' / 'song1.wav').read_bytes())
     (tmp_path / 'DATA' / 'train' / f'{name}.csv').write_text('0.25,0.5,60\n' if name == 'good' else '0.25,0.5,160\n')
-  said = run(package, tmp_path, command(commands, 'check'), code=1)
-  assert 'train/bad: 1 of 1 notes have a pitch out of 0..127' in said and 'train/good' not in said
+  output = run(package, tmp_path, command(commands, 'check'), code=1)
+  assert 'train/bad: 1 of 1 notes have a pitch out of 0..127' in output and 'train/good' not in output
 
 
 def test_report(package, data, commands):
-  said = run(package, data, command(commands, 'report'))
-  assert '3 tracks of 3 pieces, 30 notes' in said and 'splits: train 2' in said and re.search(r'Pipe +0\.\d +30', said)
+  output = run(package, data, command(commands, 'report'))
+  assert '3 tracks of 3 pieces, 30 notes' in output and 'splits: train 2' in output and re.search(r'Pipe +0\.\d +30', output)
 
 
 def test_inspect(package, data, commands):
-  said = run(package, data, command(commands, 'inspect'))
-  assert re.match(r'pentatonic_random_hop\d_\w+, split train: 5 examples', said)
+  output = run(package, data, command(commands, 'inspect'))
+  assert re.match(r'pentatonic_random_hop\d_\w+, split train: 5 examples', output)
 
 
 def test_evaluate(package, data, commands):
-  said = run(package, data, command(commands, 'evaluate'))
-  row = next(line for line in said.splitlines() if line.startswith('song3'))
+  output = run(package, data, command(commands, 'evaluate'))
+  row = next(line for line in output.splitlines() if line.startswith('song3'))
   assert row.split()[1] == f'{2 * 9 / 19:.3f}'
 
 
 def test_train(package, data, commands):
-  said = run(package, data, command(commands, 'mrmt3.train'))
-  assert 'mesh:' in said and 'tie:0' in said
+  output = run(package, data, command(commands, 'mrmt3.train'))
+  assert 'mesh:' in output and 'tie:0' in output
 
 
 def test_it_is_listed_and_an_unknown_one_is_named(package, data):
   assert 'pentatonic: melodies on five notes' in run(package, data, ['mrmt3', 'dataset'])
-  said = run(package, data, ['mrmt3', 'dataset', 'check', 'DATA', '--task', 'nothing'], code=2)
-  assert "there is no task 'nothing'; there are pentatonic, slakh" in said
+  output = run(package, data, ['mrmt3', 'dataset', 'check', 'DATA', '--task', 'nothing'], code=2)
+  assert "there is no task 'nothing'; choose one of pentatonic, slakh" in output

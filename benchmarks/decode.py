@@ -1,14 +1,17 @@
-"""Times greedy decoding on this machine: ours, real t5x, the published PyTorch code, transformers' T5, and the memory bound.
+r"""Times greedy decoding: mrmt3, real t5x, the published PyTorch code, transformers' T5, and the memory bound.
 
   python benchmarks/decode.py
-  python benchmarks/decode.py --t5x t5x --mt3 mt3 --t5x_python peer/bin/python --mr_mt3 MR-MT3 --torch_python torch/bin/python
+  python benchmarks/decode.py --t5x t5x --mt3 mt3 --t5x_python peer/bin/python \
+    --mr_mt3 MR-MT3 --torch_python torch/bin/python
 
---t5x, --mt3 and --mr_mt3 are checkouts of google-research/t5x, magenta/mt3 and gudgud96/MR-MT3; the interpreters are those
-that have what they need (torch and transformers 4.30 for the last one and for transformers' T5, which needs no checkout).
-Each side runs in a process of its own, one after the other, on random weights of the same sizes, with the end of sequence
-ruled out, so that every row decodes all its tokens. A run decodes one segment a row, encoder included; the fastest of
---runs counts. The bound is the bytes that a token needs (weights of the decoder, keys and values) at the rate at which this
-machine sums up a large array.
+--t5x, --mt3 and --mr_mt3 are checkouts of google-research/t5x, magenta/mt3 and gudgud96/MR-MT3. The interpreters must
+have their dependencies: --t5x_python those of t5x and MT3, --torch_python torch and transformers 4.30, for MR-MT3 and
+for transformers' T5.
+
+Each side runs in its own process, one after the other, with random weights of the same sizes. EOS is excluded, so that
+every row decodes all its tokens. A run encodes and decodes one segment per row; the fastest of --runs counts. The bound
+is the bytes that a token needs (decoder weights, keys and values), divided by the rate at which this machine reads a
+large array.
 """
 
 import argparse
@@ -28,7 +31,7 @@ VOCABULARY, FRAMES, MEL, EOS = 1536, 256, 512, 1
 
 
 def best_time(function, runs: int) -> float:
-  """Returns the shortest of `runs` times of a function, s."""
+  """Returns the shortest time of `runs` calls of a function, s."""
   times = []
   for _ in range(runs):
     start = time.perf_counter()
@@ -45,14 +48,14 @@ def make_inputs(batch: int):
 
 
 def without_eos(params: dict) -> dict:
-  """Returns a Flax network's parameters with a logit of 0 for EOS, which is never the largest of 1536 random ones."""
+  """Returns a Flax network's parameters with a logit of 0 for EOS, which is never the largest of 1536 random logits."""
   kernel = params['decoder']['logits_dense']['kernel']
   params['decoder']['logits_dense']['kernel'] = kernel.at[:, EOS].set(0)
   return params
 
 
 def ours(size: dict, batch: int, length: int, dtype: str):
-  """Returns a function that decodes with ours, activations and weights of a dtype; tokens int32 `[batch, length]`."""
+  """Returns a function that decodes with mrmt3 in a dtype and returns the tokens, int32 `[batch, length]`."""
   import jax
   import numpy as np
 
@@ -74,13 +77,13 @@ def ours(size: dict, batch: int, length: int, dtype: str):
 
 
 def t5x(size: dict, batch: int, length: int):
-  """Returns the same of t5x's temperature_sample with magenta/mt3's network, which must be on PYTHONPATH."""
+  """Like `ours`, with t5x's temperature_sample and magenta/mt3's network, which must be on PYTHONPATH."""
   import flax
   import jax
   import jax.experimental.pjit
   import numpy as np
 
-  # airio is not on PyPI, and only these names are touched; jestimator looks for PartitionSpec where it was.
+  # airio is not on PyPI, and t5x uses only these names. jestimator imports PartitionSpec from its former module.
   names = ('DatasetProviderBase', 'Task', 'Mixture', 'AirIODatasetIterator', 'dataset_providers')
   for name in ('airio', 'airio.core', 'airio.pygrain_common'):
     sys.modules[name] = types.ModuleType(name)
@@ -139,20 +142,20 @@ def _torch_config(size, transformers):
 
 
 def mr_mt3(size: dict, batch: int, length: int):
-  """Returns the same of the published PyTorch code, which must be on PYTHONPATH; it does one row after the other."""
+  """Like `ours`, with the published PyTorch code, which must be on PYTHONPATH; it decodes row by row."""
   import torch
   import transformers
   from models.t5_segmem_v2_with_prev import T5SegMemV2WithPrev
 
   torch.manual_seed(0)
   model = T5SegMemV2WithPrev(_torch_config(size, transformers), segmem_num_layers=1, segmem_length=64).eval()
-  inputs = torch.from_numpy(make_inputs(batch))[..., : size['emb_dim']]  # it takes frames of that width
+  inputs = torch.from_numpy(make_inputs(batch))[..., : size['emb_dim']]  # its frames have this width
   with torch.no_grad():
     model.lm_head.weight[EOS] = 0
 
   def run():
     with torch.no_grad(), open(os.devnull, 'w') as nowhere:
-      saved, sys.stdout = sys.stdout, nowhere  # it prints where it is
+      saved, sys.stdout = sys.stdout, nowhere  # it prints its progress
       try:
         return model.generate(inputs, max_length=length).numpy()[:, 1:]
       finally:
@@ -162,7 +165,7 @@ def mr_mt3(size: dict, batch: int, length: int):
 
 
 def hf_t5(size: dict, batch: int, length: int):
-  """Returns the same of transformers' T5 with its cache, the encoder taking embeddings."""
+  """Like `ours`, with transformers' T5 and its cache; the encoder takes embeddings."""
   import torch
   import transformers
 
@@ -175,7 +178,7 @@ def hf_t5(size: dict, batch: int, length: int):
   def run():
     with torch.no_grad():
       encoded = model.encoder(inputs_embeds=inputs, return_dict=True)
-      said = model.generate(
+      predicted = model.generate(
         encoder_outputs=encoded,
         max_length=length + 1,
         min_length=length + 1,
@@ -183,13 +186,13 @@ def hf_t5(size: dict, batch: int, length: int):
         do_sample=False,
         num_beams=1,
       )
-    return said.numpy()[:, 1:]
+    return predicted.numpy()[:, 1:]
 
   return run
 
 
 def read_rate() -> float:
-  """Returns the bytes a second at which all cores together read an array that no cache holds."""
+  """Returns the bytes per second at which all cores together read an array larger than the caches."""
   from concurrent.futures import ThreadPoolExecutor
 
   import numpy as np
@@ -198,7 +201,7 @@ def read_rate() -> float:
   parts = np.array_split(np.ones(1 << 27, np.float32), cores)
 
   def read(part):
-    return [block.dot(block) for block in np.array_split(part, 64)]  # numpy lets go of the interpreter meanwhile
+    return [block.dot(block) for block in np.array_split(part, 64)]  # numpy releases the interpreter lock
 
   with ThreadPoolExecutor(cores) as pool:
     seconds = best_time(lambda: list(pool.map(read, parts)), 8)
@@ -206,7 +209,7 @@ def read_rate() -> float:
 
 
 def bytes_per_step(size: dict, batch: int, length: int) -> float:
-  """Returns what a step of the decoder has to read, in the mean over the positions: fp32 weights, keys and values."""
+  """Returns the bytes that a decoder step reads, averaged over positions: float32 weights, keys and values."""
   emb, joined, mlp = size['emb_dim'], size['num_heads'] * size['head_dim'], size['mlp_dim']
   weights = size['num_decoder_layers'] * (6 * emb * joined + 3 * emb * mlp) + emb * VOCABULARY
   keys_values = size['num_decoder_layers'] * 2 * joined * (FRAMES + length / 2) * batch
@@ -214,7 +217,7 @@ def bytes_per_step(size: dict, batch: int, length: int) -> float:
 
 
 def measure(side: str, size: dict, batch: int, length: int, runs: int) -> dict:
-  """Runs one side in this process and returns its seconds and what it says."""
+  """Runs one side in this process and returns its seconds and tokens."""
   if side == 'rate':
     return {'rate': read_rate()}
   functions = {'t5x': t5x, 'mr_mt3': mr_mt3, 'hf_t5': hf_t5}
@@ -223,37 +226,39 @@ def measure(side: str, size: dict, batch: int, length: int, runs: int) -> dict:
   else:
     function = ours(size, batch, length, side.removeprefix('ours_'))
   begin = time.perf_counter()
-  said = function()
+  predicted = function()
   first = time.perf_counter() - begin
-  if said.shape[-1] < length - 1 or (said[..., : length - 1] == EOS).any():
-    sys.exit(f'decode: {side} said {said.shape}, with {(said == EOS).sum()} ends')
-  # The published code compiles nothing, and a run of it takes minutes.
-  return {'seconds': first if side == 'mr_mt3' else best_time(function, runs), 'tokens': said.tolist()}
+  if predicted.shape[-1] < length - 1 or (predicted[..., : length - 1] == EOS).any():
+    sys.exit(f'decode: {side} returned tokens of shape {predicted.shape} with {(predicted == EOS).sum()} EOS')
+  # The published code needs no compilation, and a run takes minutes.
+  return {'seconds': first if side == 'mr_mt3' else best_time(function, runs), 'tokens': predicted.tolist()}
 
 
 def main() -> None:
   """Runs the sides and prints a table."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--size', choices=SIZES, default='base')
-  parser.add_argument('--batch', type=int, default=1)
-  parser.add_argument('--length', type=int, default=512)
-  parser.add_argument('--runs', type=int, default=2)
-  parser.add_argument('--dtypes', default='float32', help='of our weights and activations, such as float32,bfloat16')
+  parser.add_argument('--size', choices=SIZES, default='base', help='size of the network (default: base)')
+  parser.add_argument('--batch', type=int, default=1, help='rows per batch (default: 1)')
+  parser.add_argument('--length', type=int, default=512, help='tokens per row (default: 512)')
+  parser.add_argument('--runs', type=int, default=2, help='number of timed runs per side (default: 2)')
+  parser.add_argument(
+    '--dtypes', default='float32', help="mrmt3's dtypes of weights and activations, such as float32,bfloat16"
+  )
   parser.add_argument('--t5x', help='checkout of google-research/t5x')
   parser.add_argument('--mt3', help='checkout of magenta/mt3')
-  parser.add_argument('--t5x_python', default=sys.executable, help='interpreter for them')
+  parser.add_argument('--t5x_python', default=sys.executable, help='interpreter for t5x and MT3 (default: this one)')
   parser.add_argument('--mr_mt3', help='checkout of gudgud96/MR-MT3')
-  parser.add_argument('--torch_python', help="interpreter with torch and transformers, for it and for transformers' T5")
-  parser.add_argument('--timeout', type=float, default=1800, help='seconds for a side')
+  parser.add_argument('--torch_python', help="interpreter with torch and transformers, for MR-MT3 and transformers' T5")
+  parser.add_argument('--timeout', type=float, default=1800, help='time limit per side, s (default: 1800)')
   parser.add_argument('--side', help=argparse.SUPPRESS)
   args = parser.parse_args()
   if (args.t5x is None) != (args.mt3 is None):
-    parser.error('--t5x and --mt3 go together')
+    parser.error('--t5x needs --mt3, and --mt3 needs --t5x')
   if args.mr_mt3 and not args.torch_python:
     parser.error('--mr_mt3 needs --torch_python')
   for path in (args.t5x, args.mt3, args.mr_mt3):
     if path is not None and not os.path.isdir(path):
-      parser.error(f'{path} is no folder; give a checkout')
+      parser.error(f'{path} is not a folder; pass the path of a checkout')
   size = SIZES[args.size]
   if args.side:
     print(json.dumps(measure(args.side, size, args.batch, args.length, args.runs)))
@@ -268,14 +273,16 @@ def main() -> None:
     sides.append(('mr_mt3', args.torch_python, [os.path.abspath(args.mr_mt3)]))
 
   def run(side, python=sys.executable, path=()):
-    # What is not used here, transformers says on stderr.
+    # transformers warns about unused weights.
     quiet = {'TRANSFORMERS_VERBOSITY': 'error'}
     arguments = [*common, '--side', side]
     return side_process.run(__file__, arguments, python=python, path=path, variables=quiet, timeout=args.timeout)
 
   rate = run('rate')['rate']
   bound = args.batch * rate / bytes_per_step(size, args.batch, args.length)
-  print(f'{args.size}, batch {args.batch}, {FRAMES} frames, {args.length} tokens a row; tokens a second of all rows')
+  print(
+    f'{args.size}, batch {args.batch}, {FRAMES} frames, {args.length} tokens per row; tokens per second of all rows'
+  )
   speeds, first = {}, None
   for name, python, path in sides:
     result = run(name, python, path)
@@ -284,7 +291,7 @@ def main() -> None:
     if name.startswith('ours'):
       first = first or (name, result['tokens'])
       same = [sum(map(int.__eq__, *rows)) for rows in zip(first[1], result['tokens'], strict=True)]
-      note += f', {sum(same) / args.batch / args.length:6.1%} of the tokens as {first[0]}'
+      note += f', {sum(same) / args.batch / args.length:6.1%} of the tokens equal those of {first[0]}'
     else:
       note += f', {first[0]} is {speeds[first[0]] / speeds[name]:5.1f} times as fast'
     print(f'{name:14} {speeds[name]:8.1f}{note}', flush=True)

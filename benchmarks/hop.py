@@ -1,9 +1,9 @@
-"""What decoding several segments of a piece at once costs: speed against scores, hop by hop.
+"""Measures speed and scores when several segments of a piece are decoded at once, for several hops.
 
   python benchmarks/hop.py --checkpoint model --data slakh --split test --hops 1 2 4 8
 
-With hop h a segment remembers the one h back, which prior-token sampling trains for. It prints, for every hop, seconds of audio
-a second (the fastest of --runs over all pieces) and the pieces' mean scores.
+With hop h the memory of a segment holds the segment h back, as in training with prior-token sampling. For each hop it
+prints the multiple of real time (the fastest of --runs over all pieces) and the pieces' mean scores.
 """
 
 import argparse
@@ -20,14 +20,14 @@ SCORES = ('onset_f1', 'onset_program_f1', 'leakage_ratio', 'instrument_detection
 
 
 def main() -> None:
-  """Transcribes the pieces with every hop and prints a table."""
+  """Transcribes the pieces with each hop and prints a table."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--checkpoint', required=True)
-  parser.add_argument('--data', required=True, help='folder in the layout of Slakh2100')
-  parser.add_argument('--split', default='test')
-  parser.add_argument('--pieces', type=int, default=20, help='the first N of the split')
-  parser.add_argument('--hops', type=int, nargs='+', default=[1, 2, 4, 8])
-  parser.add_argument('--runs', type=int, default=2)
+  parser.add_argument('--checkpoint', required=True, help='checkpoint to transcribe with')
+  parser.add_argument('--data', required=True, help='data set in the Slakh2100 layout')
+  parser.add_argument('--split', default='test', help='split to transcribe (default: test)')
+  parser.add_argument('--pieces', type=int, default=20, help='first N pieces of the split (default: 20)')
+  parser.add_argument('--hops', type=int, nargs='+', default=[1, 2, 4, 8], help='hops to measure (default: 1 2 4 8)')
+  parser.add_argument('--runs', type=int, default=2, help='number of runs per hop (default: 2)')
   args = parser.parse_args()
   transcriber = inference.Transcriber.load(args.checkpoint)
   pieces = [

@@ -1,23 +1,26 @@
-"""How many training examples a second the input pipeline makes, beside magenta/mt3's own on the same audio and notes.
+"""Measures the input pipeline's training examples per second, compared with magenta/mt3's on the same audio and notes.
 
     python benchmarks/input_pipeline.py --mt3 CHECKOUT --t5x CHECKOUT [--data DATA_DIR]
 
-Ours: random segments of 256 frames with a prior segment (max_hop 3) and token shuffling, batches of 16, with the log-mel
-computed here ('host') or left to the model ('device': raw samples travel). MT3's: its Slakh task, without prior segments,
-see mt3_pipeline.py. Both begin with what is kept between epochs: our piece store and events, its tokenised pieces.
-"Preparing" is what comes before, from the same TFRecords with float samples: ours to the piece store with its events, on
-disk, MT3's to tokenised pieces in memory. Besides, ours from FLAC and MIDI files.
+| | mrmt3 | magenta/mt3 (see mt3_pipeline.py) |
+|---|---|---|
+| examples | random segments of 256 frames, prior segment (max_hop 3), shuffling | its Slakh task, no prior segments |
+| batch | 16 | 16 |
+| log-mel | in the pipeline ('host'), or in the model, from raw samples ('device') | in the pipeline |
+| kept between epochs | piece cache with events, on disk | tokenized pieces, in memory |
+| "preparing" | TFRecords with float samples to the piece cache with events | the same records to tokenized pieces |
 
-Without --data half an hour of music is rendered first. Without --mt3 only our figures are printed. --memory makes 20,000
-examples and prints how the process's memory went, and the size of an iterator's checkpoint.
+It also measures preparing from FLAC and MIDI files with mrmt3.
 
-MT3 and t5x are found as checkouts of their repositories; neither has to be installed. What they import has to be: mrmt3's
-extra t5x, librosa, scikit-learn, and t5 with --no-deps (else it brings other versions of seqio) beside babel, nltk,
-portalocker, rouge-score and sacrebleu. Two more modules have to be on PYTHONPATH: `airio`, which is not on the package
-index, with `core` and `pygrain_common` (t5x only wants the names DatasetProviderBase, Task, Mixture,
-AirIODatasetIterator and dataset_providers to be there), and a jestimator that finds PartitionSpec in jax.sharding (t5x
-only wants amos.ScaleByAmosState, amos.amos and amos_helper.state_partition_rule). --python names the interpreter that has
-all this, if it is another one.
+Without --data it first renders half an hour of music. Without --mt3 it prints only mrmt3's figures. --memory makes
+20,000 examples and prints the growth of the process's memory.
+
+MT3 and t5x are checkouts of their repositories and need not be installed, but their dependencies must be: mrmt3's extra
+t5x, librosa, scikit-learn, t5 with --no-deps (otherwise it installs other versions of seqio), babel, nltk, portalocker,
+rouge-score and sacrebleu. Two more modules must be on PYTHONPATH: `airio`, which is not on the package index, with
+`core` and `pygrain_common` (t5x needs only the names DatasetProviderBase, Task, Mixture, AirIODatasetIterator and
+dataset_providers), and a jestimator that imports PartitionSpec from jax.sharding (t5x needs only amos.ScaleByAmosState,
+amos.amos and amos_helper.state_partition_rule). --python selects the interpreter with these packages.
 """
 
 import argparse
@@ -34,13 +37,13 @@ import mt3_pipeline
 import numpy as np
 
 BATCH_SIZE = 16
-TARGETS = {'host': 3, 'device': 10, 'prepare': 5}  # times MT3's
+TARGETS = {'host': 3, 'device': 10, 'prepare': 5}  # target ratios to MT3's rate
 MEMORY_EXAMPLES = 20_000
-MEMORY_EVERY = 500  # examples between two looks at the memory
+MEMORY_EVERY = 500  # examples between two measurements of the memory
 
 
 def our_dataset(data_dir: str, spec, log_mel_on: str, cache_dir: str):
-  """Returns an endless tf.data.Dataset of batches, as `mrmt3.train` reads them."""
+  """Returns an infinite tf.data.Dataset of batches, as in `mrmt3.train`."""
   from mrmt3.data.example_config import ExampleConfig
   from mrmt3.data.feature_converters import MemoryFeatureConverter
   from mrmt3.engine import utils
@@ -62,12 +65,12 @@ def our_dataset(data_dir: str, spec, log_mel_on: str, cache_dir: str):
 
 
 def lengths_of(spec) -> dict[str, int]:
-  """Returns the feature lengths that both pipelines have."""
+  """Returns the feature lengths of both pipelines."""
   return {'inputs': spec.segment_frames, 'targets': spec.targets_length}
 
 
 def measure_ours(data_dir: str, spec, cache_dir: str, seconds: float) -> dict[str, dict]:
-  """Returns what `mt3_pipeline.measure` gives for 'host' and 'device', and 'prepare': seconds from files to events."""
+  """Returns `mt3_pipeline.measure` of 'host' and 'device', and 'prepare': seconds from files to events."""
   from mrmt3 import vocabularies
   from mrmt3.data import piece_cache
   from mrmt3.data.sources.slakh import SlakhFolder
@@ -88,7 +91,7 @@ def measure_ours(data_dir: str, spec, cache_dir: str, seconds: float) -> dict[st
 
 
 def prepare_records(records: Path, spec, cache_dir: str) -> float:
-  """Returns the seconds that it takes us to prepare MT3's records."""
+  """Returns the seconds that mrmt3 needs to prepare MT3's records."""
   from mrmt3 import vocabularies
   from mrmt3.data import piece_cache
   from mrmt3.data.sources.mt3_records import Mt3Records
@@ -101,7 +104,7 @@ def prepare_records(records: Path, spec, cache_dir: str) -> float:
 
 
 def measure_mt3(args: argparse.Namespace, spec, records: Path) -> dict:
-  """Runs mt3_pipeline.py over the records; SystemExit with its last words where it fails."""
+  """Runs mt3_pipeline.py on the records; SystemExit with the end of its output if it fails."""
   paths = [*filter(None, [args.mt3, args.t5x, os.environ.get('PYTHONPATH')])]
   command = [args.python, mt3_pipeline.__file__, str(records), '--seconds', str(args.seconds)]
   command += ['--batch-size', str(BATCH_SIZE), '--lengths', json.dumps(lengths_of(spec))]
@@ -109,13 +112,13 @@ def measure_mt3(args: argparse.Namespace, spec, records: Path) -> dict:
     command, env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}, capture_output=True, text=True, check=False
   )
   if done.returncode:
-    said = done.stderr.strip().splitlines()[-1:] or [f'exit code {done.returncode}']
-    raise SystemExit(f"MT3's pipeline does not run: {said[0]}\nWhat it needs is at the head of {__file__}")
+    reason = done.stderr.strip().splitlines()[-1:] or [f'exit code {done.returncode}']
+    raise SystemExit(f"MT3's pipeline failed: {reason[0]}\nSee the docstring of {__file__} for its dependencies")
   return json.loads(done.stdout.splitlines()[-1])
 
 
-def look_at_memory(data_dir: str, spec, cache_dir: str) -> None:
-  """Makes 20,000 examples, log-mel on the host; prints this process's memory."""
+def measure_memory(data_dir: str, spec, cache_dir: str) -> None:
+  """Makes 20,000 examples with the log-mel on the host, and prints this process's memory."""
   import psutil
 
   from mrmt3.training.data_iterator import DataIterator
@@ -126,7 +129,7 @@ def look_at_memory(data_dir: str, spec, cache_dir: str) -> None:
       next(batches)
       if made % MEMORY_EVERY < BATCH_SIZE:
         sizes.append((made, process.memory_info().rss / 2**20))
-  made, size = np.array(sizes[len(sizes) // 5 :]).T  # buffers are full by then
+  made, size = np.array(sizes[len(sizes) // 5 :]).T  # after the buffers have filled
   slope, _ = np.polyfit(made / 1000, size, 1)
   print(f'\nmemory over {MEMORY_EXAMPLES} examples: {", ".join(f"{size:.0f}" for _, size in sizes[::5])} MiB')
   print(
@@ -135,13 +138,13 @@ def look_at_memory(data_dir: str, spec, cache_dir: str) -> None:
 
 
 def print_table(ours: dict, mt3: dict | None, audio_seconds: float) -> None:
-  """Prints figures, ratios and what they should be."""
+  """Prints figures, ratios and target ratios."""
 
   def row(name, unit, our_figure, mt3_figure=None, target=None):
-    more = ''
+    ratio = ''
     if mt3_figure:
-      more = f'{mt3_figure:>10.0f} {our_figure / mt3_figure:>7.1f}x' + (f'  (wanted: {target}x)' if target else '')
-    print(f'{name:<38} {unit:<11} {our_figure:>10.0f}{more}')
+      ratio = f'{mt3_figure:>10.0f} {our_figure / mt3_figure:>7.1f}x' + (f'  (target: {target}x)' if target else '')
+    print(f'{name:<38} {unit:<11} {our_figure:>10.0f}{ratio}')
 
   print(f'\n{"":<38} {"":<11} {"mrmt3":>10}' + (f'{"mt3":>10} {"ratio":>8}' if mt3 else ''))
   per_second = mt3 and mt3['examples_per_second']
@@ -158,18 +161,18 @@ def print_table(ours: dict, mt3: dict | None, audio_seconds: float) -> None:
   row('the same, device, processor time', 'examples/s', 1 / ours['device']['cpu_seconds'], mt3_cpu)
   prepare = ours['prepare']
   if mt3:
-    their_rate = audio_seconds / mt3['tokenize_seconds']
-    row('preparing: records to events', 'audio s/s', audio_seconds / ours['records'], their_rate, TARGETS['prepare'])
+    mt3_rate = audio_seconds / mt3['tokenize_seconds']
+    row('preparing: records to events', 'audio s/s', audio_seconds / ours['records'], mt3_rate, TARGETS['prepare'])
   row('preparing: FLAC and MIDI to events', 'audio s/s', audio_seconds / (prepare['store'] + prepare['events']))
-  row('preparing: notes to events alone', 'audio s/s', audio_seconds / prepare['events'])
-  row('tokens a target', '', ours['host']['tokens_per_target'], mt3 and mt3['tokens_per_target'])
+  row('preparing: notes to events only', 'audio s/s', audio_seconds / prepare['events'])
+  row('tokens per target', '', ours['host']['tokens_per_target'], mt3 and mt3['tokens_per_target'])
 
 
 def render(folder: str) -> str:
   """Renders half an hour of music into a folder and returns it."""
   command = [sys.executable, '-m', 'mrmt3', 'dataset', 'build', '--recipe', 'corpus', '--hours', '0.5', folder]
   if code := subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-    raise SystemExit(code)  # it has said why
+    raise SystemExit(code)  # the command has printed the reason
   return folder
 
 
@@ -183,9 +186,9 @@ def main() -> None:
     '--python', metavar='FILE', default=sys.executable, help='interpreter for MT3 (default: this one)'
   )
   parser.add_argument(
-    '--seconds', type=float, default=20, help='to time each pipeline for, after a warm-up (default: 20)'
+    '--seconds', type=float, default=20, help='measuring time per pipeline, after a warm-up (default: 20)'
   )
-  parser.add_argument('--memory', action='store_true', help='also look at memory over 20,000 examples')
+  parser.add_argument('--memory', action='store_true', help='also measure memory over 20,000 examples')
   args = parser.parse_args()
 
   from mrmt3.config import ModelSpec
@@ -210,7 +213,7 @@ def main() -> None:
     print_table(ours, mt3, audio_seconds)
     sys.stdout.flush()
     if args.memory:
-      look_at_memory(data_dir, spec, folder)
+      measure_memory(data_dir, spec, folder)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
-"""Draws what leakage is: `python benchmarks/leakage_figure.py OUT.png`, the picture of docs/note_scores.md.
+"""Plots an example of instrument leakage: `python benchmarks/leakage_figure.py OUT.png`, the figure of docs/metrics.md.
 
-A made-up piece for piano, bass and violin, as played and as a transcriber without memory tends to write it down: every two
-seconds, a segment, it decides anew which instrument plays a line.
+It shows a synthetic piece for piano, bass and violin, and a transcription as it is typical of a model without memory:
+the instrument of a line changes from segment to segment (2 s).
 """
 
 import sys
@@ -21,7 +21,7 @@ _CHORDS = ((60, 64, 67), (57, 60, 64), (53, 57, 60), (55, 59, 62))
 
 
 def piece() -> np.ndarray:
-  """Returns the piece as it is played, a note table of eight seconds."""
+  """Returns the reference, a note array of eight seconds."""
   rows = [(0.5 * place, 0.5 * place + 0.45, pitch, 90, VIOLIN, 0) for place, pitch in enumerate(_MELODY)]
   for place, chord in enumerate(_CHORDS):
     rows += [(2.0 * place, 2.0 * place + 1.8, pitch, 70, PIANO, 0) for pitch in chord]
@@ -30,20 +30,20 @@ def piece() -> np.ndarray:
 
 
 def leaked(notes: np.ndarray) -> np.ndarray:
-  """Returns the piece with all notes right, but lines that change their instrument from segment to segment."""
+  """Returns a transcription with correct notes whose instruments change from segment to segment."""
   notes = notes.copy()
-  heard_as = {
+  predicted = {
     VIOLIN: (VIOLIN, VIOLA, VIOLIN, CELLO),
     PIANO: (PIANO, PIANO, GUITAR, PIANO),
     BASS: (BASS, BASS, BASS, PIANO),
   }
   segment = (notes['onset'] // _SEGMENT).astype(int)
-  notes['program'] = [heard_as[int(program)][place] for program, place in zip(notes['program'], segment, strict=True)]
+  notes['program'] = [predicted[int(program)][place] for program, place in zip(notes['program'], segment, strict=True)]
   return notes
 
 
 def describe() -> str:
-  """Returns the scores of the picture, a line each."""
+  """Returns the scores of the example, one per line."""
   reference, estimate = piece(), leaked(piece())
   scores = note_scores.evaluate_piece(reference, estimate)
   instruments = ', '.join(instrument_name(*instrument) for instrument in instruments_of(estimate))
@@ -57,11 +57,11 @@ def describe() -> str:
     'leaked_note_ratio',
     'track_switches_per_minute',
   )
-  return '\n'.join([f'heard: {instruments}', *(f'{name} {scores[name]:.3f}' for name in names)])
+  return '\n'.join([f'predicted: {instruments}', *(f'{name} {scores[name]:.3f}' for name in names)])
 
 
 def main(argv: list[str]) -> int:
-  """Writes the picture and prints its scores; returns the exit code."""
+  """Writes the figure and prints its scores; returns the exit code."""
   if len(argv) != 1:
     print('mrmt3: error: usage: python benchmarks/leakage_figure.py OUT.png', file=sys.stderr)
     return 2

@@ -1,9 +1,10 @@
-"""magenta/mt3's own training input pipeline, timed: what input_pipeline.py runs in a process of its own.
+"""Times magenta/mt3's own training input pipeline. input_pipeline.py runs this file in a subprocess.
 
-`write_records` writes pieces in the layout of MT3's Slakh records; run as a script, this file (which knows nothing of
-mrmt3 then) feeds them to MT3's Slakh task. Everything is MT3's: tokenising, splitting, the preprocessors after its
-cache placeholder, the shuffle buffer of 1000 examples and the feature converter. Only the cache is put in memory instead
-of on disk, which is to MT3's advantage, and examples that are too long are left out (its own `skip`) and not an error.
+`write_records` writes pieces in the layout of MT3's Slakh records. As a script, this file imports nothing from mrmt3
+and feeds these records to MT3's Slakh task. All steps are MT3's: tokenizing, splitting, the preprocessors after the
+cache placeholder, the shuffle buffer of 1000 examples and the feature converter. There are two differences: the cache
+is in memory instead of on disk, which favours MT3, and examples that are too long are skipped (MT3's `skip`) instead of
+being an error.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterator
 
 TASK = 'slakh_notes_ties_vb1_train'
-WARM_UP_SECONDS = 5  # until tf.data has found how many calls to make at once
+WARM_UP_SECONDS = 5  # until tf.data's autotuning has settled
 
 
 def write_records(path: str | os.PathLike, source, split: str, sample_rate: int) -> None:
@@ -23,8 +24,8 @@ def write_records(path: str | os.PathLike, source, split: str, sample_rate: int)
   Args:
     path: file to write.
     source: a `mrmt3.data.piece_source.PieceSource`.
-    split: which split.
-    sample_rate: of the samples, Hz.
+    split: name of the split.
+    sample_rate: sample rate, Hz.
   """
   import tensorflow as tf
 
@@ -40,7 +41,7 @@ def write_records(path: str | os.PathLike, source, split: str, sample_rate: int)
   with tf.io.TFRecordWriter(os.fspath(path)) as writer:
     for name in source.list_pieces(split):
       piece = source.read_piece(split, name, sample_rate)
-      notes = piece.notes[piece.notes['offset'] > piece.notes['onset']]  # MT3 stops at others
+      notes = piece.notes[piece.notes['offset'] > piece.notes['onset']]  # MT3 fails on notes without length
       instruments = instruments_of(notes)
       sequences = [
         notes_to_note_sequence(notes[(notes['program'] == program) & (notes['is_drum'] == is_drum)])
@@ -59,10 +60,11 @@ def write_records(path: str | os.PathLike, source, split: str, sample_rate: int)
 
 
 def measure(batches: Iterator[dict], seconds: float) -> dict:
-  """Times endless batches of model features after a warm-up.
+  """Times an infinite stream of batches of model features after a warm-up.
 
-  Returns examples_per_second, tokens_per_target, and cpu_seconds (of processor time, an example): on a machine that is
-  busy with other things too, these say more than the first.
+  Returns:
+    examples_per_second; cpu_seconds, the processor time per example, which is more reliable on a busy machine; and
+    tokens_per_target.
   """
   next(batches)
   started, examples, tokens = time.perf_counter(), 0, 0
@@ -82,7 +84,7 @@ def measure(batches: Iterator[dict], seconds: float) -> dict:
 
 
 def run(records: str, seconds: float, batch_size: int, lengths: dict[str, int]) -> dict:
-  """Times MT3's pipeline over records that `write_records` wrote; see `measure`, and tokenize_seconds besides."""
+  """Times MT3's pipeline over records from `write_records`. Returns the figures of `measure` and tokenize_seconds."""
   import seqio
   import tensorflow as tf
   from mt3 import datasets, models, preprocessors, tasks  # noqa: F401
@@ -102,7 +104,7 @@ def run(records: str, seconds: float, batch_size: int, lengths: dict[str, int]) 
     pass
   tokenize_seconds = time.perf_counter() - started
 
-  def left_out_if_too_long(step):
+  def skip_if_too_long(step):
     is_check = isinstance(step, functools.partial) and step.func is preprocessors.handle_too_long
     return functools.partial(step, skip=True) if is_check else step
 
@@ -110,7 +112,7 @@ def run(records: str, seconds: float, batch_size: int, lengths: dict[str, int]) 
   seqio.TaskRegistry.add(
     'cached',
     source=seqio.FunctionDataSource(lambda split, shuffle_files, seed=None: cached, splits=['train']),
-    preprocessors=[left_out_if_too_long(step) for step in steps[cached_until + 1 :]],
+    preprocessors=[skip_if_too_long(step) for step in steps[cached_until + 1 :]],
     output_features=task.output_features,
   )
   dataset = seqio.get_dataset(
@@ -127,7 +129,7 @@ def run(records: str, seconds: float, batch_size: int, lengths: dict[str, int]) 
 
 
 def main() -> None:
-  """Prints what `run` returns as JSON, in the last line, and leaves at once."""
+  """Prints the result of `run` as JSON in the last line, and exits immediately."""
   parser = argparse.ArgumentParser()
   parser.add_argument('records')
   parser.add_argument('--seconds', type=float, required=True)
@@ -135,7 +137,7 @@ def main() -> None:
   parser.add_argument('--lengths', type=json.loads, required=True)
   args = parser.parse_args()
   print('\n' + json.dumps(run(args.records, args.seconds, args.batch_size, args.lengths)), flush=True)
-  os._exit(0)  # nothing waits for the threads of its pipeline
+  os._exit(0)  # does not wait for the pipeline's threads
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Runs one side of a benchmark in a process of its own, so that sides share neither memory nor settings nor packages."""
+"""Runs one side of a benchmark in a subprocess, so that the sides share no memory, settings or packages."""
 
 import json
 import os
@@ -18,28 +18,28 @@ def run(
   variables: Mapping[str, str] | None = None,
   timeout: float | None = None,
 ) -> Any:
-  """Returns what the last line of a script's output says as JSON; the script runs on the CPU.
+  """Runs a script on the CPU and returns the last line of its output, parsed as JSON.
 
   Args:
-    script: the file.
-    arguments: of the script.
-    python: interpreter that has what the script imports.
-    path: folders to be searched for modules first.
-    variables: of the environment, besides those of this process.
-    timeout: most seconds it may take.
+    script: path of the script.
+    arguments: its arguments.
+    python: an interpreter that has the packages of the script.
+    path: folders to add at the front of PYTHONPATH.
+    variables: additional environment variables.
+    timeout: time limit, s.
 
   Raises:
-    SystemExit: it fails or takes too long; the message has its last words.
+    SystemExit: the script fails or exceeds the time limit; the message contains the end of its output.
   """
   folders = [*path, *filter(None, [os.environ.get('PYTHONPATH')])]
   environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': os.pathsep.join(folders), **(variables or {})}
-  what = f'{Path(script).stem}: {" ".join(arguments)}'
+  label = f'{Path(script).stem}: {" ".join(arguments)}'
   try:
     done = subprocess.run(
       [python, script, *arguments], env=environment, capture_output=True, text=True, timeout=timeout
     )
   except subprocess.TimeoutExpired:
-    sys.exit(f'{what} was not done after {timeout:g} s; allow more, or measure less')
+    sys.exit(f'{label} was not done after {timeout:g} s; raise the time limit, or measure less')
   if done.returncode:
-    sys.exit(f'{what} failed:\n{done.stdout[-500:]}{done.stderr[-2000:]}')
+    sys.exit(f'{label} failed:\n{done.stdout[-500:]}{done.stderr[-2000:]}')
   return json.loads(done.stdout.splitlines()[-1])

@@ -1,14 +1,16 @@
-"""Times one training step on this machine: ours, real t5x with magenta/mt3's network, and the matrix products alone.
+"""Times a training step: mrmt3, real t5x with magenta/mt3's network, and the matrix products only.
 
   python benchmarks/train_step.py
   python benchmarks/train_step.py --t5x t5x --mt3 mt3 --peer_python peer/bin/python
 
---t5x and --mt3 are checkouts of google-research/t5x and magenta/mt3, --peer_python an interpreter with what they need.
-Each side runs in a process of its own, one after the other: the same sizes, random weights, the same batch, Adafactor,
-dropout on. It prints seconds a step (the fastest), CPU seconds, compile time and temporary memory, and the bound: the
-step's products of matrices at the rate that this machine reaches on a large one, backward counted as twice forward.
-Ours runs with the allocator's large pages, as `python -m mrmt3.train` sets them (mrmt3/utils/huge_pages.py); t5x as it is, or with
---peer_large_pages with them too.
+--t5x and --mt3 are checkouts of google-research/t5x and magenta/mt3. --peer_python is an interpreter with their
+dependencies. Each side runs in its own process, one after the other, with the same sizes, random weights, the same
+batch, Adafactor and dropout.
+
+It prints seconds per step (the fastest), CPU seconds, compile time and temporary memory. The bound is the time of the
+step's matrix products at the rate that this machine reaches on a large product, with backward counted as twice forward.
+mrmt3 uses the allocator's large pages, as in `python -m mrmt3.train` (mrmt3/utils/huge_pages.py); t5x uses them only
+with --peer_large_pages.
 """
 
 import argparse
@@ -44,7 +46,7 @@ def make_batch(batch: int, length: int) -> dict:
 
 
 def our_step(size: dict, batch: dict):
-  """Returns our jitted (state, batch) -> (state, ...) and the first state."""
+  """Returns mrmt3's jitted step (state, batch) -> (state, ...) and the initial state."""
   import jax
 
   from mrmt3 import config, models, network
@@ -59,11 +61,11 @@ def our_step(size: dict, batch: dict):
 
 
 def t5x_step(size: dict, batch: dict):
-  """Returns the same of t5x and magenta/mt3, which must be on PYTHONPATH."""
+  """Like `our_step`, for t5x and magenta/mt3, which must be on PYTHONPATH."""
   import jax
   import jax.experimental.pjit
 
-  # airio is not on PyPI, and only these names are touched; jestimator looks for PartitionSpec where it was.
+  # airio is not on PyPI, and t5x uses only these names. jestimator imports PartitionSpec from its former module.
   names = ('DatasetProviderBase', 'Task', 'Mixture', 'AirIODatasetIterator', 'dataset_providers')
   for name in ('airio', 'airio.core', 'airio.pygrain_common'):
     sys.modules[name] = types.ModuleType(name)
@@ -123,7 +125,7 @@ def measure(side: str, size: dict, batch: int, length: int, steps: int) -> dict:
 
 
 def products(size: dict, batch: int, length: int) -> float:
-  """Returns the floating-point operations of the matrix products of one step (causal attention counted in full)."""
+  """Returns the floating-point operations of the matrix products of a step (causal attention counted in full)."""
   emb, joined, mlp = size['emb_dim'], size['num_heads'] * size['head_dim'], size['mlp_dim']
 
   def layer(queries, contexts):
@@ -139,7 +141,7 @@ def products(size: dict, batch: int, length: int) -> float:
 
 
 def matmul_rate() -> float:
-  """Returns the floating-point operations a second of a large matrix product in this process."""
+  """Returns the floating-point operations per second of a large matrix product in this process."""
   import jax
   import jax.numpy as jnp
 
@@ -156,21 +158,21 @@ def matmul_rate() -> float:
 def main() -> None:
   """Runs the sides and prints a table."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--size', choices=SIZES, default='base')
-  parser.add_argument('--batch', type=int, help='default: 4 for base, 16 for the others')
-  parser.add_argument('--length', type=int, help='target tokens; default: 1024 for base, 256 for the others')
-  parser.add_argument('--steps', type=int, default=3)
+  parser.add_argument('--size', choices=SIZES, default='base', help='size of the network (default: base)')
+  parser.add_argument('--batch', type=int, help='examples per step (default: 4 for base, 16 for the others)')
+  parser.add_argument('--length', type=int, help='target tokens (default: 1024 for base, 256 for the others)')
+  parser.add_argument('--steps', type=int, default=3, help='number of timed steps (default: 3)')
   parser.add_argument('--t5x', help='checkout of google-research/t5x')
   parser.add_argument('--mt3', help='checkout of magenta/mt3')
-  parser.add_argument('--peer_python', default=sys.executable, help='interpreter for them')
-  parser.add_argument('--peer_large_pages', action='store_true', help='large pages for t5x too')
+  parser.add_argument('--peer_python', default=sys.executable, help='interpreter for t5x and MT3 (default: this one)')
+  parser.add_argument('--peer_large_pages', action='store_true', help='use large pages for t5x, too')
   parser.add_argument('--side', choices=['ours', 't5x', 'rate'], help=argparse.SUPPRESS)
   args = parser.parse_args()
   if (args.t5x is None) != (args.mt3 is None):
-    parser.error('--t5x and --mt3 go together')
+    parser.error('--t5x needs --mt3, and --mt3 needs --t5x')
   for path in (args.t5x, args.mt3):
     if path is not None and not os.path.isdir(path):
-      parser.error(f'{path} is no folder; give a checkout')
+      parser.error(f'{path} is not a folder; pass the path of a checkout')
   batch = args.batch or {'base': 4}.get(args.size, 16)
   length = args.length or {'base': 1024}.get(args.size, 256)
   if args.side:
@@ -178,7 +180,7 @@ def main() -> None:
     print(json.dumps(matmul_rate() if rate else measure(args.side, SIZES[args.size], batch, length, args.steps)))
     return
   common = ['--size', args.size, '--batch', str(batch), '--length', str(length), '--steps', str(args.steps), '--side']
-  from mrmt3.utils import huge_pages  # which an interpreter for t5x need not have
+  from mrmt3.utils import huge_pages  # not at the top: t5x's interpreter need not have mrmt3
 
   pages = {huge_pages.VARIABLE: os.environ.get(huge_pages.VARIABLE, huge_pages.VALUE)}
   rate = side_process.run(__file__, [*common, 'rate'], variables=pages)
@@ -199,9 +201,8 @@ def main() -> None:
   if 't5x' in results:
     ours, peer = results['ours'], results['t5x']
     time_ratio, memory_ratio = (ours[key] / peer[key] for key in ('seconds', 'temporary_bytes'))
-    print(
-      f'ours / t5x: time {time_ratio:.2f}, CPU {ours["cpu_seconds"] / peer["cpu_seconds"]:.2f}, memory {memory_ratio:.2f}'
-    )
+    cpu_ratio = ours['cpu_seconds'] / peer['cpu_seconds']
+    print(f'ours / t5x: time {time_ratio:.2f}, CPU {cpu_ratio:.2f}, memory {memory_ratio:.2f}')
 
 
 if __name__ == '__main__':

@@ -75,7 +75,8 @@ def infer(
 ) -> list[Path]:
   """Predicts every example of a split, of the shard `shard_id` of `num_shards`, and writes what `write_fn` makes of it.
 
-  Started again after it was stopped, it goes on after the last whole chunk.
+  Started again after it was stopped, it goes on after the last whole chunk. Chunks of another checkpoint, or of another size,
+  are an error.
 
   Args:
     mode: 'predict', 'score' or 'predict_with_aux'.
@@ -137,7 +138,8 @@ def infer(
       shapes = restore.parameter_shapes(model, *utils.batch_shapes(element, dataset_cfg.batch_size))
       params = partitioner.place_state(restore.restore(restore_checkpoint_cfg, paths[0], shapes)[0])
     vocabulary = subtask.output_features[output_vocab_feature_name].vocabulary
-    writer = _ChunkWriter(path, write_fn, mode, vocabulary, checkpoint_period * dataset_cfg.batch_size)
+    size = checkpoint_period * dataset_cfg.batch_size
+    writer = _ChunkWriter(path, write_fn, mode, vocabulary, size, str(Path(paths[0]).resolve()))
     writer.write_all(_predictor(model, mode, params, dataset_cfg.batch_size, partitioner), task_ds, model_ds)
     if multihost.is_first():
       writer.finish(merge_chunked_results)
@@ -169,45 +171,64 @@ def _predictor(model, mode: str, params, batch_size: int, partitioner):
 
 
 class _ChunkWriter:
-  """Writes a split's results a chunk at a time to <path>-chunks/chunkNNNNN, and joins them at the end."""
+  """Writes a split's results a chunk at a time to <path>-chunks/chunkNNNNN, and joins them at the end.
 
-  def __init__(self, path: Path, write_fn: Callable, mode: str, vocabulary, size: int):
-    self._path, self._mode, self._size = path, mode, size
+  The checkpoint and the size of a chunk are recorded in <path>-chunks/.settings.json; chunks of others are not mixed.
+  """
+
+  def __init__(self, path: Path, write_fn: Callable, mode: str, vocabulary, size: int, checkpoint: str):
+    from mrmt3.utils.journal import FolderJournal
+
+    self._path, self._mode, self._size, self._checkpoint = path, mode, size, checkpoint
     self._write = functools.partial(write_fn, mode=mode, vocabulary=vocabulary)
     self._takes_pair = not _takes_predictions_alone(write_fn)
+    self._chunks = FolderJournal(f'{path}-chunks', lambda number: f'chunk{number:05}')
 
-  @property
-  def _folder(self) -> Path:
-    return Path(f'{self._path}-chunks')
+  def _claim(self) -> None:
+    """Records what the chunks are made with; UserError on every host if those that are there are made with something else."""
+    from mrmt3.training import multihost
+    from mrmt3.utils import files
+
+    folder, problem = files.make_folder(self._chunks.folder), None
+    if multihost.is_first():
+      try:
+        self._chunks.claim(
+          '.settings.json',
+          {'checkpoint': self._checkpoint, 'examples_per_chunk': self._size},
+          broken='remove the folder',
+          mismatch=f'{folder} holds predictions that were made with other settings ({{changed}}); remove it, '
+          'or choose another output_dir',
+        )
+      except UserError as error:
+        problem = error
+    if multihost.any_says(problem is not None):
+      raise problem or UserError(f'{folder} cannot be used; the first host says why')
 
   def write_all(self, predictor: Callable, task_ds, model_ds) -> None:
     """Writes every chunk that is not there yet; UserError where the split has no examples."""
     from mrmt3.training import multihost
-    from mrmt3.utils import files
 
-    files.make_folder(self._folder)
+    self._claim()
     number = 0
     while True:
-      chunk = self._folder / f'chunk{number:05}'
-      if not multihost.any_says(multihost.is_first() and chunk.exists()):
+      if not multihost.any_says(multihost.is_first() and number in self._chunks):
         first = number * self._size
         results = predictor(model_ds.skip(first).take(self._size).enumerate())
         if not results:
           break
         if multihost.is_first():
-          self._write_one(chunk, results, task_ds.skip(first).take(len(results)))
+          self._write_one(number, results, task_ds.skip(first).take(len(results)))
           print(f'{first + len(results)} examples done', file=sys.stderr, flush=True)
       number += 1
     if not number:
       raise UserError('infer: the split has no examples')
 
-  def _write_one(self, chunk: Path, results: list, examples) -> None:
+  def _write_one(self, number: int, results: list, examples) -> None:
     from mrmt3.training import prediction
-    from mrmt3.utils import files
 
     outputs = prediction.as_arrays(results)
     outputs, aux = outputs if self._mode == 'predict_with_aux' else (outputs, {})
-    with files.atomic_path(chunk) as temporary:
+    with self._chunks.writing(number) as temporary:
       self._write(str(temporary), (outputs, aux) if self._takes_pair else outputs, examples)
 
   def finish(self, merge: bool) -> None:
@@ -216,15 +237,11 @@ class _ChunkWriter:
 
     if merge:
       with files.atomic_path(self._path) as temporary, temporary.open('wb') as merged:
-        for chunk in _chunks(self._folder):
+        for chunk in sorted(self._chunks.folder.glob('chunk?????')):
           with chunk.open('rb') as part:
             shutil.copyfileobj(part, merged)
-      shutil.rmtree(self._folder)
+      shutil.rmtree(self._chunks.folder)
     Path(f'{self._path}.COMPLETED').touch()
-
-
-def _chunks(folder: Path) -> list[Path]:
-  return sorted(folder.glob('chunk?????'))
 
 
 def _takes_predictions_alone(write_fn: Callable) -> bool:

@@ -9,11 +9,10 @@ mt3_records.task:
 import dataclasses
 
 from mrmt3.config import ModelSpec
+from mrmt3.data import catalogue
 from mrmt3.data.example_config import ExampleConfig
 from mrmt3.data.sources.mt3_records import published
 from mrmt3.tasks.registration import add_task
-
-TRIMMED = ('slakh', 'cerberus4')  # MT3 cuts overlapping notes of these data sets only
 
 
 def task(
@@ -40,5 +39,5 @@ def task(
   Raises:
     UserError: no such data set.
   """
-  examples = dataclasses.replace(examples, trim=examples.trim and name in TRIMMED)
+  examples = dataclasses.replace(examples, trim=examples.trim and catalogue.trims(f'mt3_records:{name}'))
   return add_task(f'mt3_{name}', published(name, data_dir), spec, examples, cache_bytes, cache_dir)

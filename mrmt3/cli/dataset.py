@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-_CONVERTED = ('maestrov1', 'maestrov3', 'guitarset', 'musicnet', 'musicnet_em', 'slakh')
+from mrmt3.data import catalogue
 
 
 def add_parser(subparsers) -> None:
@@ -95,10 +95,12 @@ def _add_check(commands):
     'check',
     help='check that the audio of a data set agrees with its labels',
     description='Checks any folder in Slakh2100 layout: stems can be heard and add up to the mix, sound begins within '
-    '10 ms of its label for 80 % of the stems, and there is energy at the labelled pitch for 95 % of the notes.',
+    '10 ms of its label for 80 % of the stems, and there is energy at the labelled pitch for 95 % of the notes. With --task any '
+    'data set: all pieces and notes can be used, and all notes are heard; the rest is measured of whole mixes, without limits.',
     epilog='Exit code 1 if something is not met.',
   )
   check.add_argument('dir', metavar='DIR', help='folder of the data set, or of a split')
+  check.add_argument('--task', metavar='TASK', help='read DIR as this task does, see mrmt3 evaluate --help')
   check.add_argument('--split', metavar='NAME', help='only this split')
   check.add_argument('--tracks', type=int, metavar='N', help='only so many tracks, evenly chosen (default: all)')
   check.add_argument('--workers', type=int, metavar='N', help='processes (default: one per processor)')
@@ -110,9 +112,11 @@ def _add_report(commands):
   report = commands.add_parser(
     'report',
     help='say what is in a data set',
-    description='Says what is in any folder in Slakh2100 layout: hours, pieces, notes, instruments, polyphony, splits.',
+    description='Says what is in any folder in Slakh2100 layout, or with --task in any data set: hours, pieces, notes, '
+    'instruments, polyphony, splits.',
   )
   report.add_argument('dir', metavar='DIR', help='folder of the data set')
+  report.add_argument('--task', metavar='TASK', help='read DIR as this task does, see mrmt3 evaluate --help')
   report.add_argument('--plot', metavar='FILE', help='also draw it, as .png, .pdf or .svg')
   report.add_argument('--json', metavar='FILE', help='also write it as JSON')
   report.add_argument('--workers', type=int, metavar='N', help='processes (default: one per processor)')
@@ -127,7 +131,8 @@ def _add_convert(commands):
     "was published in. They are what tasks/mt3_records.py, tasks/mt3_mixture.py and MT3's own tasks read.",
     epilog='What cannot be read is left out and named in OUT/NAME/skipped.jsonl.',
   )
-  convert.add_argument('name', metavar='NAME', choices=_CONVERTED, help=', '.join(_CONVERTED))
+  names = list(catalogue.originals())
+  convert.add_argument('name', metavar='NAME', choices=names, help=', '.join(names))
   convert.add_argument('original', metavar='DIR', help='folder of the data set')
   convert.add_argument('out', metavar='OUT', help='folder of all records; they go to OUT/NAME')
   convert.add_argument(
@@ -194,8 +199,6 @@ def _add_cache(commands):
 
 def run_list(args: argparse.Namespace) -> int:
   """Runs `mrmt3 dataset` without a command; returns 0."""
-  from mrmt3.data import catalogue
-
   found = catalogue.find(args.data)
   if args.json:
     import json
@@ -277,7 +280,7 @@ def run_check(args: argparse.Namespace) -> int:
   """Runs `mrmt3 dataset check`; returns 0, or 1 if something is not met."""
   from mrmt3.dataset_builder import check
 
-  verdict, stems = check.check(args.dir, split=args.split, tracks=args.tracks, workers=args.workers)
+  verdict, stems = check.check(args.dir, task=args.task, split=args.split, tracks=args.tracks, workers=args.workers)
   for trouble in verdict.troubles:
     print(f'mrmt3: {trouble}', file=sys.stderr)
   if args.json:
@@ -295,7 +298,7 @@ def run_report(args: argparse.Namespace) -> int:
   from mrmt3.dataset_builder import report
   from mrmt3.utils.files import atomic_path
 
-  found = report.describe(args.dir, workers=args.workers)
+  found = report.describe(args.dir, task=args.task, workers=args.workers)
   if args.json:
     with atomic_path(args.json) as path:
       path.write_text(json.dumps(report.as_json(found), indent=1) + '\n', encoding='utf-8')

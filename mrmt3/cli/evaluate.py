@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from mrmt3.data import catalogue
 from mrmt3.errors import UserError
 
 _COLUMNS = {
@@ -73,10 +74,7 @@ def add_parser(subparsers) -> None:
   parser.add_argument(
     '--task',
     metavar='NAME',
-    help=(
-      'read REF as this task does: slakh, own_folder, slakh_records, commu, nsynth, nsynth_records, or mt3_records:musicnet_em (or '
-      'another of its sets)'
-    ),
+    help=f'read REF as this task does: {", ".join(catalogue.sources())}',
   )
   parser.add_argument('--split', metavar='NAME', help='use this split of REF only')
   parser.add_argument('--pieces', type=int, metavar='N', help='use the first N pieces only')

@@ -13,7 +13,7 @@ lists of events, each segment beside its prior one.
 """
 _EXPLANATION = """\
 WHAT is one of
-  a module of tasks/, with its data:         mrmt3 inspect slakh --data DIR
+  a task over a data set, with its data:     mrmt3 inspect slakh --data DIR
       how examples are made: --gin.ExampleConfig.FIELD=VALUE (see mrmt3/data/example_config.py);
       sizes of the model: --gin_file (default: models/mr_mt3.gin); what else the module's task
       needs: --gin.mt3_records.task.name=musicnet_em

@@ -104,9 +104,9 @@ def run(args: argparse.Namespace) -> int:
   study = catalogue.STUDIES[args.name]
   base = tuple(args.base or ('runs/study.gin',))
   if args.dry_run:
-    if not study.cells:
+    if not study.runs:
       raise UserError(f'{args.name} trains nothing; leave --dry-run out')
-    for cell in study.cells:
+    for cell in study.runs:
       start = f', from {cell.starts_from!r}' if cell.starts_from else ''
       print(f'{cell.name}: {cell.data}{start}: {" ".join([*(f"--gin_file={file}" for file in base), *cell.flags()])}')
     return 0
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     pieces=args.pieces,
     checkpoint=args.checkpoint,
     steps=args.steps,
-    moments=args.moments,
+    eval_points=args.moments,
     seeds=args.seeds or 1,
     batch_size=args.batch_size or 16,
     base=base,

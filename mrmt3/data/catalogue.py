@@ -1,17 +1,25 @@
-"""The data sets that there are tasks for: where to get them, what they are, whether they are here, and how to prepare them.
+"""The registry of data sets: what they contain, where to get them, and how to find, prepare, convert and read them.
 
-Sizes and hours are those that their publishers give, not measured. Nothing is read: a data set is found by the names of its files.
+A data set is one entry of `KNOWN`, and commands offer what the entries provide. `mrmt3 dataset` lists the entries.
+`mrmt3 dataset convert` converts those with an `original`. `mrmt3 dataset check`, `inspect`, `evaluate --task` and
+tasks/dataset.py read those with `sources`. Code is given as 'module:function' and imported on use. See
+docs/extending.md.
+
+Sizes and hours are the publishers' figures. A data set is found by its file names; no files are read.
 """
 
 import dataclasses
+import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from mrmt3.errors import UserError
 
 DATA, RECORDS = 'MRMT3_DATA', 'MRMT3_RECORDS'  # environment variables: folders separated by ':', and a folder
 _PLACES = ('/data', '~/data', '~/datasets', 'data', '~/tensorflow_datasets')
-_DEPTH = 2  # folders below a place that are looked into
-_MOST_FOLDERS = 2000  # that are looked into in a place
+_DEPTH = 2  # levels of folders to search below a place
+_MOST_FOLDERS = 2000  # number of folders to search in a place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,34 +27,49 @@ class KnownDataset:
   """A data set.
 
   Attributes:
-    name: short, as tasks and `mrmt3 dataset convert` call it where they do.
-    what: in a few words.
-    where: a page, or what to install.
-    licence: of the data.
-    size: to download.
-    hours: of audio.
-    marks: patterns of files, one of which a folder of it has, as it was published.
-    records: the same of a folder of MT3's or TFDS's records, which need no preparing.
-    prepare: the command that prepares it, DIR standing for its folder.
-    read: how training and evaluation read it.
+    name: short name, as in tasks and `mrmt3 dataset convert`.
+    what: a short description.
+    where: a web page, or the package to install.
+    licence: licence of the data.
+    size: download size.
+    hours: hours of audio.
+    marks: file patterns; a folder with a match contains the published data set.
+    records: file patterns; a folder with a match contains MT3's or TFDS's records, which need no preparation.
+    prepare: the command that prepares it, with DIR for its folder.
+    read: the tasks that read it, as text.
+    sources: name of a task -> 'module:function' in mrmt3/data/sources that opens a folder: folder ->
+      `piece_source.PieceSource`. The function of a task 'KIND:NAME' is called with the name and the folder.
+    original: 'module:function' in mrmt3/data/convert that opens its original folder for `mrmt3 dataset convert`:
+      (folder, `convert.base.Options`) -> `convert.base.Original`; '' if it cannot be converted.
+      `mt3_records.PUBLISHED` has the names of its files.
+    trim: whether `ExampleConfig.trim` applies to it. MT3 trims overlapping notes of Slakh and Cerberus4 only.
   """
 
   name: str
   what: str
   where: str
-  licence: str
-  size: str
-  hours: str
-  marks: tuple[str, ...]
-  records: tuple[str, ...]
-  prepare: str
-  read: str
+  licence: str = ''
+  size: str = ''
+  hours: str = ''
+  marks: tuple[str, ...] = ()
+  records: tuple[str, ...] = ()
+  prepare: str = 'none needed'
+  read: str = ''
+  sources: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  original: str = ''
+  trim: bool = True
 
 
-_BUILT = 'dataset.json'  # `mrmt3 dataset build` writes Slakh's layout with this beside it
+_BUILT = 'dataset.json'  # `mrmt3 dataset build` writes Slakh's layout and this file
 _CONVERT = 'mrmt3 dataset convert {} DIR records'
 _RECORDS_ONLY = "none: MT3's records are read"
 _TASKS = 'mt3_records (name={0}); {0}_notes_ties_vb1_*'
+
+
+def _mt3_records(name: str) -> dict[str, str]:
+  return {f'mt3_records:{name}': 'mt3_records:published'}
+
+
 KNOWN = (
   KnownDataset(
     'slakh',
@@ -59,6 +82,12 @@ KNOWN = (
     ('slakh_multi_full_*.tfrecord-*',),
     f"none needed; for MT3's tasks: {_CONVERT.format('slakh')}",
     f'slakh; slakh_records; {_TASKS.format("slakh")}',
+    sources={
+      'slakh': 'slakh:SlakhFolder',
+      'slakh_records': 'tfds_records:TfdsRecords',
+      **_mt3_records('slakh'),
+    },
+    original='slakh2100:open_slakh',
   ),
   KnownDataset(
     'commu',
@@ -71,6 +100,7 @@ KNOWN = (
     (),
     'mrmt3 dataset commu DIR',
     'commu',
+    sources={'commu': 'commu:CommuFolder'},
   ),
   KnownDataset(
     'nsynth',
@@ -83,6 +113,7 @@ KNOWN = (
     ('nsynth-*.tfrecord-*',),
     'none needed',
     'nsynth; nsynth_records',
+    sources={'nsynth': 'nsynth:NsynthFolder', 'nsynth_records': 'nsynth:NsynthRecords'},
   ),
   KnownDataset(
     'maestrov3',
@@ -95,6 +126,9 @@ KNOWN = (
     ('maestro-v3.0.0_ns_wav_*.tfrecord-*',),
     _CONVERT.format('maestrov3'),
     f'{_TASKS.format("maestrov3")}, maestrov3_notes_*',
+    sources=_mt3_records('maestrov3'),
+    original='maestro:open_v3',
+    trim=False,
   ),
   KnownDataset(
     'maestrov1',
@@ -107,6 +141,9 @@ KNOWN = (
     ('maestro-v1.0.0_ns_wav_*.tfrecord-*',),
     _CONVERT.format('maestrov1'),
     'mt3_records (name=maestrov1); maestrov1_notes_*',
+    sources=_mt3_records('maestrov1'),
+    original='maestro:open_v1',
+    trim=False,
   ),
   KnownDataset(
     'guitarset',
@@ -119,6 +156,9 @@ KNOWN = (
     ('train.tfrecord-*-of-00019', 'validation.tfrecord-*-of-00006'),
     _CONVERT.format('guitarset'),
     _TASKS.format('guitarset'),
+    sources=_mt3_records('guitarset'),
+    original='guitarset:open_guitarset',
+    trim=False,
   ),
   KnownDataset(
     'musicnet',
@@ -131,18 +171,24 @@ KNOWN = (
     ('musicnet-train.tfrecord-*',),
     _CONVERT.format('musicnet'),
     _TASKS.format('musicnet'),
+    sources=_mt3_records('musicnet'),
+    original='musicnet:open_musicnet',
+    trim=False,
   ),
   KnownDataset(
     'musicnet_em',
     'MusicNet-EM: better labels for 323 of these',
     'https://github.com/benadar293/benadar293.github.io',
-    'as said there',
+    'see the page',
     '',
     '',
     ('musicnet_em/*.mid', 'musicNetEM/*.mid'),
     ('train.tfrecord-*-of-00103',),
     'mrmt3 dataset convert musicnet_em MUSICNET records --labels DIR',
     _TASKS.format('musicnet_em'),
+    sources=_mt3_records('musicnet_em'),
+    original='musicnet:open_musicnet_em',
+    trim=False,
   ),
   KnownDataset(
     'urmp',
@@ -155,6 +201,8 @@ KNOWN = (
     ('train.tfrecord',),
     _RECORDS_ONLY,
     _TASKS.format('urmp'),
+    sources=_mt3_records('urmp'),
+    trim=False,
   ),
   KnownDataset(
     'cerberus4',
@@ -167,6 +215,7 @@ KNOWN = (
     ('slakh_multi_cerberus_*.tfrecord-*',),
     _RECORDS_ONLY,
     _TASKS.format('cerberus4'),
+    sources=_mt3_records('cerberus4'),
   ),
   KnownDataset(
     'mixture',
@@ -177,16 +226,16 @@ KNOWN = (
     '',
     (),
     (),
-    'as each of them, into one folder of records',
+    'convert each of them into one folder of records',
     'mt3_mixture; mega_notes_ties_vb1_*',
   ),
   KnownDataset(
     'built',
-    'real scores, arranged and rendered here',
+    'real scores, arranged and rendered on your machine',
     'pip install "mrmt3[dataset]"',
     'that of the scores and soundfonts',
     '',
-    'as many hours as wanted',
+    'any number of hours',
     (_BUILT,),
     (),
     'mrmt3 dataset build OUT --recipe corpus',
@@ -194,7 +243,7 @@ KNOWN = (
   ),
   KnownDataset(
     'own',
-    'your own: song.wav with song.mid beside it',
+    'your own: song.wav and song.mid in one folder',
     'your disk',
     '',
     '',
@@ -203,18 +252,79 @@ KNOWN = (
     (),
     'none needed',
     'own_folder',
+    sources={'own_folder': 'audio_midi_folder:OwnFolder'},
   ),
 )
 
 
+def sources() -> dict[str, str]:
+  """Returns all tasks that read a data set: name -> 'module:function', see `KnownDataset.sources`."""
+  return {task: function for known in KNOWN for task, function in known.sources.items()}
+
+
+def trims(task: str) -> bool:
+  """Returns whether overlapping notes of a task's data set may be trimmed, see `KnownDataset.trim`."""
+  return all(known.trim for known in KNOWN if task in known.sources)
+
+
+def originals() -> dict[str, str]:
+  """Returns the data sets that can be converted: name -> 'module:function', see `KnownDataset.original`."""
+  return {known.name: known.original for known in KNOWN if known.original}
+
+
+def open_source(task: str, folder: str | os.PathLike):
+  """Opens a data set as in training.
+
+  Args:
+    task: a key of `sources`, e.g. 'slakh' or 'mt3_records:musicnet_em'.
+    folder: the data set's folder.
+
+  Returns:
+    a `piece_source.PieceSource`.
+
+  Raises:
+    UserError: the task is unknown.
+  """
+  known = sources()
+  if task not in known:
+    raise UserError(f'there is no task {task!r}; choose one of {", ".join(known)}')
+  name = task.partition(':')[2]
+  return _load('sources', known[task])(*([name] if name else []), str(folder))
+
+
+def open_original(name: str, folder: str | os.PathLike, options):
+  """Opens a data set's original folder for conversion.
+
+  Args:
+    name: a key of `originals`.
+    folder: the data set's folder.
+    options: `convert.base.Options`.
+
+  Returns:
+    a `convert.base.Original`.
+
+  Raises:
+    UserError: the data set cannot be converted.
+  """
+  known = originals()
+  if name not in known:
+    raise UserError(f'{name!r} cannot be converted; choose one of {", ".join(known)}')
+  return _load('convert', known[name])(str(folder), options)
+
+
+def _load(package, function):
+  module, _, name = function.partition(':')
+  return getattr(importlib.import_module(f'mrmt3.data.{package}.{module}'), name)
+
+
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """A data set and what is on this machine.
+  """A data set and its folders on this machine.
 
   Attributes:
     known: the data set.
-    folders: of it as it was published, or built here.
-    records: folders of its records.
+    folders: folders with the published data set, or with one that `mrmt3 dataset build` made.
+    records: folders with its records.
   """
 
   known: KnownDataset
@@ -230,13 +340,13 @@ def find(more: Sequence[str | os.PathLike] = ()) -> list[Found]:
 
 
 def _marked(folders, known, marks):
-  # What is built here has the layout of Slakh2100 and is not it.
+  # Data sets of `mrmt3 dataset build` have Slakh2100's layout, but are not Slakh2100.
   own = (folder for folder in folders if known.name != 'slakh' or not (folder / _BUILT).is_file())
   return tuple(folder for folder in own if _is_marked(folder, marks))
 
 
 def _below(place: Path) -> list[Path]:
-  """Returns a place and the folders in it, down to _DEPTH, without hidden ones and those of tracks; [] if it is not there."""
+  """Returns a place and its subfolders down to _DEPTH, without hidden and track folders; [] if it does not exist."""
   found, level = [], [place] if place.is_dir() else []
   for _ in range(_DEPTH + 1):
     found += level
@@ -261,7 +371,7 @@ def _is_marked(folder, marks):
 
 
 def lines(found: Sequence[Found]) -> list[str]:
-  """Returns the list for people to read."""
+  """Returns the list as lines of text."""
   text = []
   for one in found:
     known = one.known
@@ -271,7 +381,7 @@ def lines(found: Sequence[Found]) -> list[str]:
       'is': ', '.join(fact for fact in (known.licence, known.size, known.hours) if fact),
       'here': ', '.join(here) or ('not found' if known.marks or known.records else ''),
       'prepare': _prepare(one),
-      'tasks': known.read,
+      'tasks': known.read or ', '.join(known.sources),
     }
     text += [f'{known.name}: {known.what}', *(f'  {name:<8} {value}' for name, value in rows.items() if value), '']
   return [*text, f'{sum(bool(one.folders or one.records) for one in found)} of them on this machine']
@@ -282,7 +392,7 @@ def _prepare(one):
 
 
 def as_json(found: Sequence[Found]) -> list[dict]:
-  """Returns the list for programs."""
+  """Returns the list as JSON values."""
   return [
     {
       'name': one.known.name,
@@ -294,7 +404,7 @@ def as_json(found: Sequence[Found]) -> list[dict]:
       'folders': list(map(str, one.folders)),
       'records': list(map(str, one.records)),
       'prepare': _prepare(one),
-      'tasks': one.known.read,
+      'tasks': one.known.read or ', '.join(one.known.sources),
     }
     for one in found
   ]

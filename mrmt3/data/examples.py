@@ -1,6 +1,6 @@
-"""Examples in numpy: the tokens and inputs of any window of any piece, also of mixes and of some of the stems.
+"""Examples in numpy: tokens and inputs of any window of any piece, also of mixes and of subsets of stems.
 
-The functions of seqio's preprocessors (`preprocessors`) and of everything else that needs the same tokens or inputs.
+`seqio_preprocessors` and all other code that needs a task's tokens or inputs use these functions.
 """
 
 import dataclasses
@@ -17,20 +17,20 @@ from mrmt3.errors import UserError
 from mrmt3.notes.note_array import empty_notes, trim_overlapping_notes
 from mrmt3.tokens import corruption, segment_targets
 
-NO_PIECE = -1  # in a mix: nobody
-_TOKENS, _STEMS, _TRANSPOSITION = range(3)  # streams of randomness
-_MARGIN = 256  # samples on either side of what is resampled
+NO_PIECE = -1  # unused place in a mix
+_TOKENS, _STEMS, _TRANSPOSITION = range(3)  # random streams
+_MARGIN = 256  # extra samples on either side for resampling
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """What is heard in an example.
+  """One piece's part of an example.
 
   Attributes:
-    piece: which piece.
-    start_frame: from which frame of it on.
-    stems: bool `[stems]`, which of them are heard; None: all.
-    semitones: by how much it is higher, played faster in proportion: as from a tape, start_frame stays where it is.
+    piece: number of the piece.
+    start_frame: first frame in the piece.
+    stems: bool `[stems]`, the stems in the mix; None for all.
+    semitones: transposition by resampling: pitch and speed change together, and start_frame stays fixed.
   """
 
   piece: int
@@ -40,19 +40,19 @@ class Part:
 
   @property
   def speed(self) -> float:
-    """How much faster than written it is played."""
+    """Playback speed relative to the original."""
     return 2.0 ** (self.semitones / 12)
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-  """An example's place.
+  """The position of an example in its pieces.
 
   Attributes:
-    parts: what is heard; the first one gives the time and the piece's end.
-    num_frames: length, frames.
-    prior_starts: start frames of the prior segments in the first part's time, earliest first; NO_PRIOR for none.
-    seed: whole numbers that all randomness of the example follows from.
+    parts: the parts to mix. The first one defines the time axis and the end of the example.
+    num_frames: length in frames.
+    prior_starts: start frames of the prior segments in the first part, earliest first; NO_PRIOR for a missing one.
+    seed: integers that determine all randomness of the example.
   """
 
   parts: tuple[Part, ...]
@@ -62,13 +62,13 @@ class Window:
 
 
 class Library:
-  """The pieces of all splits of a source, prepared on first use; safe to use from several threads.
+  """The pieces of all splits of a source, decoded on first use. Thread-safe.
 
   Args:
-    source: where pieces come from.
+    source: the data source.
     spec: front end, vocabulary and segment length.
-    config: what an example is made of.
-    cache_dir: where prepared pieces are kept; None is the user's cache folder.
+    config: how examples are built.
+    cache_dir: folder of the cache of decoded pieces; None is the user's cache folder.
   """
 
   def __init__(self, source: PieceSource, spec: ModelSpec, config: ExampleConfig, cache_dir: str | None = None):
@@ -82,7 +82,7 @@ class Library:
     self._empty = segment_targets.empty_segment(self.codec)
 
   def open(self, split: str) -> tuple[piece_cache.PieceStore, piece_cache.EventStore]:
-    """Returns the prepared pieces of a split and their events; UserError where nothing can be used."""
+    """Returns the decoded pieces of a split and their events; UserError if no piece is usable."""
     with self._lock:
       if split not in self._splits:
         store = piece_cache.prepare(
@@ -104,11 +104,11 @@ class Library:
       return self._splits[split]
 
   def frames(self, split: str) -> np.ndarray:
-    """Returns how many frames each piece has, int64 `[pieces]`."""
+    """Returns the number of frames of each piece, int64 `[pieces]`."""
     return self.open(split)[0].lengths // self.spec.spectrogram.hop_width + 1
 
   def drawn(self, split: str, window: Window) -> Window:
-    """Returns the window with the stems and transpositions that its seed draws, where the configuration asks for such."""
+    """Returns the window with stems and transpositions drawn from its seed, as configured."""
     parts = window.parts
     if self.config.stem_subset_rate:
       store, _ = self.open(split)
@@ -127,9 +127,9 @@ class Library:
     return stems
 
   def tokens(self, split: str, window: Window) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Returns the window's target tokens and those of each prior segment, int32 model ids `[n]`, EOS last.
+    """Returns the window's target tokens and the tokens of each prior segment, int32 model ids `[n]`, EOS last.
 
-    Both take the same path; a prior segment that does not exist is the empty one (tie, EOS).
+    Both are encoded in the same way. A missing prior segment becomes the empty segment (tie, EOS).
     """
     config, encode = self.config, self._encoder(split, window)
     rng = np.random.default_rng((*window.seed, _TOKENS))
@@ -151,10 +151,10 @@ class Library:
     return shuffle if shuffle is not None and rng.random() < self.config.shuffle_probability else None
 
   def _encoder(self, split, window):
-    """Returns (start frame, frames, shuffle, generator) -> tokens of a window of what is heard."""
+    """Returns a function (start frame, frames, shuffle, generator) -> tokens of the mix of the window's parts."""
     store, events = self.open(split)
     main, lead = window.parts[0], 0
-    piece_frames = self._heard_frames(store, main)
+    piece_frames = self._end_frame(store, main)
     if len(window.parts) == 1 and main.stems is None and not main.semitones:
       piece = events.events(main.piece)
     else:
@@ -176,9 +176,10 @@ class Library:
     return encode
 
   def _compose(self, store, window):
-    """Returns the events of what is heard, and by how many frames they lie later than in the first part."""
-    # Onsets of what sounds already when another part's piece begins, or one that is played slower, lie before the first part's
-    # start: all times get a lead of a whole number of frames, steps and seconds. Else none is needed, and rounds as the piece itself.
+    """Returns the events of the mix of all parts, and their delay relative to the first part in frames."""
+    # Notes of another part, or of one that is played slower, can begin before the first part's time 0. A delay makes
+    # their times positive; it is an integer number of frames, steps and seconds. Without such parts no delay is needed,
+    # and times round as in the piece itself.
     frames_per_second = self.spec.spectrogram.frame_rate
     lead_seconds, lead_frames = 0, 0
     if len(window.parts) > 1 or window.parts[0].semitones:
@@ -198,7 +199,7 @@ class Library:
       table['offset'] += shift
       tables.append(table if part is main else table[table['onset'] < end + 0.1])
     table = np.concatenate(tables)
-    if self.config.trim:  # with notes that are over: they cut those of their pitch that would sound on
+    if self.config.trim:  # before notes that have ended are removed, because they cut earlier notes of their pitch
       table = trim_overlapping_notes(table)
     table = table[table['offset'] >= max(first - 0.1, 0.0)]
     table['onset'] = np.maximum(table['onset'], 0.0)
@@ -207,41 +208,41 @@ class Library:
     ), lead_frames
 
   def samples(self, split: str, window: Window, start_frame: int | None = None, num_frames: int | None = None):
-    """Returns what is heard, float32 frames `[valid frames, hop]`: no frames beyond the first part's end.
+    """Returns the mixed samples of an example, float32 frames `[valid frames, hop]`, up to the end of the first part.
 
     Args:
-      split: which split.
+      split: name of the split.
       window: the example.
-      start_frame: another start than the window's, in the first part's time.
-      num_frames: another length than the window's, frames.
+      start_frame: start in the first part, if not the window's.
+      num_frames: length in frames, if not the window's.
     """
     store, _ = self.open(split)
     hop, main = self.spec.spectrogram.hop_width, window.parts[0]
     start = main.start_frame if start_frame is None else start_frame
     frames = window.num_frames if num_frames is None else num_frames
-    frames = min(frames, self._heard_frames(store, main) - start)
-    total = None
+    frames = min(frames, self._end_frame(store, main) - start)
+    mix = None
     for part in window.parts:
-      heard = _heard(store, part, part.start_frame * hop, (start - main.start_frame) * hop, frames * hop)
-      total = heard if total is None else total + heard
+      samples = _part_samples(store, part, part.start_frame * hop, (start - main.start_frame) * hop, frames * hop)
+      mix = samples if mix is None else mix + samples
     if len(window.parts) > 1:
-      total /= max(1.0, float(np.abs(total).max(initial=0.0)))
-    return total.reshape(frames, hop)
+      mix /= max(1.0, float(np.abs(mix).max(initial=0.0)))
+    return mix.reshape(frames, hop)
 
-  def _heard_frames(self, store, main):
-    """Returns the number of the frame, in the first part's time, in which it ends."""
+  def _end_frame(self, store, main):
+    """Returns the end of the first part in frames, at its playback speed."""
     written = spectrograms.num_frames(store.entries[main.piece].samples, self.spec.spectrogram)
     return main.start_frame + max(1, int((written - main.start_frame) / main.speed))
 
   def inputs(self, frames: np.ndarray) -> np.ndarray:
-    """Returns the network's inputs of frames `[frames, hop]`: log-mel `[frames, mel]`, or the frames themselves."""
+    """Returns the model's inputs for sample frames `[frames, hop]`: log-mel `[frames, mel]`, or the frames."""
     if self.config.log_mel_on == 'device':
       return frames
     return spectrograms.compute_spectrogram(frames.reshape(-1), self.spec.spectrogram)
 
 
 def _transposed(notes, part, start):
-  """Returns notes as they are heard where a part is played from `start` on (s); drums keep their pitch."""
+  """Returns the notes of a transposed part that starts at `start` (s); drums keep their pitch."""
   if not part.semitones:
     return notes
   for name in ('onset', 'offset'):
@@ -250,8 +251,11 @@ def _transposed(notes, part, start):
   return notes[(notes['pitch'] >= 0) & (notes['pitch'] < 128)]
 
 
-def _heard(store, part, start, lead, size):
-  """Returns `size` samples of a part that begin `lead` samples after it does, at sample `start` of its piece; negative: before."""
+def _part_samples(store, part, start, lead, size):
+  """Returns `size` samples of a part.
+
+  The part begins at sample `start` of its piece; the result begins `lead` samples later (earlier if negative).
+  """
   if not part.semitones:
     return store.audio(part.piece, start + lead, start + lead + size, part.stems)
   import soxr
@@ -263,14 +267,15 @@ def _heard(store, part, start, lead, size):
 
 
 def fit_tokens(tokens: np.ndarray, limit: int | None, on_overflow: str, what: str) -> np.ndarray | None:
-  """Returns tokens `[n]` that are at most `limit` long, None where the example is to be left out.
+  """Returns at most `limit` tokens `[n]`, or None if the example is to be skipped.
 
-  UserError where too many tokens are an error.
+  Raises:
+    UserError: there are too many tokens and `on_overflow` is 'error'.
   """
   if limit is None or len(tokens) <= limit:
     return tokens
   if on_overflow == 'cut':
     return tokens[:limit]
   if on_overflow == 'error':
-    raise UserError(f'{what}: {len(tokens)} tokens do not fit {limit}; raise task_feature_lengths')
+    raise UserError(f'{what}: {len(tokens)} tokens exceed the limit of {limit}; raise task_feature_lengths')
   return None

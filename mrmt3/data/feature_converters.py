@@ -1,11 +1,11 @@
-"""seqio feature converters: from a task's features to what the network is called with."""
+"""seqio feature converters: from a task's features to the model's batch features."""
 
 import seqio
 import tensorflow as tf
 
 
 def _pad(x, length: int | None):
-  """Returns `x` `[n, ...]` padded with 0 to `[length, ...]`; None leaves it. TensorFlow's error where it is longer."""
+  """Returns `x` `[n, ...]` padded with 0 to `[length, ...]`; unchanged if `length` is None; longer `x` is an error."""
   if length is None or x.shape[0] == length:
     return x
   padded = tf.pad(x, [[0, length - tf.shape(x)[0]]] + [[0, 0]] * (len(x.shape) - 1))
@@ -13,11 +13,11 @@ def _pad(x, length: int | None):
 
 
 class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
-  """Spectrogram frames in, tokens out (as MT3).
+  """Spectrogram frames in, tokens out (as in MT3).
 
   Task features inputs `[frames, mel]` float32 and targets `[length]` int32 become encoder_input_tokens `[frames, mel]`
   (padded with zeros), decoder_target_tokens, decoder_input_tokens (shifted right, start token 0) and
-  decoder_loss_weights `[length]` (1 at every token that is not padding). Packing is not supported.
+  decoder_loss_weights `[length]` (1 for tokens, 0 for padding). Packing is not supported.
   """
 
   FeatureSpec = seqio.FeatureConverter.FeatureSpec
@@ -34,7 +34,7 @@ class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
     """Raises ValueError with `pack`: a segment's frames cannot share an example."""
     if pack:
       raise ValueError('packing is not supported with continuous inputs; set pack = False')
-    # What is too long cannot be padded, which is an error; looking at lengths would be two more steps for each example.
+    # Padding fails on features that are too long. seqio's length check would add two steps per example.
     super().__init__(pack=False, **{'apply_length_check': False, **kwargs})
 
   def _model_features(self, features):
@@ -50,7 +50,7 @@ class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
     return {name: features[name] for name in self.TASK_FEATURES}
 
   def _convert_features(self, ds, task_feature_lengths):
-    """Pads, then renames, in one step; see the class."""
+    """Pads and renames features in one map; see the class."""
 
     def convert(example):
       features = self._task_features(example)
@@ -67,11 +67,11 @@ class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
 
 
 class MemoryFeatureConverter(ContinuousInputsEncDecFeatureConverter):
-  """As its base, with the tokens of prior segments: prior_targets `[length]` int32 becomes prior_tokens.
+  """Like its base class, with the tokens of prior segments: prior_targets `[length]` int32 becomes prior_tokens.
 
-  encoder_input_frames `[1]` int32 says how many frames were there before padding: a model that computes log-mels from
-  samples has to clear the others after the log. example_id `[3]` int64 says which example it is, see `preprocessors`; -1 where a
-  task does not say.
+  encoder_input_frames `[1]` int32 is the number of frames before padding; a model that computes log-mels from samples
+  clears the padding frames after the log. example_id `[3]` int64 identifies the example, see
+  `seqio_preprocessors.add_targets_and_inputs`; it is -1 if the task has none.
   """
 
   FeatureSpec = seqio.FeatureConverter.FeatureSpec
@@ -113,10 +113,10 @@ class MemoryFeatureConverter(ContinuousInputsEncDecFeatureConverter):
 
 
 class PredictedPriorFeatureConverter(MemoryFeatureConverter):
-  """As its base, with the inputs of the prior segment, of which the model predicts prior tokens itself.
+  """Like its base class, with the inputs of the prior segment, from which the model predicts the prior tokens.
 
-  prior_inputs `[frames, depth]` float32 becomes prior_input_tokens, prior_input_frames `[1]` as encoder_input_frames; 0
-  where there is no prior segment.
+  prior_inputs `[frames, depth]` float32 becomes prior_input_tokens. prior_input_frames `[1]` int32 is its number of
+  frames before padding, 0 without a prior segment.
   """
 
   FeatureSpec = seqio.FeatureConverter.FeatureSpec
@@ -149,16 +149,20 @@ BUCKET = 8
 class PieceFeatureConverter(seqio.FeatureConverter):
   """All segments of a piece as one example.
 
-  Task features inputs `[segments, frames, depth]` float32 (log-mel or samples) and targets `[segments, length]` int32 become
-  encoder_input_tokens `[n, frames, depth]`, decoder_target_tokens, decoder_input_tokens (each row shifted right, start token 0)
-  and decoder_loss_weights `[n, length]`, padded with zeros, num_segments `[1]`, and encoder_input_frames `[n]`: the frames
-  of each segment that are not padding, the task's feature valid_frames, where it has none all.
+  | task feature | model feature |
+  |---|---|
+  | inputs `[segments, frames, depth]` float32, log-mel or samples | encoder_input_tokens `[n, frames, depth]` |
+  | targets `[segments, length]` int32 | decoder_target_tokens `[n, length]` |
+  | | decoder_input_tokens `[n, length]`, each row shifted right, start token 0 |
+  | | decoder_loss_weights `[n, length]`, 1 for tokens, 0 for padding |
+  | valid_frames `[segments]`; all frames without it | encoder_input_frames `[n]`, frames that are not padding |
+  | | num_segments `[1]` |
 
   Args:
     pack: must be False.
-    segments: n of every piece, where all examples must have one shape (as t5x asks); a longer piece is an error. None
-      takes the next multiple of `bucket`.
-    bucket: see segments; larger ones compile less and compute more.
+    segments: n of every piece, if all examples need one shape, as t5x requires; a longer piece is an error. None rounds
+      up to a multiple of `bucket`.
+    bucket: see `segments`. Larger buckets need fewer compilations and more computation.
   """
 
   FeatureSpec = seqio.FeatureConverter.FeatureSpec
@@ -181,21 +185,21 @@ class PieceFeatureConverter(seqio.FeatureConverter):
 
   def _convert_features(self, ds, task_feature_lengths):
     del task_feature_lengths
-    # One after the other: a piece takes tens of megabytes, and many in preparation would take all memory.
+    # One at a time: a piece takes tens of megabytes, and many in parallel could exhaust memory.
     return ds.map(self._convert_piece, num_parallel_calls=1)
 
   def _convert_piece(self, features):
     inputs, targets = features['inputs'], features['targets']
     count = tf.shape(inputs)[0]
     size = self._segments or -(-count // self._bucket) * self._bucket
-    message = f'a piece has more segments than PieceFeatureConverter.segments = {self._segments}'
+    message = f'a piece has more segments than PieceFeatureConverter.segments = {self._segments}; raise it'
     with tf.control_dependencies([tf.debugging.assert_less_equal(count, size, message)]):
-      more = size - count
+      padding = size - count
     frames = features.get('valid_frames')
     frames = tf.fill([count], tf.shape(inputs)[1]) if frames is None else tf.cast(frames, tf.int32)
-    frames = tf.pad(frames, [[0, more]])
-    inputs = tf.pad(inputs, [[0, more], [0, 0], [0, 0]])
-    targets = tf.pad(targets, [[0, more], [0, 0]])
+    frames = tf.pad(frames, [[0, padding]])
+    inputs = tf.pad(inputs, [[0, padding], [0, 0], [0, 0]])
+    targets = tf.pad(targets, [[0, padding], [0, 0]])
     if self._segments:
       inputs = tf.ensure_shape(inputs, [self._segments, None, None])
       targets = tf.ensure_shape(targets, [self._segments, None])
@@ -210,19 +214,20 @@ class PieceFeatureConverter(seqio.FeatureConverter):
     }
 
   def get_model_feature_lengths(self, task_feature_lengths):
-    """Returns None for each model feature: lengths follow from the piece."""
+    """Returns None for each model feature, because lengths vary with the piece."""
     del task_feature_lengths
     return dict.fromkeys(self.MODEL_FEATURES)
 
 
 class PieceOrSegmentFeatureConverter(PieceFeatureConverter):
-  """Whole pieces as PieceFeatureConverter, single segments as another converter; told by the rank of the task's inputs.
+  """Converts whole pieces like PieceFeatureConverter and single segments with another converter.
 
-  So one model can be trained on segments and evaluated on pieces by t5x's `train`, which asks a model for one converter.
+  The rank of the task's inputs decides. t5x's `train` asks a model for a single converter; this one lets it train on
+  segments and evaluate on pieces.
 
   Args:
     segment_converter_cls: a seqio.FeatureConverter class for tasks whose inputs are `[frames, depth]`.
-    **kwargs: as PieceFeatureConverter's; of single segments only `pack` counts.
+    **kwargs: arguments of PieceFeatureConverter; single segments use only `pack`.
   """
 
   def __init__(self, segment_converter_cls, **kwargs):

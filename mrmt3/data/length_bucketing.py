@@ -1,4 +1,4 @@
-"""Examples of like length side by side, so that a batch has little padding."""
+"""Length bucketing: examples of similar length form a batch, so that batches need little padding."""
 
 import tensorflow as tf
 
@@ -6,15 +6,16 @@ _LENGTH = 'length of '
 
 
 def group_by_length(dataset: tf.data.Dataset, block: int, group: int) -> tf.data.Dataset:
-  """Returns the examples in another order: of every `block` of them, the `group` with the shortest targets, and so on.
+  """Reorders examples: sorts each `block` by target length, cuts it into groups and shuffles the groups.
 
-  The groups of a block follow each other in random order, drawn from its first example's seed: the same examples always
-  come in the same order. A last block that is not full is only sorted.
+  The seed of the block's first example determines the order of its groups, so the order is reproducible. An incomplete
+  last block is sorted, not shuffled.
 
   Args:
-    dataset: examples with targets `[length]` and seed (int64 `[2]`); example_id, if they have any, as `preprocessors` makes it.
-    block: how many are sorted; they wait in memory.
-    group: how many stay together, the batch; divides `block`.
+    dataset: examples with targets `[length]` and seed (int64 `[2]`), and optionally example_id (int64 `[3]`), see
+      `seqio_preprocessors.add_targets_and_inputs`.
+    block: number of examples to sort; they are kept in memory.
+    group: number of examples that stay together, the batch size; divides `block`.
   """
   ragged = [name for name, spec in dataset.element_spec.items() if spec.shape.rank and spec.shape[0] is None]
 
@@ -23,7 +24,7 @@ def group_by_length(dataset: tf.data.Dataset, block: int, group: int) -> tf.data
 
   def arrange(examples):
     if 'example_id' in examples:
-      # All of a block begin with its first example's record.
+      # To repeat any example of a block, the stream must start at the record of the block's first example.
       ids = examples['example_id']
       examples = {
         **examples,

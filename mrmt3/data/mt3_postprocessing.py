@@ -1,4 +1,4 @@
-"""From the ids that a model predicted for one of MT3's examples to what MT3's metrics take."""
+"""Postprocessing of MT3's tasks: from predicted ids of an example to the arguments of MT3's metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ _SLACK = 0.02  # steps; input_times are float32
 
 
 def trim_eos(tokens: Sequence[int]) -> np.ndarray:
-  """Returns regular ids `[n]`, int32, before the first end of sequence (`DECODED_EOS_ID`)."""
+  """Returns the int32 regular ids `[<= n]` before the first EOS (`DECODED_EOS_ID`)."""
   tokens = np.array(tokens, np.int32)
   ends = np.flatnonzero(tokens == DECODED_EOS_ID)
   return tokens[: ends[0]] if len(ends) else tokens
@@ -22,8 +22,8 @@ def trim_eos(tokens: Sequence[int]) -> np.ndarray:
 def segment_start_time(first_frame_time: float, codec: Codec, start_times: str = 'steps') -> float:
   """Returns the time of the last token step that is not later than a segment's first frame, s.
 
-  'float' rounds as MT3 does, which is a step early for about a tenth of the segments, and then loses what lies on the
-  boundary.
+  With 'float' it rounds as in MT3. About a tenth of the segments then start one step early, and events on the boundary
+  are lost.
   """
   if start_times not in START_TIMES:
     raise ValueError(f'unknown start_times {start_times!r}: choose one of {START_TIMES}')
@@ -33,7 +33,7 @@ def segment_start_time(first_frame_time: float, codec: Codec, start_times: str =
 
 
 def parse_reference(sequence: bytes):
-  """Returns the NoteSequence in an example's first `sequence`, or None where that is empty. Imports note_seq."""
+  """Returns the NoteSequence in an example's first `sequence`, or None if it is empty. Imports note_seq."""
   from note_seq.protobuf import music_pb2
 
   return music_pb2.NoteSequence.FromString(sequence) if sequence else None
@@ -42,12 +42,12 @@ def parse_reference(sequence: bytes):
 def postprocess(
   tokens: Sequence[int], example: Mapping[str, Any], is_target: bool, codec: Codec, start_times: str = 'steps'
 ) -> dict[str, Any]:
-  """Returns what `metrics.transcription_metrics` takes, of a segment's regular ids and its example.
+  """Returns the arguments of `metrics.transcription_metrics` for a segment's regular ids and its example.
 
   Args:
     tokens: regular ids `[n]`.
     example: unique_id `[1]`, sequence `[frames]`, input_times `[frames]` s, raw_inputs `[samples]`.
-    is_target: whether the tokens are the truth.
+    is_target: whether the tokens are the reference.
     codec: the codec of the tokens.
     start_times: see `segment_start_time`.
   """

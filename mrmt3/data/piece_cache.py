@@ -1,14 +1,13 @@
-"""The pieces of a split, decoded once and kept on disk so that any two seconds of any piece are a slice away.
+"""On-disk cache of a split's decoded pieces, for fast access to any segment of any piece.
 
-    <cache>/pieces/<source>-<split>-<digest>/audio.bin      samples at the model's rate, one piece after the other
-                                            /notes.bin      note tables; with stems, int32 stem numbers in stems.bin
-                                            /index.jsonl    a line a piece: where its samples and notes are
-                                            /skipped.jsonl  what was wrong with which piece, with counts
-                                            /complete.json  there when all of it is
+    <cache>/pieces/<source>-<split>-<digest>/audio.bin      samples at the model's rate, all pieces concatenated
+                                            /notes.bin      note arrays; with stems, int32 stem numbers in stems.bin
+                                            /index.jsonl    one line per piece: offsets of its samples and notes
+                                            /skipped.jsonl  problems of pieces, with counts
+                                            /complete.json  exists once the cache is complete
 
-Samples are stored as 16 bit where that is exact (files of 16 bit at the model's rate), else as float32. Files are mapped
-into memory: reading costs no memory of one's own, and processes on one machine share what is read. Making the store
-goes on where it was interrupted.
+Samples are stored as int16 if that is lossless (16-bit files at the model's rate), otherwise as float32. Files are
+memory-mapped, so processes on one machine share what they read. An interrupted build resumes where it stopped.
 """
 
 import contextlib
@@ -21,7 +20,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +32,10 @@ from mrmt3.event_codec import Codec
 from mrmt3.notes.note_array import NOTE_DTYPE, trim_overlapping_notes
 from mrmt3.tokens import segment_targets
 from mrmt3.utils.files import make_folder
+from mrmt3.utils.journal import Journal
 from mrmt3.utils.user_cache import cache_root
 
-FORMAT = 1  # to be raised when the files' layout or what is read into them changes
+FORMAT = 1  # increase it when the layout or the content of the files changes
 _ALIGNMENT = 8  # bytes
 _FULL_SCALE = 32768
 _COLUMNS = len(dataclasses.fields(segment_targets.PieceEvents))
@@ -46,13 +46,13 @@ class Entry:
   """A piece in the store.
 
   Attributes:
-    name: as the source calls it.
-    samples: length, samples.
-    stems: 0 where only the mix is stored, else how many rows of samples there are.
+    name: its name in the source.
+    samples: length in samples.
+    stems: number of stems (rows of samples); 0 if only the mix is stored.
     dtype: of the samples, 'int16' or 'float32'.
-    audio_offset: of the samples in audio.bin, bytes.
+    audio_offset: position of the samples in audio.bin, bytes.
     notes: number of notes.
-    notes_offset: of the first note, counted in notes.
+    notes_offset: position of the first note in notes.bin, counted in notes.
   """
 
   name: str
@@ -65,27 +65,47 @@ class Entry:
 
   @property
   def audio_bytes(self) -> int:
-    """Size of the samples in audio.bin, without what aligns the next piece."""
+    """Size of the samples in audio.bin, without the alignment padding."""
     return self.samples * max(self.stems, 1) * np.dtype(self.dtype).itemsize
 
 
-@dataclasses.dataclass
-class _Journal:
-  """What has been written of a store: one line a piece, whether it was kept or left out."""
+class _Index:
+  """The index of a store: one line per finished piece in index.jsonl, also for pieces that were left out.
 
-  entries: list[Entry]
-  seen: set[str]
-  audio_bytes: int = 0
-  notes: int = 0
+  Attributes:
+    journal: the file.
+    entries: entries of the pieces that were kept.
+    audio_bytes: position of the next piece in audio.bin, bytes.
+    notes: position of the next piece in notes.bin, counted in notes.
+  """
+
+  def __init__(self, folder: Path):
+    self.journal = Journal(folder / 'index.jsonl', item=lambda line: line['name'])
+    self.entries = []
+    self.audio_bytes = self.notes = 0
+    for fields in self.journal.records.values():
+      if len(fields) > 1:
+        self._include(Entry(**fields))
+
+  def _include(self, entry: Entry) -> None:
+    self.entries.append(entry)
+    self.audio_bytes = entry.audio_offset + entry.audio_bytes
+    self.audio_bytes += -self.audio_bytes % _ALIGNMENT
+    self.notes = entry.notes_offset + entry.notes
+
+  def add(self, name: str, entry: Entry | None) -> None:
+    """Records a finished piece; `entry` is None if it was left out."""
+    self.journal.add({'name': name} if entry is None else dataclasses.asdict(entry))
+    if entry is not None:
+      self._include(entry)
 
 
 class PieceStore:
-  """Reads a complete store; safe to use from several threads. Make one with `prepare`."""
+  """Reads a complete store. Thread-safe. `prepare` builds and returns one."""
 
   def __init__(self, folder: str | os.PathLike):
     self.folder = Path(folder)
-    journal = _read_journal(self.folder)
-    self.entries = journal.entries
+    self.entries = _Index(self.folder).entries
     self.names = [entry.name for entry in self.entries]
     self.lengths = np.array([entry.samples for entry in self.entries], np.int64)
     self._audio = _mapped(self.folder / 'audio.bin', np.uint8)
@@ -98,17 +118,17 @@ class PieceStore:
 
   @property
   def has_stems(self) -> bool:
-    """Whether stems are stored, and not only mixes."""
+    """Whether stems are stored, not only mixes."""
     return self._stems is not None
 
   def audio(self, index: int, start: int = 0, stop: int | None = None, stems: np.ndarray | None = None) -> np.ndarray:
-    """Returns float32 samples `[stop - start]` of a piece, zeros where they lie outside it.
+    """Returns float32 samples `[stop - start]` of a piece, with zeros outside the piece.
 
     Args:
-      index: which piece.
+      index: number of the piece.
       start: first sample, may be negative.
-      stop: end, may lie beyond the piece; None is its end.
-      stems: bool `[stems]`, which stems to add up; None: all of them.
+      stop: end (exclusive), may exceed the piece's length; None is the end of the piece.
+      stems: bool `[stems]`, the stems to sum; None sums all.
     """
     entry = self.entries[index]
     stop = entry.samples if stop is None else stop
@@ -129,19 +149,19 @@ class PieceStore:
     return samples
 
   def notes(self, index: int) -> np.ndarray:
-    """Returns the note table of a piece, untrimmed; read-only."""
+    """Returns the note array of a piece, untrimmed; read-only."""
     entry = self.entries[index]
     return self._notes[entry.notes_offset : entry.notes_offset + entry.notes]
 
   def note_stems(self, index: int) -> np.ndarray:
-    """Returns which stem plays each note, int32 `[notes]`."""
+    """Returns the stem number of each note, int32 `[notes]`."""
     entry = self.entries[index]
     return self._stems[entry.notes_offset : entry.notes_offset + entry.notes]
 
   def skipped(self) -> list[dict]:
-    """Returns the lines of skipped.jsonl: piece, problem, count, text, action (see `piece_checks`).
+    """Returns the lines of skipped.jsonl: piece, problem, count, text, action (see `piece_validation`).
 
-    Of several that tell of the same problem of a piece, the one that counts most.
+    Of several lines with the same problem of a piece, it returns the one with the highest count.
     """
     latest = {}
     for text in (self.folder / 'skipped.jsonl').read_text('utf-8').splitlines():
@@ -152,14 +172,14 @@ class PieceStore:
     return list(latest.values())
 
   def note_problem(self, name: str, problem: Problem) -> None:
-    """Adds a line to skipped.jsonl, if it can be written; several processes may."""
+    """Appends a line to skipped.jsonl, if it is writable. Safe with several processes."""
     with contextlib.suppress(OSError), open(self.folder / 'skipped.jsonl', 'a', encoding='utf-8') as file:
       file.write(json.dumps(_problem(name, problem)) + '\n')
 
   def encode(
     self, codec: Codec, granularity: str = 'full', trim: bool = True, rounded_order: bool = False
   ) -> 'EventStore':
-    """Returns the events of all pieces, encoded on first use and then kept beside the store, mapped into memory."""
+    """Returns the events of all pieces, memory-mapped. They are encoded on first use and kept in the store's folder."""
     what = (FORMAT, _COLUMNS, codec.steps_per_second, codec.event_ranges, granularity, trim, rounded_order)
     digest = hashlib.sha256(repr(what).encode())
     path = self.folder / f'events-{digest.hexdigest()[:12]}'
@@ -188,7 +208,7 @@ class PieceStore:
 
 
 class EventStore:
-  """The encoded events of a store's pieces: `events(index)`; what it reads is mapped into memory."""
+  """The encoded events of a store's pieces, memory-mapped."""
 
   def __init__(self, folder: Path):
     self._starts = np.load(folder / 'starts.npy')
@@ -211,24 +231,24 @@ def prepare(
   workers: int | None = None,
   progress: bool = True,
 ) -> PieceStore:
-  """Returns the store of a split, made first where it is not there yet or the source has changed.
+  """Returns the store of a split. Builds it if it does not exist or the source has changed.
 
   Args:
-    source: where pieces come from.
-    split: which split.
+    source: the data source.
+    split: name of the split.
     sample_rate: of the stored samples, Hz.
-    stems: whether to keep the stems apart.
-    strict: whether the first piece that would be left out, or of which notes would be dropped, is an error.
-    cache_dir: where stores lie; None is the user's cache folder (see `user_cache`).
-    workers: processes that read pieces; None is as many as MRMT3_WORKERS says, or one a processor.
-    progress: whether to show a bar on stderr.
+    stems: whether to store stems separately.
+    strict: whether a piece that would be left out or lose notes is an error.
+    cache_dir: parent folder of the stores; None is the user's cache folder (see `user_cache`).
+    workers: number of processes that read pieces; None: the environment variable MRMT3_WORKERS, or one per processor.
+    progress: whether to show a progress bar on stderr.
 
   Raises:
-    UserError: no such split, nothing usable in it, no room to write, or (strict) something wrong with a piece.
+    UserError: the split is unknown or has no usable piece, the disk is full, or (strict) a piece has a problem.
   """
   root = Path(cache_dir) if cache_dir is not None else cache_root()
   if root is None:
-    raise UserError('there is no home folder to keep prepared pieces in; set MRMT3_CACHE to a folder')
+    raise UserError('there is no home folder for the cache of decoded pieces; set MRMT3_CACHE to a folder')
   identity = repr((FORMAT, NOTE_DTYPE.descr, source, split, sample_rate, stems, source.fingerprint(split)))
   digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
   folder = make_folder(root / 'pieces') / f'{type(source).__name__}-{split}-{digest}'
@@ -242,7 +262,7 @@ def prepare(
       f'{wrong[0]["piece"]}: {wrong[0]["text"]} (strict; {len(wrong)} such lines in {folder / "skipped.jsonl"})'
     )
   if not len(store):
-    raise UserError(f'nothing usable in the split {split!r} of {source}: {_first_reason(store)}')
+    raise UserError(f'no usable piece in the split {split!r} of {source}: {_first_reason(store)}')
   return store
 
 
@@ -252,45 +272,46 @@ def _first_reason(store: PieceStore) -> str:
 
 
 def _fill(folder, source, split, sample_rate, stems, strict, workers, progress) -> None:
-  """Reads all pieces that are not in the store yet, and says how it went."""
+  """Reads all pieces that are missing in the store, and prints a summary of problems."""
   from mrmt3.utils.parallel import parallel_if_long, with_bar
 
   names = source.list_pieces(split)
   make_folder(folder)
-  journal = _read_journal(folder)
-  coming = [name for name in names if name not in journal.seen]
-  workers = workers or _workers_wanted() or os.cpu_count() or 1
+  index = _Index(folder)
+  _drop_remarks(folder / 'skipped.jsonl', index.journal.records)
+  coming = [name for name in names if name not in index.journal.records]
+  workers = workers or _workers_from_environment() or os.cpu_count() or 1
   read = functools.partial(_read, source, split, sample_rate, stems)
   results = with_bar(parallel_if_long(read, coming, workers), len(coming), f'read {split}', 'piece', progress)
-  with _writing(folder), _Writer(folder, journal, stems) as writer:
+  with _writing(folder), _Writer(folder, index, stems) as writer:
     for name, result in zip(coming, results, strict=True):
       if strict and (wrong := _serious(result.problems)):
         raise UserError(f'{name}: {wrong[0]["text"]} (strict)')
       writer.add(name, result)
-    (folder / 'complete.json').write_text(json.dumps({'pieces': len(journal.entries), 'source': repr(source)}) + '\n')
+    (folder / 'complete.json').write_text(json.dumps({'pieces': len(index.entries), 'source': repr(source)}) + '\n')
   lines = PieceStore(folder).skipped()
   if lines:
-    left_out = len(names) - len(journal.entries)
+    left_out = len(names) - len(index.entries)
     dropped = sum(line['count'] for line in lines if line['action'] == DROPPED)
-    odd = len({line['piece'] for line in lines})
+    with_problems = len({line['piece'] for line in lines})
     print(
-      f'mrmt3: {split}: {left_out} of {len(names)} pieces left out, {dropped} notes of others dropped, something odd about '
-      f'{odd} pieces: named in {folder / "skipped.jsonl"}',
+      f'mrmt3: {split}: {left_out} of {len(names)} pieces left out, {dropped} notes of others dropped; '
+      f'{with_problems} pieces have problems, listed in {folder / "skipped.jsonl"}',
       file=sys.stderr,
     )
 
 
-def _workers_wanted() -> int:
-  """Returns what MRMT3_WORKERS says, 0 where it is not set; UserError where that is no number."""
+def _workers_from_environment() -> int:
+  """Returns the value of MRMT3_WORKERS, 0 if it is not set; UserError if it is not a number."""
   text = os.environ.get('MRMT3_WORKERS', '0')
   if not text.isdecimal():
-    raise UserError(f'MRMT3_WORKERS is {text!r}; it is a number of processes')
+    raise UserError(f'MRMT3_WORKERS is {text!r}; set it to a number of processes')
   return int(text)
 
 
 @dataclasses.dataclass
 class _Result:
-  """A piece as it travels from a worker: samples `[stems or 1, n]` as stored, None where the piece is left out."""
+  """A worker's result: samples `[stems or 1, n]` in the stored dtype, None if the piece is left out."""
 
   samples: np.ndarray | None
   notes: np.ndarray | None
@@ -299,7 +320,7 @@ class _Result:
 
 
 def _read(source: PieceSource, split: str, sample_rate: int, stems: bool, name: str) -> _Result:
-  """Reads and checks one piece, in a worker."""
+  """Reads and validates one piece, in a worker process."""
   try:
     content = source.read_piece(split, name, sample_rate, stems)
   except UserError as error:
@@ -322,12 +343,12 @@ def _problem(name: str, problem: Problem) -> dict:
 
 
 def _serious(problems: Iterable[dict]) -> list[dict]:
-  """Returns the problems for which a piece was left out or notes were dropped."""
+  """Returns the problems that caused a piece to be left out or notes to be dropped."""
   return [problem for problem in problems if problem['action'] in (LEFT_OUT, DROPPED)]
 
 
 def _as_stored(samples: np.ndarray) -> np.ndarray:
-  """Returns the samples as int16 where that loses nothing, else as float32."""
+  """Returns the samples as int16 if that is lossless, otherwise as float32."""
   scaled = samples * np.float32(_FULL_SCALE)
   if scaled.size and (scaled.min() < -_FULL_SCALE or scaled.max() > _FULL_SCALE - 1):
     return np.asarray(samples, np.float32)
@@ -336,87 +357,63 @@ def _as_stored(samples: np.ndarray) -> np.ndarray:
 
 
 class _Writer:
-  """Appends pieces to a store, the journal line last, so that a piece is there whole or not at all."""
+  """Appends pieces to a store. The index line is written last, so that a piece is complete or missing."""
 
-  def __init__(self, folder: Path, journal: _Journal, stems: bool):
-    self._journal = journal
+  def __init__(self, folder: Path, index: _Index, stems: bool):
+    self._index = index
     self._files = {}
-    sizes = {'audio.bin': journal.audio_bytes, 'notes.bin': journal.notes * NOTE_DTYPE.itemsize}
+    sizes = {'audio.bin': index.audio_bytes, 'notes.bin': index.notes * NOTE_DTYPE.itemsize}
     if stems:
-      sizes['stems.bin'] = journal.notes * 4
+      sizes['stems.bin'] = index.notes * 4
     for name, size in sizes.items():
-      # What an interrupted run wrote beyond its last journal line is overwritten.
+      # What an interrupted run wrote beyond the last line of its index is overwritten.
       file = open(folder / name, 'r+b' if (folder / name).exists() else 'w+b')  # noqa: SIM115
       file.truncate(size)
       file.seek(size)
       self._files[name] = file
-    for name in ('index.jsonl', 'skipped.jsonl'):
-      self._files[name] = open(folder / name, 'a', encoding='utf-8')  # noqa: SIM115
+    self._files['skipped.jsonl'] = open(folder / 'skipped.jsonl', 'a', encoding='utf-8')  # noqa: SIM115
 
   def add(self, name: str, result: _Result) -> None:
-    """Appends one piece, or notes that it was left out."""
-    journal, entry = self._journal, None
+    """Appends a piece, or records that it was left out."""
+    entry = None
     if result.samples is not None:
       entry = Entry(
         name=name,
         samples=result.samples.shape[1],
         stems=len(result.samples) if 'stems.bin' in self._files else 0,
         dtype=result.samples.dtype.name,
-        audio_offset=journal.audio_bytes,
+        audio_offset=self._index.audio_bytes,
         notes=len(result.notes),
-        notes_offset=journal.notes,
+        notes_offset=self._index.notes,
       )
       result.samples.tofile(self._files['audio.bin'])
-      padding = -entry.audio_bytes % _ALIGNMENT
-      self._files['audio.bin'].write(b'\0' * padding)
+      self._files['audio.bin'].write(b'\0' * (-entry.audio_bytes % _ALIGNMENT))
       result.notes.tofile(self._files['notes.bin'])
       if result.note_stem is not None:
         result.note_stem.astype(np.int32).tofile(self._files['stems.bin'])
-      journal.audio_bytes += entry.audio_bytes + padding
-      journal.notes += entry.notes
-      journal.entries.append(entry)
     self._files['skipped.jsonl'].writelines(json.dumps(problem) + '\n' for problem in result.problems)
     for file in self._files.values():
       file.flush()
-    line = {'name': name} if entry is None else dataclasses.asdict(entry)
-    self._files['index.jsonl'].write(json.dumps(line) + '\n')
-    self._files['index.jsonl'].flush()
+    self._index.add(name, entry)
 
   def __enter__(self):
     return self
 
   def __exit__(self, *error):
+    self._index.journal.close()
     for file in self._files.values():
       file.close()
 
 
-def _read_journal(folder: Path) -> _Journal:
-  """Reads index.jsonl, dropping a last line that was not finished, and the remarks on pieces that are not in it."""
-  path, journal = folder / 'index.jsonl', _Journal([], set())
-  if not path.exists():
-    return journal
-  text = path.read_bytes()
-  whole = text[: text.rfind(b'\n') + 1]
-  if len(whole) < len(text):
-    path.write_bytes(whole)
-  for line in whole.splitlines():
-    fields = json.loads(line)
-    journal.seen.add(fields['name'])
-    if len(fields) > 1:
-      entry = Entry(**fields)
-      journal.entries.append(entry)
-      journal.audio_bytes = entry.audio_offset + entry.audio_bytes
-      journal.audio_bytes += -journal.audio_bytes % _ALIGNMENT
-      journal.notes = entry.notes_offset + entry.notes
-  skipped = folder / 'skipped.jsonl'
-  if not (folder / 'complete.json').exists() and skipped.exists():
+def _drop_remarks(skipped: Path, names: Container[str]) -> None:
+  """Removes lines from skipped.jsonl whose pieces are not in the index; an interrupted run has written them."""
+  if skipped.exists():
     lines = [line for line in skipped.read_bytes().splitlines(keepends=True) if line.endswith(b'\n')]
-    skipped.write_bytes(b''.join(line for line in lines if json.loads(line)['piece'] in journal.seen))
-  return journal
+    skipped.write_bytes(b''.join(line for line in lines if json.loads(line)['piece'] in names))
 
 
 def _mapped(path: Path, dtype) -> np.ndarray:
-  """Returns a file as a read-only array `[n]` mapped into memory; an empty file cannot be mapped."""
+  """Returns a file as a read-only memory-mapped array `[n]`, or an empty array for an empty file (not mappable)."""
   return np.memmap(path, dtype, mode='r').view(np.ndarray) if path.stat().st_size else np.zeros(0, dtype)
 
 
@@ -430,7 +427,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-  """Turns a full disk into one line; what was written so far is gone on with by the next run."""
+  """Turns an OSError, such as a full disk, into a UserError. The next run resumes from what was written."""
   try:
     yield
   except OSError as error:

@@ -1,7 +1,7 @@
-"""Pieces of music with their notes, wherever they come from: what every data source gives and the piece store keeps.
+"""The interface of data sources: pieces of music with their notes, which `piece_cache` stores.
 
-A source lists the pieces of a split and reads one at a time. Sources are small frozen dataclasses (they travel to worker
-processes by pickle) and import TensorFlow only where their files need it.
+A source lists the pieces of a split and reads one at a time. Sources are small frozen dataclasses, because worker
+processes receive them by pickle. They import TensorFlow only if their files need it.
 """
 
 import dataclasses
@@ -12,15 +12,15 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class PieceContent:
-  """A piece, read.
+  """The audio and notes of a piece.
 
   Attributes:
-    samples: float32 `[n]`, mono, at the rate that was asked for; full scale is -1..1.
-    notes: note table, as the source has it (neither trimmed nor checked).
-    stems: float32 `[stems, n]`, whose sum is `samples`, where the source has them and was asked for them.
-    note_stem: int32 `[notes]`, the stem each note is played by; None without stems.
-    lost_notes: notes of the source's MIDI that are not in `notes`: never released, or with no length.
-    unlabelled_stems: names of the stems that are heard in `samples` and have no notes in the source.
+    samples: float32 `[n]`, mono, at the requested rate; full scale is -1..1.
+    notes: note array of the source, neither trimmed nor validated.
+    stems: float32 `[stems, n]`, whose sum is `samples`; None if they were not requested or the source has none.
+    note_stem: int32 `[notes]`, the stem of each note; None without stems.
+    lost_notes: number of notes in the source's MIDI that are not in `notes`: without note-off or without length.
+    unlabelled_stems: names of stems that are audible in `samples` and have no notes in the source.
   """
 
   samples: np.ndarray
@@ -33,19 +33,20 @@ class PieceContent:
 
 @runtime_checkable
 class PieceSource(Protocol):
-  """Where pieces come from."""
+  """A data source: a set of pieces in splits."""
 
   def splits(self) -> tuple[str, ...]:
-    """Returns the names of the splits that are there, e.g. ('train', 'validation', 'test')."""
+    """Returns the names of the existing splits, e.g. ('train', 'validation', 'test')."""
 
   def list_pieces(self, split: str) -> list[str]:
-    """Returns the names of the pieces of a split, in a fixed order, each once; UserError if there are none."""
+    """Returns the unique names of a split's pieces, in a fixed order; UserError if there are none."""
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one piece; UserError, in one line that names the file, for one that cannot be used."""
+    """Reads one piece; if it is unusable, a UserError of one line names the file."""
 
-  # Sources whose notes are files of their own have `read_notes(split, name)` as well, which returns read_piece's notes without reading
-  # audio; those of Slakh tracks `read_published_notes(split, name)`, see `slakh.read_published_notes`.
+  # Sources with notes in separate files also have `read_notes(split, name)`, which returns read_piece's notes without
+  # reading audio. Sources of Slakh tracks have `read_published_notes(split, name)`, see
+  # `slakh_layout.read_published_notes`.
 
   def fingerprint(self, split: str) -> str:
     """Returns a text that changes when the pieces of a split change (names, sizes, times), without reading them."""

@@ -1,4 +1,4 @@
-"""The target tokens of all segments of a piece, straight from its notes: what a memory of the truth holds."""
+"""Target tokens of all segments of a piece, from its notes: the prior tokens of a ground-truth memory."""
 
 import numpy as np
 
@@ -21,14 +21,14 @@ def piece_targets(
   """Returns the targets of consecutive segments, int32 model ids `[segments, targets_length]`, padded with 0.
 
   Args:
-    notes: note table of the piece; programs become Slakh classes, overlapping notes are trimmed, as in training.
-    spec: of the model.
-    frames: of the piece.
-    segments: how many, from the start of the piece.
-    shuffle: how events of one time step are permuted; None: not at all.
-    rng: randomness for `shuffle`.
+    notes: note array of the piece. Programs are mapped to Slakh classes and overlapping notes trimmed, as in training.
+    spec: the model's spec.
+    frames: length of the piece in frames.
+    segments: number of segments, from the start of the piece.
+    shuffle: how to permute events of one time step; None keeps their order.
+    rng: random generator for `shuffle`.
 
-  Tokens that do not fit are cut.
+  Tokens beyond targets_length are cut.
   """
   codec = vocabularies.build_codec(spec.vocabulary)
   events = segment_targets.encode_piece(trim_overlapping_notes(map_to_slakh_classes(notes)), codec)

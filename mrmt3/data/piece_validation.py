@@ -1,29 +1,28 @@
-"""Looks a piece over before it is used: what is wrong with its audio and notes, and what becomes of it.
+"""Validation of a piece's audio and notes: finds problems and decides what to do about each one.
 
-A piece that nothing can be learned from is left out; a note that cannot be written as tokens is dropped and the piece goes
-on; what only looks odd is kept as it is. All of it is counted and named, so that nothing vanishes unseen.
+A piece without usable audio or notes is left out. A note that cannot be encoded is dropped. Anything merely unusual is
+kept. All problems are counted and reported, so that no data is lost silently.
 
-| problem | what it is | what becomes of it |
+| problem | meaning | action |
 |---|---|---|
 | no-samples | the audio has no samples | piece left out |
-| not-finite | samples that are NaN or infinite | piece left out |
-| silence | no sample is louder than -80 dB of full scale | piece left out |
+| not-finite | some samples are NaN or infinite | piece left out |
+| silence | no sample exceeds -80 dB of full scale | piece left out |
 | no-notes | no notes, or none left after the drops below | piece left out |
-| lost-in-midi | struck in the MIDI file, but never released or with no length (the source's count) | notes dropped |
-| bad-time | an onset or offset that is NaN, infinite or beyond 10,000,000 s, or an onset below 0 | notes dropped |
+| lost-in-midi | the MIDI file has the note-on, but no note-off or no length (counted by the source) | notes dropped |
+| bad-time | an onset or offset is NaN, infinite or beyond 10,000,000 s, or an onset is negative | notes dropped |
 | bad-pitch, bad-program | not within 0..127 | notes dropped |
-| bad-velocity | not within 1..127; a velocity of 0 is no note in MIDI | notes dropped |
+| bad-velocity | not within 1..127; in MIDI, velocity 0 is a note-off | notes dropped |
 | zero-length | the offset is not after the onset | notes dropped |
-| begins-after-end | the onset is not before the end of the audio: nothing of it can be heard | notes dropped |
+| begins-after-end | the onset is not before the end of the audio, so the note is inaudible | notes dropped |
 | ends-after-end | the offset is more than 0.01 s after the end of the audio | kept |
-| overlap | begins while a note of its pitch and instrument sounds; training targets cut the first at its onset | kept |
+| overlap | begins while a note of its pitch and instrument sounds; training targets cut the first note | kept |
 | length | audio and notes end more than 10 s apart | kept |
-| unlabelled-stem | an instrument that is heard, of which the source has no notes | kept |
+| unlabelled-stem | an audible instrument without notes in the source | kept |
 | silent-stem | a stem with notes but no sample above -80 dB | kept |
 
-Training adds too-many-tokens: segments whose tokens do not fit, left out or shortened as `ExampleConfig.on_overflow` says.
-
-Corrupt files are not seen here: reading them is a UserError, for which the piece is left out.
+Training adds too-many-tokens: segments with too many tokens, left out or shortened according to
+`ExampleConfig.on_overflow`. Corrupt files never get here: reading one raises a UserError, and the piece is left out.
 """
 
 import dataclasses
@@ -33,12 +32,12 @@ import numpy as np
 from mrmt3.data.piece_source import PieceContent
 from mrmt3.tokens.segment_targets import MAX_SECONDS
 
-SILENCE = 1e-4  # of full scale: -80 dB, below the lowest bit but one of 16
-END_TOLERANCE = 0.01  # s, a token step: releases rounded to it are nothing to speak of
-LENGTH_TOLERANCE = 10.0  # s; recordings end in applause and reverberation
+SILENCE = 1e-4  # of full scale: -80 dB, about 3 units of 16-bit audio
+END_TOLERANCE = 0.01  # s, one token step: offsets rounded to steps are not a problem
+LENGTH_TOLERANCE = 10.0  # s; recordings can end with applause and reverberation
 
 LEFT_OUT, DROPPED, KEPT = 'left out', 'dropped', 'kept'
-SEGMENTS_LEFT_OUT, SHORTENED = 'segment left out', 'shortened'  # of examples, not of pieces
+SEGMENTS_LEFT_OUT, SHORTENED = 'segment left out', 'shortened'  # actions for examples, not for pieces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +46,9 @@ class Problem:
 
   Attributes:
     name: see the table above.
-    count: how many notes (or samples, stems) it concerns; 1 for the whole piece.
-    text: one line for people.
-    action: 'left out' (the piece), 'dropped' (these notes) or 'kept'; of segments 'segment left out' or 'shortened'.
+    count: number of notes (or samples, stems) affected; 1 for the whole piece.
+    text: one human-readable line.
+    action: 'left out' (the piece), 'dropped' (these notes) or 'kept'; for segments 'segment left out' or 'shortened'.
   """
 
   name: str
@@ -63,8 +62,8 @@ class Checked:
   """A piece after `check_piece`.
 
   Attributes:
-    content: the piece with its usable notes, in the order they had; None where it is left out.
-    problems: what was wrong, empty for nearly all music.
+    content: the piece with its usable notes, in their original order; None if it is left out.
+    problems: the problems found, empty for almost all pieces.
   """
 
   content: PieceContent | None
@@ -72,7 +71,7 @@ class Checked:
 
 
 def check_piece(content: PieceContent, sample_rate: int) -> Checked:
-  """Returns the piece with the notes that can be used, and all that is wrong with it (see the module's table)."""
+  """Returns the piece with its usable notes, and its problems (see the module's table)."""
   problem = _audio_problem(content.samples)
   if problem:
     return Checked(None, [problem])
@@ -80,14 +79,14 @@ def check_piece(content: PieceContent, sample_rate: int) -> Checked:
   usable, problems = _usable_notes(content, seconds)
   notes = content.notes[usable]
   if not len(notes):
-    text = 'there are no notes' if not len(content.notes) else f'none of its {len(content.notes)} notes can be used'
+    text = 'there are no notes' if not len(content.notes) else f'none of its {len(content.notes)} notes is usable'
     return Checked(None, [*problems, Problem('no-notes', 1, text, LEFT_OUT)])
   note_stem = None if content.note_stem is None else content.note_stem[usable]
   kept = content if usable.all() else dataclasses.replace(content, notes=notes, note_stem=note_stem)
-  problems += _oddities(notes, seconds)
+  problems += _note_warnings(notes, seconds)
   if content.unlabelled_stems:
     count, names = len(content.unlabelled_stems), ', '.join(content.unlabelled_stems)
-    text = f'{count} stems are heard in the mix, but the source has no MIDI of them: {names}'
+    text = f'{count} stems are audible in the mix, but the source has no MIDI files of them: {names}'
     problems.append(Problem('unlabelled-stem', count, text, KEPT))
   if content.stems is not None:
     problems += _silent_stems(content.stems, note_stem)
@@ -97,22 +96,22 @@ def check_piece(content: PieceContent, sample_rate: int) -> Checked:
 def _audio_problem(samples):
   if not len(samples):
     return Problem('no-samples', 1, 'the audio has no samples', LEFT_OUT)
-  # A minimum and maximum see NaN as well, without a table of all samples.
+  # Minimum and maximum detect NaN as well, without an array of the size of the samples.
   low, high = samples.min(), samples.max()
   if not (np.isfinite(low) and np.isfinite(high)):
     wrong = int(len(samples) - np.isfinite(samples).sum())
-    return Problem('not-finite', wrong, f'{wrong} of {len(samples)} samples are no finite numbers', LEFT_OUT)
+    return Problem('not-finite', wrong, f'{wrong} of {len(samples)} samples are NaN or infinite', LEFT_OUT)
   if max(-low, high) < SILENCE:
     return Problem('silence', 1, f'the audio is silent (peak {max(-low, high):.1e} of full scale)', LEFT_OUT)
   return None
 
 
 def _usable_notes(content, seconds):
-  """Returns (which notes are usable, bool `[notes]`; problems). A note counts under the first of its problems only."""
+  """Returns (which notes are usable, bool `[notes]`; problems). A note counts only for the first of its problems."""
   notes = content.notes
   onset, offset = notes['onset'], notes['offset']
   tests = {
-    # False for NaN as well.
+    # The comparisons are False for NaN.
     'bad-time': (~((onset >= 0) & (onset <= MAX_SECONDS) & (np.abs(offset) <= MAX_SECONDS)), 'have impossible times'),
     'bad-pitch': (_outside(notes['pitch'], 0), 'have a pitch out of 0..127'),
     'bad-program': (_outside(notes['program'], 0), 'have a program out of 0..127'),
@@ -135,7 +134,7 @@ def _outside(values, low):
 
 
 def _note_problem(name, notes, wrong, what, action):
-  """Returns a list of one problem, or of none where no note is `wrong` `[notes]`."""
+  """Returns a list with one problem, or an empty list if no note is `wrong`, bool `[notes]`."""
   count = int(wrong.sum())
   if not count:
     return []
@@ -143,8 +142,8 @@ def _note_problem(name, notes, wrong, what, action):
   return [Problem(name, count, f'{count} of {len(notes)} notes {what} (first at {first:.3f} s)', action)]
 
 
-def _oddities(notes, seconds):
-  """Returns what is odd about usable notes."""
+def _note_warnings(notes, seconds):
+  """Returns the problems of usable notes."""
   late = notes['offset'] > seconds + END_TOLERANCE
   problems = _note_problem('ends-after-end', notes, late, f'end after the audio, at {seconds:.3f} s', KEPT)
   problems += _note_problem('overlap', notes, _overlapping(notes), 'begin while the same note still sounds', KEPT)
@@ -156,14 +155,14 @@ def _oddities(notes, seconds):
 
 
 def _overlapping(notes):
-  """Returns bool `[notes]`: whether a note of the same pitch and instrument sounds when this one begins."""
+  """Returns whether another note of the same pitch and instrument sounds when a note begins, bool `[notes]`."""
   order = np.lexsort((notes['onset'], notes['pitch'], notes['program'], notes['is_drum']))
   ordered = notes[order]
   begins = np.ones(len(notes), bool)
   for field in ('pitch', 'program', 'is_drum'):
     begins[1:] &= ordered[field][1:] == ordered[field][:-1]
   begins[1:] = ~begins[1:]
-  # The latest end so far, voice by voice: ends are lifted above all of earlier voices.
+  # The running maximum of offsets per (instrument, pitch). `lift` puts the offsets of each group above earlier groups.
   lift = np.cumsum(begins) * (notes['offset'].max() + 1)
   latest = np.maximum.accumulate(ordered['offset'] + lift)
   overlapping = np.zeros(len(notes), bool)

@@ -1,16 +1,22 @@
-"""seqio preprocessors: from light records to inputs, target tokens and the prior segments' tokens.
+"""seqio preprocessors: from small records to inputs, target tokens and prior tokens.
 
-A record is a few numbers until everything that is drawn has been drawn, so shuffling and the state of an iterator stay
-small; audio and notes come last, from an `examples.Library`. All randomness follows from the record's own `seed`: an
-example is the same whichever host makes it, and after a restart.
+A record holds a few numbers until all random draws are made, so shuffling and iterator states stay small. Audio and
+notes are added last, from an `examples.Library`. All randomness follows from the record's `seed`: an example is the
+same on every host and after a restart.
 
-Fields of a record: `split` and `piece` (names, string), `index` (of the piece, int32), `frames` (of the piece, int32),
-`chunk_start` and `chunk_end` (where the segment is to lie, frames, int32), `seed` (int64 `[2]`), `serial` (int64, see
-`SegmentSource`).
+| field of a record | type | meaning |
+|---|---|---|
+| split, piece | string | names |
+| index, frames | int32 | number and length of the piece |
+| chunk_start, chunk_end | int32 | the chunk that contains the segment, frames |
+| seed | int64 `[2]` | determines all random draws |
+| serial | int64 | see `SegmentSource` |
 
-MT3's preprocessors, which work on records of another kind, are `mrmt3.preprocessors`. Records go through a task in blocks, each field with an axis more in front, from `SegmentSource.in_blocks` to
-`add_targets_and_inputs`: one by one, handing an example from step to step would take longer than all that is computed for
-it. `draw_window` and `memory_context.add_prior_segments` take single records too.
+Records pass through a task in blocks, with a leading axis in each field, from `SegmentSource.in_blocks` to
+`add_targets_and_inputs`. Passing single records from map to map would take longer than the computation itself.
+`draw_window` and `add_prior_segments` accept single records as well.
+
+MT3's preprocessors, which work on other records, are in `mrmt3.preprocessors`.
 """
 
 import atexit
@@ -31,12 +37,12 @@ from mrmt3.data.examples import NO_PIECE, Part, Window
 from mrmt3.data.piece_validation import SEGMENTS_LEFT_OUT, SHORTENED, Problem
 from mrmt3.data.record_randomness import Stream, uniform
 
-MOST_SKIPPED = 1000  # examples in a row that do not fit, before that is taken for a mistake
+MOST_SKIPPED = 1000  # consecutive examples with too many tokens; one more is an error
 
 
 @atexit.register
 def _end_iterators() -> None:
-  """Ends all open iterators: at Python's end their threads would wait for its lock for ever, and the process for them."""
+  """Ends all open iterators. Otherwise their threads would wait for the interpreter lock and block the exit."""
   for item in gc.get_objects():
     if issubclass(type(item), tf.data.Iterator) and hasattr(item, '_iterator_resource'):
       item._iterator_resource = None
@@ -44,10 +50,10 @@ def _end_iterators() -> None:
 
 @seqio.map_over_dataset
 def draw_window(record, segment_frames: int, sampling: str):
-  """Adds start_frame and num_frames, drawn uniformly from the record's chunk as `ExampleConfig.sampling` says.
+  """Adds start_frame and num_frames, drawn uniformly from the record's chunk according to `ExampleConfig.sampling`.
 
-  'grid' takes the chunk itself. 'random' and 'mr_mt3' take any full segment within the chunk (all of it where it is
-  shorter), 'mt3' any that overlaps it, cut short at its ends.
+  'grid' takes the chunk itself. 'random' and 'mr_mt3' take a full segment within the chunk (the whole chunk if it is
+  shorter). 'mt3' takes a segment that overlaps the chunk and cuts it at the chunk's ends.
   """
   first, last = record['chunk_start'], record['chunk_end']
   if sampling == GRID:
@@ -67,10 +73,10 @@ def draw_window(record, segment_frames: int, sampling: str):
 
 
 def add_mix(dataset: tf.data.Dataset, library: examples.Library, max_pieces: int) -> tf.data.Dataset:
-  """Adds to blocks mix_pieces and mix_starts (int32 `[n, max_pieces - 1]`): other segments to be heard at the same time.
+  """Adds mix_pieces and mix_starts (int32 `[n, max_pieces - 1]`) to blocks: other segments to mix into the example.
 
-  One to max_pieces segments are heard, each number as likely; NO_PIECE for those that are not. Pieces are drawn by their
-  length, starts uniformly.
+  The number of segments in a mix is uniform in 1..max_pieces; unused places are NO_PIECE. Pieces are drawn in
+  proportion to their length, starts uniformly.
   """
   length = library.spec.segment_frames
 
@@ -98,7 +104,7 @@ _WINDOW_FIELDS = ('split', 'index', 'start_frame', 'num_frames', 'prior_starts',
 
 
 def _window(library, split, index, start, num_frames, prior_starts, seed, mix_pieces=(), mix_starts=()):
-  """Returns (split, Window) of the fields of a record in numpy."""
+  """Returns (split, Window) of a record's fields, given as numpy values."""
   parts = [Part(int(index), int(start))]
   parts += [Part(int(p), int(s)) for p, s in zip(mix_pieces, mix_starts, strict=True) if p != NO_PIECE]
   window = Window(tuple(parts), int(num_frames), tuple(prior_starts.tolist()), tuple(seed.view(np.uint64).tolist()))
@@ -107,7 +113,7 @@ def _window(library, split, index, start, num_frames, prior_starts, seed, mix_pi
 
 
 def example_window(library: examples.Library, example) -> tuple[str, Window]:
-  """Returns (split, window) of an example as a task gives it, in numpy: what its audio is cut by."""
+  """Returns (split, window) of a task's example, given as numpy values. The window defines the example's audio."""
   return _window(library, *(example[name] for name in _WINDOW_FIELDS if name in example))
 
 
@@ -119,27 +125,28 @@ def add_targets_and_inputs(
   *,
   cache_bytes: int = 0,
 ) -> tf.data.Dataset:
-  """Makes single examples of blocks, with targets, prior_targets and inputs: all that is cut from pieces, in one call.
+  """Splits blocks into examples and adds all features that come from pieces.
 
-  targets and prior_targets `[length]` int32 are the tokens, EOS last, of the segment and of its prior segments. Several
-  prior segments follow each other, each padded to its share of the feature's length. An example with more tokens than
-  sequence_length says is left out, or what else `ExampleConfig.on_overflow` wants; it is named once a piece, `mrmt3 inspect`
-  counts, and MOST_SKIPPED in a row stop all the same.
+  | feature | type | content |
+  |---|---|---|
+  | targets | int32 `[length]` | tokens of the segment, EOS last |
+  | prior_targets | int32 `[length]` | tokens of the prior segments, each padded to its share of the feature's length |
+  | inputs | float32 `[valid frames, depth]` | log-mel of the segment's own samples (as in MT3), or the samples |
+  | prior_inputs | float32 `[valid frames, depth]` | inputs of the latest prior segment, of length 0 if it is missing |
+  | example_id | int64 `[3]` | index, start_frame, and the serial for `SegmentSource.starting_at` |
 
-  inputs `[valid frames, depth]` float32 are the segment's log-mel, computed from its own samples only (as MT3). There are
-  fewer than a segment's frames where the piece ends; what the feature converter pads with is 0 (as MT3). With
-  `ExampleConfig.log_mel_on` 'device' the inputs are the samples, `[valid frames, hop]`; with prior_inputs there are also
-  prior_inputs, those of the latest prior segment (of length 0 where there is none).
+  inputs has fewer frames than a segment at the end of a piece; the feature converter pads it with 0 (as in MT3). It has
+  samples if `ExampleConfig.log_mel_on` is 'device'. prior_inputs exists only with `ExampleConfig.prior_inputs`.
 
-  example_id `[3]` int64 are index and start_frame, to name an example by, and the serial number of the record from which a
-  stream of records can begin that is to give it, see `SegmentSource.starting_at`.
+  `ExampleConfig.on_overflow` applies to examples with more tokens than `sequence_length`. A warning names each piece
+  once, and `mrmt3 inspect` counts them. MOST_SKIPPED consecutive skips are an error.
 
   Args:
     dataset: blocks of records with prior_starts.
-    library: where pieces come from.
-    sequence_length: from seqio: longest 'targets' and 'prior_targets'; None for no limit.
+    library: the pieces.
+    sequence_length: maximum length of 'targets' and 'prior_targets', from seqio; None for no limit.
     output_features: from seqio, unused.
-    cache_bytes: inputs kept in memory, bytes; useful where the same segments come again (a grid, not random ones).
+    cache_bytes: size of the cache of inputs in memory, bytes. It helps if segments repeat (on a grid).
   """
   del output_features
   cutter = _Cutter(library, sequence_length or {}, cache_bytes)
@@ -166,10 +173,10 @@ def add_targets_and_inputs(
 
 
 class _Cutter:
-  """Cuts what blocks of records say, as a numpy function.
+  """Computes the features of blocks of records, as a numpy function.
 
-  Called with the fields of a block it returns: which rows are kept, int32 `[n]`; how long each array is in each row,
-  int32 `[n, arrays]`; and the arrays, `[n, longest, ...]`, padded with 0.
+  Called with the fields of a block, it returns the rows that are kept, int32 `[n]`; the length of each array in each
+  row, int32 `[n, arrays]`; and the arrays, `[n, longest, ...]`, padded with 0.
   """
 
   def __init__(self, library: examples.Library, limits, cache_bytes: int):
@@ -206,7 +213,7 @@ class _Cutter:
     return np.array(kept, np.int32), lengths, *padded
 
   def _fitting_tokens(self, split, window):
-    """Returns (targets, prior_targets), or None where they do not fit."""
+    """Returns (targets, prior_targets), or None if the example is skipped."""
     targets, priors = self._library.tokens(split, window)
     main = window.parts[0]
     targets = self._overflow.fit(targets, self._target_limit, split, main.piece, main.start_frame)
@@ -222,7 +229,7 @@ class _Cutter:
     return targets, np.concatenate([np.pad(prior, (0, self._prior_limit - len(prior))) for prior in priors])
 
   def _inputs(self, split, window):
-    """Returns (inputs,), with prior_inputs (inputs, prior_inputs)."""
+    """Returns (inputs,), or (inputs, prior_inputs) if they are configured."""
     library, inputs = self._library, self._inputs_of(split, window)
     if not library.config.prior_inputs:
       return (inputs,)
@@ -234,7 +241,7 @@ class _Cutter:
 
 def _padded(arrays, end: tuple, kind: tf.DType) -> np.ndarray:
   """Returns arrays `[length, *end]` as one `[n, longest or 1, *end]`, padded with 0."""
-  # tf.data crashes where it takes rows out of an array without elements.
+  # tf.data crashes when it slices rows of an array without elements.
   longest = max(1, max(map(len, arrays), default=0))
   whole = np.empty((len(arrays), longest, *end), kind.as_numpy_dtype)
   for place, array in zip(whole, arrays, strict=True):
@@ -244,7 +251,7 @@ def _padded(arrays, end: tuple, kind: tf.DType) -> np.ndarray:
 
 
 class _InputsCache:
-  """Makes the inputs of windows, and keeps them while there is room."""
+  """Computes the inputs of windows and caches them up to a size."""
 
   def __init__(self, library: examples.Library, max_bytes: int):
     config, spec = library.config, library.spec
@@ -265,10 +272,10 @@ class _InputsCache:
 
 
 class _Overflow:
-  """Segments that are too long: names them, and stops where nothing seems to fit.
+  """Handles segments with too many tokens: reports them, and fails if too many follow each other.
 
-  Each piece is named once on stderr; the store's skipped.jsonl gets a line whenever its count has doubled, and the last count
-  when this is not used any more or the process ends.
+  A warning names each piece once. The store's skipped.jsonl gets a line whenever a piece's count doubles, and a line
+  with the final count when this object is garbage-collected or the process ends.
   """
 
   def __init__(self, library: examples.Library, policy: str | None = None):
@@ -280,7 +287,7 @@ class _Overflow:
     weakref.finalize(self, _write_problems, self._unwritten)
 
   def fit(self, tokens: np.ndarray, limit: int | None, split: str, piece: int, frame: int) -> np.ndarray | None:
-    """As `examples.fit_tokens`, aloud; the segment is that of a piece from a frame on."""
+    """Like `examples.fit_tokens`, with a report; the segment starts at a frame of a piece."""
     if limit is None or len(tokens) <= limit:
       return tokens
     store, _ = self._library.open(split)
@@ -299,11 +306,17 @@ class _Overflow:
           del self._unwritten[split, piece]
           store.note_problem(name, problem)
         if count == 1:
-          logging.warning('%s: %d tokens do not fit %d; %s, and so are others', what, len(tokens), limit, action)
+          logging.warning(
+            '%s: %d tokens exceed the limit of %d; %s, and so are later ones of this piece',
+            what,
+            len(tokens),
+            limit,
+            action,
+          )
     return examples.fit_tokens(tokens, limit, policy, what)
 
   def fitted(self) -> None:
-    """Notes that an example did fit."""
+    """Resets the count of consecutive examples with too many tokens."""
     self._in_a_row = 0
 
 
@@ -315,11 +328,14 @@ def _write_problems(unwritten: dict) -> None:
 def add_whole_piece(
   dataset: tf.data.Dataset, library: examples.Library, sequence_length=None, output_features=None
 ) -> tf.data.Dataset:
-  """Makes of blocks an example of each whole piece, all its segments in order, so that memory can be carried.
+  """Turns blocks into one example per piece with all its segments in order, so that memory can be carried over.
 
-  Adds inputs `[segments, frames, depth]` float32 (frames beyond the piece's end are 0), targets `[segments, length]` int32
-  (padded; tokens that do not fit are cut, which is named: scores are taken from the notes), valid_frames `[segments]` int32
-  and notes `[notes, 6]` float64, the reference (columns as `notes.as_rows`, untrimmed).
+  | feature | type | content |
+  |---|---|---|
+  | inputs | float32 `[segments, frames, depth]` | 0 for frames beyond the piece's end |
+  | targets | int32 `[segments, length]` | padded with 0; cut with a warning if too long, because scores use the notes |
+  | valid_frames | int32 `[segments]` | frames within the piece |
+  | notes | float64 `[notes, 6]` | the reference, untrimmed, with the columns of `note_array.as_rows` |
   """
   del output_features
   from mrmt3 import spectrograms
@@ -353,7 +369,7 @@ def add_whole_piece(
     targets.set_shape([None, limit])
     valid.set_shape([None])
     notes.set_shape([None, 6])
-    # seqio's evaluator and t5x's inference write down, and do not decode, what is called *_pretokenized.
+    # seqio's evaluator and t5x's inference write features named *_pretokenized without decoding them.
     named = {**record, 'targets_pretokenized': record['piece']}
     return {**named, 'inputs': inputs, 'targets': targets, 'valid_frames': valid, 'notes': notes}
 

@@ -1,4 +1,4 @@
-"""The seqio data source under all tasks here: light records, one for each place in a split where an example may lie."""
+"""The seqio data source of the tasks in tasks/: small records without audio, one per example of an epoch."""
 
 import contextlib
 import secrets
@@ -16,10 +16,11 @@ BLOCK = 16  # records
 
 
 class SegmentSource(seqio.DataSource):
-  """Counts records; `in_blocks` makes them, each out of its serial number and the seed alone, see `preprocessors`.
+  """Yields one element per record; `in_blocks` computes each record from its serial number and the seed.
 
-  A serial number counts a host's records through all epochs, so a stream of them can begin anywhere: `starting_at`. Shuffled,
-  every epoch has an order of its own. Together, however many hosts there are, they have the same examples, each once.
+  Serial numbers count a host's records across epochs, so a stream can start at any record (`starting_at`). With
+  shuffling, each epoch has its own order. All hosts together yield each example once per epoch, for any number of
+  hosts. `seqio_preprocessors` lists the fields of a record.
   """
 
   def __init__(self, library: Library):
@@ -30,15 +31,15 @@ class SegmentSource(seqio.DataSource):
 
   @property
   def supports_arbitrary_sharding(self) -> bool:
-    """Whether any number of hosts can share a split: they can."""
+    """Whether any number of hosts can share a split; always True."""
     return True
 
   def list_shards(self, split: str) -> list[str]:
-    """Returns the split as its only shard."""
+    """Returns the split's name as its only shard."""
     return [split]
 
   def chunks(self, split: str) -> tuple[np.ndarray, int]:
-    """Returns (end of each piece's records in the count of all of them, int64 `[pieces]`, frames from chunk to chunk)."""
+    """Returns (cumulative number of records at the end of each piece, int64 `[pieces]`; frames per chunk)."""
     config, segment = self._library.config, self._library.spec.segment_frames
     frames = self._library.frames(split)
     if config.sampling == PIECES:
@@ -53,16 +54,16 @@ class SegmentSource(seqio.DataSource):
     return self._library.source.fingerprint(split)
 
   def piece_names(self, split: str) -> list[str]:
-    """Returns the pieces' names, by number."""
+    """Returns the pieces' names, in order of their numbers."""
     return self._library.open(split)[0].names
 
   def num_records(self, split: str) -> int:
-    """Returns how many examples an epoch of the split has."""
+    """Returns the number of examples per epoch of the split."""
     return int(self.chunks(split)[0][-1])
 
   @contextlib.contextmanager
   def starting_at(self, serial: int) -> Iterator[None]:
-    """Data sets that are made in this block begin with the record of that serial number, counted from 0."""
+    """Context in which data sets start with the record of a serial number, counted from 0."""
     self._start = serial
     try:
       yield
@@ -70,9 +71,10 @@ class SegmentSource(seqio.DataSource):
       self._start = 0
 
   def get_dataset(self, split='train', shuffle=True, seed=None, shard_info=None) -> tf.data.Dataset:
-    """Returns as many elements as this host has records in an epoch, all alike, for `in_blocks`; UserError for an empty split.
+    """Returns one identical element per record of this host and epoch, for `in_blocks`; UserError for an empty split.
 
-    An element is order, int64 `[6]`: the split's number, its records, hosts, this host, the seed, whether it is shuffled.
+    An element has the field order, int64 `[6]`: split number, number of records, number of hosts, this host, seed,
+    whether to shuffle.
     """
     count = self.num_records(split)
     hosts, host = (shard_info.num_shards, shard_info.index) if shard_info else (1, 0)
@@ -80,10 +82,10 @@ class SegmentSource(seqio.DataSource):
     order = np.array([self.splits.index(split), count, hosts, host, seed, shuffle], np.int64)
     dataset = tf.data.Dataset.from_tensors({'order': order}).repeat(_share(count, hosts, host))
     options = tf.data.Options()
-    # An iterator's state then holds positions, and not the batches that were being made.
+    # An iterator's checkpoint then holds positions instead of the batches in preparation.
     options.experimental_symbolic_checkpoint = True
-    # The steps that follow are many and small: keeping account of each to tune it, or handing examples to other threads,
-    # would cost more than it can gain. What is worth a thread says itself how many it wants.
+    # The following maps are many and small. Autotuning and extra threads would cost more than they gain; expensive maps
+    # set num_parallel_calls themselves.
     options.autotune.enabled = False
     options.experimental_optimization.map_fusion = True
     options.experimental_optimization.map_and_batch_fusion = False
@@ -91,9 +93,9 @@ class SegmentSource(seqio.DataSource):
     return dataset.with_options(options)
 
   def in_blocks(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Makes blocks of up to BLOCK records of what `get_dataset` returned, for preprocessors; fields get an axis in front.
+    """Turns the elements of `get_dataset` into blocks of up to BLOCK records; fields get a leading axis.
 
-    This comes behind the repetition of epochs, through which serial numbers go on.
+    Call it after `repeat`, because serial numbers count across epochs.
     """
     kinds = (tf.string, tf.string, tf.int32, tf.int32, tf.int32, tf.int32, tf.int64)
     names = ('split', 'piece', 'index', 'frames', 'chunk_start', 'chunk_end', 'seed')
@@ -113,7 +115,7 @@ class SegmentSource(seqio.DataSource):
     return dataset.enumerate(self._start).batch(BLOCK).map(add)
 
   def _records(self, split: np.int64, numbers: np.ndarray, seed: np.int64, epochs: np.ndarray):
-    """Returns split and piece (names), index, frames, chunk_start and chunk_end `[n]`, and seed `[n, 2]`, of records of a split."""
+    """Returns the fields of records: split, piece, index, frames, chunk_start and chunk_end `[n]`, seed `[n, 2]`."""
     split = self.splits[split]
     store, _ = self._library.open(split)
     if self._tables.get(split, (None,))[0] is not store:
@@ -131,18 +133,18 @@ class SegmentSource(seqio.DataSource):
 
 
 def _share(count, hosts, host):
-  """Returns how many records of an epoch a host has."""
+  """Returns the number of records per epoch of a host."""
   return (count - host + hosts - 1) // hosts
 
 
 def _permuted(numbers, count, seed, epochs):
-  """Returns numbers below `count` in the order of their epochs: a permutation that is calculated, number by number.
+  """Returns numbers below `count`, permuted within their epochs. The permutation is computed number by number.
 
-  A shuffle buffer would be part of an iterator's state, and TensorFlow goes through that state for every example:
-  milliseconds, where a split has 100,000 records.
+  A shuffle buffer would be part of the iterator's state, which TensorFlow traverses for every example. That takes
+  milliseconds for a split of 100,000 records.
   """
-  # tf.random.experimental.index_shuffle, which is this operation, takes one seed for all numbers only, and has 4 rounds: the last
-  # word of a seed, the epoch, would hardly change the order.
+  # tf.random.experimental.index_shuffle wraps this operation, but takes a single seed and uses 4 rounds. With so few
+  # rounds the last word of a seed, the epoch, hardly changes the order.
   seeds = tf.stack([tf.ones_like(epochs), tf.broadcast_to(seed, tf.shape(epochs)), epochs], axis=-1)
   return tf.raw_ops.RandomIndexShuffle(index=numbers, seed=seeds, max_index=count - 1, rounds=16)
 

@@ -1,9 +1,9 @@
-"""Reads data sets in Slakh2100's layout: which tracks there are, their audio, stems and notes.
+"""Reading of data sets in Slakh2100's layout: tracks, their audio, stems and notes.
 
-A data set is a folder with the splits `train`, `validation` and `test` (Slakh2100's `omitted` is read only when asked
-for), each with `TrackNNNNN` folders; numbers may be missing. Labels come from the per-stem MIDI files and never from
-all_src.mid, which also holds what is not in the audio. Stems that were not rendered or have no integrated loudness are
-left out, as in MT3. A stem's program is its Slakh class (see mrmt3.notes.instruments), drums have program 0.
+A data set is a folder with the splits `train`, `validation` and `test` (Slakh2100's `omitted` is read only on request).
+Each split has `TrackNNNNN` folders; numbers can be missing. Labels come from the MIDI files of the stems, never from
+all_src.mid, which also has notes of stems that are not in the audio. Stems that were not rendered or have no integrated
+loudness are left out, as in MT3. A stem's program is its Slakh class (see `notes.instruments`); drums have program 0.
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ class StemInfo:
     name: e.g. 'S03'.
     program: MIDI program 0..127 as rendered (not yet a Slakh class); 0 for drums.
     is_drum: whether it is a drum kit.
-    inst_class: the metadata's family name, e.g. 'Strings'.
+    inst_class: instrument family in the metadata, e.g. 'Strings'.
     midi_path: the stem's MIDI file.
-    audio_path: the stem's audio file, which may be missing where only the mixes were kept.
+    audio_path: the stem's audio file, which can be missing in data sets with mixes only.
   """
 
   name: str
@@ -46,23 +46,23 @@ class StemInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Track:
-  """A track's folder; `split` is the name of the folder it is in."""
+  """A track's folder."""
 
   path: Path
 
   @property
   def name(self) -> str:
-    """E.g. 'Track00001'."""
+    """The name of the folder, e.g. 'Track00001'."""
     return self.path.name
 
   @property
   def split(self) -> str:
-    """E.g. 'train'."""
+    """The name of the parent folder, e.g. 'train'."""
     return self.path.parent.name
 
   @property
   def audio_path(self) -> Path:
-    """The mix: mix.flac, else mix.wav, else mix_16k.wav; UserError where there is none."""
+    """The first existing one of mix.flac, mix.wav and mix_16k.wav; UserError if there is none."""
     for name in _MIX_NAMES:
       if (self.path / name).is_file():
         return self.path / name
@@ -70,18 +70,18 @@ class Track:
 
 
 def find_tracks(root: str | os.PathLike, split: str | None = None) -> list[Track]:
-  """Returns the tracks of a data set in order of split, then number.
+  """Returns the tracks of a data set, sorted by split and number.
 
   Args:
-    root: the data set's folder, or (with split None) one split's folder.
-    split: 'train', 'validation', 'test' or 'omitted'; None for the first three, whichever are there.
+    root: the data set's folder, or (if `split` is None) the folder of a split.
+    split: 'train', 'validation', 'test' or 'omitted'; None for those of the first three that exist.
 
   Raises:
-    UserError: no such folder, or no tracks in it.
+    UserError: the folder does not exist or has no tracks.
   """
   root = Path(root)
   if not root.is_dir():
-    raise UserError(f'no data set at {root}: no such folder')
+    raise UserError(f'no data set at {root}: no such folder; check the path')
   if split is not None:
     folders = [root / split]
     if not folders[0].is_dir():
@@ -101,7 +101,7 @@ def _tracks_in(folder):
 
 
 def read_metadata(track: Track) -> dict:
-  """Returns metadata.yaml of a track; UserError where it is missing or is not a track's metadata."""
+  """Returns the content of a track's metadata.yaml; UserError if it is missing or has no stems."""
   import yaml
 
   path = track.path / 'metadata.yaml'
@@ -119,33 +119,27 @@ def read_metadata(track: Track) -> dict:
 
 
 def read_stems(track: Track) -> list[StemInfo]:
-  """Returns the stems of a track that are heard in its mix and have labels, by name.
-
-  UserError where the metadata is broken.
-  """
+  """Returns the audible stems of a track that have labels, sorted by name; UserError if the metadata is broken."""
   metadata = read_metadata(track)
   midi_folder = _midi_folder(track, metadata)
   audio_folder = track.path / str(metadata.get('audio_dir') or 'stems')
   return [
     _stem_info(track, str(name), entry, midi_folder, audio_folder)
     for name, entry in sorted(metadata['stems'].items(), key=lambda item: str(item[0]))
-    if _is_heard(entry) and entry.get('midi_saved', True)
+    if _is_audible(entry) and entry.get('midi_saved', True)
   ]
 
 
 def unlabelled_stems(track: Track) -> tuple[str, ...]:
-  """Returns the stems that are heard in a track's mix but have no MIDI file, e.g. 'S03 (Guitar)'.
-
-  UserError where the metadata is broken.
-  """
+  """Returns the audible stems without a MIDI file, e.g. 'S03 (Guitar)'; UserError if the metadata is broken."""
   stems = read_metadata(track)['stems'].items()
-  unlabelled = [(str(name), entry) for name, entry in stems if _is_heard(entry) and not entry.get('midi_saved', True)]
+  unlabelled = [(str(name), entry) for name, entry in stems if _is_audible(entry) and not entry.get('midi_saved', True)]
   return tuple(
     f'{name} ({entry.get("inst_class", "unknown")})' for name, entry in sorted(unlabelled, key=lambda x: x[0])
   )
 
 
-def _is_heard(entry):
+def _is_audible(entry):
   loudness = entry.get('integrated_loudness')
   return bool(entry.get('audio_rendered')) and isinstance(loudness, (int, float)) and np.isfinite(loudness)
 
@@ -175,29 +169,31 @@ def _stem_info(track, name, entry, midi_folder, audio_folder):
 
 
 def read_stem_notes(stem: StemInfo) -> np.ndarray:
-  """Returns the note table of one stem with its Slakh class as program; UserError where its MIDI file is broken."""
+  """Returns the note array of one stem with its Slakh class as program; UserError if its MIDI file is broken."""
   return read_stem_notes_counted(stem)[0]
 
 
 def read_stem_notes_counted(stem: StemInfo) -> tuple[np.ndarray, int]:
-  """Returns (notes as of `read_stem_notes`, how many its MIDI file loses, see `midi_io.read_midi_counted`)."""
+  """Returns (notes as in `read_stem_notes`, number of notes lost in reading, see `notes.midi.read_midi_counted`)."""
   from mrmt3.notes.midi import read_midi_counted
 
   if not stem.midi_path.is_file():
     raise UserError(f'the MIDI file of stem {stem.name} is missing: {stem.midi_path}; restore it from the data set')
   notes, lost = read_midi_counted(stem.midi_path)
   notes = notes.copy()
-  # The metadata decides: a stem's file may hold a program change of its own.
+  # The metadata takes precedence over program changes in the stem's file.
   notes['program'] = stem.program
   notes['is_drum'] = stem.is_drum
   return map_to_slakh_classes(notes), lost
 
 
 def read_published_notes(track: Track) -> np.ndarray:
-  """Returns the notes of all MIDI files of a track, with the programs that stand in them, drums with 0, as one sorted note table.
+  """Returns the notes of all MIDI files of a track, with the files' programs and 0 for drums, as one sorted note array.
 
-  That is what published numbers are counted in: also stems that are not in the mix, and programs that no model can say. UserError for
-  a broken file, also of a stem that is not in the mix.
+  Published scores use this reference. It includes stems that are not in the mix and programs that no model can predict.
+
+  Raises:
+    UserError: a file is broken, also of a stem that is not in the mix.
   """
   from mrmt3.notes.midi import read_midi
 
@@ -206,9 +202,10 @@ def read_published_notes(track: Track) -> np.ndarray:
 
 
 def read_notes(track: Track) -> np.ndarray:
-  """Returns the notes of all labelled stems of a track as one sorted note table, untrimmed.
+  """Returns the notes of all labelled stems of a track as one sorted note array, untrimmed.
 
-  UserError where the metadata or a stem's MIDI file is missing or broken.
+  Raises:
+    UserError: the metadata or a stem's MIDI file is missing or broken.
   """
   tables = [read_stem_notes(stem) for stem in read_stems(track)]
   return sort_notes(np.concatenate(tables)) if tables else empty_notes()

@@ -1,8 +1,9 @@
-"""Caches seqio tasks: what their steps before the cache placeholder make is computed once and read by every run.
+"""Caching of seqio tasks: the steps before the cache placeholder run once, and every training run reads the result.
 
-The work is seqio's (`seqio.beam_utils`, `seqio_cache_tasks`), on Apache Beam. In this process, which is the default, Beam holds
-all that it shuffles in memory, so a split is done in parts; other runners get the whole of it. Caches are read with
-`--seqio_additional_cache_dirs=DIR` and `utils.DatasetConfig.use_cached = True`. Needs the extra `cache`.
+seqio does the work (`seqio.beam_utils`, `seqio_cache_tasks`) on Apache Beam. By default Beam runs in this process and
+holds all data that it shuffles in memory, so a split is processed in parts. Other runners process a split as a whole.
+To read a cache, pass `--seqio_additional_cache_dirs=DIR` and set `utils.DatasetConfig.use_cached = True`. Requires the
+extra `cache`.
 """
 
 import contextlib
@@ -18,9 +19,9 @@ from pathlib import Path
 from mrmt3.errors import UserError
 from mrmt3.utils.files import make_folder
 
-# DirectRunner may stand for one that fetches a program of its own and starts it as a server.
+# DirectRunner can be an alias of a runner that downloads a program and starts it as a server.
 IN_PROCESS = '--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner'
-PART_BYTES = 128_000_000  # of source files that are done at once in this process
+PART_BYTES = 128_000_000  # size of the source files processed at once in this process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Cached:
 
   Attributes:
     task: its name.
-    folder: its cache, as text: it may be on another machine.
-    examples: split -> number of examples; empty where the cache is on another machine.
-    size: bytes of the cache; 0 where it is on another machine.
+    folder: path of its cache, as text, because it can be on another machine.
+    examples: split -> number of examples; empty if the cache is on another machine.
+    size: size of the cache in bytes; 0 if it is on another machine.
   """
 
   task: str
@@ -51,20 +52,20 @@ def cache(
   overwrite: bool = False,
   part_bytes: int = PART_BYTES,
 ) -> list[Cached]:
-  """Caches tasks, each whole or not at all, and returns what was made; what is cached there already is left alone.
+  """Caches tasks, each one atomically, and returns the new caches. Tasks that are cached in `folder` are skipped.
 
   Args:
     tasks: registered names.
-    folder: of all caches; a path on this machine, or one that Beam and TensorFlow know (gs://...).
-    modules: names of the modules that register the tasks. Beam's workers import them; the caller has done so already.
-    pipeline_options: Beam's, e.g. '--runner=DataflowRunner'; without a runner the pipeline runs in this process.
-    min_shards: files a split at least, so that training can shuffle them.
-    seed: of what is drawn before the placeholder; None or 0: by the names of the task and its files alone.
-    overwrite: whether what is cached in `folder` is made anew.
-    part_bytes: bytes of source files that are done at once, in this process; memory grows with it.
+    folder: parent folder of all caches: a local path, or a path that Beam and TensorFlow can open (gs://...).
+    modules: names of the modules that register the tasks. The caller has imported them, and Beam's workers will.
+    pipeline_options: Beam's options, e.g. '--runner=DataflowRunner'. Without a runner, Beam runs in this process.
+    min_shards: minimum number of files per split, so that training can shuffle them.
+    seed: seed of the steps before the placeholder. None or 0: it follows from the names of the task and its files.
+    overwrite: whether to replace caches in `folder`.
+    part_bytes: size of the source files to process at once in this process, bytes; memory grows with it.
 
   Raises:
-    UserError: no such task, one that cannot be cached, its data is not there, or no room to write.
+    UserError: a task is unknown or cannot be cached, its data is missing, or the disk is full.
   """
   import seqio
   from seqio.scripts import cache_tasks_main as tool  # needs apache_beam
@@ -73,33 +74,33 @@ def cache(
   has_runner = any(option.partition('=')[0] == '--runner' for option in pipeline_options)
   is_local = '://' not in folder
   if not (is_local or has_runner):
-    raise UserError(f'{folder} is not on this machine; name a folder here, or a runner of Beam that can write there')
+    raise UserError(f'{folder} is not on this machine; choose a local folder, or a Beam runner that can write there')
   done = {task for task in tasks if not overwrite and is_local and is_cached(Path(folder), task)}
-  coming = [task for task in dict.fromkeys(tasks) if task not in done]
-  if not coming:
+  missing = [task for task in dict.fromkeys(tasks) if task not in done]
+  if not missing:
     return []
   folder = str(make_folder(os.path.expanduser(folder))) if is_local else folder
   logging.getLogger('apache_beam').setLevel(logging.ERROR)
   target = tempfile.mkdtemp(prefix='.cache.', dir=folder) if is_local else folder
   try:
-    with _told():
+    with _short_errors():
       if has_runner:
         tool.FLAGS(['mrmt3', f'--min_shards={min_shards}', f'--base_seed={seed or -1}'])
-        _run_as_seqio(tool, coming, target, modules, pipeline_options, overwrite and not is_local)
+        _run_as_seqio(tool, missing, target, modules, pipeline_options, overwrite and not is_local)
       else:
-        for task in coming:
+        for task in missing:
           _run_in_parts(task, Path(target), modules, pipeline_options, min_shards, seed, part_bytes)
     if is_local:
-      for task in coming:
+      for task in missing:
         _move(Path(target), Path(folder), seqio.get_task_dir_from_name(task))
   finally:
     if is_local:
       shutil.rmtree(target, ignore_errors=True)
-  return [_described(task, os.path.join(folder, seqio.get_task_dir_from_name(task)), is_local) for task in coming]
+  return [_describe(task, os.path.join(folder, seqio.get_task_dir_from_name(task)), is_local) for task in missing]
 
 
 def is_cached(folder: Path, task: str) -> bool:
-  """Whether a task's cache is in a folder on this machine, complete."""
+  """Whether a local folder has a complete cache of a task."""
   import seqio
 
   return (folder.expanduser() / seqio.get_task_dir_from_name(task) / 'COMPLETED').is_file()
@@ -109,23 +110,23 @@ def _check(tasks, min_shards):
   import seqio
 
   if min_shards < 1:
-    raise UserError(f'there cannot be {min_shards} files a split')
+    raise UserError(f'min_shards is {min_shards}; it must be 1 or more')
   for name in tasks:
     if name in seqio.MixtureRegistry.names():
       parts = ', '.join(task.name for task in seqio.MixtureRegistry.get(name).tasks)
-      raise UserError(f'{name} is a mixture; its tasks are cached: {parts}')
+      raise UserError(f'{name} is a mixture, which cannot be cached; cache its tasks: {parts}')
     if name not in seqio.TaskRegistry.names():
-      raise UserError(f'there is no task {name!r}; tasks of your own are registered by a --module')
+      raise UserError(f'there is no task {name!r}; register your own tasks in a module and pass it with --module')
     if not seqio.TaskRegistry.get(name).supports_caching:
       raise UserError(
-        f"{name} cannot be cached: it has no cache placeholder (the tasks of tasks/ keep decoded pieces themselves, MT3's are "
-        'called like slakh_notes_ties_vb1_train)'
+        f'{name} cannot be cached: it has no cache placeholder. The tasks in tasks/ cache decoded pieces themselves; '
+        "MT3's tasks, such as slakh_notes_ties_vb1_train, can be cached"
       )
 
 
 @contextlib.contextmanager
-def _told():
-  """Turns what reading, writing and Beam trip over into one line."""
+def _short_errors():
+  """Turns errors of reading, writing and Beam into a UserError of one line."""
   import tensorflow as tf
 
   try:
@@ -135,7 +136,7 @@ def _told():
   except (OSError, tf.errors.OpError) as error:
     reason = getattr(error, 'strerror', None) or getattr(error, 'message', None) or error
     raise UserError(f'cannot make the cache: {" ".join(str(reason).split())[:300]}') from error
-  except Exception as error:  # Beam wraps what a step raised, with its own text behind
+  except Exception as error:  # Beam wraps a step's error and appends its own text
     lines = str(error).strip().splitlines() or [type(error).__name__]
     raise UserError(f'cannot make the cache: {" ".join(lines[0].split())[:300]}') from error
 
@@ -157,7 +158,7 @@ def _run_as_seqio(tool, tasks, folder, modules, pipeline_options, overwrite):
 
 
 def _run_in_parts(name, folder, modules, pipeline_options, min_shards, seed, part_bytes):
-  """Writes a task's cache as `seqio_cache_tasks` does, one part of the source's files after the other."""
+  """Writes a task's cache as in `seqio_cache_tasks`, one part of the source files at a time."""
   import seqio
   from seqio import beam_utils
 
@@ -175,7 +176,7 @@ def _run_in_parts(name, folder, modules, pipeline_options, min_shards, seed, par
 
 
 def _parts(shards, part_bytes):
-  """Returns (number, file) of source files in groups of so many bytes, or of a single file; what is no file weighs nothing."""
+  """Returns groups of (number, file) with at most `part_bytes` each, or a single file. Missing files count 0 bytes."""
   parts, size = [[]], 0
   for number, shard in shards:
     own = os.path.getsize(shard) if os.path.isfile(shard) else 0
@@ -188,13 +189,13 @@ def _parts(shards, part_bytes):
 
 
 def _run_part(step, task, shards, folder, count, pipeline_options):
-  """Writes `folder`: count files of examples, info.json and stats.json."""
+  """Writes `folder` with `count` files of examples, info.json and stats.json."""
   import apache_beam as beam
   from apache_beam.options.pipeline_options import PipelineOptions
   from seqio import beam_utils
 
   with beam.Pipeline(options=PipelineOptions([*pipeline_options, IN_PROCESS])) as pipeline:
-    # As the step's own expansion, of some of its files.
+    # The same transforms as in the step's own `expand`, for some of its files.
     examples = pipeline | beam.Create(shards) | beam.FlatMap(step._emit_examples) | beam.Reshuffle()
     _ = examples | 'records' >> beam_utils.WriteExampleTfRecord(str(folder / 'examples'), num_shards=count)
     info = examples | 'info' >> beam_utils.GetInfo(count)
@@ -204,7 +205,7 @@ def _run_part(step, task, shards, folder, count, pipeline_options):
 
 
 def _join(made: Path, parts: int, split: str):
-  """Puts the files of the parts together under the names that seqio reads."""
+  """Merges the parts' files under the names that seqio expects."""
   import seqio
 
   folders = [made / f'part{number}' for number in range(parts)]
@@ -215,7 +216,7 @@ def _join(made: Path, parts: int, split: str):
   infos = [json.loads((folder / 'info.json').read_text('utf-8')) for folder in folders]
   info = next((info for info in infos if info), None)
   if info is None:
-    raise UserError(f'there are no examples in the split {split!r}')
+    raise UserError(f'the split {split!r} has no examples; check the source files of the task')
   total = {}
   for folder in folders:
     for name, value in json.loads((folder / 'stats.json').read_text('utf-8')).items():
@@ -232,14 +233,14 @@ def _join(made: Path, parts: int, split: str):
 
 
 def _move(made: Path, folder: Path, name: str):
-  """Puts a task's cache in its place; one that was there goes."""
+  """Moves a task's cache to its place and removes an older one."""
   old = folder / name
   if old.exists():
     old.rename(made / f'{name}.before')
   (made / name).rename(old)
 
 
-def _described(task, folder, is_local):
+def _describe(task, folder, is_local):
   if not is_local:
     return Cached(task, folder, {}, 0)
   files = [path for path in Path(folder).rglob('*') if path.is_file()]

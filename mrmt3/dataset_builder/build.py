@@ -21,6 +21,7 @@ from mrmt3.dataset_builder.settings import Settings, prepare
 from mrmt3.dataset_builder.track import TrackPlan, make_track
 from mrmt3.errors import UserError
 from mrmt3.utils.files import atomic_path, make_folder
+from mrmt3.utils.journal import FolderJournal, check_settings, read_settings
 from mrmt3.utils.parallel import parallel, with_bar
 
 PLAN_FILE = 'dataset.json'
@@ -124,7 +125,7 @@ def build(
     plan, left_out = known
   _clear(out)
 
-  todo = [track for track in plan if not (out / track.split / track.name).is_dir()]
+  todo = FolderJournal(out, lambda track: f'{track.split}/{track.name}').todo(plan)
   make = functools.partial(make_track, out=out, setup=setup)
   failed = []
   for track, reason in zip(
@@ -172,18 +173,20 @@ def _known_plan(out: Path, settings: Settings) -> tuple[list[TrackPlan], list[st
   if not (out / PLAN_FILE).exists():
     raise UserError(f'{out} holds something else; choose an empty folder')
   stored, plan, left_out = _read_plan(out / PLAN_FILE, 'choose another folder, or build anew with --force')
-  if stored != dataclasses.asdict(settings):
-    raise UserError(f'{out} holds a data set with other settings; choose another folder, or replace it with --force')
+  mismatch = (
+    f'{out} holds a data set with other settings ({{changed}}); choose another folder, or replace it with --force'
+  )
+  check_settings(stored, dataclasses.asdict(settings), mismatch)
   return plan, left_out
 
 
 def _read_plan(path: Path, advice: str) -> tuple[dict, list[TrackPlan], list[str]]:
   """Returns settings, tracks and what was left out, as `_write_plan` wrote them. UserError, with advice, for anything else."""
   try:
-    stored = json.loads(path.read_text(encoding='utf-8'))
+    stored = read_settings(path, advice) or {}
     plan = [TrackPlan(**{**track, 'programs': tuple(track.get('programs', ()))}) for track in stored['tracks']]
     return stored['settings'], plan, [str(line) for line in stored.get('left_out', [])]
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  except (KeyError, TypeError) as error:
     raise UserError(f'cannot read {path}; {advice}') from error
 
 

@@ -20,8 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mrmt3.audio.files import SAMPLE_RATE
 from mrmt3.audio.synthesizer import silent_share
-from mrmt3.data import slakh_layout
+from mrmt3.data import catalogue, piece_validation, slakh_layout
+from mrmt3.data.piece_source import PieceSource
 from mrmt3.dataset_builder.layout import integrated_loudness
 from mrmt3.errors import UserError
 from mrmt3.utils.parallel import parallel, with_bar
@@ -88,6 +90,8 @@ class Verdict:
     pitched: share of the notes.
     mixes: share of the tracks whose stems add up to the mix, of those where it can be told; 1 if it nowhere can.
     troubles: a line for each file that is missing or broken, and for each stem that cannot be heard.
+    is_of_mixes: whether whole mixes were looked at instead of stems. One instrument may hide another there, so neither lags
+      nor pitches have limits.
   """
 
   tracks: int
@@ -98,10 +102,13 @@ class Verdict:
   pitched: float
   mixes: float
   troubles: tuple[str, ...]
+  is_of_mixes: bool = False
 
   @property
   def is_good(self) -> bool:
     """Whether all stems are audible, all mixes add up, and enough stems and notes are where their labels are."""
+    if self.is_of_mixes:
+      return self.audible == 1 and not self.troubles
     return (
       self.audible == 1
       and self.mixes == 1
@@ -114,15 +121,17 @@ class Verdict:
 def check(
   root: str | os.PathLike,
   *,
+  task: str | None = None,
   split: str | None = None,
   tracks: int | None = None,
   workers: int | None = None,
   progress: bool = True,
 ) -> tuple[Verdict, list[StemCheck]]:
-  """Checks a data set in Slakh2100's layout.
+  """Checks a data set.
 
   Args:
     root: its folder.
+    task: what the folder is, one of `catalogue.sources`; its mixes are measured as stems are. None: one in Slakh2100's layout.
     split: only this split; None for all.
     tracks: look at so many tracks, evenly chosen; None for all.
     workers: processes; None for one per processor.
@@ -131,13 +140,19 @@ def check(
   Raises:
     UserError: it is no data set, or none of its stems can be looked at.
   """
-  found = slakh_layout.find_tracks(root, split)
+  if task is None:
+    found, check_one = slakh_layout.find_tracks(root, split), check_track
+  else:
+    source = catalogue.open_source(task, root)
+    splits = [split] if split is not None else source.splits()
+    found = [(name, piece) for name in splits for piece in source.list_pieces(name)]
+    check_one = functools.partial(check_piece, source)
   if tracks is not None:
     if tracks < 1:
       raise UserError(f'{tracks} tracks cannot be checked; use 1 or more')
     found = [found[index] for index in np.unique(np.linspace(0, len(found) - 1, tracks).round().astype(int))]
   results = list(
-    with_bar(parallel(check_track, found, workers or os.cpu_count() or 1), len(found), 'checking', 'track', progress)
+    with_bar(parallel(check_one, found, workers or os.cpu_count() or 1), len(found), 'checking', 'track', progress)
   )
   stems = [stem for result in results for stem in result.stems]
   troubles = tuple(line for result in results for line in result.troubles)
@@ -145,7 +160,7 @@ def check(
     raise UserError(
       f'nothing to check in {root}: {troubles[0] if troubles else "no track has labelled stems with audio"}'
     )
-  return _verdict(results, stems, troubles), stems
+  return dataclasses.replace(_verdict(results, stems, troubles), is_of_mixes=task is not None), stems
 
 
 def _verdict(results, stems, troubles):
@@ -188,7 +203,7 @@ def check_track(track: slakh_layout.Track) -> TrackCheck:
       total += audio
     else:
       complete = False
-    one = check_stem(notes, audio, 16000)
+    one = check_stem(notes, audio, SAMPLE_RATE)
     checks.append(dataclasses.replace(one, track=name, stem=stem.name))
     if not one.audible:
       troubles.append(f'{name}: stem {stem.name} cannot be heard, or not all of its notes')
@@ -200,16 +215,36 @@ def check_track(track: slakh_layout.Track) -> TrackCheck:
   return TrackCheck(tuple(checks), error, tuple(troubles))
 
 
+def check_piece(source: PieceSource, piece: tuple[str, str]) -> TrackCheck:
+  """Checks one piece (split, name) of a source; what cannot be used of it becomes lines."""
+  split, name = piece
+  title = f'{split}/{name}'
+  try:
+    content = source.read_piece(split, name, SAMPLE_RATE)
+  except UserError as error:
+    return TrackCheck((), None, (f'{title}: {error}',))
+  checked = piece_validation.check_piece(content, SAMPLE_RATE)
+  lost = (piece_validation.LEFT_OUT, piece_validation.DROPPED)
+  troubles = [f'{title}: {problem.text}' for problem in checked.problems if problem.action in lost]
+  if checked.content is None:
+    return TrackCheck((), None, tuple(troubles))
+  one = check_stem(checked.content.notes, checked.content.samples, SAMPLE_RATE)
+  if not one.audible:
+    troubles.append(f'{title}: it cannot be heard, or not all of its notes')
+  return TrackCheck((dataclasses.replace(one, track=title),), None, tuple(troubles))
+
+
 def check_stem(notes: np.ndarray, audio: np.ndarray, sample_rate: int) -> StemCheck:
   """Checks a stem's note table against its audio `[n]`; the result's track and stem are empty."""
-  is_drum = bool(notes['is_drum'].any())
+  is_drum = bool(notes['is_drum'].all()) and len(notes) > 0
   # Labels behind the end of the audio say nothing about it.
   notes = notes[notes['onset'] < len(audio) / sample_rate - 0.05]
   is_silent = integrated_loudness(audio, sample_rate) is None
   audible = not is_silent and silent_share(audio, notes, sample_rate) <= MAX_SILENT_NOTES
   pitched = np.zeros(0, bool)
-  if not is_drum and len(notes):
-    chosen = notes[np.unique(np.linspace(0, len(notes) - 1, _MOST_NOTES).round().astype(int))]
+  tonal = notes[~notes['is_drum']]
+  if len(tonal):
+    chosen = tonal[np.unique(np.linspace(0, len(tonal) - 1, _MOST_NOTES).round().astype(int))]
     pitched = has_pitch(audio, chosen['onset'], chosen['pitch'], sample_rate)
   return StemCheck(
     track='',
@@ -284,6 +319,13 @@ def _bands(pitch, size, sample_rate):
 
 def lines(verdict: Verdict) -> list[str]:
   """Returns what was found as lines of text for people."""
+  if verdict.is_of_mixes:
+    shares = {
+      f'pieces audible, of {verdict.stems}': verdict.audible,
+      f'pieces within {1000 * MAX_LAG:.0f} ms of their labels': verdict.in_time,
+      f'notes with energy at their pitch, of {verdict.notes}': verdict.pitched,
+    }
+    return [f'{what:<50} {100 * share:6.1f} %' for what, share in shares.items()]
   rows = (
     ('stems audible', verdict.audible, 1.0, f'of {verdict.stems}'),
     ('stems that add up to the mix', verdict.mixes, 1.0, f'of {verdict.tracks} tracks'),

@@ -1,15 +1,18 @@
 """Says what is in a data set in Slakh2100's layout: hours, pieces, notes, instruments, polyphony, minutes of each class."""
 
 import dataclasses
+import functools
 import os
 from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
-from mrmt3.data import slakh_layout
+from mrmt3.audio.files import SAMPLE_RATE
+from mrmt3.data import catalogue, slakh_layout
+from mrmt3.data.piece_source import PieceSource
 from mrmt3.errors import UserError
-from mrmt3.notes.instruments import DRUM_COLOR, SLAKH_CLASSES, instrument_name
+from mrmt3.notes.instruments import DRUM_COLOR, SLAKH_CLASSES, instrument_name, map_to_slakh_classes
 from mrmt3.utils.parallel import parallel, with_bar
 
 DRUMS = (0, True)
@@ -54,6 +57,20 @@ def track_stats(track: slakh_layout.Track) -> TrackStats | str:
     counts[program, is_drum] += 1
   source = str(metadata.get('lmd_midi_dir') or metadata.get('UUID') or track.name).split('#')[0]
   return TrackStats(track.split, track.name, source, seconds, dict(counts), *polyphony(notes[~notes['is_drum']]))
+
+
+def piece_stats(source: PieceSource, piece: tuple[str, str]) -> TrackStats | str:
+  """Returns what is in a piece (split, name) of a source, or a line about why it cannot be read."""
+  split, name = piece
+  try:
+    content = source.read_piece(split, name, SAMPLE_RATE)
+  except UserError as error:
+    return f'{split}/{name}: {error}'
+  notes, counts = map_to_slakh_classes(content.notes), defaultdict(int)
+  for program, is_drum in zip(notes['program'].tolist(), notes['is_drum'].tolist(), strict=True):
+    counts[program, is_drum] += 1
+  seconds = len(content.samples) / SAMPLE_RATE
+  return TrackStats(split, name, f'{split}/{name}', seconds, dict(counts), *polyphony(notes[~notes['is_drum']]))
 
 
 def polyphony(notes: np.ndarray) -> tuple[float, int]:
@@ -111,12 +128,26 @@ class Report:
     return dict(counts)
 
 
-def describe(root: str | os.PathLike, *, workers: int | None = None, progress: bool = True) -> Report:
-  """Returns what is in a data set in Slakh2100's layout; UserError where it is none or no track can be read."""
-  found = slakh_layout.find_tracks(root)
+def describe(
+  root: str | os.PathLike, *, task: str | None = None, workers: int | None = None, progress: bool = True
+) -> Report:
+  """Returns what is in a data set; UserError where it is none or no track can be read.
+
+  Args:
+    root: its folder.
+    task: what the folder is, one of `catalogue.sources`; None: one in Slakh2100's layout.
+    workers: processes; None for one per processor.
+    progress: show a bar on stderr.
+  """
+  if task is None:
+    found, read = slakh_layout.find_tracks(root), track_stats
+  else:
+    source = catalogue.open_source(task, root)
+    found = [(split, piece) for split in source.splits() for piece in source.list_pieces(split)]
+    read = functools.partial(piece_stats, source)
   # Starting processes takes longer than reading a few tracks.
   workers = min(workers or os.cpu_count() or 1, 1 + len(found) // 40)
-  results = list(with_bar(parallel(track_stats, found, workers), len(found), 'counting', 'track', progress))
+  results = list(with_bar(parallel(read, found, workers), len(found), 'counting', 'track', progress))
   report = Report(
     tuple(one for one in results if isinstance(one, TrackStats)), tuple(one for one in results if isinstance(one, str))
   )

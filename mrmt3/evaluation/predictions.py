@@ -15,7 +15,7 @@ import numpy as np
 
 from mrmt3.errors import UserError
 from mrmt3.notes.note_array import as_notes, as_rows
-from mrmt3.utils import files
+from mrmt3.utils.journal import Journal
 
 HEADER = 'mrmt3_predictions'
 
@@ -93,24 +93,21 @@ class Writer:
 
   def __init__(self, path: Path, made_by: Mapping):
     """Opens or makes the file; UserError if it holds predictions that something else made (`made_by`, JSON)."""
-    files.make_folder(path.parent)
-    kept = {}
-    header = {HEADER: 1, **made_by}
-    if path.exists() and path.stat().st_size:
-      lines = [line for _, line in _lines(path)]
-      if not lines or lines[0] != json.loads(json.dumps(header)):
-        raise UserError(
-          f'{path} holds the predictions of another checkpoint or other settings; remove it, or name another --output'
-        )
-      kept = {name: line for name, line in {line['piece']: line for line in lines[1:]}.items() if not line['problem']}
-    self.done = {name: line.get('made_of') for name, line in kept.items()}
-    self._file = files.LineFile(path, map(json.dumps, [header, *kept.values()]))
+    self._journal = Journal(
+      path,
+      settings={HEADER: 1, **made_by},
+      item=lambda line: line['piece'],
+      keep=lambda line: (line.get('made_of'), line['problem']),
+      mismatch=f'{path} holds the predictions of another checkpoint or other settings; remove it, or name another --output',
+    )
+    self.done = {name: made_of for name, (made_of, problem) in self._journal.records.items() if not problem}
+    self._journal.retain(self.done)
 
   def add(self, name: str, notes: np.ndarray | None, made_of: list[str], problem: str = '') -> None:
     """Writes a piece's notes, or why there are none; a later line replaces an earlier one. UserError if that cannot be done."""
     rows = [] if notes is None else as_rows(notes).tolist()
-    self._file.add(json.dumps({'piece': name, 'notes': rows, 'made_of': made_of, 'problem': problem}))
+    self._journal.add({'piece': name, 'notes': rows, 'made_of': made_of, 'problem': problem})
 
   def close(self) -> None:
     """Closes the file."""
-    self._file.close()
+    self._journal.close()

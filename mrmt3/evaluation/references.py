@@ -12,11 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mrmt3.data import catalogue
 from mrmt3.data.sources.audio_midi_folder import AUDIO_SUFFIXES, MIDI_SUFFIXES
 from mrmt3.errors import UserError
 from mrmt3.utils.fingerprints import files_fingerprint
-
-TASKS = ('slakh', 'own_folder', 'slakh_records', 'commu', 'nsynth', 'nsynth_records', 'mt3_records:NAME')
 
 
 class Reference(NamedTuple):
@@ -50,7 +49,7 @@ def find_references(path: Path, *, task: str | None = None, split: str | None = 
   Args:
     path: a MIDI file; a folder of MIDI files, with or without audio files of the same names; or one in the Slakh2100
       layout, whose references are the stems' MIDI files: all_src.mid has wrong octaves and stems that are not in the mix.
-    task: what else a folder is, one of TASKS, read as training reads it; None finds out.
+    task: what else a folder is, one of `catalogue.sources`, read as training reads it; None finds out.
     split: 'test', ...; None takes all there are.
 
   Raises:
@@ -61,7 +60,7 @@ def find_references(path: Path, *, task: str | None = None, split: str | None = 
   if not path.is_dir() and not path.is_file():
     raise UserError(f'{path} is neither a file nor a folder; save it as a MIDI file first')
   if task is not None:
-    return _of_source(_source(task, path.resolve()), split)
+    return _of_source(catalogue.open_source(task, path.resolve()), split)
   if path.is_file():
     return {path.stem: _midi_reference(path)}
   if any(path.glob('Track*/metadata.yaml')) or any(path.glob('*/Track*/metadata.yaml')):
@@ -117,36 +116,6 @@ def _read_audio(path, sample_rate):
   from mrmt3.audio.files import read_audio
 
   return read_audio(path, sample_rate)
-
-
-def _source(task, path):
-  """Returns the source of pieces that a task of tasks/ reads."""
-  kind, _, name = task.partition(':')
-  if kind == 'slakh':
-    from mrmt3.data.sources.slakh import SlakhFolder
-
-    return SlakhFolder(str(path))
-  if kind == 'own_folder':
-    from mrmt3.data.sources.audio_midi_folder import OwnFolder
-
-    return OwnFolder(str(path))
-  if kind == 'slakh_records':
-    from mrmt3.data.sources.tfds_records import TfdsRecords
-
-    return TfdsRecords(str(path))
-  if kind == 'commu':
-    from mrmt3.data.sources.commu import CommuFolder
-
-    return CommuFolder(str(path))
-  if kind in ('nsynth', 'nsynth_records'):
-    from mrmt3.data.sources.nsynth import NsynthFolder, NsynthRecords
-
-    return (NsynthFolder if kind == 'nsynth' else NsynthRecords)(str(path))
-  if kind == 'mt3_records' and name:
-    from mrmt3.data.sources.mt3_records import published
-
-    return published(name, str(path))
-  raise UserError(f'there is no task {task!r}; there are {", ".join(TASKS)} (NAME such as musicnet_em)')
 
 
 def _of_source(source, split):

@@ -14,14 +14,11 @@ default     references are the stems that are heard, with their Slakh classes; d
 
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
 
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.checkpoints import published
@@ -31,6 +28,8 @@ from mrmt3.errors import UserError
 from mrmt3.evaluation import score_pieces
 from mrmt3.evaluation.references import Estimate, Reference
 from mrmt3.utils import files
+from mrmt3.utils.fingerprints import weights_fingerprint
+from mrmt3.utils.journal import FolderJournal
 
 RUN_NAME, SCORES_NAME = 'transcribed.json', 'scores.json'
 WAYS = ('published', 'default')
@@ -119,7 +118,13 @@ def run(
   params, spec, step = orbax_checkpoints.restore_params(checkpoint)
   name = Path(checkpoint).resolve().name if Path(checkpoint).exists() else checkpoint
   folder = files.make_folder(Path(out) / name)
-  _claim(folder, {'checkpoint': str(checkpoint), 'step': step, 'sha256': _fingerprint(params, spec)})
+  transcriptions(folder).claim(
+    RUN_NAME,
+    {'checkpoint': str(checkpoint), 'step': step, 'sha256': weights_fingerprint(params, fingerprint_text(spec))},
+    broken='remove the folder, or name another with -o',
+    mismatch=f'{folder} holds transcriptions by other weights of that name; remove it, or name another with -o',
+    only=('sha256',),
+  )
   failed = transcribe(params, spec, chosen, folder, quiet)
   result, pieces = score(name, chosen, folder, failed)
   report = {**dataclasses.asdict(result), 'data': str(data), 'split': split, 'scores': pieces}
@@ -128,30 +133,9 @@ def run(
   return result
 
 
-def _fingerprint(params, spec) -> str:
-  import jax
-
-  digest = hashlib.sha256(fingerprint_text(spec).encode())
-  for leaf in jax.tree.leaves(params):
-    digest.update(np.ascontiguousarray(leaf))
-  return digest.hexdigest()
-
-
-def _claim(folder: Path, weights: dict) -> None:
-  """Notes down whose transcriptions a folder holds; UserError if they are those of other weights."""
-  path = folder / RUN_NAME
-  if path.exists():
-    try:
-      known = json.loads(path.read_text(encoding='utf-8'))['sha256']
-    except (OSError, ValueError, KeyError, TypeError) as error:
-      raise UserError(f'{path} is broken; remove the folder, or name another with -o') from error
-    if known != weights['sha256']:
-      raise UserError(
-        f'{folder} holds transcriptions by other weights of that name; remove it, or name another with -o'
-      )
-    return
-  with files.atomic_path(path) as temporary:
-    temporary.write_text(json.dumps(weights, indent=1) + '\n', encoding='utf-8')
+def transcriptions(folder: Path) -> FolderJournal:
+  """Returns the transcriptions of tracks in a folder, a MIDI file per track."""
+  return FolderJournal(folder, lambda track: f'{track.name}.mid')
 
 
 def transcribe(params, spec, tracks: list[slakh_layout.Track], folder: Path, quiet: bool = False) -> dict[str, str]:
@@ -162,7 +146,8 @@ def transcribe(params, spec, tracks: list[slakh_layout.Track], folder: Path, qui
   from mrmt3.inference.transcriber import Transcriber
   from mrmt3.notes import midi
 
-  missing = [track for track in tracks if not (folder / f'{track.name}.mid').is_file()]
+  done = transcriptions(folder)
+  missing = done.todo(tracks)
   failed = {}
   if not missing:
     return failed
@@ -175,7 +160,7 @@ def transcribe(params, spec, tracks: list[slakh_layout.Track], folder: Path, qui
       except UserError as error:
         failed[track.name] = str(error)
         continue
-      midi.write_midi(transcriber.transcribe(samples).notes, folder / f'{track.name}.mid')
+      midi.write_midi(transcriber.transcribe(samples).notes, done.path(track))
   return failed
 
 
@@ -183,7 +168,7 @@ def score(name: str, tracks: list[slakh_layout.Track], folder: Path, failed: dic
   """Returns (result, `{way: {track: scores}}`) of the transcriptions in a folder; those of `failed` count as empty."""
   from mrmt3.notes.midi import read_midi
 
-  paths = {track.name: folder / f'{track.name}.mid' for track in tracks}
+  paths = {track.name: transcriptions(folder).path(track) for track in tracks}
   estimates = {
     piece: None if piece in failed else Estimate(functools.partial(read_midi, path), path)
     for piece, path in paths.items()

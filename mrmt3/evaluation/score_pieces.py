@@ -14,6 +14,7 @@ from mrmt3.evaluation import predictions, summary
 from mrmt3.evaluation.references import Estimate, Reference
 from mrmt3.utils import files
 from mrmt3.utils.fingerprints import files_fingerprint
+from mrmt3.utils.journal import Journal
 
 SCORES_NAME = 'scores-{}.jsonl'
 PREDICTIONS_NAME = 'predictions-{}.jsonl'
@@ -116,20 +117,22 @@ def score(
   from mrmt3.utils.parallel import parallel_if_long
 
   path = output and files.make_folder(output) / SCORES_NAME.format(_file_name(name))
-  known = _known(path) if path else {}
   keys = {piece: _key(reference, estimates.get(piece), mt3_suite) for piece, reference in references.items()}
-  todo = [piece for piece in references if (piece, keys[piece]) not in known]
+  journal, results = None, {}
+  if path:
+    journal = Journal(path, item=lambda line: line['result']['piece'], fingerprint=lambda line: line['key'])
+    results = _known(journal, keys)
+    journal.retain(results)
+  todo = [piece for piece in references if piece not in results]
   jobs = [(piece, references[piece], estimates[piece] and estimates[piece].read) for piece in todo]
-  results = {piece: known[piece, key] for piece, key in keys.items() if (piece, key) in known}
   new = parallel_if_long(functools.partial(_score, mt3_suite=mt3_suite), jobs, workers or os.cpu_count() or 1)
-  file = path and files.LineFile(path, [_line(keys[piece], result) for piece, result in results.items()])
-  with contextlib.closing(file) if file else contextlib.nullcontext():
+  with journal or contextlib.nullcontext():
     for result in tqdm(
       new, total=len(jobs), desc=f'score {name}', unit='piece', leave=False, disable=not sys.stderr.isatty()
     ):
       results[result.name] = result
-      if file:
-        file.add(_line(keys[result.name], result))
+      if journal:
+        journal.add({'key': keys[result.name], 'result': result.to_dict()})
   return summary.Summary([results[piece] for piece in references])
 
 
@@ -164,21 +167,15 @@ def _key(reference: Reference, estimate: Estimate | None, mt3_suite: bool) -> st
   return json.dumps([_VERSION, mt3_suite, reference.state, said])
 
 
-def _line(key: str, result: summary.PieceResult) -> str:
-  return json.dumps({'key': key, 'result': result.to_dict()})
-
-
-def _known(path: Path) -> dict[tuple[str, str], summary.PieceResult]:
-  """Returns {(piece, key): result} of a file of results; lines that are broken or of other versions are passed over."""
-  known = {}
-  for text in path.read_text().splitlines() if path.exists() else ():
-    try:
-      line = json.loads(text)
-      result = summary.PieceResult.from_dict(line['result'])
-      known[result.name, line['key']] = result
-    except (ValueError, KeyError, TypeError):
-      continue
-  return known
+def _known(journal: Journal, keys: Mapping[str, str]) -> dict[str, summary.PieceResult]:
+  """Returns the results that are there for these keys; broken ones are passed over."""
+  results = {}
+  for piece, key in keys.items():
+    line = journal.find(piece, key)
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+      if line is not None:
+        results[piece] = summary.PieceResult.from_dict(line['result'])
+  return results
 
 
 def _file_name(name: str) -> str:

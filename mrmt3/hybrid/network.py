@@ -7,7 +7,6 @@ from mrmt3.framewise.encoder import HarmonicEncoder
 from mrmt3.framewise.network import frame_logits
 from mrmt3.framewise.note_heads import FrameHead, FrameTargets
 from mrmt3.hybrid.candidate_frames import CandidateNoteHeads
-from mrmt3.hybrid.config import HARMONIC
 from mrmt3.hybrid.decoder import EventStateDecoder
 from mrmt3.layers import make_attention_mask
 from mrmt3.network import Encoder, Transformer
@@ -47,7 +46,7 @@ class HybridTransformer(Transformer):
 
   def make_encoder(self) -> Encoder:
     """Return the encoder that the config's front end asks for."""
-    encoder = HarmonicEncoder if self.config.front == HARMONIC else LinearEncoder
+    encoder = HarmonicEncoder if self.config.front == 'harmonic' else LinearEncoder
     return encoder(self.config, self.remat)
 
   def make_decoder(self) -> EventStateDecoder:

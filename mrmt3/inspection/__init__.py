@@ -1,1 +1,1 @@
-"""What training examples hold: statistics and listings."""
+"""Inspection of training examples: statistics and listings."""

@@ -1,7 +1,7 @@
-"""What a task's examples are made of, in numbers and as lists of events a person can read. Numpy only.
+"""Statistics of a task's examples, and readable lists of their events. Needs only numpy.
 
-`mrmt3 inspect` wires it: `task_reader` finds a task and reads its examples, `segment_plots` draws them and
-`resynthesis` plays them.
+`mrmt3 inspect` uses it together with `task_reader`, which finds a task and reads examples, `plots.log_mel`, which plots
+them, and `audio.sonify`, which synthesizes them.
 """
 
 import collections
@@ -19,8 +19,8 @@ from mrmt3.notes import instruments
 from mrmt3.notes.note_array import sort_notes
 from mrmt3.special_tokens import DECODED_EOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS
 
-BINS = 8  # of a histogram up to the limit; one more holds what is longer
-EOS, OTHER = 'EOS', 'other'  # token types beside those of the codec; other: what no event has, such as padding within
+BINS = 8  # bins of a histogram up to the limit; one more counts longer segments
+EOS, OTHER = 'EOS', 'other'  # token types in addition to the codec's; other: ids without an event, such as padding
 ON, OFF, TIE, UNKNOWN = 'on', 'off', 'tie', '?'
 
 _NOTE_NAMES = ('C', 'C#', 'D', 'D#', 'E', 'F', 'F#', 'G', 'G#', 'A', 'A#', 'B')
@@ -29,15 +29,15 @@ _BAR = 16  # characters
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-  """The tokens of one segment and of its prior segments, and where they come from.
+  """The tokens of a segment and of its prior segments, and their position.
 
   Attributes:
     targets: int32 model ids `[n]`, without padding.
-    priors: those of each prior segment, earliest first; None where the task has no prior segments.
-    piece: name of the piece, '' where the task does not say.
-    start_frame: first frame; None where the task does not say.
-    prior_starts: first frame of each prior segment, NO_PRIOR for none; None where the task does not say.
-    hop: how many segments back the prior segment was to be; None where nothing is drawn.
+    priors: the same for each prior segment, earliest first; None if the task has no prior segments.
+    piece: name of the piece, '' if the task does not provide it.
+    start_frame: first frame; None if the task does not provide it.
+    prior_starts: first frame of each prior segment, NO_PRIOR for a missing one; None if the task does not provide them.
+    hop: the drawn hop in segments; None if the task draws none.
   """
 
   targets: np.ndarray
@@ -49,26 +49,26 @@ class Segment:
 
 
 def segments_of(example: Mapping, codec: Codec, segment_frames: int, prior_segments: int = 1) -> list[Segment]:
-  """Returns the segments of an example as a task gives it: one, or all those of a whole piece.
+  """Returns the segments of a task's example: one, or all segments of a whole piece.
 
   Args:
-    example: features and fields of a record. targets `[length]`, or `[segments, length]` of a whole piece, whose prior
-      segments are the rows before.
+    example: features and fields of a record. targets are `[length]`, or `[segments, length]` for a whole piece, where
+      the prior segment of each row is the row before.
     codec: the codec of the tokens.
-    segment_frames: length of a segment.
-    prior_segments: how many prior segments share prior_targets.
+    segment_frames: length of a segment in frames.
+    prior_segments: number of prior segments in prior_targets.
   """
   piece = example.get('piece', b'')
   piece = piece.decode() if isinstance(piece, bytes) else str(piece)
   targets = np.asarray(example['targets'])
   if targets.ndim == 2:
-    nothing = np.array([codec.event_type_range('tie')[0] + SPECIAL_TOKENS, EOS_ID], np.int32)
-    rows = [nothing, *map(without_padding, targets)]
+    empty = np.array([codec.event_type_range('tie')[0] + SPECIAL_TOKENS, EOS_ID], np.int32)
+    rows = [empty, *map(without_padding, targets)]
     starts = [NO_PRIOR, *(segment_frames * k for k in range(len(targets)))]
     return [Segment(rows[k], (rows[k - 1],), piece, starts[k], (starts[k - 1],)) for k in range(1, len(rows))]
   priors = None
   if 'prior_targets' in example:
-    # Where several share the feature, each is padded to its share of it.
+    # If several prior segments share the feature, each is padded to its share.
     shares = np.split(np.asarray(example['prior_targets']), prior_segments)
     priors = tuple(without_padding(share) for share in shares)
   prior_starts = example.get('prior_starts')
@@ -85,7 +85,7 @@ def segments_of(example: Mapping, codec: Codec, segment_frames: int, prior_segme
 
 
 def without_padding(tokens: np.ndarray) -> np.ndarray:
-  """Returns tokens `[n]` without the padding at their end, int32."""
+  """Returns tokens `[n]` without trailing padding, int32."""
   tokens = np.asarray(tokens, np.int32)
   kept = np.flatnonzero(tokens != PAD_ID)
   return tokens[: kept[-1] + 1 if len(kept) else 0]
@@ -93,18 +93,18 @@ def without_padding(tokens: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
-  """How many tokens segments have.
+  """Statistics of the number of tokens per segment.
 
   Attributes:
-    count: segments.
-    mean: tokens a segment.
-    median: half of the segments have no more.
-    most_95: 95 % of the segments have no more.
-    longest: most tokens of a segment.
-    limit: most tokens that fit.
-    too_long: segments with more than that.
-    edges: int `[BINS]`, upper edge (included) of each bin of the histogram but the last, which has no end.
-    histogram: segments in each bin, `[BINS + 1]`.
+    count: number of segments.
+    mean: mean number of tokens.
+    median: median number of tokens.
+    most_95: 95th percentile.
+    longest: maximum number of tokens.
+    limit: maximum number of tokens that the model accepts.
+    too_long: number of segments that exceed the limit.
+    edges: int `[BINS]`, upper edge (inclusive) of each bin of the histogram except the last, which is unbounded.
+    histogram: number of segments per bin, `[BINS + 1]`.
   """
 
   count: int
@@ -119,7 +119,7 @@ class Lengths:
 
 
 def measure_lengths(lengths: Sequence[int], limit: int) -> Lengths:
-  """Returns the statistics of lengths `[n]`, n at least 1, against the most tokens that fit."""
+  """Returns the statistics of lengths `[n]`, n at least 1; `limit` is the maximum number of tokens."""
   lengths = np.asarray(lengths, np.int64)
   edges = np.ceil(limit * np.arange(1, BINS + 1) / BINS).astype(np.int64)
   places = np.searchsorted(edges, lengths, side='left')
@@ -137,7 +137,7 @@ def measure_lengths(lengths: Sequence[int], limit: int) -> Lengths:
 
 
 def token_shares(tokens: np.ndarray, codec: Codec) -> dict[str, float]:
-  """Returns the share of each token type in model ids `[n]`: those of the codec, EOS and other; they add up to 1."""
+  """Returns the share of each token type in model ids `[n]`: the codec's types, EOS and other. Shares sum to 1."""
   tokens = np.asarray(tokens, np.int64)
   types = [r.type for r in codec.event_ranges]
   firsts = [codec.event_type_range(name)[0] + SPECIAL_TOKENS for name in types]
@@ -150,14 +150,14 @@ def token_shares(tokens: np.ndarray, codec: Codec) -> dict[str, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Hops:
-  """How far back prior segments lie, in segments. All are shares of the segments that were looked at.
+  """Statistics of hops: the distances of prior segments in segments. Shares refer to all inspected segments.
 
   Attributes:
-    drawn: hop -> share, as drawn; empty where nothing is drawn.
-    realised: hop -> share, as the (latest) prior segment really lies.
-    none: share without a prior segment: no room, or memory dropout.
-    none_of_drawn: hop -> share without a prior segment among those with that hop drawn.
-    silent: share in whose prior segments (also those that do not exist) nothing is written.
+    drawn: drawn hop -> share; empty if the task draws none.
+    realised: distance of the (latest) prior segment -> share.
+    none: share without a prior segment, because of memory dropout or because it would begin before the piece.
+    none_of_drawn: drawn hop -> share of these segments without a prior segment.
+    silent: share of segments whose prior segments (missing ones included) have no events.
   """
 
   drawn: dict[float, float]
@@ -168,7 +168,7 @@ class Hops:
 
 
 def measure_hops(segments: Sequence[Segment], segment_frames: int) -> Hops | None:
-  """Returns the statistics of the segments' hops; None where the task has no prior segments or does not say where."""
+  """Returns the statistics of the segments' hops; None if the task does not provide prior segments and positions."""
   if not segments or any(s.priors is None or s.prior_starts is None or s.start_frame is None for s in segments):
     return None
   start = np.array([s.start_frame for s in segments])
@@ -192,13 +192,13 @@ def _shares(values, total):
 
 @dataclasses.dataclass(frozen=True)
 class Instruments:
-  """Which instruments play.
+  """Statistics of instruments.
 
   Attributes:
-    of: what they were counted in: 'piece', or 'segment' where a task's pieces are not known.
-    count: how many of these.
-    histogram: number of instruments -> how many have so many.
-    share: instrument's name -> share that it plays in, the most frequent one first.
+    of: the unit of counting: 'piece', or 'segment' if the task's pieces are unknown.
+    count: number of pieces or segments.
+    histogram: number of instruments -> number of pieces or segments.
+    share: instrument name -> share of pieces or segments with the instrument, the most frequent one first.
   """
 
   of: str
@@ -208,7 +208,7 @@ class Instruments:
 
 
 def measure_instruments(groups: Iterable[Iterable[tuple[int, bool]]], of: str = 'piece') -> Instruments:
-  """Counts instruments (program, is_drum), given for each piece, each once."""
+  """Returns statistics of the instruments (program, is_drum) of each piece or segment."""
   sizes, players, count = collections.Counter(), collections.Counter(), 0
   for group in groups:
     group = set(group)
@@ -223,7 +223,7 @@ def measure_instruments(groups: Iterable[Iterable[tuple[int, bool]]], of: str = 
 
 
 def instruments_in(tokens: np.ndarray, codec: Codec) -> list[tuple[int, bool]]:
-  """Returns the (program, is_drum) that model ids `[n]` name, without repetition."""
+  """Returns the distinct instruments (program, is_drum) in model ids `[n]`."""
   regular = np.unique(np.asarray(tokens)) - SPECIAL_TOKENS
   first, last = codec.event_type_range('program')
   programs = regular[(regular >= first) & (regular <= last)] - first
@@ -234,15 +234,15 @@ def instruments_in(tokens: np.ndarray, codec: Codec) -> list[tuple[int, bool]]:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """All that is measured of a task's segments.
+  """All statistics of a task's segments.
 
   Attributes:
-    segments: how many there were.
-    without_eos: segments that do not end with EOS.
-    lengths: of 'targets' and, where there are any, 'prior_targets' (each prior segment for itself).
-    shares: token types, see `token_shares`, of the same.
-    hops: None where the task has no prior segments.
-    instruments: see `measure_instruments`.
+    segments: number of segments.
+    without_eos: number of segments without EOS.
+    lengths: statistics of 'targets' and, if the task has them, 'prior_targets' (each prior segment separately).
+    shares: shares of token types of the same, see `token_shares`.
+    hops: statistics of hops; None if the task has no prior segments.
+    instruments: statistics of instruments.
   """
 
   segments: int
@@ -260,14 +260,14 @@ def measure(
   segment_frames: int,
   pieces: Iterable[Iterable[tuple[int, bool]]] | None = None,
 ) -> Report:
-  """Measures segments, at least one.
+  """Returns the statistics of segments.
 
   Args:
-    segments: what to measure.
+    segments: at least one segment.
     codec: the codec of the tokens.
-    limit: most tokens that fit.
-    segment_frames: length of a segment.
-    pieces: the instruments of each piece; None counts those that each segment names.
+    limit: maximum number of tokens that the model accepts.
+    segment_frames: length of a segment in frames.
+    pieces: instruments of each piece; None counts the instruments of each segment's tokens.
   """
   tokens = {'targets': [s.targets for s in segments]}
   if all(s.priors is not None for s in segments):
@@ -288,15 +288,15 @@ def measure(
 
 @dataclasses.dataclass(frozen=True)
 class SegmentEvent:
-  """One thing that tokens say.
+  """An event of a segment's tokens.
 
   Attributes:
-    time: since the segment's start, s.
-    kind: ON, OFF, TIE (sounds on from before) or UNKNOWN (a token that no event has).
-    pitch: MIDI pitch, of drums the drum; of UNKNOWN the model id.
-    program: None for drums and where no program has been said.
-    is_drum: whether a drum is struck.
-    velocity: 1..127 of ON, else 0.
+    time: time since the segment's start, s.
+    kind: ON, OFF, TIE (the note began in an earlier segment) or UNKNOWN (an id without an event).
+    pitch: MIDI pitch; for drums the drum key, for UNKNOWN the model id.
+    program: program; None for drums, and before the first program token.
+    is_drum: whether it is a drum hit.
+    velocity: 1..127 for ON, otherwise 0.
   """
 
   time: float
@@ -308,13 +308,13 @@ class SegmentEvent:
 
 
 def read_events(tokens: np.ndarray, codec: Codec) -> list[SegmentEvent]:
-  """Returns what model ids `[n]` of a segment say, in their order, up to EOS; state changes go into the events."""
+  """Returns the events of a segment's model ids `[n]` up to EOS, in order. State changes are applied to the events."""
   step = shifted = 0
   program, velocity = None, note_sequences.DEFAULT_VELOCITY
   ends = np.flatnonzero(np.asarray(tokens) == EOS_ID)
   ids = np.asarray(tokens)[: ends[0] if len(ends) else None].tolist()
   tie_id = codec.event_type_range('tie')[0] + SPECIAL_TOKENS
-  ties_left = ids.index(tie_id) if tie_id in ids else 0  # what stands before sounds on
+  ties_left = ids.index(tie_id) if tie_id in ids else 0  # pitches before the tie token are tied
   bins, events = vocabularies.num_velocity_bins_from_codec(codec), []
   for place, token in enumerate(ids):
     regular = token - SPECIAL_TOKENS
@@ -342,13 +342,13 @@ def read_events(tokens: np.ndarray, codec: Codec) -> list[SegmentEvent]:
 
 
 def segment_notes(tokens: np.ndarray, codec: Codec, seconds: float) -> np.ndarray:
-  """Returns the notes of one segment on its own as a sorted table, times since its start, s.
+  """Returns the notes of a single segment as a sorted note array, with times since its start in s.
 
-  What the tie section names sounds from the start; what does not end sounds to the end of the segment.
+  Tied notes begin at the start of the segment. Notes without offset end with the segment.
 
   Args:
     tokens: int model ids `[n]`.
-    codec: their codec.
+    codec: the codec of the tokens.
     seconds: length of the segment, s.
   """
   state = note_sequences.NoteDecodingState()
@@ -365,22 +365,22 @@ def segment_notes(tokens: np.ndarray, codec: Codec, seconds: float) -> np.ndarra
 
 
 def pitch_name(pitch: int) -> str:
-  """Returns e.g. 'C4' for MIDI pitch 60."""
+  """Returns the name of a MIDI pitch, e.g. 'C4' for 60."""
   return f'{_NOTE_NAMES[pitch % 12]}{pitch // 12 - 1}'
 
 
 def drum_name(pitch: int) -> str:
-  """Returns the General MIDI name of a drum, or its number."""
+  """Returns the General MIDI name of a drum key, or its number."""
   import pretty_midi
 
   return pretty_midi.note_number_to_drum_name(pitch) or f'drum {pitch}'
 
 
 def event_line(event: SegmentEvent, with_velocity: bool = False) -> str:
-  """Returns an event as text: time in s, what, instrument, note."""
+  """Returns an event as text: time in s, kind, instrument, note."""
   time = f'{event.time:6.2f}'
   if event.kind == UNKNOWN:
-    return f'{time}  {UNKNOWN}    token {event.pitch} is no event'
+    return f'{time}  {UNKNOWN}    token {event.pitch} is not an event'
   kind = f'{event.kind:<3}'
   if with_velocity and event.kind == ON:
     kind = f'{kind} {event.velocity:>3}'
@@ -391,16 +391,16 @@ def event_line(event: SegmentEvent, with_velocity: bool = False) -> str:
 
 
 def event_lines(tokens: np.ndarray, codec: Codec) -> list[str]:
-  """Returns what a segment's model ids `[n]` say, a line an event."""
+  """Returns the events of a segment's model ids `[n]` as text, one line per event."""
   with_velocity = vocabularies.num_velocity_bins_from_codec(codec) > 1
-  lines = [event_line(event, with_velocity) for event in read_events(tokens, codec)] or ['        nothing']
+  lines = [event_line(event, with_velocity) for event in read_events(tokens, codec)] or ['        no events']
   if EOS_ID not in np.asarray(tokens):
-    lines.append('        no EOS: cut short')
+    lines.append('        no EOS: truncated')
   return lines
 
 
 def heading(segment: Segment, frames_per_second: Fraction, segment_frames: int) -> tuple[str, str]:
-  """Returns what to write above a segment and above its prior segment: piece, place in s, number of tokens."""
+  """Returns the headings of a segment and of its prior segment: position in s, number of tokens, hop."""
 
   def place(start):
     first, last = (float(frame / frames_per_second) for frame in (start, start + segment_frames))
@@ -417,7 +417,7 @@ def heading(segment: Segment, frames_per_second: Fraction, segment_frames: int) 
 
 
 def side_by_side(segment: Segment, codec: Codec, frames_per_second: Fraction, segment_frames: int) -> list[str]:
-  """Returns the events of a segment and, beside them, those of its prior segments, latest first, as lines of text."""
+  """Returns lines of text: the events of a segment and, in further columns, of its prior segments, latest first."""
   left, right = heading(segment, frames_per_second, segment_frames)
   columns = [[left, *event_lines(segment.targets, codec)]]
   if segment.priors is not None:
@@ -432,7 +432,7 @@ def side_by_side(segment: Segment, codec: Codec, frames_per_second: Fraction, se
 def report_lines(report: Report) -> list[str]:
   """Returns a report as lines of text."""
   names = list(report.lengths)
-  lines = ['tokens a segment  ' + ''.join(f'{name:<{_BAR + 10}}' for name in names).rstrip()]
+  lines = ['tokens/segment    ' + ''.join(f'{name:<{_BAR + 10}}' for name in names).rstrip()]
   shown = list(report.lengths.values())
   lower = [1, *(edge + 1 for edge in shown[0].edges)]
   labels = [f'{low:>5} - {high}' for low, high in zip(lower, shown[0].edges, strict=False)] + [
@@ -457,7 +457,7 @@ def report_lines(report: Report) -> list[str]:
     lines += ['', *_hop_lines(report.hops)]
   found = report.instruments
   sizes = ', '.join(f'{size}: {number}' for size, number in found.histogram.items())
-  lines += ['', f'instruments a {found.of} ({found.count} {found.of}s): {sizes}']
+  lines += ['', f'instruments per {found.of} ({found.count} {found.of}s): {sizes}']
   names = [f'{name} {100 * share:.0f} %' for name, share in found.share.items()]
   lines += [f'  {", ".join(names[k : k + 4])}' for k in range(0, len(names), 4)]
   return lines
@@ -472,7 +472,7 @@ def _hop_lines(hops):
     lines.append(f'{hop:>3g}   ' + ''.join(f'{_percent(share):<10}' for share in row).rstrip())
   return [
     *lines,
-    f'  no prior segment: {_percent(hops.none).strip()}; prior segments in which nothing is written: '
+    f'  no prior segment: {_percent(hops.none).strip()}; prior segments without events: '
     f'{_percent(hops.silent).strip()}',
   ]
 
@@ -487,7 +487,7 @@ def _bar(share):
 
 
 def as_json(report: Report) -> dict:
-  """Returns a report as what JSON can hold; hops are text there, such as '1'."""
+  """Returns a report as JSON values, with hops as text such as '1'."""
   content = dataclasses.asdict(report)
   for name, value in (content['hops'] or {}).items():
     if isinstance(value, dict):
@@ -496,7 +496,7 @@ def as_json(report: Report) -> dict:
 
 
 def segment_as_json(segment: Segment, codec: Codec) -> dict:
-  """Returns a segment, its tokens and events as what JSON can hold."""
+  """Returns a segment with its tokens and events as JSON values."""
   rows = {'targets': [segment.targets], 'prior_targets': segment.priors or ()}
   found = {
     name: [{'tokens': row.tolist(), 'events': [dataclasses.asdict(e) for e in read_events(row, codec)]} for row in own]

@@ -1,4 +1,4 @@
-"""Finds a task or mixture by the name a person gives it, and reads examples of it as they are, whatever their length."""
+"""Finds a task or mixture by name and reads its examples, of any length, without trimming."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ import tensorflow as tf
 import gin
 from mrmt3 import datasets, spectrograms, vocabularies
 from mrmt3.config import ModelSpec
-from mrmt3.data import examples, seqio_preprocessors
+from mrmt3.data import catalogue, examples, seqio_preprocessors
 from mrmt3.data.example_config import GRID, NO_PRIOR, PIECES
 from mrmt3.engine import gin_utils, names, utils
 from mrmt3.errors import UserError
@@ -31,23 +31,24 @@ from mrmt3.tasks.mt3 import RecordsSource
 from mrmt3.tasks.registration import LIBRARIES
 
 DEFAULT_GIN = 'models/mr_mt3.gin'
-LONGEST = 1 << 15  # tokens; no segment has more, and arrays padded to it stay small
+LONGEST = 1 << 15  # tokens; longer than any segment, and arrays of this length are still small
 _SCOPE = 'inspected'
+_ANY_TASK = 'dataset'  # module of mrmt3.tasks whose task reads any data set of the catalogue
 _HEADER = 'from __gin__ import dynamic_registration\nfrom mrmt3.inspection import task_reader'
 _FIELDS = ('split', 'piece', 'index', 'frames', 'seed', 'start_frame', 'num_frames', 'hop', 'prior_starts')
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-  """A task or mixture, and what is needed to understand its examples.
+  """A task or mixture, and what is needed to interpret its examples.
 
   Attributes:
-    name: as seqio has it.
+    name: its name in seqio.
     task: the seqio Task or Mixture.
-    libraries: of those of its tasks that are built on `tasks.registration`.
+    libraries: libraries of its tasks that use `tasks.registration`.
     spec: front end, vocabulary and segment length.
     split: the split to read.
-    limit: most tokens that fit.
+    limit: maximum number of tokens that the model accepts.
     use_cached: whether to read the task's cache.
   """
 
@@ -66,7 +67,7 @@ class Found:
 
   @property
   def config(self):
-    """What an example is made of, where the task says so (the first one's, of a mixture), else None."""
+    """The ExampleConfig of the task (of the first task of a mixture), None if it has none."""
     return self.libraries[0].config if self.libraries else None
 
 
@@ -90,24 +91,24 @@ def find(
   gin_search_paths: str = '',
   main_module: ModuleType | None = None,
 ) -> Found:
-  """Returns the task or mixture that a name stands for; gin's configuration is that of this call afterwards.
+  """Returns the task or mixture of a name. Replaces gin's configuration.
 
   Args:
-    name: registered with seqio; or a data set of a run's gin files ('train' for train/utils.DatasetConfig); or, with
-      `data`, a module of mrmt3.tasks.
-    data: data_dir of the module's `task`, what else it needs is bound by gin; of MT3's own tasks the folder with a folder
-      for each data set (MRMT3_RECORDS, which is set for the process).
-    split: 'train', ...; None is that of the run, else 'train'.
-    limit: most tokens that fit; None is that of the run, else the model's.
-    modules: imported first, so that they can register tasks.
-    gin_files: as training takes them; none stands for DEFAULT_GIN.
-    gin_bindings: NAME=VALUE, as training's --gin.NAME=VALUE.
-    gin_search_paths: as training takes them.
+    name: a name registered with seqio; a data set of a training's gin files ('train' for train/utils.DatasetConfig);
+      or, with `data`, a module of mrmt3.tasks or a task of `catalogue.sources`.
+    data: data_dir of the module's `task`, whose other arguments are bound by gin. For MT3's tasks, the folder with a
+      folder per data set (it is stored in the environment variable MRMT3_RECORDS).
+    split: 'train', ...; None: the training's split, or 'train'.
+    limit: maximum number of tokens; None: the training's limit, or the model's.
+    modules: modules to import first, so that they can register tasks.
+    gin_files: gin files, as in training; none: DEFAULT_GIN.
+    gin_bindings: NAME=VALUE, as in training's --gin.NAME=VALUE.
+    gin_search_paths: as in training.
     main_module: what the gin files import as `__main__`: `mrmt3.train` for those of a training run. None leaves the
       module that was started.
 
   Raises:
-    UserError: there is nothing of that name, or it cannot be understood.
+    UserError: the name is unknown, or the task's targets do not match the model's vocabulary.
   """
   for module in ('mrmt3.tasks', *modules):
     _import(module)
@@ -128,7 +129,7 @@ def find(
   try:
     task = seqio.get_mixture_or_task(task) if isinstance(task, str) else task
   except ValueError as error:
-    raise UserError(f'there is no task or mixture {task!r}') from error
+    raise UserError(f'there is no task or mixture {task!r}; check the name, or register it with --module') from error
   parts = _task_names(task.name)
   libraries = tuple(LIBRARIES[part] for part in parts if part in LIBRARIES)
   spec = libraries[0].spec if libraries else chosen.spec
@@ -141,14 +142,14 @@ def find(
 
 
 def reads_records(name: str) -> bool:
-  """Whether a registered task or mixture reads MT3's records, so that MRMT3_RECORDS says where they are."""
+  """Whether a registered task or mixture reads MT3's records from the folder MRMT3_RECORDS."""
   return any(isinstance(seqio.TaskRegistry.get(part).source, RecordsSource) for part in _task_names(name))
 
 
 def _import(module):
   try:
     importlib.import_module(module)
-  except Exception as error:  # whatever the user's module trips over
+  except Exception as error:  # a user's module can raise anything
     reason = ' '.join(str(error).split()) or type(error).__name__
     raise UserError(f'cannot import the module {module}: {reason}') from error
 
@@ -158,23 +159,27 @@ def _task_names(name):
 
 
 def _declaration(name, data, is_run):
-  """Returns gin text that binds what a name stands for; UserError where that cannot be known."""
+  """Returns gin text that binds the task or data set of a name; UserError for an unknown name."""
   if data is None and is_run:
     return f'from t5x import utils\ntask_reader.chosen.dataset_cfg = @{_identifier(name)}/utils.DatasetConfig()\n'
-  if name not in task_modules():
+  known = sorted({*task_modules(), *catalogue.sources()})
+  if name not in known:
     raise UserError(
-      f'nothing is called {name!r}: there are the task modules {", ".join(task_modules())} (with --data), the data sets of a '
-      "run's gin files such as train (with --gin_file), and tasks registered with seqio (with --module)"
+      f'unknown task {name!r}; choose one of {", ".join(known)} (with --data), a data set of gin files such as train '
+      '(with --gin_file), or a task registered with seqio (with --module)'
     )
   if data is None:
     raise UserError(f'{name} needs its data: add --data DIR')
-  arguments = inspect.signature(importlib.import_module(f'mrmt3.tasks.{name}').task).parameters
   values = {'data_dir': repr(data), 'spec': '%SPEC', 'examples': '@example_config.ExampleConfig()'}
-  bound = [f'{_SCOPE}/{name}.task.{field} = {value}' for field, value in values.items() if field in arguments]
+  module = name
+  if name not in task_modules():
+    module, values = _ANY_TASK, {'name': repr(name), **values}
+  arguments = inspect.signature(importlib.import_module(f'mrmt3.tasks.{module}').task).parameters
+  bound = [f'{_SCOPE}/{module}.task.{field} = {value}' for field, value in values.items() if field in arguments]
   lines = [
-    f'from mrmt3.tasks import {name}',
+    f'from mrmt3.tasks import {module}',
     'from mrmt3.data import example_config',
-    f'task_reader.chosen.task = @{_SCOPE}/{name}.task()',
+    f'task_reader.chosen.task = @{_SCOPE}/{module}.task()',
     *bound,
   ]
   return '\n'.join(lines) + '\n'
@@ -182,17 +187,17 @@ def _declaration(name, data, is_run):
 
 def _identifier(name):
   if not name.isidentifier():
-    raise UserError(f'the gin files have no data set called {name!r}; a run has train and train_eval')
+    raise UserError(f'the gin files have no data set {name!r}; a training has train and train_eval')
   return name
 
 
 def chosen(task=None, dataset_cfg=None, spec=None) -> SimpleNamespace:
-  """Holds what gin has made of a name: a task's name, or a utils.DatasetConfig; and the ModelSpec."""
+  """Holds gin's values for a name: a task's name or a utils.DatasetConfig, and the ModelSpec."""
   return SimpleNamespace(task=task, dataset_cfg=dataset_cfg, spec=spec)
 
 
 def _from_gin(declaration, gin_files, gin_bindings, gin_search_paths, main_module=None):
-  """Parses the declaration, the files and the bindings, later ones first in rank, and returns `chosen` of them."""
+  """Parses the declaration, the files and the bindings (later ones take precedence) and returns `chosen`."""
   argv = [f'--gin_file={file}' for file in gin_files or [DEFAULT_GIN]] + [
     f'--gin.{binding}' for binding in gin_bindings
   ]
@@ -205,7 +210,7 @@ def _from_gin(declaration, gin_files, gin_bindings, gin_search_paths, main_modul
     gin_utils.parse_config(flags, complete=False)
   if 'utils.DatasetConfig' in declaration:
     _require_dataset(declaration.rsplit('@', 1)[1].split('/')[0], gin_files)
-  # What is asked for must be bound; the rest (an optimiser, a model_dir) need not.
+  # Only the task and the spec must be bound. Other required macros (an optimizer, a model_dir) raise an error if used.
   missing = [
     f'{name} = @{name}/task_reader.unset()' for name in re.findall(r'^(\w+) = %gin.REQUIRED$', gin.config_str(), re.M)
   ]
@@ -217,7 +222,7 @@ def _from_gin(declaration, gin_files, gin_bindings, gin_search_paths, main_modul
 
 
 def unset():
-  """Raises UserError that names the gin macro in whose place it stands."""
+  """Raises a UserError for an unset gin macro. Its gin scope is the macro's name."""
   name = gin.current_scope_str().split('/')[-1]
   raise UserError(f'gin: {name} is not set; add --gin.{name}=VALUE')
 
@@ -227,8 +232,8 @@ def _require_dataset(name, gin_files):
     gin.query_parameter(f'{name}/utils.DatasetConfig.mixture_or_task_name')
   except ValueError as error:
     raise UserError(
-      f'{", ".join(gin_files)} has no data set {name!r}: no {name}/utils.DatasetConfig.mixture_or_task_name is bound (to '
-      'inspect a module of tasks/, add --data DIR)'
+      f'{", ".join(gin_files)} has no data set {name!r}: bind {name}/utils.DatasetConfig.mixture_or_task_name, or add '
+      '--data DIR to inspect a module of tasks/'
     ) from error
 
 
@@ -253,20 +258,20 @@ def _check(found):
   size, wanted = vocabulary.vocab_size - vocabulary.extra_ids, SPECIAL_TOKENS + found.codec.num_classes
   if size != wanted:
     raise UserError(
-      f"{found.name}: the targets' vocabulary has {size} ids, the model's {wanted}; name the model's --gin_file, or bind "
-      'vocabularies.VocabularyConfig'
+      f"{found.name}: the targets' vocabulary has {size} ids, the model's has {wanted}; pass the model's --gin_file, "
+      'or bind vocabularies.VocabularyConfig'
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-  """A segment to be looked at and listened to, with its sound where that is known.
+  """A segment to plot and play.
 
   Attributes:
     segment: its tokens.
-    log_mel: float32 `[frames, mel]`; None where there are neither log-mels nor samples.
-    prior_log_mel: that of the latest prior segment; None where it is not known or does not exist.
-    samples: float32 `[n]`, None where only log-mels are known.
+    log_mel: float32 `[frames, mel]`; None if the task provides neither log-mels nor samples.
+    prior_log_mel: log-mel of the latest prior segment; None if it is unknown or missing.
+    samples: float32 `[n]`; None if the task provides only log-mels.
   """
 
   segment: inspection_statistics.Segment
@@ -277,15 +282,15 @@ class Shown:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """What was read.
+  """The outcome of `read`.
 
   Attributes:
-    segments: of all examples.
-    shown: those to look at.
-    features: name -> (dtype, smallest and largest shape, whether it is a feature of the task); tokens without padding.
-    examples: how many examples.
-    total: how many an epoch of the split has; None where the task does not say.
-    seconds: how long all but the first one took.
+    segments: segments of all examples.
+    shown: segments to plot and play.
+    features: name -> (dtype, smallest and largest shape, whether the task declares it); tokens without padding.
+    examples: number of examples.
+    total: number of examples per epoch; None if it is unknown.
+    seconds: time for all examples except the first one.
   """
 
   segments: list[inspection_statistics.Segment]
@@ -297,18 +302,18 @@ class Reading:
 
   @property
   def rate(self) -> float | None:
-    """Examples a second, the first one (which waits for all that is done once) left out; None of a single one."""
+    """Examples per second, without the first one, which includes one-time setup; None for a single example."""
     return (self.examples - 1) / self.seconds if self.examples > 1 and self.seconds > 0 else None
 
 
 def read(found: Found, count: int, shown: int, seed: int = 0) -> Reading:
-  """Reads examples in random order, none left out for its length.
+  """Reads examples in random order. Long examples are not skipped.
 
   Args:
     found: the task.
-    count: how many examples; at most an epoch of what is not drawn anew in each.
-    shown: how many segments to keep for looking at.
-    seed: of the order and of all that is drawn.
+    count: maximum number of examples. Tasks that draw no random segments provide at most one epoch.
+    shown: number of segments to keep for plots and audio.
+    seed: seed of the order and of all random draws.
 
   Raises:
     UserError: the data cannot be read, or there are no examples.
@@ -325,14 +330,14 @@ def read(found: Found, count: int, shown: int, seed: int = 0) -> Reading:
     own = inspection_statistics.segments_of(example, codec, length, prior_segments)
     segments += own
     if len(kept) < shown:
-      # Spread over a whole piece, or an intro would be all that is seen.
+      # Spread over the whole piece, to show more than its beginning.
       number = min(shown - len(kept), len(own))
       kept += [
         (example, own[place], place) for place in ((2 * np.arange(number) + 1) * len(own) // (2 * number)).tolist()
       ]
   seconds = time.perf_counter() - begin
   if not segments:
-    raise UserError(f'{found.name}: there are no examples in the split {found.split!r}')
+    raise UserError(f'{found.name} has no examples in the split {found.split!r}; choose another --split')
   return Reading(segments, [_shown(found, *one) for one in kept], features, done, _epoch(found), seconds)
 
 
@@ -340,7 +345,7 @@ def _dataset(found, seed):
   lengths = {'inputs': found.spec.segment_frames, 'targets': LONGEST, 'prior_targets': LONGEST}
   if found.config:
     lengths['prior_targets'] *= found.config.prior_segments
-  # What is drawn anew in each epoch is worth reading again: a small data set shows more of it.
+  # Random segments differ in each epoch, so a small data set is read several times.
   epochs = None if found.config and found.config.sampling not in (GRID, PIECES) else 1
   options = {
     'split': found.split,
@@ -371,7 +376,7 @@ def _note_features(features, example, output_features, prior_segments):
     value = np.asarray(value)
     shape = value.shape
     if name in ('targets', 'prior_targets'):
-      # Padded to LONGEST, where they are padded, which only reading them like this brings about.
+      # Padding to LONGEST comes from this module, so report lengths without padding.
       rows = value.reshape(prior_segments if name == 'prior_targets' else len(value) if value.ndim == 2 else 1, -1)
       longest = max((len(inspection_statistics.without_padding(row)) for row in rows), default=0)
       shape = (*shape[:-1], longest * (len(rows) if value.ndim == 1 else 1))
@@ -383,14 +388,14 @@ def _note_features(features, example, output_features, prior_segments):
 
 
 def _epoch(found):
-  """Returns how many examples an epoch has, None where only reading all of them would tell."""
+  """Returns the number of examples per epoch, None if that would require reading all of them."""
   if isinstance(found.task, seqio.Mixture) or not found.libraries:
     return None
   return found.task.source.num_records(found.split)
 
 
 def instruments_of_pieces(found: Found) -> list[list[tuple[int, bool]]] | None:
-  """Returns the instruments of each piece of the split; None where pieces are not known."""
+  """Returns the instruments of each piece of the split; None if the pieces are unknown."""
   if not found.libraries or len(found.libraries) != len(_task_names(found.name)):
     return None
   stores = [library.open(found.split)[0] for library in found.libraries if found.split in library.source.splits()]
@@ -401,8 +406,8 @@ def _shown(found, example, segment, place):
   library, spec = _library_of(found, example), found.spec
   inputs = np.asarray(example['inputs'])
   inputs = inputs[place] if inputs.ndim == 3 else inputs
-  hears = library.config.log_mel_on == 'device' if library else inputs.shape[-1] == spec.spectrogram.hop_width
-  samples = inputs.reshape(-1) if hears else None
+  has_samples = library.config.log_mel_on == 'device' if library else inputs.shape[-1] == spec.spectrogram.hop_width
+  samples = inputs.reshape(-1) if has_samples else None
   prior_samples = None
   if library is not None:
     if library.config.sampling == PIECES:
@@ -413,7 +418,7 @@ def _shown(found, example, segment, place):
     samples = library.samples(split, window).reshape(-1)
     if segment.prior_starts[-1] != NO_PRIOR:
       prior_samples = library.samples(split, window, segment.prior_starts[-1], spec.segment_frames).reshape(-1)
-  is_log_mel = inputs.ndim == 2 and inputs.shape[-1] == spec.spectrogram.num_mel_bins and not hears
+  is_log_mel = inputs.ndim == 2 and inputs.shape[-1] == spec.spectrogram.num_mel_bins and not has_samples
   log_mel = inputs if is_log_mel else _log_mel(samples, spec)
   return Shown(segment, log_mel, _log_mel(prior_samples, spec), samples)
 
@@ -423,7 +428,7 @@ def _log_mel(samples, spec):
 
 
 def _library_of(found, example):
-  """Returns the library that an example comes from, None where there is none."""
+  """Returns the library of an example, None if it has none."""
   if not {'piece', 'index', 'frames'} <= example.keys():
     return None
   for library in found.libraries:

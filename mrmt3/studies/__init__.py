@@ -1,1 +1,1 @@
-"""The questions of the paper, each as one command: `mrmt3 study NAME`. `catalogue` declares them, `run` runs them."""
+"""The experiments of the paper, one command each: `mrmt3 study NAME`. `catalogue` declares them, `run` runs them."""

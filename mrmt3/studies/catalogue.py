@@ -1,6 +1,6 @@
-"""What is studied: every study is a declaration of what it varies, what it is scored on and what is set beside what.
+"""The studies. Each declares what it varies, what it is scored on, and which results it compares.
 
-Read by the command line's help: nothing heavy may be imported here.
+The command line's help imports this module, so it must not import anything slow.
 """
 
 import dataclasses
@@ -11,19 +11,19 @@ TRAINING, MEMORY_PROBE, ORDER_PROBE, DECODING = 'training', 'memory probe', 'ord
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-  """One network to be trained.
+class TrainingRun:
+  """One network to train.
 
   Attributes:
-    name: in tables.
-    l_agg: states of the memory, one of those in gin/ablations; None leaves what the base says.
+    name: name in tables and in the journal.
+    l_agg: number of memory states, one of those in gin/ablations; None keeps the base's.
     max_hop: L_max_hop, likewise.
-    shuffle: whether tokens of one time step are permuted in training; None leaves what the base says.
-    ablations: names of further files of gin/ablations.
-    data: what it is trained on: MIXTURES, STEMS (each stem a piece) or BOTH (mixtures and as much time of stems).
-    starts_from: name of the cell of the same study whose weights it starts from; None: fresh ones.
-    against: name of the cell it is compared with; None: none.
-    more: further gin bindings.
+    shuffle: whether training permutes the events of one time step; None keeps the base's setting.
+    ablations: names of additional files in gin/ablations.
+    data: training data: MIXTURES, STEMS (each stem is a piece) or BOTH (mixtures and the same duration of stems).
+    starts_from: name of the run of the same study whose weights initialize it; None: random weights.
+    baseline: name of the run that it is compared with; None: no comparison.
+    overrides: additional gin bindings.
   """
 
   name: str
@@ -33,18 +33,18 @@ class Cell:
   ablations: tuple[str, ...] = ()
   data: str = MIXTURES
   starts_from: str | None = None
-  against: str | None = None
-  more: tuple[str, ...] = ()
+  baseline: str | None = None
+  overrides: tuple[str, ...] = ()
 
   def flags(self) -> list[str]:
-    """Returns the training's flags that say what is varied; they come after the base's."""
+    """Returns the training flags of this run, which follow the base's flags."""
     names = [] if self.l_agg is None else [f'l_agg_{self.l_agg}']
     names += [] if self.max_hop is None else [f'l_max_hop_{self.max_hop}']
     names += ['no_shuffle'] if self.shuffle is False else []
     bindings = ['SHUFFLE_SCOPE=paper'] if self.shuffle else []
     return [
       *(f'--gin_file=ablations/{name}.gin' for name in (*names, *self.ablations)),
-      *(f'--gin.{binding}' for binding in (*bindings, *self.more)),
+      *(f'--gin.{binding}' for binding in (*bindings, *self.overrides)),
     ]
 
 
@@ -53,97 +53,98 @@ class Study:
   """A study.
 
   Attributes:
-    question: what it answers, for people.
-    kind: TRAINING trains the cells; the others look at a checkpoint that is there.
-    cells: networks to train, each after the one it starts from.
-    tests: what each is scored on.
-    moments: how many moments of a training are scored, evenly spaced, its end among them.
-    axis: what the cells' names are values of, where they are values of one thing.
-    steps: training steps, if the user does not say.
+    question: the question that it answers, one line of text.
+    kind: TRAINING trains the runs; the other kinds examine an existing checkpoint.
+    runs: networks to train, each after the one it starts from.
+    tests: the test sets that each run is scored on.
+    eval_points: number of evenly spaced training steps at which a run is scored, the last step included.
+    axis: name of the varied quantity, if the runs' names are its values.
+    steps: default number of training steps.
   """
 
   question: str
   kind: str = TRAINING
-  cells: tuple[Cell, ...] = ()
+  runs: tuple[TrainingRun, ...] = ()
   tests: tuple[str, ...] = (MULTI,)
-  moments: int = 1
+  eval_points: int = 1
   axis: str = ''
   steps: int = 4000
 
   def __post_init__(self):
     seen = set()
-    for cell in self.cells:
-      if cell.name in seen or not {cell.starts_from, cell.against} - {None} <= seen:
-        raise ValueError(f'{cell.name}: cells need names of their own, and to come after those they refer to')
-      seen.add(cell.name)
+    for run in self.runs:
+      if run.name in seen or not {run.starts_from, run.baseline} - {None} <= seen:
+        raise ValueError(f'{run.name}: runs need unique names and must come after the runs they refer to')
+      seen.add(run.name)
 
 
-def _ladder(prefix: str = '', **fields) -> tuple[Cell, ...]:
-  """Returns the paper's steps from MT3 to MR-MT3, each with one thing more, all compared with the first."""
-  rungs = [
+def _ladder(prefix: str = '', **fields) -> tuple[TrainingRun, ...]:
+  """Returns the paper's ablation from MT3 to MR-MT3: each run adds a component; all are compared with the first."""
+  steps = [
     ('baseline', 0, 1, False),
     ('memory', 64, 1, False),
     ('+ prior sampling', 64, 3, False),
     ('+ shuffling', 64, 3, True),
   ]
-  first = prefix + rungs[0][0]
+  first = prefix + steps[0][0]
   return tuple(
-    Cell(prefix + name, l_agg, hop, shuffle, against=None if prefix + name == first else first, **fields)
-    for name, l_agg, hop, shuffle in rungs
+    TrainingRun(prefix + name, l_agg, hop, shuffle, baseline=None if prefix + name == first else first, **fields)
+    for name, l_agg, hop, shuffle in steps
   )
 
 
-def _continual() -> tuple[Cell, ...]:
-  rate = {'starts_from': 'from scratch', 'more': ('schedules.warmup_cosine.peak=1e-4',)}
-  return (Cell('from scratch', l_agg=0, max_hop=1, shuffle=False), *_ladder('continued, ', **rate))
+def _continual() -> tuple[TrainingRun, ...]:
+  rate = {'starts_from': 'from scratch', 'overrides': ('schedules.warmup_cosine.peak=1e-4',)}
+  return (TrainingRun('from scratch', l_agg=0, max_hop=1, shuffle=False), *_ladder('continued, ', **rate))
 
 
-def _values(axis: str, values: tuple[int, ...], **fields) -> tuple[Cell, ...]:
+def _values(axis: str, values: tuple[int, ...], **fields) -> tuple[TrainingRun, ...]:
   first = str(values[0])
-  return tuple(Cell(str(v), **{axis: v}, **fields, against=None if str(v) == first else first) for v in values)
+  return tuple(TrainingRun(str(v), **{axis: v}, **fields, baseline=None if str(v) == first else first) for v in values)
 
 
-def _crossed() -> tuple[Cell, ...]:
-  return tuple(cell for data in (MIXTURES, STEMS, BOTH) for cell in _ladder(f'{data}: ', data=data))
+def _crossed() -> tuple[TrainingRun, ...]:
+  return tuple(run for data in (MIXTURES, STEMS, BOTH) for run in _ladder(f'{data}: ', data=data))
 
 
 STUDIES = {
   'ablations': Study(
-    'What do memory, prior sampling and shuffling each bring, trained from scratch, and what do they do to notes and instruments '
-    'over the training?',
-    cells=_ladder(),
-    moments=5,
+    'How much do memory, prior sampling and shuffling each contribute when trained from scratch, and how do note and '
+    'instrument scores develop during training?',
+    runs=_ladder(),
+    eval_points=5,
   ),
   'continual': Study(
-    'The same steps, trained on from a network without memory: what does each bring to weights that are there?',
-    cells=_continual(),
+    'How much does each of these contribute when training continues from a network without memory?',
+    runs=_continual(),
   ),
   'l-agg': Study(
-    'How many states should the memory have, and what do they cost?',
-    cells=_values('l_agg', (0, 32, 64, 128)),
+    'How many memory states (L_agg) are best, and what do they cost?',
+    runs=_values('l_agg', (0, 32, 64, 128)),
     axis='L_agg',
   ),
   'memory-softmax': Study(
-    "Does a memory come to be read that shares a softmax with the sound, as the paper's, and one that has its own?",
-    cells=(
-      Cell('baseline', 0, 1, False),
-      Cell('one softmax', 64, 1, False, against='baseline'),
-      Cell('its own softmax', 64, 1, False, ablations=('decoupled_attention',), against='baseline'),
+    'Does the decoder learn to use the memory with joint cross-attention, as in the paper, or with decoupled '
+    'cross-attention?',
+    runs=(
+      TrainingRun('baseline', 0, 1, False),
+      TrainingRun('one softmax', 64, 1, False, baseline='baseline'),
+      TrainingRun('its own softmax', 64, 1, False, ablations=('decoupled_attention',), baseline='baseline'),
     ),
-    moments=5,
+    eval_points=5,
   ),
   'l-max-hop': Study(
-    'How far back may the prior segment lie in training?',
-    cells=_values('max_hop', (1, 3, 8), l_agg=64),
+    'Which maximum hop to the prior segment (L_max_hop) is best in training?',
+    runs=_values('max_hop', (1, 3, 8), l_agg=64),
     axis='L_max_hop',
   ),
   'exposure-bias': Study(
-    'The memory holds the truth in training and what was written in use: does it help to train with mistakes in it, without it now and '
-    "then, or with the network's own words?",
-    cells=(
-      Cell('true prior', 64, 1, False),
+    'The memory holds true tokens in training and predicted tokens in use. Does it help to train with corrupted prior '
+    'tokens, with memory dropout, or with predicted prior tokens?',
+    runs=(
+      TrainingRun('true prior', 64, 1, False),
       *(
-        Cell(name, 64, 1, False, ablations=(file,), against='true prior')
+        TrainingRun(name, 64, 1, False, ablations=(file,), baseline='true prior')
         for name, file in (
           ('prior with mistakes', 'corrupted_prior'),
           ('prior now and then empty', 'memory_dropout'),
@@ -153,17 +154,20 @@ STUDIES = {
     ),
   ),
   'domains': Study(
-    'Trained on mixtures, stems or both: what is lost on simpler music, and which regulariser is too much for it?',
-    cells=_crossed(),
+    'Trained on mixtures, stems or both: how much do scores drop on simpler music, and which regulariser harms them?',
+    runs=_crossed(),
     tests=(MULTI, SINGLE, NOTES),
   ),
   'frontier': Study(
-    'What do right instruments cost in notes: onset F1 against instrument F1 of a checkpoint, by how many instruments decoding may use',
+    'How does a checkpoint trade onset F1 against instrument F1 when decoding is restricted to fewer instruments?',
     kind=DECODING,
   ),
   'memory-probe': Study(
-    'What does a checkpoint do with its memory: other hops, mistakes in it, another piece, and how much it looks at it?',
+    'How does a checkpoint use its memory: with other hops, with mistakes, with another piece, and how much attention '
+    'does the memory get?',
     kind=MEMORY_PROBE,
   ),
-  'order-probe': Study('Does a checkpoint care in which order events of one time step are written?', kind=ORDER_PROBE),
+  'order-probe': Study(
+    "Does a checkpoint's loss depend on the order of the events of one time step?", kind=ORDER_PROBE
+  ),
 }

@@ -1,7 +1,7 @@
-"""Onset F1 against instrument F1 of one checkpoint, moved along by a knob of decoding.
+"""Trade-off between onset F1 and instrument F1 of one checkpoint, controlled by a threshold on instruments.
 
-Pieces are transcribed freely first; then again with those instruments only that had at least a share of the notes. The knob
-is that share: the higher it is, the fewer instruments appear that do not play, and the more that play are forbidden.
+Each piece is transcribed twice: first without restriction, then only with the instruments that had at least a given
+share of the notes. A higher threshold removes more wrong instruments, and also more right ones.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ def measure(transcriber, params, pieces, results):
   del params
   free = {}
 
-  def said_freely():
+  def unrestricted():
     if not free:
       free.update(probe_decoding.transcribe(transcriber, pieces, AS_USED))
     return free
@@ -30,18 +30,18 @@ def measure(transcriber, params, pieces, results):
   for share in SHARES:
     scores = results.get(
       f'share {share:g}',
-      lambda share=share: scores_of(transcriber, pieces, _said(transcriber, pieces, said_freely(), share)),
+      lambda share=share: scores_of(transcriber, pieces, _restricted(transcriber, pieces, unrestricted(), share)),
       scores=list(SCORES),
     )
     name = f'{share:.0%} of the notes' if share else 'all instruments'
     rows.append(Row(name, scores, rows[0].name if rows else None))
-  note = 'Instruments that have fewer of the notes of a first, free transcription may not be heard in the second.'
-  table = Table('instruments that may be heard', SCORES, rows, tuple(SCORES), note)
+  note = 'The second transcription excludes instruments with a lower share of the notes of the first, unrestricted one.'
+  table = Table('allowed instruments', SCORES, rows, tuple(SCORES), note)
   points = [(row.name, row.mean('onset_f1'), row.mean('instrument_detection_f1')) for row in rows]
   return (
     [table],
     [
-      report.frontier({'checkpoint': points}, 'from all instruments to the few most heard'),
+      report.frontier({'checkpoint': points}, 'from all instruments to the most frequent ones'),
       report.strips(table, HEADLINE),
     ],
     [],
@@ -49,20 +49,21 @@ def measure(transcriber, params, pieces, results):
 
 
 def frequent(notes: np.ndarray, share: float) -> InstrumentChoice:
-  """Returns the instruments that have at least a share of the notes of a table, and always the most frequent one."""
+  """Returns the instruments with at least a share of the notes in a note array, and always the most frequent one."""
   instruments, counts = np.unique(np.where(notes['is_drum'], -1, notes['program']), return_counts=True)
   kept = instruments[(counts >= share * counts.sum()) | (counts == counts.max(initial=0))]
   return InstrumentChoice(frozenset(int(program) for program in kept if program >= 0), bool((kept == -1).any()))
 
 
-def _said(transcriber, pieces, free, share):
-  said = {}
+def _restricted(transcriber, pieces, free, share):
+  """Returns each piece's tokens, transcribed with frequent instruments only; `free` are the unrestricted tokens."""
+  predicted = {}
   for piece in pieces:
     notes, _ = transcription.decode_segments(free[piece.name], transcriber.spec)
     choice = frequent(notes, share)
     if not len(notes) or len(choice.keep(notes)) == len(notes):
-      said[piece.name] = free[piece.name]
+      predicted[piece.name] = free[piece.name]
       continue
     allowed = choice.allowed_tokens(transcriber.codec, transcriber.spec.network.vocab_size)
-    said |= probe_decoding.transcribe(transcriber, [piece], AS_USED, allowed=allowed)
-  return said
+    predicted |= probe_decoding.transcribe(transcriber, [piece], AS_USED, allowed=allowed)
+  return predicted

@@ -1,6 +1,6 @@
-"""Data sets of simpler music made from a data set of mixtures: stems as pieces of their own, and single notes.
+"""Data sets of simpler music made from a data set of mixtures: single stems as pieces, and single notes.
 
-In the Slakh2100 layout, so that all else reads them as any other. Audio and MIDI are links to the mixtures' own files.
+They have the Slakh2100 layout, like other data sets. Audio and MIDI files are links to the files of the mixtures.
 """
 
 import os
@@ -19,8 +19,8 @@ from mrmt3.utils import files
 
 ALL_STEMS, ONE_STEM = 'all', 'one'
 
-# NSynth's families without vocals and mallets, as MR-MT3 uses them, with the first program of each (flute: of the Slakh
-# class that it belongs to).
+# NSynth's families without vocals and mallets, as in MR-MT3, and the first program of each (for the flute, of its Slakh
+# class).
 NSYNTH_PROGRAMS = {
   'keyboard': 0,
   'organ': 16,
@@ -38,13 +38,13 @@ _PITCHES = (48, 53, 58, 63, 68, 74)
 
 
 def write_stems(data: Path, folder: Path, *, which: str = ALL_STEMS, mixtures: bool = False) -> Path:
-  """Makes of a data set one whose pieces are single stems, and returns its folder; what is there is kept.
+  """Makes a data set whose pieces are single stems, and returns its folder. An existing folder is kept.
 
   Args:
-    data: in the Slakh2100 layout, with its stems' audio.
-    folder: of the new set; it appears when it is whole.
-    which: ALL_STEMS, or ONE_STEM of each track, going round the stems, so that it lasts as long as the mixtures.
-    mixtures: whether the mixtures are in it besides.
+    data: data set in the Slakh2100 layout, with audio of its stems.
+    folder: folder of the new data set, created atomically.
+    which: ALL_STEMS, or ONE_STEM per track, cycling through the stems, for the same duration as the mixtures.
+    mixtures: whether to include the mixtures as well.
 
   Raises:
     UserError: the stems' audio is missing, or `folder` cannot be written.
@@ -72,7 +72,7 @@ def write_stems(data: Path, folder: Path, *, which: str = ALL_STEMS, mixtures: b
           )
     if not found:
       raise UserError(
-        f'{data} has no audio of its stems, which this study needs; use a data set with a folder of stems in each track'
+        f'{data} has no audio of its stems, which this study needs; choose a data set with a folder of stems per track'
       )
     temporary.chmod(0o755)
     temporary.rename(folder)
@@ -84,7 +84,7 @@ def write_stems(data: Path, folder: Path, *, which: str = ALL_STEMS, mixtures: b
 
 
 def _link_stem(track, stem, folder):
-  """Makes a track of one stem."""
+  """Makes a track folder with one stem."""
   import yaml
 
   entry = slakh_layout.read_metadata(track)['stems'][stem.name]
@@ -96,10 +96,13 @@ def _link_stem(track, stem, folder):
 
 
 def write_notes(folder: Path, soundfont: Path | None = None) -> Path:
-  """Renders single notes as NSynth has them, and returns their folder of audio and MIDI files; what is there is kept.
+  """Renders single notes like NSynth's and returns their folder of audio and MIDI files. An existing folder is kept.
 
-  A file is 50 ms of silence and one note of 4 s, six pitches of each of NSynth's families. Needs symusic (the extra
-  `dataset`). Raises UserError if it cannot be written.
+  Each file has 50 ms of silence and a note of 4 s. There are six pitches per family of NSynth. Requires symusic (the
+  extra `dataset`).
+
+  Raises:
+    UserError: the folder cannot be written.
   """
   if folder.exists():
     return folder

@@ -1,4 +1,4 @@
-"""What can be put into a network's memory in place of what belongs there."""
+"""Memory conditions: other contents for a network's memory than its own predictions of the prior segment."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from mrmt3.tokens import corruption
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-  """What the memory holds while a segment is listened to.
+  """What the memory holds when a segment is transcribed.
 
   Attributes:
-    name: in tables.
-    hop: how many segments back the prior segment lies.
-    drop: share of its notes that are left out, see `token_corruption`.
-    replace: share of its pitches, drums and programs that are replaced by others.
-    empty: whether it holds nothing, always.
-    of_another: whether it is the prior segment of another piece.
-    truth: whether it is what is really played, and not what the network said.
+    name: name in tables and results.
+    hop: number of segments between the prior segment and the current one.
+    drop: share of its notes that are dropped, see `tokens.corruption`.
+    replace: share of its pitches, drums and programs that are replaced.
+    empty: whether the memory is always empty.
+    of_another: whether the prior segment comes from another piece.
+    truth: whether the memory holds the true tokens instead of the network's predictions.
   """
 
   name: str
@@ -50,23 +50,23 @@ CONDITIONS = (
 
 
 def remembered(
-  transcriber: Transcriber, condition: Condition, said: Sequence[np.ndarray], segment: int, rng: np.random.Generator
+  transcriber: Transcriber, condition: Condition, prior: Sequence[np.ndarray], segment: int, rng: np.random.Generator
 ) -> memory.Memory:
-  """Returns what the memory of a segment holds, one row, laid out as the network's own output is.
+  """Returns the memory for a segment, one row, in the layout of the network's own output.
 
   Args:
     transcriber: the model.
-    condition: what is put there.
-    said: tokens of each segment of the piece that the memory is of, as many as there are yet, int32 `[<= targets_length]`
-      each, padding 0 or none at the end.
-    segment: number of the segment to be listened to. Where there is no prior one, or the condition is empty, the memory
+    condition: what the memory holds.
+    prior: tokens of the segments so far of the piece that fills the memory, int32 `[<= targets_length]` each, with or
+      without padding (0).
+    segment: number of the segment to transcribe. Without a prior segment, or if the condition is empty, the memory
       holds the empty segment.
-    rng: randomness of mistakes.
+    rng: random generator for mistakes.
   """
   spec = transcriber.spec
   held = memory.empty(spec, 1)._replace(adjacent=np.full(1, condition.hop == 1))
-  last = min(segment - condition.hop, len(said) - 1)
-  # Only the last few are there as tokens, but all have been heard, where the network counts that.
+  last = min(segment - condition.hop, len(prior) - 1)
+  # The memory has the tokens of the last few segments only. A network that counts instruments needs all segments.
   first = 0 if spec.network.counts_classes else max(0, segment - condition.hop - spec.network.num_prior_segments + 1)
   for index in range(first, segment - condition.hop + 1):
     if condition.empty:
@@ -74,7 +74,7 @@ def remembered(
     if index > last:
       held = memory.after(held, memory.empty(spec, 1).tokens[:, : spec.targets_length], spec)
       continue
-    tokens = said[index]
+    tokens = prior[index]
     if condition.drop or condition.replace:
       tokens = corruption.corrupt_tokens(
         until_eos(tokens), transcriber.codec, drop=condition.drop, replace=condition.replace, rng=rng

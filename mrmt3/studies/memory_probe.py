@@ -1,5 +1,7 @@
-"""The memory probe: what a network says, and what the truth costs it, with other things in its memory; and how much of its
-cross-attention lies on the memory's states, by the type of the token that is said, where these share a softmax with the sound's."""
+"""The memory probe: predictions and loss of a network with other contents in its memory.
+
+With joint cross-attention it also measures the share of cross-attention on the memory, by token type.
+"""
 
 import numpy as np
 
@@ -13,23 +15,24 @@ from mrmt3.studies.memory_conditions import AS_USED, CONDITIONS, remembered
 from mrmt3.studies.rows import Row, Table
 from mrmt3.studies.scores import HEADLINE, SCORES, scores_of
 
-_TRAINING = "the prior segment's truth"
-_SHOWN = (AS_USED.name, '3 segments back', '20 % mistakes', "another piece's", 'empty')  # as many as there are colours
+_TRAINING = 'true prior segment'
+_SHOWN = (AS_USED.name, '3 segments back', '20 % mistakes', "another piece's", 'empty')  # one per colour
 
 
 def measure(transcriber, params, pieces, results):
-  """Returns (tables, figures, remarks) of a network on pieces; see `probe_study.run`. UserError if it remembers nothing."""
+  """Returns (tables, figures, remarks) of a network on pieces; see `probe_study.run`. UserError if it has no memory."""
   network = transcriber.spec.network
   if not network.uses_prior:
-    raise UserError('memory-probe: the checkpoint has no memory (L_agg = 0); name another')
+    raise UserError('memory-probe: the checkpoint has no memory (L_agg = 0); choose another --checkpoint')
   conditions = [condition for condition in CONDITIONS if len(pieces) > 1 or not condition.of_another]
-  remarks = [] if len(pieces) > 1 else ["Of one piece there is no other piece's memory."]
-  said = results.get('said', lambda: _said(transcriber, pieces))
+  remarks = [] if len(pieces) > 1 else ["With one piece there is no other piece's memory."]
+  predicted = results.get('said', lambda: _predict(transcriber, pieces))
   as_used = {
-    name: [transcriber.padded(np.array(tokens, np.int32)) for tokens in segments] for name, segments in said.items()
+    name: [transcriber.padded(np.array(tokens, np.int32)) for tokens in segments]
+    for name, segments in predicted.items()
   }
   decoded = Table(
-    'what is said',
+    'predictions',
     SCORES,
     [
       Row(
@@ -40,7 +43,7 @@ def measure(transcriber, params, pieces, results):
       for c in conditions
     ],
     tuple(SCORES),
-    "Greedy decoding, segment after segment. The first row's memory is what the network itself said of the segment before.",
+    "Greedy decoding, segment by segment. The first row's memory holds the network's prediction of the prior segment.",
   )
   asked = [condition for condition in conditions if not condition.truth]
   costs = {
@@ -50,11 +53,11 @@ def measure(transcriber, params, pieces, results):
     kind for kind in vocabularies.token_types(transcriber.codec) if _pooled(costs[AS_USED.name], kind) is not None
   ]
   losses = Table(
-    'what the truth costs',
-    {'loss': 'nats a token'},
+    'loss of the true tokens',
+    {'loss': 'nats per token'},
     [_loss_row(c, costs[c.name], types) for c in asked],
     ('loss',),
-    'Teacher forcing, the memory taken from the true prior segment, as in training. By type: all tokens of that type.',
+    'Teacher forcing with the true prior segment in the memory, as in training. By type: all tokens of that type.',
   )
   by_type = {kind: {c.name: _pooled(costs[c.name], kind) for c in asked} for kind in types}
   tables = [decoded, losses]
@@ -66,7 +69,8 @@ def measure(transcriber, params, pieces, results):
     return tables, figures, remarks
   if network.decoupled_frames:
     remarks.append(
-      'The memory has a softmax of its own: whether it is read is told by what the truth costs with another memory, not by a share of the attention.'
+      'The network has decoupled cross-attention, so the memory has no share of a joint softmax. Compare the losses '
+      'with other memory contents to see whether the memory is used.'
     )
     return tables, figures, remarks
   attention, shares = _attention(costs[AS_USED.name], types, transcriber)
@@ -75,18 +79,18 @@ def measure(transcriber, params, pieces, results):
   return [*tables, attention], figures, remarks
 
 
-def _said(transcriber, pieces):
-  said = probe_decoding.transcribe(transcriber, pieces, AS_USED)
-  return {name: [until_eos(tokens).tolist() for tokens in segments] for name, segments in said.items()}
+def _predict(transcriber, pieces):
+  predicted = probe_decoding.transcribe(transcriber, pieces, AS_USED)
+  return {name: [until_eos(tokens).tolist() for tokens in segments] for name, segments in predicted.items()}
 
 
 def _decode(transcriber, pieces, condition, as_used):
-  said = as_used if condition is AS_USED else probe_decoding.transcribe(transcriber, pieces, condition, as_used)
-  return scores_of(transcriber, pieces, said)
+  predicted = as_used if condition is AS_USED else probe_decoding.transcribe(transcriber, pieces, condition, as_used)
+  return scores_of(transcriber, pieces, predicted)
 
 
 def _cost(transcriber, params, pieces, condition):
-  """Returns {piece: {'loss': nats a token, 'types': {type: [nats, tokens, share of attention on the memory a layer]}}}."""
+  """Returns {piece: {'loss': nats per token, 'types': {type: [nats, tokens, attention on the memory per layer]}}}."""
   result, rng = {}, np.random.default_rng(0)
   for number, piece in enumerate(pieces):
     source = pieces[(number + 1) % len(pieces)].targets if condition.of_another else piece.targets
@@ -95,7 +99,7 @@ def _cost(transcriber, params, pieces, condition):
       [remembered(transcriber, condition, source, segment, rng) for segment in range(len(piece.mel))]
     )
     loss, share = teacher_forcing.score(params, transcriber.spec, piece.mel, held, piece.targets)
-    # The first segment has no prior one, whatever the condition: it says nothing of the memory.
+    # The first segment has no prior segment under any condition, so it is not counted.
     counted = piece.targets > 0
     counted[0] &= len(counted) == 1
     types = {}
@@ -108,15 +112,15 @@ def _cost(transcriber, params, pieces, condition):
 
 
 def _pooled(costs, kind):
-  """Returns nats a token over all tokens of a type, None where there are none."""
+  """Returns nats per token over all tokens of a type, None if there are none."""
   found = [piece['types'][kind] for piece in costs.values() if kind in piece['types']]
   return sum(entry[0] for entry in found) / sum(entry[1] for entry in found) if found else None
 
 
 def _loss_row(condition, costs, types):
-  name, against = (_TRAINING, None) if condition is AS_USED else (condition.name, _TRAINING)
+  name, baseline = (_TRAINING, None) if condition is AS_USED else (condition.name, _TRAINING)
   pieces = {piece: {'loss': cost['loss']} for piece, cost in costs.items()}
-  return Row(name, pieces, against, {kind: f'{_pooled(costs, kind):.3f}' for kind in types})
+  return Row(name, pieces, baseline, {kind: f'{_pooled(costs, kind):.3f}' for kind in types})
 
 
 def _attention(costs, types, transcriber):
@@ -132,8 +136,8 @@ def _attention(costs, types, transcriber):
     rows.append(Row(kind, pieces, cells={f'layer {index}': f'{share:.3f}' for index, share in enumerate(layers)}))
     shares[kind] = [float(layers.mean())]
   note = (
-    f"While a true token of that type is said. If all {states + memory} states got the same, the memory's {memory} would get "
-    f'{memory / (states + memory):.3f}.'
+    f'At true tokens of that type. With uniform attention over all {states + memory} states, the {memory} of the '
+    f'memory would get {memory / (states + memory):.3f}.'
   )
   return Table('share of cross-attention on the memory', {'share': 'share'}, rows, note=note), shares
 
@@ -141,12 +145,12 @@ def _attention(costs, types, transcriber):
 def _loss_figure(by_type, names):
   top = max(max(values.values()) for values in by_type.values())
   top = float(np.ceil(10 * top) / 10)
-  # Names of conditions are too long for an axis: the types are the axis, a curve is a condition.
+  # The names of conditions are too long for an axis, so types are on the axis and each condition is a curve.
   systems = {name: {kind: values[name] for kind, values in by_type.items()} for name in names}
-  chart = charts.curves(systems, list(by_type), 'type of token', 'nats a token', top)
+  chart = charts.curves(systems, list(by_type), 'type of token', 'nats per token', top)
   return report.Figure(
-    'What the truth costs, by type of token',
+    'Loss of the true tokens by type',
     chart,
-    'nats a token; lower is better',
+    'nats per token; lower is better',
     [_TRAINING if name == AS_USED.name else name for name in names],
   )

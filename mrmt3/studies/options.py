@@ -1,4 +1,4 @@
-"""The options of a study, as the command line takes them."""
+"""The options of a study, from the command line."""
 
 import dataclasses
 from pathlib import Path
@@ -8,22 +8,23 @@ from mrmt3.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What the user chose.
+  """The options of a study.
 
   Attributes:
-    data: data set in the Slakh2100 layout, or (for probes) any references with audio; None: one is built.
-    split: which split is tested on.
-    pieces: only the first so many pieces of a test, but for single notes that are rendered; None: all.
-    checkpoint: what probes look at.
-    steps: training steps; None: the study's.
-    moments: how many moments of a training are scored, evenly spaced, the end among them; None: as many as the study says.
-    seeds: how many times each network is trained.
-    batch_size: examples a step.
-    base: gin files of a whole training run, which the study's are laid over.
-    bindings: further gin bindings of all cells, NAME=VALUE.
-    init_from: checkpoint that cells start from which the study starts afresh.
+    data: data set in the Slakh2100 layout, or (for probes) any references with audio; None builds one.
+    split: the split to test on.
+    pieces: maximum number of pieces per test, except for rendered single notes; None: all.
+    checkpoint: the checkpoint that probes examine.
+    steps: number of training steps; None: the study's.
+    eval_points: number of evenly spaced training steps at which a run is scored, the last step included; None: the
+      study's.
+    seeds: number of trainings per run.
+    batch_size: examples per step.
+    base: gin files of a complete training, which the study's flags override.
+    bindings: additional gin bindings of all runs, NAME=VALUE.
+    init_from: checkpoint that initializes the runs that would start with random weights.
     single: references of single-instrument music with audio; None: stems of the test split.
-    notes: references of single notes with audio; None: rendered.
+    notes: references of single notes with audio; None renders them.
   """
 
   data: Path | None = None
@@ -31,7 +32,7 @@ class Options:
   pieces: int | None = None
   checkpoint: str | None = None
   steps: int | None = None
-  moments: int | None = None
+  eval_points: int | None = None
   seeds: int = 1
   batch_size: int = 16
   base: tuple[str, ...] = ('runs/study.gin',)
@@ -41,10 +42,11 @@ class Options:
   notes: Path | None = None
 
 
-def moments(steps: int, count: int) -> list[int]:
-  """Returns the steps after which a training of `steps` is scored; UserError if they do not come out even."""
+def eval_steps(steps: int, count: int) -> list[int]:
+  """Returns `count` evenly spaced steps at which a training is scored; UserError if `count` does not divide `steps`."""
   if steps % count or steps < count:
     raise UserError(
-      f'{steps} steps cannot be scored at {count} even moments; give a multiple of {count} as --steps, or other --moments'
+      f'{steps} steps cannot be divided into {count} equal parts for scoring; make --steps a multiple of {count}, or '
+      'change --moments'
     )
   return [steps * (index + 1) // count for index in range(count)]

@@ -1,7 +1,7 @@
-"""The order probe: what the truth costs a network if events of one time step are written in another order.
+"""The order probe: a network's loss if the events of one time step are written in another order.
 
-They sound together, so a network that has understood this pays for the choice among orders and for nothing else: a written
-order is one of many, and random ones share the same probability. One that was trained on one order pays more for others.
+The events are simultaneous, so their order is arbitrary. An order-invariant network gives all orders the same
+probability and the same loss. A network trained on one order has a higher loss for others.
 """
 
 import numpy as np
@@ -22,7 +22,11 @@ WAYS = {
   're-ordered in the memory': (False, True),
   're-ordered in both': (True, True),
 }
-_SCORES = {'loss': 'nats a token', 'segment_loss': 'nats a segment', 'spread': 'spread over orders, nats a segment'}
+_SCORES = {
+  'loss': 'nats per token',
+  'segment_loss': 'nats per segment',
+  'spread': 'spread over orders, nats per segment',
+}
 
 
 def measure(transcriber, params, pieces, results):
@@ -37,28 +41,28 @@ def measure(transcriber, params, pieces, results):
     scores = {name: {score: cost[score] for score in _SCORES} for name, cost in costs.items()}
     rows.append(Row(way, scores, None if way == WRITTEN else WRITTEN, _by_type(costs, kinds)))
   note = (
-    f'Teacher forcing; mean over {ORDERS} random orders, permuted as token shuffling does it in training (note-offs among note-offs, '
-    'note-ons among note-ons). The spread is the standard deviation over orders. By type: nats a token.'
+    f'Teacher forcing; mean over {ORDERS} random orders, permuted like token shuffling in training (note-offs among '
+    'note-offs, note-ons among note-ons). The spread is the standard deviation over orders. By type: nats per token.'
   )
   table = Table('events of one time step', _SCORES, rows, ('segment_loss',), note)
   top = max(max(row.values('loss')) for row in rows)
-  # Dots lie on 0..1.
+  # The chart shows values within 0..1.
   shown = {row.name: [(name, scores['loss'] / top) for name, scores in sorted(row.pieces.items())] for row in rows}
   figure = report.Figure(
     'Loss by order of events',
     charts.strips(shown, 'Loss by order'),
-    f'a dot is a piece, 1.0 is {top:.3f} nats a token; the tick is the mean',
+    f'dots are pieces, ticks are means; 1.0 is {top:.3f} nats per token',
   )
   remarks = []
   if not hasattr(transcriber.spec.network, 'num_decoder_layers'):
     remarks.append(
-      'The network has no decoder: its proposals come in the written order, so that no other order can be likely.'
+      'The network has no decoder: its note candidates come in the written order, so no other order can be likely.'
     )
   return [table], [figure], remarks
 
 
 def _by_type(costs, kinds):
-  """Returns nats a token over all tokens of each type, as text."""
+  """Returns {type: nats per token over all tokens of the type}, as text."""
   cells = {}
   for kind in kinds:
     entries = [cost['types'][kind] for cost in costs.values() if kind in cost['types']]
@@ -74,12 +78,12 @@ def _measure(transcriber, params, pieces, targets_too, memory_too):
   for number, piece in enumerate(pieces):
     sums, counts, by_type = [], 0, {}
     for order in range(ORDERS if targets_too or memory_too else 1):
-      # The same orders in every way, so that rows differ by nothing else.
+      # All rows use the same orders, so that they differ in nothing else.
       rng = np.random.default_rng((number, order))
       shuffled = piece.shuffled(spec, Shuffle(), rng) if targets_too or memory_too else piece.targets
-      said = shuffled if memory_too else piece.targets
+      prior = shuffled if memory_too else piece.targets
       held = memory.joined(
-        [remembered(transcriber, AS_USED, list(said), segment, rng) for segment in range(len(piece.mel))]
+        [remembered(transcriber, AS_USED, list(prior), segment, rng) for segment in range(len(piece.mel))]
       )
       targets = shuffled if targets_too else piece.targets
       loss, _ = teacher_forcing.score(params, spec, piece.mel, held, targets)

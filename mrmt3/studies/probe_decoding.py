@@ -1,4 +1,4 @@
-"""Transcribing pieces side by side with something else in the memory."""
+"""Batched transcription of pieces with other contents in the memory."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from mrmt3.inference.transcriber import Transcriber
 from mrmt3.studies.memory_conditions import Condition, remembered
 from mrmt3.studies.probe_pieces import ProbePiece
 
-ROWS = 8  # pieces at once
+ROWS = 8  # pieces per batch
 
 
 def transcribe(
@@ -24,32 +24,32 @@ def transcribe(
 
   Args:
     transcriber: the model.
-    pieces: what to transcribe.
-    condition: what its memory holds.
-    as_used: what it says of the pieces in ordinary use; another piece's memory is taken from there, the next one's.
-    seed: of mistakes in the memory.
-    allowed: bool `[vocab]`, the tokens that may be said, or None: all.
+    pieces: the pieces to transcribe.
+    condition: what the memory holds.
+    as_used: predictions of the pieces in normal use; with `condition.of_another`, a piece gets those of the next piece.
+    seed: seed of the mistakes in the memory.
+    allowed: bool `[vocab]`, the tokens that decoding may use; None: all.
   """
-  said, rows = {}, min(ROWS, len(pieces))
+  predicted, rows = {}, min(ROWS, len(pieces))
   for start in range(0, len(pieces), rows):
     group = pieces[start : start + rows]
     sources = [_sources(pieces, start + row, condition, as_used) for row in range(len(group))]
-    said |= _group(transcriber, group, sources, condition, (seed, start), rows, allowed)
-  return said
+    predicted |= _group(transcriber, group, sources, condition, (seed, start), rows, allowed)
+  return predicted
 
 
 def _sources(pieces, number, condition, as_used):
-  """Returns the segments that a piece's memory is taken from, None for those that it says itself."""
+  """Returns the tokens of the segments that fill a piece's memory, None for the model's own predictions."""
   if condition.of_another:
     own, other = pieces[number], pieces[(number + 1) % len(pieces)]
     segments = as_used[other.name]
-    # A shorter piece begins again.
+    # A shorter piece is repeated.
     return [segments[index % len(segments)] for index in range(len(own.mel))]
   return list(pieces[number].targets) if condition.truth else None
 
 
 def _group(transcriber, pieces, sources, condition, seed, rows, allowed):
-  said = [[] for _ in pieces]
+  predicted = [[] for _ in pieces]
   rng = np.random.default_rng(seed)
   _, frames, depth = pieces[0].mel.shape
   for segment in range(max(len(piece.mel) for piece in pieces)):
@@ -59,8 +59,8 @@ def _group(transcriber, pieces, sources, condition, seed, rows, allowed):
     for row, piece in enumerate(pieces):
       if segment < len(piece.mel):
         inputs[row], active[row] = piece.mel[segment], True
-        held[row] = remembered(transcriber, condition, sources[row] or said[row], segment, rng)
+        held[row] = remembered(transcriber, condition, sources[row] or predicted[row], segment, rng)
     tokens = transcriber.decode_rows(inputs, memory.joined(held), active, allowed)
     for row in np.flatnonzero(active):
-      said[row].append(transcriber.padded(tokens[row]))
-  return {piece.name: tokens for piece, tokens in zip(pieces, said, strict=True)}
+      predicted[row].append(transcriber.padded(tokens[row]))
+  return {piece.name: tokens for piece, tokens in zip(pieces, predicted, strict=True)}

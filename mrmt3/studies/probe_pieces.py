@@ -1,4 +1,4 @@
-"""Pieces as probes want them: all segments of each, and their true tokens."""
+"""Pieces for probes: all segments of each piece and their true tokens."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -22,12 +22,12 @@ class ProbePiece(NamedTuple):
   targets: np.ndarray
 
   def shuffled(self, spec: ModelSpec, shuffle: Shuffle, rng: np.random.Generator) -> np.ndarray:
-    """Returns targets whose events of one time step stand in another order, as `targets` otherwise."""
+    """Returns the targets with the events of each time step permuted, int32 `[segments, length]`."""
     return piece_targets(self.notes, spec, self.frames, len(self.mel), shuffle, rng)
 
 
 def load(references: Mapping[str, evaluation_sets.Reference], spec: ModelSpec) -> list[ProbePiece]:
-  """Reads pieces, all of them into memory; UserError for one that cannot be read."""
+  """Reads all pieces into memory; UserError if one cannot be read."""
   pieces = []
   for name, reference in references.items():
     samples, notes = np.asarray(reference.audio(spec.spectrogram.sample_rate), np.float32), reference.read()

@@ -1,4 +1,4 @@
-"""Studies of a checkpoint that is there: reads it and the music once, and hands both to the probe."""
+"""Studies of an existing checkpoint: loads it and the music, and runs the probe."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from mrmt3.studies.results import Results
 
 
 def run(name: str, study: Study, folder: Path, options: Options) -> Path:
-  """Runs a study that trains nothing and returns the path of its page; errors as `studies.run.run`'s."""
+  """Runs a study that trains nothing and returns the path of its HTML page; see `studies.run.run` for errors."""
   probe = {
     catalogue.MEMORY_PROBE: memory_probe.measure,
     catalogue.ORDER_PROBE: order_probe.measure,
@@ -36,5 +36,6 @@ def run(name: str, study: Study, folder: Path, options: Options) -> Path:
   tables, figures, remarks = probe(transcriber, params, pieces, results)
   results.write_lines()
   seconds = sum(piece.frames for piece in pieces) / float(spec.spectrogram.frame_rate)
-  where = f'{options.checkpoint} (step {step}) on {len(pieces)} piece{"" if len(pieces) == 1 else "s"} of {options.data}, {seconds:.0f} s of music.'
-  return report.write(folder, name, study.question, tables, figures, [where, *remarks])
+  count = f'{len(pieces)} piece{"" if len(pieces) == 1 else "s"}'
+  setup = f'{options.checkpoint} (step {step}) on {count} of {options.data}, {seconds:.0f} s of music.'
+  return report.write(folder, name, study.question, tables, figures, [setup, *remarks])

@@ -1,4 +1,4 @@
-"""A study's report: study.md, index.html that needs no other file, and each figure as an SVG file of its own."""
+"""A study's report: study.md, a self-contained index.html, and one SVG file per figure."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from mrmt3.utils import files
 
 PAGE_NAME, MARKDOWN_NAME, FIGURES_FOLDER = 'index.html', 'study.md', 'figures'
 DIFFERENCES = (
-  'Differences on the same pieces, with 95 % intervals and the p of a paired sign-flip test, of each score for itself'
+  'Paired differences per piece, with 95 % intervals and the p of a paired sign-flip test for each score separately'
 )
 
 
@@ -26,14 +26,14 @@ class Figure(NamedTuple):
 
 
 def strips(table: Table, score: str) -> Figure:
-  """Returns a line of dots for each row of a table, a dot a piece."""
+  """Returns a strip plot: one line per row of a table, one dot per piece."""
   systems = {row.name: [(piece, scores[score]) for piece, scores in sorted(row.pieces.items())] for row in table.rows}
   title = f'{table.scores[score]}, {table.title}'
-  return Figure(title, charts.strips(systems, title), 'a dot is a piece; the tick is the mean')
+  return Figure(title, charts.strips(systems, title), 'dots are pieces; ticks are means')
 
 
 def curves(table: Table, scores: Sequence[str], axis: str) -> Figure:
-  """Returns scores, which lie in 0..1, of a table whose rows are values of one thing, a curve a score."""
+  """Returns a chart with one curve per score (within 0..1) of a table whose rows are values of one quantity."""
   systems = {table.scores[score]: {row.name: row.mean(score) for row in table.rows} for score in scores}
   bins = [row.name for row in table.rows]
   return Figure(
@@ -45,7 +45,7 @@ def curves(table: Table, scores: Sequence[str], axis: str) -> Figure:
 
 
 def frontier(systems: Mapping[str, Sequence[tuple[str, float, float]]], note: str) -> Figure:
-  """Returns instrument F1 against onset F1: (name, onset F1, instrument F1) of each system's points, in order."""
+  """Returns a chart of instrument F1 over onset F1, given (name, onset F1, instrument F1) of each system's points."""
   return Figure('Notes against instruments', charts.frontier(systems, 'onset F1', 'instrument F1'), note, list(systems))
 
 
@@ -71,15 +71,18 @@ def _line(cells):
 def write(
   folder: Path, title: str, question: str, tables: Sequence[Table], figures: Sequence[Figure], remarks: Sequence[str]
 ) -> Path:
-  """Writes the report and returns the page's path. UserError if it cannot be written.
+  """Writes the report and returns the path of its HTML page.
 
   Args:
-    folder: of the study.
-    title: its name.
-    question: what it answers.
-    tables: at least one.
+    folder: the study's folder.
+    title: name of the study.
+    question: the question that it answers.
+    tables: at least one table.
     figures: charts.
-    remarks: sentences on how it was measured.
+    remarks: sentences on the setup.
+
+  Raises:
+    UserError: the report cannot be written.
   """
   text = '\n\n'.join([f'# {title}', question, *remarks, markdown(tables)])
   with files.atomic_path(folder / MARKDOWN_NAME) as temporary:

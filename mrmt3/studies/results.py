@@ -1,4 +1,4 @@
-"""What a study has found so far, kept so that a run that was stopped goes on: one file a result, and one run at a time."""
+"""Stored results of a study, one file each, so that a stopped study can resume; and a lock on the study's folder."""
 
 import contextlib
 import fcntl
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from mrmt3.errors import UserError
-from mrmt3.utils import files
+from mrmt3.utils import files, journal
 
 LINES_NAME = 'results.jsonl'
 _MADE_BY_NAME = 'made_by.json'
@@ -16,16 +16,16 @@ _LOCK_NAME = '.lock'
 
 
 def slug(name: str) -> str:
-  """Returns a name as part of a path."""
+  """Returns a name in a form that is safe in paths."""
   return re.sub(r'[^\w.-]+', '_', name).strip('_')
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[int]:
-  """A block in which no other run of a study works in the folder; UserError if one does.
+  """Locks a study's folder during a block; UserError if another study has locked it.
 
-  Yields a file descriptor; a process that inherits it keeps the folder locked for as long as it lives, so that nothing is
-  trained twice where a run was killed and its training was not.
+  Yields a file descriptor. A process that inherits it keeps the folder locked until it ends, so that a training that
+  outlives a killed study is not started twice.
   """
   with open(files.make_folder(folder) / _LOCK_NAME, 'a') as lock:
     try:
@@ -38,68 +38,59 @@ def alone(folder: Path) -> Iterator[int]:
 
 
 class Results:
-  """Results by name, a JSON file each in folder/results; all of them in results.jsonl when `write_lines` is called.
+  """Results by name, one JSON file each in folder/results. `write_lines` writes all of them to results.jsonl.
 
   Args:
-    folder: of the study.
-    made_by: what the results depend on, JSON. Results of other settings are not taken.
+    folder: the study's folder.
+    made_by: the settings that the results depend on, JSON. Results with other settings are refused.
   """
 
   def __init__(self, folder: Path, made_by: Mapping):
     self._folder, self._made_by = folder, json.loads(json.dumps(made_by))
+    self._items = journal.FolderJournal(folder / 'results', lambda name: f'{slug(name)}.json')
     self._found: dict[str, dict] = {}
 
   def begin(self, made: bool) -> None:
-    """Writes down what the results depend on, before there are any.
+    """Records the settings before there are results.
 
-    Data sets and half-trained networks are taken up by a later run, and no result tells what they were made with.
+    A later run reuses data sets and partly trained networks, which do not record their settings themselves.
 
     Args:
-      made: whether the folder has such things in it.
+      made: whether the folder has data sets or networks.
 
     Raises:
-      UserError: it has, of other settings.
+      UserError: they were made with other settings.
     """
     path = self._folder / _MADE_BY_NAME
-    if made and path.exists():
-      try:
-        known = json.loads(path.read_text(encoding='utf-8'))
-      except (OSError, ValueError) as error:
-        raise UserError(f'cannot read {path}; choose another folder with -o') from error
+    known = journal.read_settings(path, 'choose another folder with -o') if made else None
+    if known is not None:
       self._check(path, known, self._made_by)
-    with files.atomic_path(path) as temporary:
-      temporary.write_text(json.dumps(self._made_by) + '\n', encoding='utf-8')
+    journal.write_settings(path, self._made_by)
 
   @staticmethod
   def _check(path, known, made_by, remedy=''):
-    if known != made_by:
-      known = known if isinstance(known, dict) else {}
-      changed = sorted(
-        key for key in {*known, *made_by} if key not in known or key not in made_by or known[key] != made_by[key]
-      )
-      raise UserError(
-        f'{path} was made with other settings ({", ".join(changed)}); {remedy}choose another folder with -o'
-      )
+    mismatch = f'{path} was made with other settings ({{changed}}); {remedy}choose another folder with -o'
+    journal.check_settings(known, made_by, mismatch)
 
   def get(self, name: str, compute: Callable[[], Mapping], **more) -> dict:
-    """Returns the result of that name: what is there, or else what `compute` returns (JSON), which is kept.
+    """Returns a stored result; if there is none, calls `compute` and stores its result (JSON).
 
     Args:
-      name: of the result.
-      compute: finds it out.
-      **more: what this result depends on besides.
+      name: name of the result.
+      compute: computes the result.
+      **more: additional settings that this result depends on.
 
     Raises:
-      UserError: what is there was made with other settings, or cannot be written.
+      UserError: the stored result has other settings, or the result cannot be written.
     """
     made_by = {**self._made_by, **json.loads(json.dumps(more))}
-    path = self._folder / 'results' / f'{slug(name)}.json'
-    if path.exists():
+    path = self._items.path(name)
+    if name in self._items:
       known = self._read(path)
       self._check(path, known['made_by'], made_by, 'remove it, or ')
     else:
       known = {'name': name, 'made_by': made_by, 'result': compute()}
-      with files.atomic_path(path) as temporary:
+      with self._items.writing(name) as temporary:
         temporary.write_text(json.dumps(known) + '\n', encoding='utf-8')
     self._found[name] = known
     return known['result']
@@ -110,10 +101,10 @@ class Results:
       known = json.loads(path.read_text(encoding='utf-8'))
       return {'made_by': known['made_by'], 'result': known['result'], 'name': known['name']}
     except (OSError, ValueError, KeyError, TypeError) as error:
-      raise UserError(f'{path} is no result of a study; remove it') from error
+      raise UserError(f'{path} is not a result of a study; remove it') from error
 
   def write_lines(self) -> Path:
-    """Writes all results that were asked for to results.jsonl, a line each, and returns its path."""
+    """Writes all results of this run to results.jsonl, one per line, and returns its path."""
     path = self._folder / LINES_NAME
     with files.atomic_path(path) as temporary:
       temporary.write_text(''.join(json.dumps(known) + '\n' for known in self._found.values()), encoding='utf-8')

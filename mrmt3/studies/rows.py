@@ -1,4 +1,4 @@
-"""What a study puts side by side: rows of scores by piece, and how they differ."""
+"""Tables of a study: rows of scores per piece, and paired differences between rows."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,22 +12,22 @@ Pieces = Mapping[str, Mapping[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A line of a table.
+  """A row of a table.
 
   Attributes:
-    name: of what was measured.
-    pieces: scores by piece.
-    against: name of the row of the same table that it is compared with, on the same pieces; None: none.
-    cells: further cells, text by column.
+    name: name of the row.
+    pieces: scores of each piece.
+    baseline: name of the row of the same table that it is compared with, on the same pieces; None: no comparison.
+    cells: additional cells, column -> text.
   """
 
   name: str
   pieces: Pieces
-  against: str | None = None
+  baseline: str | None = None
   cells: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def values(self, score: str) -> list[float]:
-    """Returns a score of each piece, in the order of their names."""
+    """Returns a score of each piece, sorted by the pieces' names."""
     return [self.pieces[name][score] for name in sorted(self.pieces)]
 
   def mean(self, score: str) -> float:
@@ -41,14 +41,14 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Rows with the scores that are shown of them.
+  """A table of rows and scores.
 
   Attributes:
-    title: heading.
-    scores: name of a score -> its heading.
-    rows: at least one.
-    compared: those of the scores of which differences to another row, with interval and p, are shown.
-    note: a sentence or two below the heading.
+    title: heading of the table.
+    scores: score -> column heading.
+    rows: at least one row.
+    compared: scores that are compared with the baseline, with interval and p.
+    note: text below the heading.
   """
 
   title: str
@@ -58,32 +58,34 @@ class Table:
   note: str = ''
 
   def difference(self, row: Row, score: str) -> statistics.Comparison | None:
-    """Returns how a row differs from the one it is compared with, on the pieces of both; None where it is with none."""
+    """Returns the paired difference of a row to its baseline; None if it has no baseline."""
+    if row.baseline is None:
+      return None
     others = {other.name: other for other in self.rows}
-    return None if row.against is None else statistics.paired_test(others[row.against].values(score), row.values(score))
+    return statistics.paired_test(others[row.baseline].values(score), row.values(score))
 
   def grid(self) -> list[list[str]]:
-    """Returns the table's cells as text, the headings first."""
-    further = list(dict.fromkeys(name for row in self.rows for name in row.cells))
-    lines = [['', *self.scores.values(), *further]]
+    """Returns the table's cells as text, with a row of headings first."""
+    columns = list(dict.fromkeys(name for row in self.rows for name in row.cells))
+    lines = [['', *self.scores.values(), *columns]]
     for row in self.rows:
       cells = [_with_interval(row.mean(score), row.interval(score)) for score in self.scores]
-      lines.append([row.name, *cells, *(row.cells.get(name, '') for name in further)])
+      lines.append([row.name, *cells, *(row.cells.get(name, '') for name in columns)])
     return lines
 
   def differences(self) -> list[list[str]]:
-    """Returns the cells of a table of differences as text, the headings first; no lines if no row is compared."""
-    rows = [row for row in self.rows if row.against is not None and self.compared]
-    lines = [['', 'against', *(self.scores[score] for score in self.compared)]] if rows else []
+    """Returns the cells of a table of differences as text, with a row of headings first; [] if no row is compared."""
+    rows = [row for row in self.rows if row.baseline is not None and self.compared]
+    lines = [['', 'baseline', *(self.scores[score] for score in self.compared)]] if rows else []
     return lines + [
-      [row.name, row.against, *(_difference_text(self.difference(row, score)) for score in self.compared)]
+      [row.name, row.baseline, *(_difference_text(self.difference(row, score)) for score in self.compared)]
       for row in rows
     ]
 
 
 def _difference_text(found):
-  chance = 'p < 0.001' if found.p_value < 0.001 else f'p = {found.p_value:.3f}'
-  return f'{_with_interval(found.difference, (found.low, found.high), "+.3f")}, {chance}'
+  p_value = 'p < 0.001' if found.p_value < 0.001 else f'p = {found.p_value:.3f}'
+  return f'{_with_interval(found.difference, (found.low, found.high), "+.3f")}, {p_value}'
 
 
 def _with_interval(mean, ends, form='.3f'):
@@ -92,7 +94,7 @@ def _with_interval(mean, ends, form='.3f'):
 
 
 def mean_over_seeds(found: Sequence[Pieces]) -> dict[str, dict[str, float]]:
-  """Returns for each piece the mean of its scores in several runs, which must be of the same pieces and scores."""
+  """Returns the mean of each piece's scores over several trainings, which must have the same pieces and scores."""
   first = found[0]
   return {
     piece: {score: float(np.mean([pieces[piece][score] for pieces in found])) for score in scores}

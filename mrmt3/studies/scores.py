@@ -1,4 +1,4 @@
-"""The scores that studies compare, and how they are taken from an evaluation."""
+"""The scores that studies compare."""
 
 from mrmt3.evaluation import summary
 from mrmt3.inference import transcription
@@ -6,9 +6,9 @@ from mrmt3.inference import transcription
 SCORES = {
   'onset_f1': 'onset F1',
   'onset_program_f1': 'onset + program F1',
-  'leakage_ratio': 'leakage ratio (1 is right)',
-  'leaked_note_ratio': 'leaked notes (less is better)',
-  'track_switches_per_minute': 'track switches a minute (less is better)',
+  'leakage_ratio': 'leakage ratio (1 is ideal)',
+  'leaked_note_ratio': 'leaked notes (lower is better)',
+  'track_switches_per_minute': 'track switches per minute (lower is better)',
   'instrument_detection_f1': 'instrument F1',
   'instrument_detection_recall': 'instrument recall',
 }
@@ -21,11 +21,11 @@ def pieces_of(found: summary.Summary) -> dict[str, dict[str, float]]:
 
 
 def scores_of(transcriber, pieces, tokens) -> dict[str, dict[str, float]]:
-  """Return `pieces_of` of what a network predicted.
+  """Return the scores of predicted tokens, as in `pieces_of`.
 
   Args:
-    transcriber: inference.transcriber.Transcriber.
-    pieces: probe_pieces.Piece each.
+    transcriber: the inference.transcriber.Transcriber.
+    pieces: the pieces, each a probe_pieces.ProbePiece.
     tokens: {piece: tokens of its segments}.
   """
   results = []

@@ -1,4 +1,4 @@
-"""Weights of one network as start for another that differs in its memory alone."""
+"""Initial weights of a network from another one that differs only in its memory."""
 
 import dataclasses
 from pathlib import Path
@@ -8,16 +8,16 @@ from mrmt3.checkpoints import orbax as orbax_checkpoints
 
 
 def write(source: Path, folder: Path, memory_length: int | None, seed: int) -> Path:
-  """Writes a checkpoint's weights with another L_agg into `folder`, and returns it; what is there is kept.
+  """Writes a checkpoint's weights with another L_agg to `folder` and returns it. An existing checkpoint there is kept.
 
-  A memory that is not in the checkpoint gets fresh weights, one that is not wanted is left out; L_agg from 32 to 64, say,
-  changes no weights. What only training has (the frame head) is kept.
+  A new memory gets random weights, and an unused memory is dropped. Another nonzero L_agg changes no weights. Weights
+  that only training uses (the frame head) are kept.
 
   Args:
-    source: a checkpoint_<step> folder, or one of which the newest is taken.
-    folder: to be written to.
-    memory_length: L_agg of the network that starts from it; None: the checkpoint's own.
-    seed: of fresh weights.
+    source: a checkpoint_<step> folder, or a folder whose latest checkpoint is read.
+    folder: output folder.
+    memory_length: L_agg of the new network; None keeps the checkpoint's.
+    seed: seed of the random weights.
 
   Raises:
     UserError: there is no checkpoint, or the folder cannot be written.

@@ -1,4 +1,4 @@
-"""A network asked about given tokens: what each costs it, and how much it looks at its memory to say it."""
+"""Teacher forcing: the loss of each given token, and the share of its cross-attention on the memory."""
 
 import functools
 
@@ -11,7 +11,7 @@ from mrmt3.config import ModelSpec
 from mrmt3.engine.losses import cross_entropy_with_logits
 from mrmt3.inference.memory import Memory
 
-ROWS = 8  # segments at once
+ROWS = 8  # segments per batch
 
 
 @functools.partial(jax.jit, static_argnames='spec')
@@ -49,19 +49,19 @@ def _score(params, inputs, context, targets, *, spec: ModelSpec):
 def score(
   params, spec: ModelSpec, inputs: np.ndarray, held: Memory, targets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns what tokens cost, and the attention on the memory.
+  """Returns the loss of each token and its attention on the memory.
 
   Args:
     params: the network's parameters.
-    spec: of the model.
+    spec: the model's spec.
     inputs: log-mel frames `[segments, frames, mel]`.
-    held: what the memory holds, a row a segment; not looked at without memory.
+    held: the memory, one row per segment; ignored by a network without memory.
     targets: int32 `[segments, length]`, padded with 0.
 
   Returns:
-    (minus the log-probability of each token, nats, float32 `[segments, length]`; the share, 0..1, of the cross-attention,
-    mean over heads, that lies on the memory's states while that token is said, float32 `[layers, segments, length]`, no
-    layers without memory, or where it has a softmax of its own). What stands at padding means nothing.
+    (negative log-probability of each token in nats, float32 `[segments, length]`; share of the cross-attention on the
+    memory's states, mean over heads, within 0..1, float32 `[layers, segments, length]`, with 0 layers for a network
+    without memory or with decoupled cross-attention). Values at padding are undefined.
   """
   losses, shares = [], []
   for start in range(0, len(inputs), ROWS):
@@ -75,6 +75,6 @@ def score(
 
 
 def _rows(x, start):
-  """Returns ROWS rows of an array from one on, zeros where there are none."""
+  """Returns ROWS rows of an array from `start`, padded with zero rows."""
   rows = np.asarray(x)[start : start + ROWS]
   return np.pad(rows, ((0, ROWS - len(rows)), *[(0, 0)] * (rows.ndim - 1)))

@@ -1,4 +1,4 @@
-"""Training in a process of its own, and what it cost."""
+"""Training in a subprocess, and its cost."""
 
 import contextlib
 import json
@@ -14,8 +14,8 @@ from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.errors import UserError
 from mrmt3.utils import files
 
-# Linux tells a process that has asked for it (prctl's PR_SET_PDEATHSIG, 1) when its parent dies. What runs between fork and
-# exec (preexec_fn) could deadlock here, where JAX has threads, so that the new process asks.
+# On Linux, prctl's PR_SET_PDEATHSIG (1) sends a process a signal when its parent dies. The new process calls it itself:
+# preexec_fn, which runs between fork and exec, could deadlock because of JAX's threads.
 _FOLLOW_PARENT = """
 import ctypes, os, signal, sys
 if sys.platform == 'linux':
@@ -26,16 +26,16 @@ _PEAK_NAME = 'peak_megabytes.json'
 
 
 def run(flags: Sequence[str], keep_open: Sequence[int] = ()) -> float:
-  """Trains with the flags of `mrmt3.train`, and returns the peak of the process's memory, MB.
+  """Trains with flags of `mrmt3.train` and returns the peak memory of the process, MB.
 
-  If this process is killed, the training is asked to stop (on Linux), which saves where it stands.
+  If this process is killed, the training gets SIGTERM (on Linux), saves a checkpoint and stops.
 
   Args:
-    flags: the training's.
-    keep_open: file descriptors that it inherits.
+    flags: flags of the training.
+    keep_open: file descriptors that the training inherits.
 
   Raises:
-    UserError: it failed; its own message stands on stderr.
+    UserError: the training failed; its message is on stderr.
   """
   process = subprocess.Popen([sys.executable, '-c', _FOLLOW_PARENT, *flags], pass_fds=keep_open)
   try:
@@ -55,7 +55,7 @@ def run(flags: Sequence[str], keep_open: Sequence[int] = ()) -> float:
 
 
 def train(flags: Sequence[str], model_dir: Path, steps: int, keep_open: Sequence[int] = ()) -> None:
-  """Trains `model_dir` to `steps`, from where it stands; does nothing if it is there. Errors are `run`'s."""
+  """Trains `model_dir` from its latest checkpoint to `steps`. See `run` for errors."""
   if orbax_checkpoints.latest_step(model_dir) == steps:
     return
   peak = run([*flags, f'--gin.MODEL_DIR={model_dir}', f'--gin.TRAIN_STEPS={steps}'], keep_open)
@@ -64,10 +64,16 @@ def train(flags: Sequence[str], model_dir: Path, steps: int, keep_open: Sequence
 
 
 def cost(model_dir: Path, batch_size: int) -> dict[str, float]:
-  """Returns what a training cost, as far as its logs say: as measured while it ran, beside whatever else ran then.
+  """Returns the costs of a training that its logs contain. Other load on the machine affects them.
 
-  step_seconds and tokens_per_second (targets, without padding) are medians over all reports but the first, in which the network was
-  compiled; so it is in one of the others where a training was taken up again. train_loss is the last report's, peak_megabytes that of the process that did the last step.
+  | key | value |
+  |---|---|
+  | step_seconds, tokens_per_second | medians over all reports except the first, which includes compilation |
+  | train_loss | loss of the last report |
+  | peak_megabytes | peak memory of the process that did the last step |
+
+  tokens_per_second counts target tokens without padding. After a resumed training, a later report includes compilation,
+  too.
   """
   with contextlib.suppress(OSError, ValueError, KeyError, ZeroDivisionError):
     lines = [json.loads(line) for line in (model_dir / 'train.jsonl').read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""Studies that train: every network of the study, one after the other, is trained, scored and reported."""
+"""Studies that train: they train, score and report one network after the other."""
 
 import hashlib
 import sys
@@ -8,30 +8,38 @@ from pathlib import Path
 from mrmt3.evaluation import references as evaluation_references
 from mrmt3.evaluation import score_pieces
 from mrmt3.studies import catalogue, domains, report, starting_weights, training
-from mrmt3.studies.catalogue import Cell, Study
-from mrmt3.studies.options import Options, moments
+from mrmt3.studies.catalogue import Study, TrainingRun
+from mrmt3.studies.options import Options, eval_steps
 from mrmt3.studies.references import references_of
 from mrmt3.studies.results import Results, slug
 from mrmt3.studies.rows import Row, Table, mean_over_seeds
 from mrmt3.studies.scores import HEADLINE, SCORES, pieces_of
 from mrmt3.utils import files
 
-_IN_CURVES = ('onset_f1', 'onset_program_f1', 'leaked_note_ratio', 'instrument_detection_f1')  # shares
-_MADE = ('cells/*/*/checkpoint_*', 'single', 'stems', 'both')  # what depends on the settings, besides results
-BUILT_PIECES, BUILT_SECONDS = 60, 60.0  # of the data set that is made where none is given
+_CURVE_SCORES = ('onset_f1', 'onset_program_f1', 'leaked_note_ratio', 'instrument_detection_f1')  # within 0..1
+_ARTIFACTS = ('cells/*/*/checkpoint_*', 'single', 'stems', 'both')  # depend on the settings, as results do
+BUILT_PIECES, BUILT_SECONDS = 60, 60.0  # size of the data set that is built if none is given
 
 
 class TrainingStudy:
-  """A study that trains; arguments as `run`'s, `lock` is a descriptor that trainings inherit."""
+  """A study that trains networks.
+
+  Args:
+    name: name of the study.
+    study: its declaration.
+    folder: output folder.
+    options: options of the study.
+    lock: file descriptor that trainings inherit, see `results.alone`.
+  """
 
   def __init__(self, name: str, study: Study, folder: Path, options: Options, lock: int):
     self._name, self._study, self._folder, self._options, self._lock = name, study, folder, options, lock
     self._steps = study.steps if options.steps is None else options.steps
-    self._moments = moments(self._steps, options.moments or study.moments)
+    self._eval_steps = eval_steps(self._steps, options.eval_points or study.eval_points)
     made_by = {
       'study': name,
       'steps': self._steps,
-      'moments': self._moments,
+      'moments': self._eval_steps,
       'batch_size': options.batch_size,
       'base': options.base,
       'bindings': options.bindings,
@@ -45,38 +53,38 @@ class TrainingStudy:
     self._results = Results(folder, made_by)
 
   def run(self) -> Path:
-    """Trains and scores what is missing; the report is written after every network, of those that are done."""
-    self._results.begin(any(next(self._folder.glob(pattern), None) for pattern in _MADE))
+    """Trains and scores the missing networks, and returns the path of the report, which is updated after each one."""
+    self._results.begin(any(next(self._folder.glob(pattern), None) for pattern in _ARTIFACTS))
     data = self._data()
     tests = {test: self.references(test, data) for test in self._study.tests}
     tested_on = {
       test: hashlib.sha1('\n'.join(sorted(references)).encode()).hexdigest() for test, references in tests.items()
     }
-    done: list[Cell] = []
+    done: list[TrainingRun] = []
     found: dict[str, list[dict]] = {}
-    for cell in self._study.cells:
+    for run in self._study.runs:
       for seed in range(self._options.seeds):
-        where = f'{cell.name}, seed {seed}' if self._options.seeds > 1 else cell.name
+        where = f'{run.name}, seed {seed}' if self._options.seeds > 1 else run.name
         print(f'{self._name}: {where}', file=sys.stderr, flush=True)
-        found.setdefault(cell.name, []).append(
+        found.setdefault(run.name, []).append(
           self._results.get(
-            f'{cell.name} {seed}',
-            lambda cell=cell, seed=seed: self._measure(cell, seed, data, tests),
-            flags=cell.flags(),
-            trained_on=cell.data,
+            f'{run.name} {seed}',
+            lambda run=run, seed=seed: self._measure(run, seed, data, tests),
+            flags=run.flags(),
+            trained_on=run.data,
             seed=seed,
             scores=list(SCORES),
             tested_on=tested_on,
           )
         )
-      done.append(cell)
+      done.append(run)
       self._results.write_lines()
       page = self._write(done, found)
     return page
 
-  def model_dir(self, cell: Cell, seed: int) -> Path:
-    """Returns the folder in which a network is trained."""
-    return self._folder / 'cells' / f'{slug(cell.name)}-{seed}' / 'model'
+  def model_dir(self, run: TrainingRun, seed: int) -> Path:
+    """Returns the model_dir of a training."""
+    return self._folder / 'cells' / f'{slug(run.name)}-{seed}' / 'model'
 
   def _data(self) -> Path:
     if self._options.data is not None:
@@ -87,7 +95,7 @@ class TrainingStudy:
     return self._folder / 'data'
 
   def references(self, test: str, data: Path) -> dict[str, evaluation_references.Reference]:
-    """Returns what a test consists of: the first `pieces` of it, but all of the notes that are rendered, which last as long as one piece."""
+    """Returns the first `pieces` references of a test. Rendered single notes, which are short, are used completely."""
     options = self._options
     if test == catalogue.NOTES:
       return (
@@ -105,48 +113,48 @@ class TrainingStudy:
       )
     return references_of(data, options.split, options.pieces)
 
-  def _trained_on(self, cell: Cell, data: Path) -> Path:
-    if cell.data == catalogue.STEMS:
+  def _trained_on(self, run: TrainingRun, data: Path) -> Path:
+    if run.data == catalogue.STEMS:
       return domains.write_stems(data, self._folder / 'stems')
-    if cell.data == catalogue.BOTH:
+    if run.data == catalogue.BOTH:
       return domains.write_stems(data, self._folder / 'both', which=domains.ONE_STEM, mixtures=True)
     return data
 
-  def _flags(self, cell: Cell, seed: int, data: Path) -> list[str]:
-    options, count = self._options, len(self._moments)
+  def _flags(self, run: TrainingRun, seed: int, data: Path) -> list[str]:
+    options, count = self._options, len(self._eval_steps)
     flags = [
       *(f'--gin_file={file}' for file in options.base),
-      *cell.flags(),
+      *run.flags(),
       *(f'--gin.{binding}' for binding in options.bindings),
     ]
-    # One moment: saved now and then, to be taken up again; several: saved at each, which do for that too.
-    period = min(500, self._steps) if count == 1 else self._moments[0]
+    # With one evaluation point, save periodically so that training can resume. With several, those checkpoints suffice.
+    period = min(500, self._steps) if count == 1 else self._eval_steps[0]
     flags += [
-      f'--gin.DATA_DIR={self._trained_on(cell, data)}',
+      f'--gin.DATA_DIR={self._trained_on(run, data)}',
       f'--gin.SEED={seed}',
       f'--gin.BATCH_SIZE={options.batch_size}',
     ]
     flags += [f'--gin.SAVE_PERIOD={period}', f'--gin.utils.SaveCheckpointConfig.keep={count}']
-    start = self._start(cell, seed)
+    start = self._start(run, seed)
     if start is not None:
       flags += ['--gin_file=runs/continued.gin', f'--gin.INIT_FROM={start}']
     return flags
 
-  def _start(self, cell: Cell, seed: int) -> Path | None:
-    """Returns the folder of the weights that a network starts from, None for fresh ones."""
+  def _start(self, run: TrainingRun, seed: int) -> Path | None:
+    """Returns the folder of the weights that initialize a run, None for random weights."""
     source = self._options.init_from
-    if cell.starts_from is not None:
-      source = self.model_dir(next(other for other in self._study.cells if other.name == cell.starts_from), seed)
+    if run.starts_from is not None:
+      source = self.model_dir(next(other for other in self._study.runs if other.name == run.starts_from), seed)
     if source is None:
       return None
-    return starting_weights.write(Path(source), self.model_dir(cell, seed).with_name('start'), cell.l_agg, seed)
+    return starting_weights.write(Path(source), self.model_dir(run, seed).with_name('start'), run.l_agg, seed)
 
-  def _measure(self, cell: Cell, seed: int, data: Path, tests: dict) -> dict:
+  def _measure(self, run: TrainingRun, seed: int, data: Path, tests: dict) -> dict:
     """Trains a network and scores it; returns {'cost': ..., 'scores': {step: {test: {piece: {score: value}}}}}."""
-    model = self.model_dir(cell, seed)
-    training.train(self._flags(cell, seed, data), files.make_folder(model), self._steps, [self._lock])
+    model = self.model_dir(run, seed)
+    training.train(self._flags(run, seed, data), files.make_folder(model), self._steps, [self._lock])
     scores = {}
-    for step in self._moments:
+    for step in self._eval_steps:
       scores[str(step)] = {}
       for test, references in tests.items():
         output = model.parent / f'{slug(test)}-{step}'
@@ -157,59 +165,58 @@ class TrainingStudy:
         scores[str(step)][test] = pieces_of(summary)
     return {'cost': training.cost(model, self._options.batch_size), 'scores': scores}
 
-  def _write(self, done: Sequence[Cell], found: dict[str, list[dict]]) -> Path:
+  def _write(self, done: Sequence[TrainingRun], found: dict[str, list[dict]]) -> Path:
     last, tables, figures = str(self._steps), [], []
     for test in self._study.tests:
       rows = [
         Row(
-          cell.name,
-          mean_over_seeds([one['scores'][last][test] for one in found[cell.name]]),
-          cell.against,
-          cost_cells(found[cell.name]),
+          run.name,
+          mean_over_seeds([one['scores'][last][test] for one in found[run.name]]),
+          run.baseline,
+          cost_cells(found[run.name]),
         )
-        for cell in done
+        for run in done
       ]
       tables.append(Table(test, SCORES, rows, tuple(SCORES)))
       figures.append(report.strips(tables[-1], HEADLINE))
       if self._study.axis and len(rows) > 1:
-        figures.append(report.curves(tables[-1], _IN_CURVES, self._study.axis))
+        figures.append(report.curves(tables[-1], _CURVE_SCORES, self._study.axis))
       if self._options.seeds > 1:
         seeds = [
-          Row(f'{cell.name}, seed {seed}', one['scores'][last][test], f'{cell.name}, seed 0' if seed else None)
-          for cell in done
-          for seed, one in enumerate(found[cell.name])
+          Row(f'{run.name}, seed {seed}', one['scores'][last][test], f'{run.name}, seed 0' if seed else None)
+          for run in done
+          for seed, one in enumerate(found[run.name])
         ]
-        tables.append(
-          Table(f'{test}, each seed', SCORES, seeds, tuple(SCORES), 'How much chance there is in a training.')
-        )
+        tables.append(Table(f'{test}, each seed', SCORES, seeds, tuple(SCORES), 'Variation between seeds.'))
     figures.append(self._frontier(done, found))
     options = self._options
     trained = options.data or f'{BUILT_PIECES} pieces of {BUILT_SECONDS:g} s of the recipe corpus'
-    left = len(self._study.cells) - len(done)
+    left = len(self._study.runs) - len(done)
     remarks = [
-      f'{self._steps} steps of {options.batch_size} examples, {options.seeds} seed{"s" if options.seeds > 1 else ""}, on {trained}, '
-      f'gin files {", ".join(options.base)}{"".join(f", {binding}" for binding in options.bindings)}'
-      f'{f", from {options.init_from}" if options.init_from else ""}. Scores are means over pieces (and seeds), with 95 % bootstrap '
-      'intervals over pieces; what chance did in training is not in them: it shows between seeds alone. Costs are as logged while it '
-      'ran: whatever else ran on the machine is in them.',
+      f'{self._steps} steps of {options.batch_size} examples, {options.seeds} seed{"s" if options.seeds > 1 else ""}, '
+      f'on {trained}, gin files {", ".join(options.base)}{"".join(f", {binding}" for binding in options.bindings)}'
+      f'{f", from {options.init_from}" if options.init_from else ""}. Scores are means over pieces (and seeds), with '
+      '95 % bootstrap intervals over pieces. The intervals do not include the variation between trainings; compare '
+      'seeds for that. Costs come from the training logs and include the effect of other load on the machine.',
       *([f'{left} networks are still to be trained.'] if left else []),
     ]
     return report.write(self._folder, self._name, self._study.question, tables, figures, remarks)
 
   def _frontier(self, done, found):
     systems = {}
-    for cell in done:
+    for run in done:
       points = []
-      for step in self._moments:
-        pieces = mean_over_seeds([one['scores'][str(step)][self._study.tests[0]] for one in found[cell.name]])
-        row = Row(cell.name, pieces)
-        points.append((f'{cell.name}, step {step}', row.mean('onset_f1'), row.mean('instrument_detection_f1')))
-      systems[cell.name] = points
-    return report.frontier(systems, f'{self._study.tests[0]}; a curve is a training, from its first to its last moment')
+      for step in self._eval_steps:
+        pieces = mean_over_seeds([one['scores'][str(step)][self._study.tests[0]] for one in found[run.name]])
+        row = Row(run.name, pieces)
+        points.append((f'{run.name}, step {step}', row.mean('onset_f1'), row.mean('instrument_detection_f1')))
+      systems[run.name] = points
+    note = f'{self._study.tests[0]}; one curve per training, from its first to its last evaluation'
+    return report.frontier(systems, note)
 
 
 def cost_cells(found: Sequence[dict]) -> dict[str, str]:
-  """Returns what a network's training cost, as cells of a table: means over its seeds."""
+  """Returns the training costs of a run as table cells, means over its seeds."""
   forms = {
     'step_seconds': ('step, ms', lambda x: f'{1000 * x:.0f}'),
     'tokens_per_second': ('tokens/s', lambda x: f'{x:.0f}'),

@@ -1,4 +1,4 @@
-"""Does the memory carry what it should? Trains on twin-instrument pieces with and without it, and scores both."""
+"""The twin-instrument benchmark: trains with and without memory on twin-instrument pieces, and scores both networks."""
 
 import json
 import sys
@@ -19,37 +19,37 @@ WITH_MEMORY, WITHOUT_MEMORY = 0.95, 0.6  # class F1: at least, at most
 def run(
   output: str, *, steps: int | None, seed: int, train_pieces: int, test_pieces: int, notes: int | None = None
 ) -> dict[str, dict[str, float]]:
-  """Renders the pieces under `output`, trains every variant for the same steps, and returns its mean test scores.
+  """Renders pieces to `output`, trains every variant for the same number of steps, and returns mean test scores.
 
   Args:
-    output: folder for data, models and scores.json; used again if it is there.
-    steps: training steps; None takes the gin file's.
-    seed: of data and training.
-    train_pieces: pieces to learn from, 8 segments each.
-    test_pieces: other pieces to be scored on.
-    notes: notes of a twin segment, fewer are learnt sooner; None takes the test's own number.
+    output: folder for data, models and scores.json; existing data and models are reused.
+    steps: training steps; None: the gin file's.
+    seed: seed of data and training.
+    train_pieces: number of training pieces, 8 segments each.
+    test_pieces: number of test pieces.
+    notes: notes per twin segment; fewer notes are learnt sooner. None: twin_instruments.NOTES_PER_SEGMENT.
 
   Returns:
-    scores by variant: onset_f1 and class_f1 (0..1), and seconds of training.
+    scores by variant: onset_f1 and class_f1 (0..1), and train_seconds.
 
   Raises:
-    UserError: when a training run fails.
+    UserError: a number is out of range, or a training failed.
   """
   from mrmt3.studies import twin_instruments
 
   if min(seed, train_pieces - 1, test_pieces - 1) < 0 or (steps is not None and steps < 1):
-    raise UserError('bench memory: pieces and steps must be at least 1, the seed at least 0')
+    raise UserError('bench memory: the numbers of pieces and steps must be at least 1, and the seed at least 0')
   if notes is not None and not 1 <= notes <= twin_instruments.PLACES - 3:
-    raise UserError(f'bench memory: --notes is {notes}; it lies in 1 .. {twin_instruments.PLACES - 3}')
+    raise UserError(f'bench memory: --notes is {notes}; it must be 1 to {twin_instruments.PLACES - 3}')
 
   folder = files.make_folder(output)
   data = folder / f'data-{seed}-{train_pieces}-{test_pieces}{"" if notes is None else f"-{notes}"}'
   print(f'rendering {train_pieces} + {test_pieces} twin-instrument pieces', file=sys.stderr, flush=True)
-  many = twin_instruments.NOTES_PER_SEGMENT if notes is None else notes
-  twin_instruments.write_dataset(data, seed, train_pieces, test_pieces, SEGMENT_SECONDS, notes_per_segment=many)
+  count = twin_instruments.NOTES_PER_SEGMENT if notes is None else notes
+  twin_instruments.write_dataset(data, seed, train_pieces, test_pieces, SEGMENT_SECONDS, notes_per_segment=count)
   scores = {}
   for variant, gin_files in VARIANTS.items():
-    # Another length or other data is another model, not one to go on from.
+    # Other steps or data need a model folder of their own. Otherwise training would resume from the wrong checkpoint.
     model = folder / f'model-{"".join(c if c.isalnum() else "_" for c in variant)}-{data.name}-{steps or "all"}'
     print(f'\n{variant}: training', file=sys.stderr, flush=True)
     start = time.monotonic()
@@ -61,7 +61,7 @@ def run(
 
 
 def train(data: Path, model: Path, gin_files: tuple[str, ...], steps: int | None, seed: int) -> None:
-  """Trains gin/runs/twin.gin and what is laid over it, in a process of its own."""
+  """Trains gin/runs/twin.gin with overriding gin files in a subprocess."""
   from mrmt3.studies import training
 
   flags = [
@@ -91,5 +91,5 @@ def score(data: Path, model: Path) -> dict[str, float]:
 
 
 def verdict(scores: dict[str, dict[str, float]]) -> bool:
-  """Returns whether the memory tells the twins apart and nothing else does."""
+  """Returns whether the network distinguishes the twins with memory, and cannot without it."""
   return scores['memory']['class_f1'] >= WITH_MEMORY and scores['L_agg = 0']['class_f1'] <= WITHOUT_MEMORY

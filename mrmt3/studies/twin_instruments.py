@@ -1,8 +1,9 @@
-"""The twin-instrument test: music in which only the memory can tell who plays.
+"""The twin-instrument test: music whose instruments can only be identified with memory.
 
-Two programs share one timbre, so a segment with twin notes sounds the same whichever of them is written. The segment
-before it holds a cue, one of two drums, that decides. A network without memory can at best guess; one that reads the
-prior segment's tokens can know. Every piece has both answers equally often, so guessing is right half of the time.
+Two programs share one timbre, so a segment of twin notes sounds the same for either program. The segment before it has
+a cue, one of two drums, that determines the program. A network without memory can only guess; a network with the prior
+segment's tokens in its memory can identify it. Both programs are equally frequent in each piece, so guessing is right
+half of the time.
 """
 
 from pathlib import Path
@@ -15,20 +16,23 @@ from mrmt3.notes import note_array
 from mrmt3.utils import files
 
 TWINS = (40, 73)  # programs: Violin, Pipe (flute)
-CUES = (36, 38)  # drum pitches: bass drum calls the first twin, snare the second
+CUES = (36, 38)  # drum pitches: the bass drum announces the first twin, the snare the second
 PITCHES = (60, 62, 65, 67, 70, 72)
 NOTES_PER_SEGMENT = 8
-PLACES = 16  # of a segment on which notes can begin, apart from the first and the last two
+PLACES = 16  # grid positions per segment; notes can begin at all but the first and the last two
 SAMPLE_RATE = 16000
 
 
 def compose(
   rng: np.random.Generator, segment_seconds: float, pairs: int, notes_per_segment: int = NOTES_PER_SEGMENT
 ) -> np.ndarray:
-  """Returns the note table of a piece of `pairs` cue segments, each followed by a twin segment.
+  """Returns the note array of a piece of `pairs` cue segments, each followed by a twin segment.
 
-  Notes begin on a grid and are shorter than a place of it, so none crosses into another segment. `pairs` must be even:
-  half of the pairs go to either twin, in random order.
+  Notes begin on a grid and are shorter than its step, so none crosses a segment border. Each twin gets half of the
+  pairs, in random order.
+
+  Raises:
+    ValueError: `pairs` is odd.
   """
   if pairs % 2:
     raise ValueError(f'pairs must be even, got {pairs}')
@@ -46,7 +50,7 @@ def compose(
 
 
 def _tone(pitch: int, seconds: float) -> np.ndarray:
-  """Returns a plucked harmonic tone `[n]`, the one timbre of both twins."""
+  """Returns a plucked harmonic tone `[n]`, the common timbre of the twins."""
   time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
   frequency = 440.0 * 2.0 ** ((pitch - 69) / 12)
   tone = sum(np.sin(2 * np.pi * k * frequency * time) / k for k in range(1, 6))
@@ -63,7 +67,7 @@ def _drum(pitch: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def render(table: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
-  """Returns the notes as audio `[samples]` float32 at 16 kHz; programs are not looked at, only drums and pitches are."""
+  """Returns the notes as audio `[samples]` float32 at 16 kHz. It depends on drums and pitches, but not on programs."""
   audio = np.zeros(samples)
   for note in table:
     sound = _drum(note['pitch'], rng) if note['is_drum'] else _tone(note['pitch'], note['offset'] - note['onset'])
@@ -75,7 +79,7 @@ def render(table: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndar
 def write_piece(
   folder: Path, rng: np.random.Generator, segment_seconds: float, pairs: int, uuid: str, notes_per_segment: int
 ) -> None:
-  """Composes, renders and writes one piece as a track folder in the Slakh layout, a stem an instrument."""
+  """Composes, renders and writes one piece as a track folder in the Slakh layout, with one stem per instrument."""
   table = compose(rng, segment_seconds, pairs, notes_per_segment)
   samples = round(2 * pairs * segment_seconds * SAMPLE_RATE)
   stems = []
@@ -94,9 +98,9 @@ def write_dataset(
   pairs: int = 4,
   notes_per_segment: int = NOTES_PER_SEGMENT,
 ) -> None:
-  """Writes a set of pieces in the Slakh layout, splits train and test. The same seed gives the same bytes.
+  """Writes a data set in the Slakh layout with the splits train and test. The same seed gives the same bytes.
 
-  Pieces that are there already are kept, so an interrupted run goes on.
+  Existing pieces are kept, so an interrupted call can be repeated.
   """
   for split, count, salt in (('train', train_pieces, 0), ('test', test_pieces, 1)):
     parent = files.make_folder(Path(folder) / split)

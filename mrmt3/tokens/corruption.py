@@ -1,7 +1,7 @@
-"""Corrupting prior tokens, so that a network learns not to trust its memory blindly (beyond the papers).
+"""Corruption of prior tokens, so that a network learns not to trust its memory blindly (not in the papers).
 
-At training the memory holds the truth, at inference what the model said. Corrupted training tokens stand in for its
-mistakes: notes left out, and notes of another pitch or instrument.
+In training the memory holds ground truth; at inference it holds predictions. Corrupted training tokens imitate the
+model's mistakes: missing notes, and notes of another pitch or instrument.
 """
 
 import numpy as np
@@ -16,14 +16,14 @@ _REPLACED_TYPES = ('pitch', 'drum', 'program')
 def corrupt_tokens(
   tokens: np.ndarray, codec: Codec, *, drop: float, replace: float, rng: np.random.Generator
 ) -> np.ndarray:
-  """Returns model ids `[<= n]` in which some events are left out or say something else.
+  """Returns int32 model ids `[<= n]` in which some events are dropped or replaced.
 
   Args:
     tokens: int32 model ids `[n]` of a segment.
-    codec: the codec of the ids.
-    drop: probability that a pitch or drum, and with it the note-on, note-off or tie that it says, is left out.
+    codec: codec of the ids.
+    drop: probability that a pitch or drum token is dropped, and with it a note-on, note-off or tied note.
     replace: probability that a pitch, drum or program is replaced by another of its type, drawn uniformly.
-    rng: randomness.
+    rng: random generator.
   """
   tokens = np.asarray(tokens)
   chance = rng.random(len(tokens))
@@ -34,7 +34,7 @@ def corrupt_tokens(
     of_type = (tokens >= first) & (tokens <= last)
     if event_type in _NOTE_TYPES:
       dropped |= of_type & (chance < drop)
-    # A distance of 1..n-1 around the circle of the n ids: never the id itself.
+    # An offset of 1..n-1 modulo the n ids of the type never gives the id itself.
     distance = 1 + (other * (last - first)).astype(tokens.dtype)
     replaced = of_type & (chance >= drop) & (chance < drop + replace)
     corrupted = np.where(replaced, first + (tokens - first + distance) % (last - first + 1), corrupted)

@@ -1,7 +1,7 @@
-"""Notes as timed events, and events as tokens say them, for NoteSequence protos (as MT3's note_sequences).
+"""Note events of NoteSequence protos and their codec events, as in MT3's note_sequences.
 
-These are the parts that `run_length_encoding.encode_and_index_events` is given. Training goes another way, straight from
-note tables (`segment_tokens`), with the same tokens. No proto library is imported: protos are only read.
+These are the functions that `run_length_encoding.encode_and_index_events` takes as arguments. Training encodes note
+arrays directly (`segment_targets`) and gets the same tokens. No proto library is imported: protos are only read.
 """
 
 import dataclasses
@@ -13,14 +13,14 @@ from mrmt3.event_codec import Codec, Event
 
 @dataclasses.dataclass
 class NoteEventData:
-  """Something that happens to a note.
+  """A note-on or note-off.
 
   Attributes:
-    pitch: MIDI pitch, for drums the drum's.
-    velocity: MIDI velocity, 0 for a note-off; None where only onsets are written.
-    program: MIDI program; None where none is written.
-    is_drum: whether it is a drum.
-    instrument: not written.
+    pitch: MIDI pitch; for drums the drum key.
+    velocity: MIDI velocity, 0 for a note-off; None if only onsets are encoded.
+    program: MIDI program; None if no programs are encoded.
+    is_drum: whether the note is a drum hit.
+    instrument: not encoded.
   """
 
   pitch: int
@@ -34,13 +34,13 @@ TimedEvents = tuple[Sequence[float], Sequence[NoteEventData]]
 
 
 def note_sequence_to_onsets(ns) -> TimedEvents:
-  """Returns (times in s, events) of the onsets of a NoteSequence, by pitch: pitches and nothing else, of drums as well."""
+  """Returns (times in s, events) of all onsets, sorted by pitch, drums included. Events have only a pitch."""
   notes = sorted(ns.notes, key=lambda note: note.pitch)
   return [note.start_time for note in notes], [NoteEventData(note.pitch) for note in notes]
 
 
 def note_sequence_to_onsets_and_offsets(ns) -> TimedEvents:
-  """Returns (times in s, events) of a NoteSequence: all offsets by pitch, then all onsets by pitch, without programs."""
+  """Returns (times in s, events): all offsets sorted by pitch, then all onsets sorted by pitch, without programs."""
   notes = sorted(ns.notes, key=lambda note: note.pitch)
   times = [note.end_time for note in notes] + [note.start_time for note in notes]
   return times, [
@@ -52,7 +52,7 @@ def note_sequence_to_onsets_and_offsets(ns) -> TimedEvents:
 
 
 def note_sequence_to_onsets_and_offsets_and_programs(ns) -> TimedEvents:
-  """Returns (times in s, events): the offsets of what is not a drum, then all onsets, each by (is_drum, program, pitch)."""
+  """Returns (times in s, events): offsets of pitched notes, then all onsets, each by (is_drum, program, pitch)."""
   notes = sorted(ns.notes, key=lambda note: (note.is_drum, note.program, note.pitch))
   pitched = [note for note in notes if not note.is_drum]
   times = [note.end_time for note in pitched] + [note.start_time for note in notes]
@@ -62,17 +62,17 @@ def note_sequence_to_onsets_and_offsets_and_programs(ns) -> TimedEvents:
 
 @dataclasses.dataclass
 class NoteEncodingState:
-  """What sounds while events are written.
+  """The notes that sound while events are encoded.
 
   Attributes:
-    active_pitches: (pitch, program) -> velocity bin of the last event, 0 for what has ended.
+    active_pitches: (pitch, program) -> velocity bin of the last event; 0 if the note has ended.
   """
 
   active_pitches: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
 
 
 def note_event_data_to_events(state: NoteEncodingState | None, value: NoteEventData, codec: Codec) -> list[Event]:
-  """Returns the events that say what happens: program, velocity, pitch | velocity, drum | velocity, pitch | pitch."""
+  """Returns the codec events of a note event: program, velocity, pitch | velocity, drum | velocity, pitch | pitch."""
   if value.velocity is None:
     return [Event('pitch', value.pitch)]
   velocity_bin = vocabularies.velocity_to_bin(value.velocity, vocabularies.num_velocity_bins_from_codec(codec))
@@ -86,7 +86,7 @@ def note_event_data_to_events(state: NoteEncodingState | None, value: NoteEventD
 
 
 def note_encoding_state_to_events(state: NoteEncodingState) -> list[Event]:
-  """Returns a tie section: program and pitch of what sounds, by program and pitch, then the tie."""
+  """Returns a tie section: program and pitch of each sounding note, sorted by program and pitch, then the tie."""
   sounding = sorted((program, pitch) for (pitch, program), velocity_bin in state.active_pitches.items() if velocity_bin)
   named = [event for program, pitch in sounding for event in (Event('program', program), Event('pitch', pitch))]
   return [*named, Event('tie', 0)]

@@ -1,7 +1,7 @@
-"""From notes to the target tokens of any segment of a piece: training's hot path, in numpy.
+"""Target tokens of any segment of a piece, from its note array. This is the hot path of training, in numpy.
 
 A piece is sorted and rounded once (`encode_piece`); a segment is then a slice of its events (`segment_targets`).
-Frames are audio frames, steps are token time steps; both are whole numbers and are compared as such.
+Frames are audio frames and steps are token time steps. Both are integers and are compared as integers.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ _PITCHES = vocabularies.MAX_PITCH + 1
 
 @dataclasses.dataclass(frozen=True)
 class PieceEvents:
-  """The events of a piece in the order in which they are written. All columns are int32 `[events]`.
+  """The events of a piece in the order in which they are encoded. All columns are int32 `[events]`.
 
   Attributes:
-    step: time, in steps from the start of the piece, not decreasing.
-    program: the program to write, at the piece's granularity; -1 where none is written (drums, 'flat', onsets only).
-    velocity_bin: 0 for a note-off; -1 where none is written (onsets only).
-    pitch: MIDI pitch, for drums the drum's.
+    step: time in steps from the start of the piece, not decreasing.
+    program: program token at the piece's granularity; -1 if none is encoded (drums, 'flat', onsets only).
+    velocity_bin: 0 for a note-off; -1 if none is encoded (onsets only).
+    pitch: MIDI pitch; for drums the drum key.
     is_drum: 0 or 1.
-    until: step of the next event of the same pitch and instrument, before which a note that begins here sounds on; 0
-      for what does not sound on: note-offs, drums, and everything where only onsets are written.
-    tie_key: place of the note in a tie section, by program (before any change of granularity) and pitch.
+    until: for a note-on, the step of the next event of the same pitch and instrument: the note can be tied until then.
+      0 for events that are never tied: note-offs, drums, and all events if only onsets are encoded.
+    tie_key: sort key of the note in a tie section, by program (before any change of granularity) and pitch.
   """
 
   step: np.ndarray
@@ -55,7 +55,7 @@ class PieceEvents:
 
   @classmethod
   def from_array(cls, array: np.ndarray) -> 'PieceEvents':
-    """Returns the events that `to_array` wrote, as views; ValueError for an array of another shape."""
+    """Returns the events of an array from `to_array`, as views; ValueError for an array of another shape."""
     array = np.asarray(array, np.int32)
     num_columns = len(dataclasses.fields(cls))
     if array.ndim != 2 or array.shape[1] != num_columns:
@@ -69,20 +69,20 @@ def encode_piece(
   """Sorts the notes of a piece into events, once for all its segments.
 
   Args:
-    notes: note table; trim it first where overlapping notes are not wanted.
-    codec: gives time resolution and velocity bins.
+    notes: note array. Trim overlapping notes first if you do not want them.
+    codec: sets time resolution and velocity bins.
     granularity: 'flat', 'midi_class' or 'full', see `vocabularies.PROGRAM_GRANULARITIES`.
-    onsets_only: whether to write nothing but the pitches of what begins, drums' as well (MT3's onset encoding).
-    rounded_order: whether times are rounded before events are sorted by them, see `ExampleConfig`.
+    onsets_only: whether to encode only the pitches of note-ons, drums included (MT3's onset encoding).
+    rounded_order: whether to round times before sorting events by time, see `ExampleConfig`.
 
   Raises:
-    ValueError: a note out of range, or an unknown granularity.
+    ValueError: a note is out of range, or the granularity is unknown.
   """
   if granularity not in vocabularies.PROGRAM_GRANULARITIES:
     raise ValueError(f'unknown granularity {granularity!r}: choose one of {tuple(vocabularies.PROGRAM_GRANULARITIES)}')
   _check_notes(notes)
-  # Sorted by time *before* rounding (as MT3): within a step an early onset precedes a late offset. At the same time, with
-  # rounded_order in the same step, offsets come before onsets, and each of the two by (is_drum, program, pitch).
+  # Sort by time *before* rounding, as in MT3: within a step an early onset precedes a late offset. Events of equal time
+  # (with rounded_order: of equal step) are ordered offsets first, then by (is_drum, program, pitch).
   if onsets_only:
     notes = notes[np.argsort(notes['pitch'], kind='stable')]
     notes['is_drum'], ending = False, notes[:0]
@@ -93,7 +93,7 @@ def encode_piece(
   time = np.concatenate([ending['offset'], notes['onset']])
   step = np.rint(time * codec.steps_per_second).astype(np.int32)
   if rounded_order:
-    # A note ends a step after it has begun at the earliest, or its end would come first.
+    # A note ends at least one step after its onset. Otherwise its offset would be sorted first.
     began = np.rint(ending['onset'] * codec.steps_per_second).astype(np.int32)
     step[: len(ending)] = np.maximum(step[: len(ending)], began + 1)
   order = np.argsort(step if rounded_order else time, kind='stable')
@@ -140,7 +140,7 @@ def _next_step(step, key):
 
 def covering_step(frame: int, codec: Codec, frames_per_second=FRAMES_PER_SECOND) -> int:
   """Returns the last step that is not later than the start of a frame."""
-  # Fractions of whole numbers, without the cost of making new ones: training comes here several times an example.
+  # Exact integer arithmetic without new Fraction objects: training calls this several times per example.
   steps, frames = codec.steps_per_second, frames_per_second
   if not isinstance(steps, int):
     steps = Fraction(steps)
@@ -161,7 +161,7 @@ def segment_targets(
   shuffle: shuffling.Shuffle | None = None,
   rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-  """Returns the target of a segment: int32 model ids `[tokens]`, with the end of sequence.
+  """Returns the target of a segment: int32 model ids `[tokens]`, EOS included.
 
   Args:
     piece: the piece's events, from `encode_piece` with the same codec.
@@ -169,16 +169,21 @@ def segment_targets(
     num_frames: frames in the segment.
     codec: the codec.
     frames_per_second: audio frames per second, exact.
-    piece_frames: frames in the piece; the segment that has the last one takes all remaining events, even beyond the
-      audio. None if that does not matter.
-    ties: whether to begin with a tie section: what sounds on from before the segment.
-    shuffle: how to permute events of one step; None leaves them.
-    rng: randomness for `shuffle`.
+    piece_frames: frames in the piece. The segment with the last frame takes all remaining events, also those after the
+      end of the audio. None: no segment does.
+    ties: whether to begin with a tie section, the notes that sound on from before the segment.
+    shuffle: how to permute events of one step; None keeps their order.
+    rng: random generator for `shuffle`.
 
   After the last event of a piece the tie section is empty (MT3's repeats the notes that ended last).
+
+  Raises:
+    ValueError: the segment starts before frame 0 or has no frames, or `shuffle` is given without `rng`.
   """
   if start_frame < 0 or num_frames < 1:
-    raise ValueError(f'a segment starts at frame 0 or later and has a frame or more, got {start_frame}, {num_frames}')
+    raise ValueError(
+      f'start_frame is {start_frame} and num_frames {num_frames}; a segment starts at frame 0 or later and has frames'
+    )
   if shuffle is not None and rng is None:
     raise ValueError('shuffling needs a random generator: give rng')
   start_step = covering_step(start_frame, codec, frames_per_second)
@@ -194,13 +199,13 @@ def segment_targets(
 
 
 def empty_segment(codec: Codec) -> np.ndarray:
-  """Returns the target of a segment in which nothing sounds, `[tie, EOS]`: int32 model ids."""
+  """Returns the target of a segment without notes, `[tie, EOS]`: int32 model ids."""
   tie_id, _ = codec.event_type_range('tie')
   return np.append(vocabularies.encode_ids([tie_id]), np.int32(EOS_ID))
 
 
 def _event_tokens(piece, window, start_step, codec, shuffle, rng):
-  """Returns the regular ids of the events in a slice of the piece, all state changes written."""
+  """Returns the regular ids of the events in a slice of the piece, with every state change."""
   step = piece.step[window] - start_step
   columns = piece.program[window], piece.velocity_bin[window], piece.pitch[window], piece.is_drum[window]
   if shuffle is not None:
@@ -217,7 +222,7 @@ def _event_tokens(piece, window, start_step, codec, shuffle, rng):
 
 
 def _tie_section(piece, first, start_step, codec, shuffle, rng):
-  """Returns regular ids: program and pitch of each note that sounds when event `first` is to come, then the tie."""
+  """Returns regular ids: program and pitch of each note that sounds before event `first`, then the tie."""
   sounding = (piece.until[:first] >= start_step).nonzero()[0]
   if shuffle is not None and shuffle.ties:
     sounding = rng.permutation(sounding)

@@ -1,6 +1,6 @@
 """Token shuffling (MR-MT3, section 3.3): events of one time step have no musical order, so training permutes them.
 
-What moves are whole events, before redundant state changes are removed.
+Whole events are permuted, before redundant state changes are removed.
 """
 
 import dataclasses
@@ -14,12 +14,12 @@ SCOPES = (PAPER, MR_MT3)
 
 @dataclasses.dataclass(frozen=True)
 class Shuffle:
-  """What is shuffled.
+  """How events are shuffled.
 
   Attributes:
     scope: 'paper' permutes note-offs among note-offs and note-ons among note-ons, in every step. 'mr_mt3' is the
-      published code: note-offs and note-ons mixed, but neither the events at the segment's first step nor those of the
-      last step; a note struck again can come out as on, then off, and lose its length.
+      published code: it permutes note-offs and note-ons together, but not the events of the segment's first and last
+      step. A repeated note can come out as note-on, then note-off, and lose its length.
     ties: whether the notes of the tie section are permuted too.
   """
 
@@ -34,20 +34,20 @@ class Shuffle:
 def shuffled_order(
   steps: np.ndarray, is_onset: np.ndarray, keys: np.ndarray, shuffle: Shuffle, rng: np.random.Generator
 ) -> np.ndarray:
-  """Returns an order `[events]` of a segment's events that differs from theirs only within steps.
+  """Returns a permutation `[events]` of a segment's events that moves them only within their step.
 
   Args:
-    steps: [events] steps since the start of the segment, not decreasing.
-    is_onset: [events] bool, False for note-offs.
-    keys: [events] a number for each (instrument, pitch) that note-offs and note-ons belong to.
+    steps: int `[events]`, steps since the start of the segment, not decreasing.
+    is_onset: bool `[events]`, False for note-offs.
+    keys: int `[events]`, a number per (instrument, pitch).
     shuffle: the scope.
-    rng: source of randomness.
+    rng: random generator.
   """
   chance = rng.random(len(steps))
   if shuffle.scope == PAPER:
     rounds = _rounds(steps, is_onset, keys)
     most = rounds.max(initial=0) + 1
-    return np.argsort(steps * most + rounds + chance)  # within a step by round, within a round by chance
+    return np.argsort(steps * most + rounds + chance)  # within a step by round, within a round at random
   if len(steps):
     fixed = (steps == 0) | (steps == steps[-1])
     chance = np.where(fixed, np.arange(len(steps)), chance)
@@ -55,10 +55,10 @@ def shuffled_order(
 
 
 def _rounds(steps, is_onset, keys):
-  """Returns when, within its step, an event may come `[events]`: note-offs in even rounds, note-ons in odd ones.
+  """Returns each event's round within its step, int `[events]`: note-offs have even rounds, note-ons odd ones.
 
-  The events of one key keep their order. Mostly a step has round 0 and 1, that is what ended and what began; a note
-  shorter than a step ends in round 2.
+  The events of one key keep their order. Most steps have only rounds 0 (note-offs) and 1 (note-ons); a note shorter
+  than a step ends in round 2.
   """
   groups = steps.astype(np.int64) * (keys.max(initial=0) + 1) + keys
   order = groups.argsort(kind='stable')

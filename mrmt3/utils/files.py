@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from mrmt3.errors import UserError
@@ -71,29 +71,3 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
   finally:
     if temporary is not None:
       shutil.rmtree(temporary, ignore_errors=True)
-
-
-class LineFile:
-  """A text file that grows by whole lines, each of which is in the file when `add` returns."""
-
-  def __init__(self, path: Path, lines: Iterable[str] = ()):
-    """Makes the file, or puts `lines` in place of all that it holds; UserError if that cannot be done."""
-    with atomic_path(path) as temporary:
-      temporary.write_text(''.join(f'{line}\n' for line in lines))
-    self._path = path
-    try:
-      self._file = path.open('a')
-    except OSError as error:
-      raise UserError(f'cannot write {path}: {error.strerror}') from error
-
-  def add(self, line: str) -> None:
-    """Adds a line; UserError if that cannot be done."""
-    try:
-      self._file.write(line + '\n')
-      self._file.flush()
-    except OSError as error:
-      raise UserError(f'cannot write {self._path}: {error.strerror}') from error
-
-  def close(self) -> None:
-    """Closes the file."""
-    self._file.close()

@@ -1,4 +1,4 @@
-"""A text that changes when files change, made without reading them."""
+"""Texts that change when files or weights change; files are not read for it."""
 
 import hashlib
 import os
@@ -16,6 +16,17 @@ def files_fingerprint(paths: Iterable[Path], root: Path) -> str:
     except OSError:
       state = 'missing'
     digest.update(f'{path.relative_to(root).as_posix()}\0{state}\0'.encode('utf-8', 'surrogateescape'))
+  return digest.hexdigest()
+
+
+def weights_fingerprint(params, text: str) -> str:
+  """Returns a digest of a text and of a tree of arrays, in the order of the tree."""
+  import jax
+  import numpy as np
+
+  digest = hashlib.sha256(text.encode())
+  for leaf in jax.tree.leaves(params):
+    digest.update(np.ascontiguousarray(leaf).tobytes())
   return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""`mrmt3 dataset`: every data set is listed, with what it takes to get and prepare it, and found where it is."""
+"""Tests of `mrmt3 dataset`: it lists every data set, how to get and prepare it, and where it is on this machine."""
 
 import json
 import os
@@ -11,8 +11,9 @@ import small_datasets
 
 from mrmt3.cli.main import build_parser, main
 from mrmt3.data import catalogue
+from mrmt3.data.convert.base import Options
 from mrmt3.data.sources.mt3_records import PUBLISHED
-from mrmt3.evaluation.references import TASKS
+from mrmt3.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def _nowhere_else(monkeypatch, tmp_path):
 
 def listed(capsys, *arguments):
   assert main(['dataset', '--json', *map(str, arguments)]) == 0
-  return {one['name']: one for one in json.loads(capsys.readouterr().out)}
+  return {dataset['name']: dataset for dataset in json.loads(capsys.readouterr().out)}
 
 
 def test_all_data_sets_are_listed(capsys):
@@ -34,7 +35,7 @@ def test_all_data_sets_are_listed(capsys):
   assert all(one['licence'] for name, one in found.items() if name not in ('own', 'mixture'))
   assert not any(one['folders'] or one['records'] for one in found.values())
   tasks = ' '.join(one['tasks'] for one in found.values())
-  assert all(task.partition(':')[0] in tasks for task in TASKS)
+  assert all(task.partition(':')[0] in tasks for task in catalogue.sources())
   assert main(['dataset']) == 0
   text = capsys.readouterr().out
   assert (
@@ -44,13 +45,32 @@ def test_all_data_sets_are_listed(capsys):
   )
 
 
+def test_what_the_entries_name_is_there(tmp_path):
+  """Every function opens a folder, or says in one line what is not in it."""
+  assert {f'mt3_records:{name}' for name in PUBLISHED} <= catalogue.sources().keys()
+  for task in catalogue.sources():
+    with pytest.raises(UserError):
+      catalogue.open_source(task, tmp_path / 'nowhere').splits()
+  for name in catalogue.originals():
+    with pytest.raises(UserError):
+      catalogue.open_original(name, tmp_path / 'nowhere', Options()).splits()
+  for open_it, words in ((catalogue.open_source, ()), (catalogue.open_original, (Options(),))):
+    with pytest.raises(UserError, match=r"'nothing'.*; there are .*slakh"):
+      open_it('nothing', tmp_path, *words)
+
+
+def test_only_what_mt3_cuts_is_cut():
+  cut = {task for task in catalogue.sources() if task.startswith('mt3_records') and catalogue.trims(task)}
+  assert cut == {'mt3_records:slakh', 'mt3_records:cerberus4'} and catalogue.trims('slakh')
+
+
 def test_commands_that_prepare_are_commands(capsys):
   commands = [one['prepare'].rpartition(': ')[2] for one in listed(capsys).values()]
   parsed = [build_parser().parse_args(shlex.split(text)[1:]) for text in commands if text.startswith('mrmt3 ')]
   assert {'convert', 'commu', 'build'} <= {args.dataset_command for args in parsed if args.command == 'dataset'}
 
 
-def test_what_is_here_is_found(tmp_path, small_data, capsys):
+def test_data_sets_on_this_machine_are_found(tmp_path, small_data, capsys):
   root = tmp_path / 'disk'
   originals = small_datasets.write_originals(root / 'original')
   commu = small_datasets.write_commu(root / 'commu' / 'dataset', clips=3, audio=False)
@@ -88,12 +108,12 @@ def test_places_are_those_of_the_environment(tmp_path, monkeypatch, capsys):
   assert f'here     {tmp_path / "records" / "urmp"} (records)' in capsys.readouterr().out
 
 
-def test_places_of_nobody_are_passed_over(monkeypatch, capsys):
+def test_homes_of_unknown_users_are_ignored(monkeypatch, capsys):
   monkeypatch.setenv('MRMT3_DATA', '~nobody_of_that_name/data')
   assert listed(capsys)
 
 
-def test_tensorflow_is_not_waited_for_and_large_folders_are_not_walked(tmp_path):
+def test_tensorflow_is_not_imported_and_large_folders_are_not_searched(tmp_path):
   for number in range(3000):
     (tmp_path / f'folder{number}').mkdir()
   code = (

@@ -40,7 +40,7 @@ def test_every_example_comes_once_and_unchanged():
     np.testing.assert_array_equal(example['inputs'], np.full((LENGTHS[number] // 2, 3), number))
 
 
-def test_groups_are_of_like_length_in_another_order_each_block():
+def test_groups_have_similar_lengths_and_each_block_another_order():
   lengths = np.array([len(example['targets']) for example in grouped()])[:96].reshape(4, 4, 6)
   drawn = np.array(LENGTHS[:96]).reshape(4, 24)
   orders = set()

@@ -1,4 +1,4 @@
-"""A script may end with an iterator in use: the process ends all the same."""
+"""Test that a process ends even if a data iterator is still in use."""
 
 import subprocess
 import sys

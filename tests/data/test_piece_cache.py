@@ -1,4 +1,4 @@
-"""The piece store: what comes out is what went in, made once, going on where it was interrupted."""
+"""Tests of the piece cache: it returns what was stored, is built once, and resumes after an interruption."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ CODEC = vocabularies.build_codec(vocabularies.VocabularyConfig(num_velocity_bins
 
 @dataclasses.dataclass(frozen=True)
 class MadeUp:
-  """Pieces of random samples and notes, of which number `broken` cannot be read; counts what it reads in a file."""
+  """Pieces of random samples and notes; piece `broken` cannot be read. Logs the pieces that it reads in a file."""
 
   count: int
   log: str
@@ -121,7 +121,7 @@ def test_made_once_and_again_when_the_source_changes(made_up, tmp_path):
   assert len(made_up.reads()) == 8
 
 
-def test_goes_on_where_it_was_interrupted(made_up, tmp_path, monkeypatch):
+def test_resumes_where_it_was_interrupted(made_up, tmp_path, monkeypatch):
   whole = prepare(made_up, tmp_path / 'whole')
   stopping = dataclasses.replace(made_up, fail_at=2)
   monkeypatch.setattr(MadeUp, '__repr__', lambda self: 'made up')  # the same store for both
@@ -169,7 +169,7 @@ def test_one_broken_piece_is_named_and_the_rest_goes_on(tmp_path, capsys):
 
 
 def test_nothing_usable_is_an_error(tmp_path):
-  with pytest.raises(UserError, match=r'nothing usable.*piece0\.wav is broken'):
+  with pytest.raises(UserError, match=r'no usable piece.*piece0\.wav is broken'):
     prepare(MadeUp(1, str(tmp_path / 'reads'), broken=0), tmp_path)
 
 
@@ -223,7 +223,7 @@ def test_processes_make_a_store_once_together(tmp_path):
 
 
 def test_a_script_without_a_main_guard_does_not_hang(tmp_path, small_data):
-  """Worker processes would run the caller's script again, and wait for the lock that the caller holds."""
+  """Worker processes would run the caller's script again and wait for the caller's lock."""
   script = tmp_path / 'script.py'
   script.write_text(
     textwrap.dedent(f"""
@@ -231,7 +231,8 @@ def test_a_script_without_a_main_guard_does_not_hang(tmp_path, small_data):
       from mrmt3.data.sources.slakh import SlakhFolder
       from mrmt3.utils import parallel
       parallel.SPAWN_AFTER = 0.0
-      store = piece_cache.prepare(SlakhFolder({str(small_data)!r}), 'train', 16000, cache_dir={str(tmp_path / 'c')!r}, workers=2)
+      source = SlakhFolder({str(small_data)!r})
+      store = piece_cache.prepare(source, 'train', 16000, cache_dir={str(tmp_path / 'c')!r}, workers=2)
       print(len(store))
       """)
   )

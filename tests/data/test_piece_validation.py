@@ -1,4 +1,4 @@
-"""Tests of mrmt3.data.piece_validation: every kind of bad data is named and counted, and nothing else is touched."""
+"""Tests of mrmt3.data.piece_validation: every kind of bad data is reported and counted, and nothing else is changed."""
 
 import dataclasses
 
@@ -39,7 +39,7 @@ def test_good_piece_passes_untouched():
     (np.full(5000, 9e-5, np.float32), 'silence', 1),
   ],
 )
-def test_audio_that_cannot_be_used_leaves_the_piece_out(samples, name, count):
+def test_a_piece_with_unusable_audio_is_left_out(samples, name, count):
   checked = check(samples)
   assert checked.content is None and names(checked) == {name: (count, LEFT_OUT)}
 
@@ -73,7 +73,7 @@ def test_piece_without_notes_is_left_out():
     ((5, 6, 50, 100, 0, 0), 'begins-after-end'),
   ],
 )
-def test_a_note_that_cannot_be_used_is_dropped_and_the_rest_goes_on(row, name):
+def test_an_unusable_note_is_dropped_and_the_others_are_kept(row, name):
   notes = np.concatenate([GOOD[:2], as_notes([row, row]), GOOD[2:]])
   note_stem = np.array([0, 0, 1, 1, 0, 1], np.int32)
   stems = np.stack([SOUND, SOUND])
@@ -95,7 +95,7 @@ def test_notes_lost_by_the_source_are_counted():
     ([(4, 16, 50, 100, 0, 0)], 'length'),
   ],
 )
-def test_what_looks_odd_is_kept(rows, name):
+def test_unusual_notes_are_kept(rows, name):
   notes = np.concatenate([GOOD, as_notes(rows)])
   checked = check(notes=notes)
   assert names(checked)[name][1] == KEPT
@@ -103,7 +103,7 @@ def test_what_looks_odd_is_kept(rows, name):
   np.testing.assert_array_equal(as_rows(checked.content.notes), as_rows(notes))
 
 
-def test_audio_that_goes_on_and_ends_just_reached_are_no_oddities():
+def test_differences_within_the_tolerances_are_not_reported():
   assert names(check(np.resize(SOUND, 16 * RATE))) == {'length': (1, KEPT)}
   assert not check(np.resize(SOUND, 14 * RATE)).problems
   assert not check(notes=np.concatenate([GOOD, as_notes([(4, 5.009, 50, 100, 0, 0)])])).problems
@@ -122,8 +122,8 @@ _NOTES = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(_NOTES)
-def test_overlaps_are_those_found_note_by_note(drawn):
-  """Among notes of one pitch and instrument, sorted by onset, one overlaps if any before it ends later than it begins."""
+def test_overlaps_equal_a_note_by_note_search(drawn):
+  """A note overlaps if an earlier note of its pitch and instrument ends after its onset."""
   notes = as_notes([(o / 10, (o + d) / 10, p, 100, g, i) for o, d, p, g, i in drawn])
   expected, sounding = 0, {}
   for note in notes[np.argsort(notes['onset'], kind='stable')]:

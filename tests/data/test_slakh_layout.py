@@ -1,4 +1,4 @@
-"""Tests of the Slakh2100 layout: what mrmt3.dataset_builder.layout writes and mrmt3.data.slakh_layout reads."""
+"""Tests of the Slakh2100 layout, written by mrmt3.dataset_builder.layout and read by mrmt3.data.slakh_layout."""
 
 import math
 import shutil
@@ -114,7 +114,7 @@ def test_stems_that_cancel_do_not_clip():
 
 
 @pytest.mark.parametrize('audio', [None, np.zeros(RATE, np.float32)])
-def test_unheard_stem_is_listed_but_not_labelled(tmp_path, audio):
+def test_inaudible_stem_is_listed_but_not_labelled(tmp_path, audio):
   folder = write_track(tmp_path / 'Track00001', band(guitar=Stem(30, False, GUITAR, audio)))
   metadata = slakh_layout.read_metadata(slakh_layout.Track(folder))
   assert metadata['stems']['S00']['audio_rendered'] is False
@@ -211,7 +211,7 @@ def test_find_tracks_in_order_of_split_and_number(tmp_path):
   assert [track.name for track in slakh_layout.find_tracks(tmp_path / 'train')] == ['Track2', 'Track10']
 
 
-def test_find_tracks_says_what_is_missing(tmp_path):
+def test_find_tracks_reports_what_is_missing(tmp_path):
   with pytest.raises(UserError, match='no such folder'):
     slakh_layout.find_tracks(tmp_path / 'nowhere')
   with pytest.raises(UserError, match='no tracks in'):
@@ -247,7 +247,7 @@ def test_audio_path_prefers_flac(tmp_path):
 )
 def test_broken_metadata_is_named(folder, text, words):
   (folder / 'metadata.yaml').write_text(text)
-  if words is None:  # odd but readable: 128 means drums
+  if words is None:  # unusual but valid: 128 means drums
     assert slakh_layout.read_notes(slakh_layout.Track(folder))['is_drum'].all()
     return
   with pytest.raises(UserError, match=words) as caught:

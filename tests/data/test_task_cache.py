@@ -1,6 +1,6 @@
-"""`mrmt3 dataset cache`: what is cached is what the steps before the placeholder make, and training reads it.
+"""Tests of `mrmt3 dataset cache`: it caches the output of the steps before the placeholder, and training reads it.
 
-Needs the extra `cache`, which has an environment of its own: make test-cache.
+Needs the extra `cache`, which has its own environment: make test-cache.
 """
 
 import dataclasses
@@ -35,14 +35,14 @@ def records(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def cached(records, tmp_path_factory):
-  """Returns (folder of caches, what was printed)."""
+  """Returns (folder of caches, printed text)."""
   import contextlib
   import io
 
-  folder, said = tmp_path_factory.mktemp('caches'), io.StringIO()
-  with contextlib.redirect_stdout(said):
+  folder, printed = tmp_path_factory.mktemp('caches'), io.StringIO()
+  with contextlib.redirect_stdout(printed):
     assert main(['dataset', 'cache', TASK, '--to', str(folder), '--data', str(records), '--min-shards', '3']) == 0
-  return folder, said.getvalue()
+  return folder, printed.getvalue()
 
 
 @pytest.fixture(autouse=True)
@@ -51,13 +51,13 @@ def _records(records, monkeypatch):
 
 
 def test_the_cache_is_complete_and_described(cached):
-  folder, said = cached
-  assert f'{TASK}: 2 eval, 4 train examples' in said.replace('\n', ' ') and '1 cached in' in said
+  folder, printed = cached
+  assert f'{TASK}: 2 eval, 4 train examples' in printed.replace('\n', ' ') and '1 cached in' in printed
   (made,) = [path for path in folder.iterdir() if not path.name.startswith('.')]
   names = {path.name for path in made.iterdir()}
   assert {'COMPLETED', 'info.train.json', 'stats.train.json', 'info.eval.json', 'stats.eval.json'} <= names
   assert json.loads((made / 'stats.train.json').read_text())['examples'] == 4
-  assert len(list(made.glob('train.tfrecord-*'))) == 4  # as many as there were, at least three
+  assert len(list(made.glob('train.tfrecord-*'))) == 4  # one per source file, at least three
   assert not [path for path in folder.iterdir() if path.name.startswith('.')]
 
 
@@ -97,8 +97,8 @@ def test_cached_examples_are_those_of_the_steps_before_the_placeholder(cached):
     seqio.set_global_cache_dirs([])
 
 
-def test_training_goes_on_within_a_cache(cached, tmp_path):
-  """seqio keeps so small a cache in memory if it may, and then its position cannot be saved."""
+def test_training_resumes_within_a_cache(cached, tmp_path):
+  """By default seqio loads such a small cache into memory, and then its position cannot be saved."""
   from mrmt3.data.feature_converters import ContinuousInputsEncDecFeatureConverter
   from mrmt3.engine import utils
   from mrmt3.training.data_iterator import DataIterator
@@ -123,7 +123,7 @@ def test_training_goes_on_within_a_cache(cached, tmp_path):
     seqio.set_global_cache_dirs([])
 
 
-def test_what_is_there_is_kept_unless_told(cached, records, capsys):
+def test_an_existing_cache_is_kept_without_overwrite(cached, records, capsys):
   folder, _ = cached
   (completed,) = folder.glob('*/COMPLETED')
   before = completed.stat().st_mtime_ns
@@ -133,8 +133,8 @@ def test_what_is_there_is_kept_unless_told(cached, records, capsys):
   assert '4 train' in capsys.readouterr().out and completed.stat().st_mtime_ns > before
 
 
-def test_parts_are_what_the_whole_is(cached, records, tmp_path):
-  """A part for every file gives the same examples, info and stats as all files at once, and as seqio's own tool."""
+def test_parts_give_the_same_cache_as_the_whole(cached, records, tmp_path):
+  """One part per file gives the same examples, info and stats as all files at once, and as seqio's own tool."""
   folder, _ = cached
   (whole,) = folder.glob('*/')
   task_cache.cache([TASK], str(tmp_path / 'parts'), part_bytes=1, min_shards=3)
@@ -162,7 +162,7 @@ def test_parts_are_what_the_whole_is(cached, records, tmp_path):
 
 
 def test_other_runners_get_their_options(records, tmp_path):
-  """An unknown runner is named by Beam itself, so options do come through."""
+  """Beam itself reports an unknown runner, so it receives the options."""
   with pytest.raises(UserError, match='NoSuchRunner'):
     task_cache.cache([TASK], str(tmp_path), pipeline_options=['--runner=NoSuchRunner'])
   with pytest.raises(UserError, match='not on this machine'):
@@ -172,7 +172,7 @@ def test_other_runners_get_their_options(records, tmp_path):
 def test_mistakes_are_named_and_nothing_is_left(records, tmp_path, monkeypatch, capsys):
   for task, words in (
     ('no_such_task', "no task 'no_such_task'"),
-    ('mega_notes_ties_vb1_train', 'is a mixture; its tasks are cached: cerberus4_notes'),
+    ('mega_notes_ties_vb1_train', 'is a mixture, which cannot be cached; cache its tasks: cerberus4_notes'),
   ):
     assert main(['dataset', 'cache', task, '--to', str(tmp_path / 'a')]) == 2
     assert words in capsys.readouterr().err
@@ -191,7 +191,7 @@ def test_mistakes_are_named_and_nothing_is_left(records, tmp_path, monkeypatch, 
   assert not list((tmp_path / 'a').iterdir())
 
 
-def test_tasks_of_ones_own_are_cached(tmp_path, monkeypatch, capsys):
+def test_user_defined_tasks_are_cached(tmp_path, monkeypatch, capsys):
   name = f'own_{tmp_path.name}'
   (tmp_path / f'{name}.py').write_text(
     'import seqio\nimport tensorflow as tf\n'

@@ -1,4 +1,4 @@
-"""Tasks over a folder: what an example holds, where its prior segments lie, and that randomness follows the seed."""
+"""Tests of the tasks over a folder: features of examples, positions of prior segments, reproducible randomness."""
 
 import collections
 import dataclasses
@@ -136,7 +136,7 @@ def test_mt3_segments_may_be_cut_short_at_either_end():
 def test_published_chunks_leave_out_the_tail(small_data, small_spec, monkeypatch):
   from mrmt3.data import seqio_source
 
-  for width, sampling, chunks in (  # pieces here are of 129 frames
+  for width, sampling, chunks in (  # these pieces have 129 frames
     (50, 'mr_mt3', [(0, 50), (50, 100)]),
     (50, 'mt3', [(0, 50), (50, 100), (100, 129)]),
     (43, 'mr_mt3', [(0, 43), (43, 86)]),  # three chunks exactly: the last one is left out
@@ -206,7 +206,7 @@ def test_hosts_share_an_epoch_without_overlap_or_loss(small_data, small_spec, ho
   name = register(small_data, small_spec, sampling=sampling, shuffle_scope='paper')
   whole = examples(name, shuffle=True, seed=3)
   parts = [examples(name, shuffle=True, seed=3, shard=seqio.ShardInfo(index, hosts)) for index in range(hosts)]
-  # However many hosts there are, the examples are the same ones in the same order, dealt out in turn.
+  # For any number of hosts, the examples are the same in the same order; hosts take turns.
   for position, example in enumerate(whole):
     other = parts[position % hosts][position // hosts]
     assert key(example) == key(other)
@@ -248,8 +248,8 @@ def iterator_of(config):
   return DataIterator(dataset, utils.dataset_from(config, MemoryFeatureConverter, 0))
 
 
-def test_data_whose_position_nobody_can_tell_begins_anew(tmp_path, capsys):
-  """As magenta/mt3's tasks, whose records are split by a function in Python."""
+def test_data_without_a_known_position_starts_over(tmp_path, capsys):
+  """Like magenta/mt3's tasks, which split records in a Python function."""
   import tensorflow as tf
 
   from mrmt3.checkpoints import orbax as orbax_checkpoints
@@ -286,11 +286,11 @@ def test_data_whose_position_nobody_can_tell_begins_anew(tmp_path, capsys):
     ({'max_pieces_per_mix': 2}, 3, {**LENGTHS, 'targets': 256, 'prior_targets': 256}),
   ],
 )
-def test_an_iterator_goes_on_exactly_from_its_position(small_data, small_spec, tmp_path, steps, fields, size, lengths):
-  """Also from the end of an epoch: there are 15 examples in one."""
+def test_an_iterator_resumes_exactly_at_its_position(small_data, small_spec, tmp_path, steps, fields, size, lengths):
+  """Also at the end of an epoch, which has 15 examples."""
   data = small_data
   if lengths['targets'] < LENGTHS['targets']:
-    data = tmp_path / 'own'  # what does not fit is counted, which is another test's
+    data = tmp_path / 'own'  # a copy, because another test checks the counts of segments with too many tokens
     shutil.copytree(small_data, data)
   name = register(data, small_spec, max_hop=2, shuffle_scope='paper', **fields)
   config = training(name, batch_size=size, task_feature_lengths=lengths)
@@ -360,7 +360,7 @@ def test_orders_of_epochs_have_nothing_in_common(count):
 
 
 def numbers_of(source, count, epochs):
-  """Returns the numbers of a split's records in the order in which they come."""
+  """Returns the numbers of a split's records in order."""
   dataset = source.in_blocks(source.get_dataset('train', shuffle=True, seed=3).repeat(epochs))
   return [int(record['chunk_start']) // FRAMES for record in dataset.unbatch().take(count).as_numpy_iterator()]
 
@@ -385,28 +385,28 @@ def test_every_record_comes_once_an_epoch_in_another_order(small_data, small_spe
     assert first != second and first != sorted(first)
 
 
-def test_segments_that_do_not_fit_are_skipped_aloud_cut_or_stop(small_data, small_spec, caplog):
+def test_segments_with_too_many_tokens_are_skipped_with_a_warning_cut_or_an_error(small_data, small_spec, caplog):
   short = {**LENGTHS, 'targets': 10}
   kept = examples(register(small_data, small_spec, sampling='grid'), lengths=short)
   assert kept and all(len(example['targets']) <= 10 for example in kept)
-  assert 'do not fit 10' in caplog.text
+  assert 'exceed the limit of 10' in caplog.text
   store, _ = LIBRARIES[register(small_data, small_spec, sampling='grid')].open('train')
   left_out = [line for line in store.skipped() if line['problem'] == 'too-many-tokens']
   assert {line['action'] for line in left_out} == {'segment left out'}
-  # Counts are written down whenever they have doubled.
+  # A count is written whenever it has doubled.
   whole = len(examples(register(small_data, small_spec, sampling='grid')))
   assert (whole - len(kept)) / 2 < sum(line['count'] for line in left_out) <= whole - len(kept)
   cut = examples(register(small_data, small_spec, sampling='grid', on_overflow='cut'), lengths=short)
   assert len(cut) > len(kept) and all(len(example['targets']) <= 10 for example in cut)
   assert 'shortened' in {line['action'] for line in store.skipped() if line['problem'] == 'too-many-tokens'}
   library = LIBRARIES[register(small_data, small_spec, sampling='grid', strict=True)]
-  assert library.open('train')[0].names  # not a fault of the pieces
+  assert library.open('train')[0].names  # not a problem of the pieces
   strict = register(small_data, small_spec, sampling='grid', on_overflow='error')
-  with pytest.raises(tf.errors.OpError, match='do not fit 10'):
+  with pytest.raises(tf.errors.OpError, match='exceed the limit of 10'):
     examples(strict, lengths=short)
 
 
-def test_the_last_count_of_segments_that_do_not_fit_is_exact(small_data, small_spec):
+def test_the_last_count_of_segments_with_too_many_tokens_is_exact(small_data, small_spec):
   library = LIBRARIES[register(small_data, small_spec, sampling='grid', on_overflow='cut', strict=True)]
   store, _ = library.open('train')
   overflow = seqio_preprocessors._Overflow(library)
@@ -419,15 +419,15 @@ def test_the_last_count_of_segments_that_do_not_fit_is_exact(small_data, small_s
   assert (before, counts()) == (8, 11)
 
 
-def test_nothing_that_fits_is_an_error_not_an_endless_loop(small_data, small_spec, monkeypatch):
+def test_skipping_every_example_is_an_error_not_an_endless_loop(small_data, small_spec, monkeypatch):
   monkeypatch.setattr(seqio_preprocessors, 'MOST_SKIPPED', 50)
   name = register(small_data, small_spec)
-  with pytest.raises(tf.errors.OpError, match='do not fit 3'):
+  with pytest.raises(tf.errors.OpError, match='exceed the limit of 3'):
     examples(name, lengths={**LENGTHS, 'targets': 3}, epochs=None, shuffle=True, count=1)
 
 
 def test_segments_meet_whatever_the_hop(small_spec):
-  """Steps of segment borders are exact: float arithmetic would be a step off for some frames at a hop of 120."""
+  """Steps of segment borders are exact; float arithmetic would be one step off for some frames with a hop of 120."""
   config = dataclasses.replace(small_spec.spectrogram, hop_width=120)
   codec = vocabularies.build_codec(small_spec.vocabulary)
   for frame in range(0, 20_000, 7):
@@ -480,7 +480,7 @@ def test_samples_are_decoded_as_their_log_mels(small_data, small_spec):
 
   from mrmt3.models import MemoryEncoderDecoderModel
 
-  weights, said = None, {}
+  weights, predicted = None, {}
   for where in ('host', 'device'):
     name = register(small_data, small_spec, sampling='grid', log_mel_on=where)
     model = MemoryEncoderDecoderModel(small_spec, log_mel_on=where)
@@ -491,14 +491,14 @@ def test_samples_are_decoded_as_their_log_mels(small_data, small_spec):
     if weights is None:
       weights = model.get_initial_params(jax.random.key(3), batch)
       weights['decoder']['logits_dense']['kernel'] *= 3
-    said[where], aux = jax.jit(model.predict_batch_with_aux)(weights, batch)
-    assert said[where].shape == (5, 64) and aux['scores'].shape == (5,)
-    np.testing.assert_array_equal(jax.jit(model.predict_batch)(weights, batch), said[where])
-  assert len({tuple(row) for row in np.asarray(said['host']).tolist()}) > 1  # what is heard matters
-  assert np.mean(said['host'] == said['device']) > 0.95
+    predicted[where], aux = jax.jit(model.predict_batch_with_aux)(weights, batch)
+    assert predicted[where].shape == (5, 64) and aux['scores'].shape == (5,)
+    np.testing.assert_array_equal(jax.jit(model.predict_batch)(weights, batch), predicted[where])
+  assert len({tuple(row) for row in np.asarray(predicted['host']).tolist()}) > 1  # predictions depend on the inputs
+  assert np.mean(predicted['host'] == predicted['device']) > 0.95
 
 
-def test_stem_subsets_are_heard_and_written(small_data, small_spec):
+def test_stem_subsets_apply_to_audio_and_tokens(small_data, small_spec):
   name = register(small_data, small_spec, sampling='grid', stem_subset_rate=1.0)
   library = LIBRARIES[name]
   store, _ = library.open('train')
@@ -508,8 +508,8 @@ def test_stem_subsets_are_heard_and_written(small_data, small_spec):
     window = library.drawn('train', Window((Part(1, FRAMES),), FRAMES, (0,), (seed,)))
     stems = window.parts[0].stems
     subsets.add(tuple(stems))
-    heard = library.samples('train', window).reshape(-1)
-    np.testing.assert_array_equal(heard, store.audio(1, FRAMES * 256, 2 * FRAMES * 256, stems))
+    samples = library.samples('train', window).reshape(-1)
+    np.testing.assert_array_equal(samples, store.audio(1, FRAMES * 256, 2 * FRAMES * 256, stems))
     targets, (prior,) = library.tokens('train', window)
     if stems.all():
       plain = whole.tokens('train', dataclasses.replace(window, parts=(Part(1, FRAMES),)))
@@ -524,7 +524,7 @@ def test_stem_subsets_are_heard_and_written(small_data, small_spec):
 
 
 def overlapping_library(tmp_path, small_spec, **fields):
-  """Returns a library of one piece: a note cut by one of its pitch that is long over at 3 s, and onsets between two steps."""
+  """Returns a library of one piece: a note cut by a later one of its pitch, and onsets between two steps."""
   rows = [(0.0, 4.0, 60, 100, 0, 0), (0.5, 0.8, 60, 100, 0, 0)]
   rows += [(2.2 + 0.005 * k, 3.9, 62 + k, 100, 0, 0) for k in range(1, 40, 2)]
   return Library(OnePiece(tuple(rows)), small_spec, ExampleConfig(**fields), str(tmp_path))
@@ -532,7 +532,7 @@ def overlapping_library(tmp_path, small_spec, **fields):
 
 @dataclasses.dataclass(frozen=True)
 class OnePiece:
-  """A source of one piece of 5 s with the given notes and, if `count`, so many stems, of which the first plays them."""
+  """A source of one piece of 5 s with the given notes and `count` stems, of which the first plays all notes."""
 
   rows: tuple
   count: int = 2
@@ -554,7 +554,7 @@ class OnePiece:
 
 
 @pytest.mark.parametrize('start', range(0, 300, FRAMES))
-def test_all_stems_are_written_as_the_piece_itself(tmp_path, small_spec, start):
+def test_all_stems_have_the_tokens_of_the_piece(tmp_path, small_spec, start):
   plain = overlapping_library(tmp_path, small_spec)
   library = overlapping_library(tmp_path, small_spec, stem_subset_rate=1.0)
   prior = (start - FRAMES if start else NO_PRIOR,)
@@ -564,9 +564,9 @@ def test_all_stems_are_written_as_the_piece_itself(tmp_path, small_spec, start):
   np.testing.assert_array_equal(found[1][0], wanted[1][0])
 
 
-def test_notes_that_are_over_cut_those_of_their_pitch_in_mixes_too(tmp_path, small_spec):
+def test_notes_that_have_ended_cut_earlier_notes_of_their_pitch_in_mixes(tmp_path, small_spec):
   library = overlapping_library(tmp_path, small_spec, max_pieces_per_mix=2)
-  for parts in ((64, 128), (128, 64), (128, 128)):  # 1.02 and 2.05 s: pitch 60 is long over
+  for parts in ((64, 128), (128, 64), (128, 128)):  # 1.02 and 2.05 s: pitch 60 has ended
     targets, _ = library.tokens('train', Window(tuple(Part(0, start) for start in parts), FRAMES))
     ties = targets[: targets.tolist().index(EMPTY[0])].tolist()
     assert 1004 + 60 not in ties
@@ -574,7 +574,7 @@ def test_notes_that_are_over_cut_those_of_their_pitch_in_mixes_too(tmp_path, sma
 
 @dataclasses.dataclass(frozen=True)
 class Tones:
-  """A source of one piece of 6 s that sounds as it is written: sines, and noise for drums; `rows` as `as_notes` takes them."""
+  """A source of one piece of 6 s whose audio has a sine per note; `rows` are arguments of `as_notes`."""
 
   rows: tuple
 
@@ -591,9 +591,9 @@ class Tones:
     table, time = note_tables.as_notes(self.rows), np.arange(6 * sample_rate) / sample_rate
     samples = np.zeros(len(time), np.float32)
     for note in table:
-      heard = (time >= note['onset']) & (time < note['offset'])
+      sounding = (time >= note['onset']) & (time < note['offset'])
       samples += (
-        0.2 * heard * np.sin(2 * np.pi * 440 * 2 ** ((float(note['pitch']) - 69) / 12) * (time - note['onset']))
+        0.2 * sounding * np.sin(2 * np.pi * 440 * 2 ** ((float(note['pitch']) - 69) / 12) * (time - note['onset']))
       )
     return PieceContent(samples, table)
 
@@ -609,22 +609,22 @@ MELODY = (
 
 @pytest.mark.parametrize('semitones', [-4, 3])
 @pytest.mark.parametrize('start', [0, FRAMES, 4 * FRAMES])
-def test_a_transposed_piece_is_heard_and_written_alike(tmp_path, small_spec, semitones, start):
+def test_transposition_changes_audio_and_tokens_alike(tmp_path, small_spec, semitones, start):
   speed, begin = 2 ** (semitones / 12), start * 256 / 16000
   moved = tuple(
     (
       begin + (on - begin) / speed,
       begin + (off - begin) / speed,
       pitch + (0 if drum else semitones),
-      loud,
+      velocity,
       program,
       drum,
     )
-    for on, off, pitch, loud, program, drum in MELODY
+    for on, off, pitch, velocity, program, drum in MELODY
   )
   library = Library(Tones(MELODY), small_spec, ExampleConfig(max_transposition=5), str(tmp_path / 'a'))
   window = Window((Part(0, start, None, semitones),), FRAMES, (start - FRAMES if start else NO_PRIOR,))
-  # A piece that sounds so when it is played as it is; what begins before it is cut.
+  # The same music as a piece without transposition; notes that begin before it are cut.
   whole = tuple((max(on, 0.0), off, *rest) for on, off, *rest in moved if off > 0)
   wanted = Library(Tones(whole), small_spec, ExampleConfig(), str(tmp_path / 'b'))
   plain = dataclasses.replace(window, parts=(Part(0, start),))
@@ -632,28 +632,28 @@ def test_a_transposed_piece_is_heard_and_written_alike(tmp_path, small_spec, sem
     x.tokens('train', w) for x, w in ((library, window), (wanted, plain))
   )
   np.testing.assert_array_equal(targets, targets_there)
-  if start == FRAMES and moved[0][0] < 0:  # the prior segment begins where the piece is cut: there the note goes on
+  if start == FRAMES and moved[0][0] < 0:  # the prior segment begins where the piece is cut, so the note is tied
     assert priors[0].tolist()[:3] == [1135, 1004 + moved[0][2], 1134]
   else:
     np.testing.assert_array_equal(priors, priors_there)
-  # The tones that the notes say: their pitch is the strongest where they sound alone.
+  # The audio matches the notes: where a note sounds alone, its pitch is the strongest frequency.
   compared = 0
   for first in (start, start - FRAMES):
-    heard, seconds = library.samples('train', window, first, FRAMES).reshape(-1), first * 256 / 16000
+    samples, seconds = library.samples('train', window, first, FRAMES).reshape(-1), first * 256 / 16000
     for on, off, pitch, *_, drum in moved:
       at = max(on + 0.02, seconds)
       end = at + 2400 / 16000
       alone = sum(a < end and b > at for a, b, *_ in moved) == 1
-      if drum or not alone or min(off, seconds + len(heard) / 16000) < end:
+      if drum or not alone or min(off, seconds + len(samples) / 16000) < end:
         continue
       cut = round((at - seconds) * 16000)
-      spectrum = np.abs(np.fft.rfft(heard[cut : cut + 2400] * np.hanning(2400), 2**16))
+      spectrum = np.abs(np.fft.rfft(samples[cut : cut + 2400] * np.hanning(2400), 2**16))
       assert abs(spectrum.argmax() * 16000 / 2**16 / (440 * 2 ** ((pitch - 69) / 12)) - 1) < 0.01
       compared += 1
   assert compared
 
 
-def test_a_faster_piece_is_heard_to_its_last_frame(tmp_path, small_spec):
+def test_a_faster_piece_has_audio_to_its_last_frame(tmp_path, small_spec):
   library = Library(Tones(MELODY), small_spec, ExampleConfig(max_transposition=5), str(tmp_path))
   last = int(library.frames('train')[0]) - 1
   window = Window((Part(0, last, None, 5),), FRAMES)
@@ -669,7 +669,7 @@ def test_transpositions_are_drawn_from_the_seed(tmp_path, small_spec):
     assert parts == library.drawn('train', window).parts
     found.update(part.semitones for part in parts)
   assert set(found) == {-2, -1, 0, 1, 2}
-  # What is heard ends where the faster piece does, and pitches that MIDI does not have are left out.
+  # The audio ends with the faster piece, and pitches outside MIDI's range are dropped.
   window = Window((Part(0, 5 * FRAMES, None, 2),), 10 * FRAMES)
   ends = (6 - 5 * FRAMES * 256 / 16000) / 2 ** (2 / 12) + 5 * FRAMES * 256 / 16000
   assert abs(len(library.samples('train', window)) + 5 * FRAMES - ends * 16000 / 256) <= 2
@@ -716,10 +716,10 @@ def test_mixes_add_up_sounds_and_notes(small_data, small_spec):
       (int(example['mix_pieces'][0]), int(example['mix_starts'][0])),
     ]
     window = Window(tuple(Part(*part) for part in parts), FRAMES)
-    heard = sum(store.audio(piece, start * 256, (start + FRAMES) * 256) for piece, start in parts)
-    heard = heard / max(1.0, np.abs(heard).max())
-    np.testing.assert_allclose(library.samples('train', window).reshape(-1), heard, atol=1e-6)
-    # Every pitch of either part that is struck in the middle of the window is in the targets.
+    mix = sum(store.audio(piece, start * 256, (start + FRAMES) * 256) for piece, start in parts)
+    mix = mix / max(1.0, np.abs(mix).max())
+    np.testing.assert_allclose(library.samples('train', window).reshape(-1), mix, atol=1e-6)
+    # Every pitch with an onset in the middle of the window is in the targets.
     wanted = collections.Counter()
     for piece, start in parts:
       onset = store.notes(piece)['onset'] - start * 256 / 16000
@@ -747,7 +747,7 @@ def test_prior_inputs_are_those_of_the_prior_segment(small_data, small_spec):
     np.testing.assert_array_equal(example['prior_inputs'], before['inputs'])
 
 
-def test_predicted_prior_tokens_are_what_the_network_says(small_data, small_spec):
+def test_predicted_prior_tokens_are_the_networks_output(small_data, small_spec):
   import jax
 
   from mrmt3.decoding import greedy
@@ -763,13 +763,13 @@ def test_predicted_prior_tokens_are_what_the_network_says(small_data, small_spec
   batch = next(dataset.batch(5).as_numpy_iterator())
   params = model.get_initial_params(jax.random.key(0), batch)
   prior = np.asarray(jax.jit(model.predict_prior)(params, batch, jax.random.key(1)))
-  np.testing.assert_array_equal(prior[0], batch['prior_tokens'][0])  # nothing came before the first segment
+  np.testing.assert_array_equal(prior[0], batch['prior_tokens'][0])  # the first segment has no prior segment
   empty = np.pad([EMPTY], [(0, 0), (0, 62)]).astype(np.int32)
   for row in range(1, 5):
-    said = greedy.transcribe_segments(
+    predicted = greedy.transcribe_segments(
       params, batch['prior_input_tokens'][row][None], empty, config=small_spec.network, max_length=64
     )
-    np.testing.assert_array_equal(prior[row], said[0])
+    np.testing.assert_array_equal(prior[row], predicted[0])
   loss, _ = model.loss_fn(params, batch, jax.random.key(2))
   assert np.isfinite(loss)
 

@@ -1,4 +1,4 @@
-"""Tests of the TFDS builder over the Slakh layout, and of the source that reads what it writes."""
+"""Tests of the TFDS builder for the Slakh layout, and of the source that reads its records."""
 
 import json
 import pickle
@@ -25,7 +25,7 @@ RATE = 16000
 
 @pytest.fixture(scope='module')
 def slakh(tmp_path_factory):
-  """Ten training tracks, of which two are broken and one has a note that cannot be heard, and two for testing."""
+  """Two test tracks and ten training tracks, of which two are broken and one has an inaudible note."""
   root = tmp_path_factory.mktemp('slakh')
   twin_instruments.write_dataset(root, seed=3, train_pieces=10, test_pieces=2, segment_seconds=0.5, pairs=2)
   (root / 'train' / 'Track00003' / 'mix.flac').write_bytes(b'junk')
@@ -100,13 +100,13 @@ def test_built_again_only_from_the_same_tracks(slakh, built, tmp_path):
   assert slakh_records.build(slakh, built.parents[2], file_format=file_format) == built
   other = tmp_path / 'other'
   shutil.copytree(slakh / 'test', other / 'train')
-  with pytest.raises(UserError, match='built from other tracks'):
+  with pytest.raises(UserError, match='have changed since the records'):
     slakh_records.build(other, built.parents[2], file_format=file_format)
   assert before == sorted((path.name, path.stat().st_mtime_ns) for path in built.iterdir())
 
 
 def left(folder):
-  """Returns the files in a folder, except TFDS's note of the configurations that it has seen."""
+  """Returns the files in a folder, except TFDS's list of known configurations."""
   return [path for path in Path(folder).rglob('*') if path.is_file() and path.parent.name != '.config']
 
 
@@ -132,7 +132,7 @@ def test_nothing_is_left_of_a_build_that_fails(slakh, tmp_path):
   assert not left(tmp_path / 'a')
 
 
-def test_manual_folder_of_tfds_will_do(slakh, tmp_path):
+def test_manual_dir_of_tfds_works(slakh, tmp_path):
   import tensorflow_datasets as tfds
 
   from mrmt3.data.tfds_slakh.slakh_records import SlakhRecords
@@ -171,18 +171,18 @@ def test_damaged_record_is_named(copy):
 def test_missing_files_and_records_are_named(copy):
   source = TfdsRecords(str(copy))
   path = sorted(copy.glob('*-test.*'))[1]
-  with pytest.raises(UserError, match=r'no record 9|record 9: the file has 1 records'):
+  with pytest.raises(UserError, match=r'no record 9|record 9: the file has only 1 records'):
     source.read_piece('test', f'{path.name}#9', RATE)
   path.unlink()
   with pytest.raises(UserError, match=f'{path.name} .* is missing'):
     source.list_pieces('test')
   for name in (f'{path.name}#0', 'x#y'):
-    with pytest.raises(UserError, match='is no record of'):
+    with pytest.raises(UserError, match='is not a record of'):
       source.read_piece('test', name, RATE)
   with pytest.raises(UserError, match="no split 'validation', only train, test"):
     source.list_pieces('validation')
   (copy / 'dataset_info.json').write_text('{}')
-  with pytest.raises(UserError, match='is not what TFDS writes'):
+  with pytest.raises(UserError, match=r'is not a dataset_info\.json of TFDS'):
     source.splits()
 
 

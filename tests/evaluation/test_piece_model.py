@@ -195,6 +195,8 @@ def test_infer_goes_on_after_whole_chunks(model, task, checkpoint, tmp_path):
   with pytest.raises(KeyboardInterrupt):
     run_infer(model, task, checkpoint, tmp_path / 'parts', write_fn=stop_at_second)
   assert not list((tmp_path / 'parts').glob('*.COMPLETED'))
+  with pytest.raises(UserError, match=r'other settings \(examples_per_chunk\); remove it'):
+    run_infer(model, task, checkpoint, tmp_path / 'parts', checkpoint_period=3)
   (parts,) = run_infer(model, task, checkpoint, tmp_path / 'parts')
   assert parts.read_text() == whole.read_text()
 

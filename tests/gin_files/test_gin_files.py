@@ -92,10 +92,8 @@ def places(tmp_path_factory, small_data):
 
 def dry_run_flags(flags, places):
   """Returns a command's flags with folders that are there; whatever is written would show in `new`."""
-  data = next(
-    (name for name in ('own_folder', 'commu', 'mt3_mixture') if any(f'runs/{name}.gin' in flag for flag in flags)),
-    'data',
-  )
+  runs = {'own_folder': 'own_folder', 'commu': 'commu', 'mt3_mixture': 'mt3_mixture', 'dataset': 'commu'}
+  data = next((folder for run, folder in runs.items() if any(f'runs/{run}.gin' in flag for flag in flags)), 'data')
   folders = {
     'DATA_DIR': places / data,
     'MODEL_DIR': places / 'new',

@@ -1,4 +1,4 @@
-"""`mrmt3 inspect`: the numbers of pieces known by heart, every task there is, pictures and sound opened again."""
+"""Tests of `mrmt3 inspect`: statistics of known pieces, every task, plots and audio files."""
 
 import itertools
 import json
@@ -34,7 +34,7 @@ SMALL = [
   '32',
 ]
 CODEC = vocabularies.build_codec(vocabularies.VocabularyConfig(num_velocity_bins=1))
-# Of 4 segments of 51.2 steps. A piano's C4 sounds on into the second one, where a bass and a drum begin.
+# 4 segments of 51.2 steps. A piano's C4 is tied to the second segment, where a bass and a drum begin.
 NOTES = as_notes([(0.1, 0.7, 60, 100, 0, 0), (0.6, 0.8, 40, 100, 33, 0), (0.6, 0.61, 36, 100, 0, 1)])
 SHIFT, PITCH, OFF, ON, TIE, PROGRAM, DRUM, EOS = 3, 1004, 1132, 1133, 1134, 1135, 1263, 1
 SEGMENTS = [
@@ -65,7 +65,7 @@ COUNTS = {'shift': 4, 'pitch': 5, 'velocity': 3, 'tie': 4, 'program': 5, 'drum':
 
 @pytest.fixture(autouse=True)
 def _leave_no_engine_behind():
-  """Inspecting makes `t5x` mean our engine and fills gin's configuration: good for a command, not for other tests."""
+  """Removes our engine from the name `t5x` and clears gin's configuration, both of which inspecting changes."""
   before = set(sys.modules)
   yield
   gin.clear_config()
@@ -84,7 +84,7 @@ def known(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def records(small_data, tmp_path_factory):
-  """A data set of TensorFlow Datasets of the small one."""
+  """The small data set as records of TensorFlow Datasets."""
   from mrmt3.data.tfds_slakh import slakh_records
 
   return slakh_records.build(small_data, tmp_path_factory.mktemp('records'), num_shards=1)
@@ -92,7 +92,7 @@ def records(small_data, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def musicnet(tmp_path_factory):
-  """A file of two records as MT3 published MusicNet."""
+  """A file of two records in MT3's layout of MusicNet."""
   import tensorflow as tf
 
   def feature(value):
@@ -129,7 +129,7 @@ def nsynth_tfds(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def mt3_data(tmp_path_factory, small_data):
-  """MT3's data sets, each in a folder of its own."""
+  """MT3's data sets, one folder each."""
   slakh = tmp_path_factory.mktemp('slakh')
   for split in ('train', 'validation', 'test'):
     (slakh / split).symlink_to(small_data / ('train' if split == 'train' else 'test'))
@@ -137,8 +137,8 @@ def mt3_data(tmp_path_factory, small_data):
 
 
 def inspect(capsys, *arguments):
-  """Returns what is printed by `mrmt3 inspect`, which has to end well."""
-  capsys.readouterr()  # what making the data has printed
+  """Returns the output of `mrmt3 inspect`, which must succeed."""
+  capsys.readouterr()  # discards what making the data has printed
   assert main(['inspect', *map(str, arguments)]) == 0, capsys.readouterr().err
   return capsys.readouterr().out
 
@@ -147,8 +147,7 @@ def as_json(capsys, *arguments):
   return json.loads(inspect(capsys, *arguments, '--json', '-'))
 
 
-# Every module of tasks/ needs the data it is inspected with: (fixture, how many pieces, how its tasks are called, more
-# arguments).
+# Data to inspect each module of tasks/ with: (fixture, number of pieces, prefix of task names, extra arguments).
 DATA = {
   'slakh': ('small_data', 3, 'slakh', []),
   'own_folder': ('known', 1, 'own_folder', []),
@@ -164,11 +163,11 @@ SAMPLINGS = ('random', 'grid', 'pieces', 'mr_mt3', 'mt3')
 
 @pytest.mark.parametrize('task, sampling', itertools.product(task_reader.task_modules(), SAMPLINGS))
 def test_every_task_is_inspected(task, sampling, request, capsys):
-  assert task in DATA, f'tasks/{task}.py is new: say in DATA what it is to be inspected with'
-  fixture, pieces, name, more = DATA[task]
+  assert task in DATA, f'tasks/{task}.py is new: add data to inspect it with to DATA'
+  fixture, pieces, name, arguments = DATA[task]
   data = request.getfixturevalue(fixture)
   found = as_json(
-    capsys, task, '--data', data, *SMALL, f'--gin.ExampleConfig.sampling={sampling}', '--examples', 40, *more
+    capsys, task, '--data', data, *SMALL, f'--gin.ExampleConfig.sampling={sampling}', '--examples', 40, *arguments
   )
   assert found['task'].startswith(f'{name}_{sampling}_')
   assert found['instruments']['of'] == 'piece' and found['instruments']['count'] == pieces
@@ -199,7 +198,7 @@ def test_every_task_of_mt3_is_inspected(mt3_data, monkeypatch, capsys):
   inspected = {}
   for name, split in found:
     if (not name.endswith(('_train', '_validation')) and name != 'mega_notes_ties_vb1_eval') or '_eval_train' in name:
-      continue  # they differ from those that are inspected in their files only, see below
+      continue  # these differ from inspected tasks only in their files, see below
     velocities = (
       [] if '_vb1' in name else ['--gin.VocabularyConfig.num_velocity_bins=127', '--gin.T5Config.vocab_size=1664']
     )
@@ -274,7 +273,7 @@ def test_the_mixture_weighs_its_data_sets(mt3_data, small_spec):
     mt3_mixture.task(str(mt3_data), small_spec, temperature=0)
 
 
-def test_a_mixture_goes_on_where_it_was(mt3_data, small_spec, tmp_path):
+def test_a_mixture_resumes_at_its_position(mt3_data, small_spec, tmp_path):
   from mrmt3.data.feature_converters import MemoryFeatureConverter
   from mrmt3.engine import utils
   from mrmt3.tasks import mt3_mixture
@@ -323,7 +322,7 @@ def test_numbers_of_a_known_piece_are_exact(known, capsys, sampling):
 
 
 @pytest.mark.parametrize('on_overflow', ['skip', 'error', 'cut'])
-def test_what_is_too_long_is_counted_and_not_left_out(known, capsys, on_overflow):
+def test_long_segments_are_counted_and_not_left_out(known, capsys, on_overflow):
   found = as_json(
     capsys,
     'own_folder',
@@ -348,7 +347,7 @@ def test_whole_pieces_show_segments_spread_over_them(known, capsys):
     assert [shown['start_frame'] // 32 for shown in as_json(capsys, *arguments, number)['shown']] == places
 
 
-def test_events_stand_beside_those_of_the_prior_segment(known, capsys):
+def test_events_are_shown_next_to_those_of_the_prior_segment(known, capsys):
   text = inspect(capsys, 'own_folder', '--data', known, *SMALL, '--gin.ExampleConfig.sampling=grid', '--n', 4)
   lines = text.splitlines()
   first = next(k for k, line in enumerate(lines) if line.startswith('0.51-1.02 s, 16 tokens'))
@@ -379,7 +378,7 @@ def test_drawn_and_realised_hops_agree_where_there_is_room(small_data, capsys):
   assert as_json(capsys, *arguments, '--seed', 1)['shown'] != found['shown']
 
 
-def test_several_prior_segments_are_told_apart(known, capsys):
+def test_several_prior_segments_are_shown_separately(known, capsys):
   found = as_json(
     capsys,
     'own_folder',
@@ -411,8 +410,8 @@ def test_several_prior_segments_are_told_apart(known, capsys):
 RUN = ['--gin_file=models/tiny.gin', '--gin_file=runs/train.gin']
 
 
-def test_a_run_s_own_task_is_inspected(small_data, tmp_path, capsys):
-  """No optimiser and no model_dir are bound: nothing that only training needs is asked for."""
+def test_the_task_of_a_training_is_inspected(small_data, tmp_path, capsys):
+  """Neither an optimizer nor a model_dir needs to be bound."""
   found = as_json(capsys, 'train', *RUN, f'--gin.DATA_DIR={small_data}', '--gin.L_MAX_HOP=2', '--examples', 10)
   assert found['task'].startswith('slakh_random_hop2_') and found['split'] == 'train'
   assert found['lengths']['targets']['limit'] == 256 and found['features']['inputs']['largest'] == [256, 512]
@@ -445,7 +444,7 @@ seqio.MixtureRegistry.add('{name}_mixture', [('{name}', 1), ('{name}_twin', 1)])
 
 @pytest.fixture
 def foreign(tmp_path, monkeypatch):
-  """A module of somebody else's tasks, which have neither prior segments nor pieces, as MT3's; and the tasks' name."""
+  """Makes a user's module of tasks that have neither prior segments nor pieces, like MT3's. Returns the tasks' name."""
   name = f'foreign_{tmp_path.name}'
   rows = [row + [0] * (16 - len(row)) for row in SEGMENTS[:3]]
   (tmp_path / f'{name}.py').write_text(MODULE.format(segments=rows, name=name))
@@ -487,7 +486,7 @@ def test_mixtures_of_tasks_here_keep_their_pieces(small_data, known, small_spec,
   assert {'song', 'Track00000'} <= {shown['piece'] for shown in found['shown']}
 
 
-def test_picture_is_there_with_a_panel_for_each_segment(known, tmp_path, capsys):
+def test_plot_has_a_panel_for_each_segment(known, tmp_path, capsys):
   arguments = ['own_folder', '--data', known, *SMALL, '--gin.ExampleConfig.sampling=grid', '--plot']
   assert f'wrote {tmp_path / "a.png"}' in inspect(capsys, *arguments, tmp_path / 'a.png')
   image = imread(tmp_path / 'a.png')
@@ -500,8 +499,8 @@ def test_picture_is_there_with_a_panel_for_each_segment(known, tmp_path, capsys)
   assert sorted(path.name for path in tmp_path.rglob('*.*')) == ['a.png', 'a.svg']
 
 
-def test_notes_lie_over_the_energy_that_they_name():
-  """A sine at A4 for half a second, and its note: the loudest row and the frames of the picture are where the box is."""
+def test_notes_are_plotted_over_their_energy():
+  """A sine at A4 for half a second and its note: the loudest row and frames of the plot lie in the note's rectangle."""
   config = spectrograms.SpectrogramConfig()
   time = np.arange(round(2.048 * 16000)) / 16000
   sounds = (time >= 0.8) & (time < 1.3)
@@ -520,8 +519,8 @@ def test_notes_lie_over_the_energy_that_they_name():
   loud = np.flatnonzero(pixels[row] > pixels[row].max() - np.log(2))
   frames = left + loud[[0, -1]] * (right - left) / pixels.shape[1]
   np.testing.assert_allclose(frames, [0.8, 1.3], atol=0.04)
-  boxes = axes.collections[0].get_paths()[0].vertices
-  np.testing.assert_allclose([boxes.min(0), boxes.max(0)], [[0.8, 68.5], [1.3, 69.5]])
+  corners = axes.collections[0].get_paths()[0].vertices
+  np.testing.assert_allclose([corners.min(0), corners.max(0)], [[0.8, 68.5], [1.3, 69.5]])
   assert [text.get_text() for text in figure.legends[0].get_texts()] == ['Violin', 'Drums']
   (drum,) = axes.lines
   assert drum.get_xdata() == [0.9]
@@ -618,28 +617,28 @@ def test_notes_of_a_segment_are_those_of_the_piece_within_it():
   assert compared > 1000
 
 
-def test_odd_tokens_are_shown_and_not_fatal():
+def test_invalid_tokens_are_shown_and_not_fatal():
   tokens = np.array([PROGRAM + 40, PITCH + 60, TIE, 0, 2, 1500, SHIFT + 5, SHIFT + 7, ON, PITCH + 62, OFF, DRUM + 36])
   kinds = [(event.kind, event.pitch, event.time) for event in inspection_statistics.read_events(tokens, CODEC)]
   assert kinds == [('tie', 60, 0), ('?', 0, 0), ('?', 2, 0), ('?', 1500, 0), ('on', 62, 0.12), ('on', 36, 0.12)]
   shares = inspection_statistics.token_shares(tokens, CODEC)
   assert shares['other'] == 3 / 12 and shares['EOS'] == 0
-  assert inspection_statistics.event_lines(tokens, CODEC)[-1].strip() == 'no EOS: cut short'
-  assert [line.strip() for line in inspection_statistics.event_lines(np.array([TIE, EOS]), CODEC)] == ['nothing']
+  assert inspection_statistics.event_lines(tokens, CODEC)[-1].strip() == 'no EOS: truncated'
+  assert [line.strip() for line in inspection_statistics.event_lines(np.array([TIE, EOS]), CODEC)] == ['no events']
   bins = vocabularies.build_codec(vocabularies.VocabularyConfig(num_velocity_bins=127))
   loud = np.array([bins.event_type_range('velocity')[0] + 3 + 64, PITCH + 60, EOS])
   assert 'on   64' in inspection_statistics.event_lines(loud, bins)[0]
 
 
 @pytest.mark.parametrize(
-  'arguments, said',
+  'arguments, message',
   [
     (['nothing'], 'own_folder, slakh'),
     (['mt3_records', '--data', 'DATA'], "'name'"),
     (['mt3_records', '--data', 'DATA', '--gin.mt3_records.task.name=x'], 'unknown data set'),
     (['slakh'], '--data DIR'),
     (['slakh', '--data', 'nowhere'], 'nowhere'),
-    (['nothing', '--data', 'nowhere'], "nothing is called 'nothing'"),
+    (['nothing', '--data', 'nowhere'], "unknown task 'nothing'"),
     (['slakh', '--data', 'DATA', '--split', 'omitted'], 'it has train, test'),
     (['slakh', '--data', 'DATA', '--n', '-1'], '--n is -1'),
     (['slakh', '--data', 'DATA', '--n', '0', '--plot', 'a.png'], '--n 1'),
@@ -661,7 +660,7 @@ def test_odd_tokens_are_shown_and_not_fatal():
     (['name', '--module', 'no_such_module'], 'no_such_module'),
   ],
 )
-def test_mistakes_are_one_line(arguments, said, small_data, tmp_path, monkeypatch, capsys):
+def test_mistakes_are_one_line(arguments, message, small_data, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'file').write_text('')
   assert (
@@ -677,7 +676,7 @@ def test_mistakes_are_one_line(arguments, said, small_data, tmp_path, monkeypatc
     == 2
   )
   errors = capsys.readouterr().err
-  assert len(errors.splitlines()) == 1 and errors.startswith('mrmt3: error: ') and said in errors
+  assert len(errors.splitlines()) == 1 and errors.startswith('mrmt3: error: ') and message in errors
   assert [path.name for path in tmp_path.iterdir()] == ['file']
 
 

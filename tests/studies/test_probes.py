@@ -1,4 +1,4 @@
-"""Studies of a checkpoint: what is put into its memory, what it says then, what the truth costs it, and what it looks at."""
+"""Tests of the studies of a checkpoint: memory conditions, predictions, loss, and attention on the memory."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ EOS = vocabularies.EOS_ID
 
 
 def random_weights(spec, seed=3):
-  """Random weights whose output depends on what is heard and remembered."""
+  """Random weights whose output depends on the inputs and on the memory."""
   tokens = np.zeros((1, 64), np.int32)
   init = Transformer(spec.network).init(
     jax.random.key(seed), np.zeros((1, 32, 32)), tokens, tokens, enable_dropout=False, prior_tokens=tokens
@@ -70,63 +70,63 @@ def pieces(small_data, small_spec):
   return probe_pieces.load(evaluation_sets.find_references(small_data, split='train'), small_spec)
 
 
-def notes_of(transcriber, said):
-  return {name: decode_segments(tokens, transcriber.spec)[0] for name, tokens in said.items()}
+def notes_of(transcriber, predicted):
+  return {name: decode_segments(tokens, transcriber.spec)[0] for name, tokens in predicted.items()}
 
 
 def run(*words):
   return command_line.run(study_command, 'study', *words)
 
 
-def test_as_in_use_is_what_the_transcriber_says(transcriber, pieces, small_data):
-  said = notes_of(transcriber, probe_decoding.transcribe(transcriber, pieces, AS_USED))
+def test_normal_use_gives_the_transcribers_notes(transcriber, pieces, small_data):
+  predicted = notes_of(transcriber, probe_decoding.transcribe(transcriber, pieces, AS_USED))
   references = evaluation_sets.find_references(small_data, split='train')
-  assert len(said) == 3 and sum(map(len, said.values()))
+  assert len(predicted) == 3 and sum(map(len, predicted.values()))
   for name, reference in references.items():
-    np.testing.assert_array_equal(said[name], transcriber.transcribe(reference.audio(16000)).notes)
+    np.testing.assert_array_equal(predicted[name], transcriber.transcribe(reference.audio(16000)).notes)
 
 
 @pytest.mark.parametrize(
   ('mode', 'condition'), [('truth', Condition('', truth=True)), ('none', Condition('', empty=True))]
 )
 def test_truth_and_nothing_are_those_of_evaluate(transcriber, pieces, small_data, checkpoint, mode, condition):
-  said = notes_of(transcriber, probe_decoding.transcribe(transcriber, pieces, condition))
+  predicted = notes_of(transcriber, probe_decoding.transcribe(transcriber, pieces, condition))
   references = evaluation_sets.find_references(small_data, split='train')
   triples = ((name, reference.audio(16000), reference.read()) for name, reference in references.items())
   for name, notes, _ in PieceTranscriber(checkpoint, mode).transcribe(triples):
-    np.testing.assert_array_equal(said[name], notes)
+    np.testing.assert_array_equal(predicted[name], notes)
 
 
 def test_what_the_memory_holds(transcriber, small_spec):
   rng = np.random.default_rng(0)
-  said = [transcriber.padded(np.array([200 + index, 300, 400, EOS], np.int32)) for index in range(4)]
+  prior = [transcriber.padded(np.array([200 + index, 300, 400, EOS], np.int32)) for index in range(4)]
   empty = memory.empty(small_spec, 1).tokens[0]
 
   def held(segment, of=transcriber, **changes):
-    return memory_conditions.remembered(of, Condition('', **changes), said, segment, rng).tokens[0]
+    return memory_conditions.remembered(of, Condition('', **changes), prior, segment, rng).tokens[0]
 
-  np.testing.assert_array_equal(held(3), said[2])
-  np.testing.assert_array_equal(held(3, hop=3), said[0])
+  np.testing.assert_array_equal(held(3), prior[2])
+  np.testing.assert_array_equal(held(3, hop=3), prior[0])
   for nothing in (held(0), held(3, empty=True), held(3, hop=8)):
     np.testing.assert_array_equal(nothing, empty)
-  assert held(3, replace=1.0)[0] == 200 + 2 or held(3, replace=1.0).tolist() != said[2].tolist()
+  assert held(3, replace=1.0)[0] == 200 + 2 or held(3, replace=1.0).tolist() != prior[2].tolist()
   network = dataclasses.replace(small_spec.network, memory_segments=2)
   two = Transcriber(random_weights(small_spec), dataclasses.replace(small_spec, network=network))
-  np.testing.assert_array_equal(held(3, two), np.concatenate([said[1], said[2]]))
-  np.testing.assert_array_equal(held(1, two), np.concatenate([empty, said[0]]))
+  np.testing.assert_array_equal(held(3, two), np.concatenate([prior[1], prior[2]]))
+  np.testing.assert_array_equal(held(1, two), np.concatenate([empty, prior[0]]))
   published = Transcriber(random_weights(small_spec), dataclasses.replace(small_spec, prior_layout='start_token'))
-  np.testing.assert_array_equal(held(3, published), np.concatenate([[0], said[2][:-1]]))
+  np.testing.assert_array_equal(held(3, published), np.concatenate([[0], prior[2][:-1]]))
 
 
-def test_mistakes_are_as_many_as_said(transcriber):
+def test_mistakes_have_the_requested_share(transcriber):
   codec = transcriber.codec
   first, _ = codec.event_type_range('pitch')
   tokens = np.full(60, first + vocabularies.SPECIAL_TOKENS + 60, np.int32)
-  said = [transcriber.padded(np.append(tokens, np.int32(EOS)))] * 40
+  prior = [transcriber.padded(np.append(tokens, np.int32(EOS)))] * 40
   rng = np.random.default_rng(0)
   condition = Condition('', drop=0.1, replace=0.1)
   held = np.stack(
-    [memory_conditions.remembered(transcriber, condition, said, segment, rng).tokens[0] for segment in range(1, 40)]
+    [memory_conditions.remembered(transcriber, condition, prior, segment, rng).tokens[0] for segment in range(1, 40)]
   )
   kept = (held == tokens[0]).sum() / (39 * 60)
   left = (held > EOS).sum() / (39 * 60)
@@ -169,7 +169,7 @@ def test_attention_on_the_memory(transcriber, params, pieces, small_spec):
   held = memory.empty(small_spec, len(piece.mel))
   _, shares = teacher_forcing.score(params, small_spec, piece.mel, held, piece.targets)
   assert shares.shape == (1, *piece.targets.shape)
-  # The same from the queries and keys that the network computes on its way.
+  # The same share, computed from the network's queries and keys.
   shifted = np.pad(piece.targets[:, :-1], ((0, 0), (1, 0)))
   _, state = Transformer(small_spec.network).apply(
     {'params': params},
@@ -193,7 +193,7 @@ def test_attention_on_the_memory(transcriber, params, pieces, small_spec):
 
 @pytest.fixture
 def chords(small_spec):
-  """A piece of two chords of three notes on three instruments, begun and ended together."""
+  """A piece of two chords of three simultaneous notes on three instruments."""
   rows = [(start, start + 0.2, 60 + 4 * part, 100, (0, 40, 73)[part], 0) for start in (0.05, 0.6) for part in range(3)]
   notes = as_notes(rows)
   mel = np.asarray(
@@ -220,11 +220,11 @@ def test_order_costs(chords, transcriber, params, tmp_path):
   written = costs['as written']
   assert written['spread'] == 0 and costs['re-ordered']['spread'] > 0
   assert costs['re-ordered']['segment_loss'] != pytest.approx(written['segment_loss'], abs=1e-3)
-  # Nothing is known of the order where all tokens are equally likely: what differs is their number alone.
-  blind = jax.tree.map(np.copy, params)
-  blind['decoder']['logits_dense']['kernel'][:] = 0
+  # With uniform token probabilities the order does not matter; losses differ only in the number of tokens.
+  uniform = jax.tree.map(np.copy, params)
+  uniform['decoder']['logits_dense']['kernel'][:] = 0
   for which in order_probe.WAYS.values():
-    cost = order_probe._measure(transcriber, blind, [chords], *which)['chords']
+    cost = order_probe._measure(transcriber, uniform, [chords], *which)['chords']
     assert cost['loss'] == pytest.approx(np.log(1536), rel=1e-5)
     assert sum(nats for nats, _ in cost['types'].values()) == pytest.approx(
       cost['loss'] * sum(n for _, n in cost['types'].values()), rel=1e-5
@@ -248,9 +248,9 @@ def test_frequent_instruments():
     assert (choice.programs, choice.drums) == (programs, drums), share
 
 
-def test_fewer_instruments_may_be_heard(transcriber, pieces, monkeypatch):
+def test_decoding_is_restricted_to_frequent_instruments(transcriber, pieces, monkeypatch):
   free = {piece.name: list(piece.targets) for piece in pieces}  # two programs, and drums for one note in nine
-  assert decoding_frontier._said(transcriber, pieces, free, 0.0) == free
+  assert decoding_frontier._restricted(transcriber, pieces, free, 0.0) == free
   masks = []
   decode = Transcriber.decode_rows
 
@@ -259,8 +259,8 @@ def test_fewer_instruments_may_be_heard(transcriber, pieces, monkeypatch):
     return decode(self, inputs, prior, active, allowed)
 
   monkeypatch.setattr(Transcriber, 'decode_rows', watch)
-  said = decoding_frontier._said(transcriber, pieces, free, 0.2)
-  assert said.keys() == free.keys() and len(masks) == sum(len(piece.mel) for piece in pieces)
+  predicted = decoding_frontier._restricted(transcriber, pieces, free, 0.2)
+  assert predicted.keys() == free.keys() and len(masks) == sum(len(piece.mel) for piece in pieces)
   first, last = vocabularies.token_types(transcriber.codec)['drum']
   programs, _ = vocabularies.token_types(transcriber.codec)['program']
   for mask in masks:
@@ -278,9 +278,9 @@ def test_commands(name, small_data, checkpoint, tmp_path, monkeypatch, capsys):
     lines = [json.loads(line) for line in (tmp_path / 'out' / 'results.jsonl').read_text().splitlines()]
     scores = {line['name']: line['result'] for line in lines}
     assert scores['truth with as in use'] != scores['truth with empty']
-  # What is there is not done again.
+  # Finished results are not computed again.
   monkeypatch.setattr(Transcriber, 'decode_rows', lambda *_: pytest.fail('decodes again'))
-  monkeypatch.setattr(teacher_forcing, 'score', lambda *_: pytest.fail('asks again'))
+  monkeypatch.setattr(teacher_forcing, 'score', lambda *_: pytest.fail('scores again'))
   assert run(*words, '--pieces', 2) == 0
   assert (tmp_path / 'out' / 'study.md').read_text() == text
   with pytest.raises(UserError, match='other settings \\(pieces\\)'):

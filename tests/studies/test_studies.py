@@ -1,4 +1,4 @@
-"""Studies that train: what they declare, going on after a stop, their tables, and the data sets made for them."""
+"""Tests of the studies that train: their declarations, resuming, tables, and the data sets made for them."""
 
 import ast
 import dataclasses
@@ -28,7 +28,7 @@ from mrmt3.evaluation import score_pieces
 from mrmt3.inspection import task_reader
 from mrmt3.nn import parameters
 from mrmt3.studies import catalogue, domains, report, results, rows, starting_weights, training
-from mrmt3.studies.catalogue import Cell, Study
+from mrmt3.studies.catalogue import Study, TrainingRun
 from mrmt3.studies.options import Options
 from mrmt3.studies.references import references_of
 from mrmt3.studies.scores import SCORES
@@ -76,9 +76,9 @@ def read_half(reference, seed):
 
 @pytest.fixture
 def trained(monkeypatch, small_spec):
-  """Makes training save random weights at once, and every network hear half of the notes.
+  """Replaces training by saving random weights, and transcription by half of the reference's notes.
 
-  Returns the flags of each training that was begun.
+  Returns the flags of each training that was started.
   """
   begun = []
 
@@ -109,9 +109,9 @@ def trained(monkeypatch, small_spec):
 
 @pytest.fixture
 def small_study(monkeypatch):
-  """A study of two networks, in place of all others."""
-  cells = (Cell('plain', l_agg=0), Cell('memory', l_agg=64, max_hop=3, shuffle=True, against='plain'))
-  monkeypatch.setitem(catalogue.STUDIES, 'l-agg', Study('Which?', cells=cells, moments=2, axis='L_agg', steps=4))
+  """Replaces a study by one of two networks."""
+  runs = (TrainingRun('plain', l_agg=0), TrainingRun('memory', l_agg=64, max_hop=3, shuffle=True, baseline='plain'))
+  monkeypatch.setitem(catalogue.STUDIES, 'l-agg', Study('Which?', runs=runs, eval_points=2, axis='L_agg', steps=4))
 
 
 def run(*words):
@@ -119,57 +119,57 @@ def run(*words):
 
 
 @pytest.mark.parametrize('run_file', ['study', 'frozen_encoder'])
-def test_every_cell_is_trained_as_it_says(run_file, tmp_path):
-  # Folders of these names, where a study may well write to, are not those of the gin files.
+def test_the_flags_of_every_run_have_the_declared_effect(run_file, tmp_path):
+  # Folders of these names in the working directory must not be mistaken for those of the gin files.
   for name in ('ablations', 'models', 'optimizers', 'runs'):
     (tmp_path / name).mkdir()
-  every = [cell for study in catalogue.STUDIES.values() for cell in study.cells]
-  cells = list({tuple(cell.flags()): cell for cell in every}.values())
+  every = [run for study in catalogue.STUDIES.values() for run in study.runs]
+  runs = list({tuple(run.flags()): run for run in every}.values())
   base = [f'--gin_file=runs/{run_file}.gin', '--gin.MODEL_DIR=m', '--gin.DATA_DIR=d', '--gin.TRAIN_STEPS=7']
   end = ['--gin.utils.SaveCheckpointConfig.keep=3', '--gin_file=runs/continued.gin', '--gin.INIT_FROM=x']
-  lines = [json.dumps([*base, *cell.flags(), *end]) for cell in cells]
+  lines = [json.dumps([*base, *run.flags(), *end]) for run in runs]
   done = subprocess.run(
     [sys.executable, '-c', PARSE], input='\n'.join(lines), capture_output=True, text=True, check=False, cwd=tmp_path
   )
   assert done.returncode == 0, done.stderr[-2000:]
   found = [json.loads(line) for line in done.stdout.splitlines()]
-  assert len(found) == len(cells) >= 8
-  for cell, (attention, exposure, l_agg, hop, scope, keep, steps, _) in zip(cells, found, strict=True):
-    assert attention == ('decoupled' if 'decoupled_attention' in cell.ablations else 'joint'), cell
+  assert len(found) == len(runs) >= 8
+  for run, (attention, exposure, l_agg, hop, scope, keep, steps, _) in zip(runs, found, strict=True):
+    assert attention == ('decoupled' if 'decoupled_attention' in run.ablations else 'joint'), run
     expected = {
       'corrupted_prior': [0.05, 0.05, None, None],
       'memory_dropout': [None, None, 0.2, None],
       'predicted_prior': [None] * 3 + [0.25],
     }
-    assert exposure == expected.get((*cell.ablations, None)[0], [None] * 4), cell
-    assert (l_agg, hop) == (64 if cell.l_agg is None else cell.l_agg, cell.max_hop or 1), cell
-    assert scope == ('paper' if cell.shuffle else None), cell
+    assert exposure == expected.get((*run.ablations, None)[0], [None] * 4), run
+    assert (l_agg, hop) == (64 if run.l_agg is None else run.l_agg, run.max_hop or 1), run
+    assert scope == ('paper' if run.shuffle else None), run
     assert (keep, steps) == (3, 7)
 
 
 def test_the_paper_s_comparisons_are_declared():
-  ablations = {cell.name: (cell.l_agg, cell.max_hop, cell.shuffle) for cell in catalogue.STUDIES['ablations'].cells}
+  ablations = {run.name: (run.l_agg, run.max_hop, run.shuffle) for run in catalogue.STUDIES['ablations'].runs}
   assert ablations == {
     'baseline': (0, 1, False),
     'memory': (64, 1, False),
     '+ prior sampling': (64, 3, False),
     '+ shuffling': (64, 3, True),
   }
-  assert [cell.ablations for cell in catalogue.STUDIES['memory-softmax'].cells] == [(), (), ('decoupled_attention',)]
-  exposure = [(cell.ablations, cell.against) for cell in catalogue.STUDIES['exposure-bias'].cells]
+  assert [run.ablations for run in catalogue.STUDIES['memory-softmax'].runs] == [(), (), ('decoupled_attention',)]
+  exposure = [(run.ablations, run.baseline) for run in catalogue.STUDIES['exposure-bias'].runs]
   assert exposure == [((), None)] + [
     ((name,), 'true prior') for name in ('corrupted_prior', 'memory_dropout', 'predicted_prior')
   ]
-  assert [cell.l_agg for cell in catalogue.STUDIES['l-agg'].cells] == [0, 32, 64, 128]
-  assert [cell.max_hop for cell in catalogue.STUDIES['l-max-hop'].cells] == [1, 3, 8]
+  assert [run.l_agg for run in catalogue.STUDIES['l-agg'].runs] == [0, 32, 64, 128]
+  assert [run.max_hop for run in catalogue.STUDIES['l-max-hop'].runs] == [1, 3, 8]
   crossed = catalogue.STUDIES['domains']
-  assert {(cell.data, cell.l_agg, cell.max_hop, cell.shuffle) for cell in crossed.cells} == {
+  assert {(run.data, run.l_agg, run.max_hop, run.shuffle) for run in crossed.runs} == {
     (data, *method) for data in ('mixtures', 'stems', 'both') for method in ablations.values()
   }
   assert len(crossed.tests) == 3
-  assert all(cell.starts_from == 'from scratch' for cell in catalogue.STUDIES['continual'].cells[1:])
+  assert all(run.starts_from == 'from scratch' for run in catalogue.STUDIES['continual'].runs[1:])
   with pytest.raises(ValueError, match='come after'):
-    Study('?', cells=(Cell('a', against='b'), Cell('b')))
+    Study('?', runs=(TrainingRun('a', baseline='b'), TrainingRun('b')))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tm
   names = ['plain', 'memory', '', '---', 'memory', '', '---', *seeds, '', '---', *seeds[1::2]]
   assert [line.split('|')[1].strip() for line in lines] == ['', '---', *names]
   assert (
-    'tokens/s' in lines[0] and lines[4].startswith('|  | against | onset F1 |') and '| plain, seed 0 |' in lines[-2]
+    'tokens/s' in lines[0] and lines[4].startswith('|  | baseline | onset F1 |') and '| plain, seed 0 |' in lines[-2]
   )
   assert lines[6].count('p = ') + lines[6].count('p < ') == len(SCORES) and 'p = ' not in ''.join(lines[:4])
   page = (tmp_path / 'out' / 'index.html').read_text()
@@ -225,7 +225,7 @@ def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tm
     assert ElementTree.parse(figure).getroot().tag == '{http://www.w3.org/2000/svg}svg'
 
 
-def test_as_many_moments_are_scored_as_asked_for(small_data, trained, small_study, tmp_path):
+def test_the_requested_number_of_evaluation_points_is_scored(small_data, trained, small_study, tmp_path):
   words = ('l-agg', '-o', tmp_path / 'out', '--data', small_data, '--base', 'runs/twin.gin')
   assert run(*words, '--moments', 1) == 0
   assert '--gin.SAVE_PERIOD=4' in trained[0] and '--gin.utils.SaveCheckpointConfig.keep=1' in trained[0]
@@ -242,7 +242,7 @@ def test_as_many_moments_are_scored_as_asked_for(small_data, trained, small_stud
     run(*words, '--moments', 1)
 
 
-def test_scores_of_another_version_are_made_anew(small_data, trained, small_study, tmp_path):
+def test_scores_of_another_version_are_computed_again(small_data, trained, small_study, tmp_path):
   words = ('l-agg', '-o', tmp_path / 'out', '--data', small_data, '--base', 'runs/twin.gin')
   assert run(*words) == 0
   path = tmp_path / 'out' / 'results' / 'plain_0.json'
@@ -271,7 +271,7 @@ def test_the_bundled_models_parameters_are_frozen_and_all_else_is_fresh():
   assert under(frozen) == known and under(fresh) == paths - known
 
 
-def test_goes_on_where_it_was_stopped(small_data, trained, small_study, tmp_path, monkeypatch):
+def test_resumes_where_it_was_stopped(small_data, trained, small_study, tmp_path, monkeypatch):
   words = ('l-agg', '-o', tmp_path / 'out', '--data', small_data, '--base', 'runs/twin.gin')
   score = score_pieces.score
 
@@ -298,9 +298,9 @@ def test_goes_on_where_it_was_stopped(small_data, trained, small_study, tmp_path
     run(*words, '--batch-size', 3)
 
 
-def test_a_network_goes_on_from_another(small_data, trained, monkeypatch, tmp_path):
-  cells = (Cell('first', l_agg=0), Cell('second', l_agg=32, starts_from='first', against='first'))
-  monkeypatch.setitem(catalogue.STUDIES, 'continual', Study('?', cells=cells, steps=2))
+def test_a_network_starts_from_another(small_data, trained, monkeypatch, tmp_path):
+  runs = (TrainingRun('first', l_agg=0), TrainingRun('second', l_agg=32, starts_from='first', baseline='first'))
+  monkeypatch.setitem(catalogue.STUDIES, 'continual', Study('?', runs=runs, steps=2))
   run('continual', '-o', tmp_path / 'out', '--data', small_data)
   first, second = trained
   assert not any('INIT_FROM' in flag for flag in first)
@@ -316,7 +316,7 @@ def test_a_network_goes_on_from_another(small_data, trained, monkeypatch, tmp_pa
 
 @pytest.mark.slow
 def test_killed_and_started_again_it_is_the_same_study(small_data, tmp_path):
-  """For real: the study's process is killed in the middle of a training, by the hardest signal."""
+  """The study's process gets SIGKILL during a real training."""
   words = [
     sys.executable,
     '-m',
@@ -354,7 +354,7 @@ def test_killed_and_started_again_it_is_the_same_study(small_data, tmp_path):
 
 def test_only_one_run_at_a_time(tmp_path):
   with results.alone(tmp_path / 'out') as lock:
-    # What was begun keeps the folder locked, though the study that began it is gone.
+    # A training keeps the folder locked after the study that started it is gone.
     orphan = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, pass_fds=[lock])
   try:
     with pytest.raises(UserError, match='is at work in'), results.alone(tmp_path / 'out'):
@@ -372,7 +372,7 @@ def test_broken_results_are_named(tmp_path):
   with pytest.raises(UserError, match='other settings \\(seed\\)'):
     found.get('a b', lambda: {}, seed=2)
   (tmp_path / 'results' / 'a_b.json').write_text('{')
-  with pytest.raises(UserError, match='is no result of a study'):
+  with pytest.raises(UserError, match='is not a result of a study'):
     found.get('a b', lambda: {}, seed=1)
 
 
@@ -397,7 +397,7 @@ def test_training_that_fails_is_one_line(tmp_path, capfd):
   assert 'no_such.gin' in capfd.readouterr().err
 
 
-def test_a_training_s_cost_is_known_as_far_as_it_is_logged(tmp_path):
+def test_a_trainings_cost_comes_from_its_logs(tmp_path):
   line = json.dumps({'step': 50, 'loss': 1.5, 'examples_per_second': 2.0, 'tokens_per_step': 100.0}) + '\n'
   found = []
   for count in (0, 1, 2):
@@ -408,13 +408,14 @@ def test_a_training_s_cost_is_known_as_far_as_it_is_logged(tmp_path):
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells a process that its parent has died')
 def test_a_training_ends_with_the_study_that_began_it(tmp_path):
-  """The training is put in place by a program that waits: `mrmt3.train` would take half a minute to start."""
+  """A program that waits stands in for the training, because `mrmt3.train` takes half a minute to start."""
   (tmp_path / 'mrmt3').mkdir()
   (tmp_path / 'mrmt3' / '__init__.py').write_text('')
   (tmp_path / 'mrmt3' / 'train.py').write_text(
     f'import os, time\nopen({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))\ntime.sleep(60)\n'
   )
-  starter = f'import subprocess, sys\nsubprocess.run([sys.executable, "-c", {training._FOLLOW_PARENT!r}], cwd={str(tmp_path)!r})'
+  arguments = f'[sys.executable, "-c", {training._FOLLOW_PARENT!r}], cwd={str(tmp_path)!r}'
+  starter = f'import subprocess, sys\nsubprocess.run({arguments})'
   study = subprocess.Popen([sys.executable, '-c', starter])
   deadline = time.monotonic() + 20
   while not (tmp_path / 'pid').exists() or not (tmp_path / 'pid').read_text():
@@ -423,7 +424,7 @@ def test_a_training_ends_with_the_study_that_began_it(tmp_path):
   child = int((tmp_path / 'pid').read_text())
   study.send_signal(signal.SIGKILL)
   study.wait()
-  # It is gone, or waits for nothing but to be counted.
+  # The process is gone or a zombie.
   while os.path.exists(f'/proc/{child}') and Path(f'/proc/{child}/stat').read_text().split()[2] != 'Z':
     assert time.monotonic() < deadline, 'the training lives on'
     time.sleep(0.02)
@@ -431,8 +432,8 @@ def test_a_training_ends_with_the_study_that_began_it(tmp_path):
 
 def test_mistakes_are_one_line(small_data, tmp_path):
   for words, message in (
-    (('ablations', '--data', small_data, '--steps', 7), '7 steps cannot be scored at 5 even moments'),
-    (('ablations', '--data', small_data, '--moments', 3), '4000 steps cannot be scored at 3 even moments'),
+    (('ablations', '--data', small_data, '--steps', 7), '7 steps cannot be divided into 5 equal parts'),
+    (('ablations', '--data', small_data, '--moments', 3), '4000 steps cannot be divided into 3 equal parts'),
     (('l-agg', '--moments', 0), '--moments is 0'),
     (('memory-probe', '--data', small_data), 'give --checkpoint DIR and --data DIR'),
     (('memory-probe', '--checkpoint', tmp_path), 'give --checkpoint DIR and --data DIR'),
@@ -476,8 +477,8 @@ def test_stems_are_pieces_with_their_own_notes(small_data, tmp_path):
   from mrmt3.audio import files as audio_files
 
   track, stem = slakh_layout.find_tracks(small_data, 'test')[0], slakh_layout.find_tracks(folder, 'test')[1]
-  heard = audio_files.read_audio(stem.audio_path, 16000)
-  np.testing.assert_array_equal(heard, audio_files.read_audio(slakh_layout.read_stems(track)[1].audio_path, 16000))
+  samples = audio_files.read_audio(stem.audio_path, 16000)
+  np.testing.assert_array_equal(samples, audio_files.read_audio(slakh_layout.read_stems(track)[1].audio_path, 16000))
   both = domains.write_stems(small_data, tmp_path / 'both', which=domains.ONE_STEM, mixtures=True)
   counts = [len(slakh_layout.read_stems(track)) for track in slakh_layout.find_tracks(both, 'train')]
   assert counts.count(1) == 3 and len(counts) == 6
@@ -511,11 +512,11 @@ def test_single_notes_are_as_nsynth_s(tmp_path):
   assert programs == set(domains.NSYNTH_PROGRAMS.values())
 
 
-def test_all_rendered_notes_are_tested_on_but_so_many_pieces(small_data, tmp_path):
+def test_all_rendered_notes_but_a_limited_number_of_pieces_are_tested(small_data, tmp_path):
   pytest.importorskip('symusic')
 
-  def count(test, **more):
-    options = Options(data=small_data, split='train', pieces=2, **more)
+  def count(test, **fields):
+    options = Options(data=small_data, split='train', pieces=2, **fields)
     return len(
       TrainingStudy('domains', catalogue.STUDIES['domains'], tmp_path, options, -1).references(test, small_data)
     )
@@ -528,11 +529,11 @@ def test_a_split_that_is_not_there_is_not_replaced(small_data, tmp_path):
   with pytest.raises(UserError, match="has no split 'tset', only train, test"):
     references_of(small_data, 'tset', None)
   (tmp_path / 'plain').symlink_to(small_data / 'test')
-  assert len(references_of(tmp_path / 'plain', 'test', None)) == 1  # without splits it is all tested on
+  assert len(references_of(tmp_path / 'plain', 'test', None)) == 1  # without splits, all references are used
   for name in ('val', 'rest'):
     (tmp_path / 'own' / name).mkdir(parents=True)
     (tmp_path / 'own' / name / 'Track00000').symlink_to(next((small_data / 'test').iterdir()))
-  assert list(references_of(tmp_path / 'own', 'val', None)) == ['val/Track00000']  # whatever it is called
+  assert list(references_of(tmp_path / 'own', 'val', None)) == ['val/Track00000']  # any split name works
 
   options = Options(data=small_data, split='test', single=tmp_path / 'single')
   (tmp_path / 'single').mkdir()
@@ -543,21 +544,21 @@ def test_a_split_that_is_not_there_is_not_replaced(small_data, tmp_path):
   )  # single-instrument music has splits of its own, or none
 
 
-def test_more_systems_than_colours_are_told_apart():
+def test_more_systems_than_colours_have_distinct_markers():
   points = {f'network {number}': [('end', 0.1 * number, 0.5)] for number in range(8)}
   figure = report.frontier(points, '')
   drawn = re.findall(r'<circle [^>]*class="dot ([^"]*)"', figure.svg)
   assert len(set(drawn)) == 8 and drawn[7] == 's1 again' and f'i class="{drawn[7]}"' in report.html_figure(figure)
 
 
-def test_a_table_says_what_differs():
+def test_a_table_shows_differences():
   first = rows.Row('first', {f'p{index}': {'x': 0.25 * index} for index in range(4)})
   second = rows.Row('second', {f'p{index}': {'x': 0.25 * index + 0.125} for index in range(4)}, 'first', {'cost': '7'})
   table = rows.Table('t', {'x': 'X'}, [first, second], ('x',))
   assert table.difference(first, 'x') is None and table.difference(second, 'x').difference == 0.125
   assert table.grid()[0] == ['', 'X', 'cost'] and table.grid()[2][2:] == ['7']
-  # 2 of 16 sign choices are as far from 0.
-  assert table.differences() == [['', 'against', 'X'], ['second', 'first', '+0.125 (+0.125 to +0.125), p = 0.125']]
+  # 2 of the 16 sign assignments are as far from 0.
+  assert table.differences() == [['', 'baseline', 'X'], ['second', 'first', '+0.125 (+0.125 to +0.125), p = 0.125']]
   assert (
     rows.Table('t', {'x': 'X'}, [first, second]).differences()
     == []

@@ -1,4 +1,4 @@
-"""The memory itself: what only the prior segment tells is known with memory, and guessed without."""
+"""Tests of the twin-instrument task: a network with memory solves it, a network without memory guesses."""
 
 import dataclasses
 import functools
@@ -51,7 +51,7 @@ def test_same_seed_same_bytes(tmp_path):
 
 
 def twin_accuracy(model_dir, data) -> float:
-  """Returns the share of the test's twin segments that name the right one of the twins first."""
+  """Returns the share of the test set's twin segments whose first twin program is right."""
   transcriber = inference.Transcriber.load(model_dir)
   library = Library(SlakhFolder(str(data)), transcriber.spec, ExampleConfig())
   right = []
@@ -66,8 +66,8 @@ def twin_accuracy(model_dir, data) -> float:
   return float(np.mean(right))
 
 
-def test_memory_tells_twins_apart(tmp_path, small_spec):
-  """`mrmt3 bench memory` in small: one note a segment, a minute of training; the full test has the real figures."""
+def test_memory_distinguishes_twins(tmp_path, small_spec):
+  """A small version of `mrmt3 bench memory`: one note per segment and a minute of training."""
   from mrmt3.tasks import slakh as slakh_task
 
   data = tmp_path / 'data'

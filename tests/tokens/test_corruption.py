@@ -1,4 +1,4 @@
-"""Corrupted prior tokens: the asked-for share is dropped or replaced, the rest stays."""
+"""Tests of token corruption: the requested share is dropped or replaced, the rest stays."""
 
 import numpy as np
 import pytest

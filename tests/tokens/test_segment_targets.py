@@ -18,7 +18,7 @@ GRANULARITIES = ['flat', 'midi_class', 'full']
 
 
 def targets(rows, start_frame=0, num_frames=256, granularity='full', **options):
-  """Returns a segment's model ids as (event type, value) pairs, without the end of sequence."""
+  """Returns a segment's model ids as (event type, value) pairs, without EOS."""
   piece = encode_piece(as_notes(rows), CODEC, granularity)
   ids = segment_targets(piece, start_frame, num_frames, codec=CODEC, **options)
   assert ids.dtype == np.int32
@@ -71,7 +71,7 @@ def test_order_within_a_step_is_by_time_before_rounding():
   assert targets(rows, num_frames=200)[5:] == [('shift', 100), ('pitch', 62), ('velocity', 0), ('pitch', 60)]
 
 
-def test_rounded_first_what_is_played_together_comes_in_one_order():
+def test_rounding_first_gives_simultaneous_notes_a_fixed_order():
   rng = np.random.default_rng(0)
   chord = [(1.0, 1.5, pitch, 90, program, 0) for program in (0, 33) for pitch in (40, 44, 47)] + [
     (1.0, 1.01, 38, 90, 0, 1)
@@ -91,7 +91,7 @@ def test_rounded_first_what_is_played_together_comes_in_one_order():
   assert len(by_time) > 10
 
 
-def test_rounded_first_a_short_note_still_ends_after_it_has_begun():
+def test_rounding_first_keeps_the_offset_of_a_short_note_after_its_onset():
   events = encode_piece(as_notes([(1.0, 1.002, 60, 90, 0, 0), (1.0, 1.3, 64, 90, 0, 0)]), CODEC, rounded_order=True)
   assert list(zip(events.step.tolist(), events.pitch.tolist(), events.velocity_bin.tolist(), strict=True)) == [
     (100, 60, 1),
@@ -136,11 +136,11 @@ def test_tie_section_goes_by_the_program_before_it_is_coarsened():
 
 def test_ties_name_what_began_earlier_and_has_not_ended_earlier():
   rows = [
-    (0.0, 1.0, 60, 80, 0, 0),  # ends at the very start of the segment: sounding, and then its note-off
+    (0.0, 1.0, 60, 80, 0, 0),  # ends at the start of the segment: tied, then its note-off
     (0.0, 0.99, 61, 80, 0, 0),
     (1.0, 2.0, 62, 80, 0, 0),  # begins there
     (0.99, 9.0, 63, 80, 0, 0),
-    (0.9, 5.0, 36, 80, 0, 1),  # drums do not sound on
+    (0.9, 5.0, 36, 80, 0, 1),  # drums are never tied
   ]
   assert targets(rows, 125, 100) == [
     ('program', 0),
@@ -257,4 +257,4 @@ def test_a_segment_takes_less_than_a_millisecond():
     begin = time.perf_counter()
     segment_targets(piece, start, 256, codec=CODEC, piece_frames=30001, shuffle=Shuffle(), rng=rng)
     seconds.append(time.perf_counter() - begin)
-  assert min(seconds) < 1e-3  # the least, because the machine may be busy
+  assert min(seconds) < 1e-3  # the minimum, because the machine may be busy

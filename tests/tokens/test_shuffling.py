@@ -12,7 +12,7 @@ from mrmt3.vocabularies import VocabularyConfig, build_codec
 CODEC = build_codec(VocabularyConfig(num_velocity_bins=1))
 STEPS = np.repeat([0, 2, 9], 8)
 IS_ONSET = np.tile([False] * 3 + [True] * 5, 3)
-KEYS = np.tile([1, 2, 3, 1, 2, 3, 4, 5], 3)  # what ends is struck again
+KEYS = np.tile([1, 2, 3, 1, 2, 3, 4, 5], 3)  # every note that ends is repeated
 
 
 def orders(shuffle, count=300, steps=STEPS, is_onset=IS_ONSET, keys=KEYS):
@@ -33,7 +33,7 @@ def test_the_papers_scope_keeps_note_offs_first_and_shuffles_every_step():
     np.testing.assert_array_equal(IS_ONSET[order], IS_ONSET)
   for group in (slice(0, 3), slice(3, 8), slice(8, 11), slice(11, 16), slice(16, 19), slice(19, 24)):
     members = np.arange(24)[group]
-    for place in members:  # every event of a group comes to every place of it, about equally often
+    for place in members:  # each event of a group takes each position of the group about equally often
       counts = np.bincount(shuffled[:, place], minlength=24)[members]
       assert counts.min() > 300 / len(members) / 2
       assert counts.sum() == 300
@@ -90,15 +90,15 @@ def test_events_are_shuffled_whole_and_state_changes_removed_afterwards():
   for _ in range(40):
     ids = segment_targets(piece, 0, 200, codec=CODEC, shuffle=Shuffle(), rng=rng)
     events = [CODEC.decode_event_index(i) for i in ids[:-1] - 3]
-    program, heard = None, []
+    program, notes = None, []
     for before, event in itertools.pairwise(events):
       if event.type == 'program':
         assert event.value != program
         assert before.type != 'program'
         program = event.value
       elif event.type == 'pitch':
-        heard.append((event.value, program))
-    assert sorted(heard) == [(50 + i, 8 * (i % 2)) for i in range(6)]
+        notes.append((event.value, program))
+    assert sorted(notes) == [(50 + i, 8 * (i % 2)) for i in range(6)]
     assert sum(event.type == 'velocity' for event in events) == 1
     lengths.add(len(ids))
   assert len(lengths) > 1  # fewer program changes where programs happen to come together

@@ -220,14 +220,14 @@ def test_broken_files_are_one_line(tmp_path, small_data, small_spec, capsys):
   shutil.copytree(data, tmp_path / 'worse')
   for path in (tmp_path / 'worse' / 'train').glob('*/MIDI/S00.mid'):
     path.write_bytes(b'junk')
-  with pytest.raises(UserError, match=r'nothing usable.*S00\.mid') as caught:
+  with pytest.raises(UserError, match=r'no usable piece.*S00\.mid') as caught:
     run(tmp_path / 'other', tmp_path / 'worse', small_spec, 2)
   assert len(str(caught.value).splitlines()) == 1
 
 
 def test_evaluation_without_an_example_that_fits(tmp_path, small_data, small_spec, monkeypatch):
   monkeypatch.setitem(LENGTHS, 'targets', 3)
-  with pytest.raises(UserError, match=r'do not fit 3|no example'):
+  with pytest.raises(UserError, match=r'exceed the limit of 3|no example'):
     run(tmp_path, small_data, small_spec, 4, evaluation=True)
 
 

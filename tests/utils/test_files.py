@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 
 from mrmt3.errors import UserError
@@ -46,14 +44,3 @@ def test_a_file_in_the_way_is_named(tmp_path):
   for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
     with pytest.raises(UserError, match=f'cannot make the folder {folder}: {tmp_path}/file is a file; move it'):
       files.make_folder(folder)
-
-
-def test_lines_are_there_at_once_and_replace_what_was(tmp_path):
-  path = tmp_path / 'folder' / 'lines.txt'
-  for first in (['a', 'b'], ['c']):
-    file = files.LineFile(path, first)
-    file.add('d')
-    assert path.read_text().splitlines() == [*first, 'd']
-    file.close()
-  with pytest.raises(UserError, match='/dev/full'):
-    files.LineFile(Path('/dev/full')).add('e')

@@ -1,4 +1,4 @@
-"""Audio as records hold it: a file's bytes, or samples."""
+"""Record features that come from audio and velocities."""
 
 import io
 from pathlib import Path
@@ -10,9 +10,10 @@ from mrmt3.data.convert.base import read_bytes
 
 
 def as_file(path: Path, sample_rate: int | None) -> bytes:
-  """Returns an audio file: its own bytes, or with a sample rate (Hz) those of a mono 16-bit wav file of its sound.
+  """Returns the bytes of an audio file, or with a sample rate (Hz) the bytes of a mono 16-bit wav file of its audio.
 
-  UserError where it cannot be read.
+  Raises:
+    UserError: the file cannot be read.
   """
   if sample_rate is None:
     return read_bytes(path)
@@ -26,6 +27,6 @@ def as_file(path: Path, sample_rate: int | None) -> bytes:
 
 
 def velocity_range(velocity: np.ndarray) -> bytes:
-  """Returns a serialized VelocityRange of note_seq: the least (field 1) and greatest (field 2) velocity, 1 at least."""
-  low, high = (int(max(one, 1)) for one in (velocity.min(initial=127), velocity.max(initial=1)))
+  """Returns note_seq's VelocityRange, serialized: the minimum (field 1) and maximum (field 2) velocity, at least 1."""
+  low, high = (int(max(value, 1)) for value in (velocity.min(initial=127), velocity.max(initial=1)))
   return bytes([0x08, min(low, high), 0x10, high])

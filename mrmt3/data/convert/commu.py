@@ -1,4 +1,4 @@
-"""Renders the clips of ComMU, which is published as MIDI only, with a soundfont."""
+"""Rendering of ComMU's clips with a soundfont. ComMU is published as MIDI only."""
 
 import dataclasses
 import functools
@@ -11,21 +11,22 @@ from mrmt3.data.sources.commu import AUDIO_FOLDER, SPLITS, CommuFolder, as_playe
 from mrmt3.errors import UserError
 from mrmt3.notes.midi import read_midi
 from mrmt3.utils.files import make_folder
+from mrmt3.utils.journal import FolderJournal
 from mrmt3.utils.parallel import parallel_if_long, with_bar
 
-TAIL = 1.0  # s, after the last note's end
+TAIL = 1.0  # s, after the last offset
 
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-  """What was done.
+  """The outcome of `render`.
 
   Attributes:
-    folder: with the audio files.
-    made: files written now.
-    kept: files that were there before.
-    seconds: of sound, of those that were written.
-    left_out: why clips were left out, a line each.
+    folder: folder with the audio files.
+    made: number of files written.
+    kept: number of files that existed before.
+    seconds: total length of the files written, s.
+    left_out: one line per clip that could not be rendered, with the reason.
   """
 
   folder: Path
@@ -43,38 +44,39 @@ def render(
   workers: int | None = None,
   progress: bool = True,
 ) -> Rendered:
-  """Writes `data_dir/commu_audio/<id>.flac` of every clip that is not there yet, each whole or not at all.
+  """Renders every clip without audio to `data_dir/commu_audio/<id>.flac`. Each file is written atomically.
 
   Args:
     data_dir: the folder with commu_meta.csv and commu_midi.
-    soundfont: None: the one in pretty_midi, with which MR-MT3 rendered (by another synthesizer).
+    soundfont: path of a soundfont. None: pretty_midi's, which MR-MT3 used with another synthesizer.
     sample_rate: Hz.
-    workers: processes; None is one a processor.
-    progress: whether to show a bar on stderr, if that is a terminal.
+    workers: number of processes; None: one per processor.
+    progress: whether to show a progress bar, if stderr is a terminal.
 
   Raises:
-    UserError: no ComMU there, no soundfont, no room to write, or none of the clips can be rendered.
+    UserError: there is no ComMU in the folder, no soundfont or no disk space, or no clip can be rendered.
   """
   source = CommuFolder(str(data_dir))
   names = [name for split in source.splits() for name in source.list_pieces(split)]
   if not names:
-    raise UserError(f'{data_dir} names no clips of ComMU')
+    raise UserError(f'{data_dir} lists no clips of ComMU: check the rows of commu_meta.csv')
   soundfont = Path(soundfont) if soundfont else default_soundfont()
-  _synth(soundfont, sample_rate)  # what is wrong with it is said before anything is written
-  folder = make_folder(Path(data_dir) / AUDIO_FOLDER)
-  coming = [name for name in names if not _path(folder, name).is_file()]
-  one = functools.partial(_render, str(data_dir), soundfont, sample_rate)
-  results = parallel_if_long(one, coming, workers or os.cpu_count() or 1)
-  results = list(with_bar(results, len(coming), 'render', 'clip', progress))
+  _synth(soundfont, sample_rate)  # fails on a bad soundfont before anything is written
+  rendered = _rendered(data_dir)
+  folder = make_folder(rendered.folder)
+  missing = rendered.todo(names)
+  render_clip = functools.partial(_render, str(data_dir), soundfont, sample_rate)
+  results = parallel_if_long(render_clip, missing, workers or os.cpu_count() or 1)
+  results = list(with_bar(results, len(missing), 'render', 'clip', progress))
   left_out = tuple(result for result in results if isinstance(result, str))
-  if coming and len(left_out) == len(names):
+  if missing and len(left_out) == len(names):
     raise UserError(f'none of the {len(names)} clips can be rendered; the first: {left_out[0]}')
   seconds = [result for result in results if not isinstance(result, str)]
-  return Rendered(folder, len(seconds), len(names) - len(coming), sum(seconds), left_out)
+  return Rendered(folder, len(seconds), len(names) - len(missing), sum(seconds), left_out)
 
 
-def _path(folder, name):
-  return folder / f'{name}.flac'
+def _rendered(data_dir) -> FolderJournal:
+  return FolderJournal(Path(data_dir) / AUDIO_FOLDER, lambda name: f'{name}.flac')
 
 
 @functools.lru_cache(maxsize=1)
@@ -83,7 +85,7 @@ def _synth(soundfont, sample_rate):
 
 
 def _render(data_dir, soundfont, sample_rate, name) -> float | str:
-  """Writes a clip and returns how long it is, s, or why it is left out."""
+  """Renders a clip and returns its length in s, or a line with the reason why it cannot be rendered."""
   source, files = CommuFolder(data_dir), midi_files(data_dir)
   if name not in files:
     return f'{name} has no MIDI file in {data_dir}'
@@ -96,5 +98,5 @@ def _render(data_dir, soundfont, sample_rate, name) -> float | str:
     return f'{files[name]} has no notes'
   seconds = float(notes['offset'].max()) + TAIL
   samples = _synth(soundfont, sample_rate).render(notes, program, False, seconds)
-  write_audio(_path(Path(data_dir) / AUDIO_FOLDER, name), samples, sample_rate)
+  write_audio(_rendered(data_dir).path(name), samples, sample_rate)
   return seconds

@@ -1,11 +1,11 @@
-"""GuitarSet's original folder: `annotation` with JAMS files, `audio_mono-mic` and `audio_mono-pickup_mix` with wav files.
+"""GuitarSet's original folder, with JAMS annotations and wav files of two recordings per piece.
 
     annotation/00_BN1-129-Eb_comp.jams
     audio_mono-mic/00_BN1-129-Eb_comp_mic.wav
     audio_mono-pickup_mix/00_BN1-129-Eb_comp_mix.wav
 
-There is no official split. MT3 trains on the first two progressions of every style and validates on the last; the
-progression is the digit behind the style (BN1). Both recordings of a piece are written, whichever are there.
+There is no official split. MT3 trains on the first two progressions of every style and validates on the last one. The
+progression is the digit after the style (BN1). Each existing recording of a piece becomes a record.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import numpy as np
 
 from mrmt3.audio.files import promised_seconds
 from mrmt3.data.convert import audio_features
-from mrmt3.data.convert.base import VELOCITY, Features, in_splits, read_bytes
+from mrmt3.data.convert.base import VELOCITY, Features, Options, in_splits, read_bytes
 from mrmt3.data.records.messages import serialize_notes
 from mrmt3.errors import UserError
 from mrmt3.notes.note_array import NOTE_DTYPE, sort_notes
@@ -32,18 +32,18 @@ _LAST_PROGRESSION = '3'
 
 @dataclasses.dataclass(frozen=True)
 class GuitarSet:
-  """GuitarSet as an `original.Original`. A piece's name is that of its wav file without the suffix.
+  """GuitarSet as a `base.Original`. A piece's name is the name of its wav file without the suffix.
 
   Attributes:
-    folder: that of `annotation`.
-    sample_rate: Hz, of what is written; None: the files' bytes as they are.
+    folder: the folder that contains `annotation`.
+    sample_rate: Hz, of the audio written; None copies the files.
   """
 
   folder: str
   sample_rate: int | None = None
 
   def splits(self) -> dict[str, list[str]]:
-    """Returns split -> names, sorted; UserError where there are no annotations, or no recordings of them."""
+    """Returns split -> sorted names; UserError if there are no annotations, or no recordings of them."""
     root = Path(self.folder)
     annotated = sorted(path.stem for path in (root / ANNOTATIONS).glob('*.jams'))
     if not annotated:
@@ -72,12 +72,12 @@ class GuitarSet:
 def _split(name):
   found = _NAME.match(name)
   if not found:
-    raise UserError(f'{name} is not named like a piece of GuitarSet (00_BN1-129-Eb_comp)')
+    raise UserError(f'{name} is not named like a piece of GuitarSet (00_BN1-129-Eb_comp): rename or remove it')
   return SPLITS[found[1] == _LAST_PROGRESSION]
 
 
 def read_jams(path: Path) -> np.ndarray:
-  """Returns the notes of all strings in a JAMS file as a sorted note table; UserError where it is none."""
+  """Returns the notes of all strings in a JAMS file as a sorted note array; UserError for another kind of file."""
   rows = []
   try:
     for annotation in json.loads(read_bytes(path))['annotations']:
@@ -88,4 +88,11 @@ def read_jams(path: Path) -> np.ndarray:
         ]
     return sort_notes(np.array(rows, NOTE_DTYPE))
   except (ValueError, KeyError, TypeError, OverflowError) as error:
-    raise UserError(f'{path} is not an annotation of GuitarSet ({type(error).__name__}: {str(error)[:100]})') from error
+    raise UserError(
+      f'{path} is not an annotation of GuitarSet ({type(error).__name__}: {str(error)[:100]}); replace the file'
+    ) from error
+
+
+def open_guitarset(folder: str, options: Options) -> GuitarSet:
+  """Opens GuitarSet."""
+  return GuitarSet(folder, options.sample_rate)

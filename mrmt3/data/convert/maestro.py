@@ -1,4 +1,4 @@
-"""MAESTRO's original folder: maestro-v3.0.0.csv beside a folder a year, with a wav and a MIDI file a performance."""
+"""MAESTRO's original folder: maestro-v3.0.0.csv and a folder per year, with a wav and a MIDI file per performance."""
 
 import csv
 import dataclasses
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mrmt3.audio.files import promised_seconds
 from mrmt3.data.convert import audio_features
-from mrmt3.data.convert.base import Features, in_splits
+from mrmt3.data.convert.base import Features, Options, in_splits
 from mrmt3.data.records.messages import serialize_notes
 from mrmt3.errors import UserError
 from mrmt3.notes.midi import read_performance
@@ -16,14 +16,14 @@ SPLITS = ('train', 'validation', 'test')
 
 @dataclasses.dataclass(frozen=True)
 class Maestro:
-  """MAESTRO as an `original.Original`. A piece's name is that of its audio file in the table.
+  """MAESTRO as a `base.Original`. A piece's name is its audio file name in the csv file.
 
-  Notes are written as they were keyed, with the movements of the pedal.
+  Notes end when the key is released. The sustain pedal is written as control changes.
 
   Attributes:
-    folder: that of maestro-v<version>.csv.
+    folder: the folder that contains maestro-v<version>.csv.
     version: '1.0.0' or '3.0.0'.
-    sample_rate: Hz, of what is written; None: the files' bytes as they are.
+    sample_rate: Hz, of the audio written; None copies the files.
   """
 
   folder: str
@@ -31,7 +31,7 @@ class Maestro:
   sample_rate: int | None = None
 
   def splits(self) -> dict[str, list[str]]:
-    """Returns split -> names, sorted; UserError where the table is missing or another one."""
+    """Returns split -> sorted names; UserError if the csv file is missing or has other columns."""
     rows = self._rows()
     return in_splits(sorted(rows), {name: row['split'] for name, row in rows.items()}, SPLITS)
 
@@ -41,7 +41,7 @@ class Maestro:
     audio, midi = Path(self.folder) / row['audio_filename'], Path(self.folder) / row['midi_filename']
     notes, pedal = read_performance(midi)
     notes = notes.copy()
-    notes['program'], notes['is_drum'] = 0, False  # all of it is the piano
+    notes['program'], notes['is_drum'] = 0, False  # MAESTRO is piano only
     sequence = serialize_notes(notes, name, promised_seconds(audio) or 0.0, pedal)
     return {
       'id': name.encode(),
@@ -63,3 +63,13 @@ class Maestro:
     if not rows or columns - rows[0].keys() or any(row[column] is None for row in rows for column in columns):
       raise UserError(f'{path} is not the table of MAESTRO: it needs the columns {", ".join(sorted(columns))}')
     return {row['audio_filename']: row for row in rows}
+
+
+def open_v1(folder: str, options: Options) -> Maestro:
+  """Opens MAESTRO 1.0.0."""
+  return Maestro(folder, '1.0.0', options.sample_rate)
+
+
+def open_v3(folder: str, options: Options) -> Maestro:
+  """Opens MAESTRO 3.0.0."""
+  return Maestro(folder, '3.0.0', options.sample_rate)

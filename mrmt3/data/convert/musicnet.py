@@ -1,10 +1,10 @@
-"""MusicNet's original folder: `train_data` and `test_data` with wav files, `train_labels` and `test_labels` with tables.
+"""MusicNet's original folder, with wav files and csv labels.
 
     train_data/1727.wav     train_labels/1727.csv     test_data/1819.wav     test_labels/1819.csv
 
-A row of a table is a note: start_time and end_time in samples of the recording at 44.1 kHz, instrument (General MIDI's,
-counted from 1), note. MusicNet-EM has better labels for most recordings: MIDI files whose names begin with the number. The
-splits are MT3's (its paper's appendix), not MusicNet's own.
+Each csv row is a note: start_time and end_time in samples of the recording at 44.1 kHz, instrument (a General MIDI
+program, counted from 1), note (MIDI pitch). MusicNet-EM has better labels for most recordings: MIDI files whose names
+begin with the recording's number. The splits are those of MT3 (appendix of its paper), not MusicNet's own.
 """
 
 import csv
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mrmt3.audio.files import read_audio
-from mrmt3.data.convert.base import VELOCITY, Features, in_splits
+from mrmt3.data.convert.base import VELOCITY, Features, Options, in_splits
 from mrmt3.data.records.messages import serialize_notes
 from mrmt3.errors import UserError
 from mrmt3.notes.midi import read_midi
@@ -25,7 +25,7 @@ from mrmt3.utils.fingerprints import files_below
 SPLITS = ('train', 'validation', 'test')
 VALIDATION = (1733, 1765, 1790, 1818, 2160, 2198, 2289, 2300, 2308, 2315, 2336, 2466, 2477, 2504, 2611)
 TEST = (1729, 1776, 1813, 1893, 2118, 2186, 2296, 2431, 2432, 2487, 2497, 2501, 2507, 2537, 2621)
-LABEL_RATE = 44100  # of the times in the tables, a second
+LABEL_RATE = 44100  # Hz, of the times in the csv files
 SAMPLE_RATE = 16000  # Hz, of the samples in records
 _FOLDERS = ('train', 'test')
 _NUMBER = re.compile(r'(\d{4})(?!\d)')
@@ -33,12 +33,13 @@ _NUMBER = re.compile(r'(\d{4})(?!\d)')
 
 @dataclasses.dataclass(frozen=True)
 class MusicNet:
-  """MusicNet as an `original.Original`. A piece's name is its number, e.g. '1727'.
+  """MusicNet as a `base.Original`. A piece's name is its number, e.g. '1727'.
 
   Attributes:
-    folder: that of train_data, train_labels, test_data and test_labels.
-    labels: folder with the MIDI files of MusicNet-EM, at any depth; recordings without one are left out. None: the tables.
-    sample_rate: Hz, of the samples that are written.
+    folder: the folder that contains train_data, train_labels, test_data and test_labels.
+    labels: folder with the MIDI files of MusicNet-EM, at any depth; recordings without one are left out. None uses the
+      csv labels.
+    sample_rate: Hz, of the samples written.
   """
 
   folder: str
@@ -46,7 +47,7 @@ class MusicNet:
   sample_rate: int = SAMPLE_RATE
 
   def splits(self) -> dict[str, list[str]]:
-    """Returns split -> numbers, sorted; UserError where there are no recordings, or no labels of any."""
+    """Returns split -> sorted numbers; UserError if there are no recordings, or no labels for any of them."""
     found = self._recordings()
     labelled = self._labels()
     names = sorted(found.keys() & labelled.keys())
@@ -79,13 +80,13 @@ class MusicNet:
     if self.labels is None:
       return {path.stem: path for part in _FOLDERS for path in (Path(self.folder) / f'{part}_labels').glob('*.csv')}
     if not Path(self.labels).is_dir():
-      raise UserError(f'no labels at {self.labels}: no such folder')
+      raise UserError(f'no labels at {self.labels}: no such folder; check --labels')
     files = [path for path in files_below(Path(self.labels)) if path.suffix.lower() in ('.mid', '.midi')]
     return {number[1]: path for path in files if (number := _NUMBER.match(path.name))}
 
 
 def read_labels(path: Path) -> np.ndarray:
-  """Returns the notes of one of MusicNet's tables as a sorted note table; UserError where it is none."""
+  """Returns the notes of a csv label file of MusicNet as a sorted note array; UserError for another kind of file."""
   try:
     with open(path, newline='', encoding='utf-8') as file:
       rows = [
@@ -101,4 +102,18 @@ def read_labels(path: Path) -> np.ndarray:
       ]
     return sort_notes(np.array(rows, NOTE_DTYPE))
   except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
-    raise UserError(f'{path} is not a table of MusicNet ({type(error).__name__}: {str(error)[:100]})') from error
+    raise UserError(
+      f'{path} is not a label file of MusicNet ({type(error).__name__}: {str(error)[:100]}); replace the file'
+    ) from error
+
+
+def open_musicnet(folder: str, options: Options) -> MusicNet:
+  """Opens MusicNet."""
+  return MusicNet(folder, **options.rate)
+
+
+def open_musicnet_em(folder: str, options: Options) -> MusicNet:
+  """Opens MusicNet with the labels of MusicNet-EM; UserError if `options.labels` is not set."""
+  if options.labels is None:
+    raise UserError('musicnet_em needs the MIDI files of MusicNet-EM: add --labels DIR')
+  return MusicNet(folder, options.labels, **options.rate)

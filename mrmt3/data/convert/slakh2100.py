@@ -1,4 +1,4 @@
-"""Slakh2100's folder as records like MT3's, which hold a NoteSequence a stem and the samples of the mix."""
+"""Slakh2100's folder, for records like MT3's with a NoteSequence per stem and the samples of the mix."""
 
 import dataclasses
 from pathlib import Path
@@ -7,24 +7,24 @@ import numpy as np
 
 from mrmt3.audio.files import read_audio
 from mrmt3.data import slakh_layout
-from mrmt3.data.convert.base import Features
+from mrmt3.data.convert.base import Features, Options
 from mrmt3.data.records.messages import serialize_notes
 from mrmt3.errors import UserError
 from mrmt3.notes.instruments import slakh_class_name
 
 SAMPLE_RATE = 16000  # Hz, of the samples in records
-LEAST_STEMS = 4  # of a random sub-mix
+LEAST_STEMS = 4  # minimum of a random sub-mix
 
 
 @dataclasses.dataclass(frozen=True)
 class Slakh2100:
-  """A folder in the Slakh2100 layout as an `original.Original`. A piece's name is e.g. 'train/Track00001'.
+  """A folder in the Slakh2100 layout as a `base.Original`. A piece's name is e.g. 'train/Track00001'.
 
   Attributes:
-    folder: that of train, validation and test.
-    subsets: 0: the mix of every track. Else each training track becomes so many mixes of some of its stems, at least
-      LEAST_STEMS where it has as many, drawn anew for each (MT3 trains on 10); they are called 'train/Track00001/0' and so on.
-    sample_rate: Hz, of the samples that are written.
+    folder: the folder that contains train, validation and test.
+    subsets: number of random sub-mixes per training track (MT3 trains on 10), named 'train/Track00001/0' and so on.
+      Each has at least LEAST_STEMS stems, if the track has that many. 0 writes the mix of each track.
+    sample_rate: Hz, of the samples written.
   """
 
   folder: str
@@ -32,7 +32,7 @@ class Slakh2100:
   sample_rate: int = SAMPLE_RATE
 
   def splits(self) -> dict[str, list[str]]:
-    """Returns split -> names, by number; UserError where there are no tracks."""
+    """Returns split -> names in order of their numbers; UserError if there are no tracks."""
     names = {split: [] for split in slakh_layout.SPLITS}
     for track in slakh_layout.find_tracks(self.folder):
       if track.split in names:
@@ -43,12 +43,12 @@ class Slakh2100:
     return names
 
   def features(self, name: str) -> Features:
-    """Returns the features of MT3's records; `stems` is empty. UserError where a stem or the mix cannot be read."""
+    """Returns the features of MT3's records, with empty `stems`; UserError if a stem or the mix cannot be read."""
     split, track_name, *number = name.split('/')
     track = slakh_layout.Track(Path(self.folder) / split / track_name)
     stems = slakh_layout.read_stems(track)
     if not stems:
-      raise UserError(f'{track.path / "metadata.yaml"} names no stem that is heard and has labels')
+      raise UserError(f'{track.path / "metadata.yaml"} lists no audible stem with labels: replace or remove the track')
     if number:
       stems = _some(stems, int(track_name[5:]), int(number[0]))
       audio = [read_audio(stem.audio_path, self.sample_rate, whole=True) for stem in stems]
@@ -82,7 +82,12 @@ class Slakh2100:
 
 
 def _some(stems, *seed):
-  """Returns a random choice of stems, the same for the same seed."""
+  """Returns a random subset of the stems, the same for the same seed."""
   rng = np.random.default_rng(seed)
   count = rng.integers(min(LEAST_STEMS, len(stems)), len(stems) + 1)
   return [stems[i] for i in sorted(rng.choice(len(stems), count, replace=False))]
+
+
+def open_slakh(folder: str, options: Options) -> Slakh2100:
+  """Opens Slakh2100."""
+  return Slakh2100(folder, options.subsets, **options.rate)

@@ -1,4 +1,4 @@
-"""Writes a data set from its original folders as TFRecord files that are called, divided and laid out as MT3's.
+"""Conversion of a data set from its original folders to TFRecord files with MT3's file names, splits and features.
 
 convert('maestrov3', '/data/maestro-v3.0.0', '/data/records')    -> /data/records/maestrov3/maestro-v3.0.0_ns_wav_...
 """
@@ -8,14 +8,10 @@ import fnmatch
 import functools
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-from mrmt3.data.convert.base import Original
-from mrmt3.data.convert.guitarset import GuitarSet
-from mrmt3.data.convert.maestro import Maestro
-from mrmt3.data.convert.musicnet import MusicNet
-from mrmt3.data.convert.slakh2100 import Slakh2100
+from mrmt3.data import catalogue
+from mrmt3.data.convert.base import Options
 from mrmt3.data.records.messages import serialize_example
 from mrmt3.data.records.tfrecord import framed
 from mrmt3.data.sources.mt3_records import PUBLISHED
@@ -28,49 +24,13 @@ _RATES = 8000, 192000  # Hz
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-  """What else a data set is made of, where it can be.
-
-  Attributes:
-    sample_rate: Hz, of the sound that is written; None: the files' bytes as they are, samples at 16 kHz.
-    labels: folder with the MIDI files of MusicNet-EM.
-    subsets: random sub-mixes of each training track of Slakh2100, 0: its mix.
-  """
-
-  sample_rate: int | None = None
-  labels: str | None = None
-  subsets: int = 0
-
-  @property
-  def rate(self) -> dict[str, int]:
-    """The sample rate as a keyword argument, if there is one."""
-    return {} if self.sample_rate is None else {'sample_rate': self.sample_rate}
-
-
-def _musicnet_em(folder, options):
-  if options.labels is None:
-    raise UserError('musicnet_em needs the MIDI files of MusicNet-EM: add --labels DIR')
-  return MusicNet(folder, options.labels, **options.rate)
-
-
-ORIGINALS: dict[str, Callable[[str, Options], Original]] = {
-  'maestrov1': lambda folder, options: Maestro(folder, '1.0.0', options.sample_rate),
-  'maestrov3': lambda folder, options: Maestro(folder, '3.0.0', options.sample_rate),
-  'guitarset': lambda folder, options: GuitarSet(folder, options.sample_rate),
-  'musicnet': lambda folder, options: MusicNet(folder, **options.rate),
-  'musicnet_em': _musicnet_em,
-  'slakh': lambda folder, options: Slakh2100(folder, options.subsets, **options.rate),
-}
-
-
-@dataclasses.dataclass(frozen=True)
 class Converted:
-  """What was written.
+  """The outcome of `convert`.
 
   Attributes:
-    folder: with the files.
+    folder: folder with the files.
     records: split -> number of records.
-    left_out: pieces that could not be read, named in skipped.jsonl there.
+    left_out: number of pieces that could not be read; the folder's skipped.jsonl lists them.
   """
 
   folder: Path
@@ -88,43 +48,41 @@ def convert(
   workers: int | None = None,
   progress: bool = True,
 ) -> Converted:
-  """Writes `out/name`, whole or not at all. Pieces are dealt to the files of a split in turn; files without any are left out.
+  """Writes the folder `out/name` atomically. Pieces go to the files of a split in turn; no file is written empty.
 
   Args:
-    name: one of ORIGINALS.
+    name: one of `catalogue.originals`.
     original: the data set's folder.
-    out: folder of all data sets in MT3's layouts, one in each folder.
-    options: what else there is to say.
-    strict: whether a piece that cannot be read is an error; else it is named and left out.
-    workers: processes that read pieces; None is one a processor.
-    progress: whether to show a bar on stderr, if that is a terminal.
+    out: folder with one folder per data set in MT3's layouts.
+    options: options of the conversion.
+    strict: whether a piece that cannot be read is an error; otherwise it is left out and listed in skipped.jsonl.
+    workers: number of processes that read pieces; None: one per processor.
+    progress: whether to show a progress bar, if stderr is a terminal.
 
   Raises:
-    UserError: no such data set, it is there already, none of a split's pieces can be read, no room to write.
+    UserError: the data set is unknown or was converted before, no piece of a split can be read, or the disk is full.
   """
-  if name not in ORIGINALS:
-    raise UserError(f'{name!r} cannot be converted; there are {", ".join(ORIGINALS)}')
   if options.sample_rate is not None and not _RATES[0] <= options.sample_rate <= _RATES[1]:
     raise UserError(f'the sample rate is {options.sample_rate}; it must be {_RATES[0]} to {_RATES[1]} Hz')
   if options.subsets < 0:
-    raise UserError(f'there cannot be {options.subsets} sub-mixes')
-  source = ORIGINALS[name](str(original), options)
+    raise UserError(f'the number of sub-mixes is {options.subsets}; it must be 0 or more')
+  source = catalogue.open_original(name, original, options)
   splits = {split: pieces for split, pieces in source.splits().items() if pieces}
   records, left_out = {}, []
   with atomic_folder(Path(out) / name) as folder:
     for split, pieces in splits.items():
-      files = _in_order_of_dealing(name, split)
-      dealt = [pieces[number :: len(files)] for number in range(len(files))]
+      files = _files_by_priority(name, split)
+      pieces_of_files = [pieces[number :: len(files)] for number in range(len(files))]
       read = functools.partial(_read, source)
-      in_order = [piece for own in dealt for piece in own]
+      in_order = [piece for file_pieces in pieces_of_files for piece in file_pieces]
       results = parallel_if_long(read, in_order, workers or os.cpu_count() or 1)
       results = iter(with_bar(results, len(in_order), f'{name} {split}', 'piece', progress))
       records[split] = 0
-      for file, own in zip(files, dealt, strict=True):
-        if not own:
-          continue  # a file that is not there is not missed, and an empty one costs every reader time
+      for file, file_pieces in zip(files, pieces_of_files, strict=True):
+        if not file_pieces:
+          continue  # readers do not need the file, and an empty one would cost them time
         with open(folder / file, 'wb') as written:
-          for piece in own:
+          for piece in file_pieces:
             data, problem = next(results)
             if data is None and strict:
               raise UserError(f'{piece}: {problem} (strict)')
@@ -134,13 +92,15 @@ def convert(
               written.write(framed(data))
               records[split] += 1
       if not records[split]:
-        raise UserError(f'none of the {len(pieces)} pieces of {split} can be read; the last: {left_out[-1]["text"]}')
+        raise UserError(
+          f'none of the {len(pieces)} pieces of the split {split!r} can be read; the last: {left_out[-1]["text"]}'
+        )
     (folder / SKIPPED).write_text(''.join(json.dumps(line) + '\n' for line in left_out), 'utf-8')
   return Converted(Path(out) / name, records, len(left_out))
 
 
 def files_of_split(name: str, split: str) -> list[str]:
-  """Returns the names of the files that a split was published in."""
+  """Returns the names of the files in which a split was published."""
   pattern = PUBLISHED[name][1][split]
   if '?????' not in pattern:
     return [pattern]
@@ -148,8 +108,8 @@ def files_of_split(name: str, split: str) -> list[str]:
   return [pattern.replace('?????', f'{number:05d}') for number in range(count)]
 
 
-def _in_order_of_dealing(name, split):
-  """Returns a split's files, those that are evaluated while training first: of few pieces, they are to have some."""
+def _files_by_priority(name, split):
+  """Returns a split's files, those for evaluation during training first: they get pieces even of a small data set."""
   files = files_of_split(name, split)
   part = PUBLISHED[name][1].get(f'{split}_subset', '')
   first = next((number for number, file in enumerate(files) if fnmatch.fnmatchcase(file, part)), 0)
@@ -157,7 +117,7 @@ def _in_order_of_dealing(name, split):
 
 
 def _read(source, piece) -> tuple[bytes | None, str]:
-  """Returns (a record, '') or (None, why there is none), in a worker."""
+  """Returns (record, '') or (None, reason), in a worker process."""
   try:
     return serialize_example(source.features(piece)), ''
   except UserError as error:

@@ -1,7 +1,7 @@
-"""The protocol buffers inside records: tf.train.Example and note_seq's NoteSequence, without TensorFlow and note_seq.
+"""The protocol buffers of records, tf.train.Example and note_seq's NoteSequence, without TensorFlow and note_seq.
 
-Only the fields that are used here are declared; others are skipped when reading. Importing this takes some
-milliseconds, TensorFlow and note_seq take seconds in every process.
+Only the fields in use are declared; the parser skips all others. Importing this module takes milliseconds; importing
+TensorFlow and note_seq takes seconds in every process.
 """
 
 import functools
@@ -13,10 +13,10 @@ from mrmt3.notes.note_array import NOTE_DTYPE
 
 SUSTAIN = 64  # MIDI's control number of the sustain pedal
 
-# message: its fields as (name, number, type or message, whether repeated)
+# Message name -> fields as (name, number, type or message name, whether repeated).
 _EXAMPLE = {
   'Example': [('features', 1, 'Features', False)],
-  'Features': [('feature', 1, 'Entry', True)],  # declared as a map there, which is the same in bytes
+  'Features': [('feature', 1, 'Entry', True)],  # a map in TensorFlow's file, with the same encoding
   'Entry': [('key', 1, 'string', False), ('value', 2, 'Feature', False)],
   'Feature': [
     ('bytes_list', 1, 'BytesList', False),
@@ -63,7 +63,7 @@ def _message(name):
   pool = descriptor_pool.DescriptorPool()
   field_type = descriptor_pb2.FieldDescriptorProto
   messages = _EXAMPLE if name in _EXAMPLE else _NOTE_SEQUENCE
-  # Repeated numbers are packed with this syntax; readers take either.
+  # proto3 packs repeated numbers; parsers accept both encodings.
   file = descriptor_pb2.FileDescriptorProto(name='records.proto', package='mrmt3', syntax='proto3')
   for message, fields in messages.items():
     described = file.message_type.add(name=message)
@@ -82,8 +82,11 @@ def _message(name):
 class Example:
   """A parsed tf.train.Example: features by name.
 
-  `name in example` and `sorted(example)` as of a dictionary; `example[name]` is a list of bytes, a float32 array or an
-  int64 array. ValueError from the constructor where the data is no such message.
+  Supports `name in example` and iteration over names, like a dictionary. `example[name]` is a list of bytes, a float32
+  array or an int64 array.
+
+  Raises:
+    ValueError: the data is not a tf.train.Example.
   """
 
   def __init__(self, data: bytes):
@@ -102,7 +105,7 @@ class Example:
     return iter(self._features)
 
   def get(self, name: str, default=None):
-    """Returns a feature, or `default` where the example has none of that name."""
+    """Returns a feature, or `default` if the example does not have it."""
     return self[name] if name in self else default  # noqa: SIM401
 
   def __getitem__(self, name: str) -> list[bytes] | np.ndarray:
@@ -118,14 +121,14 @@ def serialize_example(features: Mapping[str, bytes | Sequence[bytes] | np.ndarra
   """Returns features as a serialized tf.train.Example, sorted by name.
 
   Args:
-    features: name -> one value of bytes, a sequence of them, or a one-dimensional array: of floats, written as float32, or
-      of integers, written as int64.
+    features: name -> bytes, a sequence of bytes, or a one-dimensional array. Floats are written as float32, integers
+      as int64.
   """
   message = _message('Example')()
   for name, value in sorted(features.items()):
     feature = message.features.feature.add(key=name).value
     if isinstance(value, np.ndarray) and value.dtype.kind == 'f':
-      # As bytes: number by number, a minute of samples would take a tenth of a second.
+      # Encoded as one block of bytes. Appending a minute of samples one by one would take a tenth of a second.
       packed = value.astype('<f4').tobytes()
       feature.float_list.ParseFromString(b'\x0a' + _varint(len(packed)) + packed)
     elif isinstance(value, np.ndarray):
@@ -136,7 +139,7 @@ def serialize_example(features: Mapping[str, bytes | Sequence[bytes] | np.ndarra
 
 
 def _varint(number):
-  """Returns a number as protocol buffers write it, seven bits a byte."""
+  """Returns a number as a protocol buffer varint, seven bits per byte."""
   out = bytearray()
   while number > 127:
     out.append(number & 127 | 128)
@@ -145,7 +148,7 @@ def _varint(number):
 
 
 def parse_note_sequence(data: bytes):
-  """Returns a parsed NoteSequence (its notes and control changes); ValueError where the data is none."""
+  """Returns a parsed NoteSequence (its notes and control changes); ValueError for other data."""
   from google.protobuf.message import DecodeError
 
   try:
@@ -157,13 +160,13 @@ def parse_note_sequence(data: bytes):
 def serialize_notes(
   notes: np.ndarray, sequence_id: str = '', total_time: float = 0.0, pedal: Iterable[tuple[float, int]] = ()
 ) -> bytes:
-  """Returns a note table as a serialized NoteSequence, exactly; every program is an instrument, drums are number 9.
+  """Returns a note array as a serialized NoteSequence, without loss. Each program is one instrument; drums are 9.
 
   Args:
-    notes: note table.
+    notes: note array.
     sequence_id: the sequence's id.
-    total_time: the sequence's length, s; at least the last note's end is written.
-    pedal: (time s, value 0..127) of the sustain pedal of the first program's instrument.
+    total_time: length of the sequence in s; the last note's offset is the minimum.
+    pedal: (time in s, value 0..127) of the sustain pedal of the first program's instrument.
   """
   pitched = np.unique(notes['program'][~notes['is_drum']])
   instrument = np.searchsorted(pitched, notes['program'])
@@ -187,6 +190,6 @@ def serialize_notes(
 
 
 def sequence_notes(sequence) -> tuple[np.ndarray, np.ndarray]:
-  """Returns (note table as written, unsorted; instrument numbers `[notes]`) of a parsed NoteSequence."""
+  """Returns (note array in the sequence's order, instrument numbers as int64 `[notes]`) of a parsed NoteSequence."""
   rows = [(n.start_time, n.end_time, n.pitch, n.velocity, n.program, n.is_drum) for n in sequence.notes]
   return np.array(rows, NOTE_DTYPE), np.array([n.instrument for n in sequence.notes], np.int64)

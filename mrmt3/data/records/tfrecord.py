@@ -1,7 +1,7 @@
-"""TFRecord files by record, read and written without TensorFlow.
+"""Random access to the records of TFRecord files, and writing of records, without TensorFlow.
 
-A record is its length (uint64), a checksum of the length (uint32), the data, and a checksum of the data (uint32), all
-little-endian. Going from length to length finds all records of a file without reading their data.
+A record consists of its length (uint64), a checksum of the length (uint32), the data, and a checksum of the data
+(uint32), all little-endian. Following the lengths finds all records of a file without reading their data.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ _SHARDS = re.compile(r'@(\d+)$')
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """Where a record is in its file.
+  """Position of a record in its file.
 
   Attributes:
     offset: of its data, bytes.
     length: of its data, bytes.
-    problem: what keeps it from being read, '' where nothing was seen to. Nothing can be found after such a record.
+    problem: why it cannot be read, '' if no problem is known. No record after it can be found.
   """
 
   offset: int
@@ -36,10 +36,10 @@ class Place:
 
 
 def find_files(folder: str | os.PathLike, pattern: str) -> list[Path]:
-  """Returns the files of a pattern, sorted: 'name@10' (ten files, name-00000-of-00010 and so on), a glob, or a file.
+  """Returns the sorted files of a pattern: 'name@10' (ten files, name-00000-of-00010 and so on), a glob or a file.
 
   Raises:
-    UserError: there are none, or, of the form with @, not all.
+    UserError: there are no such files, or some of the files of 'name@10' are missing.
   """
   folder = Path(folder)
   shards = _SHARDS.search(pattern)
@@ -48,7 +48,10 @@ def find_files(folder: str | os.PathLike, pattern: str) -> list[Path]:
     files = [folder / f'{stem}-{number:05d}-of-{count:05d}' for number in range(count)]
     missing = [file for file in files if not file.is_file()]
     if missing:
-      raise UserError(f'{len(missing)} of the {count} files {folder / pattern} are missing, the first is {missing[0]}')
+      raise UserError(
+        f'{len(missing)} of the {count} files {folder / pattern} are missing, the first is {missing[0]}; '
+        'download them or use a glob'
+      )
   else:
     files = sorted(
       Path(path) for path in glob.glob(str(Path(glob.escape(str(folder)), pattern))) if os.path.isfile(path)
@@ -59,7 +62,7 @@ def find_files(folder: str | os.PathLike, pattern: str) -> list[Path]:
 
 
 def find_records(path: Path) -> tuple[Place, ...]:
-  """Returns the places of a file's records; UserError where it cannot be opened."""
+  """Returns the places of a file's records; UserError if the file cannot be opened."""
   try:
     status = path.stat()
     return _find_records(path, status.st_size, status.st_mtime_ns)
@@ -87,17 +90,17 @@ def _place(header, at, size):
     return Place(offset, 0, 'the file ends within its header')
   length, checksum = _HEADER.unpack(header)
   if masked_crc32c(header[:8]) != checksum:
-    return Place(offset, 0, 'its header is damaged, so it and what comes after it cannot be read')
+    return Place(offset, 0, 'its header is damaged, so this record and all after it cannot be read')
   if offset + length + _FOOTER.size > size:
     return Place(offset, length, 'the file ends within it')
   return Place(offset, length)
 
 
 def read_record(path: Path, number: int) -> bytes:
-  """Returns the data of a file's record, counted from 0; UserError where there is none or it is damaged."""
+  """Returns the data of record `number` of a file, counted from 0; UserError if it is damaged or does not exist."""
   places = find_records(path)
   if not 0 <= number < len(places):
-    raise UserError(f'{path} has no record {number}, it has {len(places)}')
+    raise UserError(f'{path} has no record {number}; it has {len(places)} records')
   place = places[number]
   problem = place.problem
   if not problem:
@@ -111,11 +114,11 @@ def read_record(path: Path, number: int) -> bytes:
     if len(footer) == _FOOTER.size and masked_crc32c(data) == _FOOTER.unpack(footer)[0]:
       return data
     problem = 'its data is damaged (wrong checksum)'
-  raise UserError(f'{path}: record {number}, at byte {place.offset}: {problem}; get the file anew')
+  raise UserError(f'{path}: record {number}, at byte {place.offset}: {problem}; get the file again')
 
 
 def framed(data: bytes) -> bytes:
-  """Returns a record as it stands in a file: with its length and checksums."""
+  """Returns the bytes of a record in a file: the data with its length and checksums."""
   length = struct.pack('<Q', len(data))
   header = length + _FOOTER.pack(masked_crc32c(length))
   return b''.join((header, data, _FOOTER.pack(masked_crc32c(data))))

@@ -1,1 +1,1 @@
-"""Where pieces come from: each module is one `pieces.PieceSource`."""
+"""Data sources: each module has one or more implementations of `piece_source.PieceSource`."""

@@ -1,7 +1,7 @@
-"""Pieces from a folder of one's own music: each an audio file and the MIDI file of the same name beside it.
+"""Pieces from a folder of your own music: an audio file and a MIDI file of the same name per piece.
 
-my_music/song.wav, song.mid                      split by name, the same way every time
-my_music/train/album/song.flac, song.midi        or into the folders train, validation and test, where one is there
+my_music/song.wav, song.mid                  splits are drawn from the names, the same every time
+my_music/train/album/song.flac, song.midi    or are the folders train, validation and test, if one exists
 """
 
 import dataclasses
@@ -26,19 +26,18 @@ MIDI_SUFFIXES = ('.mid', '.midi')
 
 @dataclasses.dataclass(frozen=True)
 class OwnFolder:
-  """A folder of audio and MIDI files as a `pieces.PieceSource`.
+  """A folder of audio and MIDI files as a `piece_source.PieceSource`.
 
-  A piece's name is its path without the suffix, e.g. 'album/song'. A file without a partner, or with two, is listed as
-  a piece too, and reading it says what is wrong; so is a file that lies beside the split folders (in the first split).
-  Hidden files and files with other suffixes are no pieces.
+  A piece's name is its path without the suffix, e.g. 'album/song'. Incomplete pieces are listed as well, and reading
+  one raises an error with the reason: a file without a partner or with two, and a file outside the split folders (in
+  the first split). Hidden files and files with other suffixes are ignored.
 
   Attributes:
-    data_dir: the folder; where it has a folder named train, validation or test, these are the splits.
-    fractions: shares of train, validation and test otherwise, as drawn from each piece's name. They sum to 1; what a
-      split gets is as near to its share as chance has it, but neither 'train' nor, of two pieces or more, 'validation' is
-      empty.
-    slakh_classes: whether programs become those of their Slakh classes, as in the published training targets, or stay
-      as in the MIDI file.
+    data_dir: the folder. Folders in it named train, validation or test are the splits.
+    fractions: shares of train, validation and test if there are no such folders. They sum to 1. A piece's split follows
+      from a hash of its name, so actual shares vary. 'train' is never empty, nor is 'validation' with 2 pieces or more.
+    slakh_classes: whether to map programs to their Slakh classes, as in the published training targets; otherwise the
+      programs of the MIDI file are kept.
   """
 
   data_dir: str
@@ -48,7 +47,7 @@ class OwnFolder:
   def __post_init__(self):
     shares = tuple(self.fractions)
     if len(shares) != len(SPLITS) or min(shares) < 0 or not math.isclose(sum(shares), 1):
-      raise UserError(f'fractions are the shares of {", ".join(SPLITS)} and sum to 1, not {self.fractions}')
+      raise UserError(f'fractions is {self.fractions}; it must be the shares of {", ".join(SPLITS)} and sum to 1')
 
   def splits(self) -> tuple[str, ...]:
     """Returns the splits with pieces in them; UserError if there are no pairs of files in the folder."""
@@ -59,13 +58,13 @@ class OwnFolder:
     return sorted(self._split_files(split))
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one piece; it has no stems. UserError where one of its two files is missing, doubled or broken."""
+    """Reads one piece, without stems; UserError if one of its two files is missing, ambiguous or broken."""
     audio, midi = (self._file(split, name, *kind) for kind in ((AUDIO_SUFFIXES, 'audio'), (MIDI_SUFFIXES, 'MIDI')))
     notes, lost = self._read_midi(midi)
     return PieceContent(read_audio(audio, sample_rate, whole=True), notes, lost_notes=lost)
 
   def read_notes(self, split: str, name: str) -> np.ndarray:
-    """Returns the notes of a piece; UserError where its MIDI file is missing, doubled or broken."""
+    """Returns the notes of a piece; UserError if its MIDI file is missing, ambiguous or broken."""
     return self._read_midi(self._file(split, name, MIDI_SUFFIXES, 'MIDI'))[0]
 
   def _read_midi(self, path):
@@ -73,14 +72,14 @@ class OwnFolder:
     return map_to_slakh_classes(notes) if self.slakh_classes else notes, lost
 
   def _file(self, split, name, suffixes, kind):
-    """Returns the one file of a kind that a piece has."""
+    """Returns a piece's file of the given kind."""
     root = Path(self.data_dir)
     folders = self._folders()
     if folders and not (root / split).is_dir():
-      raise UserError(f'the data set {root} has no split {split!r}')
+      raise UserError(f'the data set {root} has no split {split!r}; it has {", ".join(folders)}')
     base = root / split / name if folders else root / name
     if name.startswith('../'):
-      raise UserError(f'{base.resolve()} is in none of the folders {", ".join(folders)}: move it into one of them')
+      raise UserError(f'{base.resolve()} is outside the split folders {", ".join(folders)}: move it into one of them')
     try:
       with os.scandir(base.parent) as entries:
         siblings = [
@@ -108,7 +107,7 @@ class OwnFolder:
     """Returns split -> name of a piece -> its files."""
     root = Path(self.data_dir)
     if not root.is_dir():
-      raise UserError(f'no data set at {root}: no such folder')
+      raise UserError(f'no data set at {root}: no such folder; check data_dir')
     folders = self._folders()
     found = {split: {} for split in folders or SPLITS}
     for path in files_below(root):
@@ -122,10 +121,10 @@ class OwnFolder:
       found[split].setdefault(name, []).append(path)
     if not any(_is_pair(paths) for pieces in found.values() for paths in pieces.values()):
       raise UserError(f'no pieces in {root}: expected pairs of files with one name, like song.wav and song.mid')
-    return found if folders else self._drawn(found[SPLITS[0]])
+    return found if folders else self._divide(found[SPLITS[0]])
 
-  def _drawn(self, pieces):
-    """Divides the pieces by a number in 0..1 that depends on a piece's name alone."""
+  def _divide(self, pieces):
+    """Divides the pieces among the splits by a number in 0..1 that depends on the piece's name only."""
     place = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64 for name in pieces}
     pairs = [name for name in pieces if _is_pair(pieces[name])]
     train, validation, _ = self.fractions
@@ -133,12 +132,12 @@ class OwnFolder:
       place[min(pairs, key=place.get)] = -1.0
     if validation and len(pairs) > 1 and not any(train <= place[name] < train + validation for name in pairs):
       place[max(pairs, key=place.get)] = train
-    drawn = {split: {} for split in SPLITS}
+    divided = {split: {} for split in SPLITS}
     for name, paths in pieces.items():
-      # A half pair counts in no split's share; it is named where everybody looks first.
+      # Incomplete pieces go to 'train', where their error is seen first, and do not change the shares.
       number = (place[name] >= train) + (place[name] >= train + validation) if name in pairs else 0
-      drawn[SPLITS[number]][name] = paths
-    return drawn
+      divided[SPLITS[number]][name] = paths
+    return divided
 
 
 def _is_pair(paths):
@@ -147,10 +146,10 @@ def _is_pair(paths):
 
 
 def _only(siblings, suffixes, base, kind):
-  """Returns the one file of a kind; UserError where there is none, or several."""
+  """Returns the file of a kind; UserError if there is none or more than one."""
   files = sorted(path for path in siblings if path.suffix.lower() in suffixes)
   if not files:
     raise UserError(f'{base} has no {kind} file: expected {base.name}{" or ".join(suffixes)} in {base.parent}')
   if len(files) > 1:
-    raise UserError(f'{base} has {len(files)} {kind} files, {" and ".join(p.name for p in files)}: leave one of them')
+    raise UserError(f'{base} has {len(files)} {kind} files, {" and ".join(p.name for p in files)}: remove all but one')
   return files[0]

@@ -1,11 +1,11 @@
-"""Pieces from ComMU: 11,144 short MIDI clips of one instrument each, with the audio that somebody has rendered of them.
+"""Pieces from ComMU: 11,144 short MIDI clips of one instrument each, and audio rendered from them.
 
-    commu_meta.csv                      a row a clip; of its columns, id and inst (e.g. 'string_violin-1') are used
+    commu_meta.csv                      a row per clip; the columns id and inst (e.g. 'string_violin-1') are used
     commu_midi/train/raw/commu00001.mid and commu_midi/val/raw/..., as published
-    commu_audio/commu00001.flac         as `mrmt3 dataset commu` renders it; wav files, and names that end in _16k, will do as well
+    commu_audio/commu00001.flac         rendered by `mrmt3 dataset commu`; wav files and names with _16k work, too
 
-MR-MT3 (arXiv 2403.10024) trains on it for the study of domain overfitting: 90 / 5 / 5 percent of the clips of each
-instrument, in order of their ids, as train / validation / test, played by one General MIDI program an instrument.
+MR-MT3 (arXiv 2403.10024) trains on ComMU to study domain overfitting: 90 / 5 / 5 percent of the clips of each
+instrument, in order of their ids, are train / validation / test. Each instrument has one General MIDI program.
 """
 
 import csv
@@ -22,12 +22,12 @@ from mrmt3.notes.midi import read_midi_counted
 from mrmt3.utils.fingerprints import files_below, files_fingerprint
 
 SPLITS = ('train', 'validation', 'test')
-METADATA = ('commu_meta.csv', 'commu_meta_v2.csv')  # the second is MR-MT3's, with its own splits in a column
+METADATA = ('commu_meta.csv', 'commu_meta_v2.csv')  # the second is MR-MT3's, with its splits in a column
 AUDIO_FOLDER = 'commu_audio'
 _AUDIO_SUFFIXES = ('.flac', '.wav')
 _RATE_ENDING = '_16k'
 
-# MR-MT3's programs, counted from 0; the first name that is part of a clip's `inst` counts.
+# MR-MT3's programs, counted from 0. The first name that is part of a clip's `inst` gives its program.
 PROGRAMS = {
   'accordion': 21,
   'acoustic_bass': 32,
@@ -72,10 +72,10 @@ PROGRAMS = {
 
 @dataclasses.dataclass(frozen=True)
 class CommuFolder:
-  """ComMU with rendered audio as a `pieces.PieceSource`. A piece's name is its id, e.g. 'commu00001'.
+  """ComMU with rendered audio as a `piece_source.PieceSource`. A piece's name is its id, e.g. 'commu00001'.
 
   Attributes:
-    data_dir: the folder with commu_meta.csv; MIDI and audio files are looked for in it, at any depth.
+    data_dir: the folder with commu_meta.csv, and with MIDI and audio files at any depth.
   """
 
   data_dir: str
@@ -90,7 +90,7 @@ class CommuFolder:
     return sorted(self._of(split))
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one clip; it has no stems. UserError where its MIDI or audio file is missing or broken."""
+    """Reads one clip, without stems; UserError if its MIDI or audio file is missing or broken."""
     notes, lost = self._read_midi(split, name)
     audio = self._files()[1]
     if name not in audio:
@@ -98,11 +98,11 @@ class CommuFolder:
     return PieceContent(read_audio(audio[name], sample_rate, whole=True), notes, lost_notes=lost)
 
   def read_notes(self, split: str, name: str) -> np.ndarray:
-    """Returns the notes of a clip; UserError where its MIDI file is missing or broken."""
+    """Returns the notes of a clip; UserError if its MIDI file is missing or broken."""
     return self._read_midi(split, name)[0]
 
   def _read_midi(self, split, name):
-    """Returns (a clip's notes, how many its MIDI file loses)."""
+    """Returns (a clip's notes, number of notes lost in reading its MIDI file)."""
     if name not in self._of(split):
       raise UserError(f'ComMU in {self.data_dir} has no clip {name!r} in the split {split!r}')
     midi = self._files()[0]
@@ -120,7 +120,7 @@ class CommuFolder:
     return files_fingerprint([*own, find_metadata(self.data_dir)], Path(self.data_dir))
 
   def programs(self, split: str) -> dict[str, int]:
-    """Returns {id: program} of the split's clips, empty where it has none."""
+    """Returns {id: program} of the split's clips, empty if there are none."""
     return self._clips().get(split, {})
 
   def _clips(self):
@@ -134,14 +134,14 @@ class CommuFolder:
     return clips
 
   def _files(self):
-    # A worker process reads many clips; what is rendered while it runs is not for it.
+    # Cached, because a worker process reads many clips. It need not see files that are rendered while it runs.
     return _find_files(Path(self.data_dir), find_metadata(self.data_dir).stat().st_mtime_ns)
 
 
 def find_metadata(data_dir: str) -> Path:
-  """Returns the path of ComMU's table of clips in a folder; UserError where there is none."""
+  """Returns the path of ComMU's csv file in a folder; UserError if there is none."""
   if not Path(data_dir).is_dir():
-    raise UserError(f'no data set at {data_dir}: no such folder')
+    raise UserError(f'no data set at {data_dir}: no such folder; check data_dir')
   for name in METADATA:
     if (Path(data_dir) / name).is_file():
       return Path(data_dir) / name
@@ -149,22 +149,22 @@ def find_metadata(data_dir: str) -> Path:
 
 
 def midi_files(data_dir: str) -> dict[str, Path]:
-  """Returns {id: MIDI file} of what is in ComMU's folder; UserError where it is none."""
+  """Returns {id: MIDI file} of ComMU's folder; UserError if the folder is not ComMU's."""
   return _find_files(Path(data_dir), find_metadata(data_dir).stat().st_mtime_ns)[0]
 
 
 def as_played(notes: np.ndarray, program: int) -> np.ndarray:
-  """Returns a clip's notes under the program that it is rendered with, whatever its MIDI file says."""
+  """Returns a clip's notes with the program it is rendered with, instead of the programs of its MIDI file."""
   notes = notes.copy()
   notes['program'], notes['is_drum'] = program, False
   return notes
 
 
 def split_clips(instruments: dict[str, str]) -> dict[str, dict[str, int]]:
-  """Returns split -> {id: program} of MR-MT3's division, given {id: inst} in the order of the table.
+  """Returns MR-MT3's splits, split -> {id: program}, given {id: inst} in the order of the csv file.
 
-  An instrument has the clips whose `inst` contains its name, so a clip can have two ('bell' and 'synth_bell'): the one with
-  fewer clips decides. Clips of none are left out.
+  An instrument has the clips whose `inst` contains its name. A clip can match two instruments ('bell', 'synth_bell').
+  The one with fewer clips decides its split. Clips that match none are left out.
   """
   clips = {}
   for clip, inst in instruments.items():
@@ -188,7 +188,7 @@ def _read_clips(path: Path, _changed):
       rows = csv.DictReader(file)
       missing = {'id', 'inst'} - set(rows.fieldnames or ())
       if missing:
-        raise UserError(f'{path} has no column {min(missing)!r}; it is not the table of ComMU')
+        raise UserError(f"{path} has no column {min(missing)!r}; replace it with ComMU's file")
       return split_clips({row['id']: row['inst'] or '' for row in rows})
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise UserError(f'cannot read {path}: {" ".join(str(error).split())}') from error
@@ -196,7 +196,7 @@ def _read_clips(path: Path, _changed):
 
 @functools.lru_cache(maxsize=4)
 def _find_files(root: Path, _changed):
-  """Returns ({id: MIDI file}, {id: audio file}) of what is in a folder."""
+  """Returns ({id: MIDI file}, {id: audio file}) of the files in a folder."""
   midi, audio = {}, {}
   for path in files_below(root):
     if path.suffix.lower() == '.mid':

@@ -13,7 +13,7 @@ from mrmt3.utils.fingerprints import files_fingerprint
 _SLAKH, _CERBERUS = 'slakh_multi_full', 'slakh_multi_cerberus'
 _BAND = 'bass:drums:guitar:piano.tfrecord'
 
-# Files that MT3 trained and evaluated on, as it calls them, by name of the data set: (layout, split -> pattern).
+# The files that MT3 was trained and evaluated on, by name of the data set: (layout, split -> pattern).
 PUBLISHED = {
   'maestrov1': (
     'maestro',
@@ -84,17 +84,17 @@ PUBLISHED = {
 
 @dataclasses.dataclass(frozen=True)
 class Mt3Records:
-  """TFRecord files as a `pieces.PieceSource`; neither TensorFlow nor note_seq is imported.
+  """TFRecord files as a `piece_source.PieceSource`. Neither TensorFlow nor note_seq is imported.
 
-  A piece is a record, its name is 'file#number', counted from 0. Records are found by their headers and read one at a
-  time. One that is damaged is listed all the same and named when it is read; so is the point in a file from which on
-  nothing can be found.
+  A piece is a record. Its name is 'file#number', counted from 0. Records are found by their headers and read one at a
+  time. Damaged records are listed as well, and reading one raises an error. So is the first record after which no more
+  can be found in a file.
 
   Attributes:
-    data_dir: the folder that patterns start from.
-    layout: 'maestro', 'guitarset', 'urmp', 'musicnet', 'cerberus4' or 'slakh', see `record_layouts`.
-    paths: split -> files in `data_dir`: 'name@10', a glob like 'name-?????-of-00010', or a file. May be given as a
-      mapping. Of 'name@10' all ten must be there, a glob takes those that are.
+    data_dir: the folder that patterns are relative to.
+    layout: 'maestro', 'guitarset', 'urmp', 'musicnet', 'cerberus4' or 'slakh', see `records.layouts`.
+    paths: split -> files in `data_dir`: 'name@10', a glob like 'name-?????-of-00010', or a file name. A mapping works
+      too. All ten files of 'name@10' must exist; a glob takes the files that exist.
   """
 
   data_dir: str
@@ -105,12 +105,12 @@ class Mt3Records:
     if isinstance(self.paths, Mapping):
       object.__setattr__(self, 'paths', tuple(self.paths.items()))
     if self.layout not in LAYOUTS:
-      raise UserError(f'unknown layout of records {self.layout!r}; there are {", ".join(LAYOUTS)}')
+      raise UserError(f'unknown record layout {self.layout!r}; choose one of {", ".join(LAYOUTS)}')
 
   def splits(self) -> tuple[str, ...]:
-    """Returns the splits whose files are there; UserError if none are, or some of 'name@10' are missing."""
+    """Returns the splits whose files exist; UserError if none do, or some files of 'name@10' are missing."""
     if not Path(self.data_dir).is_dir():
-      raise UserError(f'no data set at {self.data_dir}: no such folder')
+      raise UserError(f'no data set at {self.data_dir}: no such folder; check data_dir')
     found, errors = [], []
     for split, pattern in self.paths:
       try:
@@ -123,7 +123,7 @@ class Mt3Records:
     return tuple(found)
 
   def list_pieces(self, split: str) -> list[str]:
-    """Returns the records' names, in order of file and place; UserError if there are none."""
+    """Returns the records' names, in order of file and position; UserError if there are none."""
     root = Path(self.data_dir)
     names = [
       f'{file.relative_to(root).as_posix()}#{number}'
@@ -131,19 +131,19 @@ class Mt3Records:
       for number in range(len(find_records(file)))
     ]
     if not names:
-      raise UserError(f'no records in the files {root / dict(self.paths)[split]}')
+      raise UserError(f'no records in the files {root / dict(self.paths)[split]}: check their contents')
     return names
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one record; with `stems` also the stems, where the record has them.
+    """Reads one record; with `stems` also the stems, if the record has them.
 
     Raises:
-      UserError: the record is damaged or not in the layout, or names an unknown instrument.
+      UserError: the record is damaged, does not match the layout, or has an unknown instrument name.
     """
     file, _, number = name.rpartition('#')
     path = Path(self.data_dir) / file
     if not file or not number.isdecimal():
-      raise UserError(f'{name!r} is no record of {self.data_dir}; names are like file#0')
+      raise UserError(f'{name!r} is not a record of {self.data_dir}; expected a name like file#0')
     return decode_record(
       read_record(path, int(number)), LAYOUTS[self.layout], f'{path}: record {number}', sample_rate, stems
     )
@@ -160,16 +160,16 @@ class Mt3Records:
 
 
 def published(name: str, data_dir: str) -> Mt3Records:
-  """Returns one of MT3's data sets, its files in `data_dir` with the names they were published under.
+  """Returns one of MT3's data sets, whose files in `data_dir` have their published names.
 
   Args:
     name: one of `PUBLISHED`: maestrov1, maestrov3, guitarset, urmp, musicnet, musicnet_em, cerberus4, slakh.
-    data_dir: the folder with the files; those that are not there are not missed.
+    data_dir: the folder with the files; some may be missing.
 
   Raises:
-    UserError: no such data set.
+    UserError: the name is unknown.
   """
   if name not in PUBLISHED:
-    raise UserError(f'unknown data set {name!r}; there are {", ".join(PUBLISHED)}')
+    raise UserError(f'unknown data set {name!r}; choose one of {", ".join(PUBLISHED)}')
   layout, paths = PUBLISHED[name]
   return Mt3Records(str(data_dir), layout, paths)

@@ -1,8 +1,8 @@
-"""Pieces from NSynth: one note each, from its folders (examples.json and wav files) or from the records of TFDS's `nsynth`.
+"""Pieces from NSynth, one note each, from its folders (examples.json and wav files) or the records of TFDS's `nsynth`.
 
-MR-MT3 (arXiv 2403.10024) transcribes its validation part to see how far a model is bound to the sounds it has heard: 50 ms
-of silence are put in front, the note lasts 4 s, its program is the first of its family's, and vocals and mallets are left
-out (ComMU has neither).
+MR-MT3 (arXiv 2403.10024) transcribes the validation split to measure how much a model depends on the sounds of its
+training data. 50 ms of silence precede the note, the note lasts 4 s, and its program is the first one of its family.
+Vocals and mallets are left out, because ComMU has neither.
 """
 
 import dataclasses
@@ -20,14 +20,14 @@ from mrmt3.errors import UserError
 from mrmt3.notes.note_array import as_notes
 from mrmt3.utils.fingerprints import files_fingerprint
 
-SILENCE = 0.05  # s, in front of the note
+SILENCE = 0.05  # s, before the note
 SECONDS = 4.0  # of the note and of its file
 SAMPLE_RATE = 16000  # Hz
 LEFT_OUT = ('vocal', 'mallet')
 _FOLDERS = {'train': 'nsynth-train', 'validation': 'nsynth-valid', 'test': 'nsynth-test'}
 _TFDS_SPLITS = {'train': 'train', 'validation': 'valid', 'test': 'test'}
 
-# In the order of NSynth's numbers; None: General MIDI has no such program.
+# In the order of NSynth's family numbers; None if General MIDI has no such program.
 PROGRAMS = {
   'bass': 32,
   'brass': 56,
@@ -44,7 +44,7 @@ PROGRAMS = {
 
 
 def one_note(samples: np.ndarray, sample_rate: int, family: str, pitch: int, velocity: int) -> PieceContent:
-  """Returns a sound of NSynth, float32 `[n]`, as a piece, with silence in front."""
+  """Returns a note's samples, float32 `[n]`, as a piece that begins with silence."""
   samples = np.concatenate([np.zeros(round(SILENCE * sample_rate), np.float32), samples])
   return PieceContent(samples, _notes_of(family, pitch, velocity))
 
@@ -56,9 +56,9 @@ def _notes_of(family, pitch, velocity):
 def _check_families(left_out):
   unknown = [family for family in left_out if family not in PROGRAMS]
   if unknown:
-    raise UserError(f'NSynth has no family {unknown[0]!r}; it has {", ".join(PROGRAMS)}')
+    raise UserError(f'left_out: NSynth has no family {unknown[0]!r}; choose from {", ".join(PROGRAMS)}')
   if 'vocal' not in left_out:
-    raise UserError('the vocals of NSynth have no program: leave them out (left_out)')
+    raise UserError("left_out lacks 'vocal': the vocals of NSynth have no program, so add them to left_out")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,38 +73,40 @@ class _Nsynth:
 
 @dataclasses.dataclass(frozen=True)
 class NsynthFolder(_Nsynth):
-  """NSynth's folders nsynth-train, nsynth-valid and nsynth-test as a `pieces.PieceSource`. A piece's name is its note's.
+  """NSynth's folders nsynth-train, nsynth-valid and nsynth-test as a `piece_source.PieceSource`.
+
+  A piece's name is the name of its note.
 
   Attributes:
-    data_dir: the folder that they are in (any of them), or one of them.
+    data_dir: the folder that contains them (any of them), or one of them.
     left_out: families that are left out; 'vocal' must be among them.
   """
 
   def splits(self) -> tuple[str, ...]:
-    """Returns which of train, validation and test are there; UserError if there are none."""
+    """Returns the existing splits among train, validation and test; UserError if there are none."""
     return tuple(self._folders())
 
   def list_pieces(self, split: str) -> list[str]:
     """Returns the notes' names, sorted, e.g. 'bass_synthetic_033-022-050'; UserError if there are none."""
     names = sorted(name for name, note in self._notes(split).items() if note[0] not in self.left_out)
     if not names:
-      raise UserError(f'{self._folder(split)} has no notes but of {", ".join(self.left_out)}')
+      raise UserError(f'{self._folder(split)} has only notes of {", ".join(self.left_out)}, which left_out excludes')
     return names
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one note; it has no stems. UserError where it is not known, or its wav file is missing or broken."""
+    """Reads one note, without stems; UserError if it is unknown, or its wav file is missing or broken."""
     known = self._known(split, name)
     return one_note(read_audio(self._audio(split, name), sample_rate, whole=True), sample_rate, *known)
 
   def read_notes(self, split: str, name: str) -> np.ndarray:
-    """Returns the table of one note; UserError where it is not known."""
+    """Returns the note array of one note; UserError if it is unknown."""
     return _notes_of(*self._known(split, name))
 
   def _known(self, split, name):
     """Returns (family, pitch, velocity) of a note."""
     notes = self._notes(split)
     if name not in notes:
-      raise UserError(f'{self._folder(split)} has no note {name!r}')
+      raise UserError(f'{self._folder(split)} has no note {name!r}; check examples.json')
     return notes[name]
 
   def fingerprint(self, split: str) -> str:
@@ -117,10 +119,10 @@ class NsynthFolder(_Nsynth):
   def _folders(self):
     root = Path(self.data_dir)
     if not root.is_dir():
-      raise UserError(f'no data set at {root}: no such folder')
+      raise UserError(f'no data set at {root}: no such folder; check data_dir')
     found = {split: root / name for split, name in _FOLDERS.items() if (root / name / 'examples.json').is_file()}
     if not found and (root / 'examples.json').is_file():
-      # Under a name of its own it is what MR-MT3 uses.
+      # A folder with another name counts as validation, the split that MR-MT3 uses.
       found = {{name: split for split, name in _FOLDERS.items()}.get(root.resolve().name, 'validation'): root}
     if not found:
       raise UserError(f'no NSynth in {root}: expected {_FOLDERS["validation"]}/examples.json there')
@@ -151,7 +153,8 @@ def _read_notes(path: Path, _changed) -> dict[str, tuple[str, int, int]]:
   except OSError as error:
     raise UserError(f'cannot read {path}: {error.strerror}') from error
   except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise UserError(f"{path} is not NSynth's ({type(error).__name__}: {' '.join(str(error).split())[:100]})") from error
+    reason = f'{type(error).__name__}: {" ".join(str(error).split())[:100]}'
+    raise UserError(f"{path} is not NSynth's examples.json ({reason}); replace the file") from error
   unknown = {family for family, _, _ in notes.values()} - PROGRAMS.keys()
   if unknown:
     raise UserError(f'{path}: unknown instrument family {min(unknown)!r}; NSynth has {", ".join(PROGRAMS)}')
@@ -160,34 +163,36 @@ def _read_notes(path: Path, _changed) -> dict[str, tuple[str, int, int]]:
 
 @dataclasses.dataclass(frozen=True)
 class NsynthRecords(_Nsynth):
-  """The records of TFDS's `nsynth` (config 'full', tfrecord files) as a `pieces.PieceSource`; TensorFlow is not imported.
+  """The records of TFDS's `nsynth` (config 'full', tfrecord files) as a `piece_source.PieceSource`, without TensorFlow.
 
-  A piece's name is 'file#number', counted from 0. Which family a record is of stands in the record alone, so listing a split
-  reads all of it, once a process.
+  A piece's name is 'file#number', counted from 0. Only the record itself has its instrument family, so listing a split
+  reads all its records, once per process.
 
   Attributes:
-    data_dir: the folder with dataset_info.json, or one above it with no other in it.
+    data_dir: the folder with dataset_info.json, or a parent folder that contains no other data set.
     left_out: families that are left out; 'vocal' must be among them.
   """
 
   def splits(self) -> tuple[str, ...]:
-    """Returns which of train, validation and test are there; UserError if there is no data set."""
-    there = TfdsRecords(self.data_dir).splits()
-    return tuple(split for split, name in _TFDS_SPLITS.items() if name in there)
+    """Returns the existing splits among train, validation and test; UserError if there is no data set."""
+    tfds_splits = TfdsRecords(self.data_dir).splits()
+    return tuple(split for split, name in _TFDS_SPLITS.items() if name in tfds_splits)
 
   def list_pieces(self, split: str) -> list[str]:
-    """Returns the records' names, in order of file and place; UserError if there are none.
+    """Returns the records' names, in order of file and position; UserError if there are none.
 
-    One that is damaged is listed all the same, and named when it is read.
+    Damaged records are listed as well, and reading one raises an error.
     """
     families = _families(self, self._split(split), self.fingerprint(split))
     names = [name for name, family in families.items() if family not in self.left_out]
     if not names:
-      raise UserError(f'NSynth in {self.data_dir} has no notes in {split!r} but of {", ".join(self.left_out)}')
+      raise UserError(
+        f'NSynth in {self.data_dir} has only notes of {", ".join(self.left_out)} in {split!r}, which left_out excludes'
+      )
     return names
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one record; there are no stems. UserError where it is damaged or has other features."""
+    """Reads one record, without stems; UserError if it is damaged or has other features."""
     example, where = self.read_example(name)
     family, pitch, velocity = (
       _family(example, where),
@@ -197,7 +202,7 @@ class NsynthRecords(_Nsynth):
     samples = example.get('audio')
     if not (isinstance(samples, np.ndarray) and samples.dtype == np.float32 and len(samples)):
       raise UserError(f"{where}: no samples; are these the records of TFDS's nsynth?")
-    finite = np.isfinite(samples).all()  # what is not finite is left to whoever checks the piece
+    finite = np.isfinite(samples).all()  # resampling would spread NaN; piece_validation rejects such a piece
     samples = resample(samples, SAMPLE_RATE, sample_rate) if finite else samples
     return one_note(samples, sample_rate, family, pitch, velocity)
 
@@ -206,12 +211,12 @@ class NsynthRecords(_Nsynth):
     return TfdsRecords(self.data_dir).fingerprint(self._split(split))
 
   def read_example(self, name: str) -> tuple[Example, str]:
-    """Returns (the features of a record, what to call it in errors)."""
+    """Returns (the features of a record, its name in error messages)."""
     data, where = TfdsRecords(self.data_dir).read_record(name)
     try:
       return Example(data), where
     except ValueError as error:
-      raise UserError(f'{where}: it is {error}') from error
+      raise UserError(f'{where}: {error}; get the file again') from error
 
   def _split(self, split):
     if split not in self.splits():
@@ -229,13 +234,13 @@ def _number(example, key, where):
 def _family(example, where):
   number = _number(example, 'instrument/family', where)
   if not 0 <= number < len(PROGRAMS):
-    raise UserError(f'{where}: there is no instrument family {number}')
+    raise UserError(f'{where}: unknown instrument family {number}, expected 0 to {len(PROGRAMS) - 1}')
   return list(PROGRAMS)[number]
 
 
 @functools.lru_cache(maxsize=8)
 def _families(source: NsynthRecords, split: str, _fingerprint: str) -> dict[str, str | None]:
-  """Returns {record: its family} of a split of TFDS, None for what cannot be read."""
+  """Returns {record: family} of a TFDS split, with None for records that cannot be read."""
   families = {}
   for name in TfdsRecords(source.data_dir).list_pieces(split):
     try:

@@ -1,4 +1,4 @@
-"""Pieces from a folder in the Slakh2100 layout (see mrmt3.data.slakh_layout): mixes or stems, notes from the stems' MIDI files."""
+"""Pieces from a folder in the Slakh2100 layout (see `slakh_layout`): mixes or stems, and notes from the stems' MIDI."""
 
 import dataclasses
 from pathlib import Path
@@ -17,22 +17,22 @@ OMITTED = 'omitted'  # Slakh2100's fourth folder: duplicates of tracks in the ot
 
 @dataclasses.dataclass(frozen=True)
 class SlakhFolder:
-  """A data set in the Slakh2100 layout as a `pieces.PieceSource`.
+  """A data set in the Slakh2100 layout as a `piece_source.PieceSource`.
 
-  Programs are Slakh classes, drums 0; sustain is applied, pitch bends are not. Stems that were not rendered, are silent
-  (no integrated_loudness) or have no MIDI file saved are left out, as in MT3.
+  Programs are Slakh classes, 0 for drums. Sustain is applied, pitch bends are ignored. Stems that were not rendered,
+  are silent (no integrated_loudness) or have no MIDI file are left out, as in MT3.
 
   Attributes:
-    data_dir: the folder that holds train, validation and test (any of them; `omitted` is read when it is asked for).
+    data_dir: the folder that contains train, validation and test (any of them). `omitted` is read only on request.
   """
 
   data_dir: str
 
   def splits(self) -> tuple[str, ...]:
-    """Returns which of train, validation, test and omitted are there; UserError if there are none."""
+    """Returns the existing splits among train, validation, test and omitted; UserError if there are none."""
     root = Path(self.data_dir)
     if not root.is_dir():
-      raise UserError(f'no data set at {root}: no such folder')
+      raise UserError(f'no data set at {root}: no such folder; check data_dir')
     found = tuple(name for name in (*slakh_layout.SPLITS, OMITTED) if (root / name).is_dir())
     if not found:
       raise UserError(
@@ -41,19 +41,19 @@ class SlakhFolder:
     return found
 
   def list_pieces(self, split: str) -> list[str]:
-    """Returns the tracks' names by number, e.g. 'Track00001'; UserError if there are none."""
+    """Returns the tracks' names in order of their numbers, e.g. 'Track00001'; UserError if there are none."""
     return [track.name for track in slakh_layout.find_tracks(self.data_dir, split)]
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one track; with `stems` its samples are the sum of the labelled stems, shorter ones filled up with silence.
+    """Reads one track. With `stems`, its samples are the sum of the labelled stems, padded to the longest one.
 
     Raises:
-      UserError: metadata, a stem's MIDI file or the audio is missing or broken; with `stems`, none is heard.
+      UserError: metadata, a stem's MIDI file or the audio is missing or broken; with `stems`, no stem is audible.
     """
     track = self._track(split, name)
     infos = slakh_layout.read_stems(track)
     if stems and not infos:
-      raise UserError(f'{track.path / "metadata.yaml"} names no stem that is heard and has labels')
+      raise UserError(f'{track.path / "metadata.yaml"} lists no audible stem with labels: replace or remove the track')
     read = [slakh_layout.read_stem_notes_counted(info) for info in infos]
     tables, lost = [table for table, _ in read], sum(count for _, count in read)
     notes = np.concatenate(tables) if tables else empty_notes()
@@ -67,11 +67,11 @@ class SlakhFolder:
     return PieceContent(audio.sum(axis=0), notes[order], audio, note_stem[order], lost)
 
   def read_notes(self, split: str, name: str) -> np.ndarray:
-    """Returns the notes of a track; UserError where metadata or a stem's MIDI file is missing or broken."""
+    """Returns the notes of a track; UserError if metadata or a stem's MIDI file is missing or broken."""
     return slakh_layout.read_notes(self._track(split, name))
 
   def read_published_notes(self, split: str, name: str) -> np.ndarray:
-    """Returns the notes of a track as `slakh.read_published_notes` does."""
+    """Returns the notes of a track as in `slakh_layout.read_published_notes`."""
     return slakh_layout.read_published_notes(self._track(split, name))
 
   def _track(self, split, name):

@@ -1,7 +1,6 @@
-"""Pieces from records that `tfds_slakh` has written (or any TFDS data set with audio, sequence and id), at random places.
+"""Random access to the records that `tfds_slakh` writes, or of any TFDS data set with audio, sequence and id.
 
-Files are read directly, so neither TensorFlow nor TFDS is imported; both of its formats that hold records in an order are
-read: tfrecord and array_record.
+Files in the formats tfrecord and array_record are read directly. Neither TensorFlow nor TFDS is imported.
 """
 
 import contextlib
@@ -22,35 +21,36 @@ _LAYOUT = LAYOUTS['maestro']
 
 @dataclasses.dataclass(frozen=True)
 class TfdsRecords:
-  """A TFDS data set with the features audio (a file), sequence (a NoteSequence) and id as a `pieces.PieceSource`.
+  """A TFDS data set with the features audio (a file), sequence (a NoteSequence) and id as a `piece_source.PieceSource`.
 
   A piece's name is 'file#number', counted from 0.
 
   Attributes:
-    data_dir: the folder with dataset_info.json (its name is a version, like 1.0.0), or one above it with no other in it.
+    data_dir: the folder with dataset_info.json (named by a version, like 1.0.0), or a parent folder that contains no
+      other data set.
   """
 
   data_dir: str
 
   def splits(self) -> tuple[str, ...]:
-    """Returns the splits that were written; UserError if there is no data set."""
+    """Returns the splits of the data set; UserError if there is no data set."""
     return tuple(_read_info(self._folder())[1])
 
   def list_pieces(self, split: str) -> list[str]:
-    """Returns the records' names, in order of file and place; UserError if there are none, or a file is missing."""
+    """Returns the records' names, in order of file and position; UserError if there are none or a file is missing."""
     return [f'{file.name}#{number}' for file, size in self._files(split) for number in range(size)]
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one record; there are no stems. UserError where it is damaged or has other features."""
+    """Reads one record, without stems; UserError if it is damaged or has other features."""
     data, where = self.read_record(name)
     return decode_record(data, _LAYOUT, where, sample_rate)
 
   def read_record(self, name: str) -> tuple[bytes, str]:
-    """Returns (a record's bytes, what to call it in errors); UserError where there is none or it is damaged."""
+    """Returns (a record's bytes, its name in error messages); UserError if it is damaged or does not exist."""
     file, _, number = name.rpartition('#')
     path = self._folder() / file
     if not file or not number.isdecimal() or not path.is_file():
-      raise UserError(f'{name!r} is no record of {self.data_dir}; names are like file#0')
+      raise UserError(f'{name!r} is not a record of {self.data_dir}; expected a name like file#0')
     is_array = _read_info(self._folder())[0] == 'array_record'
     return (_read_array_record if is_array else read_record)(path, int(number)), f'{path}: record {number}'
 
@@ -62,7 +62,7 @@ class TfdsRecords:
     return _find_folder(Path(self.data_dir))
 
   def _files(self, split):
-    """Returns [(file, how many records it has)] of a split."""
+    """Returns [(file, number of records)] of a split."""
     folder = self._folder()
     splits = _read_info(folder)[1]
     if split not in splits:
@@ -80,21 +80,22 @@ def _find_folder(root: Path) -> Path:
   found = next((files for level in levels if (files := sorted(root.glob(f'{level}{_INFO}')))), [])
   found = [file for file in found if '.incomplete' not in str(file.relative_to(root))]
   if not found:
-    raise UserError(f'no records at {root}: expected {_INFO} there; build them with mrmt3.data.tfds_slakh')
+    raise UserError(f'no records at {root}: expected {_INFO} there; build them with python -m mrmt3.data.tfds_slakh')
   if len(found) > 1:
     raise UserError(f'several data sets in {root}: name one of {", ".join(str(file.parent) for file in found)}')
   return found[0].parent
 
 
 def _read_info(folder):
-  """Returns (file format, {split: [(file, how many records it has)]}) of a data set."""
+  """Returns (file format, {split: [(file, number of records)]}) of a data set."""
   path = folder / _INFO
   try:
     return _parse_info(path, path.stat().st_mtime_ns)
   except OSError as error:
     raise UserError(f'cannot read {path}: {error.strerror}') from error
   except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{path} is not what TFDS writes ({type(error).__name__}: {error}); build it again') from error
+    reason = f'{type(error).__name__}: {error}'
+    raise UserError(f'{path} is not a dataset_info.json of TFDS ({reason}); build the records again') from error
 
 
 @functools.lru_cache(maxsize=64)
@@ -116,18 +117,20 @@ def _read_array_record(path: Path, number: int) -> bytes:
   try:
     from array_record.python.array_record_module import ArrayRecordReader
   except ImportError as error:
-    raise UserError(f'{path} is an array_record file: pip install array_record, or build tfrecord files') from error
+    raise UserError(
+      f'{path} is an array_record file, which needs array_record: pip install array_record, or build tfrecord files'
+    ) from error
 
   reader = None
   try:
     reader = ArrayRecordReader(str(path))
     if number < reader.num_records():
       return reader.read([number])[0]
-    problem = f'the file has {reader.num_records()} records'
+    problem = f'the file has only {reader.num_records()} records'
   except (IndexError, RuntimeError, ValueError) as error:
     problem = ' '.join(str(error).split())[:200]
   finally:
     if reader is not None:
-      with contextlib.suppress(RuntimeError):  # a damaged file is complained about once more
+      with contextlib.suppress(RuntimeError):  # closing a damaged file raises again
         reader.close()
-  raise UserError(f'{path}: record {number}: {problem}; get the file anew')
+  raise UserError(f'{path}: record {number}: {problem}; get the file again')

@@ -8,14 +8,16 @@ from mrmt3.utils.tensorflow_setup import start_tensorflow
 
 
 def main(arguments: list[str] | None = None) -> int:
-  """Builds as the arguments say, prints the folder of the records, and returns the exit code."""
+  """Builds the records, prints their folder, and returns the exit code."""
   parser = argparse.ArgumentParser('python -m mrmt3.data.tfds_slakh', description=__doc__)
   parser.add_argument('slakh_dir', help='folder with train, validation and test')
-  parser.add_argument('data_dir', help='where TensorFlow Datasets keeps its data sets')
-  parser.add_argument('--name', default='full', help='of this set of records (default: full)')
+  parser.add_argument('data_dir', help='folder of data sets of TensorFlow Datasets')
+  parser.add_argument('--name', default='full', help='name of this set of records (default: full)')
   parser.add_argument('--strict', action='store_true', help='fail at the first bad track')
-  parser.add_argument('--workers', type=int, help='processes that read tracks (default: one a processor)')
-  parser.add_argument('--file-format', choices=('tfrecord', 'array_record'), default='tfrecord')
+  parser.add_argument('--workers', type=int, help='number of processes that read tracks (default: one per processor)')
+  parser.add_argument(
+    '--file-format', choices=('tfrecord', 'array_record'), default='tfrecord', help='(default: tfrecord)'
+  )
   options = parser.parse_args(arguments)
   try:
     start_tensorflow()

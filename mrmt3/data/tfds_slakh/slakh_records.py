@@ -1,4 +1,4 @@
-"""Writes a folder in the Slakh2100 layout as sharded records, one a track, that TensorFlow Datasets knows.
+"""TensorFlow Datasets builder that writes a folder in the Slakh2100 layout as sharded records, one per track.
 
     slakh_records.build('/data/slakh2100_flac_redux', '/data/records')           -> .../slakh_records/full/1.0.0
     python -m mrmt3.data.tfds_slakh /data/slakh2100_flac_redux /data/records
@@ -7,13 +7,15 @@ Features of a record:
 
 | name | type | content |
 |---|---|---|
-| audio | string | the mix's file, byte for byte (flac or wav: nothing is lost) |
-| sequence | string | a serialized NoteSequence: the usable notes of all labelled stems, sustain applied, Slakh classes as programs |
+| audio | string | the file of the mix, byte for byte (flac or wav) |
+| sequence | string | a serialized NoteSequence (1) |
 | id | string | the track's name, e.g. Track00001 |
 
-These are the names of MT3's MAESTRO records, which its preprocessors read as well; `sources.TfdsRecords` reads them at
-random places. Beside the records, skipped.jsonl says what was wrong with which track, and built_from.json what they were
-built from.
+(1) The usable notes of all labelled stems, with sustain applied and Slakh classes as programs.
+
+The features have the names of MT3's MAESTRO records, so MT3's preprocessors can read them. `TfdsRecords` reads them
+with random access. The folder also has skipped.jsonl with the problems of tracks, and built_from.json with the
+fingerprints of the source.
 """
 
 import dataclasses
@@ -36,12 +38,12 @@ SKIPPED, BUILT_FROM = 'skipped.jsonl', 'built_from.json'
 
 @dataclasses.dataclass
 class SlakhRecordsConfig(tfds.core.BuilderConfig):
-  """What to build.
+  """Configuration of a set of records.
 
   Attributes:
     slakh_dir: the folder with train, validation and test; None is TFDS's manual_dir.
-    strict: whether the first track that would be left out, or lose notes, is an error.
-    workers: processes that read tracks; None is one a processor.
+    strict: whether a track that would be left out or lose notes is an error.
+    workers: number of processes that read tracks; None: one per processor.
   """
 
   slakh_dir: str | None = None
@@ -53,7 +55,7 @@ class SlakhRecords(tfds.core.GeneratorBasedBuilder):
   """Tracks of a data set in the Slakh2100 layout: mixes and the notes of their stems."""
 
   VERSION = tfds.core.Version('1.0.0')
-  BUILDER_CONFIGS = [SlakhRecordsConfig(name='manual')]  # TFDS wants names of its own for other configurations
+  BUILDER_CONFIGS = [SlakhRecordsConfig(name='manual')]  # other configurations need other names in TFDS
   MANUAL_DOWNLOAD_INSTRUCTIONS = (
     'The folder with train, validation and test of Slakh2100 (or another set in its layout).'
   )
@@ -87,7 +89,7 @@ class SlakhRecords(tfds.core.GeneratorBasedBuilder):
     workers = self.builder_config.workers or os.cpu_count() or 1
     results = parallel_if_long(functools.partial(_read, source, split), names, workers)
     written, last = 0, None
-    # The folder is TFDS's temporary one, which takes its place when all is written.
+    # This is TFDS's temporary folder, which it renames once all records are written.
     with open(Path(self.data_dir) / SKIPPED, 'a', encoding='utf-8') as skipped:
       for name, (features, problems) in zip(names, results, strict=True):
         for problem in problems:
@@ -113,12 +115,12 @@ def _origin(source: SlakhFolder) -> dict[str, str]:
 
 
 def _check_origin(folder: Path, source: SlakhFolder) -> None:
-  """Raises UserError if records in `folder`, where there are any, were built from other tracks."""
+  """Raises UserError if `folder` has records that were built from other tracks."""
   path = folder / BUILT_FROM
   if path.is_file() and json.loads(path.read_text('utf-8')) != _origin(source):
     raise UserError(
-      f'the records in {folder} were built from other tracks than are in {source.data_dir} now; remove them, or build '
-      'under another name'
+      f'the tracks in {source.data_dir} have changed since the records in {folder} were built; remove the records, or '
+      'build with another --name'
     )
 
 
@@ -127,12 +129,12 @@ def _manual_folder(dl_manager) -> Path:
     return Path(dl_manager.manual_dir)
   except AssertionError as error:
     raise UserError(
-      'no folder to read: give SlakhRecordsConfig(slakh_dir=...) or DownloadConfig(manual_dir=...)'
+      'no folder of tracks: set SlakhRecordsConfig(slakh_dir=...) or DownloadConfig(manual_dir=...)'
     ) from error
 
 
 def _read(source: SlakhFolder, split: str, name: str) -> tuple[dict | None, list[Problem]]:
-  """Returns (a track's features, None where it is left out; what is wrong with it), in a worker."""
+  """Returns (a track's features, or None if it is left out; its problems), in a worker process."""
   track = Track(Path(source.data_dir) / split / name)
   try:
     checked = check_piece(source.read_piece(split, name, _RATE), _RATE)
@@ -148,7 +150,7 @@ def _read(source: SlakhFolder, split: str, name: str) -> tuple[dict | None, list
   return {'audio': audio, 'sequence': sequence, 'id': name}, checked.problems
 
 
-_RATE = 16000  # Hz, at which tracks are looked over
+_RATE = 16000  # Hz, for the validation of tracks
 
 
 def build(
@@ -161,20 +163,20 @@ def build(
   file_format: str = 'tfrecord',
   num_shards: int | None = None,
 ) -> Path:
-  """Builds the records, or finds them built, and returns their folder, `<data_dir>/slakh_records/<name>/1.0.0`.
+  """Builds the records if they do not exist, and returns their folder, `<data_dir>/slakh_records/<name>/1.0.0`.
 
   Args:
-    slakh_dir: the folder with train, validation and test, whichever are there.
-    data_dir: where TFDS keeps its data sets.
-    name: of the configuration, one for each data set built into the same `data_dir`.
-    strict: whether the first track that would be left out, or lose notes, is an error.
-    workers: processes that read tracks; None is one a processor.
+    slakh_dir: the folder with train, validation and test (any of them).
+    data_dir: TFDS's folder of data sets.
+    name: name of the configuration, unique in `data_dir`.
+    strict: whether a track that would be left out or lose notes is an error.
+    workers: number of processes that read tracks; None: one per processor.
     file_format: 'tfrecord' or 'array_record'.
-    num_shards: files a split, no more than it has tracks; None lets TFDS choose by size.
+    num_shards: files per split, at most its number of tracks; None lets TFDS choose by size.
 
   Raises:
-    UserError: no such folder, a split without usable tracks, no room to write, (strict) a bad track, or records of this
-      name that were built from other tracks. Nothing half-built is left.
+    UserError: the folder does not exist, a split has no usable tracks, the disk is full, a track has a problem
+      (strict), or records of this name were built from other tracks. No partial records are left behind.
   """
   source = SlakhFolder(str(slakh_dir))
   if not _splits(source):

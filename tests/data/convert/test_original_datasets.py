@@ -1,4 +1,4 @@
-"""MAESTRO, GuitarSet, MusicNet and Slakh from the folders they were published in to MT3's records, and from these to tasks."""
+"""Tests of converting MAESTRO, GuitarSet, MusicNet and Slakh from their original folders to MT3's records."""
 
 import json
 
@@ -9,12 +9,13 @@ from command_line import run
 
 from mrmt3.audio import files as audio_files
 from mrmt3.cli import dataset
-from mrmt3.data import slakh_layout
+from mrmt3.data import catalogue, slakh_layout
+from mrmt3.data.convert.base import Options
 from mrmt3.data.convert.guitarset import GuitarSet, read_jams
 from mrmt3.data.convert.maestro import Maestro
 from mrmt3.data.convert.musicnet import TEST, VALIDATION, MusicNet
 from mrmt3.data.convert.slakh2100 import Slakh2100
-from mrmt3.data.convert.write_records import ORIGINALS, Options, convert, files_of_split
+from mrmt3.data.convert.write_records import convert, files_of_split
 from mrmt3.data.records.messages import Example, serialize_example
 from mrmt3.data.records.tfrecord import framed, read_record
 from mrmt3.data.sources.mt3_records import PUBLISHED, published
@@ -32,7 +33,7 @@ def originals(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def records(tmp_path_factory, originals):
-  """All that is converted from original folders, a folder each."""
+  """The records of every data set in ORIGINALS, one folder each."""
   root = tmp_path_factory.mktemp('records')
   for name, folder in originals.items():
     labels = str(folder / 'musicnet_em') if name == 'musicnet_em' else None
@@ -41,13 +42,13 @@ def records(tmp_path_factory, originals):
 
 
 def pieces(source):
-  """Returns {(split, name): content}; parts of splits are left out."""
+  """Returns {(split, name): content}, without the subsets of splits."""
   splits = [split for split in source.splits() if not split.endswith('_subset')]
   return {(split, name): source.read_piece(split, name, RATE) for split in splits for name in source.list_pieces(split)}
 
 
 def test_examples_are_those_of_tensorflow(tmp_path):
-  """What we write, TensorFlow reads; a file of them too."""
+  """TensorFlow reads our examples and our record files."""
   tf = pytest.importorskip('tensorflow')
   features = {
     'samples': np.array([0.5, -1.0, 3e-9], np.float32),
@@ -186,10 +187,10 @@ def test_another_rate(originals, tmp_path):
 def test_what_cannot_be_read_is_left_out_and_named(tmp_path, capsys):
   root = small_datasets.write_guitarset(tmp_path / 'g')
   (root / 'annotation' / f'{small_datasets.GUITARSET[0]}.jams').write_text('{}')
-  (root / 'audio_mono-mic' / f'{small_datasets.GUITARSET[1]}_mic.wav').unlink()  # not there: not a piece
+  (root / 'audio_mono-mic' / f'{small_datasets.GUITARSET[1]}_mic.wav').unlink()  # a missing recording is not a piece
   assert run(dataset, 'dataset', 'convert', 'guitarset', root, tmp_path / 'out', '--rate', 16000, '--workers', 1) == 0
-  said = capsys.readouterr()
-  assert '1 train, 2 validation records in' in said.out and '2 pieces were left out' in said.err
+  printed = capsys.readouterr()
+  assert '1 train, 2 validation records in' in printed.out and '2 pieces were left out' in printed.err
   lines = [json.loads(line) for line in (tmp_path / 'out' / 'guitarset' / 'skipped.jsonl').read_text().splitlines()]
   assert {line['piece'] for line in lines} == {f'{small_datasets.GUITARSET[0]}_{kind}' for kind in ('mic', 'mix')}
   assert all('is not an annotation of GuitarSet' in line['text'] for line in lines)
@@ -199,7 +200,7 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path, capsys):
     convert('guitarset', root, tmp_path / 'two', strict=True, workers=1, progress=False)
   for path in (root / 'annotation').iterdir():
     path.write_text('[]')
-  with pytest.raises(UserError, match='none of the 3 pieces of train can be read'):
+  with pytest.raises(UserError, match="none of the 3 pieces of the split 'train' can be read"):
     convert('guitarset', root, tmp_path / 'two', workers=1, progress=False)
   assert not list((tmp_path / 'two').iterdir())
   (tmp_path / 'file').touch()
@@ -236,21 +237,20 @@ def test_folders_of_something_else_are_named(tmp_path):
   assert not (tmp_path / 'out').exists() or not list((tmp_path / 'out').iterdir())
 
 
-def test_labels_that_are_no_table_are_named(tmp_path):
+def test_broken_label_files_are_named(tmp_path):
   from mrmt3.data.convert.musicnet import read_labels
 
   for text in ('start_time,end_time\n1,2\n', 'start_time,end_time,instrument,note\na,2,3,4\n', '\0'):
     (tmp_path / '1.csv').write_text(text)
     if text != '\0':
-      with pytest.raises(UserError, match='not a table of MusicNet'):
+      with pytest.raises(UserError, match='not a label file of MusicNet'):
         read_labels(tmp_path / '1.csv')
-  with pytest.raises(UserError, match='not a table of MusicNet'):
+  with pytest.raises(UserError, match='not a label file of MusicNet'):
     read_labels(tmp_path / 'none.csv')
 
 
-def test_files_are_called_as_published():
+def test_files_have_their_published_names():
   assert len(files_of_split('maestrov3', 'train')) == 25 and len(files_of_split('guitarset', 'validation')) == 6
   assert files_of_split('urmp', 'train') == ['train.tfrecord']
   assert files_of_split('musicnet_em', 'test')[5] == 'test.tfrecord-00005-of-00006'
-  assert set(ORIGINALS) <= set(PUBLISHED)
-  assert set(dataset._CONVERTED) == set(ORIGINALS)
+  assert set(catalogue.originals()) <= set(PUBLISHED)

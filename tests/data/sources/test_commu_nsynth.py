@@ -1,4 +1,4 @@
-"""ComMU and NSynth in the layouts they were published in: which pieces, splits, notes, programs and sound."""
+"""Tests of ComMU and NSynth in their published layouts: pieces, splits, notes, programs and audio."""
 
 import csv
 import json
@@ -57,7 +57,7 @@ def test_commu_is_divided_90_5_5_by_instrument():
   }
   assert counts == {'train': [36, 18], 'validation': [2, 1], 'test': [2, 1]}
   assert {'commu00037', 'commu00038', 'commu00059'} == set(divided['validation'])  # in order of ids
-  # Clips of 'synth_bell' are of 'bell' too; the smaller of the two decides. Clips of no known instrument are left out.
+  # 'synth_bell' clips match 'bell', too; the instrument with fewer clips decides. Unknown instruments are left out.
   clips = (
     {f'b{number:02d}': 'bell' for number in range(20)}
     | {f'a{number}': 'synth_bell' for number in range(10)}
@@ -69,7 +69,7 @@ def test_commu_is_divided_90_5_5_by_instrument():
 
 
 def test_commu_as_mr_mt3_keeps_it(commu, tmp_path):
-  """Its own division, moved to folders of other names, gives the same pieces."""
+  """MR-MT3's folder names give the same pieces."""
   other = tmp_path / 'processed'
   source = CommuFolder(str(commu))
   for split, own in {'train': 'train', 'validation': 'val', 'test': 'test'}.items():
@@ -177,8 +177,8 @@ def test_what_nsynth_lacks_is_named(tmp_path):
   with pytest.raises(UserError, match=r'nsynth-valid/examples\.json'):
     NsynthFolder(str(tmp_path)).splits()
   for text, words in (
-    ('{"a": 1}', "is not NSynth's"),
-    ('[', "is not NSynth's"),
+    ('{"a": 1}', "is not NSynth's examples.json"),
+    ('[', "is not NSynth's examples.json"),
     ('{"a": {"instrument_family_str": "kazoo", "pitch": 1, "velocity": 1}}', "unknown instrument family 'kazoo'"),
   ):
     (root / 'nsynth-valid' / 'examples.json').write_text(text)
@@ -189,7 +189,7 @@ def test_what_nsynth_lacks_is_named(tmp_path):
 
 @pytest.fixture(scope='module')
 def tfds_nsynth(tmp_path_factory):
-  """Four records that TFDS writes, with the features of its own builder of NSynth."""
+  """Four records that TFDS writes, with the features of its NSynth builder."""
   return small_datasets.write_tfds_nsynth(tmp_path_factory.mktemp('tfds'))
 
 

@@ -1,4 +1,4 @@
-"""Tests of the sources over folders: Slakh2100's layout with all its oddities, and a user's own audio and MIDI."""
+"""Tests of the folder sources: Slakh2100's layout with its special cases, and a user's own audio and MIDI files."""
 
 import pickle
 import shutil
@@ -112,7 +112,7 @@ def test_slakh_leaves_out_silent_and_unsaved_stems(data):
   assert len(content.stems) == 2 and set(content.notes['program']) == {29} and set(content.note_stem) == {0}
 
 
-def test_slakh_counts_stems_that_are_heard_without_labels(data):
+def test_slakh_counts_audible_stems_without_labels(data):
   from mrmt3.data.piece_validation import check_piece
 
   source = SlakhFolder(str(data))
@@ -120,7 +120,7 @@ def test_slakh_counts_stems_that_are_heard_without_labels(data):
 
   def unsave(stems):
     stems['S02']['midi_saved'] = False
-    stems['S03']['midi_saved'] = False  # not rendered, so not heard either
+    stems['S03']['midi_saved'] = False  # not rendered, so not audible
 
   edit(data / 'train' / 'Track00001', unsave)
   content = source.read_piece('train', 'Track00001', RATE)
@@ -157,15 +157,15 @@ def test_one_broken_slakh_track_is_named_and_the_others_are_read(data, file, ste
   assert '\n' not in str(caught.value)
 
 
-def test_slakh_track_with_no_heard_stem(data):
+def test_slakh_track_without_audible_stem(data):
   edit(data / 'train' / 'Track00001', lambda stems: [stem.update(audio_rendered=False) for stem in stems.values()])
   source = SlakhFolder(str(data))
   assert not len(source.read_piece('train', 'Track00001', RATE).notes)
-  with pytest.raises(UserError, match='no stem that is heard'):
+  with pytest.raises(UserError, match='no audible stem'):
     source.read_piece('train', 'Track00001', RATE, stems=True)
 
 
-def test_slakh_fingerprint_tells_changes(data):
+def test_slakh_fingerprint_changes_with_the_files(data):
   source = SlakhFolder(str(data))
   first = source.fingerprint('train')
   assert first == source.fingerprint('train') != source.fingerprint('test')
@@ -216,7 +216,7 @@ def test_own_folder_takes_its_splits_from_folders(tmp_path):
   assert source.splits() == ('train', 'test')
   assert source.list_pieces('test') == ['a'] and source.read_piece('test', 'a', RATE).notes['pitch'] == [40]
   assert source.list_pieces('train') == ['../elsewhere/c', 'a', 'x/b']
-  with pytest.raises(UserError, match=r'elsewhere/c is in none of the folders train, test'):
+  with pytest.raises(UserError, match=r'elsewhere/c is outside the split folders train, test'):
     source.read_piece('train', '../elsewhere/c', RATE)
   with pytest.raises(UserError, match="'validation'"):
     source.list_pieces('validation')
@@ -297,7 +297,7 @@ def test_broken_file_of_ones_own_is_named(tmp_path, suffix):
     source.read_piece('train', 'bad', RATE)
 
 
-def test_own_folder_fingerprint_tells_changes(tmp_path):
+def test_own_folder_fingerprint_changes_with_the_files(tmp_path):
   add_pair(tmp_path, 'a')
   source = OwnFolder(str(tmp_path))
   first = source.fingerprint('train')

@@ -1,4 +1,4 @@
-"""Tests of the source over MT3's TFRecords: records as MT3 published them, written by TensorFlow and note_seq."""
+"""Tests of reading MT3's TFRecords: records in MT3's published layouts, written by TensorFlow and note_seq."""
 
 import io
 import pickle
@@ -184,7 +184,7 @@ _PEDAL = st.lists(st.tuples(st.integers(0, 70), st.sampled_from([0, 63, 64, 127]
 @settings(max_examples=150, deadline=None)
 @given(_NOTES, _PEDAL)
 def test_sustain_is_that_of_note_seq(drawn, pedal):
-  """Notes of each instrument are held by its own pedal; drums are not."""
+  """An instrument's pedal sustains its own notes, except drums."""
   import note_seq
 
   from mrmt3.data.records.layouts import _sustained
@@ -192,7 +192,7 @@ def test_sustain_is_that_of_note_seq(drawn, pedal):
   proto = note_seq.NoteSequence()
   used = set()
   for onset, length, pitch, instrument, is_drum in drawn:
-    # Notes that are struck twice at once are told apart by nothing, and note_seq removes either.
+    # Two notes with the same onset and pitch cannot be distinguished, and note_seq removes one of them.
     if (onset, pitch, instrument) not in used:
       used.add((onset, pitch, instrument))
       proto.notes.add(
@@ -211,7 +211,7 @@ def test_sustain_is_that_of_note_seq(drawn, pedal):
   np.testing.assert_array_equal(as_rows(sort_notes(ours)), as_rows(sort_notes(expected)))
 
 
-def test_notes_without_length_stay_in_the_table(tmp_path):
+def test_notes_without_length_stay_in_the_note_array(tmp_path):
   notes = as_notes([(0.1, 0.1, 60, 90, 0, 0), (0.2, 0.1, 61, 90, 0, 0), (0.3, 0.4, 62, 0, 0, 0)])
   for pedal in ((), [(0.0, 127, 0)]):
     write_records(tmp_path / 'a', [example(audio=wav(tone(440)), sequence=sequence(notes, pedal), id=b'')])
@@ -246,7 +246,7 @@ def test_large_record_has_tensorflows_checksum(tmp_path):
 
 @pytest.fixture
 def three(tmp_path):
-  """A file of three records, and where the data of each begins."""
+  """A file of three records, and the offset of each one's data."""
   record, _ = records_of('musicnet')
   path = tmp_path / 'a.tfrecord-00000-of-00001'
   write_records(path, [record] * 3)
@@ -260,7 +260,7 @@ def damage(path, at):
 
 
 def outcomes(path):
-  """Returns, for each record that is listed, the error or how many notes it has."""
+  """Returns the error or the number of notes of each listed record."""
   source = Mt3Records(str(path.parent), 'musicnet', {'train': 'a.tfrecord@1'})
   found = []
   for name in source.list_pieces('train'):
@@ -309,12 +309,12 @@ def test_a_record_changed_on_disk_is_seen(three):
     ('maestro', lambda: b'\xff' * 40, 'tf.train.Example'),
     ('maestro', lambda: example(sequence=sequence(PIANO), id=b''), "no feature 'audio', only id, sequence"),
     ('maestro', lambda: example(audio=b'junk', sequence=sequence(PIANO)), 'as audio'),
-    ('maestro', lambda: example(audio=wav(tone(440)), sequence=b'\xff' * 20), "'sequence' holds no notes"),
+    ('maestro', lambda: example(audio=wav(tone(440)), sequence=b'\xff' * 20), "'sequence' holds no NoteSequence"),
     ('maestro', lambda: example(audio=tone(440), sequence=sequence(PIANO)), "'audio' has 24000 values"),
     ('musicnet', lambda: example(audio=b'RIFF', sample_rate=16000.0, sequence=sequence(PIANO)), 'holds no samples'),
     ('musicnet', lambda: example(audio=tone(440), sample_rate=0.0, sequence=sequence(PIANO)), 'sample rate is 0 Hz'),
     ('slakh', lambda: band(['Kazoo'], [PIANO]), "unknown instrument 'Kazoo'"),
-    ('slakh', lambda: band(['Organ', 'Oboe'], [PIANO]), '1 note sequences of 2 instruments'),
+    ('slakh', lambda: band(['Organ', 'Oboe'], [PIANO]), '1 note sequences for 2 instruments'),
     ('slakh', lambda: band(['Organ'], [PIANO], stems_shape=[1, 7]), r'stems of shape \[1, 7\]'),
   ],
 )
@@ -326,7 +326,7 @@ def test_a_record_that_is_not_in_its_layout_is_named(tmp_path, layout, record, t
   assert 'a: record 0' in str(caught.value) and '\n' not in str(caught.value)
 
 
-def test_samples_that_are_no_numbers_are_left_to_the_check(tmp_path):
+def test_nan_samples_are_left_to_validation(tmp_path):
   samples = tone(440)
   samples[5] = np.nan
   write_records(tmp_path / 'a', [example(audio=samples, sample_rate=8000.0, sequence=sequence(PIANO))])
@@ -354,7 +354,7 @@ def test_patterns_of_files(tmp_path):
   for name in ('b', 'b#1', 'b#x', 'c#0'):
     with pytest.raises(UserError):
       source.read_piece('one', name, RATE)
-  with pytest.raises(UserError, match='unknown layout'):
+  with pytest.raises(UserError, match='unknown record layout'):
     Mt3Records(str(tmp_path), 'midi', {})
   with pytest.raises(UserError, match='no such folder'):
     Mt3Records(str(tmp_path / 'nowhere'), 'maestro', splits).splits()

@@ -194,11 +194,11 @@ def test_frozen_parts_stay_what_they_were(tmp_path, small_data, small_spec):
   'network, lengths, model, fields',
   [
     ({'memory_segments': 2}, {'prior_targets': 128}, {}, {'prior_segments': 2}),
-    ({'memory_segments': 2, 'memory_softmax': 'own'}, {'prior_targets': 128}, {}, {'prior_segments': 2}),
+    ({'memory_segments': 2, 'memory_attention': 'decoupled'}, {'prior_targets': 128}, {}, {'prior_segments': 2}),
     ({}, {'prior_inputs': 32}, {'predicted_prior': 0.5}, {'prior_inputs': True}),
     ({}, {}, {'log_mel_on': 'device'}, {'log_mel_on': 'device', 'stem_subset_rate': 0.5, 'max_pieces_per_mix': 2}),
   ],
-  ids=['two_prior_segments', 'own_softmax', 'predicted_prior', 'device_stems_mixes'],
+  ids=['two_prior_segments', 'decoupled_attention', 'predicted_prior', 'device_stems_mixes'],
 )
 def test_trains_beyond_the_papers(tmp_path, small_data, small_spec, network, lengths, model, fields):
   spec = dataclasses.replace(small_spec, network=dataclasses.replace(small_spec.network, **network))

@@ -52,6 +52,7 @@ setup(
   packages=[*find_packages(include=['mrmt3', 'mrmt3.*']), *GIN_PACKAGES],
   package_data={'mrmt3': ['weights/box/*'], **{package: ['*.gin'] for package in GIN_PACKAGES}},
   install_requires=[
+    'filelock>=4',
     'flax>=0.10',
     'google-crc32c>=1.6',  # the checksums of TFRecord files, without TensorFlow
     'jax>=0.5',

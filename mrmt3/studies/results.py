@@ -27,6 +27,8 @@ def alone(folder: Path) -> Iterator[int]:
   Yields a file descriptor; a process that inherits it keeps the folder locked for as long as it lives, so that nothing is
   trained twice where a run was killed and its training was not.
   """
+  # A plain flock lasts until every process that inherited the descriptor has closed it. filelock keeps its descriptor to itself,
+  # and its release unlocks for all of them.
   with open(files.make_folder(folder) / _LOCK_NAME, 'a') as lock:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -31,8 +31,6 @@ class ExampleConfig:
     prior_inputs: whether to add the prior segment's own inputs, which models.MemoryEncoderDecoderModel needs to predict
       prior tokens itself (scheduled sampling).
     shuffle_scope: None, or how far events of one time step are permuted, see `token_shuffling`: 'paper' or 'mr_mt3'.
-    shuffle_ties: whether the tie section is permuted too.
-    shuffle_probability: share of the examples that are shuffled (paper: all).
     max_pieces_per_mix: up to so many segments of pieces drawn at random are added up to one example (MT3's mixing; 1:
       none).
     stem_subset_rate: probability that only a random choice of the stems is heard and written (needs stems).
@@ -60,8 +58,6 @@ class ExampleConfig:
   prior_replace: float = 0.0
   prior_inputs: bool = False
   shuffle_scope: str | None = None
-  shuffle_ties: bool = False
-  shuffle_probability: float = 1.0
   max_pieces_per_mix: int = 1
   stem_subset_rate: float = 0.0
   max_transposition: int = 0
@@ -90,7 +86,7 @@ class ExampleConfig:
       raise UserError(
         f'ExampleConfig.max_transposition is {transposition!r}; it is a whole number of semitones, 0 to 12'
       )
-    for name in ('memory_dropout', 'prior_drop', 'prior_replace', 'shuffle_probability', 'stem_subset_rate'):
+    for name in ('memory_dropout', 'prior_drop', 'prior_replace', 'stem_subset_rate'):
       value = getattr(self, name)
       if not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise UserError(f'ExampleConfig.{name} is {value!r}; it is a probability, 0 to 1')
@@ -115,4 +111,4 @@ class ExampleConfig:
   @property
   def shuffle(self) -> shuffling.Shuffle | None:
     """The token shuffling, or None."""
-    return None if self.shuffle_scope is None else shuffling.Shuffle(self.shuffle_scope, self.shuffle_ties)
+    return None if self.shuffle_scope is None else shuffling.Shuffle(self.shuffle_scope)

@@ -20,11 +20,9 @@ class Shuffle:
     scope: 'paper' permutes note-offs among note-offs and note-ons among note-ons, in every step. 'mr_mt3' is the
       published code: note-offs and note-ons mixed, but neither the events at the segment's first step nor those of the
       last step; a note struck again can come out as on, then off, and lose its length.
-    ties: whether the notes of the tie section are permuted too.
   """
 
   scope: str = PAPER
-  ties: bool = False
 
   def __post_init__(self):
     if self.scope not in SCOPES:

@@ -13,9 +13,7 @@ MT3's preprocessors, which work on records of another kind, are `mrmt3.preproces
 it. `draw_window` and `add_prior_segments` take single records too.
 """
 
-import atexit
 import collections
-import gc
 import logging
 import os
 import threading
@@ -34,14 +32,6 @@ MOST_SKIPPED = 1000  # examples in a row that do not fit, before that is taken f
 
 _START, _HOP, _DROPOUT, _MIX = range(4)  # streams of randomness
 _GOLDEN = 0x9E3779B97F4A7C15  # between the streams, see SplitMix64
-
-
-@atexit.register
-def _end_iterators() -> None:
-  """Ends all open iterators: at Python's end their threads would wait for its lock for ever, and the process for them."""
-  for item in gc.get_objects():
-    if issubclass(type(item), tf.data.Iterator) and hasattr(item, '_iterator_resource'):
-      item._iterator_resource = None
 
 
 def _uniform(record, stream: int, low, high):

@@ -246,11 +246,10 @@ def dataset_from(config: DatasetConfig, feature_converter_cls, seed: int) -> Cal
 
 
 def iterate(dataset):
-  """Yields a tf.data.Dataset's elements as numpy trees; UserError for what a preprocessor had to say of bad data."""
-  from mrmt3.training.data_iterator import user_errors
+  """Returns an iterator over a tf.data.Dataset's elements as numpy trees; it raises UserErrors of preprocessors as themselves."""
+  from mrmt3.training.data_iterator import NumpyIterator
 
-  with user_errors():
-    yield from dataset.as_numpy_iterator()
+  return NumpyIterator(dataset)
 
 
 _FACTORS = (

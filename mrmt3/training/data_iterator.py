@@ -1,9 +1,11 @@
 """A data set's batches, one by one, with a position that can be saved and taken up again."""
 
+import atexit
 import json
 import re
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +15,39 @@ from mrmt3.errors import UserError, first_line
 
 FILE = 'data'  # what the files of a saved position begin with
 EXAMPLE_ID = 'example_id'
+
+_open_iterators = weakref.WeakSet()
+
+
+@atexit.register
+def _close_iterators() -> None:
+  """Stops the threads of all open pipelines.
+
+  While the interpreter ends, a thread that calls a Python function waits for its lock, and the interpreter for the thread.
+  """
+  for iterator in list(_open_iterators):
+    iterator.close()
+
+
+class NumpyIterator(Iterator):
+  """The elements of a tf.data.Dataset as numpy trees. It may be left open when the process ends.
+
+  Raises:
+    UserError: a preprocessor raised it.
+  """
+
+  def __init__(self, dataset):
+    with user_errors():
+      self._iterator = dataset.as_numpy_iterator()
+    _open_iterators.add(self)
+
+  def __next__(self):
+    with user_errors():
+      return next(self._iterator)
+
+  def close(self) -> None:
+    """Stops the pipeline's threads; there are no elements any more."""
+    self._iterator = iter(())
 
 
 class DataIterator(Iterator):
@@ -31,6 +66,7 @@ class DataIterator(Iterator):
     self._open_at = open_at if EXAMPLE_ID in dataset.element_spec else None
     self._record, self._examples = 0, 0
     self._open(dataset)
+    _open_iterators.add(self)
     self.waited = 0.0
 
   def _open(self, dataset):
@@ -96,7 +132,7 @@ class DataIterator(Iterator):
       raise UserError(f'{folder}: cannot take up the position in the data ({first_line(error)})') from error
 
   def close(self) -> None:
-    """Stops the pipeline's threads; one that runs Python code while the interpreter ends would hang it."""
+    """Stops the pipeline's threads."""
     self._iterator = None
 
 

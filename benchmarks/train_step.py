@@ -7,7 +7,7 @@
 Each side runs in a process of its own, one after the other: the same sizes, random weights, the same batch, Adafactor,
 dropout on. It prints seconds a step (the fastest), CPU seconds, compile time and temporary memory, and the bound: the
 step's products of matrices at the rate that this machine reaches on a large one, backward counted as twice forward.
-Ours runs with the allocator's large pages, as `python -m mrmt3.train` sets them (mrmt3/utils/huge_pages.py); t5x as it is, or with
+Ours runs with the allocator's huge pages, as `mrmt3 train` sets them (mrmt3/utils/huge_pages.py); t5x as it is, or with
 --peer_large_pages with them too.
 """
 

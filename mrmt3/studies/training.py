@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.errors import UserError
-from mrmt3.utils import files
+from mrmt3.utils import files, huge_pages
 
 # Linux tells a process that has asked for it (prctl's PR_SET_PDEATHSIG, 1) when its parent dies. What runs between fork and
 # exec (preexec_fn) could deadlock here, where JAX has threads, so that the new process asks.
@@ -37,6 +37,7 @@ def run(flags: Sequence[str], keep_open: Sequence[int] = ()) -> float:
   Raises:
     UserError: it failed; its own message stands on stderr.
   """
+  huge_pages.set_for_child_processes()
   process = subprocess.Popen([sys.executable, '-c', _FOLLOW_PARENT, *flags], pass_fds=keep_open)
   try:
     _, status, usage = os.wait4(process.pid, 0)

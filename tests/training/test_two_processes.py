@@ -50,7 +50,7 @@ def start(model_dir, data, hosts=2, devices=1, steps=STEPS, more=()):
       *([*together, f'--process_index={index}'] if hosts > 1 else []),
     ]
     with open(f'{model_dir}.{index}', 'a') as log:
-      environment = {**os.environ, 'XLA_FLAGS': xla, 'JAX_PLATFORMS': 'cpu', 'GLIBC_TUNABLES': ''}
+      environment = {**os.environ, 'XLA_FLAGS': xla, 'JAX_PLATFORMS': 'cpu'}
       processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd='/', env=environment))
   return processes
 

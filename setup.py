@@ -31,7 +31,7 @@ EXTRAS = {
   'train': TRAIN,
   'dataset': DATASET,
   # Beam holds protobuf back, and seqio imports with that only beside this sentencepiece: an environment of its own.
-  'cache': [*TRAIN, 'apache-beam>=2.77', 'google-crc32c', 'sentencepiece==0.2.1'],
+  'cache': [*TRAIN, 'apache-beam>=2.77', 'sentencepiece==0.2.1'],
   'm4a': ['av>=12'],
   # What a t5x checkout on PYTHONPATH needs; t5x itself is not on the package index.
   't5x': [*TRAIN, 'cached_property', 'chex', 'fiddle', 'jaxtyping', 'jestimator==0.3.3', 'orbax-checkpoint>=0.11'],
@@ -52,7 +52,9 @@ setup(
   packages=[*find_packages(include=['mrmt3', 'mrmt3.*']), *GIN_PACKAGES],
   package_data={'mrmt3': ['weights/framewise/*'], **{package: ['*.gin'] for package in GIN_PACKAGES}},
   install_requires=[
+    'filelock>=4',
     'flax>=0.10',
+    'google-crc32c>=1.6',  # the checksums of TFRecord files, without TensorFlow
     'jax>=0.5',
     'matplotlib>=3.8',
     'mido>=1.3',

@@ -9,7 +9,7 @@ batch, Adafactor and dropout.
 
 It prints seconds per step (the fastest), CPU seconds, compile time and temporary memory. The bound is the time of the
 step's matrix products at the rate that this machine reaches on a large product, with backward counted as twice forward.
-mrmt3 uses the allocator's large pages, as in `python -m mrmt3.train` (mrmt3/utils/huge_pages.py); t5x uses them only
+mrmt3 uses the allocator's huge pages, as `mrmt3 train` sets them (mrmt3/utils/huge_pages.py); t5x uses them only
 with --peer_large_pages.
 """
 

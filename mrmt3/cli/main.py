@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if arguments and arguments[0] in GIN_COMMANDS:
     # gin files say `import __main__ as train_script`, so training has to be the main module.
     sys.stdout.flush()
-    huge_pages.set_for_programs()
+    huge_pages.set_for_child_processes()
     os.execv(sys.executable, [sys.executable, '-m', f'mrmt3.{arguments[0]}', *arguments[1:]])
   args = build_parser().parse_args(arguments)
   try:

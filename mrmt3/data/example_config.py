@@ -34,8 +34,6 @@ class ExampleConfig:
     prior_inputs: whether to add the inputs of the prior segment. models.MemoryEncoderDecoderModel needs them to predict
       prior tokens (scheduled sampling).
     shuffle_scope: which events of one time step are permuted, 'paper' or 'mr_mt3', see `tokens.shuffling`; None: none.
-    shuffle_ties: whether the tie section is permuted too.
-    shuffle_probability: share of the examples that are shuffled (paper: all).
     max_pieces_per_mix: maximum number of random segments that are mixed into one example (MT3's mixing; 1: no mixing).
     stem_subset_rate: probability that an example has only a random subset of the stems (needs stems).
     max_transposition: maximum random transposition of each piece in semitones, up or down, by resampling, so that speed
@@ -65,8 +63,6 @@ class ExampleConfig:
   prior_replace: float = 0.0
   prior_inputs: bool = False
   shuffle_scope: str | None = None
-  shuffle_ties: bool = False
-  shuffle_probability: float = 1.0
   max_pieces_per_mix: int = 1
   stem_subset_rate: float = 0.0
   max_transposition: int = 0
@@ -95,7 +91,7 @@ class ExampleConfig:
       raise UserError(
         f'ExampleConfig.max_transposition is {transposition!r}; it must be an integer number of semitones, 0 to 12'
       )
-    for name in ('memory_dropout', 'prior_drop', 'prior_replace', 'shuffle_probability', 'stem_subset_rate'):
+    for name in ('memory_dropout', 'prior_drop', 'prior_replace', 'stem_subset_rate'):
       value = getattr(self, name)
       if not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise UserError(f'ExampleConfig.{name} is {value!r}; it must be a probability, 0 to 1')
@@ -123,4 +119,4 @@ class ExampleConfig:
   @property
   def shuffle(self) -> shuffling.Shuffle | None:
     """The token shuffling, or None."""
-    return None if self.shuffle_scope is None else shuffling.Shuffle(self.shuffle_scope, self.shuffle_ties)
+    return None if self.shuffle_scope is None else shuffling.Shuffle(self.shuffle_scope)

@@ -147,8 +147,9 @@ class Library:
     return targets, priors
 
   def _shuffle(self, rng):
-    shuffle = self.config.shuffle
-    return shuffle if shuffle is not None and rng.random() < self.config.shuffle_probability else None
+    if self.config.shuffle is not None:
+      rng.random()  # not used: the measured trainings drew it, and a seed is to give the same order as in those
+    return self.config.shuffle
 
   def _encoder(self, split, window):
     """Returns a function (start frame, frames, shuffle, generator) -> tokens of the mix of the window's parts."""

@@ -12,7 +12,6 @@ memory-mapped, so processes on one machine share what they read. An interrupted 
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
@@ -23,6 +22,7 @@ import tempfile
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
+import filelock
 import numpy as np
 
 from mrmt3.data.piece_source import PieceSource
@@ -417,12 +417,10 @@ def _mapped(path: Path, dtype) -> np.ndarray:
   return np.memmap(path, dtype, mode='r').view(np.ndarray) if path.stat().st_size else np.zeros(0, dtype)
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-  """Lets one process at a time in; the others wait until it is done (or gone)."""
-  with open(path, 'w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
+def _locked(path: Path) -> filelock.FileLock:
+  """Returns a lock that one process at a time holds; the others wait until it is done (or gone)."""
+  # Without the fallback to a file whose existence is the lock: it outlives a process that dies on another machine.
+  return filelock.FileLock(path, fallback_to_soft=False)
 
 
 @contextlib.contextmanager

@@ -19,9 +19,7 @@ Records pass through a task in blocks, with a leading axis in each field, from `
 MT3's preprocessors, which work on other records, are in `mrmt3.preprocessors`.
 """
 
-import atexit
 import collections
-import gc
 import logging
 import os
 import threading
@@ -40,12 +38,6 @@ from mrmt3.data.record_randomness import Stream, uniform
 MOST_SKIPPED = 1000  # consecutive examples with too many tokens; one more is an error
 
 
-@atexit.register
-def _end_iterators() -> None:
-  """Ends all open iterators. Otherwise their threads would wait for the interpreter lock and block the exit."""
-  for item in gc.get_objects():
-    if issubclass(type(item), tf.data.Iterator) and hasattr(item, '_iterator_resource'):
-      item._iterator_resource = None
 
 
 @seqio.map_over_dataset

@@ -1,9 +1,11 @@
 """Configuration objects that gin files bind, and what the train loop does with them, under t5x's names."""
 
+import atexit
 import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -265,10 +267,48 @@ class user_errors:
       raise UserError(message[1]) from error
 
 
-def iterate(dataset):
-  """Yield a tf.data.Dataset's elements as numpy trees; UserError where a preprocessor rejects the data."""
-  with user_errors():
-    yield from dataset.as_numpy_iterator()
+_open_iterators = weakref.WeakSet()
+
+
+def close_at_exit(iterator) -> None:
+  """Call the `close` method of an iterator, if it still exists, when the process ends.
+
+  While the interpreter ends, a thread of tf.data that calls a Python function waits for the interpreter's lock, and the
+  interpreter for the thread.
+  """
+  _open_iterators.add(iterator)
+
+
+@atexit.register
+def _close_iterators() -> None:
+  for iterator in list(_open_iterators):
+    iterator.close()
+
+
+class NumpyIterator(Iterator):
+  """The elements of a tf.data.Dataset as numpy trees. It may be left open when the process ends.
+
+  Raises:
+    UserError: a preprocessor raised it.
+  """
+
+  def __init__(self, dataset):
+    with user_errors():
+      self._iterator = dataset.as_numpy_iterator()
+    close_at_exit(self)
+
+  def __next__(self):
+    with user_errors():
+      return next(self._iterator)
+
+  def close(self) -> None:
+    """Stop the pipeline's threads; no elements are left."""
+    self._iterator = iter(())
+
+
+def iterate(dataset) -> NumpyIterator:
+  """Return an iterator over a tf.data.Dataset's elements as numpy trees; raises the UserErrors of preprocessors."""
+  return NumpyIterator(dataset)
 
 
 _FACTORS = (

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from mrmt3 import spectrograms
 from mrmt3.nn import layers
 
 LOWEST_PITCH, PITCHES = 21, 88  # the piano's; other pitches have no features of their own
@@ -30,11 +31,11 @@ def semitone_weights(mel_bins: int) -> np.ndarray:
   The semitones run from the one an octave below `LOWEST_PITCH` to the last pitch's eighth harmonic; each third is the
   log-mel at its frequency, taken between the two nearest bins, or 0 beyond `MEL_RANGE`.
   """
-  low, high = (2595.0 * np.log10(1.0 + hz / 700.0) for hz in MEL_RANGE)
+  low, high = spectrograms.hz_to_mel(MEL_RANGE)
   first, last = LOWEST_PITCH + _HARMONICS[0], LOWEST_PITCH + PITCHES - 1 + _HARMONICS[-1]
   pitches = np.arange(first * _PARTS, (last + 1) * _PARTS) / _PARTS - (_PARTS - 1) / (2 * _PARTS)
   hz = 440.0 * 2.0 ** ((pitches - 69.0) / 12.0)
-  place = (2595.0 * np.log10(1.0 + hz / 700.0) - low) / (high - low) * (mel_bins + 1) - 1
+  place = (spectrograms.hz_to_mel(hz) - low) / (high - low) * (mel_bins + 1) - 1
   return np.maximum(0.0, 1.0 - np.abs(place - np.arange(mel_bins)[:, None])).astype(np.float32)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.errors import UserError
-from mrmt3.utils import files
+from mrmt3.utils import files, huge_pages
 
 # On Linux, prctl's PR_SET_PDEATHSIG (1) sends a process a signal when its parent dies. The new process calls it itself:
 # preexec_fn, which runs between fork and exec, could deadlock because of JAX's threads.
@@ -37,6 +37,7 @@ def run(flags: Sequence[str], keep_open: Sequence[int] = ()) -> float:
   Raises:
     UserError: the training failed; its message is on stderr.
   """
+  huge_pages.set_for_child_processes()
   process = subprocess.Popen([sys.executable, '-c', _FOLLOW_PARENT, *flags], pass_fds=keep_open)
   try:
     _, status, usage = os.wait4(process.pid, 0)

@@ -193,7 +193,7 @@ def segment_targets(
     last = piece.step.searchsorted(np.int32(covering_step(start_frame + num_frames, codec, frames_per_second)))
   tokens = _event_tokens(piece, slice(first, last), start_step, codec, shuffle, rng)
   if ties:
-    tokens = np.concatenate([_tie_section(piece, first, start_step, codec, shuffle, rng), tokens])
+    tokens = np.concatenate([_tie_section(piece, first, start_step, codec), tokens])
   tokens = run_length_encoding.remove_redundant_state_changes(tokens, codec)
   return np.concatenate([vocabularies.encode_ids(tokens), _EOS])
 
@@ -221,13 +221,10 @@ def _event_tokens(piece, window, start_step, codec, shuffle, rng):
   return run_length_encoding.run_length_encode(step, event_ids, codec)
 
 
-def _tie_section(piece, first, start_step, codec, shuffle, rng):
+def _tie_section(piece, first, start_step, codec):
   """Returns regular ids: program and pitch of each note that sounds before event `first`, then the tie."""
   sounding = (piece.until[:first] >= start_step).nonzero()[0]
-  if shuffle is not None and shuffle.ties:
-    sounding = rng.permutation(sounding)
-  else:
-    sounding = sounding[piece.tie_key[sounding].argsort(kind='stable')]
+  sounding = sounding[piece.tie_key[sounding].argsort(kind='stable')]
   tokens = np.empty(2 * len(sounding) + 1, np.int32)
   tokens[:-1:2] = _ids_or_absent('program', piece.program[sounding], codec)
   tokens[1::2] = codec.event_type_range('pitch')[0] + piece.pitch[sounding]

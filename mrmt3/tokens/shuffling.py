@@ -20,11 +20,9 @@ class Shuffle:
     scope: 'paper' permutes note-offs among note-offs and note-ons among note-ons, in every step. 'mr_mt3' is the
       published code: it permutes note-offs and note-ons together, but not the events of the segment's first and last
       step. A repeated note can come out as note-on, then note-off, and lose its length.
-    ties: whether the notes of the tie section are permuted too.
   """
 
   scope: str = PAPER
-  ties: bool = False
 
   def __post_init__(self):
     if self.scope not in SCOPES:

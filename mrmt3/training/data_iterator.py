@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3.engine.utils import user_errors
+from mrmt3.engine.utils import close_at_exit, user_errors
 from mrmt3.errors import UserError, first_line
 
 FILE = 'data'  # what the files of a saved position begin with
 EXAMPLE_ID = 'example_id'
-
 
 class DataIterator(Iterator):
   """Batches of a tf.data.Dataset as numpy trees.
@@ -31,6 +30,7 @@ class DataIterator(Iterator):
     self._open_at = open_at if EXAMPLE_ID in dataset.element_spec else None
     self._record, self._examples = 0, 0
     self._open(dataset)
+    close_at_exit(self)
     self.waited = 0.0
 
   def _open(self, dataset):
@@ -96,7 +96,7 @@ class DataIterator(Iterator):
       raise UserError(f'{folder}: cannot take up the position in the data ({first_line(error)})') from error
 
   def close(self) -> None:
-    """Stops the pipeline's threads; one that runs Python code while the interpreter ends would hang it."""
+    """Stops the pipeline's threads."""
     self._iterator = None
 
 

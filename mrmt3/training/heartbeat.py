@@ -2,24 +2,27 @@
 
 A step is done by all processes together, so those that are left would wait for ever. Beside the training each process comes,
 every few seconds, to a barrier of JAX's coordination service; when one does not, the others end. JAX's own heartbeats do
-the same a little later, with an abort; when process 0, where the service runs, is lost, they are the first to notice. So an abort
-too ends in that line where process 0 does not answer.
+the same a little later, with an abort.
+
+The service runs in process 0. When that is lost, its connections close, and JAX's client aborts the other processes at once. Its
+public API has no callback for this, and the one within (missed_heartbeat_callback) aborts too, because jaxlib 0.10 cannot hand
+it the status. So the other processes reach the service through `relay`, which sees first that it has gone.
 """
 
-import ctypes
+import contextlib
 import os
 import re
-import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from typing import NoReturn
 
 HEARTBEAT_SECONDS = 50  # of jax.distributed; 100 by default
 EXIT_CODE = 75  # as sysexits.h's EX_TEMPFAIL: start again
 PERIOD, PATIENCE = 5.0, 30.0  # seconds between two barriers, and to wait at one
-ANSWER_SECONDS = 2.0  # to wait for process 0, when JAX has given up already
+ANSWER_SECONDS = 2.0  # to wait for process 0 to take a new connection, after it has closed one
 END_SECONDS = 86400.0  # to wait for the others at the end; who is lost meanwhile is noticed as ever
+NO_PROXY = 'no_grpc_proxy'  # gRPC's variable, in lower case; without it gRPC takes no_proxy
 
 _LOST = re.compile(r'\bGloo\b|NCCL|coordination service|Connection (reset|closed)|heartbeat', re.IGNORECASE)
 
@@ -55,7 +58,6 @@ class Watch:
     self._client, self._count = distributed.global_state.client, jax.process_count()
     self._ended = threading.Event()
     Watch.running = self
-    self._restore_abort = _before_abort(distributed.global_state.coordinator_address)
     threading.Thread(target=self._watch, name='watch', daemon=True).start()
 
   def _watch(self) -> None:
@@ -66,8 +68,7 @@ class Watch:
       except Exception as error:
         if self._ended.is_set():
           return
-        say_lost(_reason(error))
-        os._exit(EXIT_CODE)
+        _end(_reason(error))
       number += 1
 
   def end(self) -> None:
@@ -75,45 +76,73 @@ class Watch:
     try:
       self._client.wait_at_barrier('mrmt3_end', int(1000 * END_SECONDS))
     except Exception as error:
-      say_lost(_reason(error))
-      os._exit(EXIT_CODE)
+      _end(_reason(error))
     self._ended.set()
-    self._restore_abort()
     Watch.running = None
 
 
-def _before_abort(address: str) -> Callable[[], None]:
-  """Has this process, when it is about to abort, look first whether process 0 still listens at HOST:PORT; if not, end as for a loss.
+def relay(address: str) -> str:
+  """Returns HOST:PORT on this machine, from where threads of this process pass everything on to another address and back.
 
-  Returns what undoes that.
+  When nothing listens at that address any more, the process ends as for a loss. A client of the relay does not see the
+  connection close before.
+
+  Args:
+    address: HOST:PORT of JAX's coordination service.
   """
-
-  def look(_):
-    if Watch.running is None or _listens(address):
-      return  # and the abort takes its course
-    say_lost('process 0 does not answer')
-    os._exit(EXIT_CODE)
-
-  # Python's own handlers run between two steps of its main thread, which an abort, in a thread of JAX's, does not wait for. JAX's
-  # callback for a lost service is no way either: jaxlib 0.10 cannot hand it the status, and aborts.
-  handle = ctypes.CDLL(None).signal
-  handle.restype, handle.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
-  handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(look)
-  before = handle(int(signal.SIGABRT), ctypes.cast(handler, ctypes.c_void_p))
-  _handlers.append(handler)
-  return lambda: handle(int(signal.SIGABRT), before)
+  # gRPC would ask a proxy for this machine too. Where none is set, the variable would make JAX warn of one.
+  if any('_proxy' in name.lower() for name in os.environ):
+    exempt = os.environ.get(NO_PROXY) or os.environ.get('no_proxy')
+    os.environ[NO_PROXY] = f'{exempt},127.0.0.1' if exempt else '127.0.0.1'
+  server = socket.create_server(('127.0.0.1', 0))
+  threading.Thread(target=_accept, args=(server, address), name='relay', daemon=True).start()
+  return f'127.0.0.1:{server.getsockname()[1]}'
 
 
-_handlers = []  # C holds on to them
+def _accept(server: socket.socket, address: str) -> None:
+  while True:
+    client, _ = server.accept()
+    try:
+      service = _connect(address)
+    except OSError:
+      _end_if_gone(address)
+      client.close()
+      continue
+    service.settimeout(None)
+    for source, target in ((client, service), (service, client)):
+      source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+      threading.Thread(target=_pass_on, args=(source, target, address), name='relay', daemon=True).start()
 
 
-def _listens(address: str) -> bool:
-  host, _, port = address.rpartition(':')
+def _pass_on(source: socket.socket, target: socket.socket, address: str) -> None:
   try:
-    socket.create_connection((host.strip('[]'), int(port)), timeout=ANSWER_SECONDS).close()
+    while data := source.recv(1 << 16):
+      target.sendall(data)
   except OSError:
-    return False
-  return True
+    pass  # closed as well, if not in order
+  _end_if_gone(address)
+  for side in (source, target):
+    with contextlib.suppress(OSError):
+      side.shutdown(socket.SHUT_RDWR)  # which ends the other thread
+
+
+def _end_if_gone(address: str) -> None:
+  if Watch.running is None:
+    return
+  try:
+    _connect(address).close()
+  except OSError:
+    _end('process 0 does not answer')
+
+
+def _connect(address: str) -> socket.socket:
+  host, _, port = address.rpartition(':')
+  return socket.create_connection((host.strip('[]'), int(port)), timeout=ANSWER_SECONDS)
+
+
+def _end(reason: str) -> NoReturn:
+  say_lost(reason)
+  os._exit(EXIT_CODE)
 
 
 def _reason(error: BaseException) -> str:

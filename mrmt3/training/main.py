@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from mrmt3.errors import UserError, first_line
 from mrmt3.training import heartbeat
 from mrmt3.training.preemption import EXIT_CODE, Stopped
-from mrmt3.utils import huge_pages
 
 
 def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -> None:
@@ -89,10 +88,8 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
 def run_and_end(run: Callable[[], int]) -> None:
   """Calls `run` and ends the process with the exit code it returns, whatever happens.
 
-  At once: TensorFlow's threads, one of which may still prepare data in Python, would hang an orderly exit. Before all that,
-  the command may be started once more, see `utils.huge_pages`.
+  At once: TensorFlow's threads, one of which may still prepare data in Python, would hang an orderly exit.
   """
-  huge_pages.restart_with()
   try:
     code = run()
   except SystemExit as error:  # of argparse

@@ -6,6 +6,7 @@ nothing here costs anything.
 """
 
 import itertools
+import os
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,16 +36,29 @@ def initialise(address: str | None, count: int | None, index: int | None, timeou
   if address is not None:
     # Else jax would, under SLURM, give each process one device of its host.
     options['cluster_detection_method'] = 'deactivate'
-  if address and index:
-    _wait_for(
-      address, index, count, timeout or _TIMEOUT
-    )  # jax ends the process with a stack trace where nobody is there
   try:
-    jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=heartbeat.HEARTBEAT_SECONDS, **options)
+    if address is None:
+      address, count, index = _detect(timeout or _TIMEOUT)
+    reached_at = address
+    if address and index:
+      # jax ends the process with a stack trace where nobody is there
+      _wait_for(address, index, count, timeout or _TIMEOUT)
+      reached_at = heartbeat.relay(address)
+    jax.distributed.initialize(
+      reached_at, count, index, heartbeat_timeout_seconds=heartbeat.HEARTBEAT_SECONDS, **options
+    )
   except (RuntimeError, ValueError) as error:
     raise _not_connected(address, count, index, first_line(error)) from error
   if jax.process_count() > 1:
     heartbeat.Watch()
+
+
+def _detect(timeout: int) -> tuple[str | None, int | None, int | None]:
+  """Returns what `initialise` takes, as jax finds it out from the cluster; None where it does not know."""
+  from jax._src import clusters  # in public, jax finds it out only while it connects
+
+  known = os.environ.get('JAX_COORDINATOR_ADDRESS')
+  return clusters.ClusterEnv.auto_detect_unset_distributed_params(known, None, None, None, None, timeout)[:3]
 
 
 def _wait_for(address: str, index: int, count: int, timeout: int) -> None:

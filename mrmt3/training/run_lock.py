@@ -7,14 +7,15 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
+
 from mrmt3.errors import UserError
 from mrmt3.training import multihost
 
 FILE = '.running'
+WAIT_SECONDS = 0.5  # for a run that is about to end
 
-_UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EISDIR)
-_HELD = (errno.EAGAIN, errno.EACCES)
-_TRIES = 100
+_UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 @contextlib.contextmanager
@@ -25,62 +26,41 @@ def only_run(model_dir: str) -> Iterator[None]:
   mounted buckets), there is none.
 
   Raises:
-    UserError: another run holds it.
+    UserError: another run holds it, or the folder cannot be written.
   """
   if not multihost.is_first():
     yield
     return
   path = Path(model_dir) / FILE
-  stream = _locked(path)
+  # The fallback is a file that outlives a killed process, and would then keep its successor on another machine waiting.
+  lock = filelock.FileLock(path, fallback_to_soft=False)
+  held = _acquire(lock, path)
   try:
     yield
   finally:
-    if stream is not None:
-      path.unlink(missing_ok=True)
-      stream.close()
+    if held:
+      path.unlink(missing_ok=True)  # before the release: afterwards it may be another run's
+      lock.release()
 
 
-def _locked(path):
-  """Returns the open file that is locked, None where there are no locks."""
+def _acquire(lock: filelock.FileLock, path: Path) -> bool:
+  """Acquires the lock and writes this process into its file; returns False where the file system has no locks."""
   try:
-    import fcntl
-  except ImportError:  # Windows
-    return None
-  for _ in range(_TRIES):
-    try:
-      stream = path.open('a+')
-    except OSError as error:
-      if error.errno in _UNWRITABLE:
-        raise UserError(f'{path}: cannot be written ({error.strerror})') from error
-      return None
-    try:
-      fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      who = _content(stream)
-      stream.close()
-      if error.errno in _HELD:
-        raise UserError(
-          f'{path.parent}: another run is at work there (process {who}); wait for its end, stop it, or give another MODEL_DIR'
-        ) from None
-      return None
-    # The run before may have removed the file between the two calls; then the lock is one on nothing.
-    if _is_at(stream, path):
-      stream.truncate(0)
-      stream.write(f'{os.getpid()} on {platform.node()}')
-      stream.flush()
-      return stream
-    stream.close()
-  return None
-
-
-def _content(stream) -> str:
-  stream.seek(0)
-  return stream.read().strip() or 'of unknown number'
-
-
-def _is_at(stream, path) -> bool:
-  """Whether an open file is the one that lies at a path."""
-  try:
-    return os.path.samestat(os.fstat(stream.fileno()), path.stat())
-  except OSError:
+    lock.acquire(timeout=WAIT_SECONDS)
+    path.write_text(f'{os.getpid()} on {platform.node()}')
+    return True
+  except filelock.Timeout:
+    raise UserError(
+      f'{path.parent}: another run is at work there (process {_holder(path)}); wait for its end, stop it, or give another '
+      'MODEL_DIR'
+    ) from None
+  except OSError as error:
+    if error.errno in _UNWRITABLE:
+      raise UserError(f'{path}: cannot be written ({error.strerror})') from error
     return False
+
+
+def _holder(path: Path) -> str:
+  with contextlib.suppress(OSError):
+    return path.read_text().strip() or 'of unknown number'
+  return 'of unknown number'

@@ -176,14 +176,6 @@ def test_targets_and_prior_targets_are_shuffled_independently(small_data, small_
   assert targets.tolist() != prior.tolist()
 
 
-def test_shuffle_probability_is_the_share_of_shuffled_examples(small_data, small_spec):
-  plain, _ = chord_library(small_data, small_spec).tokens('train', Window((Part(0, 0),), FRAMES))
-  library = chord_library(small_data, small_spec, shuffle_scope='paper', shuffle_probability=0.3)
-  windows = [Window((Part(0, 0),), FRAMES, (), (seed,)) for seed in range(1000)]
-  shuffled = sum(library.tokens('train', window)[0].tolist() != plain.tolist() for window in windows)
-  assert abs(shuffled - 300) < 5 * np.sqrt(1000 * 0.3 * 0.7)
-
-
 def test_corrupted_prior_tokens_leave_targets_alone(small_data, small_spec):
   clean = examples(register(small_data, small_spec, sampling='grid'), split='test')
   dropped = examples(register(small_data, small_spec, sampling='grid', prior_drop=1.0), split='test')

@@ -165,7 +165,7 @@ def test_nothing_is_tied_after_the_last_event():
 def test_a_piece_without_notes_has_empty_segments():
   assert targets([]) == [('tie', 0)]
   assert targets([], ties=False) == []
-  assert targets([], shuffle=Shuffle(ties=True), rng=np.random.default_rng(0)) == [('tie', 0)]
+  assert targets([], shuffle=Shuffle(), rng=np.random.default_rng(0)) == [('tie', 0)]
 
 
 def test_the_last_frame_takes_all_that_remains():

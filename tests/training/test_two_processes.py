@@ -50,7 +50,7 @@ def start(model_dir, data, hosts=2, devices=1, steps=STEPS, more=()):
       *([*together, f'--process_index={index}'] if hosts > 1 else []),
     ]
     with open(f'{model_dir}.{index}', 'a') as log:
-      environment = {**os.environ, 'XLA_FLAGS': xla, 'JAX_PLATFORMS': 'cpu', 'GLIBC_TUNABLES': ''}
+      environment = {**os.environ, 'XLA_FLAGS': xla, 'JAX_PLATFORMS': 'cpu'}
       processes.append(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd='/', env=environment))
   return processes
 
@@ -211,9 +211,9 @@ def test_a_lost_process_ends_the_other(tmp_path, data, lost):
   codes = wait(processes, 100)
   assert time.monotonic() - killed < 60
   log = said(model_dir, 1 - lost)
-  # Process 0 is where they meet: without it jax itself is the first to end the other, with an abort.
+  # Process 0 is where they meet: without the relay, jax would abort the other.
   assert codes[1 - lost] == 75
-  assert 'another process of this run is lost' in log and 'Traceback' not in log
+  assert 'another process of this run is lost' in log and 'Traceback' not in log and 'stack trace' not in log
 
 
 @pytest.mark.slow

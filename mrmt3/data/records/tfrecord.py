@@ -12,7 +12,8 @@ import re
 import struct
 from pathlib import Path
 
-from mrmt3.data.records.crc32c import masked_crc32c
+import google_crc32c
+
 from mrmt3.errors import UserError
 
 _HEADER = struct.Struct('<QI')
@@ -122,3 +123,9 @@ def framed(data: bytes) -> bytes:
   length = struct.pack('<Q', len(data))
   header = length + _FOOTER.pack(masked_crc32c(length))
   return b''.join((header, data, _FOOTER.pack(masked_crc32c(data))))
+
+
+def masked_crc32c(data: bytes) -> int:
+  """Returns the CRC-32C as TFRecord files store it: rotated by 15 bits, plus a constant."""
+  crc = google_crc32c.value(data)
+  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

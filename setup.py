@@ -63,7 +63,7 @@ setup(
     'pretty_midi>=0.2.10',
     'PyYAML>=6',
     'safetensors>=0.4.3',
-    'scipy>=1.11',
+    'scipy>=1.15',
     'soundfile>=0.13',
     'soxr>=0.3',
     'tqdm>=4.66',

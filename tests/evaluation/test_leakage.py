@@ -198,6 +198,35 @@ def test_paired_test_of_many_pieces():
   assert 0.4 < np.mean(p) < 0.6 and np.mean(np.array(p) < 0.1) < 0.2
   with pytest.raises(ValueError, match='first has 2 pieces, second 3'):
     statistics.paired_test([1, 2], [1, 2, 3])
+  with pytest.raises(ValueError, match='resamples is 1'):
+    statistics.paired_test([1, 2], [1, 2], resamples=1)
+
+
+def test_p_is_never_0():
+  apart = np.zeros(200), np.linspace(0.5, 1, 200)
+  assert (
+    statistics.paired_test(*apart).p_value == 1 / 10000
+    and statistics.paired_test(*apart, resamples=50).p_value == 1 / 50
+  )
+  assert (
+    statistics.paired_test(np.zeros(14), np.ones(14)).p_value == 2 / 2**14
+  )  # all signs as they are, and all the other way
+  assert statistics.paired_test([0.1, 0.2], [0.1, 0.5]).p_value == 1  # one piece differs
+
+
+def test_resampling_depends_on_the_seed_alone(monkeypatch):
+  first, second = np.random.default_rng(2).uniform(size=(2, 40))
+  intervals = [statistics.bootstrap_interval(first) for _ in range(2)]
+  tests = [statistics.paired_test(first, second) for _ in range(2)]
+  monkeypatch.setattr(statistics, '_AT_ONCE', 4000)  # 100 resamples at once
+  intervals.append(statistics.bootstrap_interval(first))
+  tests.append(statistics.paired_test(first, second))
+  assert len(set(intervals)) == len(set(tests)) == 1
+  assert statistics.paired_test(first, second, seed=1).p_value != tests[0].p_value
+  # For a sum of 40 values the normal approximation is close.
+  differences = second - first
+  z = abs(differences.sum()) / np.sqrt((differences**2).sum())
+  assert tests[0].p_value == pytest.approx(math.erfc(z / np.sqrt(2)), abs=0.02)
 
 
 def summary_of(pairs):

@@ -50,10 +50,15 @@ setup(
   license_files=['LICENSE'],
   python_requires='>=3.11',
   packages=[*find_packages(include=['mrmt3', 'mrmt3.*']), *GIN_PACKAGES],
-  package_data={'mrmt3': ['weights/box/*'], **{package: ['*.gin'] for package in GIN_PACKAGES}},
+  package_data={
+    'mrmt3': ['weights/box/*'],
+    **{f'mrmt3.{folder}': ['templates/*'] for folder in ('evaluation', 'plots', 'studies')},
+    **{package: ['*.gin'] for package in GIN_PACKAGES},
+  },
   install_requires=[
     'flax>=0.10',
     'jax>=0.5',
+    'jinja2>=3.1',
     'matplotlib>=3.8',
     'mido>=1.3',
     'mir_eval>=0.8',

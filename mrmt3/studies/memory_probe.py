@@ -148,5 +148,5 @@ def _loss_figure(by_type, names):
     'What the truth costs, by type of token',
     chart,
     'nats a token; lower is better',
-    [_TRAINING if name == AS_USED.name else name for name in names],
+    tuple(_TRAINING if name == AS_USED.name else name for name in names),
   )

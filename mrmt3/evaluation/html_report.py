@@ -11,6 +11,7 @@ import numpy as np
 from mrmt3.errors import UserError
 from mrmt3.evaluation import breakdowns, confusion, statistics
 from mrmt3.evaluation import summary as evaluation
+from mrmt3.evaluation.metric_registry import SCORES, shown_in
 from mrmt3.notes.note_array import empty_notes
 from mrmt3.plots import charts, html_page
 from mrmt3.plots.html_page import Figure
@@ -21,23 +22,6 @@ _WORST = 4  # pieces with a piano roll, for each system
 _ROLL_SECONDS = 30.0
 _ROLL_DPI = 90
 _MOST_FAILED = 50
-
-ROWS = {
-  'onset_f1': ('Onset F1', 'right pitch, begun within 50 ms'),
-  'onset_no_drums_f1': ('Onset F1, no drums', 'the same of pitched notes'),
-  'onset_offset_no_drums_f1': ('Onset + offset F1, no drums', 'and ended in time'),
-  'onset_program_f1': ('Onset + program F1', 'and on an instrument of the right family'),
-  'onset_program_f1_full': ('Onset + program F1, full', 'and with the right program'),
-  'onset_offset_program_f1': ('Onset + offset + program F1', 'all of it'),
-  'leakage_ratio': ('Leakage ratio', 'instruments heard / instruments that play; 1 is right'),
-  'log_leakage_ratio': ('|log leakage ratio|', 'how far from right, either way; 0 is right'),
-  'leaked_note_ratio': ('Leaked notes', 'share of notes right but for their instrument; 0 is right'),
-  'track_switches_per_minute': ('Track switches a minute', 'a line goes over to another instrument; 0 is right'),
-  'instrument_detection_f1': ('Instrument F1', 'which instruments play'),
-  'published_leakage_ratio': ('Leakage ratio, as published', 'raw programs, drums among them'),
-  'published_instrument_detection_f1': ('Instrument F1, as published', 'raw programs, drums among them'),
-}
-_CARDS = ('onset_f1', 'onset_program_f1', 'leakage_ratio', 'instrument_detection_f1')
 
 
 def write(
@@ -99,7 +83,7 @@ def render(summaries, references, systems, title: str) -> str:
     title=title,
     count=len(next(iter(summaries.values())).pieces),
     systems=list(summaries),
-    cards={name: [_cell(summary, key) for key in _CARDS] for name, summary in summaries.items()},
+    cards={name: [_cell(summary, score) for score in shown_in('table')] for name, summary in summaries.items()},
     failed={name: list(summary.failed.items()) for name, summary in summaries.items() if summary.failed},
     most_failed=_MOST_FAILED,
     scores=_score_rows(summaries),
@@ -113,30 +97,32 @@ def render(summaries, references, systems, title: str) -> str:
   )
 
 
-def _cell(summary, key, verdict=None):
-  low, high = summary.interval(key)
+def _cell(summary, score, verdict=None):
+  low, high = summary.interval(score.name)
   interval = '' if np.isnan(low) else f'{low:.3f} to {high:.3f}'
-  return Cell(ROWS[key][0], f'{summary.mean[key]:.3f}', interval, verdict)
+  return Cell(score.heading, f'{summary.mean[score.name]:.3f}', interval, verdict)
 
 
 def _score_rows(summaries):
   base, *others = summaries.values()
-  compared = [evaluation.compare(base, other, list(ROWS)) for other in others]
+  compared = [evaluation.compare(base, other, list(SCORES)) for other in others]
   lines = []
-  for key, (heading, description) in ROWS.items():
-    verdicts = [_verdict(key, base, other, tests[key]) for other, tests in zip(others, compared, strict=True)]
-    cells = [_cell(summary, key, verdict) for summary, verdict in zip([base, *others], [None, *verdicts], strict=True)]
-    lines.append(Row(heading, description, cells))
+  for score in SCORES.values():
+    verdicts = [_verdict(score, base, other, tests[score.name]) for other, tests in zip(others, compared, strict=True)]
+    cells = [
+      _cell(summary, score, verdict) for summary, verdict in zip([base, *others], [None, *verdicts], strict=True)
+    ]
+    lines.append(Row(score.heading, score.description, cells))
   return lines
 
 
-def _verdict(key, base, other, test):
+def _verdict(score, base, other, test):
   """Returns what a paired test says; of ratios, the system whose ratio is nearer to 1 is better."""
-  if key in evaluation.TARGET_ONE:
+  if score.better == 'near_one':
     # 2/3 and 4/3 are as far away but for a rounding.
-    distances = ([round(abs(value - 1), 9) for value in summary.values(key)] for summary in (base, other))
+    distances = ([round(abs(value - 1), 9) for value in summary.values(score.name)] for summary in (base, other))
     test = statistics.paired_test(*distances)
-  is_better = (test.difference < 0) == (key in (*evaluation.LOWER_IS_BETTER, *evaluation.TARGET_ONE))
+  is_better = (test.difference > 0) == (score.better == 'higher')
   kind = ('better' if is_better else 'worse') if test.p_value < 0.05 else ''
   return Verdict('p < 0.001' if test.p_value < 0.001 else f'p = {test.p_value:.3f}', kind)
 
@@ -164,7 +150,7 @@ def _leakage(summaries):
 def _f1(summaries):
   strips = {
     key: charts.strips(
-      {n: [(piece.name, piece.scores[key]) for piece in s.pieces] for n, s in summaries.items()}, ROWS[key][0]
+      {n: [(piece.name, piece.scores[key]) for piece in s.pieces] for n, s in summaries.items()}, SCORES[key].heading
     )
     for key in ('onset_f1', 'onset_program_f1')
   }
@@ -178,7 +164,7 @@ def _f1(summaries):
   polyphony = charts.curves(levels, bins, 'notes that sound at once', 'onset F1')
   by_instruments = charts.curves(by_count, counts, 'instruments that play', 'onset + program F1')
   return [
-    *(Figure(ROWS[key][0], strip, 'a dot is a piece; the tick is the mean') for key, strip in strips.items()),
+    *(Figure(SCORES[key].heading, strip, 'a dot is a piece; the tick is the mean') for key, strip in strips.items()),
     Figure('Onset F1 by polyphony', polyphony, 'pitched notes of all pieces together'),
     Figure('Onset + program F1 by number of instruments', by_instruments, 'means over pieces'),
   ]
@@ -231,7 +217,7 @@ def _worst(summaries, references, systems):
   for name, summary in summaries.items():
     for piece in summary.worst(most=_WORST):
       picture = _roll(references[piece.name], systems[name].get(piece.name))
-      scores = ', '.join(f'{ROWS[key][0].lower()} {piece.scores[key]:.3f}' for key in _CARDS)
+      scores = ', '.join(f'{score.heading.lower()} {piece.scores[score.name]:.3f}' for score in shown_in('table'))
       pieces.append({'system': name, 'name': piece.name, 'scores': scores, 'picture': picture})
   return pieces
 
@@ -256,8 +242,9 @@ def _roll(reference, estimate) -> str:
 
 
 def _all_pieces(summaries):
+  shown = shown_in('table')
   lines = [
-    (results[0].name, [f'{result.scores[key]:.3f}' for result in results for key in _CARDS])
+    (results[0].name, [f'{result.scores[score.name]:.3f}' for result in results for score in shown])
     for results in zip(*(summary.pieces for summary in summaries.values()), strict=True)
   ]
-  return {'headings': [ROWS[key][0] for key in _CARDS], 'rows': lines}
+  return {'headings': [score.heading for score in shown], 'rows': lines}

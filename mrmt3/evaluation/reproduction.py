@@ -78,7 +78,7 @@ class Result:
   Attributes:
     name: the checkpoint's.
     pieces: how many pieces.
-    means: way -> all scores of `metrics.evaluate_piece`.
+    means: way -> all scores of `metric_registry.evaluate_piece`.
     failed: names of pieces that count as empty, and why.
   """
 
@@ -197,7 +197,7 @@ def score(name: str, tracks: list[slakh_layout.Track], folder: Path, failed: dic
 
 
 def score_name(column: str, way: str) -> str:
-  """Returns the name in `metrics.evaluate_piece` of a table's column."""
+  """Returns the name in `metric_registry.evaluate_piece` of a table's column."""
   name = _SCORES[column]
   return f'published_{name}' if way == 'published' and column in ('leakage ratio', 'instrument F1') else name
 

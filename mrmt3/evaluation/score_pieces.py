@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mrmt3.errors import UserError
-from mrmt3.evaluation import predictions, summary
+from mrmt3.evaluation import metric_registry, predictions, summary
 from mrmt3.evaluation.references import Estimate, Reference
 from mrmt3.utils import files
 from mrmt3.utils.fingerprints import files_fingerprint
@@ -169,13 +169,14 @@ def _line(key: str, result: summary.PieceResult) -> str:
 
 
 def _known(path: Path) -> dict[tuple[str, str], summary.PieceResult]:
-  """Returns {(piece, key): result} of a file of results; lines that are broken or of other versions are passed over."""
+  """Returns {(piece, key): result} of a file of results; lines that are broken, of other versions, or lack a score are skipped."""
   known = {}
   for text in path.read_text().splitlines() if path.exists() else ():
     try:
       line = json.loads(text)
       result = summary.PieceResult.from_dict(line['result'])
-      known[result.name, line['key']] = result
+      if metric_registry.SCORES.keys() <= result.scores.keys():
+        known[result.name, line['key']] = result
     except (ValueError, KeyError, TypeError):
       continue
   return known

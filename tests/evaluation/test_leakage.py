@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from note_tables import note, note_tables, table
 
-from mrmt3.evaluation import breakdowns, confusion, leakage, note_scores, statistics
+from mrmt3.evaluation import breakdowns, confusion, leakage, metric_registry, note_scores, statistics
 from mrmt3.evaluation import summary as evaluation
 from mrmt3.notes.instruments import map_to_slakh_classes
 from mrmt3.notes.note_array import empty_notes
@@ -59,11 +59,11 @@ def test_published_scores_are_counted_in_the_published_reference():
     table(note(0, 60, 29), note(1, 60, 29)),
     table(note(0, 60, 29)),
   )
-  scores = note_scores.evaluate_piece(mapped, estimate, published_reference=raw)
+  scores = metric_registry.evaluate_piece(mapped, estimate, published_reference=raw)
   assert (scores['leakage_ratio'], scores['published_leakage_ratio']) == (1, 0.5) and scores[
     'onset_program_f1_full'
   ] == 2 / 3
-  assert note_scores.evaluate_piece(mapped, estimate)['published_leakage_ratio'] == 1
+  assert metric_registry.evaluate_piece(mapped, estimate)['published_leakage_ratio'] == 1
 
 
 def test_a_doubled_note_is_no_note_to_be_moved():
@@ -239,7 +239,7 @@ def test_summary():
   leaked['program'][1] = 0
   summary = summary_of({'good': (notes, notes), 'leaked': (notes, leaked), 'failed': (notes, None)})
   assert summary.failed == {'failed': 'there is no transcription of it'}
-  expected = [note_scores.evaluate_piece(notes, estimate) for estimate in (notes, leaked, empty_notes())]
+  expected = [metric_registry.evaluate_piece(notes, estimate) for estimate in (notes, leaked, empty_notes())]
   assert summary.mean == pytest.approx({name: np.mean([scores[name] for scores in expected]) for name in expected[0]})
   assert [piece.name for piece in summary.worst(most=2)] == ['failed', 'leaked']
   scalars = summary.scalars()
@@ -247,9 +247,9 @@ def test_summary():
   assert scalars['onset_f1_by_polyphony/1'] == pytest.approx(2 * 6 / (9 + 6))
   assert scalars['leakage_ratio_by_instruments/3-4'] == pytest.approx(2 / 3)
   assert summary.as_json()['most_confused'] == [('Violin', 'Acoustic Piano', 1, 1 / 6)]
-  assert evaluation.compare(summary, summary)['onset_f1'].p_value == 1
+  assert evaluation.compare(summary, summary, ['onset_f1'])['onset_f1'].p_value == 1
   with pytest.raises(ValueError, match='same pieces'):
-    evaluation.compare(summary, evaluation.Summary(summary.pieces[:2]))
+    evaluation.compare(summary, evaluation.Summary(summary.pieces[:2]), ['onset_f1'])
   with pytest.raises(ValueError, match='no pieces'):
     evaluation.Summary([])
 

@@ -433,7 +433,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(systems):
 
 
 def test_of_ratios_the_nearer_to_1_is_better():
-  from mrmt3.evaluation import html_report, statistics, summary
+  from mrmt3.evaluation import html_report, metric_registry, statistics, summary
 
   def verdict(base, other, key='leakage_ratio'):
     systems = [
@@ -441,7 +441,7 @@ def test_of_ratios_the_nearer_to_1_is_better():
       for ratios in (base, other)
     ]
     test = statistics.paired_test(*(system.values(key) for system in systems))
-    return html_report._verdict(key, *systems, test)
+    return html_report._verdict(metric_registry.SCORES[key], *systems, test)
 
   assert verdict([2 / 3] * 12, [4 / 3] * 12) == ('p = 1.000', '')
   assert verdict([0.5, 1.5] * 6, [1.0] * 12) == ('p < 0.001', 'better')

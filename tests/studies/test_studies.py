@@ -32,7 +32,7 @@ from mrmt3.studies.catalogue import Cell, Study
 PARSE = """
 import json, sys
 from mrmt3.engine import gin_utils, names
-from mrmt3.tensorflow_start import start_tensorflow
+from mrmt3.utils.tensorflow_setup import start_tensorflow
 start_tensorflow()
 names.use_own_engine()
 import gin
@@ -98,7 +98,7 @@ def trained(monkeypatch, small_spec):
     }
 
   monkeypatch.setattr(training, 'train', train)
-  monkeypatch.setattr(run_study.evaluation_run, 'transcribe', transcribe)
+  monkeypatch.setattr(run_study.score_pieces, 'transcribe', transcribe)
   return begun
 
 
@@ -274,18 +274,18 @@ def test_the_box_s_ears_are_frozen_and_all_else_is_fresh():
 
 def test_goes_on_where_it_was_stopped(small_data, trained, small_study, tmp_path, monkeypatch):
   words = ('l-agg', '-o', tmp_path / 'out', '--data', small_data, '--base', 'runs/twin.gin')
-  score = run_study.evaluation_run.score
+  score = run_study.score_pieces.score
 
   def stopped(*arguments):
     if len(trained) == 2:
       raise KeyboardInterrupt
     return score(*arguments)
 
-  monkeypatch.setattr(run_study.evaluation_run, 'score', stopped)
+  monkeypatch.setattr(run_study.score_pieces, 'score', stopped)
   with pytest.raises(KeyboardInterrupt):
     run(*words)
   assert 'still to be trained' in (tmp_path / 'out' / 'study.md').read_text()
-  monkeypatch.setattr(run_study.evaluation_run, 'score', score)
+  monkeypatch.setattr(run_study.score_pieces, 'score', score)
   run(*words)
   assert len(trained) == 2  # the first is scored, the second trained
   whole = (tmp_path / 'out' / 'study.md').read_text()

@@ -155,8 +155,6 @@ def _claim(folder: Path, weights: dict) -> None:
 
 def transcribe(params, spec, tracks: list[slakh_layout.Track], folder: Path, quiet: bool = False) -> dict[str, str]:
   """Writes `folder/<track>.mid` of each track that has none; returns the names of those that failed, and why."""
-  from tqdm import tqdm
-
   from mrmt3.audio import files as audio_files
   from mrmt3.inference.transcriber import Transcriber
   from mrmt3.notes import midi
@@ -166,15 +164,22 @@ def transcribe(params, spec, tracks: list[slakh_layout.Track], folder: Path, qui
   if not missing:
     return failed
   transcriber = Transcriber(params, spec)
-  with tqdm(missing, unit='track', disable=quiet, mininterval=0.2 if sys.stderr.isatty() else 30) as bar:
-    for track in bar:
-      bar.set_description(track.name)
-      try:
-        samples = audio_files.read_audio(track.audio_path, spec.spectrogram.sample_rate)
-      except UserError as error:
-        failed[track.name] = str(error)
-        continue
-      midi.write_midi(transcriber.transcribe(samples).notes, folder / f'{track.name}.mid')
+
+  def one_by_one(pieces):
+    return ((name, transcriber.transcribe(samples).notes) for name, samples, _ in pieces)
+
+  def record(name, notes, problem):
+    if notes is None:
+      failed[name] = problem
+    else:
+      midi.write_midi(notes, folder / f'{name}.mid')
+
+  sample_rate = spec.spectrogram.sample_rate
+  pieces = (
+    (track.name, functools.partial(audio_files.read_audio, track.audio_path, sample_rate), None) for track in missing
+  )
+  bar = {'unit': 'track', 'disable': quiet, 'mininterval': 0.2 if sys.stderr.isatty() else 30}
+  score_pieces.transcribe_pieces(one_by_one, pieces, record, total=len(missing), **bar)
   return failed
 
 

@@ -50,12 +50,17 @@ setup(
   license_files=['LICENSE'],
   python_requires='>=3.11',
   packages=[*find_packages(include=['mrmt3', 'mrmt3.*']), *GIN_PACKAGES],
-  package_data={'mrmt3': ['weights/framewise/*'], **{package: ['*.gin'] for package in GIN_PACKAGES}},
+  package_data={
+    'mrmt3': ['weights/framewise/*'],
+    **{f'mrmt3.{folder}': ['templates/*'] for folder in ('evaluation', 'plots', 'studies')},
+    **{package: ['*.gin'] for package in GIN_PACKAGES},
+  },
   install_requires=[
     'filelock>=4',
     'flax>=0.10',
     'google-crc32c>=1.6',  # the checksums of TFRecord files, without TensorFlow
     'jax>=0.5',
+    'jinja2>=3.1',
     'matplotlib>=3.8',
     'mido>=1.3',
     'mir_eval>=0.8',
@@ -65,7 +70,7 @@ setup(
     'pretty_midi>=0.2.10',
     'PyYAML>=6',
     'safetensors>=0.4.3',
-    'scipy>=1.11',
+    'scipy>=1.15',
     'soundfile>=0.13',
     'soxr>=0.3',
     'tqdm>=4.66',

@@ -13,7 +13,7 @@ import numpy as np
 
 from mrmt3.audio import files as audio_files
 from mrmt3.data import slakh_layout
-from mrmt3.evaluation import note_scores
+from mrmt3.evaluation import metric_registry
 from mrmt3.inference import transcriber as inference
 
 SCORES = ('onset_f1', 'onset_program_f1', 'leakage_ratio', 'instrument_detection_f1')
@@ -44,7 +44,7 @@ def main() -> None:
       start = time.perf_counter()
       results = [transcriber.transcribe(samples, hop=hop).notes for _, samples in pieces]
       best = min(best, time.perf_counter() - start)
-    scores = [note_scores.evaluate_piece(notes, found) for (notes, _), found in zip(pieces, results, strict=True)]
+    scores = [metric_registry.evaluate_piece(notes, found) for (notes, _), found in zip(pieces, results, strict=True)]
     means = [np.nanmean([score[name] for score in scores]) for name in SCORES]
     print(
       f'{hop:>4} {seconds / best:>12.1f}  ' + '  '.join(f'{x:{len(n)}.3f}' for x, n in zip(means, SCORES, strict=True)),

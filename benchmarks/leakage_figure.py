@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 from mrmt3.errors import UserError
-from mrmt3.evaluation import note_scores
+from mrmt3.evaluation import metric_registry
 from mrmt3.notes.instruments import instrument_name, instruments_of
 from mrmt3.notes.note_array import as_notes
 from mrmt3.plots import piano_roll
@@ -45,7 +45,7 @@ def leaked(notes: np.ndarray) -> np.ndarray:
 def describe() -> str:
   """Returns the scores of the example, one per line."""
   reference, estimate = piece(), leaked(piece())
-  scores = note_scores.evaluate_piece(reference, estimate)
+  scores = metric_registry.evaluate_piece(reference, estimate)
   instruments = ', '.join(instrument_name(*instrument) for instrument in instruments_of(estimate))
   names = (
     'onset_f1',

@@ -8,23 +8,6 @@ from pathlib import Path
 from mrmt3.data import catalogue
 from mrmt3.errors import UserError
 
-_COLUMNS = {
-  'onset F1': 'onset_f1',
-  'onset+program F1': 'onset_program_f1',
-  'leakage ratio': 'leakage_ratio',
-  'instrument F1': 'instrument_detection_f1',
-}
-_ROWS = {
-  'onset F1': 'onset_f1',
-  'onset F1, no drums': 'onset_no_drums_f1',
-  'onset+offset F1, no drums': 'onset_offset_no_drums_f1',
-  'onset+program F1': 'onset_program_f1',
-  'leakage ratio': 'leakage_ratio',
-  '|log leakage ratio|': 'log_leakage_ratio',
-  'leaked notes': 'leaked_note_ratio',
-  'switches per minute': 'track_switches_per_minute',
-  'instrument F1': 'instrument_detection_f1',
-}
 _EXPLANATION = """\
 onset F1          notes with the right pitch, within 50 ms
 onset+program F1  of these, with an instrument of the right family (MIDI class)
@@ -183,38 +166,43 @@ def system_names(estimates: list[str]) -> dict[str, Path]:
 
 def format_table(summary) -> str:
   """Returns an `evaluation.Summary` as aligned lines: a header, the pieces, and, of several, the mean and its interval."""
+  from mrmt3.evaluation import metric_registry
+
+  columns = {score.name: score.column or score.heading for score in metric_registry.shown_in('table')}
   rows = [(f'{piece.name} (empty)' if piece.problem else piece.name, piece.scores) for piece in summary.pieces]
   last = [(f'mean of {len(rows)} pieces', summary.mean)]
   if len(rows) == 1:
     rows, last = [], rows
   else:
-    ends = {key: summary.interval(key) for key in _COLUMNS.values()}
+    ends = {key: summary.interval(key) for key in columns}
     last += [(f'95 % {side}', {key: getattr(end, side) for key, end in ends.items()}) for side in ('low', 'high')]
   width = max(len(name) for name, _ in [*rows, *last])
-  header = '  '.join([' ' * width, *_COLUMNS])
+  widths = {key: max(len(column), len('0.000')) for key, column in columns.items()}
+  header = '  '.join([' ' * width, *(column.rjust(widths[key]) for key, column in columns.items())])
   rule = '-' * len(header)
-  lines = [header, *([rule] + [_row(*row, width) for row in rows] if rows else []), rule]
-  return '\n'.join([*lines, *(_row(*row, width) for row in last)])
+  lines = [header, *([rule] + [_row(*row, width, widths) for row in rows] if rows else []), rule]
+  return '\n'.join([*lines, *(_row(*row, width, widths) for row in last)])
 
 
-def _row(name, scores, width):
-  cells = [f'{scores[key]:.3f}'.rjust(len(title)) for title, key in _COLUMNS.items()]
-  return '  '.join([name.ljust(width), *cells])
+def _row(name, scores, width, widths):
+  return '  '.join([name.ljust(width), *(f'{scores[key]:.3f}'.rjust(column) for key, column in widths.items())])
 
 
 def format_comparison(summaries) -> str:
   """Returns several systems side by side: mean and interval of each score, and how likely the first differs by chance."""
+  from mrmt3.evaluation import metric_registry
   from mrmt3.evaluation import summary as evaluation
 
+  shown = metric_registry.shown_in('comparison')
   (first, base), *others = summaries.items()
-  compared = {name: evaluation.compare(base, other, list(_ROWS.values())) for name, other in others}
+  compared = {name: evaluation.compare(base, other, [score.name for score in shown]) for name, other in others}
   table = [['', first, *(cell for name, _ in others for cell in (name, 'p'))]]
-  for title, key in _ROWS.items():
-    cells = [_with_interval(base, key)]
+  for score in shown:
+    cells = [_with_interval(base, score.name)]
     for name, other in others:
-      p_value = compared[name][key].p_value
-      cells += [_with_interval(other, key), f'{p_value:.3f}' if p_value >= 0.001 else '<.001']
-    table.append([title, *cells])
+      p_value = compared[name][score.name].p_value
+      cells += [_with_interval(other, score.name), f'{p_value:.3f}' if p_value >= 0.001 else '<.001']
+    table.append([score.column or score.heading, *cells])
   widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
   lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
   end = f'means of {len(base.pieces)} pieces, 95 % intervals; p: the difference to {first} (paired sign-flip test)'
@@ -233,6 +221,7 @@ def _plain(test):
 
 def _write_json(target, summaries):
   """Writes everything to a file or stdout (-)."""
+  from mrmt3.evaluation import metric_registry
   from mrmt3.evaluation import summary as evaluation
 
   reports = {
@@ -242,7 +231,8 @@ def _write_json(target, summaries):
   report = next(iter(reports.values()))
   if len(reports) > 1:
     first, *others = summaries
-    compared = {name: evaluation.compare(summaries[first], summaries[name], list(_ROWS.values())) for name in others}
+    shown = [score.name for score in metric_registry.shown_in('comparison')]
+    compared = {name: evaluation.compare(summaries[first], summaries[name], shown) for name in others}
     differences = {name: {key: _plain(test) for key, test in tests.items()} for name, tests in compared.items()}
     report = {'systems': reports, f'compared_with_{first}': differences}
   text = json.dumps(report, indent=2) + '\n'

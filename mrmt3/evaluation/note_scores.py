@@ -37,6 +37,8 @@ Where this departs from published programs
   ratio, fails where no instrument is right, and leaves failed pieces out of the mean.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from mrmt3 import metrics_utils
@@ -168,54 +170,81 @@ def tolerance_sweep(
   }
 
 
-def evaluate_piece(
-  reference: np.ndarray, estimate: np.ndarray, *, published_reference: np.ndarray | None = None, mt3_suite: bool = False
-) -> dict[str, float]:
-  """Returns all scores of a piece by name.
+class Piece(NamedTuple):
+  """What the metrics of `metric_registry` are computed from: note tables.
 
-  ==============================================  ==========================================================
-  name                                            meaning
-  ==============================================  ==========================================================
-  onset_*                                         `onset_scores` with drums (MR-MT3)
-  onset_program_*                                 `program_scores`, onsets only (MR-MT3)
-  onset_no_drums_*, onset_offset_no_drums_*       `onset_scores`, `onset_offset_scores` without drums (MT3)
-  onset_offset_program_*                          `program_scores` with offsets (MT3)
-  nondrum_onset_offset_program_*, drum_onset_*    its two parts (MT3)
-  leakage_ratio, log_leakage_ratio                as the functions of that name (`leakage`)
-  instrument_detection_*                          `instrument_detection`
-  instruments_estimate, instruments_reference     numbers of instruments
-  published_(the four above)                      the same with counting='published' (MR-MT3)
-  leaked_note_ratio, track_switches_per_minute    as the functions of that name
-  ==============================================  ==========================================================
-
-  `*` is precision, recall or f1. Scores that know programs are of granularity midi_class; 'flat' and 'full' are added
-  to the name of the others (onset_program_f1_full).
-
-  `published_reference` is what the published_ scores are counted in, where `reference` is not as published: a Slakh track's with
-  raw programs, see `slakh.read_published_notes`.
-
-  `mt3_suite` adds the rest of MT3's, all without drums: frame_*, onset_velocity_*, onset_offset_velocity_* (half a
-  second for 3,000 notes) and the sweep, e.g. onset_f1_at_0.1s and onset_offset_f1_at_0.1s.
+  Attributes:
+    reference: as it should be.
+    estimate: the transcription.
+    published_reference: the reference as MR-MT3's script counts instruments in it: with raw programs.
   """
-  result = _named('onset', onset_scores(reference, estimate))
+
+  reference: np.ndarray
+  estimate: np.ndarray
+  published_reference: np.ndarray
+
+
+def onset_metrics(piece: Piece) -> dict[str, float]:
+  """Returns `onset_scores` with drums: onset_*."""
+  return _named('onset', onset_scores(piece.reference, piece.estimate))
+
+
+def onset_program_metrics(piece: Piece) -> dict[str, float]:
+  """Returns `program_scores` of onsets in each granularity: onset_program_*."""
+  result = {}
   for granularity in GRANULARITIES:
-    result |= _named('onset_program', program_scores(reference, estimate, granularity), granularity)
-  result |= _named('onset_no_drums', onset_scores(reference, estimate, drums=False))
-  result |= _named('onset_offset_no_drums', onset_offset_scores(reference, estimate))
-  drums, programs = mt3_program_scores(reference, estimate)
+    result |= _named('onset_program', program_scores(piece.reference, piece.estimate, granularity), granularity)
+  return result
+
+
+def no_drums_metrics(piece: Piece) -> dict[str, float]:
+  """Returns the scores of pitched notes: onset_no_drums_*, onset_offset_no_drums_*."""
+  return {
+    **_named('onset_no_drums', onset_scores(piece.reference, piece.estimate, drums=False)),
+    **_named('onset_offset_no_drums', onset_offset_scores(piece.reference, piece.estimate)),
+  }
+
+
+def mt3_program_metrics(piece: Piece) -> dict[str, float]:
+  """Returns `mt3_program_scores`: onset_offset_program_*, nondrum_onset_offset_program_*, drum_onset_*."""
+  drums, programs = mt3_program_scores(piece.reference, piece.estimate)
+  result = {}
   for granularity, (every, pitched) in programs.items():
     result |= _named('onset_offset_program', every, granularity)
     result |= _named('nondrum_onset_offset_program', pitched, granularity)
-  result |= _named('drum_onset', drums)
-  result |= _instrument_scores(reference, estimate, 'slakh_classes')
-  published = _instrument_scores(
-    reference if published_reference is None else published_reference, estimate, 'published'
-  )
-  result |= {f'published_{name}': score for name, score in published.items()}
-  result['leaked_note_ratio'] = leaked_note_ratio(reference, estimate)
-  result['track_switches_per_minute'] = track_switches_per_minute(reference, estimate)
-  if mt3_suite:
-    result |= _mt3_suite(reference, estimate)
+  return result | _named('drum_onset', drums)
+
+
+def instrument_metrics(piece: Piece) -> dict[str, float]:
+  """Returns leakage ratios, detection and numbers of instruments, counted in Slakh classes."""
+  return _instrument_scores(piece.reference, piece.estimate, 'slakh_classes')
+
+
+def published_instrument_metrics(piece: Piece) -> dict[str, float]:
+  """Returns the same as `instrument_metrics`, counted in raw programs: published_*."""
+  scores = _instrument_scores(piece.published_reference, piece.estimate, 'published')
+  return {f'published_{name}': score for name, score in scores.items()}
+
+
+def leaked_note_metrics(piece: Piece) -> dict[str, float]:
+  """Returns `leakage.leaked_note_ratio`."""
+  return {'leaked_note_ratio': leaked_note_ratio(piece.reference, piece.estimate)}
+
+
+def track_switch_metrics(piece: Piece) -> dict[str, float]:
+  """Returns `leakage.track_switches_per_minute`."""
+  return {'track_switches_per_minute': track_switches_per_minute(piece.reference, piece.estimate)}
+
+
+def mt3_suite_metrics(piece: Piece) -> dict[str, float]:
+  """Returns MT3's frame and velocity scores and its tolerance sweep, all without drums."""
+  reference, estimate, _ = piece
+  result = _named('frame', frame_scores(reference, estimate))
+  result |= _named('onset_velocity', velocity_scores(reference, estimate))
+  result |= _named('onset_offset_velocity', velocity_scores(reference, estimate, offsets=True))
+  for tolerance, (onset, onset_offset) in tolerance_sweep(reference, estimate).items():
+    result[f'onset_f1_at_{tolerance:g}s'] = onset.f1
+    result[f'onset_offset_f1_at_{tolerance:g}s'] = onset_offset.f1
   return result
 
 
@@ -235,7 +264,7 @@ def _note_scores(reference, estimate, *, drums=True, **matching) -> Scores:
 
 
 def _named(name: str, scores: Scores, granularity: str = 'midi_class') -> dict[str, float]:
-  """Returns the three scores under the names that `evaluate_piece` explains."""
+  """Returns the three scores under the names that `metric_registry.evaluate_piece` explains."""
   suffix = '' if granularity == 'midi_class' else f'_{granularity}'
   return {f'{name}_{part}{suffix}': float(score) for part, score in scores._asdict().items()}
 
@@ -250,14 +279,3 @@ def _instrument_scores(reference, estimate, counting):
     'instruments_estimate': float(len(est_set)),
     'instruments_reference': float(len(ref_set)),
   }
-
-
-def _mt3_suite(reference, estimate):
-  """Returns MT3's frame and velocity scores and its tolerance sweep, all without drums."""
-  result = _named('frame', frame_scores(reference, estimate))
-  result |= _named('onset_velocity', velocity_scores(reference, estimate))
-  result |= _named('onset_offset_velocity', velocity_scores(reference, estimate, offsets=True))
-  for tolerance, (onset, onset_offset) in tolerance_sweep(reference, estimate).items():
-    result[f'onset_f1_at_{tolerance:g}s'] = onset.f1
-    result[f'onset_offset_f1_at_{tolerance:g}s'] = onset_offset.f1
-  return result

@@ -15,10 +15,9 @@ from mrmt3.data.example_config import LOG_MEL_ON
 from mrmt3.decoding import greedy
 from mrmt3.engine import losses
 from mrmt3.errors import UserError
+from mrmt3.evaluation.piece_transcriber import MEMORY_MODES
 from mrmt3.inference import memory
 from mrmt3.models import MemoryEncoderDecoderModel
-
-MEMORY_MODES = ('predicted', 'truth', 'none')
 
 
 class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):

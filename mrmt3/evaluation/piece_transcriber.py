@@ -1,5 +1,6 @@
-"""Transcribes whole pieces several at a time, spread over all devices, in each memory mode; needs no TensorFlow."""
+"""Transcription of whole pieces in batches over all devices, in each memory mode, without TensorFlow."""
 
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 
@@ -8,51 +9,58 @@ import numpy as np
 from mrmt3 import spectrograms
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.data import piece_targets
-from mrmt3.inference import transcription
+from mrmt3.errors import UserError
+from mrmt3.inference import memory, static_batching, transcription
+from mrmt3.inference.static_batching import ConditionedPiece
+from mrmt3.inference.transcriber import Transcriber
 from mrmt3.note_sequences import DecodingStats
 
-BUCKET = 8  # segments; more compile less and compute more
+MEMORY_MODES = ('predicted', 'truth', 'none')
 
 
 class PieceTranscriber:
-  """A checkpoint, ready to transcribe batches of pieces.
+  """A restored checkpoint that transcribes batches of pieces.
 
   Attributes:
     spec: the model's ModelSpec.
     folder: the checkpoint's folder.
+    batch_size: pieces per batch.
   """
 
   def __init__(self, checkpoint: str | os.PathLike, memory: str = 'predicted', batch_size: int | None = None):
-    """Reads a checkpoint.
+    """Restores a checkpoint.
 
     Args:
-      checkpoint: a checkpoint_<step> folder, or one of which the newest is taken.
-      memory: see `piece_model.PieceEncoderDecoderModel`.
-      batch_size: pieces at once; None is one a device, at least 4. A number that the devices do not divide is raised.
+      checkpoint: a checkpoint_<step> folder, or a folder of them, of which the latest is used.
+      memory: what a segment is conditioned on. 'predicted': the model's own output of the segment before, as in use. 'truth':
+        that segment's targets, as in training; how much better this is shows the exposure bias. 'none': nothing, every segment
+        is decoded as a first one.
+      batch_size: pieces per batch, rounded up to a multiple of the devices; None is one per device, at least 4.
 
     Raises:
       UserError: there is no checkpoint, or the memory mode is unknown.
     """
     import jax
 
-    from mrmt3.engine.partitioning import PjitPartitioner
-    from mrmt3.evaluation.piece_model import PieceEncoderDecoderModel
-
+    if memory not in MEMORY_MODES:
+      raise UserError(f'the memory mode is {memory!r}; it is one of {", ".join(MEMORY_MODES)}')
     self.folder = orbax_checkpoints.find_checkpoint(checkpoint)
-    params, self.spec, _ = orbax_checkpoints.restore_params(self.folder)
-    self._memory = memory
-    self._partitioner = PjitPartitioner()
-    devices = self._partitioner.mesh.size
+    self._transcriber, self._mode = Transcriber.load(self.folder), memory
+    self.spec = self._transcriber.spec
+    devices = jax.local_device_count()
     self.batch_size = -(-(batch_size or max(4, devices)) // devices) * devices
-    self._params = self._partitioner.place_state(params)
-    self._predict = jax.jit(PieceEncoderDecoderModel(self.spec, memory=memory).predict_batch)
 
   def transcribe(
     self, pieces: Iterable[tuple[str, np.ndarray, np.ndarray | None]]
   ) -> Iterator[tuple[str, np.ndarray, DecodingStats]]:
-    """Yields (name, note table, decoding statistics) for (name, samples, reference notes) of each piece, in order.
+    """Transcribes pieces; one batch of them is held in memory.
 
-    The reference is looked at where the memory is the truth only. As many pieces as a batch has are held in memory.
+    Args:
+      pieces: (name, float32 samples `[n]`, reference note table or None) of each piece; the reference is needed only
+        for the memory mode 'truth'.
+
+    Yields:
+      (name, note table, decoding statistics) of each piece, in order.
     """
     waiting = []
     for piece in pieces:
@@ -64,21 +72,35 @@ class PieceTranscriber:
       yield from self._batch(waiting)
 
   def _batch(self, pieces):
-    spec = self.spec
-    frames = [spectrograms.num_frames(len(samples), spec.spectrogram) for _, samples, _ in pieces]
-    segments = -(-max(frames) // (spec.segment_frames * BUCKET)) * BUCKET
-    inputs = np.zeros(
-      (self.batch_size, segments, spec.segment_frames, spectrograms.input_depth(spec.spectrogram)), np.float32
-    )
-    targets = np.zeros((self.batch_size, segments, spec.targets_length), np.int32)
-    counts = np.zeros((self.batch_size, 1), np.int32)
-    for row, (_, samples, notes) in enumerate(pieces):
-      mel = spectrograms.segment_inputs(np.asarray(samples, np.float32), spec.spectrogram, spec.segment_frames)
-      inputs[row, : len(mel)] = mel
-      counts[row] = len(mel)
-      if self._memory == 'truth':
-        targets[row, : len(mel)] = piece_targets.piece_targets(notes, spec, frames[row], len(mel))
-    batch = {'encoder_input_tokens': inputs, 'decoder_target_tokens': targets, 'num_segments': counts}
-    tokens = np.asarray(self._predict(self._params, self._partitioner.place_batch(batch)))
-    for row, (name, _, _) in enumerate(pieces):
-      yield name, *transcription.decode_segments(tokens[row, : counts[row, 0]], spec)
+    conditioned = [self._conditioned(samples, notes) for _, samples, notes in pieces]
+    tokens = static_batching.decode(self._transcriber, conditioned, self.batch_size)
+    for (name, _, _), segments in zip(pieces, tokens, strict=True):
+      yield name, *transcription.decode_segments(segments, self.spec)
+
+  def _conditioned(self, samples, notes):
+    samples, spec = np.asarray(samples, np.float32), self.spec
+    mel = np.asarray(spectrograms.segment_inputs(samples, spec.spectrogram, spec.segment_frames))
+    held = memory.empty(spec, 1)
+    if self._mode == 'none':
+      return ConditionedPiece(mel, lambda decoded: held)
+    if self._mode == 'predicted':
+      return ConditionedPiece(mel, _Carry(spec, lambda decoded: decoded[-1]))
+    frames = spectrograms.num_frames(len(samples), spec.spectrogram)
+    targets = piece_targets.piece_targets(notes, spec, frames, len(mel))
+    # Targets are laid out as in training, whatever the model's own output is.
+    spec = dataclasses.replace(spec, prior_layout='targets')
+    return ConditionedPiece(mel, _Carry(spec, lambda decoded: targets[len(decoded) - 1]))
+
+
+class _Carry:
+  """The memory of a piece, carried from segment to segment."""
+
+  def __init__(self, spec, last_tokens):
+    """Starts empty; `last_tokens` returns the tokens `[<= targets_length]` of the last of the segments decoded so far."""
+    self._spec, self._last_tokens = spec, last_tokens
+    self._held = memory.empty(spec, 1)
+
+  def __call__(self, decoded):
+    if decoded:
+      self._held = memory.after(self._held, self._last_tokens(decoded)[None], self._spec)
+    return self._held

@@ -24,7 +24,6 @@ from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.checkpoints import published
 from mrmt3.checkpoints.spec_json import fingerprint_text
 from mrmt3.data import slakh_layout
-from mrmt3.errors import UserError
 from mrmt3.evaluation import score_pieces
 from mrmt3.evaluation.references import Estimate, Reference
 from mrmt3.utils import files
@@ -78,7 +77,7 @@ class Result:
   Attributes:
     name: the checkpoint's.
     pieces: how many pieces.
-    means: way -> all scores of `metrics.evaluate_piece`.
+    means: way -> all scores of `metric_registry.evaluate_piece`.
     failed: names of pieces that count as empty, and why.
   """
 
@@ -140,8 +139,6 @@ def transcriptions(folder: Path) -> FolderJournal:
 
 def transcribe(params, spec, tracks: list[slakh_layout.Track], folder: Path, quiet: bool = False) -> dict[str, str]:
   """Writes `folder/<track>.mid` of each track that has none; returns the names of those that failed, and why."""
-  from tqdm import tqdm
-
   from mrmt3.audio import files as audio_files
   from mrmt3.inference.transcriber import Transcriber
   from mrmt3.notes import midi
@@ -152,15 +149,22 @@ def transcribe(params, spec, tracks: list[slakh_layout.Track], folder: Path, qui
   if not missing:
     return failed
   transcriber = Transcriber(params, spec)
-  with tqdm(missing, unit='track', disable=quiet, mininterval=0.2 if sys.stderr.isatty() else 30) as bar:
-    for track in bar:
-      bar.set_description(track.name)
-      try:
-        samples = audio_files.read_audio(track.audio_path, spec.spectrogram.sample_rate)
-      except UserError as error:
-        failed[track.name] = str(error)
-        continue
-      midi.write_midi(transcriber.transcribe(samples).notes, done.path(track))
+
+  def one_by_one(pieces):
+    return ((name, transcriber.transcribe(samples).notes) for name, samples, _ in pieces)
+
+  def record(name, notes, problem):
+    if notes is None:
+      failed[name] = problem
+    else:
+      midi.write_midi(notes, folder / f'{name}.mid')
+
+  sample_rate = spec.spectrogram.sample_rate
+  pieces = (
+    (track.name, functools.partial(audio_files.read_audio, track.audio_path, sample_rate), None) for track in missing
+  )
+  bar = {'unit': 'track', 'disable': quiet, 'mininterval': 0.2 if sys.stderr.isatty() else 30}
+  score_pieces.transcribe_pieces(one_by_one, pieces, record, total=len(missing), **bar)
   return failed
 
 
@@ -183,7 +187,7 @@ def score(name: str, tracks: list[slakh_layout.Track], folder: Path, failed: dic
 
 
 def score_name(column: str, way: str) -> str:
-  """Returns the name in `metrics.evaluate_piece` of a table's column."""
+  """Returns the name in `metric_registry.evaluate_piece` of a table's column."""
   name = _SCORES[column]
   return f'published_{name}' if way == 'published' and column in ('leakage ratio', 'instrument F1') else name
 

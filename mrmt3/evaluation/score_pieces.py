@@ -6,11 +6,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from mrmt3.errors import UserError
-from mrmt3.evaluation import predictions, summary
+from mrmt3.evaluation import metric_registry, predictions, summary
 from mrmt3.evaluation.references import Estimate, Reference
 from mrmt3.utils import files
 from mrmt3.utils.fingerprints import files_fingerprint
@@ -41,13 +43,12 @@ def transcribe(
   import shutil
   import tempfile
 
-  from tqdm import tqdm
-
   from mrmt3.evaluation.piece_transcriber import PieceTranscriber
 
   if not any(reference.audio for reference in references.values()):
     raise UserError('--checkpoint: there is no audio beside the references (song.mid with song.wav, or Slakh tracks)')
   transcriber = PieceTranscriber(checkpoint, memory, batch_size)
+  sample_rate = transcriber.spec.spectrogram.sample_rate
   folder = output or Path(tempfile.mkdtemp(prefix='mrmt3-evaluate-'))
   path = folder / PREDICTIONS_NAME.format(_file_name(name))
   weights = transcriber.folder.stat().st_mtime_ns
@@ -56,26 +57,18 @@ def transcribe(
   )
   made_of = {piece: [one.audio_state, one.state if memory == 'truth' else ''] for piece, one in references.items()}
   todo = {piece: reference for piece, reference in references.items() if writer.done.get(piece) != made_of[piece]}
-  failed = {}
 
   def pieces():
     for piece, reference in todo.items():
       notes = _tables(reference)[0]  # what cannot be scored ends the run before it is transcribed
-      try:
-        samples = _audio_of(reference, transcriber.spec.spectrogram.sample_rate)
-      except UserError as error:
-        failed[piece] = str(error)
-        continue
-      yield piece, samples, notes if memory == 'truth' else None
+      yield piece, functools.partial(_audio_of, reference, sample_rate), notes if memory == 'truth' else None
+
+  def record(piece, notes, problem):
+    writer.add(piece, notes, made_of[piece], problem)
 
   try:
-    results = transcriber.transcribe(pieces())
-    for piece, notes, _ in tqdm(
-      results, total=len(todo), desc='transcribe', unit='piece', disable=not sys.stderr.isatty()
-    ):
-      writer.add(piece, notes, made_of[piece])
-    for piece, problem in failed.items():
-      writer.add(piece, None, made_of[piece], problem)
+    bar = {'desc': 'transcribe', 'unit': 'piece', 'disable': not sys.stderr.isatty()}
+    transcribe_pieces(transcriber.transcribe, pieces(), record, total=len(todo), **bar)
     writer.close()
     readers = predictions.read(path)
   finally:
@@ -83,6 +76,40 @@ def transcribe(
     if output is None:
       shutil.rmtree(folder, ignore_errors=True)
   return {piece: Estimate(readers[piece], path) for piece in references}
+
+
+def transcribe_pieces(
+  transcribe: Callable[[Iterable[tuple]], Iterable[tuple]],
+  pieces: Iterable[tuple[str, Callable[[], np.ndarray], np.ndarray | None]],
+  record: Callable[[str, np.ndarray | None, str], None],
+  **progress,
+) -> None:
+  """Transcribes pieces and records each one when it is done; those whose audio cannot be read are recorded at the end.
+
+  Args:
+    transcribe: takes (name, samples, reference or None) of the pieces, yields (name, note table, anything else) of each; see
+      `piece_transcriber.PieceTranscriber.transcribe`.
+    pieces: (name, function that reads the samples or raises UserError, reference or None) of each.
+    record: called with (name, note table, '') or with (name, None, why the audio cannot be read).
+    **progress: arguments of the progress bar (tqdm).
+  """
+  from tqdm import tqdm
+
+  failed = {}
+
+  def readable():
+    for name, read, notes in pieces:
+      try:
+        samples = read()
+      except UserError as error:
+        failed[name] = str(error)
+        continue
+      yield name, samples, notes
+
+  for name, notes, *_ in tqdm(transcribe(readable()), **progress):
+    record(name, notes, '')
+  for name, problem in failed.items():
+    record(name, None, problem)
 
 
 def _audio_of(reference, sample_rate):
@@ -168,13 +195,15 @@ def _key(reference: Reference, estimate: Estimate | None, mt3_suite: bool) -> st
 
 
 def _known(journal: Journal, keys: Mapping[str, str]) -> dict[str, summary.PieceResult]:
-  """Returns the results that are there for these keys; broken ones are passed over."""
+  """Return the results that are there for these keys; broken ones and those that lack a score are left out."""
   results = {}
   for piece, key in keys.items():
     line = journal.find(piece, key)
     with contextlib.suppress(ValueError, KeyError, TypeError):
       if line is not None:
-        results[piece] = summary.PieceResult.from_dict(line['result'])
+        result = summary.PieceResult.from_dict(line['result'])
+        if metric_registry.SCORES.keys() <= result.scores.keys():
+          results[piece] = result
   return results
 
 

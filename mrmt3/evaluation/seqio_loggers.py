@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import seqio
 
-from mrmt3.evaluation import summary as evaluation
+from mrmt3.evaluation import metric_registry
 from mrmt3.evaluation.piece_metrics import PieceNotes, summarise
 from mrmt3.utils import files
 
@@ -42,7 +42,7 @@ class ConsoleLogger(seqio.loggers.Logger):
     references, predictions = _pieces(targets, inferences)
     if references:
       summary = summarise(references, predictions)
-      lines = [_headline(name, summary) for name in evaluation.HEADLINE]
+      lines = [_headline(score.name, summary) for score in metric_registry.shown_in('log')]
     else:
       lines = [f'  {name:<40} {value:.4g}' for name, value in _numbers(metrics).items()]
     what = f'{len(references)} pieces' if references else 'scores'

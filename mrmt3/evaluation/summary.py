@@ -6,24 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mrmt3.evaluation import breakdowns, confusion, note_scores, statistics
+from mrmt3.evaluation import breakdowns, confusion, metric_registry, statistics
 from mrmt3.notes.note_array import empty_notes
-
-HEADLINE = (
-  'onset_f1',
-  'onset_program_f1',
-  'onset_program_f1_full',
-  'onset_offset_program_f1',
-  'leakage_ratio',
-  'log_leakage_ratio',
-  'leaked_note_ratio',
-  'track_switches_per_minute',
-  'instrument_detection_f1',
-  'published_leakage_ratio',
-  'published_instrument_detection_f1',
-)
-LOWER_IS_BETTER = ('log_leakage_ratio', 'leaked_note_ratio', 'track_switches_per_minute')
-TARGET_ONE = ('leakage_ratio', 'published_leakage_ratio')  # right at 1, wrong above and below
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +16,7 @@ class PieceResult:
 
   Attributes:
     name: of the piece.
-    scores: see `note_scores.evaluate_piece`.
+    scores: see `metric_registry.evaluate_piece`.
     confusion: see `confusion.instrument_confusion`, int64 `[36, 36]`.
     polyphony: see `conditions.polyphony_counts`, int64 `[levels, 3]`.
     problem: why there is no transcription; '' where there is one. The scores are then those of an empty one.
@@ -77,14 +61,14 @@ def score_piece(
   problem: str = '',
   mt3_suite: bool = False,
 ) -> PieceResult:
-  """Scores a piece; an estimate of None is a failed transcription and counts as empty; see `note_scores.evaluate_piece`.
+  """Scores a piece; an estimate of None is a failed transcription and counts as empty; see `metric_registry.evaluate_piece`.
 
   Raises ValueError, with the piece's name, if a table cannot be scored.
   """
   if estimate is None:
     estimate, problem = empty_notes(), problem or 'there is no transcription of it'
   try:
-    scores = note_scores.evaluate_piece(
+    scores = metric_registry.evaluate_piece(
       reference, estimate, published_reference=published_reference, mt3_suite=mt3_suite
     )
     matrix, polyphony = (
@@ -173,13 +157,13 @@ class Summary:
       'macro_class_f1': confusion.macro_f1(self.confusion),
       'classes': classes,
       'onset_by_polyphony': levels,
-      'by_instruments': self.by_instruments(HEADLINE),
+      'by_instruments': self.by_instruments([score.name for score in metric_registry.shown_in('log')]),
       'most_confused': confusion.most_confused(self.confusion),
       'counted_as_empty': self.failed,
     }
 
 
-def compare(first: Summary, second: Summary, names: Sequence[str] = HEADLINE) -> dict[str, statistics.Comparison]:
+def compare(first: Summary, second: Summary, names: Sequence[str]) -> dict[str, statistics.Comparison]:
   """Returns {score: paired test} of two systems on the same pieces; ValueError if the pieces differ."""
   if [piece.name for piece in first.pieces] != [piece.name for piece in second.pieces]:
     raise ValueError('two systems can only be compared on the same pieces, in the same order')

@@ -3,14 +3,19 @@
 Every function returns one <svg>. Sizes are in CSS pixels of a column as wide as a phone; colours are classes s0 to s5 of the
 systems, which the page's style sheet sets, so that charts follow its light and dark theme. Further systems have the same
 colours and the class `again`: hollow dots, dashed curves.
+
+Charts are built with xml.etree, which escapes names. They are no templates, for almost all of a chart is computed coordinates.
+matplotlib's SVG files are no replacement: they follow no style sheet, and have no tooltips.
 """
 
-import html
+import re
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 
 WIDTH = 420
 COLORS = 6
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 14, 42
+_NOT_XML = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]')  # not allowed in XML, but in file names
 
 
 def system_class(number: int) -> str:
@@ -18,23 +23,62 @@ def system_class(number: int) -> str:
   return f's{number % COLORS}' + (' again' if number // COLORS % 2 else '')
 
 
-def _svg(width: float, height: float, label: str, parts: Sequence[str], fixed: bool = False) -> str:
-  size = f' style="width:{width:.0f}px"' if fixed else ''
-  name = html.escape(label, quote=True)
-  return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{name}"{size}>{"".join(parts)}</svg>'
+def standalone(svg: str, style: str) -> str:
+  """Returns an <svg> of this module as the text of an SVG file: with its namespace and a style sheet."""
+  element = ET.fromstring(svg)
+  element.set('xmlns', 'http://www.w3.org/2000/svg')
+  sheet = ET.Element('style')
+  sheet.text = style
+  element.insert(0, sheet)
+  return ET.tostring(element, encoding='unicode')
 
 
-def _text(x: float, y: float, text: str, anchor: str = 'middle', kind: str = 'axis', more: str = '') -> str:
-  return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}"{more}>{html.escape(text)}</text>'
+def _add(parent: ET.Element, tag: str, attributes: Mapping[str, float | str], title: str = '') -> ET.Element:
+  """Adds an element; numbers are rounded to a tenth of a pixel. The title becomes a tooltip."""
+  texts = {name: _plain(value) if isinstance(value, str) else f'{value:.1f}' for name, value in attributes.items()}
+  element = ET.SubElement(parent, tag, texts)
+  if title:
+    ET.SubElement(element, 'title').text = _plain(title)
+  return element
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str = 'grid') -> str:
-  return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
+def _plain(text: str) -> str:
+  """Returns the text with characters that XML cannot hold replaced."""
+  return _NOT_XML.sub('\N{REPLACEMENT CHARACTER}', text)
 
 
-def _dot(x: float, y: float, system: int, title: str, radius: float = 4) -> str:
-  place = f'cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"'
-  return f'<circle {place} class="dot {system_class(system)}"><title>{html.escape(title)}</title></circle>'
+def _svg(width: float, height: float, label: str, fixed: bool = False) -> ET.Element:
+  attributes = {'viewBox': f'0 0 {width:.0f} {height:.0f}', 'role': 'img', 'aria-label': _plain(label)}
+  return ET.Element('svg', {**attributes, **({'style': f'width:{width:.0f}px'} if fixed else {})})
+
+
+def _to_text(svg: ET.Element) -> str:
+  return ET.tostring(svg, encoding='unicode')
+
+
+def _text(
+  svg: ET.Element, x: float, y: float, text: str, anchor: str = 'middle', kind: str = 'axis', transform: str = ''
+) -> None:
+  rotation = {'transform': transform} if transform else {}
+  _add(svg, 'text', {'x': x, 'y': y, 'text-anchor': anchor, 'class': kind, **rotation}).text = _plain(text)
+
+
+def _line(svg: ET.Element, x1: float, y1: float, x2: float, y2: float, kind: str = 'grid') -> None:
+  _add(svg, 'line', {'x1': x1, 'y1': y1, 'x2': x2, 'y2': y2, 'class': kind})
+
+
+def _dot(svg: ET.Element, x: float, y: float, system: int, title: str, radius: float = 4) -> None:
+  _add(svg, 'circle', {'cx': x, 'cy': y, 'r': f'{radius:g}', 'class': f'dot {system_class(system)}'}, title)
+
+
+def _curve(svg: ET.Element, points: Sequence[tuple[float, float]], system: int) -> None:
+  path = ' '.join(f'{x:.1f},{y:.1f}' for x, y in points)
+  _add(svg, 'polyline', {'points': path, 'class': f'curve {system_class(system)}'})
+
+
+def _upwards(y: float) -> str:
+  """Returns the transform of the label of a vertical axis whose middle is at `y`."""
+  return f'rotate(-90 12 {y:.0f})'
 
 
 def _ticks(most: int) -> list[int]:
@@ -51,17 +95,15 @@ def leakage_scatter(systems: Mapping[str, Sequence[tuple[str, float, float]]]) -
   def place(x, y):
     return _LEFT + x / most * size, height - _BOTTOM - y / most * (height - _BOTTOM - _TOP)
 
-  parts = []
+  svg = _svg(WIDTH, height, 'Instruments heard against instruments that play, a dot a piece')
   for tick in _ticks(most):
     x, y = place(tick, tick)
-    parts += [
-      _line(_LEFT, y, WIDTH - _RIGHT, y),
-      _text(_LEFT - 6, y + 4, str(tick), 'end'),
-      _text(x, height - _BOTTOM + 16, str(tick)),
-    ]
-  parts.append(_line(*place(0, 0), *place(most, most), 'diagonal'))
-  parts.append(_text(place(most * 0.03, 0)[0], place(0, most * 0.95)[1], 'leakage', 'start', 'faint'))
-  parts.append(_text(place(most * 0.97, 0)[0], place(0, most * 0.03)[1], 'instruments missing', 'end', 'faint'))
+    _line(svg, _LEFT, y, WIDTH - _RIGHT, y)
+    _text(svg, _LEFT - 6, y + 4, str(tick), 'end')
+    _text(svg, x, height - _BOTTOM + 16, str(tick))
+  _line(svg, *place(0, 0), *place(most, most), 'diagonal')
+  _text(svg, place(most * 0.03, 0)[0], place(0, most * 0.95)[1], 'leakage', 'start', 'faint')
+  _text(svg, place(most * 0.97, 0)[0], place(0, most * 0.03)[1], 'instruments missing', 'end', 'faint')
   seen = {}
   for number, own in enumerate(systems.values()):
     for name, x, y in own:
@@ -71,10 +113,10 @@ def leakage_scatter(systems: Mapping[str, Sequence[tuple[str, float, float]]]) -
       cx, cy = place(x, y)
       title = f'{name}: {y:g} instruments heard, {x:g} play'
       cx, cy = cx + (column + 1) // 2 * 7 * (-1) ** column, cy + (row + 1) // 2 * 7 * (-1) ** row
-      parts.append(_dot(cx, cy, number, title))
-  parts.append(_text(_LEFT + size / 2, height - 6, 'instruments that play'))
-  parts.append(_text(12, height / 2, 'instruments heard', more=f' transform="rotate(-90 12 {height / 2:.0f})"'))
-  return _svg(WIDTH, height, 'Instruments heard against instruments that play, a dot a piece', parts)
+      _dot(svg, cx, cy, number, title)
+  _text(svg, _LEFT + size / 2, height - 6, 'instruments that play')
+  _text(svg, 12, height / 2, 'instruments heard', transform=_upwards(height / 2))
+  return _to_text(svg)
 
 
 def curves(
@@ -87,19 +129,20 @@ def curves(
   def place(bin_name, value):
     return _LEFT + (bins.index(bin_name) + 0.5) * step, _TOP + (1 - min(value, top) / top) * inner
 
-  parts = []
+  svg = _svg(WIDTH, height, f'{y_label} by {x_label}')
   for part in range(6):
     y = _TOP + part / 5 * inner
-    parts += [_line(_LEFT, y, WIDTH - _RIGHT, y), _text(_LEFT - 6, y + 4, f'{top * (1 - part / 5):.1f}', 'end')]
-  parts += [_text(place(name, 0)[0], height - _BOTTOM + 16, name) for name in bins]
+    _line(svg, _LEFT, y, WIDTH - _RIGHT, y)
+    _text(svg, _LEFT - 6, y + 4, f'{top * (1 - part / 5):.1f}', 'end')
+  for name in bins:
+    _text(svg, place(name, 0)[0], height - _BOTTOM + 16, name)
   for number, values in enumerate(systems.values()):
     points = [(name, *place(name, values[name])) for name in bins if name in values]
-    path = ' '.join(f'{x:.1f},{y:.1f}' for _, x, y in points)
-    parts.append(f'<polyline points="{path}" class="curve {system_class(number)}"/>')
+    _curve(svg, [(x, y) for _, x, y in points], number)
     for name, x, y in points:
-      parts.append(_dot(x, y, number, f'{name}: {values[name]:.3f}'))
-  parts.append(_text(_LEFT + (WIDTH - _LEFT - _RIGHT) / 2, height - 6, x_label))
-  return _svg(WIDTH, height, f'{y_label} by {x_label}', parts)
+      _dot(svg, x, y, number, f'{name}: {values[name]:.3f}')
+  _text(svg, _LEFT + (WIDTH - _LEFT - _RIGHT) / 2, height - 6, x_label)
+  return _to_text(svg)
 
 
 def strips(systems: Mapping[str, Sequence[tuple[str, float]]], label: str) -> str:
@@ -107,21 +150,22 @@ def strips(systems: Mapping[str, Sequence[tuple[str, float]]], label: str) -> st
   height = 34 + 54 * len(systems)
   size = WIDTH - 2 * _RIGHT
 
-  parts = []
+  svg = _svg(WIDTH, height, label)
   for part in range(6):
     x = _RIGHT + part / 5 * size
-    parts += [_line(x, 6, x, height - 22), _text(x, height - 6, f'{part / 5:.1f}')]
+    _line(svg, x, 6, x, height - 22)
+    _text(svg, x, height - 6, f'{part / 5:.1f}')
   for number, (name, values) in enumerate(systems.items()):
     y = 40 + 54 * number
-    parts.append(_text(_RIGHT, y - 20, name, 'start', 'label'))
+    _text(svg, _RIGHT, y - 20, name, 'start', 'label')
     bins = {}
     for piece, value in sorted(values, key=lambda pair: pair[1]):
       rank = bins[round(value * 60)] = bins.get(round(value * 60), -1) + 1
       cy = y + (rank + 1) // 2 * 3 * (-1) ** rank
-      parts.append(_dot(_RIGHT + value * size, max(y - 14, min(y + 14, cy)), number, f'{piece}: {value:.3f}', 3.5))
+      _dot(svg, _RIGHT + value * size, max(y - 14, min(y + 14, cy)), number, f'{piece}: {value:.3f}', 3.5)
     mean = _RIGHT + size * sum(value for _, value in values) / max(len(values), 1)
-    parts.append(_line(mean, y - 16, mean, y + 16, 'mean'))
-  return _svg(WIDTH, height, label, parts)
+    _line(svg, mean, y - 16, mean, y + 16, 'mean')
+  return _to_text(svg)
 
 
 def bars(rows: Mapping[str, Sequence[float | None]], label: str) -> str:
@@ -130,21 +174,22 @@ def bars(rows: Mapping[str, Sequence[float | None]], label: str) -> str:
   row_height, name_width = 10 + 11 * systems, 166
   height, size = 22 + row_height * len(rows), WIDTH - name_width - 40
 
-  parts = []
+  svg = _svg(WIDTH, height, label)
   for part in range(5):
     x = name_width + part / 4 * size
-    parts += [_line(x, 0, x, height - 18), _text(x, height - 4, f'{part / 4:g}')]
+    _line(svg, x, 0, x, height - 18)
+    _text(svg, x, height - 4, f'{part / 4:g}')
   for row, (name, values) in enumerate(rows.items()):
     top = row * row_height + 4
-    parts.append(_text(name_width - 8, top + (row_height - 10) / 2 + 4, name, 'end', 'label'))
+    _text(svg, name_width - 8, top + (row_height - 10) / 2 + 4, name, 'end', 'label')
     for number, value in enumerate(values):
       if value is None:
         continue
       y = top + 11 * number
-      box = f'x="{name_width}" y="{y:.1f}" width="{max(value * size, 1):.1f}" height="9" rx="2"'
-      parts.append(f'<rect {box} class="{system_class(number)}"/>')
-      parts.append(_text(name_width + value * size + 4, y + 8, f'{value:.2f}', 'start', 'faint'))
-  return _svg(WIDTH, height, label, parts)
+      box = {'x': f'{name_width}', 'y': y, 'width': max(value * size, 1), 'height': '9', 'rx': '2'}
+      _add(svg, 'rect', {**box, 'class': system_class(number)})
+      _text(svg, name_width + value * size + 4, y + 8, f'{value:.2f}', 'start', 'faint')
+  return _to_text(svg)
 
 
 def heat_map(
@@ -157,44 +202,44 @@ def heat_map(
   longest = 6.4 * max(map(len, columns))  # pixels of the longest name, which leans over by 60 degrees
   cell, left, top = 30, 166, int(0.87 * longest) + 20
   width, height = left + cell * len(columns) + int(0.5 * longest), top + cell * len(rows) + 8
-  parts = []
+  svg = _svg(width, height, label, fixed=True)
   for number, name in enumerate(columns):
     x = left + (number + 0.5) * cell + 4
-    parts.append(_text(x, top - 8, name, 'start', 'label', f' transform="rotate(-60 {x:.0f} {top - 8})"'))
+    _text(svg, x, top - 8, name, 'start', 'label', f'rotate(-60 {x:.0f} {top - 8})')
   for row, name in enumerate(rows):
     y, total = top + row * cell, max(sum(counts[row]), 1)
-    parts.append(_text(left - 8, y + cell / 2 + 4, name, 'end', 'label'))
+    _text(svg, left - 8, y + cell / 2 + 4, name, 'end', 'label')
     for column, count in enumerate(counts[row]):
       share = count / total
       kind = 'right' if columns[column] == name else 'missed' if columns[column] == missed else 'wrong'
-      box = f'x="{left + column * cell}" y="{y}" width="{cell - 2}" height="{cell - 2}" rx="3"'
+      side = f'{cell - 2}'
+      box = {'x': f'{left + column * cell}', 'y': f'{y}', 'width': side, 'height': side, 'rx': '3'}
       as_what = columns[column] if columns[column] == missed else f'heard as {columns[column]}'
-      title = f'<title>{html.escape(f"{name}, {as_what}: {count} notes, {share:.1%}")}</title>'
-      parts.append(
-        f'<rect {box} class="cell"/><rect {box} class="{kind}" style="fill-opacity:{share**0.6:.2f}">{title}</rect>'
-      )
+      _add(svg, 'rect', {**box, 'class': 'cell'})
+      shade = {'class': kind, 'style': f'fill-opacity:{share**0.6:.2f}'}
+      _add(svg, 'rect', {**box, **shade}, f'{name}, {as_what}: {count} notes, {share:.1%}')
       if share >= 0.01:
-        shade = 'on' if share > 0.45 else 'off'
-        parts.append(
-          _text(left + (column + 0.5) * cell - 1, y + cell / 2 + 3, f'{100 * share:.0f}', kind=f'share {shade}')
-        )
-  return _svg(width, height, label, parts, fixed=True)
+        on = 'on' if share > 0.45 else 'off'
+        x = left + (column + 0.5) * cell - 1
+        _text(svg, x, y + cell / 2 + 3, f'{100 * share:.0f}', kind=f'share {on}')
+  return _to_text(svg)
 
 
 def frontier(systems: Mapping[str, Sequence[tuple[str, float, float]]], x_label: str, y_label: str) -> str:
   """Draws points (name, x, y), 0..1, of each system, joined in their order; right and up is better."""
   height, size = 330, WIDTH - _LEFT - _RIGHT
   inner = height - _TOP - _BOTTOM
-  parts = []
+  svg = _svg(WIDTH, height, f'{y_label} against {x_label}')
   for part in range(6):
     x, y = _LEFT + part / 5 * size, _TOP + part / 5 * inner
-    parts += [_line(_LEFT, y, WIDTH - _RIGHT, y), _text(_LEFT - 6, y + 4, f'{1 - part / 5:.1f}', 'end')]
-    parts.append(_text(x, height - _BOTTOM + 16, f'{part / 5:.1f}'))
+    _line(svg, _LEFT, y, WIDTH - _RIGHT, y)
+    _text(svg, _LEFT - 6, y + 4, f'{1 - part / 5:.1f}', 'end')
+    _text(svg, x, height - _BOTTOM + 16, f'{part / 5:.1f}')
   for number, points in enumerate(systems.values()):
     places = [(name, _LEFT + x * size, _TOP + (1 - y) * inner, x, y) for name, x, y in points]
-    path = ' '.join(f'{x:.1f},{y:.1f}' for _, x, y, _, _ in places)
-    parts.append(f'<polyline points="{path}" class="curve {system_class(number)}"/>')
-    parts += [_dot(x, y, number, f'{name}: {x_label} {a:.3f}, {y_label} {b:.3f}') for name, x, y, a, b in places]
-  parts.append(_text(_LEFT + size / 2, height - 6, x_label))
-  parts.append(_text(12, _TOP + inner / 2, y_label, more=f' transform="rotate(-90 12 {_TOP + inner / 2:.0f})"'))
-  return _svg(WIDTH, height, f'{y_label} against {x_label}', parts)
+    _curve(svg, [(x, y) for _, x, y, _, _ in places], number)
+    for name, x, y, a, b in places:
+      _dot(svg, x, y, number, f'{name}: {x_label} {a:.3f}, {y_label} {b:.3f}')
+  _text(svg, _LEFT + size / 2, height - 6, x_label)
+  _text(svg, 12, _TOP + inner / 2, y_label, transform=_upwards(_TOP + inner / 2))
+  return _to_text(svg)

@@ -152,5 +152,5 @@ def _loss_figure(by_type, names):
     'Loss of the true tokens by type',
     chart,
     'nats per token; lower is better',
-    [_TRAINING if name == AS_USED.name else name for name in names],
+    tuple(_TRAINING if name == AS_USED.name else name for name in names),
   )

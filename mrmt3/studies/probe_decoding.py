@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mrmt3.inference import memory
+from mrmt3.inference import static_batching
+from mrmt3.inference.static_batching import ConditionedPiece
 from mrmt3.inference.transcriber import Transcriber
 from mrmt3.studies.memory_conditions import Condition, remembered
 from mrmt3.studies.probe_pieces import ProbePiece
@@ -33,9 +34,21 @@ def transcribe(
   predicted, rows = {}, min(ROWS, len(pieces))
   for start in range(0, len(pieces), rows):
     group = pieces[start : start + rows]
-    sources = [_sources(pieces, start + row, condition, as_used) for row in range(len(group))]
-    predicted |= _group(transcriber, group, sources, condition, (seed, start), rows, allowed)
+    rng = np.random.default_rng((seed, start))
+    conditioned = [
+      ConditionedPiece(
+        piece.mel, _memory_of(transcriber, condition, _sources(pieces, start + row, condition, as_used), rng)
+      )
+      for row, piece in enumerate(group)
+    ]
+    tokens = static_batching.decode(transcriber, conditioned, rows, allowed)
+    predicted |= {piece.name: own for piece, own in zip(group, tokens, strict=True)}
   return predicted
+
+
+def _memory_of(transcriber, condition, source, rng):
+  """Returns the `ConditionedPiece.memory_of` of a condition; `source`: see `_sources`."""
+  return lambda decoded: remembered(transcriber, condition, source or decoded, len(decoded), rng)
 
 
 def _sources(pieces, number, condition, as_used):
@@ -46,21 +59,3 @@ def _sources(pieces, number, condition, as_used):
     # A shorter piece is repeated.
     return [segments[index % len(segments)] for index in range(len(own.mel))]
   return list(pieces[number].targets) if condition.truth else None
-
-
-def _group(transcriber, pieces, sources, condition, seed, rows, allowed):
-  predicted = [[] for _ in pieces]
-  rng = np.random.default_rng(seed)
-  _, frames, depth = pieces[0].mel.shape
-  for segment in range(max(len(piece.mel) for piece in pieces)):
-    inputs = np.zeros((rows, frames, depth), np.float32)
-    held = [memory.empty(transcriber.spec, 1)] * rows
-    active = np.zeros(rows, bool)
-    for row, piece in enumerate(pieces):
-      if segment < len(piece.mel):
-        inputs[row], active[row] = piece.mel[segment], True
-        held[row] = remembered(transcriber, condition, sources[row] or predicted[row], segment, rng)
-    tokens = transcriber.decode_rows(inputs, memory.joined(held), active, allowed)
-    for row in np.flatnonzero(active):
-      predicted[row].append(transcriber.padded(tokens[row]))
-  return {piece.name: tokens for piece, tokens in zip(pieces, predicted, strict=True)}

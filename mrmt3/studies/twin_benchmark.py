@@ -77,14 +77,14 @@ def train(data: Path, model: Path, gin_files: tuple[str, ...], steps: int | None
 def score(data: Path, model: Path) -> dict[str, float]:
   """Transcribes every test piece from its audio and returns the mean scores."""
   from mrmt3.audio import files as audio_files
-  from mrmt3.evaluation import note_scores
+  from mrmt3.evaluation import metric_registry
   from mrmt3.inference import transcriber as inference
 
   transcriber = inference.Transcriber.load(model)
   onset, by_class = [], []
   for track in slakh_layout.find_tracks(data, 'test'):
     samples = audio_files.read_audio(track.audio_path, transcriber.spec.spectrogram.sample_rate)
-    scores = note_scores.evaluate_piece(slakh_layout.read_notes(track), transcriber.transcribe(samples).notes)
+    scores = metric_registry.evaluate_piece(slakh_layout.read_notes(track), transcriber.transcribe(samples).notes)
     onset.append(scores['onset_f1'])
     by_class.append(scores['onset_program_f1'])
   return {'onset_f1': float(np.mean(onset)), 'class_f1': float(np.mean(by_class))}

@@ -6,7 +6,7 @@ import pytest
 from evaluate_command import piece, run
 
 from mrmt3.errors import UserError
-from mrmt3.evaluation import note_scores
+from mrmt3.evaluation import metric_registry
 from mrmt3.evaluation import references as evaluation_sets
 from mrmt3.notes.midi import read_midi, write_midi
 
@@ -60,7 +60,7 @@ def test_folders_table_and_json(folders, tmp_path, capsys):
   assert captured.err == 'mrmt3: warning: c counts as empty: there is no transcription of it\n'
   report = json.loads((tmp_path / 'scores.json').read_text())
   assert report['counted_as_empty'].keys() == {'c'}
-  expected = note_scores.evaluate_piece(read_midi(reference / 'b.mid'), read_midi(estimate / 'b.mid'))
+  expected = metric_registry.evaluate_piece(read_midi(reference / 'b.mid'), read_midi(estimate / 'b.mid'))
   assert report['pieces']['b'] == expected
   assert report['mean']['leakage_ratio'] == pytest.approx((1 + 1.5 + 0) / 3)
 

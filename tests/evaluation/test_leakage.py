@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from note_tables import note, note_tables, table
 
-from mrmt3.evaluation import breakdowns, confusion, leakage, note_scores, statistics
+from mrmt3.evaluation import breakdowns, confusion, leakage, metric_registry, note_scores, statistics
 from mrmt3.evaluation import summary as evaluation
 from mrmt3.notes.instruments import map_to_slakh_classes
 from mrmt3.notes.note_array import empty_notes
@@ -59,11 +59,11 @@ def test_published_scores_are_counted_in_the_published_reference():
     table(note(0, 60, 29), note(1, 60, 29)),
     table(note(0, 60, 29)),
   )
-  scores = note_scores.evaluate_piece(mapped, estimate, published_reference=raw)
+  scores = metric_registry.evaluate_piece(mapped, estimate, published_reference=raw)
   assert (scores['leakage_ratio'], scores['published_leakage_ratio']) == (1, 0.5) and scores[
     'onset_program_f1_full'
   ] == 2 / 3
-  assert note_scores.evaluate_piece(mapped, estimate)['published_leakage_ratio'] == 1
+  assert metric_registry.evaluate_piece(mapped, estimate)['published_leakage_ratio'] == 1
 
 
 def test_a_doubled_note_is_no_note_to_be_moved():
@@ -198,6 +198,35 @@ def test_paired_test_of_many_pieces():
   assert 0.4 < np.mean(p) < 0.6 and np.mean(np.array(p) < 0.1) < 0.2
   with pytest.raises(ValueError, match='first has 2 pieces, second 3'):
     statistics.paired_test([1, 2], [1, 2, 3])
+  with pytest.raises(ValueError, match='resamples is 1'):
+    statistics.paired_test([1, 2], [1, 2], resamples=1)
+
+
+def test_p_is_never_0():
+  apart = np.zeros(200), np.linspace(0.5, 1, 200)
+  assert (
+    statistics.paired_test(*apart).p_value == 1 / 10000
+    and statistics.paired_test(*apart, resamples=50).p_value == 1 / 50
+  )
+  assert (
+    statistics.paired_test(np.zeros(14), np.ones(14)).p_value == 2 / 2**14
+  )  # all signs as they are, and all the other way
+  assert statistics.paired_test([0.1, 0.2], [0.1, 0.5]).p_value == 1  # one piece differs
+
+
+def test_resampling_depends_on_the_seed_alone(monkeypatch):
+  first, second = np.random.default_rng(2).uniform(size=(2, 40))
+  intervals = [statistics.bootstrap_interval(first) for _ in range(2)]
+  tests = [statistics.paired_test(first, second) for _ in range(2)]
+  monkeypatch.setattr(statistics, '_AT_ONCE', 4000)  # 100 resamples at once
+  intervals.append(statistics.bootstrap_interval(first))
+  tests.append(statistics.paired_test(first, second))
+  assert len(set(intervals)) == len(set(tests)) == 1
+  assert statistics.paired_test(first, second, seed=1).p_value != tests[0].p_value
+  # For a sum of 40 values the normal approximation is close.
+  differences = second - first
+  z = abs(differences.sum()) / np.sqrt((differences**2).sum())
+  assert tests[0].p_value == pytest.approx(math.erfc(z / np.sqrt(2)), abs=0.02)
 
 
 def summary_of(pairs):
@@ -210,7 +239,7 @@ def test_summary():
   leaked['program'][1] = 0
   summary = summary_of({'good': (notes, notes), 'leaked': (notes, leaked), 'failed': (notes, None)})
   assert summary.failed == {'failed': 'there is no transcription of it'}
-  expected = [note_scores.evaluate_piece(notes, estimate) for estimate in (notes, leaked, empty_notes())]
+  expected = [metric_registry.evaluate_piece(notes, estimate) for estimate in (notes, leaked, empty_notes())]
   assert summary.mean == pytest.approx({name: np.mean([scores[name] for scores in expected]) for name in expected[0]})
   assert [piece.name for piece in summary.worst(most=2)] == ['failed', 'leaked']
   scalars = summary.scalars()
@@ -218,9 +247,9 @@ def test_summary():
   assert scalars['onset_f1_by_polyphony/1'] == pytest.approx(2 * 6 / (9 + 6))
   assert scalars['leakage_ratio_by_instruments/3-4'] == pytest.approx(2 / 3)
   assert summary.as_json()['most_confused'] == [('Violin', 'Acoustic Piano', 1, 1 / 6)]
-  assert evaluation.compare(summary, summary)['onset_f1'].p_value == 1
+  assert evaluation.compare(summary, summary, ['onset_f1'])['onset_f1'].p_value == 1
   with pytest.raises(ValueError, match='same pieces'):
-    evaluation.compare(summary, evaluation.Summary(summary.pieces[:2]))
+    evaluation.compare(summary, evaluation.Summary(summary.pieces[:2]), ['onset_f1'])
   with pytest.raises(ValueError, match='no pieces'):
     evaluation.Summary([])
 

@@ -14,7 +14,7 @@ from note_tables import note, note_tables, table
 from paths import ROOT
 
 from mrmt3 import metrics_utils
-from mrmt3.evaluation import note_scores
+from mrmt3.evaluation import metric_registry, note_scores
 from mrmt3.evaluation import summary as evaluation
 from mrmt3.notes.note_array import as_notes, empty_notes
 from mrmt3.tokens.segment_targets import encode_piece, segment_targets
@@ -75,7 +75,7 @@ def mir_eval_matches(reference, estimate, offset_ratio):
 @pytest.mark.parametrize('case', CASES)
 def test_equals_mt3(case):
   expected = json.loads(str(FIXTURES[f'case{case}/mt3']))
-  scores = note_scores.evaluate_piece(*load(case))
+  scores = metric_registry.evaluate_piece(*load(case))
   assert len(expected) == 27
   assert {name: scores[our_name(name)] for name in expected} == pytest.approx(expected, abs=1e-9)
 
@@ -83,7 +83,7 @@ def test_equals_mt3(case):
 @pytest.mark.parametrize('case', CASES)
 def test_equals_mr_mt3(case):
   expected = json.loads(str(FIXTURES[f'case{case}/mr_mt3']))
-  scores = note_scores.evaluate_piece(*map(through_midi_ticks, load(case)))
+  scores = metric_registry.evaluate_piece(*map(through_midi_ticks, load(case)))
   assert len(expected) == 18
   assert {name: scores[our_name(name)] for name in expected} == pytest.approx(expected, abs=1e-9)
 
@@ -130,9 +130,9 @@ def test_program_scores_are_the_published_weighted_means(reference, estimate, gr
 @settings(max_examples=30, deadline=None)
 @given(note_tables(), note_tables(), st.randoms(use_true_random=False))
 def test_scores_are_in_range_and_the_order_of_notes_plays_no_part(reference, estimate, random):
-  scores = note_scores.evaluate_piece(reference, estimate)
+  scores = metric_registry.evaluate_piece(reference, estimate)
   orders = [random.sample(range(len(notes)), len(notes)) for notes in (reference, estimate)]
-  shuffled = note_scores.evaluate_piece(reference[np.array(orders[0], int)], estimate[np.array(orders[1], int)])
+  shuffled = metric_registry.evaluate_piece(reference[np.array(orders[0], int)], estimate[np.array(orders[1], int)])
   assert scores == shuffled
   for name, score in scores.items():
     assert score >= 0 and np.isfinite(score), name
@@ -143,7 +143,7 @@ def test_scores_are_in_range_and_the_order_of_notes_plays_no_part(reference, est
 @settings(max_examples=30, deadline=None)
 @given(note_tables())
 def test_a_perfect_transcription_is_perfect(notes):
-  scores = note_scores.evaluate_piece(notes, notes)
+  scores = metric_registry.evaluate_piece(notes, notes)
   assert scores['leakage_ratio'] == scores['instrument_detection_f1'] == 1
   assert scores['leaked_note_ratio'] == scores['track_switches_per_minute'] == 0
   assert scores['onset_f1'] == scores['onset_offset_program_f1_full'] == bool(len(notes))
@@ -212,7 +212,7 @@ def test_corner_cases(counting):
   for reference, estimate, ratio, detection in ((some, none, 0, 0), (none, some, 3, 0), (none, none, 1, 1)):
     assert note_scores.leakage_ratio(reference, estimate, counting=counting) == ratio
     assert note_scores.instrument_detection(reference, estimate, counting=counting) == (detection,) * 3
-    scores = note_scores.evaluate_piece(reference, estimate, mt3_suite=True)
+    scores = metric_registry.evaluate_piece(reference, estimate, mt3_suite=True)
     assert all(np.isfinite(list(scores.values())))
     assert not any(score for name, score in scores.items() if name.endswith('f1') and 'detection' not in name)
 
@@ -359,7 +359,7 @@ def test_a_large_piece_takes_no_time():
   rows[:, 4] = rng.choice([0, 24, 33, 40, 80], 3000)
   reference, estimate = as_notes(rows), as_notes(rows + np.array([0.01, 0.02, 0, 0, 0, 0]))
   start = time.perf_counter()
-  scores = note_scores.evaluate_piece(reference, estimate)
+  scores = metric_registry.evaluate_piece(reference, estimate)
   assert time.perf_counter() - start < 2
   assert scores['onset_offset_program_f1_full'] > 0.99
 

@@ -433,7 +433,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(systems):
 
 
 def test_of_ratios_the_nearer_to_1_is_better():
-  from mrmt3.evaluation import html_report, statistics, summary
+  from mrmt3.evaluation import html_report, metric_registry, statistics, summary
 
   def verdict(base, other, key='leakage_ratio'):
     systems = [
@@ -441,14 +441,13 @@ def test_of_ratios_the_nearer_to_1_is_better():
       for ratios in (base, other)
     ]
     test = statistics.paired_test(*(system.values(key) for system in systems))
-    return html_report._verdict(key, *systems, test)
+    return html_report._verdict(metric_registry.SCORES[key], *systems, test)
 
-  assert 'class' not in verdict([2 / 3] * 12, [4 / 3] * 12) and 'p = 1.000' in verdict([2 / 3] * 12, [4 / 3] * 12)
-  assert 'better' in verdict([0.5, 1.5] * 6, [1.0] * 12) and 'p &lt; 0.001' in verdict([0.5, 1.5] * 6, [1.0] * 12)
-  assert 'worse' in verdict([1.0] * 12, [0.5, 1.5] * 6)
-  assert 'worse' in verdict([0.1] * 12, [0.2] * 12, 'leaked_note_ratio') and 'better' in verdict(
-    [0.1] * 12, [0.2] * 12, 'onset_f1'
-  )
+  assert verdict([2 / 3] * 12, [4 / 3] * 12) == ('p = 1.000', '')
+  assert verdict([0.5, 1.5] * 6, [1.0] * 12) == ('p < 0.001', 'better')
+  assert verdict([1.0] * 12, [0.5, 1.5] * 6).kind == 'worse'
+  assert verdict([0.1] * 12, [0.2] * 12, 'leaked_note_ratio').kind == 'worse'
+  assert verdict([0.1] * 12, [0.2] * 12, 'onset_f1').kind == 'better'
 
 
 def test_a_single_piece_has_a_report(systems):

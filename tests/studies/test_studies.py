@@ -544,11 +544,12 @@ def test_a_split_that_is_not_there_is_not_replaced(small_data, tmp_path):
   )  # single-instrument music has splits of its own, or none
 
 
-def test_more_systems_than_colours_have_distinct_markers():
+def test_more_systems_than_colours_have_distinct_markers(tmp_path):
   points = {f'network {number}': [('end', 0.1 * number, 0.5)] for number in range(8)}
   figure = report.frontier(points, '')
   drawn = re.findall(r'<circle [^>]*class="dot ([^"]*)"', figure.svg)
-  assert len(set(drawn)) == 8 and drawn[7] == 's1 again' and f'i class="{drawn[7]}"' in report.html_figure(figure)
+  page = report.write(tmp_path, 'colours', '?', [], [figure], []).read_text()
+  assert len(set(drawn)) == 8 and drawn[7] == 's1 again' and f'i class="{drawn[7]}"' in page
 
 
 def test_a_table_shows_differences():

@@ -115,6 +115,7 @@ def test_evaluate(package, data, commands):
   assert row.split()[1] == f'{2 * 9 / 19:.3f}'
 
 
+@pytest.mark.slow
 def test_train(package, data, commands):
   output = run(package, data, command(commands, 'mrmt3.train'))
   assert 'mesh:' in output and 'tie:0' in output

@@ -115,7 +115,8 @@ STUDIES = {
     eval_points=5,
   ),
   'continual': Study(
-    'How much does each of these contribute when training continues from a network without memory?',
+    'How much do memory, prior sampling and shuffling each contribute when training continues from a network without '
+    'memory?',
     runs=_continual(),
   ),
   'l-agg': Study(

@@ -55,7 +55,7 @@ def test_what_the_entries_name_is_there(tmp_path):
     with pytest.raises(UserError):
       catalogue.open_original(name, tmp_path / 'nowhere', Options()).splits()
   for open_it, words in ((catalogue.open_source, ()), (catalogue.open_original, (Options(),))):
-    with pytest.raises(UserError, match=r"'nothing'.*; there are .*slakh"):
+    with pytest.raises(UserError, match=r"'nothing'.*; choose one of .*slakh"):
       open_it('nothing', tmp_path, *words)
 
 

@@ -19,7 +19,7 @@ PAGE = ROOT / 'docs' / 'extending.md'
 
 
 def test_a_section_that_is_not_there_is_an_error():
-  with pytest.raises(ValueError, match=r'no section .*Add a metric'):
+  with pytest.raises(ValueError, match='no section'):
     code_blocks(PAGE, 'Add a metr')
 
 

@@ -155,6 +155,7 @@ DATA = {
   'slakh_records': ('records', 3, 'slakh_records', []),
   'mt3_records': ('musicnet', 2, 'mt3_musicnet_em', ['--gin.mt3_records.task.name=musicnet_em']),
   'commu': ('commu', 21, 'commu', []),
+  'dataset': ('commu', 21, 'commu', ['--gin.dataset.task.name=commu']),
   'nsynth': ('nsynth', 2, 'nsynth', []),
   'nsynth_records': ('nsynth_tfds', 2, 'nsynth_records', []),
   'mt3_mixture': ('mt3_data', 2 + 4 + 2 + 2 + 2 + 3, 'mt3_mixture', []),

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from mrmt3 import vocabularies
 from mrmt3.config import ModelSpec
-from mrmt3.data import examples, length_bucketing, seqio_preprocessors
+from mrmt3.data import examples, length_bucketing, memory_context, seqio_preprocessors
 from mrmt3.data.example_config import PIECES, ExampleConfig
 from mrmt3.data.piece_source import PieceSource
 from mrmt3.data.seqio_source import SegmentSource
@@ -64,7 +64,7 @@ def _segments(library, cache_bytes):
   steps = [
     partial(seqio_preprocessors.draw_window, segment_frames=segment, sampling=config.sampling),
     partial(
-      seqio_preprocessors.add_prior_segments,
+      memory_context.add_prior_segments,
       segment_frames=segment,
       max_hop=config.max_hop,
       sampling=config.sampling,

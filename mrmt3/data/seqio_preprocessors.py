@@ -14,7 +14,7 @@ same on every host and after a restart.
 
 Records pass through a task in blocks, with a leading axis in each field, from `SegmentSource.in_blocks` to
 `add_targets_and_inputs`. Passing single records from map to map would take longer than the computation itself.
-`draw_window` and `add_prior_segments` accept single records as well.
+`draw_window` and `memory_context.add_prior_segments` accept single records as well.
 
 MT3's preprocessors, which work on other records, are in `mrmt3.preprocessors`.
 """
@@ -32,14 +32,12 @@ import seqio
 import tensorflow as tf
 
 from mrmt3.data import examples
-from mrmt3.data.example_config import CHUNKS_MR_MT3, CHUNKS_MT3, GRID, NO_PRIOR, RANDOM
+from mrmt3.data.example_config import CHUNKS_MT3, GRID, NO_PRIOR
 from mrmt3.data.examples import NO_PIECE, Part, Window
 from mrmt3.data.piece_validation import SEGMENTS_LEFT_OUT, SHORTENED, Problem
-from mrmt3.utils import splitmix64
+from mrmt3.data.record_randomness import Stream, uniform
 
 MOST_SKIPPED = 1000  # consecutive examples with too many tokens; one more is an error
-
-_START, _HOP, _DROPOUT, _MIX = range(4)  # random streams
 
 
 @atexit.register
@@ -48,21 +46,6 @@ def _end_iterators() -> None:
   for item in gc.get_objects():
     if issubclass(type(item), tf.data.Iterator) and hasattr(item, '_iterator_resource'):
       item._iterator_resource = None
-
-
-def _uniform(record, stream: int, low, high):
-  """Returns int32 from low to high - 1, drawn from the record's seed; one number per record of a block."""
-  width = tf.cast(high - low, tf.float64)
-  return low + tf.cast(_chance(record, stream) * width, tf.int32)
-
-
-def _chance(record, stream: int):
-  """Returns float64 from 0 to 1 (exclusive), drawn from the record's seed; one number per record of a block."""
-  # TensorFlow's own stateless draws take one seed per call.
-  seed = tf.bitcast(record['seed'], tf.uint64)
-  bits = splitmix64.mix_tensor(seed[..., 0] + tf.constant(splitmix64.increment(stream + 1), tf.uint64))
-  bits = splitmix64.mix_tensor(bits ^ seed[..., 1])
-  return tf.cast(tf.bitwise.right_shift(bits, tf.constant(11, tf.uint64)), tf.float64) * 2.0**-53
 
 
 @seqio.map_over_dataset
@@ -76,10 +59,10 @@ def draw_window(record, segment_frames: int, sampling: str):
   if sampling == GRID:
     start, end = first, tf.minimum(first + segment_frames, last)
   elif sampling == CHUNKS_MT3:
-    start = _uniform(record, _START, first - segment_frames + 1, last)
+    start = uniform(record, Stream.WINDOW, first - segment_frames + 1, last)
     start, end = tf.maximum(start, first), tf.minimum(start + segment_frames, last)
   else:
-    start = _uniform(record, _START, first, tf.maximum(first, last - segment_frames) + 1)
+    start = uniform(record, Stream.WINDOW, first, tf.maximum(first, last - segment_frames) + 1)
     end = tf.minimum(start + segment_frames, last)
   full = sampling != CHUNKS_MT3
   return {
@@ -87,42 +70,6 @@ def draw_window(record, segment_frames: int, sampling: str):
     'start_frame': start,
     'num_frames': tf.fill(tf.shape(start), segment_frames) if full else end - start,
   }
-
-
-@seqio.map_over_dataset
-def add_prior_segments(
-  record,
-  segment_frames: int,
-  max_hop: int,
-  prior_segments: int = 1,
-  memory_dropout: float = 0.0,
-  sampling: str = RANDOM,
-):
-  """Adds hop and prior_starts, the start frames of the prior segments (MR-MT3, section 3.2).
-
-  The latest prior segment begins `hop` segments before the example, with hop drawn uniformly from 1..max_hop. Earlier
-  prior segments precede it directly. A prior segment can begin anywhere in the piece, its first frame included; with
-  sampling 'mr_mt3' only within the chunk and not at its first frame (as published).
-
-  Args:
-    record: a record with start_frame.
-    segment_frames: length of a segment in frames.
-    max_hop: L_max_hop.
-    prior_segments: number of prior segments.
-    memory_dropout: probability that all prior segments are missing (not in the paper).
-    sampling: see above.
-
-  Returns:
-    the record with hop (int32, as drawn) and prior_starts (int32 `[prior_segments]`, earliest first, NO_PRIOR for a
-    missing segment).
-  """
-  hop = _uniform(record, _HOP, 1, tf.constant(max_hop + 1))
-  back = hop[..., None] + tf.range(prior_segments - 1, -1, -1)
-  starts = record['start_frame'][..., None] - back * segment_frames
-  wanted = starts > record['chunk_start'][..., None] if sampling == CHUNKS_MR_MT3 else starts >= 0
-  if memory_dropout:
-    wanted &= _chance(record, _DROPOUT)[..., None] >= memory_dropout
-  return {**record, 'hop': hop, 'prior_starts': tf.where(wanted, starts, NO_PRIOR)}
 
 
 def add_mix(dataset: tf.data.Dataset, library: examples.Library, max_pieces: int) -> tf.data.Dataset:
@@ -138,7 +85,7 @@ def add_mix(dataset: tf.data.Dataset, library: examples.Library, max_pieces: int
     starts = np.empty_like(pieces)
     for row, (split, seed) in enumerate(zip(splits, seeds, strict=True)):
       frames = library.frames(split.decode())
-      rng = np.random.default_rng((*seed.view(np.uint64).tolist(), _MIX))
+      rng = np.random.default_rng((*seed.view(np.uint64).tolist(), Stream.MIX))
       count = rng.integers(0, max_pieces)
       pieces[row, :count] = np.searchsorted(np.cumsum(frames), rng.integers(0, frames.sum(), count), side='right')
       starts[row] = rng.integers(0, np.maximum(frames[pieces[row]] - length, 0) + 1)

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import seqio
+import seqio_records
 import tensorflow as tf
 
 from mrmt3 import spectrograms, vocabularies
@@ -44,14 +45,6 @@ def register(data, spec, **fields):
 
 def key(example):
   return example['piece'].decode(), int(example['start_frame'])
-
-
-def records(count, **fields):
-  """Returns records with different seeds, like those of `SegmentSource`."""
-  base = {'chunk_start': 0, 'chunk_end': 100 * FRAMES, 'frames': 100 * FRAMES, **fields}
-  base = {name: np.int32(value) for name, value in base.items()}
-  seeds = tf.data.Dataset.random(seed=7).batch(2, drop_remainder=True).take(count)
-  return seeds.map(lambda seed: {**base, 'seed': seed})
 
 
 def test_grid_examples_are_the_segments_of_inference(small_data, small_spec):
@@ -122,52 +115,18 @@ def test_several_prior_segments_follow_each_other(small_data, small_spec):
       np.testing.assert_array_equal(half[half > 0], wanted['targets'])
 
 
-def test_hops_are_drawn_uniformly():
-  found = seqio_preprocessors.add_prior_segments(
-    records(3000, start_frame=99 * FRAMES), segment_frames=FRAMES, max_hop=4
-  )
-  hops = collections.Counter()
-  for record in found.as_numpy_iterator():
-    assert record['prior_starts'].tolist() == [(99 - record['hop']) * FRAMES]
-    hops[int(record['hop'])] += 1
-  assert sorted(hops) == [1, 2, 3, 4]
-  # Five standard deviations of a count of 3000 / 4.
-  assert all(abs(count - 750) < 5 * np.sqrt(3000 * 0.25 * 0.75) for count in hops.values())
-
-
-def test_memory_dropout_empties_prior_segments():
-  found = seqio_preprocessors.add_prior_segments(
-    records(3000, start_frame=99 * FRAMES), segment_frames=FRAMES, max_hop=4, memory_dropout=0.25
-  )
-  empty = sum(record['prior_starts'][0] == NO_PRIOR for record in found.as_numpy_iterator())
-  assert abs(empty - 750) < 5 * np.sqrt(3000 * 0.25 * 0.75)
-
-
-def test_published_chunks_keep_hops_inside_and_off_their_first_frame():
-  def starts(start, max_hop=1):
-    dataset = records(200, start_frame=start, chunk_start=2000, chunk_end=4000)
-    found = seqio_preprocessors.add_prior_segments(dataset, segment_frames=256, max_hop=max_hop, sampling='mr_mt3')
-    return {(int(record['hop']), *record['prior_starts'].tolist()) for record in found.as_numpy_iterator()}
-
-  assert starts(2256) == {(1, NO_PRIOR)}
-  assert starts(2257) == {(1, 2001)}
-  assert starts(2100) == {(1, NO_PRIOR)}
-  # Hops 7 and 8 never fit: a segment begins at most 1744 frames into its chunk.
-  assert starts(3744, 8) == {(hop, 3744 - 256 * hop if hop < 7 else NO_PRIOR) for hop in range(1, 9)}
-
-
 @pytest.mark.parametrize(
   'sampling, chunk, low, high', [('random', (0, 100), 0, 68), ('mr_mt3', (40, 140), 40, 108), ('random', (0, 20), 0, 0)]
 )
 def test_starts_cover_all_full_segments(sampling, chunk, low, high):
-  dataset = records(3000, chunk_start=chunk[0], chunk_end=chunk[1], frames=chunk[1])
+  dataset = seqio_records.records(3000, chunk_start=chunk[0], chunk_end=chunk[1], frames=chunk[1])
   found = seqio_preprocessors.draw_window(dataset, segment_frames=FRAMES, sampling=sampling)
   starts = {(int(x['start_frame']), int(x['num_frames'])) for x in found.as_numpy_iterator()}
   assert starts == {(start, FRAMES) for start in range(low, high + 1)}
 
 
 def test_mt3_segments_may_be_cut_short_at_either_end():
-  dataset = records(5000, chunk_start=40, chunk_end=140)
+  dataset = seqio_records.records(5000, chunk_start=40, chunk_end=140)
   found = seqio_preprocessors.draw_window(dataset, segment_frames=FRAMES, sampling='mt3')
   windows = {(int(x['start_frame']), int(x['num_frames'])) for x in found.as_numpy_iterator()}
   wanted = {(max(s, 40), min(s + FRAMES, 140) - max(s, 40)) for s in range(40 - FRAMES + 1, 140)}

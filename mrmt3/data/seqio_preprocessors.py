@@ -14,7 +14,7 @@ same on every host and after a restart.
 
 Records pass through a task in blocks, with a leading axis in each field, from `SegmentSource.in_blocks` to
 `add_targets_and_inputs`. Passing single records from map to map would take longer than the computation itself.
-`draw_window` and `add_prior_segments` accept single records as well.
+`draw_window` and `memory_context.add_prior_segments` accept single records as well.
 
 MT3's preprocessors, which work on other records, are in `mrmt3.preprocessors`.
 """

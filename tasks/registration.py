@@ -7,6 +7,7 @@ import seqio
 import tensorflow as tf
 
 from mrmt3 import vocabularies
+from mrmt3.checkpoints.spec_json import fingerprint_repr
 from mrmt3.config import ModelSpec
 from mrmt3.data import examples, length_bucketing, memory_context, seqio_preprocessors
 from mrmt3.data.example_config import PIECES, ExampleConfig
@@ -37,7 +38,7 @@ def add_task(
     cache_bytes: log-mels kept in memory, bytes.
     cache_dir: where prepared pieces are kept; None is the user's cache folder.
   """
-  digest = hashlib.sha1(repr((source, spec, config, cache_bytes, cache_dir)).encode()).hexdigest()[:8]
+  digest = hashlib.sha1(_identity(source, spec, config, cache_bytes, cache_dir).encode()).hexdigest()[:8]
   name = f'{prefix}_{config.sampling}_hop{config.max_hop}_{digest}'
   if name in LIBRARIES:
     return name
@@ -101,3 +102,14 @@ def _features(library):
   inputs = seqio.ContinuousFeature(dtype=tf.float32, rank=2)
   more = {'prior_inputs': inputs} if library.config.prior_inputs else {}
   return {'inputs': inputs, 'targets': tokens, 'prior_targets': tokens, **more}
+
+
+def _identity(source, spec, config, *cache) -> str:
+  """Return a text that identifies a task. It stays what the first versions had, so that their runs find their data."""
+  parts = (repr(source), fingerprint_repr(spec), _config_repr(config), *map(repr, cache))
+  return f'({", ".join(parts)})'
+
+
+def _config_repr(config: ExampleConfig) -> str:
+  """Return the `repr` of a config, with two former options in their place."""
+  return repr(config).replace(', max_pieces_per_mix=', ', shuffle_ties=False, shuffle_probability=1.0, max_pieces_per_mix=')

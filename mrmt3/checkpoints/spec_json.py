@@ -94,9 +94,29 @@ def fingerprint_text(spec: ModelSpec) -> str:
   Journals and results are claimed by digests of it, so it is the flat JSON that the first versions wrote, where a
   specification could be written so.
   """
-  network = {_RENAMED_BACK.get(name, name): value for name, value in dataclasses.asdict(spec.network).items()}
-  if not network.keys() <= {*_FLAT_DEFAULTS, 'vocab_size', 'event_state', 'last_event'}:
+  flat = _flat_network(spec)
+  if flat is None:
     return to_json(spec)
+  values = {name: value for name, value in dataclasses.asdict(spec).items() if name != 'decoding'}
+  return json.dumps({**values, 'network': flat}, indent=2) + '\n'
+
+
+def fingerprint_repr(spec: ModelSpec) -> str:
+  """Return a text like `fingerprint_text`, in the form of the first versions' `repr`; names of tasks are digests of it."""
+  flat = _flat_network(spec)
+  if flat is None:
+    return repr(spec)
+  network = ', '.join(f'{name}={value!r}' for name, value in flat.items())
+  rest = [field.name for field in dataclasses.fields(spec) if field.name not in ('network', 'decoding')]
+  return f'ModelSpec(network=T5Config({network}), {", ".join(f"{name}={getattr(spec, name)!r}" for name in rest)})'
+
+
+def _flat_network(spec: ModelSpec) -> dict | None:
+  """Return a network in the flat configuration of the first versions, None if it has other fields."""
+  network = {_RENAMED_BACK.get(field.name, field.name): field.name for field in dataclasses.fields(spec.network)}
+  network = {old: getattr(spec.network, new) for old, new in network.items()}
+  if not network.keys() <= {*_FLAT_DEFAULTS, 'vocab_size', 'event_state', 'last_event'}:
+    return None
   ids, flat = spec.token_ids, {**_FLAT_DEFAULTS, **network}
   if 'memory_softmax' in network:
     flat['memory_softmax'] = {new: old for old, new in _MEMORY_ATTENTION.items()}[network['memory_softmax']]
@@ -105,11 +125,9 @@ def fingerprint_text(spec: ModelSpec) -> str:
   if flat.pop('last_event', False):
     flat['event_ends'] = ids.event_ends
   if spec.network.kind == 'framewise':
-    flat |= {'front': 'harmonic', 'copied_tokens': ids}
-  values = dataclasses.asdict(spec)
-  flat['say_once'] = values.pop('decoding')['no_repeated_events']
-  order = ('vocab_size', *_FLAT_DEFAULTS)
-  return json.dumps({**values, 'network': {name: flat[name] for name in order}}, indent=2) + '\n'
+    flat |= {'front': 'harmonic', 'copied_tokens': tuple(ids)}
+  flat['say_once'] = spec.decoding.no_repeated_events
+  return {name: flat[name] for name in ('vocab_size', *_FLAT_DEFAULTS)}
 
 
 def from_json(text: str) -> ModelSpec:

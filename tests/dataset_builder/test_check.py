@@ -170,7 +170,7 @@ def test_table_that_points_outside_is_named(tmp_path, place):
   offset = {'phdr': 38 + 24, 'inst': 22 + 20, 'pbag': 4, 'ibag': 4, 'pgen': 2, 'igen': 4 + 2}[place]
   struct.pack_into('<H', data, data.index(place.encode()) + 8 + offset, 500)
   (tmp_path / 'odd.sf2').write_bytes(data)
-  with pytest.raises(UserError, match='cut short or broken'):
+  with pytest.raises(UserError, match='truncated or broken'):
     render.Synth(tmp_path / 'odd.sf2')
 
 

@@ -295,7 +295,7 @@ def test_accents_follow_the_metre():
 def test_fit_fills_the_time_exactly(num_bars):
   score, tempo = timing.fit(scale_score(num_bars), 30.0, 5.0, fill=True, rng=np.random.default_rng(0))
   assert score.length * 60 / tempo == pytest.approx(30 - timing.TAIL_SECONDS)
-  assert timing.SLOWEST <= tempo <= timing.FASTEST
+  assert timing.MIN_TEMPO <= tempo <= timing.MAX_TEMPO
   assert score.num_notes / 28.5 == pytest.approx(5.0, abs=0.3)
 
 
@@ -311,7 +311,7 @@ def test_fit_leaves_short_pieces_short_and_cuts_long_ones():
 def test_fit_keeps_the_tempo_in_range_when_density_cannot_be_met():
   _, slow = timing.fit(scale_score(100), 30.0, 0.5, fill=True, rng=np.random.default_rng(0))
   _, fast = timing.fit(scale_score(100), 30.0, 50.0, fill=True, rng=np.random.default_rng(0))
-  assert timing.SLOWEST <= slow < 60 and 140 < fast <= timing.FASTEST
+  assert timing.MIN_TEMPO <= slow < 60 and 140 < fast <= timing.MAX_TEMPO
 
 
 # Drums
@@ -406,7 +406,7 @@ def test_fixed_plan_gives_each_split_its_share():
   counts = collections.Counter(split for split, _ in recipes.fixed_plan(demo, 4))
   assert counts == {'train': 3, 'test': 1}
   assert [split for split, _ in recipes.fixed_plan(demo, 2)] == ['train', 'test']
-  with pytest.raises(ValueError, match='wanted'):
+  with pytest.raises(ValueError, match='requested'):
     recipes.fixed_plan(demo, 100)
 
 
@@ -504,7 +504,7 @@ def test_held_out_songs_are_for_testing_only():
   recipe = recipes.RECIPES['held-out']
   plan = recipes.fixed_plan(recipe, recipe.pieces)
   assert {split for split, _ in plan} == {'test'} and len(plan) == recipe.pieces
-  with pytest.raises(ValueError, match='wanted'):
+  with pytest.raises(ValueError, match='requested'):
     recipes.fixed_plan(recipe, 50)
 
 
@@ -512,7 +512,7 @@ def test_other_contents_are_not_overwritten(small_set, tmp_path):
   with pytest.raises(UserError, match='other settings'):
     build_small(small_set, seed=7)
   (tmp_path / 'thesis.txt').write_text('mine')
-  with pytest.raises(UserError, match='holds something else'):
+  with pytest.raises(UserError, match='is not empty'):
     build_small(tmp_path)
   (tmp_path / 'dataset.json').write_text('{')
   with pytest.raises(UserError, match='cannot read'):
@@ -523,7 +523,7 @@ def test_other_contents_are_not_overwritten(small_set, tmp_path):
 def test_force_replaces_tracks_and_nothing_else(small_set, tmp_path):
   (tmp_path / 'thesis.txt').write_text('mine')
   (tmp_path / 'train' / 'Track00099').mkdir(parents=True)
-  with pytest.raises(UserError, match='left alone'):  # Slakh2100 itself, for example
+  with pytest.raises(UserError, match='was not built here'):  # Slakh2100 itself, for example
     build_small(tmp_path, force=True)
   (tmp_path / 'dataset.json').write_text('{')  # an earlier build, broken
   with pytest.raises(UserError, match='cannot give'):
@@ -538,7 +538,7 @@ def test_force_replaces_tracks_and_nothing_else(small_set, tmp_path):
   ('changes', 'words'),
   [
     ({'recipe': 'soup'}, 'no such recipe'),
-    ({'pieces': 1}, 'nothing to test on'),
+    ({'pieces': 1}, 'no test split'),
     ({'pieces': 1000}, 'cannot give 1000 pieces'),
     ({'seconds': 1}, 'tracks of 1 s'),
     ({'seconds': float('nan')}, 'tracks of nan s'),
@@ -550,7 +550,7 @@ def test_force_replaces_tracks_and_nothing_else(small_set, tmp_path):
     ({'recipe': 'corpus', 'hours': 0, 'pieces': None}, '0 hours'),
     ({'recipe': 'corpus', 'drums': 2}, 'drums'),
     ({'recipe': 'corpus', 'takes': 0}, '0 takes'),
-    ({'recipe': 'midi'}, 'name a folder'),
+    ({'recipe': 'midi'}, 'needs a folder'),
     ({'recipe': 'demo', 'hours': 2, 'pieces': None}, 'its own pieces'),
     ({'midi': ['nowhere']}, 'no such folder'),
   ],

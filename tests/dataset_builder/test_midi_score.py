@@ -174,16 +174,18 @@ def test_wad_files_of_games(tmp_path, monkeypatch):
   directory = struct.pack('<ii8s', 12, len(song), b'D_E1M1') + struct.pack('<ii8s', 12, 4, b'E1M1')
   (tmp_path / 'freedoom9.wad').write_bytes(struct.pack('<4sii', b'IWAD', 2, 12 + len(song)) + song + directory)
   (tmp_path / 'freedoom8.wad').write_bytes(b'IWAD\xff')
-  monkeypatch.setitem(sources.BOX, 'freedoom', sources.Collection('freedoom', 'music', tmp_path))
-  library = sources.Library(music21=False, box=('freedoom',))
+  monkeypatch.setitem(sources.DEBIAN_COLLECTIONS, 'freedoom', sources.Collection('freedoom', 'music', tmp_path))
+  library = sources.Library(music21=False, debian=('freedoom',))
   assert library.sources() == ['freedoom/freedoom9.wad/D_E1M1']
   assert len(library.read('freedoom/freedoom9.wad/D_E1M1').parts) == 3
 
 
 def test_missing_packages_are_named_with_their_command(tmp_path, monkeypatch):
-  monkeypatch.setitem(sources.BOX, 'openttd', sources.Collection('openttd-openmsx', 'music', tmp_path / 'none'))
-  library, missing = sources.open_library(music21=False, box=True, midi=[])
-  assert 'openttd' not in library.box
+  monkeypatch.setitem(
+    sources.DEBIAN_COLLECTIONS, 'openttd', sources.Collection('openttd-openmsx', 'music', tmp_path / 'none')
+  )
+  library, missing = sources.open_library(music21=False, debian=True, midi=[])
+  assert 'openttd' not in library.debian
   assert [one for one in missing if 'openttd' in one] == [
     'openttd-openmsx is not installed (music); get it with: apt-get install openttd-openmsx'
   ]
@@ -265,7 +267,7 @@ def test_data_set_of_midi_files(folder, tmp_path, capsys):
     workers=1,
     extras=True,
     progress=False,
-    say=said.append,
+    log=said.append,
   )
   assert report.made == 9 and len(report.left_out) == 2 == len(said)
   assert any('broken.mid: not a MIDI file' in line for line in said) and any('short.mid' in line for line in said)
@@ -290,7 +292,7 @@ def test_nothing_usable_is_an_error(tmp_path, names):
   for name in names:
     (tmp_path / 'songs' / name).write_text('x')
   with pytest.raises(UserError, match=r'no MIDI files|0 of 1 pieces'):
-    build.build(tmp_path / 'set', midi=[tmp_path / 'songs'], progress=False, workers=1, say=lambda line: None)
+    build.build(tmp_path / 'set', midi=[tmp_path / 'songs'], progress=False, workers=1, log=lambda line: None)
 
 
 def test_reader_is_quick():

@@ -221,7 +221,7 @@ def run_convert(args: argparse.Namespace) -> int:
   options = Options(args.rate, args.labels, args.subsets)
   made = convert(args.name, args.original, args.out, options, strict=args.strict, workers=args.workers)
   if made.left_out:
-    print(f'mrmt3: {made.left_out} pieces were skipped, see {made.folder / "skipped.jsonl"}', file=sys.stderr)
+    print(f'mrmt3: {made.left_out} pieces were left out, see {made.folder / "skipped.jsonl"}', file=sys.stderr)
   print(f'{", ".join(f"{count} {split}" for split, count in made.records.items())} records in {made.folder}')
   return 0
 

@@ -96,7 +96,7 @@ def bad_file(kind, folder):
     ('text', 'as audio'),
     ('empty', 'as audio'),
     ('headerless', 'as audio'),
-    ('silent', '0 samples'),
+    ('silent', 'no audio samples'),
     ('nan', 'first at 0.100 s'),
     ('infinite', 'first at 0.100 s'),
     ('long name', ''),

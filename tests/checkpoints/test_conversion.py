@@ -204,12 +204,12 @@ def test_another_position_table_is_not_guessed(published, tmp_path):
 
 def test_memory_from_mt3(published, tmp_path, capsys):
   run(published, tmp_path / 'mt3', *HEADS, '--l-agg', 0)
-  assert 'left out: the 13 arrays of a memory' in capsys.readouterr().out
+  assert 'left out: the 13 arrays of an unused memory' in capsys.readouterr().out
   with pytest.raises(UserError, match=r'memory_encoder/.* is missing.*--allow-missing memory'):
     run(tmp_path / 'mt3', tmp_path / 'bad', '--l-agg', 8)
   for name, seed in (('a', 1), ('b', 1), ('c', 2)):
     run(tmp_path / 'mt3', tmp_path / name, '--l-agg', 8, '--allow-missing', 'memory', '--seed', seed)
-  assert 'the memory, which has start values (seed 2)' in capsys.readouterr().out
+  assert 'the memory, which is initialized randomly (seed 2)' in capsys.readouterr().out
   (a, spec, _), (b, _, _), (c, _, _) = (orbax_checkpoints.restore_params(tmp_path / name) for name in 'abc')
   assert spec.network.memory_length == 8
   assert_same(a, b)

@@ -50,7 +50,7 @@ def test_server_without_ranges_starts_again(server, tmp_path):
 
 def test_a_later_run_goes_on_and_a_changed_file_starts_again(server, tmp_path):
   server.cuts = [700_000] + [0] * 9
-  with pytest.raises(download.Unreachable, match='the connection was cut'):
+  with pytest.raises(download.Unreachable, match='the connection was lost'):
     download.download(server.remote(None, None), tmp_path / 'file')
   assert (tmp_path / 'file.part').stat().st_size == 700_000
   server.cuts, server.requests = [], []
@@ -143,7 +143,7 @@ def test_a_silent_server_is_given_up(tmp_path, monkeypatch):
 
 def test_no_redirection_away_from_encryption():
   redirects = download._Redirects()
-  with pytest.raises(UserError, match='without encryption'):
+  with pytest.raises(UserError, match='unencrypted'):
     redirects.redirect_request(urllib.request.Request('https://a.b/c'), None, 302, 'Found', {}, 'http://a.b/c')
 
 
@@ -155,7 +155,7 @@ def test_places_that_cannot_be_written(server, tmp_path, monkeypatch):
   with pytest.raises(UserError, match=r'cannot write .*No space left'):
     download.download(server.remote(), tmp_path / 'full')
   monkeypatch.setattr(download.shutil, 'disk_usage', lambda _: type('Usage', (), {'free': 5}))
-  with pytest.raises(UserError, match='no room'):
+  with pytest.raises(UserError, match='not enough space'):
     download.download(server.remote(), tmp_path / 'x')
 
 
@@ -164,21 +164,21 @@ def test_listing_a_bucket(server):
   objects = download.list_bucket(f'{server.url}/b/o', 'c/mt3/')
   assert [(o.name, o.size) for o in objects] == [('a', 1), ('b/0.0', 2), ('b/.zarray', 0)]
   assert objects[1].url == f'{server.url}/b/o/c%2Fmt3%2Fb%2F0.0?alt=media'
-  with pytest.raises(UserError, match='nothing under c/none/'):
+  with pytest.raises(UserError, match='no objects under c/none/'):
     download.list_bucket(f'{server.url}/b/o', 'c/none/')
 
 
 @pytest.mark.parametrize('name', ['c/../../evil', 'c//etc/passwd', 'c/a/../../b', 'c/a\\b'])
 def test_objects_that_would_lie_elsewhere(server, name):
   bucket(server, {name: b''})
-  with pytest.raises(UserError, match='makes no sense'):
+  with pytest.raises(UserError, match='invalid response'):
     download.list_bucket(f'{server.url}/b/o', 'c/')
 
 
 @pytest.mark.parametrize('answer', [b'junk', b'[]', b'{"items": [{"name": "c/x"}]}', b'{"items": 5}'])
 def test_listings_that_make_no_sense(server, answer):
   server.files['/b/o'] = answer
-  with pytest.raises(UserError, match='makes no sense'):
+  with pytest.raises(UserError, match='invalid response'):
     download.list_bucket(f'{server.url}/b/o', 'c/')
   with pytest.raises(UserError, match='404'):
     download.list_bucket(f'{server.url}/none', 'c/')

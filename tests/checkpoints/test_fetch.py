@@ -205,7 +205,7 @@ def test_what_is_published_is_not_what_was_expected(server, tmp_path):
 
 def test_names():
   with pytest.raises(
-    UserError, match=r'no published checkpoint .mt4.; there are mt3, ismir2021, mt3-pytorch, mr-mt3-0'
+    UserError, match=r'no published checkpoint .mt4.; choose one of mt3, ismir2021, mt3-pytorch, mr-mt3-0'
   ):
     run('mt4')
   with pytest.raises(UserError, match='--list'):

@@ -100,9 +100,9 @@ def test_patterns_and_output_inside_the_input(album):
       with pytest.raises(UserError, match=message):
         names(bad, out='o')
   (album / 'empty').mkdir()
-  with pytest.raises(UserError, match='holds no audio'):
+  with pytest.raises(UserError, match='has no audio'):
     names(album / 'empty', out='o')
-  with pytest.raises(UserError, match='is to be read'):
+  with pytest.raises(UserError, match='is an input'):
     transcription_jobs.plan_jobs([str(album / 'one.wav')], str(album), {'audio': str(album / 'one.wav')})
 
 

@@ -600,7 +600,7 @@ def test_command_line(small_set, capsys):
   dataset_cli.add_parser(parser.add_subparsers())
   args = parser.parse_args(['dataset', 'build', str(small_set), '--pieces', '2', '--seconds', '6', '--workers', '1'])
   assert args.run(args) == 0
-  assert '2 tracks (1 train, 1 test, 2 of them there before)' in capsys.readouterr().out
+  assert '2 tracks (1 train, 1 test, 2 of them built before)' in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -635,7 +635,7 @@ def test_an_interrupt_while_results_come_ends_at_once(wait, tmp_path):
   (tmp_path / 'large_results.py').write_text('def work(_):\n  return bytes(40_000_000)\n')
   script = """
 from large_results import work
-from mrmt3.dataset_builder.parallel import parallel
+from mrmt3.utils.parallel import parallel
 try:
   for number, _ in enumerate(parallel(work, range(100_000), 2)):
     if number == 2:

@@ -141,8 +141,8 @@ ODD = [  # headers and zones
 PLAY = """
 import sys
 import numpy as np
-from mrmt3.dataset_builder.render import Synth
-from mrmt3.notes import as_notes
+from mrmt3.audio.synthesizer import Synth
+from mrmt3.notes.note_array import as_notes
 notes = as_notes([(0.1 + i, 1.0 + i, pitch, 90, 0, 0) for i, pitch in enumerate((24, 60, 61, 96, 120))])
 np.save(sys.argv[1], [Synth(path).render(notes, 0, False, 6.0) for path in sys.argv[2:]])
 """

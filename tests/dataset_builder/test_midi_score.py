@@ -118,7 +118,7 @@ def test_absurd_files():
     (midi_file(), 'no notes for pitched'),
     (midi_file(line(9, 0, [36] * 99)), 'no notes for pitched'),
     (midi_file(line(0, 120, [60] * 99)), 'no notes for pitched'),  # breath noise
-    (bytes(9_000_000), 'too big'),
+    (bytes(9_000_000), 'too many'),
   ],
 )
 def test_files_without_music_are_named(data, words):
@@ -187,7 +187,7 @@ def test_missing_packages_are_named_with_their_command(tmp_path, monkeypatch):
   library, missing = sources.open_library(music21=False, debian=True, midi=[])
   assert 'openttd' not in library.debian
   assert [one for one in missing if 'openttd' in one] == [
-    'openttd-openmsx is not installed (music); get it with: apt-get install openttd-openmsx'
+    'openttd-openmsx is not installed (music); install it with: apt-get install openttd-openmsx'
   ]
 
 

@@ -133,7 +133,7 @@ def _fetch_rest(opener, remote: RemoteFile, part: Path, progress) -> bool:
     if remote.size is not None and total is not None and total != remote.size:
       part.unlink(missing_ok=True)
       raise UserError(
-        f'{remote.url} has {total:,} bytes, not the published {remote.size:,}: another file, not downloaded'
+        f'{remote.url} has {total:,} bytes, not {remote.size:,}: it is not the published file and was not downloaded'
       )
     _check_room(part, (total or remote.size or 0) - have)
     try:

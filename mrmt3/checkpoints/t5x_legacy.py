@@ -1,7 +1,7 @@
 """Checkpoints of t5x before Orbax, such as the published MT3 checkpoints.
 
-    checkpoint_<step>/checkpoint                 Flax msgpack {version, optimizer: {target, state: {step,
-    param_states}}} checkpoint_<step>/target.<name>.<name>/      the arrays, in zarr format
+    checkpoint_<step>/checkpoint               Flax msgpack {version, optimizer: {target, state: {step, param_states}}}
+    checkpoint_<step>/target.<name>.<name>/    the arrays, in zarr format
 
 A leaf of the msgpack is an array, or a tensorstore spec whose last path component names a folder of the checkpoint. The
 rest of its path, the location when it was written, is ignored.

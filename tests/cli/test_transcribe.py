@@ -110,7 +110,7 @@ def test_names(tmp_path):
   ('arguments', 'message'),
   [
     ({'names': ['a.wav', 'b.wav'], 'out': 'x.mid'}, 'give a folder'),
-    ({'names': ['x/a.wav', 'x/a.flac']}, r'would both become x\.mid'),
+    ({'names': ['x/a.wav', 'x/a.flac']}, r'would both be written to x\.mid'),
     ({'names': ['a.wav', 'b.wav'], 'json_file': 'x.json'}, 'leave the name out'),
     ({'names': ['a.wav'], 'json_file': 'b.wav'}, r'must end in \.json'),
     ({'names': ['a.wav'], 'plot_file': '-'}, r'must end in \.png'),

@@ -95,7 +95,7 @@ def test_patterns_and_output_inside_the_input(album):
   audio_files.write_audio(album / 'one.played.wav', noise(99))
   found = names(album, out=album / 'mid')
   assert 'one.mid' in found and not [name for name in found if 'mid/' in name or 'played' in name or 'hidden' in name]
-  for bad, message in ((album / '.hidden' / 'none*', 'no file is called'), (album / 'live' / 'late' / 'x', None)):
+  for bad, message in ((album / '.hidden' / 'none*', 'no file matches'), (album / 'live' / 'late' / 'x', None)):
     if message:
       with pytest.raises(UserError, match=message):
         names(bad, out='o')

@@ -32,8 +32,7 @@ def fetch(what: Published, *, keep: bool = False, quiet: bool = False) -> Path:
 
   Raises:
     UserError: a server cannot be reached (with instructions to download by hand), the download is not the published
-    file,
-      or it cannot be converted.
+      file, or it cannot be converted.
   """
   folder = published.checkpoint_folder(what.name)
   if is_here(what):

@@ -1,8 +1,7 @@
 """Reading and writing of PyTorch files (.pth, .pt, .ckpt) with NumPy, without executing code from them.
 
-    zip file (since PyTorch 1.6)    <name>/data.pkl, <name>/data/<key> (uncompressed storage of a tensor),
-    <name>/version stream (before)                 pickles of magic number, version, system, data, storage keys; then
-    the storages
+    zip (since PyTorch 1.6)    <name>/data.pkl, <name>/data/<key> (uncompressed storage of a tensor), <name>/version
+    stream (before)            pickles of magic number, version, system, data, storage keys; then the storages
 
 A pickle is a program that can call any function. Its instructions are therefore checked before it is read:
 

@@ -33,7 +33,7 @@ def write_inferences_to_file(
     inferences: model ids `[segments, length]` in the data set's order, or a tuple that starts with them, as t5x's infer
       passes.
     task_ds: the task's examples: unique_id `[1]`, sequence `[frames]`, input_times `[frames]` s, raw_inputs
-    `[samples]`.
+      `[samples]`.
     mode: 'predict'; 'score' is not supported.
     vocabulary: of the targets.
     vocab_config: from which the vocabulary was built.

@@ -241,7 +241,7 @@ def _global(module: str, name: str):
 
 
 class _Unpickler(pickle.Unpickler):
-  """Reads a checked pickle; tensors become `_Tensor`."""
+  """Unpickler of a checked pickle; tensors become `_Tensor`."""
 
   def find_class(self, module, name):
     return _global(module, name)

@@ -28,7 +28,7 @@ class TrackSpec:
 
 
 def new_note_sequence():
-  """Returns an empty NoteSequence. Imports note_seq."""
+  """Return an empty NoteSequence. Imports note_seq."""
   from note_seq.protobuf import music_pb2
 
   return music_pb2.NoteSequence(ticks_per_quarter=TICKS_PER_QUARTER)

@@ -1,4 +1,4 @@
-"""The place for a model that comes with the package: what stands there is taken, and introduced."""
+"""Loading of the bundled model: it is the default, and its description is printed."""
 
 import json
 
@@ -59,12 +59,12 @@ def box(tmp_path, monkeypatch):
 
 @pytest.fixture
 def song(tmp_path):
-  """Returns a second of noise."""
+  """Return a second of noise."""
   soundfile.write(tmp_path / 'song.wav', np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
   return tmp_path / 'song.wav'
 
 
-def test_it_is_taken_where_no_checkpoint_is_named_and_says_what_it_is(box, song, capsys):
+def test_it_is_the_default_and_its_description_is_printed(box, song, capsys):
   assert orbax_checkpoints.find_checkpoint('box') == loading.default_model() == orbax_checkpoints.BOX_FOLDER
   midi = str(song.with_suffix('.mid'))
   assert main(['transcribe', str(song), '-o', midi]) == 0
@@ -81,7 +81,7 @@ def test_it_is_taken_where_no_checkpoint_is_named_and_says_what_it_is(box, song,
   assert mrmt3.load().transcribe(samples.astype(np.float32), rate).seconds == pytest.approx(1, abs=0.02)
 
 
-def test_where_there_is_none_a_checkpoint_has_to_be_named(tmp_path, monkeypatch):
+def test_without_it_a_checkpoint_is_required(tmp_path, monkeypatch):
   monkeypatch.setattr(orbax_checkpoints, 'BOX_FOLDER', tmp_path / 'nothing')
   assert loading.default_model() is None
   with pytest.raises(UserError, match='no checkpoint given'):
@@ -95,7 +95,7 @@ def test_a_trained_checkpoint_keeps_its_proposals_when_it_is_packed(box, tmp_pat
   assert set(orbax_checkpoints.restore_params(tmp_path / 'copy')[0]) == set(trained)
 
 
-def test_what_the_demo_transcribes_is_not_trained_on():
+def test_the_demo_transcribes_held_out_pieces():
   works = json.loads(WORKS.read_text())
   assert set(RECIPES['held-out'].works['test']) <= set(works['test'])
   assert not set(works['test']) & {*works['train'], *works['validation']}

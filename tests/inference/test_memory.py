@@ -1,4 +1,4 @@
-"""What goes from segment to segment: what tokens say of notes, and the chain of a model that remembers instruments."""
+"""The memory between segments: note counts from tokens, and the chain of a model conditioned on instruments."""
 
 import dataclasses
 
@@ -108,7 +108,7 @@ def segments_of(samples):
   return np.asarray(compute_spectrogram(whole, spec_of().spectrogram))[:, :16]
 
 
-def test_what_is_counted_and_held_is_what_has_been_said(params, samples):
+def test_memory_counts_the_predicted_tokens(params, samples):
   """Step by step by hand: counts of all segments before, the tokens of the last."""
   spec = spec_of(instrument_memory=1.0)
   transcriber = Transcriber(params, spec)
@@ -129,7 +129,7 @@ def test_what_is_counted_and_held_is_what_has_been_said(params, samples):
   assert ties[0] == 0 and max(ties) > 1  # nothing can go on in the first segment
 
 
-def test_streams_batches_and_restarts_remember_alike(params, samples):
+def test_streams_batches_and_restarts_have_the_same_memory(params, samples):
   spec = spec_of(instrument_memory=1.0)
   transcriber = Transcriber(params, spec)
   whole = transcriber.transcribe(samples)
@@ -144,7 +144,7 @@ def test_streams_batches_and_restarts_remember_alike(params, samples):
     np.testing.assert_array_equal(resumed.notes, full.notes)
 
 
-def test_the_model_of_pieces_remembers_as_the_transcriber_does(params, samples):
+def test_the_piece_model_has_the_transcribers_memory(params, samples):
   spec = spec_of(instrument_memory=1.0)
   said = [s.tokens for s in Transcriber(params, spec).transcribe(samples[: 9 * SEGMENT]).segments][:9]
   mel = segments_of(samples)[:9]
@@ -180,7 +180,7 @@ def test_with_a_hop_all_of_a_piece_is_heard_and_nothing_is_known_to_be_held(para
   np.testing.assert_array_equal(seen[1].heard, np.stack([first_two] * 2))
 
 
-def test_a_study_can_put_something_else_there(params, samples):
+def test_a_study_can_replace_the_memory(params, samples):
   spec = spec_of(instrument_memory=1.0)
   transcriber, mel = Transcriber(params, spec), segments_of(samples)[:9]
   piece = probe_pieces.ProbePiece('noise', as_notes([]), mel, 144, np.zeros((9, 48), np.int32))

@@ -238,8 +238,8 @@ from mrmt3 import inference, network
 from mrmt3.config import ModelSpec
 import jax
 
-config = network.T5Config(1536, emb_dim=16, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, head_dim=8, mlp_dim=16,
-                          memory_length=4)
+config = network.T5Config(1536, emb_dim=16, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, head_dim=8,
+                          mlp_dim=16, memory_length=4)
 spec = ModelSpec(config, targets_length=12)
 rng = np.random.default_rng(0)
 shapes = network.parameter_shapes(config, 512)

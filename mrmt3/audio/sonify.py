@@ -33,7 +33,7 @@ def play_notes(notes: np.ndarray, seconds: float, sample_rate: int = audio_files
   return total
 
 
-def as_loud_as(samples: np.ndarray, other: np.ndarray) -> np.ndarray:
+def match_loudness(samples: np.ndarray, other: np.ndarray) -> np.ndarray:
   """Scale samples `[n]` to the root mean square of `other` `[m]`, or less where they would clip."""
   own, target = (float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) if x.size else 0.0 for x in (samples, other))
   if own == 0.0:
@@ -62,7 +62,7 @@ def write_pair(
     UserError: a file cannot be written.
   """
   folder = make_folder(folder)
-  played = as_loud_as(play_notes(notes, len(samples) / sample_rate, sample_rate), samples)
+  played = match_loudness(play_notes(notes, len(samples) / sample_rate, sample_rate), samples)
   stem = '_'.join(part for part in (f'example{number}', re.sub(r'[^\w.-]+', '_', name)) if part)
   sounds = {'audio': samples, 'tokens': played, 'both': np.stack([samples, played], axis=-1)}
   paths = []

@@ -73,15 +73,15 @@ def tune(data: bytes, sample_rate: int) -> bytes:
   chunks = {**chunks, b'igen': generators, b'pgen': _without_unknown(chunks[b'pgen']), b'shdr': headers}
   body = b''.join(
     (
-      _list(b'INFO', [(b'ifil', struct.pack('<HH', 2, 1))]),
-      _list(b'sdta', [(b'smpl', audio)]),
-      _list(b'pdta', [(name, chunks[name]) for name in _ORDER]),
+      _list_chunk(b'INFO', [(b'ifil', struct.pack('<HH', 2, 1))]),
+      _list_chunk(b'sdta', [(b'smpl', audio)]),
+      _list_chunk(b'pdta', [(name, chunks[name]) for name in _ORDER]),
     )
   )
   return b'RIFF' + struct.pack('<I', len(body) + 4) + b'sfbk' + body
 
 
-def _list(name, parts):
+def _list_chunk(name, parts):
   body = name + b''.join(part + struct.pack('<I', len(content)) + content for part, content in parts)
   return b'LIST' + struct.pack('<I', len(body)) + body
 

@@ -19,7 +19,7 @@ from mrmt3.utils import files
 TRIES = 4  # consecutive attempts without a new byte
 TIMEOUT = 20.0  # s without a response or a byte
 _BLOCK = 1 << 20
-_PAUSE = 1.0  # s before the third attempt, doubled for each further one
+_PAUSE = 1.0  # s between attempts, doubled each time
 _AGENT = 'mrmt3'
 _MAX_OBJECTS = 100_000
 _TEMPORARY_ERRORS = (408, 425, 429, 500, 502, 503, 504)

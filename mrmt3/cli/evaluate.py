@@ -230,7 +230,7 @@ def _with_interval(summary, key):
   return f'{summary.mean[key]:.3f} ({low:.3f} .. {high:.3f})' if low == low else f'{summary.mean[key]:.3f}'
 
 
-def _plain(test):
+def _nan_to_none(test):
   """Convert a comparison for JSON: NaN (a single piece has no interval) becomes None."""
   return {name: None if value != value else value for name, value in test._asdict().items()}
 
@@ -247,7 +247,7 @@ def _write_json(target, summaries):
   if len(reports) > 1:
     first, *others = summaries
     compared = {name: evaluation.compare(summaries[first], summaries[name], list(_ROWS.values())) for name in others}
-    differences = {name: {key: _plain(test) for key, test in tests.items()} for name, tests in compared.items()}
+    differences = {name: {key: _nan_to_none(test) for key, test in tests.items()} for name, tests in compared.items()}
     report = {'systems': reports, f'compared_with_{first}': differences}
   text = json.dumps(report, indent=2) + '\n'
   if target == '-':

@@ -197,7 +197,7 @@ def arrange(
       continue
     program, shift = _choose(free, written[index], weights, rng)
     taken.add(slakh_class_program(program))
-    chosen[index] = _moved(parts[index], program, shift, order[index])
+    chosen[index] = _transposed(parts[index], program, shift, order[index])
   return [chosen[index] for index in sorted(chosen)]
 
 
@@ -214,7 +214,7 @@ def arrange_as_planned(score: Score, programs: Sequence[int]) -> list[ArrangedPa
     fitting = _fitting(part, [by_program[program]] if program in by_program else [])
     if not fitting:
       raise ValueError(f'program {program} cannot play part {index} of {score.name}; plan the data set again')
-    arranged.append(_moved(part, *fitting[0], index))
+    arranged.append(_transposed(part, *fitting[0], index))
   return sorted(arranged, key=lambda part: -part.notes['pitch'].mean())
 
 
@@ -232,7 +232,7 @@ def _choose(free, written, weights, rng):
   return free[rng.choice(len(free), p=probabilities / probabilities.sum())]
 
 
-def _moved(part, program, shift, index):
+def _transposed(part, program, shift, index):
   notes = part.copy()
   notes['pitch'] += shift
   return ArrangedPart(program, notes, index)

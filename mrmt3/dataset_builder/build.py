@@ -111,7 +111,7 @@ def build(
     log(line)
   out = make_folder(Path(out))
   if force:
-    _check_is_ours(out)
+    _check_built_here(out)
   known = None if force else _known_plan(out, setup.settings)
   requested = None if tracks_of is None else _plan_of(Path(tracks_of), split)
   if known is not None and requested is not None and known[0] != requested:
@@ -195,7 +195,7 @@ def _plan_of(other: Path, split: str | None) -> list[TrackPlan]:
   return plan
 
 
-def _check_is_ours(out: Path) -> None:
+def _check_built_here(out: Path) -> None:
   """Raise UserError if `out` has tracks that `build` did not make; --force must not replace those."""
   if not (out / PLAN_FILE).exists() and any((out / split).exists() for split in SPLITS):
     raise UserError(

@@ -199,9 +199,9 @@ def write_track(
   try:
     temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
     try:
-      _fill(temporary, stems, mixture, metadata, sample_rate)
+      _write_files(temporary, stems, mixture, metadata, sample_rate)
       if extras:
-        _fill_extras(temporary, stems, mixture, sample_rate)
+        _write_extras(temporary, stems, mixture, sample_rate)
       temporary.chmod(folder.parent.stat().st_mode & 0o777)
       if folder.exists():
         remove_folder(folder)
@@ -255,7 +255,7 @@ def remove_folder(folder: Path) -> None:
   shutil.rmtree(doomed)
 
 
-def _fill(folder, stems, mixture, metadata, sample_rate):
+def _write_files(folder, stems, mixture, metadata, sample_rate):
   import yaml
 
   from mrmt3.notes.midi import write_midi
@@ -274,7 +274,7 @@ def _fill(folder, stems, mixture, metadata, sample_rate):
   (folder / 'metadata.yaml').write_text(text, encoding='utf-8')
 
 
-def _fill_extras(folder, stems, mixture, sample_rate):
+def _write_extras(folder, stems, mixture, sample_rate):
   """Write the mix as 16 kHz wav, the class names of audible stems, and the MIDI file of all audible stems."""
   import json
 

@@ -40,7 +40,7 @@ def make_plan(
       raise UserError(
         f'the recipe {settings.recipe} cannot give {settings.pieces} pieces ({error}); ask for fewer with --pieces'
       ) from error
-    return [TrackPlan(split, _name(number), source) for number, (split, source) in enumerate(pairs, 1)], []
+    return [TrackPlan(split, _track_name(number), source) for number, (split, source) in enumerate(pairs, 1)], []
   rng = np.random.default_rng(settings.seed)
   sources = setup.library.sources()
   if settings.pieces < ALL and settings.pieces > len(sources) * settings.takes:
@@ -51,11 +51,13 @@ def make_plan(
   chosen, scores, left_out = _draw(setup, draw_order(sources, rng), workers, progress, log)
   split_of = _split(setup, scores, rng)
   order = sorted(chosen, key=lambda pair: SPLITS.index(split_of[pair[0]]))
-  tracks = [TrackPlan(split_of[source], _name(number), source, take) for number, (source, take) in enumerate(order, 1)]
+  tracks = [
+    TrackPlan(split_of[source], _track_name(number), source, take) for number, (source, take) in enumerate(order, 1)
+  ]
   return steer(tracks, scores, setup), left_out
 
 
-def _name(number):
+def _track_name(number):
   return f'Track{number:05d}'
 
 
@@ -86,7 +88,9 @@ def _draw(setup, order, workers, progress, log):
         chosen.append((source, take))
         seconds += length
   if len(chosen) < 2:
-    raise UserError(f'{len(usable)} of {len(order)} pieces can be used ({_first(left_out)}); add more or other music')
+    raise UserError(
+      f'{len(usable)} of {len(order)} pieces can be used ({_first_reason(left_out)}); add more or other music'
+    )
   if not is_enough() and settings.hours is not None:
     raise UserError(
       f'the usable music lasts {seconds / 3600:.2f} hours, not {settings.hours:g}; ask for fewer with --hours,'
@@ -97,7 +101,7 @@ def _draw(setup, order, workers, progress, log):
   return chosen, {source: score for source, (score, _) in usable.items()}, left_out
 
 
-def _first(lines):
+def _first_reason(lines):
   return lines[0] if lines else 'they have too few notes'
 
 

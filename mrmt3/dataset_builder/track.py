@@ -121,7 +121,7 @@ def _stems(track, setup):
   drums = _drums(score, tempo, setup, rng)
   fonts = [font for font in setup.fonts_of(track.split) if font.has_drums]
   if drums is not None and len(drums) and fonts:
-    synth = _synth(_pick(fonts, rng).path)
+    synth = _synth(_draw_font(fonts, rng).path)
     audio = synth.render(drums, 0, True, seconds)
     drums = drums[~silent_notes(audio, drums, synth.sample_rate)]  # the kit has no sound for these strokes
     stems.append(Stem(0, True, drums, audio, synth.name, rng.uniform(-6, 3) if setup.recipe.vary else 0.0))
@@ -143,8 +143,8 @@ def _pitched_stems(score, tempo, seconds, track, setup, rng):
     stems = []
     for part in parts:
       usable = [font for font in fonts if font.has(part.program, False) and (part.program, font.path) not in silent]
-      font = _pick(usable, rng)
-      stem = _play(part, score, tempo, seconds, font, setup.recipe.vary, rng)
+      font = _draw_font(usable, rng)
+      stem = _render_part(part, score, tempo, seconds, font, setup.recipe.vary, rng)
       if stem is None:
         silent.add((part.program, font.path))
       stems.append(stem)
@@ -158,7 +158,7 @@ def _pitched_stems(score, tempo, seconds, track, setup, rng):
     parts = arrange_for(score, setup, track.split, rng, exclude=mute)
 
 
-def _play(part, score, tempo, seconds, font, vary, rng):
+def _render_part(part, score, tempo, seconds, font, vary, rng):
   """Render a part as a stem; None if it is inaudible or sounds at another pitch."""
   synth = _synth(font.path)
   style = draw_style(rng) if vary else PLAIN
@@ -173,7 +173,7 @@ def _play(part, score, tempo, seconds, font, vary, rng):
   return Stem(part.program, False, notes, audio, synth.name, style.gain_db, loudness)
 
 
-def _pick(fonts, rng):
+def _draw_font(fonts, rng):
   return fonts[0] if len(fonts) == 1 else fonts[rng.integers(len(fonts))]
 
 

@@ -121,19 +121,19 @@ def _named_files(audio, out):
   for name in audio:
     path = Path(name)
     if path.is_dir():
-      found += _found(
+      found += _named_by_path(
         path,
-        (p for p in path.rglob('*') if _is_music(p, path, out)),
+        (p for p in path.rglob('*') if _is_input(p, path, out)),
         f'{name} has no audio files; name a folder with audio',
       )
     elif glob.has_magic(name) and not path.exists():
       matches = map(Path, glob.iglob(name, recursive=True))
-      found += _found(
+      found += _named_by_path(
         _fixed_part(path), (p for p in matches if p.is_file()), f'no file matches {name}; change the pattern'
       )
     else:
       listed.append(path)
-  named = [*zip(listed, _names(listed), strict=True), *found]
+  named = [*zip(listed, _default_names(listed), strict=True), *found]
   taken = {}
   for path, name in named:
     if name in taken:
@@ -144,12 +144,12 @@ def _named_files(audio, out):
   return named
 
 
-def _names(paths):
+def _default_names(paths):
   stems = collections.Counter(path.stem for path in paths)
   return [path.stem if stems[path.stem] == 1 else path.absolute().parent.name for path in paths]
 
 
-def _is_music(path, folder, out):
+def _is_input(path, folder, out):
   """Return whether a path in a folder is an input: not hidden, and not in the output folder."""
   if (
     path.suffix.lower() not in AUDIO_SUFFIXES + FFMPEG_SUFFIXES or path.name.endswith(SYNTHESIZED) or not path.is_file()
@@ -161,7 +161,7 @@ def _is_music(path, folder, out):
   return out == folder.absolute() or not path.is_relative_to(out) or folder.absolute().is_relative_to(out)
 
 
-def _found(root, paths, message):
+def _named_by_path(root, paths, message):
   paths = sorted(paths)
   if not paths:
     raise UserError(message)

@@ -1,4 +1,4 @@
-"""Journal of the decoded segments of a file, stored next to its output, to resume an interrupted run."""
+"""What has been decoded of a file so far, kept beside the output, so that an interrupted run can go on."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ VERSION = 1
 
 
 def fingerprint(params, spec, options: dict) -> str:
-  """Return a digest of everything that determines the tokens: parameters, spec and options."""
+  """Returns a text that differs where other tokens may come out: of another model or with other options."""
   import jax
 
   digest = hashlib.sha256((spec.to_json() + json.dumps(options, sort_keys=True)).encode())
@@ -22,15 +22,15 @@ def fingerprint(params, spec, options: dict) -> str:
 
 
 class Journal:
-  """Journal of a file's segments: JSON lines in a hidden file next to the output, a header and one line per segment.
+  """The tokens of a file's segments: a header line and then a line a segment, JSON, in a hidden file beside the output.
 
   Attributes:
     path: of the hidden file.
-    known: tokens of the segments that an earlier run decoded, int32 `[n]` each.
+    known: tokens of the segments that an earlier run has decoded, int32 `[n]` each.
   """
 
   def __init__(self, output: Path, audio: Path, model: str):
-    """Read the known segments; those of other audio or another model are ignored."""
+    """Reads what is known; what belongs to other audio or another model is not used."""
     self.path = journal_path(output)
     self._header, self._begun = None, False
     try:
@@ -46,7 +46,7 @@ class Journal:
       self.known = tuple(np.array(row, np.int32) for row in rows[:bad])
 
   def add(self, segments) -> None:
-    """Append decoded segments; UserError if the file cannot be written."""
+    """Writes down further segments. UserError if that is not possible."""
     try:
       self.path.parent.mkdir(parents=True, exist_ok=True)
       # The first segments are the known ones, so what an earlier run wrote is written anew.
@@ -59,13 +59,13 @@ class Journal:
       raise UserError(f'cannot write {self.path}: {error.strerror}') from error
 
   def close(self, done: bool) -> None:
-    """End the work on the file; the journal is removed if the output is complete."""
+    """Ends the work on the file; what is written is kept unless the output is there."""
     if done:
       self.path.unlink(missing_ok=True)
 
 
 def journal_path(output: Path) -> Path:
-  """Return the path of an output's journal."""
+  """Returns where the journal of an output lies."""
   return output.with_name(f'.{output.name}.resume')
 
 

@@ -78,10 +78,10 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 class LineFile:
-  """A text file to which whole lines are appended; each is flushed before `add` returns."""
+  """A text file that grows by whole lines, each of which is in the file when `add` returns."""
 
   def __init__(self, path: Path, lines: Iterable[str] = ()):
-    """Create or replace the file with `lines`; UserError if it cannot be written."""
+    """Makes the file, or puts `lines` in place of all that it holds; UserError if that cannot be done."""
     with atomic_path(path) as temporary:
       temporary.write_text(''.join(f'{line}\n' for line in lines))
     self._path = path
@@ -91,7 +91,7 @@ class LineFile:
       raise UserError(f'cannot write {path}: {error.strerror}') from error
 
   def add(self, line: str) -> None:
-    """Append a line; UserError if it cannot be written."""
+    """Adds a line; UserError if that cannot be done."""
     try:
       self._file.write(line + '\n')
       self._file.flush()
@@ -99,5 +99,5 @@ class LineFile:
       raise UserError(f'cannot write {self._path}: {error.strerror}') from error
 
   def close(self) -> None:
-    """Close the file."""
+    """Closes the file."""
     self._file.close()

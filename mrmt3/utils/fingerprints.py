@@ -1,4 +1,4 @@
-"""Fingerprints of files that change when the files change, computed without reading them."""
+"""A text that changes when files change, made without reading them."""
 
 import hashlib
 import os

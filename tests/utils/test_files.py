@@ -48,7 +48,7 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path):
       files.make_folder(folder)
 
 
-def test_lines_are_flushed_and_replace_old_content(tmp_path):
+def test_lines_are_there_at_once_and_replace_what_was(tmp_path):
   path = tmp_path / 'folder' / 'lines.txt'
   for first in (['a', 'b'], ['c']):
     file = files.LineFile(path, first)

@@ -65,7 +65,7 @@ def test_help_names_all_commands():
     (['bench', 'memory', '--seed', '-1'], 'seed'),
     (['bench', 'memory', '--notes', '0'], 'notes'),
     (['study', 'ablations', '-o', 'x', '--steps', '0'], 'steps'),
-    (['dataset', 'build', 'foreign', '--force', '--recipe', 'demo'], 'left alone'),
+    (['dataset', 'build', 'foreign', '--force', '--recipe', 'demo'], 'was not built here'),
   ],
 )
 def test_errors_are_one_line(tmp_path, arguments, message):

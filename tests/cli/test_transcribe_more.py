@@ -133,7 +133,7 @@ def test_a_pipe_gives_the_same_notes_as_a_file(model, tmp_path):
   assert done.stderr == b''
   done = pipe(model, raw)
   assert (done.returncode, done.stdout) == (2, b'')
-  assert b'say --rate' in done.stderr and len(done.stderr.splitlines()) == 1
+  assert b'give --rate' in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_an_interrupted_run_resumes(model, tmp_path, monkeypatch, capsys):
     file.unlink()
 
   decoded = []
-  real = run_jobs.side_by_side._decode
+  real = run_jobs.batched_pieces._decode
 
   def counting(*args):
     if len(decoded) == 4:
@@ -198,7 +198,7 @@ def test_an_interrupted_run_resumes(model, tmp_path, monkeypatch, capsys):
     decoded.append(0)
     return real(*args)
 
-  monkeypatch.setattr(run_jobs.side_by_side, '_decode', counting)
+  monkeypatch.setattr(run_jobs.batched_pieces, '_decode', counting)
   with pytest.raises(KeyboardInterrupt):
     run(*arguments, '--resume')
   journal = resume.journal_path(out)
@@ -222,7 +222,7 @@ def test_a_journal_of_another_song_or_model_is_ignored(model, tmp_path):
   song = tmp_path / 'song.wav'
   song.write_bytes(b'abc')
   first = resume.Journal(tmp_path / 'a.mid', song, 'model')
-  first.add([run_jobs.side_by_side.Segment(0.0, np.array([5, 1]))])
+  first.add([run_jobs.batched_pieces.Segment(0.0, np.array([5, 1]))])
   assert [row.tolist() for row in resume.Journal(tmp_path / 'a.mid', song, 'model').known] == [[5, 1]]
   assert not resume.Journal(tmp_path / 'a.mid', song, 'other').known
   song.write_bytes(b'abcd')

@@ -228,7 +228,7 @@ def _write_audio(folder, found, reading):
   paths = []
   for number, shown in enumerate(reading.shown, 1):
     if shown.samples is None:
-      raise UserError(f'{found.name} has log-mels and no audio samples to write; leave --audio out')
+      raise UserError(f'{found.name} has log-mels and no samples to write as audio; leave --audio out')
     notes = inspection_statistics.segment_notes(shown.segment.targets, found.codec, _seconds(found))
     paths += sonify.write_pair(
       folder, number, shown.segment.piece, shown.samples, notes, found.spec.spectrogram.sample_rate

@@ -359,7 +359,8 @@ def test_list(published, tmp_path, capsys):
 MEASURE = """
 import sys
 import jax, flax, numpy, orbax.checkpoint, tensorstore
-from mrmt3 import conversion, network
+from mrmt3 import network
+from mrmt3.checkpoints import conversion
 from mrmt3.cli.main import main
 def peak():
   # Not getrusage's, which a process inherits.

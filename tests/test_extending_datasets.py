@@ -101,7 +101,9 @@ def test_check_names_what_cannot_be_used(package, data, commands, tmp_path):
 
 def test_report(package, data, commands):
   output = run(package, data, command(commands, 'report'))
-  assert '3 tracks of 3 pieces, 30 notes' in output and 'splits: train 2' in output and re.search(r'Pipe +0\.\d +30', output)
+  assert (
+    '3 tracks of 3 pieces, 30 notes' in output and 'splits: train 2' in output and re.search(r'Pipe +0\.\d +30', output)
+  )
 
 
 def test_inspect(package, data, commands):

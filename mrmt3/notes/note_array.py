@@ -59,9 +59,9 @@ def sort_notes(notes: np.ndarray) -> np.ndarray:
 
 
 def trim_overlapping_notes(notes: np.ndarray) -> np.ndarray:
-  """Returns the notes with each cut at the next onset of its pitch, program and is_drum, in the order given.
+  """Return the notes, each cut at the next onset of its pitch, program and is_drum, in the order given.
 
-  Notes left with no length are dropped; of several with the same onset the last one stays (as MT3).
+  Notes left with no length are dropped; of several with the same onset the last one stays (as in MT3).
   """
   offset, kept = trimmed_offsets(notes)
   trimmed = notes.copy()

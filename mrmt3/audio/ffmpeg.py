@@ -1,4 +1,4 @@
-"""Audio that libsndfile does not read (m4a, aac, wma, the sound of films), through PyAV, which brings FFmpeg along."""
+"""Audio formats that libsndfile does not read (m4a, aac, wma, video soundtracks), decoded with PyAV's FFmpeg."""
 
 from pathlib import Path
 
@@ -8,18 +8,18 @@ from mrmt3.errors import UserError
 
 
 class FfmpegFile:
-  """An open file that is read as soundfile.SoundFile is.
+  """An open audio file with the part of soundfile.SoundFile's interface that `audio.files` uses.
 
   Attributes:
     samplerate: Hz.
-    frames: how long the file says that it is; 0 where it does not say.
-    extra_info: nothing; soundfile has its log here.
+    frames: length in the file's header; 0 if it has none.
+    extra_info: empty; soundfile's log.
   """
 
   extra_info = ''
 
   def __init__(self, path: Path):
-    """Opens a file with sound in it; ValueError if there is none, or it cannot be decoded."""
+    """Open an audio file; ValueError if it has no audio stream or cannot be decoded."""
     import av
 
     av.logging.set_level(av.logging.PANIC)
@@ -29,32 +29,32 @@ class FfmpegFile:
       raise ValueError(error.strerror or str(error)) from error
     if not self._container.streams.audio:
       self._container.close()
-      raise ValueError('there is no sound in it')
+      raise ValueError('it has no audio stream')
     stream = self._container.streams.audio[0]
     self.samplerate = stream.rate
     self.frames = int(stream.duration * stream.time_base * stream.rate) if stream.duration else 0
-    self._blocks = self._decoded(av, stream)
-    self._left = np.zeros((0, 1), np.float32)
+    self._blocks = self._decoded_blocks(av, stream)
+    self._buffer = np.zeros((0, 1), np.float32)
 
   def read(self, frames: int, dtype: str = 'float32', always_2d: bool = True) -> np.ndarray:
-    """Returns the next `frames` frames, or what is left, float32 `[frames, channels]`; other types are not known."""
+    """Return the next `frames` frames, or fewer at the end, as float32 `[frames, channels]`."""
     if dtype != 'float32' or not always_2d:
-      raise ValueError('FfmpegFile reads float32 [frames, channels] only')
-    parts, count = [self._left], len(self._left)
+      raise ValueError('FfmpegFile reads float32 [frames, channels] only; leave dtype and always_2d at their defaults')
+    parts, count = [self._buffer], len(self._buffer)
     while count < frames and (block := next(self._blocks, None)) is not None:
       parts.append(block)
       count += len(block)
-    # Where the number of channels changes on the way, those of the first block count.
-    parts = [part for part in parts if len(part)] or [self._left]
+    # If the number of channels changes within the file, keep the first block's.
+    parts = [part for part in parts if len(part)] or [self._buffer]
     channels = parts[0].shape[1]
-    everything = np.concatenate(
+    samples = np.concatenate(
       [p if p.shape[1] == channels else p.mean(1, keepdims=True).repeat(channels, 1) for p in parts]
     )
-    self._left = everything[frames:]
-    return everything[:frames]
+    self._buffer = samples[frames:]
+    return samples[:frames]
 
-  def _decoded(self, av, stream):
-    # One rate and one sample type for the whole file, whatever its packets say.
+  def _decoded_blocks(self, av, stream):
+    # Packets may differ in sample rate and type; convert all of them to one.
     resampler = av.AudioResampler(format='fltp', rate=self.samplerate)
     try:
       for frame in self._container.decode(stream):
@@ -71,12 +71,12 @@ class FfmpegFile:
 
 
 def open_file(path: Path) -> FfmpegFile:
-  """Opens a file. UserError without PyAV, or if the file holds no sound that can be decoded."""
+  """Open an audio file with PyAV; UserError if PyAV is missing or the file has no audio that FFmpeg decodes."""
   try:
     return FfmpegFile(path)
   except ModuleNotFoundError as error:
     raise UserError(
-      f'reading {path} needs PyAV; install it with: pip install "mrmt3[m4a]", or convert it to wav'
+      f'cannot read {path} without PyAV; install it with: pip install "mrmt3[m4a]", or convert the file to wav'
     ) from error
   except ValueError as error:
     raise UserError(f'cannot read {path} as audio ({error}); convert it to wav, flac, ogg or mp3') from error

@@ -1,10 +1,14 @@
-"""Rewrites a soundfont so that symusic plays it in tune, and the same each time.
+"""Rewrites a soundfont so that symusic plays it in tune and deterministically.
 
-symusic 0.5.9 takes a sample's pitch from the sample's header and ignores the generators that correct it for a zone: root key
-(58), coarse and fine tuning (51, 52). Pretty_midi's piano then sounds 3 to 17 semitones too high. It also knows a sample by
-the last 24 bits of its place: zones that play one place in different ways get each other's sound and loop, and with it what
-happens to be in memory. Here every zone gets a sample header of its own, in which its generators are already counted, and
-every header its own audio at the sample rate of the synthesizer, which then need not convert it for each stem.
+symusic 0.5.9 has two faults:
+
+- It takes a sample's pitch from the sample header and ignores the zone generators that correct it: root key (58),
+  coarse and fine tuning (51, 52). pretty_midi's piano then sounds 3 to 17 semitones too high.
+- It identifies a sample by the last 24 bits of its position. Zones that play one position differently get each other's
+  audio and loop, and read memory out of bounds.
+
+Here every zone gets its own sample header, with the generators applied to it. Every header gets its own audio at the
+synthesizer's sample rate, so that it is resampled once and not for each stem.
 """
 
 import functools
@@ -23,19 +27,24 @@ from mrmt3.utils.user_cache import cache_root
 
 _VERSION = 2
 _INSTRUMENT, _COARSE, _FINE, _SAMPLE, _MODE, _ROOT, _END = 41, 51, 52, 53, 54, 58, 60
-_MOVES = ((0, 4), (1, 12), (2, 45), (3, 50))  # generators of a zone's begin, end, loop begin and end: in 1 and in 32768
+_MOVES = (
+  (0, 4),
+  (1, 12),
+  (2, 45),
+  (3, 50),
+)  # (fine, coarse = 32768 * fine) generators: begin, end, loop begin, loop end
 _NEUTRAL = {_COARSE: 0, _FINE: 0, _ROOT: -1, **{kind: 0 for pair in _MOVES for kind in pair}}
 _ORDER = (b'phdr', b'pbag', b'pmod', b'pgen', b'inst', b'ibag', b'imod', b'igen', b'shdr')
 _HEADER = struct.Struct('<20s5IBb2H')
-_VORBIS = 0x10  # of a header's type
+_VORBIS = 0x10  # bit of a header's type
 _MONO = 1
 _PLACES = 2**24
 
 
 def tuned_path(path: Path, sha256: str, sample_rate: int) -> Path:
-  """Returns the file of a soundfont rewritten for a sample rate (Hz), written to the cache when first needed.
+  """Return the path of a soundfont rewritten for a sample rate (Hz); it is written to the cache on first use.
 
-  UserError where the soundfont is broken, or the cache cannot be written.
+  Raises UserError if the soundfont is broken or the cache cannot be written.
   """
   root = cache_root()
   if root is None:  # a user without a home folder
@@ -45,62 +54,62 @@ def tuned_path(path: Path, sha256: str, sample_rate: int) -> Path:
     try:
       data = tune(path.read_bytes(), sample_rate)
     except (struct.error, LookupError, ValueError, RuntimeError) as error:
-      raise UserError(f'cannot load the soundfont {path}: it is cut short or broken; get the file again') from error
+      raise UserError(f'cannot load the soundfont {path}: it is truncated or broken; get the file again') from error
     with atomic_path(target) as temporary:
       temporary.write_bytes(data)
   return target
 
 
 def tune(data: bytes, sample_rate: int) -> bytes:
-  """Returns a soundfont (.sf2, .sf3) as a .sf2 file that has for each zone a sample header in tune, with its own audio.
+  """Rewrite a soundfont (.sf2, .sf3) as a .sf2 file whose zones have their own, tuned sample headers and audio.
 
-  Raises LookupError, ValueError, struct.error or RuntimeError where the soundfont is broken.
+  Raises LookupError, ValueError, struct.error or RuntimeError if the soundfont is broken.
   """
   chunks = font_chunks(data)
   _check(chunks, b'phdr', 38, 24, b'pbag', b'pgen', _INSTRUMENT, len(chunks[b'inst']) // 22 - 1)
   _check(chunks, b'inst', 22, 20, b'ibag', b'igen', _SAMPLE, len(chunks[b'shdr']) // _HEADER.size - 1)
   generators, zones = _zones(chunks)
   headers, audio = _headers(chunks, zones, sample_rate)
-  chunks = {**chunks, b'igen': generators, b'pgen': _known(chunks[b'pgen']), b'shdr': headers}
+  chunks = {**chunks, b'igen': generators, b'pgen': _without_unknown(chunks[b'pgen']), b'shdr': headers}
   body = b''.join(
     (
-      _list(b'INFO', [(b'ifil', struct.pack('<HH', 2, 1))]),
-      _list(b'sdta', [(b'smpl', audio)]),
-      _list(b'pdta', [(name, chunks[name]) for name in _ORDER]),
+      _list_chunk(b'INFO', [(b'ifil', struct.pack('<HH', 2, 1))]),
+      _list_chunk(b'sdta', [(b'smpl', audio)]),
+      _list_chunk(b'pdta', [(name, chunks[name]) for name in _ORDER]),
     )
   )
   return b'RIFF' + struct.pack('<I', len(body) + 4) + b'sfbk' + body
 
 
-def _list(name, parts):
+def _list_chunk(name, parts):
   body = name + b''.join(part + struct.pack('<I', len(content)) + content for part, content in parts)
   return b'LIST' + struct.pack('<I', len(body)) + body
 
 
 def _check(chunks, heads, size, at, bags, generators, kind, count):
-  """Raises IndexError where a table points behind the end of another, which symusic would read."""
+  """Raise IndexError if a table points behind the end of another; symusic would read there."""
   first_bags = np.frombuffer(chunks[heads], np.uint8).reshape(-1, size)[:, at : at + 2].copy().view('<u2')
   first_generators = np.frombuffer(chunks[bags], '<u2').reshape(-1, 2)[:, 0]
   table = np.frombuffer(chunks[generators], '<u2').reshape(-1, 2)
-  aims = table[table[:, 0] == kind, 1]
-  for values, limit in ((first_bags, len(first_generators)), (first_generators, len(table) + 1), (aims, count)):
+  targets = table[table[:, 0] == kind, 1]
+  for values, limit in ((first_bags, len(first_generators)), (first_generators, len(table) + 1), (targets, count)):
     if values.max(initial=0) >= max(limit, 1):
       raise IndexError(limit)
 
 
-def _known(generators):
-  """Returns generators without the unknown, which symusic would write beyond its table."""
+def _without_unknown(generators):
+  """Drop generators that symusic does not know; it would write beyond its table."""
   table = np.frombuffer(generators, '<u2').reshape(-1, 2).copy()
   table[table[:, 0] > _END] = (_END, 0)
   return table.tobytes()
 
 
 def _zones(chunks):
-  """Returns the instruments' generators, each zone's in a sample header of its own, and what the headers are to hold.
+  """Return the instruments' generators, one sample header per zone, and the content of these headers.
 
-  These are (sample, moves, is_looped, pitch, correction).
+  A header's content is (sample, moves, is_looped, pitch, correction).
   """
-  generators = bytearray(_known(chunks[b'igen']))
+  generators = bytearray(_without_unknown(chunks[b'igen']))
   instruments, bags, samples = chunks[b'inst'], chunks[b'ibag'], chunks[b'shdr']
   headers = [_HEADER.unpack_from(samples, at) for at in range(0, len(samples) - _HEADER.size, _HEADER.size)]
   zones = {}
@@ -116,7 +125,7 @@ def _zones(chunks):
       for kind, neutral in _NEUTRAL.items():
         if kind in own:
           struct.pack_into('<h', generators, own[kind][0] + 2, neutral)
-      if _MODE in own:  # a loop that ends with the note is played as one that does not: symusic leaves it too early
+      if _MODE in own:  # "loop until release" becomes "loop always": symusic leaves such a loop too early
         struct.pack_into('<h', generators, own[_MODE][0] + 2, own[_MODE][1] & 1)
       if _SAMPLE not in own:
         common = values if bag == begin else common
@@ -130,7 +139,7 @@ def _zones(chunks):
 
 
 def _tuning(header, values):
-  """Returns the root key and its correction in cents that a zone's header is to have."""
+  """Return a zone's root key and its correction in cents."""
   original, correction = header[6:8]
   root = values.get(_ROOT, -1)
   if not 0 <= root <= 127:
@@ -141,13 +150,13 @@ def _tuning(header, values):
 
 
 def _headers(chunks, zones, sample_rate):
-  """Returns the bytes of the zones' sample headers, and of the audio that they point at."""
+  """Return the bytes of the zones' sample headers, and of the audio that they point to."""
   old, memory = chunks[b'shdr'], memoryview(chunks[b'smpl'])
 
   @functools.lru_cache(maxsize=64)
   def sample_of(index):
     _, begin, end, first, last, rate, *_, kind = _HEADER.unpack_from(old, index * _HEADER.size)
-    if kind & _VORBIS:  # its loop is counted from the sample's begin, its place in bytes
+    if kind & _VORBIS:  # the position is in bytes, and the loop is relative to the sample's begin
       return read_sample(memory[begin:end], True), (first, last), rate
     return read_sample(memory[2 * begin : 2 * end], False), (first - begin, last - begin), rate
 

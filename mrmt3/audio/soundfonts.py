@@ -1,7 +1,7 @@
-"""What is inside a soundfont: its presets, and the names of its samples, which tell the family it comes from.
+"""Soundfont contents: presets, and sample names, which identify soundfonts with common samples.
 
-Soundfonts that share samples (MuseScore's is partly FluidR3) are of one family: a test on one says little about unheard
-timbres when a network was trained on the other.
+Soundfonts that share samples (MuseScore's is partly FluidR3) form a family. After training on one of a family, a test
+on another does not measure generalization to unseen timbres.
 """
 
 import dataclasses
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from mrmt3.errors import UserError
 
-SHARED_SAMPLES = 0.15  # share of the smaller font's sample names that makes two fonts a family; by chance up to 0.08
+SHARED_SAMPLES = 0.15  # fraction of the smaller font's sample names that makes two fonts a family; up to 0.08 by chance
 _DRUM_BANK = 128
 _HEADER_RECORD, _SAMPLE_RECORD = 38, 46  # bytes
-# Where Debian's packages put the fonts that people use; only to say what there is.
+# Where Debian's packages install common soundfonts; used in messages only.
 KNOWN = {
   'fluid-soundfont-gm': '/usr/share/sounds/sf2/FluidR3_GM.sf2',
   'musescore-general-soundfont-small': '/usr/share/sounds/sf3/MuseScore_General_Lite.sf3',
@@ -46,14 +46,14 @@ class Soundfont:
     return self.has_drums if is_drum else program in self.programs
 
   def is_related(self, other: 'Soundfont') -> bool:
-    """Whether two fonts are of one family."""
+    """Whether the two fonts belong to one family (see the module's docstring)."""
     smaller = min(len(self.samples), len(other.samples))
     shared = len(self.samples & other.samples)
     return self.sha256 == other.sha256 or (smaller > 0 and shared >= SHARED_SAMPLES * smaller)
 
 
 def read_soundfont(path: Path) -> Soundfont:
-  """Returns what is in a .sf2 or .sf3 file; UserError where it is none, is broken, or has nothing of General MIDI."""
+  """Read a .sf2 or .sf3 file; UserError if it is missing, broken, or has no General MIDI presets."""
   if not path.is_file():
     raise UserError(f'no such soundfont: {path}; name a .sf2 or .sf3 file')
   try:
@@ -67,7 +67,7 @@ def read_soundfont(path: Path) -> Soundfont:
     presets = [struct.unpack('<HH', record[20:24]) for record in _records(chunks[b'phdr'], _HEADER_RECORD)]
     samples = frozenset(bytes(record[:20]).split(b'\0')[0] for record in _records(chunks[b'shdr'], _SAMPLE_RECORD))
   except (KeyError, struct.error) as error:
-    raise UserError(f'cannot load the soundfont {path}: it is cut short or broken; get the file again') from error
+    raise UserError(f'cannot load the soundfont {path}: it is truncated or broken; get the file again') from error
   programs = frozenset(program for program, bank in presets if bank == 0 and program < 128)
   if not programs or not samples:
     raise UserError(f'the soundfont {path} has no General MIDI instruments (presets in bank 0); name another one')
@@ -81,7 +81,7 @@ def read_soundfont(path: Path) -> Soundfont:
 
 
 def font_chunks(data: bytes) -> dict[bytes, bytes]:
-  """Returns the parts of a soundfont by name: b'ifil', b'smpl', b'phdr', ...; KeyError where the file ends too early."""
+  """Split a soundfont into its chunks by name: b'ifil', b'smpl', b'phdr', ...; KeyError if the file is truncated."""
   at, found = 12, {}
   while at + 12 <= len(data):
     end = at + 8 + struct.unpack('<I', data[at + 4 : at + 8])[0]
@@ -90,7 +90,7 @@ def font_chunks(data: bytes) -> dict[bytes, bytes]:
     if data[at : at + 4] == b'LIST':
       found |= _chunks(data, at + 12, end)
     at = end
-    at += data[at : at + 4] != b'LIST'  # chunks begin at even places, but not all programs write them so
+    at += data[at : at + 4] != b'LIST'  # chunks begin at even offsets, but not all programs pad them
   return found
 
 
@@ -104,15 +104,16 @@ def _chunks(data, at, end):
 
 
 def _records(chunk, size):
-  """Returns all records but the last, which only marks the end."""
+  """Return all records but the last, a terminator."""
   return [chunk[at : at + size] for at in range(0, len(chunk) - 2 * size + 1, size)]
 
 
 def check_held_out(train: Sequence[Soundfont], held_out: Sequence[Soundfont]) -> None:
-  """Raises UserError where a held-out font is of the family of one to train with."""
+  """Raise UserError if a held-out font belongs to the family of a training font."""
   for one in held_out:
     for other in train:
       if one.is_related(other):
         raise UserError(
-          f'{one.path.name} shares samples with {other.path.name} and cannot be held out from it; hold out another family'
+          f'{one.path.name} shares samples with {other.path.name} and cannot be held out from it; '
+          'hold out a font of another family'
         )

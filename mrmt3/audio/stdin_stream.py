@@ -1,4 +1,4 @@
-"""Sound from a pipe, while it comes: wav, or samples without a header."""
+"""Streaming audio from a pipe: wav, or raw samples without a header."""
 
 import struct
 from collections.abc import Callable, Iterator
@@ -25,47 +25,47 @@ _OTHERS = {b'fLaC': 'flac', b'OggS': 'ogg', b'ID3': 'mp3', b'\xff\xfb': 'mp3', b
 
 
 class _Pipe:
-  """Bytes that are still coming in."""
+  """A byte stream with lookahead."""
 
   def __init__(self, read: Callable[[int], bytes]):
-    self._read, self._left = read, b''
+    self._read, self._buffer = read, b''
 
   def exactly(self, count: int) -> bytes:
-    """Returns the next `count` bytes, or fewer where the pipe ends."""
-    while len(self._left) < count:
+    """Return the next `count` bytes, or fewer at the end of the stream."""
+    while len(self._buffer) < count:
       more = self._read(BLOCK_BYTES)
       if not more:
         break
-      self._left += more
-    data, self._left = self._left[:count], self._left[count:]
+      self._buffer += more
+    data, self._buffer = self._buffer[:count], self._buffer[count:]
     return data
 
   def put_back(self, data: bytes) -> None:
-    """Makes `data` the next bytes again."""
-    self._left = data + self._left
+    """Push `data` back, so that it is read next."""
+    self._buffer = data + self._buffer
 
   def some(self) -> bytes:
-    """Returns what is there, waiting for it where there is nothing; b'' at the end."""
-    data, self._left = self._left or self._read(BLOCK_BYTES), b''
+    """Return the bytes at hand, waiting if there are none; b'' at the end of the stream."""
+    data, self._buffer = self._buffer or self._read(BLOCK_BYTES), b''
     return data
 
 
 def open_sound(
   read: Callable[[int], bytes], rate: int | None = None, channels: int = 1, sample_format: str = 's16le'
 ) -> tuple[int, Iterator[np.ndarray]]:
-  """Reads as much as is needed to know what comes.
+  """Open a stream of wav or raw samples, reading only its header.
 
   Args:
-    read: takes a number and returns at most as many bytes, b'' at the end; what `os.read` does.
-    rate: of samples without a header, Hz; None: a wav file comes.
-    channels: of samples without a header.
-    sample_format: of samples without a header, one of `SAMPLE_FORMATS`.
+    read: takes a number and returns at most that many bytes, b'' at the end, like `os.read`.
+    rate: sample rate of raw samples, Hz; None for a wav stream.
+    channels: of raw samples.
+    sample_format: of raw samples, one of `SAMPLE_FORMATS`.
 
   Returns:
-    (sample rate Hz, iterator over samples float32 `[n, channels]` each, as they come).
+    (sample rate Hz, iterator over blocks of samples, float32 `[n, channels]`, as they arrive).
 
   Raises:
-    UserError: it is neither, or a wav file of an unknown kind.
+    UserError: the stream is not wav and no rate is given, or its format is not supported.
   """
   pipe = _Pipe(read)
   start = pipe.exactly(12)
@@ -76,11 +76,12 @@ def open_sound(
     if start.startswith(magic):
       raise UserError(f'standard input: {name} cannot be read from a pipe; convert it: ffmpeg -i FILE -f wav - | ...')
   if rate is None:
-    raise UserError(
-      'standard input: no wav file comes; for samples without a header say --rate (and --channels, --format)'
-    )
+    raise UserError('standard input is not a wav stream; for raw samples give --rate (and --channels, --format)')
   if rate < 1 or not 1 <= channels <= _MAX_CHANNELS or sample_format not in SAMPLE_FORMATS:
-    raise UserError(f'standard input: {rate} Hz, {channels} channels, {sample_format}: that is no sound')
+    raise UserError(
+      f'standard input: cannot read {channels} channels of {sample_format} at {rate} Hz; give 1 to {_MAX_CHANNELS} '
+      f'channels, a rate of at least 1 Hz and a format of {", ".join(SAMPLE_FORMATS)}'
+    )
   return rate, _samples(pipe, channels, sample_format, None)
 
 
@@ -90,13 +91,13 @@ def _open_wav(pipe):
   while True:
     header = pipe.exactly(8)
     if len(header) < 8:
-      raise UserError('standard input: the wav file ends before its sound begins')
+      raise UserError('standard input: the wav stream ends before its samples begin; check the program that writes it')
     name, size = header[:4], struct.unpack('<I', header[4:])[0]
     if name == b'data':
       break
     body = pipe.exactly(size + size % 2) if size < UNKNOWN_BYTES else b''
     if len(body) < size:
-      raise UserError('standard input: the wav file ends before its sound begins')
+      raise UserError('standard input: the wav stream ends before its samples begin; check the program that writes it')
     if name == b'fmt ' and size >= 16:
       code, channels, rate, _, _, bits = struct.unpack('<HHIIHH', body[:16])
       if code == _EXTENSIBLE and size >= 26:
@@ -104,23 +105,26 @@ def _open_wav(pipe):
       kind = _WAV_FORMATS.get((code, bits))
       if kind is None or not 1 <= channels <= _MAX_CHANNELS or not rate:
         raise UserError(
-          f'standard input: wav of kind {code} with {bits} bits, {channels} channels, {rate} Hz is not known'
+          f'standard input: wav format {code} with {bits} bits, {channels} channels, {rate} Hz is not supported; '
+          'convert it: ffmpeg -i FILE -f wav - | ...'
         )
   if kind is None:
-    raise UserError('standard input: the wav file does not say what its sound is')
+    raise UserError(
+      'standard input: the wav stream has no fmt chunk before its samples; convert it: ffmpeg -i FILE -f wav - | ...'
+    )
   return rate, _samples(pipe, channels, kind, size if 0 < size < UNKNOWN_BYTES else None)
 
 
 def _samples(pipe, channels, kind, size):
-  """Yields the samples in the next `size` bytes (None: until the end); an unfinished frame at the end is dropped."""
-  frame, left, rest = channels * _BYTES[kind], size, b''
-  while left is None or left > 0:
+  """Yield the samples in the next `size` bytes (None: until the end); an incomplete last frame is dropped."""
+  frame, remaining, rest = channels * _BYTES[kind], size, b''
+  while remaining is None or remaining > 0:
     data = pipe.some()
     if not data:
       return
-    if left is not None:
-      data = data[:left]
-      left -= len(data)
+    if remaining is not None:
+      data = data[:remaining]
+      remaining -= len(data)
     rest += data
     whole = len(rest) // frame * frame
     if whole:
@@ -129,7 +133,7 @@ def _samples(pipe, channels, kind, size):
 
 
 def _as_float(data, kind):
-  """Returns samples with full scale -1..1, float32 `[n]`."""
+  """Convert PCM bytes to float32 `[n]`, full scale -1..1."""
   if kind == 's24le':
     wide = np.zeros((len(data) // 3, 4), np.uint8)
     wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""Makes sound from notes with a soundfont."""
+"""Synthesis of notes with a soundfont."""
 
 import importlib.util
 import os
@@ -11,11 +11,11 @@ from mrmt3.audio.soundfonts import read_soundfont
 from mrmt3.errors import UserError
 
 _FADE_SECONDS = 0.02
-_SILENT_NOTE = 1e-5  # power relative to the stem's loudest moment: -50 dB
+_SILENT_NOTE = 1e-5  # power relative to the stem's loudest note: -50 dB
 
 
 def default_soundfont() -> Path:
-  """Returns the General MIDI soundfont inside the pretty_midi package; UserError where it is missing."""
+  """Return the General MIDI soundfont of the pretty_midi package; UserError if it is missing."""
   spec = importlib.util.find_spec('pretty_midi')
   path = Path(spec.origin).parent / 'TimGM6mb.sf2' if spec else None
   if path is None or not path.is_file():
@@ -24,14 +24,14 @@ def default_soundfont() -> Path:
 
 
 class Synth:
-  """A soundfont synthesizer. Its onsets come 1 ms after the notes' (measured on TimGM6mb's drums).
+  """A soundfont synthesizer. Its onsets are 1 ms late (measured with TimGM6mb's drums).
 
-  Every stem has a symusic synthesizer of its own: one that plays several changes the samples that they share, and the sound
-  (drums most of all) would depend on what was played before. Loading takes milliseconds.
+  Every stem gets its own symusic synthesizer, which loads in milliseconds. One synthesizer for several stems changes
+  the samples that they share, so that the audio (of drums above all) would depend on what was rendered before.
   """
 
   def __init__(self, soundfont: str | os.PathLike, sample_rate: int = 16000):
-    """Loads a soundfont (.sf2, .sf3); `sample_rate` in Hz. UserError where the file is not one."""
+    """Load a soundfont (.sf2, .sf3); `sample_rate` in Hz. UserError if the file is not a soundfont."""
     import symusic
 
     path = Path(soundfont)
@@ -41,18 +41,21 @@ class Synth:
     try:
       self._load()
     except (RuntimeError, ValueError) as error:
-      raise UserError(f'cannot load the soundfont {soundfont}: {error}') from error
+      raise UserError(f'cannot load the soundfont {soundfont}: {error}; try another one') from error
     self.sample_rate = sample_rate
     self.name = Path(soundfont).name
 
   def render(self, notes: np.ndarray, program: int, is_drum: bool, seconds: float) -> np.ndarray:
-    """Returns notes played by one instrument: float32 `[seconds * sample_rate]`, mono, its end faded out.
+    """Render the notes of one instrument: mono float32 `[seconds * sample_rate]`, faded out at the end.
 
     Args:
-      notes: note table; its program and is_drum columns are not used.
+      notes: note table; its program and is_drum columns are ignored.
       program: MIDI program 0..127.
       is_drum: whether to play the drum kit.
-      seconds: length of the result; what sounds later is cut off.
+      seconds: length of the result; later audio is cut off.
+
+    Raises:
+      UserError: the soundfont cannot play the program.
     """
     import symusic
 
@@ -73,7 +76,7 @@ class Synth:
       rendered = np.asarray(self._load().render(score, stereo=False))[0, :samples]
     except (RuntimeError, ValueError) as error:
       raise UserError(f'the soundfont {self.name} cannot play program {program}: {error}; try another one') from error
-    if np.isfinite(rendered).all():  # a few presets are beyond the synthesizer; they stay silent
+    if np.isfinite(rendered).all():  # the synthesizer yields NaN for a few presets; they stay silent
       audio[: len(rendered)] = rendered
     fade = min(samples, round(_FADE_SECONDS * self.sample_rate))
     audio[samples - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
@@ -81,7 +84,7 @@ class Synth:
 
 
 def _end_marker(seconds):
-  """Returns a track with one note at the end: the synthesizer stops, tails and all, with the last note."""
+  """Return a track with one note at the end; the synthesizer stops at the last note, release tails included."""
   import symusic
 
   track = symusic.Track(program=0, is_drum=False, ttype='second')
@@ -90,7 +93,7 @@ def _end_marker(seconds):
 
 
 def silent_notes(audio: np.ndarray, notes: np.ndarray, sample_rate: int) -> np.ndarray:
-  """Returns bool `[notes]`: which cannot be heard, having no sound in the 60 ms after the onset, relative to the stem.
+  """Return bool `[notes]`: which notes are inaudible, at most -50 dB relative to the stem in the 60 ms after the onset.
 
   Some presets have no samples for some pitches, or play a sound effect on few of them.
   """
@@ -102,5 +105,5 @@ def silent_notes(audio: np.ndarray, notes: np.ndarray, sample_rate: int) -> np.n
 
 
 def silent_share(audio: np.ndarray, notes: np.ndarray, sample_rate: int) -> float:
-  """Returns the share of notes that cannot be heard (see `silent_notes`)."""
+  """Return the fraction of notes that are inaudible (see `silent_notes`)."""
   return float(silent_notes(audio, notes, sample_rate).mean()) if len(notes) else 0.0

@@ -1,4 +1,4 @@
-"""Downloads over HTTP with the standard library: resumed, checked, and never a wrong file under its name."""
+"""HTTP downloads with the standard library: resumable, verified, and renamed to their final name when complete."""
 
 import contextlib
 import hashlib
@@ -16,29 +16,29 @@ from mrmt3.checkpoints.published import RemoteFile
 from mrmt3.errors import UserError, first_line
 from mrmt3.utils import files
 
-TRIES = 4  # in a row without a new byte
-TIMEOUT = 20.0  # s without an answer or a byte
+TRIES = 4  # consecutive attempts without a new byte
+TIMEOUT = 20.0  # s without a response or a byte
 _BLOCK = 1 << 20
-_PAUSE = 1.0  # s before the second try, doubled for each one after
+_PAUSE = 1.0  # s between attempts, doubled each time
 _AGENT = 'mrmt3'
-_MOST_OBJECTS = 100_000
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
+_MAX_OBJECTS = 100_000
+_TEMPORARY_ERRORS = (408, 425, 429, 500, 502, 503, 504)
 
 
 class Unreachable(UserError):
-  """The server cannot be reached, or has gone for good."""
+  """The server cannot be reached, even after several attempts."""
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-  """Follows redirections, but not from HTTPS to plain HTTP; keeps what Hugging Face says of a file on the way."""
+  """Follows redirects, but not from HTTPS to HTTP; keeps the sha256 in Hugging Face's X-Linked-ETag header."""
 
   def __init__(self):
     self.sha256 = None
 
   def redirect_request(self, request, fp, code, msg, headers, newurl):
-    """Returns the next request; UserError for one that is not encrypted any more."""
+    """Return the next request; UserError if it is not encrypted any more."""
     if request.type == 'https' and not newurl.startswith('https:'):
-      raise UserError(f'{request.full_url} sends to an address without encryption, {newurl}; not followed')
+      raise UserError(f'{request.full_url} redirects to an unencrypted address, {newurl}; it is not followed')
     linked = (headers.get('X-Linked-ETag') or '').strip('"')
     if len(linked) == 64:
       self.sha256 = linked.lower()
@@ -46,18 +46,18 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def download(remote: RemoteFile, path: Path, progress: Callable[[int, int | None], None] | None = None) -> str:
-  """Downloads a file to `path`, where it appears when it is whole and right; returns its sha256.
+  """Download a file to `path`, which appears when the file is complete and verified; returns its sha256.
 
-  What was downloaded of it before, to `<path>.part`, is not downloaded again if the server can send the rest.
+  An earlier partial download in `<path>.part` is resumed if the server supports it.
 
   Args:
-    remote: what to download; its size and sums are checked where they are known.
-    path: the file.
-    progress: called with (bytes there, all bytes or None) after every block.
+    remote: the file; its size and digests are verified if they are known.
+    path: where to store it.
+    progress: called with (bytes received, total bytes or None) after every block.
 
   Raises:
-    Unreachable: if the server cannot be reached; what has arrived is kept.
-    UserError: if the server does not have the file, has another one (which is removed), or it cannot be written.
+    Unreachable: the server cannot be reached; the partial download is kept.
+    UserError: the server does not have the file, sends another one (which is removed), or it cannot be written.
   """
   files.make_folder(path.parent)
   part = path.with_name(f'{path.name}.part')
@@ -69,9 +69,9 @@ def download(remote: RemoteFile, path: Path, progress: Callable[[int, int | None
     try:
       if _fetch_rest(opener, remote, part, progress):
         break
-      error = 'the connection was cut'
+      error = 'the connection was lost'
     except urllib.error.HTTPError as failure:
-      error = _passing(remote.url, failure)
+      error = _temporary_error(remote.url, failure)
     except (http.client.HTTPException, OSError) as failure:
       if getattr(failure, 'filename', None) is not None or isinstance(failure, _WriteError):
         raise UserError(f'cannot write {part}: {failure.strerror or failure}') from failure
@@ -79,26 +79,26 @@ def download(remote: RemoteFile, path: Path, progress: Callable[[int, int | None
     tries = 1 if _size(part) > before else tries + 1
     if tries >= TRIES:
       raise Unreachable(
-        f'{remote.url}: {first_line(error)} ({tries} times); what has arrived is kept, run it again to go on'
+        f'{remote.url}: {first_line(error)} ({tries} times); the partial download is kept, run it again to resume'
       )
     time.sleep(pause if tries > 1 else 0)
     pause = min(pause * 2, 30) if tries > 1 else _PAUSE
   return _check(remote, part, path, redirects.sha256)
 
 
-def _passing(url: str, error: urllib.error.HTTPError) -> str:
-  """Returns what a server says that may say otherwise a moment later; UserError where it will not."""
-  if error.code not in _PASSING:
-    raise UserError(f'{url}: the server says {error.code} {error.reason}; has it moved?') from error
+def _temporary_error(url: str, error: urllib.error.HTTPError) -> str:
+  """Return the message of a temporary error; UserError for a permanent one."""
+  if error.code not in _TEMPORARY_ERRORS:
+    raise UserError(f'{url}: the server answers {error.code} {error.reason}; the file may have moved') from error
   return f'{error.code} {error.reason}'
 
 
 class _WriteError(OSError):
-  """The disk's fault, not the network's."""
+  """A write error, as opposed to a network error."""
 
 
 def _fetch_rest(opener, remote: RemoteFile, part: Path, progress) -> bool:
-  """Appends to the part what the server sends; returns whether the file is whole now."""
+  """Append what the server sends to the partial file; returns whether it is complete."""
   etag_file = part.with_name(f'{part.name}.etag')
   have = _size(part)
   if remote.size is not None and have > remote.size:
@@ -117,7 +117,7 @@ def _fetch_rest(opener, remote: RemoteFile, part: Path, progress) -> bool:
   except urllib.error.HTTPError as error:
     if error.code != 416 or not have:
       raise
-    # Nothing is left to send, or the part is of another file.
+    # Either nothing is left to send, or the partial file belongs to another file.
     if remote.size is None and error.headers.get('Content-Range', '').endswith(f'/{have}'):
       return True
     part.unlink()
@@ -125,14 +125,16 @@ def _fetch_rest(opener, remote: RemoteFile, part: Path, progress) -> bool:
   with response:
     if response.status != 206 or not response.headers.get('Content-Range', '').startswith(f'bytes {have}-'):
       have = 0
-      if response.status == 206:  # another range than was asked for
+      if response.status == 206:  # not the requested range
         part.unlink(missing_ok=True)
         return False
     length = response.headers.get('Content-Length')
     total = have + int(length) if length and length.isdigit() else None
     if remote.size is not None and total is not None and total != remote.size:
       part.unlink(missing_ok=True)
-      raise UserError(f'{remote.url} has {total:,} bytes, not {remote.size:,}: another file than was published')
+      raise UserError(
+        f'{remote.url} has {total:,} bytes, not {remote.size:,}: it is not the published file and was not downloaded'
+      )
     _check_room(part, (total or remote.size or 0) - have)
     try:
       etag_file.write_text(response.headers.get('ETag', ''))
@@ -161,14 +163,15 @@ def _check_room(part: Path, needed: int) -> None:
   free = shutil.disk_usage(part.parent).free
   if needed > free:
     raise UserError(
-      f'{part.parent}: no room, {needed:,} bytes are needed and {free:,} are free (MRMT3_CACHE names a folder)'
+      f'{part.parent}: not enough space, {needed:,} bytes are needed and {free:,} are free; '
+      'free some, or set MRMT3_CACHE to another folder'
     )
 
 
 def _check(remote: RemoteFile, part: Path, path: Path, linked_sha256: str | None) -> str:
-  """Gives a whole download its name if it is the right file, else removes it; returns its sha256."""
-  stated = {'sha256': remote.sha256 or linked_sha256, 'md5': remote.md5}
-  expected = {name: value.lower() for name, value in stated.items() if value is not None}
+  """Rename a complete download if it is the right file, else remove it; returns its sha256."""
+  published = {'sha256': remote.sha256 or linked_sha256, 'md5': remote.md5}
+  expected = {name: value.lower() for name, value in published.items() if value is not None}
   sums = {name: hashlib.new(name, usedforsecurity=False) for name in {'sha256', *expected}}
   size = 0
   with part.open('rb') as file:
@@ -185,33 +188,33 @@ def _check(remote: RemoteFile, part: Path, path: Path, linked_sha256: str | None
   part.with_name(f'{part.name}.etag').unlink(missing_ok=True)
   if problem:
     part.unlink()
-    raise UserError(f'{remote.url}: what arrived {problem}; it was removed, try again')
+    raise UserError(f'{remote.url}: the download {problem}; it was removed, try again')
   part.replace(path)
   return sums['sha256'].hexdigest()
 
 
 def check_file(remote: RemoteFile, path: Path) -> None:
-  """Raises UserError if a file that was put there by hand is not the one that was published; it is left alone."""
+  """Raise UserError if a file that the user placed is not the published one; it is not removed."""
   size = _size(path)
   if remote.size is not None and size != remote.size:
-    raise UserError(f'{path} has {size:,} bytes, not {remote.size:,}; remove it, or get it again')
+    raise UserError(f'{path} has {size:,} bytes, not {remote.size:,}; remove it, or download it again')
   if remote.sha256:
     with path.open('rb') as file:
       found = hashlib.file_digest(file, 'sha256').hexdigest()
     if found != remote.sha256:
-      raise UserError(f'{path} has the sha256 sum {found}, not {remote.sha256}; remove it, or get it again')
+      raise UserError(f'{path} has the sha256 sum {found}, not {remote.sha256}; remove it, or download it again')
 
 
 def list_bucket(listing: str, prefix: str) -> list[RemoteFile]:
-  """Returns the objects of a public Google Cloud Storage bucket whose names begin with `prefix`, without it.
+  """List the objects of a public Google Cloud Storage bucket below `prefix`, which is removed from their names.
 
   Args:
     listing: `https://.../storage/v1/b/<bucket>/o`.
     prefix: e.g. 'checkpoints/mt3/'.
 
   Raises:
-    Unreachable: if the server cannot be reached.
-    UserError: if there is nothing of that name, or the answer makes no sense.
+    Unreachable: the server cannot be reached.
+    UserError: there is no object below `prefix`, or the response is invalid.
   """
   objects, token = [], ''
   while True:
@@ -225,11 +228,11 @@ def list_bucket(listing: str, prefix: str) -> list[RemoteFile]:
       objects += [_object(item, listing, prefix) for item in answer.get('items', []) if not item['name'].endswith('/')]
       token = answer.get('nextPageToken', '')
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-      raise UserError(f'{listing}: an answer that makes no sense ({first_line(error)})') from error
-    if not token or len(objects) > _MOST_OBJECTS:
+      raise UserError(f'{listing}: invalid response ({first_line(error)}); try again later') from error
+    if not token or len(objects) > _MAX_OBJECTS:
       break
   if not objects:
-    raise UserError(f'{listing}: nothing under {prefix}; has it moved?')
+    raise UserError(f'{listing}: no objects under {prefix}; they may have moved')
   return objects
 
 
@@ -239,7 +242,7 @@ def _object(item: dict, listing: str, prefix: str) -> RemoteFile:
   name = item['name'].removeprefix(prefix)
   parts = PurePosixPath(name).parts
   if not parts or name.startswith('/') or '..' in parts or '\\' in name:
-    raise ValueError(f'an object called {item["name"]!r}')
+    raise ValueError(f'object name {item["name"]!r}')
   md5 = base64.b64decode(item['md5Hash']).hex() if item.get('md5Hash') else None
   return RemoteFile(
     name, f'{listing}/{urllib.parse.quote(item["name"], safe="")}?alt=media', int(item['size']), md5=md5
@@ -254,15 +257,15 @@ def _get_json(url: str) -> dict:
       with opener.open(request, timeout=TIMEOUT) as response:
         content = response.read(_BLOCK * 16)
       if len(content) < int(response.headers.get('Content-Length') or 0):
-        raise ConnectionError('the connection was cut')
+        raise ConnectionError('the connection was lost')
       answer = json.loads(content)
       if not isinstance(answer, dict):
-        raise ValueError('no JSON object')
+        raise ValueError('not a JSON object')
       return answer
     except urllib.error.HTTPError as error:
-      reason = _passing(url, error)
+      reason = _temporary_error(url, error)
     except ValueError as error:
-      raise UserError(f'{url}: an answer that makes no sense ({first_line(error)})') from error
+      raise UserError(f'{url}: invalid response ({first_line(error)}); try again later') from error
     except (http.client.HTTPException, OSError) as error:
       reason = getattr(error, 'reason', None) or error
     if attempt + 1 < TRIES:

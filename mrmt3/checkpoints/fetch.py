@@ -1,4 +1,4 @@
-"""Published checkpoints onto this machine: downloaded, checked, converted, and found by name from then on."""
+"""Fetches published checkpoints: downloads, verifies and converts them, so that they are found by name."""
 
 import concurrent.futures
 import shutil
@@ -11,42 +11,42 @@ from mrmt3.checkpoints.published import Published
 from mrmt3.errors import UserError
 from mrmt3.utils import files
 
-_AT_ONCE = 8  # of the many small files of a bucket
-_OPTIMIZER = 'state.'  # what the names of t5x's optimizer state begin with; not needed
+_PARALLEL_DOWNLOADS = 8  # of a bucket's many small files
+_OPTIMIZER = 'state.'  # prefix of t5x's optimizer state, which is not needed
 
 
 def is_here(what: Published) -> bool:
-  """Returns whether a published checkpoint has been fetched and converted."""
+  """Return whether a published checkpoint has been fetched and converted."""
   return orbax_checkpoints.latest_step(published.checkpoint_folder(what.name)) is not None
 
 
 def fetch(what: Published, *, keep: bool = False, quiet: bool = False) -> Path:
-  """Downloads and converts a published checkpoint unless it is here, and returns its folder.
+  """Download and convert a published checkpoint unless that is done, and return its folder.
 
-  A file that lies where it would have been downloaded to is taken, and no server asked.
+  A file that already exists where it would be downloaded to is used without asking a server.
 
   Args:
-    what: which one.
-    keep: keep what was downloaded, too, and not the converted checkpoint alone.
-    quiet: no progress on stderr.
+    what: the checkpoint.
+    keep: keep the downloaded files after conversion.
+    quiet: show no progress on stderr.
 
   Raises:
-    UserError: where a server cannot be reached, with how to get the checkpoint by hand; if what arrives is not what was
-      published, or cannot be converted.
+    UserError: a server cannot be reached (with instructions to download by hand), the download is not the published
+      file, or it cannot be converted.
   """
   folder = published.checkpoint_folder(what.name)
   if is_here(what):
     return folder
-  by_hand = _lies_there(what)
+  by_hand = _is_placed(what)
   if by_hand and what.file:
     download.check_file(what.file, what.source)
   elif not by_hand:
     try:
       _download(what, quiet)
     except download.Unreachable as error:
-      by_hand = not what.file and _has_checkpoint(what.source)  # put there after a download had begun
+      by_hand = not what.file and _has_checkpoint(what.source)  # placed after a download had begun
       if not by_hand:
-        raise UserError(f'{error}. Without internet: {what.by_hand()}, then run this again') from error
+        raise UserError(f'{error}. Without internet: {what.by_hand()}, then run this command again') from error
   source = conversion.open_source(what.source)
   spec = conversion.model_spec(source, conversion.Choices())
   params = conversion.params_of(source, spec)
@@ -57,11 +57,11 @@ def fetch(what: Published, *, keep: bool = False, quiet: bool = False) -> Path:
 
 
 def _marker(what: Published) -> Path:
-  """Returns the file that says that a bucket is being downloaded, so that what is there may be half of it."""
+  """Return the file that marks an unfinished download of a bucket."""
   return published.downloads_folder() / what.name / '.downloading'
 
 
-def _lies_there(what: Published) -> bool:
+def _is_placed(what: Published) -> bool:
   if what.file:
     return what.source.is_file()
   return _has_checkpoint(what.source) and not _marker(what).exists()
@@ -84,14 +84,14 @@ def _download(what: Published, quiet: bool) -> None:
     with _Progress(what.name, quiet) as progress:
       sha256 = download.download(what.file, what.source, progress.of(what.file.name))
     if not quiet and not what.file.sha256:
-      print(f'{what.file.name}: sha256 {sha256} (what it should be is not known here)', file=sys.stderr)
+      print(f'{what.file.name}: sha256 {sha256} (not verified: the published sum is unknown)', file=sys.stderr)
     return
   objects = [o for o in download.list_bucket(what.listing, what.prefix) if not _is_optimizer_state(o.name)]
   files.make_folder(_marker(what).parent)
   _marker(what).touch()
   missing = [o for o in objects if not (what.source / o.name).is_file()]
   with _Progress(what.name, quiet, sum(o.size for o in missing)) as progress:
-    pool = concurrent.futures.ThreadPoolExecutor(_AT_ONCE)
+    pool = concurrent.futures.ThreadPoolExecutor(_PARALLEL_DOWNLOADS)
     try:
       jobs = [pool.submit(download.download, o, what.source / o.name, progress.of(o.name)) for o in missing]
       for job in concurrent.futures.as_completed(jobs):
@@ -101,7 +101,7 @@ def _download(what: Published, quiet: bool) -> None:
 
 
 class _Progress:
-  """A bar on stderr of the bytes of one or more files; a line every ten seconds where that is no terminal."""
+  """Progress bar on stderr for the bytes of one or more files; updated every 10 s if stderr is not a terminal."""
 
   def __init__(self, name: str, quiet: bool, total: int | None = None):
     from tqdm import tqdm
@@ -118,7 +118,7 @@ class _Progress:
       maxinterval=pause,
     )
     self._has_total = total is not None
-    self._there = {}
+    self._received = {}
 
   def __enter__(self):
     return self
@@ -127,12 +127,12 @@ class _Progress:
     self._bar.close()
 
   def of(self, name: str):
-    """Returns the function that takes (bytes there, all bytes) of a file."""
+    """Return the callback of a file, which takes (bytes received, total bytes)."""
 
-    def update(there, total):
+    def update(received, total):
       if not self._has_total:
         self._bar.total = total
-      self._bar.update(there - self._there.get(name, 0))
-      self._there[name] = there
+      self._bar.update(received - self._received.get(name, 0))
+      self._received[name] = received
 
     return update

@@ -1,9 +1,9 @@
-"""Which checkpoints are published, where they lie, and what this machine has of them.
+"""Published checkpoints: their addresses, and where they are on this machine.
 
-    <cache>/downloads/<name>/     files as published, until they are converted
-    <cache>/checkpoints/<name>/   the same as a checkpoint of ours, which `--checkpoint <name>` finds
+    <cache>/downloads/<name>/     published files, until they are converted
+    <cache>/checkpoints/<name>/   the converted checkpoint, which `--checkpoint <name>` finds
 
-Addresses, sizes and sums are as their authors state them; none of them could be tried where this was written.
+Addresses, sizes and digests are as published by the authors; they were not tried when this was written.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ class RemoteFile:
   """A file to download.
 
   Attributes:
-    name: where it goes, relative to the download folder.
+    name: its path relative to the download folder.
     url: its address.
-    size: bytes; None where not known.
-    sha256: hexadecimal; None where not known.
-    md5: hexadecimal; None where not known.
+    size: bytes; None if unknown.
+    sha256: hexadecimal; None if unknown.
+    md5: hexadecimal; None if unknown.
   """
 
   name: str
@@ -40,14 +40,14 @@ class RemoteFile:
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-  """A published checkpoint: one file, or all objects of a public bucket whose names begin alike.
+  """A published checkpoint: one file, or all objects of a public bucket with a common prefix.
 
   Attributes:
-    name: what it is called here.
-    title: what it is.
+    name: its name in `mrmt3 fetch`.
+    title: description.
     file: the file; None for a bucket.
-    listing: the bucket's address in Google's JSON interface, `.../b/<bucket>/o`; empty for a file.
-    prefix: what the names of the bucket's objects begin with.
+    listing: the bucket's address in Google's JSON API, `.../b/<bucket>/o`; empty for a file.
+    prefix: common prefix of the bucket's objects.
   """
 
   name: str
@@ -58,19 +58,19 @@ class Published:
 
   @property
   def address(self) -> str:
-    """Where a person finds it."""
+    """The address to show to users."""
     return (
       self.file.url if self.file else f'gs://{self.listing.split("/b/")[1].split("/")[0]}/{self.prefix.rstrip("/")}'
     )
 
   @property
   def source(self) -> Path:
-    """The file or folder that is converted once it has been downloaded, or put there by hand."""
+    """The downloaded (or manually placed) file or folder, from which the checkpoint is converted."""
     folder = downloads_folder() / self.name
     return folder / self.file.name if self.file else folder
 
   def by_hand(self) -> str:
-    """Returns how to get it where this machine cannot."""
+    """Return instructions for a machine without internet."""
     if self.file:
       return f'download {self.address} elsewhere and put it at {self.source}'
     return f'run `gsutil -m cp -r {self.address}/* {self.name}` elsewhere and put the files into {self.source}'
@@ -105,29 +105,29 @@ CHECKPOINTS = {
 
 
 def named(name: str) -> Published:
-  """Returns the published checkpoint of that name; UserError, with the names there are, for any other."""
+  """Return the published checkpoint of a name; UserError with all names if there is none."""
   if name not in CHECKPOINTS:
-    raise UserError(f'no published checkpoint {name!r}; there are {", ".join(CHECKPOINTS)}')
+    raise UserError(f'no published checkpoint {name!r}; choose one of {", ".join(CHECKPOINTS)}')
   return CHECKPOINTS[name]
 
 
 def _cache() -> Path:
   root = cache_root()
   if root is None:
-    raise UserError('no home folder to keep checkpoints in; set MRMT3_CACHE to a folder')
+    raise UserError('no home folder to store checkpoints in; set MRMT3_CACHE to a folder')
   return root
 
 
 def downloads_folder() -> Path:
-  """Returns where files go while they are downloaded; UserError where there is no cache folder."""
+  """Return the folder of unconverted downloads; UserError if there is no cache folder."""
   return _cache() / 'downloads'
 
 
 def checkpoint_folder(name: str) -> Path:
-  """Returns where the converted checkpoint of that name lies, or would; UserError where there is no cache folder."""
+  """Return the folder of a converted checkpoint, which may not exist yet; UserError if there is no cache folder."""
   return _cache() / 'checkpoints' / name
 
 
 def folder_of(path: str | os.PathLike) -> Path | None:
-  """Returns the cache's folder for a path that is a published checkpoint's name, else None."""
+  """Return the cache folder of a published checkpoint if `path` is the name of one, else None."""
   return checkpoint_folder(str(path)) if str(path) in CHECKPOINTS else None

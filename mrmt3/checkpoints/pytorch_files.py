@@ -1,12 +1,15 @@
-"""PyTorch's files (.pth, .pt, .ckpt) with NumPy alone: weights in, weights out, and no code is ever run.
+"""Reading and writing of PyTorch files (.pth, .pt, .ckpt) with NumPy, without executing code from them.
 
-    zip file (since PyTorch 1.6)    <name>/data.pkl, <name>/data/<key> (each tensor's storage, uncompressed), <name>/version
-    one stream (before)             pickles of magic number, version, system, data, storage keys; then the storages
+    zip (since PyTorch 1.6)    <name>/data.pkl, <name>/data/<key> (uncompressed storage of a tensor), <name>/version
+    stream (before)            pickles of magic number, version, system, data, storage keys; then the storages
 
-A pickle is a program, and may name any function to call. So its instructions are checked before it is read: names of
-what tensors are made of are answered by classes of this module, a few that training programs store beside their weights
-by one that does nothing, and a file with any other is refused. Storages are mapped into memory, not read: a checkpoint's
-optimizer state costs nothing.
+A pickle is a program that can call any function. Its instructions are therefore checked before it is read:
+
+- Names that tensors consist of are mapped to classes of this module.
+- Names that training programs store next to their weights are mapped to a class that does nothing.
+- A file with any other name is rejected.
+
+Storages are memory-mapped, so that an unused optimizer state costs nothing.
 """
 
 import collections
@@ -25,8 +28,8 @@ import numpy as np
 from mrmt3.errors import UserError, first_line
 from mrmt3.utils.files import atomic_path
 
-STATE_DICT = 'state_dict'  # what PyTorch Lightning calls the weights
-SPEC_NAME = 'mrmt3_model.json'  # a member of the zip file that PyTorch does not look at
+STATE_DICT = 'state_dict'  # key of the weights in PyTorch Lightning's checkpoints
+SPEC_NAME = 'mrmt3_model.json'  # member of the zip file, ignored by PyTorch
 
 _DTYPES = {
   'FloatStorage': 'f4',
@@ -41,12 +44,12 @@ _DTYPES = {
   'BoolStorage': '?',
 }
 _STREAM_MAGIC, _STREAM_VERSION = 0x1950A86A20F9469CFC6C, 1001
-_MOST_PICKLE_BYTES = 1 << 28  # names and shapes only; published ones have less than 1 MB
-_MOST_TEXT_BYTES = 1 << 20
-_ALIGNMENT = 64  # bytes, of a storage in the zip file, as PyTorch writes it
-_DATE = (1980, 1, 1, 0, 0, 0)  # so that the same weights give the same file
+_MAX_PICKLE_BYTES = 1 << 28  # names and shapes only; published files have less than 1 MB
+_MAX_TEXT_BYTES = 1 << 20
+_ALIGNMENT = 64  # bytes, of a storage in the zip file, as in PyTorch
+_DATE = (1980, 1, 1, 0, 0, 0)  # constant, so that the same weights give the same file
 
-# What makes containers, numbers and texts, and calls a global: no INST, OBJ, EXT*, BUFFER.
+# Opcodes for containers, numbers, strings and global calls; no INST, OBJ, EXT*, BUFFER.
 _OPCODES = {
   'PROTO',
   'FRAME',
@@ -107,7 +110,7 @@ _OPCODES = {
   'BINPERSID',
 }
 
-# Packages whose objects stand beside the weights in checkpoints of training programs; they are passed over.
+# Packages of objects that training programs store next to the weights; these objects are ignored.
 _IGNORED_PACKAGES = {'numpy', 'omegaconf', 'pytorch_lightning', 'lightning', 'lightning_fabric', 'pathlib', 'argparse'}
 _IGNORED = {
   ('_codecs', 'encode'),
@@ -124,12 +127,12 @@ _IGNORED = {
 }
 
 
-class _Refused(Exception):
-  """A pickle that asks for what no checkpoint needs."""
+class _RejectedError(Exception):
+  """The pickle uses something that no checkpoint needs."""
 
 
 class _Ignored:
-  """Stands for an object that is passed over, whatever is done with it."""
+  """Placeholder for an ignored object; accepts every operation."""
 
   __slots__ = ()
 
@@ -160,24 +163,24 @@ class _StorageType:
   dtype: str
 
   def __setstate__(self, state):
-    raise _Refused('changes what reads it')
+    raise _RejectedError('modifies the reader')
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Storage:
-  """A stretch of numbers in the file: `size` of them."""
+  """A buffer of `size` elements in the file."""
 
   key: str
   dtype: np.dtype
   size: int
 
   def __setstate__(self, state):
-    raise _Refused('changes what reads it')
+    raise _RejectedError('modifies the reader')
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Tensor:
-  """A view of a storage, in elements."""
+  """A view of a storage; offset and strides in elements."""
 
   storage: _Storage
   offset: int
@@ -185,23 +188,23 @@ class _Tensor:
   strides: tuple[int, ...]
 
   def __setstate__(self, state):
-    # Of nn.Parameter and the like: Python attributes, which are not needed.
+    # Python attributes of nn.Parameter and others, which are not needed.
     pass
 
 
-class _Maker:
-  """A function of PyTorch's that a pickle may call, answered here. A slot, so that a pickle cannot change it."""
+class _Function:
+  """Replacement of a PyTorch function that a pickle may call. Has a slot, so that a pickle cannot modify it."""
 
-  __slots__ = ('_make',)
+  __slots__ = ('_function',)
 
-  def __init__(self, make):
-    self._make = make
+  def __init__(self, function):
+    self._function = function
 
   def __call__(self, *args):
-    return self._make(*args)
+    return self._function(*args)
 
   def __setstate__(self, state):
-    raise _Refused('changes what reads it')
+    raise _RejectedError('modifies the reader')
 
 
 def _tensor(storage, offset, shape, strides, *_):
@@ -210,21 +213,21 @@ def _tensor(storage, offset, shape, strides, *_):
   shape, strides = tuple(shape), tuple(strides)
   numbers = (offset, *shape, *strides)
   if len(shape) != len(strides) or len(shape) > 8 or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
-    raise ValueError('a tensor of an odd shape')
+    raise ValueError('a tensor with an invalid shape')
   last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
   if 0 not in shape and last >= storage.size:
-    raise ValueError(f'a tensor that reaches beyond its {storage.size} numbers')
+    raise ValueError(f'a tensor that exceeds its storage of {storage.size} elements')
   return _Tensor(storage, offset, shape, strides)
 
 
 _GLOBALS = {
   ('collections', 'OrderedDict'): collections.OrderedDict,
-  ('torch', 'Size'): _Maker(tuple),
-  ('torch._utils', '_rebuild_tensor_v2'): _Maker(_tensor),
-  ('torch._utils', '_rebuild_tensor'): _Maker(_tensor),
-  ('torch._utils', '_rebuild_parameter'): _Maker(lambda tensor, *_: tensor),
-  ('torch._utils', '_rebuild_parameter_with_state'): _Maker(lambda tensor, *_: tensor),
-  ('torch._tensor', '_rebuild_from_type_v2'): _Maker(lambda make, _, args, *__: make(*args)),
+  ('torch', 'Size'): _Function(tuple),
+  ('torch._utils', '_rebuild_tensor_v2'): _Function(_tensor),
+  ('torch._utils', '_rebuild_tensor'): _Function(_tensor),
+  ('torch._utils', '_rebuild_parameter'): _Function(lambda tensor, *_: tensor),
+  ('torch._utils', '_rebuild_parameter_with_state'): _Function(lambda tensor, *_: tensor),
+  ('torch._tensor', '_rebuild_from_type_v2'): _Function(lambda make, _, args, *__: make(*args)),
   **{('torch', name): _StorageType(dtype) for name, dtype in _DTYPES.items()},
 }
 
@@ -234,11 +237,11 @@ def _global(module: str, name: str):
     return _GLOBALS[module, name]
   if (module, name) in _IGNORED or module.split('.')[0] in _IGNORED_PACKAGES or module.startswith('torch.optim.'):
     return _Ignored
-  raise _Refused(f'asks for {module}.{name}')
+  raise _RejectedError(f'uses {module}.{name}')
 
 
 class _Unpickler(pickle.Unpickler):
-  """Reads a checked pickle; tensors become `_Tensor`."""
+  """Unpickler of a checked pickle; tensors become `_Tensor`."""
 
   def find_class(self, module, name):
     return _global(module, name)
@@ -261,26 +264,26 @@ def _dtype(name: str) -> np.dtype:
 
 
 def _unpickle(data: bytes):
-  """Returns the object of a pickle whose instructions are all allowed; raises _Refused, or anything for a broken one."""
+  """Load a pickle whose instructions are all allowed; raises _RejectedError, or any exception if it is broken."""
   for opcode, argument, _ in pickletools.genops(data):
     if opcode.name not in _OPCODES:
-      raise _Refused(f'has the instruction {opcode.name}')
+      raise _RejectedError(f'has the instruction {opcode.name}')
     if opcode.name == 'GLOBAL':
       _global(*argument.split(' ', 1))
     elif opcode.name.endswith('PUT') and int(argument) > len(data):
-      raise _Refused('would fill the memory')
+      raise _RejectedError('would exhaust the memory')
   return _Unpickler(io.BytesIO(data)).load()
 
 
 @dataclasses.dataclass(frozen=True)
 class TorchFile:
-  """What a PyTorch file says of its weights.
+  """The weights of a PyTorch file.
 
   Attributes:
-    weights: arrays by name, in the file's order; read-only, and read from the file as they are used.
+    weights: arrays by name, in the file's order; read-only and memory-mapped.
     is_lightning: whether it is a checkpoint of PyTorch Lightning (weights under 'state_dict').
-    step: optimizer steps done, where the file says; else 0.
-    spec_json: what `write_torch` was given; None for a file of another program.
+    step: number of optimizer steps if the file has it, else 0.
+    spec_json: `spec_json` of `write_torch`; None for a file of another program.
   """
 
   weights: dict[str, np.ndarray]
@@ -290,7 +293,7 @@ class TorchFile:
 
 
 def is_torch_file(path: str | os.PathLike) -> bool:
-  """Returns whether a file begins like one of PyTorch's; for anything that is not a file, False."""
+  """Return whether a file starts like a PyTorch file; False if it cannot be read."""
   try:
     with open(path, 'rb') as file:
       start = file.read(16)
@@ -300,10 +303,10 @@ def is_torch_file(path: str | os.PathLike) -> bool:
 
 
 def read_torch(path: str | os.PathLike) -> TorchFile:
-  """Reads the weights of a PyTorch file: a state dict, or a Lightning checkpoint.
+  """Read the weights of a PyTorch file: a state dict, or a Lightning checkpoint.
 
   Raises:
-    UserError: if it is no such file, is broken, has no weights, or its pickle asks for anything but tensors.
+    UserError: it is not a PyTorch file, is broken, has no weights, or its pickle uses anything but tensors.
   """
   path = Path(path)
   try:
@@ -312,45 +315,47 @@ def read_torch(path: str | os.PathLike) -> TorchFile:
     is_lightning = isinstance(tree.get(STATE_DICT), dict)
     tensors = tree[STATE_DICT] if is_lightning else tree
     weights = {k: _array(v, open_storage) for k, v in tensors.items() if isinstance(k, str) and isinstance(v, _Tensor)}
-  except _Refused as error:
+  except _RejectedError as error:
     raise UserError(
-      f'{path}: refused, its pickle {error}, which no weights need; nothing of it was run. '
-      'Get the file from where it was published'
+      f'{path}: rejected, because its pickle {error}, which weights do not need; none of its code was run. '
+      'Download the file from its publisher'
     ) from error
   except OSError as error:
     raise UserError(f'cannot read {path}: {error.strerror or error}') from error
-  except Exception as error:  # whatever a broken pickle makes the reader trip over
-    raise UserError(f'{path}: not a PyTorch file of weights, or a broken one ({first_line(error)})') from error
+  except Exception as error:  # a broken pickle can raise any exception
+    raise UserError(
+      f'{path}: not a PyTorch file of weights, or damaged ({first_line(error)}); download it again'
+    ) from error
   if not weights:
-    raise UserError(f'{path}: no weights in it; it must be a state dict, or have one under {STATE_DICT!r}')
+    raise UserError(f'{path}: no weights found; it must be a state dict, or have one under {STATE_DICT!r}')
   step = tree.get('global_step') if is_lightning else 0
   return TorchFile(weights, is_lightning, step if type(step) is int and step >= 0 else 0, spec_json)
 
 
 def _read_zip(path: Path):
-  """Returns (tree, function from a _Storage to its numbers, text of SPEC_NAME or None) of a zip file."""
+  """Read a zip file: (tree, function that opens a _Storage as an array, text of SPEC_NAME or None)."""
   with zipfile.ZipFile(path) as archive:
     members = {info.filename: info for info in archive.infolist()}
     pickles = [name for name in members if name.count('/') == 1 and name.endswith('/data.pkl')]
     if len(pickles) != 1:
-      raise ValueError('no data.pkl in it')
+      raise ValueError('it has no data.pkl')
     folder = pickles[0].removesuffix('data.pkl')
-    if members[pickles[0]].file_size > _MOST_PICKLE_BYTES:
+    if members[pickles[0]].file_size > _MAX_PICKLE_BYTES:
       raise ValueError('its data.pkl is too large')
     tree = _unpickle(archive.read(pickles[0]))
 
     def text(name, default):
       info = members.get(f'{folder}{name}')
-      return archive.read(info).decode() if info and info.file_size < _MOST_TEXT_BYTES else default
+      return archive.read(info).decode() if info and info.file_size < _MAX_TEXT_BYTES else default
 
     order, spec_json = text('byteorder', 'little').strip(), text(SPEC_NAME, None)
 
   def open_storage(storage: _Storage) -> np.ndarray:
     info = members.get(f'{folder}data/{storage.key}')
     if info is None:
-      raise ValueError(f'the numbers {storage.key} are missing')
+      raise ValueError(f'storage {storage.key} is missing')
     if info.compress_type != zipfile.ZIP_STORED or info.file_size < storage.size * storage.dtype.itemsize:
-      raise ValueError(f'the numbers {storage.key} are compressed or cut off')
+      raise ValueError(f'storage {storage.key} is compressed or truncated')
     with path.open('rb') as file:
       file.seek(info.header_offset)
       header = file.read(30)
@@ -361,39 +366,39 @@ def _read_zip(path: Path):
 
 
 def _read_stream(path: Path):
-  """Returns (tree, function from a _Storage to its numbers, None) of a file of before PyTorch 1.6."""
+  """Read a file of before PyTorch 1.6: (tree, function that opens a _Storage as an array, None)."""
   with path.open('rb') as file:
 
     def read_pickle():
       start = file.tell()
       for _ in pickletools.genops(file):
-        if file.tell() - start > _MOST_PICKLE_BYTES:
+        if file.tell() - start > _MAX_PICKLE_BYTES:
           raise ValueError('its pickle is too large')
       size = file.tell() - start
       file.seek(start)
       return _unpickle(file.read(size))
 
     if read_pickle() != _STREAM_MAGIC or read_pickle() != _STREAM_VERSION:
-      raise ValueError('it does not begin like one')
+      raise ValueError('it has no magic number')
     system = read_pickle()
     tree = read_pickle()
     keys = read_pickle()
     begin = file.tell()
   is_big = isinstance(system, dict) and system.get('little_endian') is False
-  places = {}
+  offsets = {}
 
   def open_storage(storage: _Storage) -> np.ndarray:
-    if not places:
-      places.update(_stream_places(path, begin, keys, tree, is_big))
-    if storage.key not in places:
-      raise ValueError(f'the numbers {storage.key} are missing')
-    return _map(path, places[storage.key], storage, is_big)
+    if not offsets:
+      offsets.update(_stream_offsets(path, begin, keys, tree, is_big))
+    if storage.key not in offsets:
+      raise ValueError(f'storage {storage.key} is missing')
+    return _map(path, offsets[storage.key], storage, is_big)
 
   return tree, open_storage, None
 
 
-def _stream_places(path, begin, keys, tree, is_big) -> dict[str, int]:
-  """Returns where the numbers of each storage lie in a stream; each has its count of 8 bytes in front."""
+def _stream_offsets(path, begin, keys, tree, is_big) -> dict[str, int]:
+  """Return the byte offset of each storage in a stream; an 8-byte element count precedes each."""
   storages = {}
   pending, seen = [tree], set()
   while pending:
@@ -403,24 +408,24 @@ def _stream_places(path, begin, keys, tree, is_big) -> dict[str, int]:
     elif isinstance(node, (dict, list, tuple)) and id(node) not in seen:
       seen.add(id(node))
       pending += node.values() if isinstance(node, dict) else node
-  places, place = {}, begin
+  offsets, offset = {}, begin
   with path.open('rb') as file:
     for key in keys:
-      file.seek(place)
+      file.seek(offset)
       (count,) = struct.unpack('>q' if is_big else '<q', file.read(8))
       if key not in storages or count < 0:
-        raise ValueError(f'the numbers {key} belong to nothing')
-      places[key] = place + 8
-      place += 8 + count * storages[key].dtype.itemsize
-  return places
+        raise ValueError(f'storage {key} belongs to no tensor')
+      offsets[key] = offset + 8
+      offset += 8 + count * storages[key].dtype.itemsize
+  return offsets
 
 
 def _map(path: Path, offset: int, storage: _Storage, is_big: bool) -> np.ndarray:
-  """Returns the numbers of a storage, `[size]`, mapped into memory; ValueError if the file ends before."""
+  """Memory-map a storage as an array `[size]`; ValueError if the file is too short."""
   if not storage.size:
     return np.zeros(0, storage.dtype)
   if offset + storage.size * storage.dtype.itemsize > path.stat().st_size:
-    raise ValueError('the file ends too early; was it copied as a whole?')
+    raise ValueError('the file is truncated; it may not have been copied completely')
   dtype = storage.dtype.newbyteorder('>') if is_big and storage.dtype.itemsize > 1 else storage.dtype
   return np.memmap(path, dtype, 'r', offset, (storage.size,))
 
@@ -430,7 +435,7 @@ def _array(tensor: _Tensor, open_storage) -> np.ndarray:
   if 0 in tensor.shape:
     return np.zeros(tensor.shape, numbers.dtype)
   strides = [stride * numbers.itemsize for stride in tensor.strides]
-  # `_tensor` has checked that this stays within the numbers.
+  # `_tensor` has checked that the view stays within the storage.
   return np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides, writeable=False)
 
 
@@ -441,17 +446,17 @@ def write_torch(
   lightning_step: int | None = None,
   spec_json: str | None = None,
 ) -> None:
-  """Writes float32 weights as a file that `torch.load(..., weights_only=True)` reads, whole or not at all.
+  """Write float32 weights as a file that `torch.load(..., weights_only=True)` reads, atomically.
 
   Args:
     path: the file.
-    weights: arrays by name; one after the other is made contiguous and written.
-    copies: further names -> the name of the weight that they share.
-    lightning_step: wraps the weights as a checkpoint of PyTorch Lightning at so many steps; None: a bare state dict.
-    spec_json: a text that PyTorch does not look at, and `read_torch` returns.
+    weights: arrays by name, written one at a time.
+    copies: further name -> name of the weight that it shares.
+    lightning_step: number of steps of a PyTorch Lightning checkpoint to wrap the weights in; None: a bare state dict.
+    spec_json: a text that PyTorch ignores and `read_torch` returns.
 
   Raises:
-    UserError: if it cannot be written.
+    UserError: the file cannot be written.
   """
   keys = {name: str(index) for index, name in enumerate(weights)}
   tensors = {name: (keys[name], np.shape(array)) for name, array in weights.items()}
@@ -461,7 +466,7 @@ def write_torch(
 
     def add(name, data):
       info = zipfile.ZipInfo(f'{folder}/{name}', _DATE)
-      # PyTorch's padding field, so that numbers begin at a multiple of 64.
+      # PyTorch's padding field, which aligns the data to 64 bytes.
       start = file.tell() + 30 + len(info.filename.encode()) + 4
       info.extra = struct.pack('<HH', 0x4246, -start % _ALIGNMENT) + b'Z' * (-start % _ALIGNMENT)
       with archive.open(info, 'w') as member:
@@ -477,7 +482,7 @@ def write_torch(
 
 
 def _pickle_tensors(tensors: Mapping[str, tuple[str, tuple[int, ...]]], lightning_step: int | None) -> bytes:
-  """Returns the pickle (protocol 2) of `{name: (storage key, shape)}`; Python's own would have to import torch."""
+  """Return a pickle (protocol 2) of `{name: (storage key, shape)}`; Python's pickle module would need torch."""
 
   def text(value):
     data = value.encode()

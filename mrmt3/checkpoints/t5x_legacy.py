@@ -1,10 +1,10 @@
-"""Checkpoints of t5x before Orbax, the published MT3 ones among them.
+"""Checkpoints of t5x before Orbax, such as the published MT3 checkpoints.
 
-    checkpoint_<step>/checkpoint                 flax msgpack {version, optimizer: {target, state: {step, param_states}}}
-    checkpoint_<step>/target.<name>.<name>/      the arrays, in zarr format
+    checkpoint_<step>/checkpoint               Flax msgpack {version, optimizer: {target, state: {step, param_states}}}
+    checkpoint_<step>/target.<name>.<name>/    the arrays, in zarr format
 
-A leaf of the first is an array, or a tensorstore specification whose last path part names a folder beside it; where that
-folder was when it was written does not matter.
+A leaf of the msgpack is an array, or a tensorstore spec whose last path component names a folder of the checkpoint. The
+rest of its path, the location when it was written, is ignored.
 """
 
 from collections.abc import Mapping
@@ -18,19 +18,19 @@ from mrmt3.utils.files import atomic_folder
 FILE = 'checkpoint'
 
 _VERSION = 3
-_FACTORED = 128  # smallest dimension that Adafactor factors, as MT3 configures it
+_FACTORED = 128  # smallest dimension that Adafactor factors, as in MT3's configuration
 
 
 def is_legacy(folder: Path) -> bool:
-  """Returns whether a checkpoint folder is of this format."""
+  """Return whether a checkpoint folder has this format."""
   return (folder / FILE).is_file()
 
 
 def read_params(folder: Path) -> tuple[dict, int]:
-  """Returns (parameter tree of float32 numpy arrays, step).
+  """Read (parameter tree of float32 numpy arrays, step).
 
   Raises:
-    UserError: if the checkpoint is broken or an array is missing.
+    UserError: the checkpoint is broken, or an array is missing.
   """
   from flax import serialization
 
@@ -39,7 +39,9 @@ def read_params(folder: Path) -> tuple[dict, int]:
     optimizer = tree['optimizer']
     target, step = optimizer['target'], int(np.asarray(optimizer['state']['step']))
   except Exception as error:
-    raise UserError(f'{folder / FILE}: not a checkpoint of t5x ({first_line(error)})') from error
+    raise UserError(
+      f'{folder / FILE}: not a checkpoint of t5x ({first_line(error)}); copy or download it again'
+    ) from error
   return _read(target, folder), step
 
 
@@ -54,33 +56,34 @@ def _read(node, folder: Path):
 def _read_array(spec: dict, folder: Path) -> np.ndarray:
   import tensorstore
 
-  spec = spec.get('base', spec)  # of driver 'cast'
+  spec = spec.get('base', spec)  # wrapped by the 'cast' driver
   store = spec.get('kvstore') or {}
   path = store.get('path') or spec.get('path') or ''
-  place = folder / Path(path.rstrip('/')).name
-  if not path or not place.is_dir():
-    raise UserError(f'{folder}: the array {path or spec} is missing; was the checkpoint copied as a whole?')
+  array_folder = folder / Path(path.rstrip('/')).name
+  if not path or not array_folder.is_dir():
+    raise UserError(f'{folder}: the array {path or spec} is missing; copy the complete checkpoint')
   try:
-    local = {'driver': spec['driver'], 'kvstore': {'driver': 'file', 'path': f'{place.absolute()}/'}}
+    local = {'driver': spec['driver'], 'kvstore': {'driver': 'file', 'path': f'{array_folder.absolute()}/'}}
     return np.asarray(tensorstore.open(local).result().read().result(), np.float32)
   except (ValueError, KeyError) as error:
-    raise UserError(f'{place}: cannot read the array ({first_line(error)})') from error
+    raise UserError(
+      f'{array_folder}: cannot read the array ({first_line(error)}); copy the checkpoint again'
+    ) from error
 
 
 def write_params(folder: Path, params: dict, step: int, more_files: Mapping[str, bytes]) -> None:
-  """Writes a parameter tree as a checkpoint folder of this format, whole or not at all, one array after the other.
+  """Write a parameter tree as a checkpoint folder of this format, atomically and one array at a time.
 
-  Beside the parameters stands the start state of MT3's optimizer, Adafactor: t5x trains only from a checkpoint that has
-  one.
+  The checkpoint includes the initial state of MT3's optimizer, Adafactor: t5x requires one to train from it.
 
   Args:
-    folder: the checkpoint's own folder.
+    folder: the checkpoint's folder.
     params: the parameter tree.
-    step: training steps done.
-    more_files: contents of further files by name.
+    step: number of training steps.
+    more_files: contents of additional files by name.
 
   Raises:
-    UserError: if it cannot be written, or is there already.
+    UserError: it cannot be written, or exists already.
   """
   import tensorstore
   from flax import serialization, traverse_util
@@ -95,7 +98,7 @@ def write_params(folder: Path, params: dict, step: int, more_files: Mapping[str,
         tensorstore.open({**store, 'metadata': {**metadata, 'dtype': '<f4'}, 'create': True}).result().write(
           array
         ).result()
-      except ValueError as error:  # a full disk among others
+      except ValueError as error:  # such as a full disk
         raise OSError(first_line(error)) from error
       specs[path] = {
         'driver': 'zarr',
@@ -103,7 +106,7 @@ def write_params(folder: Path, params: dict, step: int, more_files: Mapping[str,
         'kvstore': {'driver': 'file', 'path': place},
         'metadata': metadata,
       }
-      states[path] = _start_state(array.shape)
+      states[path] = _initial_state(array.shape)
     tree = {
       'target': traverse_util.unflatten_dict(specs),
       'state': {'step': np.int32(step), 'param_states': traverse_util.unflatten_dict(states)},
@@ -113,8 +116,8 @@ def write_params(folder: Path, params: dict, step: int, more_files: Mapping[str,
       (temporary / name).write_bytes(data)
 
 
-def _start_state(shape: tuple[int, ...]) -> dict:
-  """Returns Adafactor's start state of a parameter: zeros, by row and column where both are large."""
+def _initial_state(shape: tuple[int, ...]) -> dict:
+  """Return Adafactor's initial state of a parameter: zeros, factored if two dimensions are large."""
   state = {name: np.zeros(1, np.float32) for name in ('m', 'v', 'v_row', 'v_col')}
   order = np.argsort(shape)
   if len(shape) < 2 or shape[order[-2]] < _FACTORED:

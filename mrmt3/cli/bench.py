@@ -4,22 +4,26 @@ import argparse
 
 
 def add_parser(subparsers) -> None:
-  """Adds `bench` with its tests."""
-  bench = subparsers.add_parser('bench', help='tests of what the network can do')
+  """Add `bench` and its tests."""
+  bench = subparsers.add_parser('bench', help='test the memory, or measure the speed of a model')
   tests = bench.add_subparsers(dest='test', required=True, metavar='TEST')
   memory = tests.add_parser(
     'memory',
-    help='does the memory tell twin instruments apart?',
-    description='Renders pieces in which two programs share one timbre and only a cue in the previous segment tells '
-    'which one plays, trains a small network on them with and without memory, and scores both on other pieces. '
-    'Expected: class F1 at least 0.95 with memory, at most 0.6 without. Takes about ten minutes on 2 cores, half of it a network.',
+    help='test whether the memory tells twin instruments apart',
+    description='Renders pieces in which two programs share one timbre and only a cue in the previous segment '
+    'identifies the program. Trains a small network on them with and without memory, and scores both on other pieces. '
+    'Expected: class F1 at least 0.95 with memory, at most 0.6 without. Takes about ten minutes on 2 cores.',
   )
-  memory.add_argument('-o', '--output', default='bench-memory', metavar='FOLDER', help='where everything goes')
+  memory.add_argument(
+    '-o', '--output', default='bench-memory', metavar='FOLDER', help='output folder (default: bench-memory)'
+  )
   memory.add_argument('--steps', type=int, help="training steps (default: the gin file's)")
   memory.add_argument('--seed', type=int, default=0)
-  memory.add_argument('--train-pieces', type=int, default=400, help='pieces to learn from (default: 400)')
-  memory.add_argument('--test-pieces', type=int, default=60, help='pieces to be scored on (default: 60)')
-  memory.add_argument('--notes', type=int, metavar='N', help='notes of a segment (default: 8); fewer are learnt sooner')
+  memory.add_argument('--train-pieces', type=int, default=400, help='training pieces (default: 400)')
+  memory.add_argument('--test-pieces', type=int, default=60, help='test pieces (default: 60)')
+  memory.add_argument(
+    '--notes', type=int, metavar='N', help='notes per segment (default: 8); fewer are learnt in fewer steps'
+  )
   memory.set_defaults(run=run)
   _add_transcribe(tests)
 
@@ -27,26 +31,27 @@ def add_parser(subparsers) -> None:
 def _add_transcribe(tests):
   parser = tests.add_parser(
     'transcribe',
-    help='how fast does a model transcribe here?',
-    description='Transcribes a piece several times and prints the real-time factor (seconds of audio a second) and the '
-    'shares of log-mel, encoder and decoder. Compiling is not counted.',
+    help='measure how fast a model transcribes',
+    description='Transcribes a piece several times and prints the real-time factor (seconds of audio per second) and '
+    'the time shares of log-mel, encoder and decoder. Compilation is not counted.',
   )
   parser.add_argument(
     '--checkpoint',
     metavar='DIR',
-    help='checkpoint_<step> folder, or a folder of which the newest is taken; or a name, see `mrmt3 fetch --list`',
+    help='checkpoint_<step> folder, a folder of them (the newest is used), or a name of `mrmt3 fetch --list`; '
+    'default: the bundled model',
   )
   parser.add_argument(
-    '--audio', metavar='FILE', help='what to transcribe (default: noise, which models hear little in)'
+    '--audio', metavar='FILE', help='audio to transcribe (default: noise, in which models detect few notes)'
   )
-  parser.add_argument('--seconds', type=float, default=20.0, metavar='S', help='how much of it (default: 20)')
-  parser.add_argument('--runs', type=int, default=3, metavar='N', help='the fastest of N counts (default: 3)')
-  parser.add_argument('--json', action='store_true', help='the figures as one line of JSON')
+  parser.add_argument('--seconds', type=float, default=20.0, metavar='S', help='duration to transcribe (default: 20)')
+  parser.add_argument('--runs', type=int, default=3, metavar='N', help='report the fastest of N runs (default: 3)')
+  parser.add_argument('--json', action='store_true', help='print one line of JSON')
   parser.set_defaults(run=run_transcribe)
 
 
 def run_transcribe(args: argparse.Namespace) -> int:
-  """Measures and prints; returns 0."""
+  """Measure and print the speed; returns 0."""
   import json
 
   import numpy as np
@@ -56,7 +61,9 @@ def run_transcribe(args: argparse.Namespace) -> int:
   from mrmt3.inference import loading
 
   if not 0.1 <= args.seconds <= 3600 or not 1 <= args.runs <= 1000:
-    raise UserError('bench transcribe: --seconds lies in 0.1 .. 3600, --runs in 1 .. 1000')
+    raise UserError(
+      f'--seconds {args.seconds:g} --runs {args.runs}: out of range; give --seconds 0.1 to 3600 and --runs 1 to 1000'
+    )
   folder = loading.find_model(args.checkpoint)
 
   from mrmt3.inference import benchmark
@@ -85,17 +92,18 @@ def run_transcribe(args: argparse.Namespace) -> int:
     )
     return 0
   print(
-    f'{timing.audio:.1f} s of audio, {timing.tokens} tokens in {timing.total:.2f} s: {timing.real_time_factor:.1f} times real time'
+    f'{timing.audio:.1f} s of audio, {timing.tokens} tokens in {timing.total:.2f} s: '
+    f'{timing.real_time_factor:.1f} times real time'
   )
   for name, share in shares.items():
     print(f'  {name.replace("_", "-"):<8} {share:6.1%}')
   rate = timing.tokens / timing.decoder if timing.decoder else float('inf')
-  print(f'  {rate:.0f} tokens a second while decoding')
+  print(f'  {rate:.0f} tokens per second while decoding')
   return 0
 
 
 def run(args: argparse.Namespace) -> int:
-  """Runs the test; returns 0 if the memory does its job, else 1."""
+  """Run the test; returns 0 if class F1 meets both limits, else 1."""
   from mrmt3.studies import twin_benchmark
 
   scores = twin_benchmark.run(
@@ -109,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
   print(f'\n{"":<12} {"onset F1":>9} {"class F1":>9} {"seconds":>8}')
   for variant, row in scores.items():
     print(f'{variant:<12} {row["onset_f1"]:>9.3f} {row["class_f1"]:>9.3f} {row["train_seconds"]:>8.0f}')
-  good = twin_benchmark.verdict(scores)
-  wanted = f'at least {twin_benchmark.WITH_MEMORY} with memory, at most {twin_benchmark.WITHOUT_MEMORY} without'
-  print(f'class F1 wanted: {wanted}: {"reached" if good else "NOT reached"}')
-  return 0 if good else 1
+  passed = twin_benchmark.verdict(scores)
+  limits = f'at least {twin_benchmark.WITH_MEMORY} with memory, at most {twin_benchmark.WITHOUT_MEMORY} without'
+  print(f'class F1 {limits}: {"reached" if passed else "NOT reached"}')
+  return 0 if passed else 1

@@ -1,4 +1,4 @@
-"""`mrmt3 dataset`: says what data sets there are, makes, converts and caches them, and checks and describes Slakh's layout."""
+"""`mrmt3 dataset`: lists, builds, converts, caches, checks and describes data sets."""
 
 import argparse
 import sys
@@ -8,19 +8,17 @@ from mrmt3.data import catalogue
 
 
 def add_parser(subparsers) -> None:
-  """Adds `dataset` with its own subcommands to the command line's `subparsers`."""
+  """Add `dataset` and its subcommands to `subparsers`."""
   parser = subparsers.add_parser(
     'dataset',
     help='list, make, convert and check data sets',
-    description='Lists the data sets of the two papers and those that can be built here: where to get them, what is found on '
-    'this machine, and the command that prepares each. The commands make, convert and check them.',
-    epilog='Looked for in the folders of MRMT3_DATA (separated by :), in MRMT3_RECORDS, /data, ~/data, ~/datasets, '
-    './data and ~/tensorflow_datasets.',
+    description='Lists the data sets of the two papers and those that can be built here: where to get them, which are '
+    'found on this machine, and the command that prepares each. The commands build, convert and check them.',
+    epilog='Searched folders: those of MRMT3_DATA (separated by :), MRMT3_RECORDS, /data, ~/data, ~/datasets, ./data '
+    'and ~/tensorflow_datasets.',
   )
-  parser.add_argument(
-    '--data', action='append', default=[], metavar='DIR', help='look here as well, may be given several times'
-  )
-  parser.add_argument('--json', action='store_true', help='list them as JSON')
+  parser.add_argument('--data', action='append', default=[], metavar='DIR', help='search this folder too; repeatable')
+  parser.add_argument('--json', action='store_true', help='print the list as JSON')
   parser.set_defaults(run=run_list)
   commands = parser.add_subparsers(dest='dataset_command', metavar='COMMAND')
   _add_build(commands)
@@ -37,56 +35,63 @@ def _add_build(commands):
   build = commands.add_parser(
     'build',
     help='build a data set from real scores',
-    description='Builds a data set from real scores: arranged for other instruments, with drums, rendered with '
-    'soundfonts; audio, stems, MIDI and metadata as in Slakh2100. A build that was stopped goes on when run again.',
+    description='Builds a data set from real scores: arranges them for other instruments, adds drums and renders them '
+    'with soundfonts. Writes audio, stems, MIDI and metadata as in Slakh2100. A stopped build resumes when run again.',
     epilog='recipes: ' + '; '.join(f'{name}: {recipe.description}' for name, recipe in RECIPES.items()),
   )
-  build.add_argument('out', metavar='OUT', help='folder of the data set')
-  build.add_argument('--recipe', choices=list(RECIPES), help='kind of data set (default: demo, with --midi: midi)')
+  build.add_argument('out', metavar='OUT', help='output folder')
+  build.add_argument('--recipe', choices=list(RECIPES), help='kind of data set (default: demo; with --midi: midi)')
   build.add_argument(
-    '--midi', action='append', default=[], metavar='DIR', help='folder of MIDI files to use, may be given several times'
+    '--midi', action='append', default=[], metavar='DIR', help='folder of MIDI files to use; repeatable'
   )
   build.add_argument(
-    '--pieces', type=int, metavar='N', help="number of tracks (default: the recipe's own); not with --tracks-of"
+    '--pieces', type=int, metavar='N', help="number of tracks (default: the recipe's); not with --tracks-of"
   )
   build.add_argument(
-    '--hours', type=float, metavar='H', help='as many tracks as make so many hours; not with --tracks-of'
+    '--hours', type=float, metavar='H', help='total duration, instead of --pieces; not with --tracks-of'
   )
-  build.add_argument('--seconds', type=float, metavar='S', help="length of a track (default: the recipe's own)")
-  build.add_argument('--takes', type=int, default=1, metavar='N', help='arrangements of a piece at most (default: 1)')
+  build.add_argument('--seconds', type=float, metavar='S', help="duration of a track (default: the recipe's)")
+  build.add_argument(
+    '--takes', type=int, default=1, metavar='N', help='maximum number of arrangements per piece (default: 1)'
+  )
   build.add_argument(
     '--drums',
     type=float,
     metavar='SHARE',
-    help="share of the pieces without drums that get a drum pattern, 0 to 1 (default: the recipe's own)",
+    help="share of the pieces without drums that get a drum pattern, 0 to 1 (default: the recipe's)",
   )
-  build.add_argument('--seed', type=int, default=0, metavar='N', help='same seed, same data set (default: 0)')
-  build.add_argument('--workers', type=int, metavar='N', help='processes (default: one per processor)')
+  build.add_argument(
+    '--seed', type=int, default=0, metavar='N', help='random seed; the same seed gives the same data set (default: 0)'
+  )
+  build.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one per processor)')
   build.add_argument(
     '--soundfont',
     action='append',
     default=[],
     metavar='FILE',
-    help='.sf2 or .sf3 file, may be given several times: one is chosen for each stem (default: the one in pretty_midi)',
+    help=".sf2 or .sf3 file, one of which is drawn for each stem; repeatable (default: pretty_midi's)",
   )
   build.add_argument(
     '--held-out',
     action='append',
     default=[],
     metavar='FILE',
-    help='soundfont for the test split alone; it must share no samples with those of --soundfont',
+    help='soundfont for the test split only, without samples in common with those of --soundfont; repeatable',
   )
   build.add_argument(
-    '--slakh-extras', action='store_true', help="also write mix_16k.wav, inst_names.json and all_src_v2.mid (MR-MT3's)"
+    '--slakh-extras',
+    action='store_true',
+    help="also write mix_16k.wav, inst_names.json and all_src_v2.mid for MR-MT3's loader",
   )
   build.add_argument(
     '--tracks-of',
     metavar='DIR',
-    help='make the tracks of another data set again: with its --recipe, --seed and --seconds the same music, other fonts',
+    help='render the tracks of another data set again: with its --recipe, --seed and --seconds, the same notes with '
+    'other soundfonts',
   )
-  build.add_argument('--split', choices=SPLITS, help='with --tracks-of: the tracks of this split only')
-  build.add_argument('--plot', metavar='FILE', help='also draw the report, as .png, .pdf or .svg')
-  build.add_argument('--force', action='store_true', help='replace the tracks that are in OUT')
+  build.add_argument('--split', choices=SPLITS, help='with --tracks-of, only the tracks of this split')
+  build.add_argument('--plot', metavar='FILE', help='also plot the report (.png, .pdf or .svg)')
+  build.add_argument('--force', action='store_true', help='replace the tracks in OUT')
   build.set_defaults(run=run_build)
 
 
@@ -94,32 +99,33 @@ def _add_check(commands):
   check = commands.add_parser(
     'check',
     help='check that the audio of a data set agrees with its labels',
-    description='Checks any folder in Slakh2100 layout: stems can be heard and add up to the mix, sound begins within '
-    '10 ms of its label for 80 % of the stems, and there is energy at the labelled pitch for 95 % of the notes. With --task any '
-    'data set: all pieces and notes can be used, and all notes are heard; the rest is measured of whole mixes, without limits.',
-    epilog='Exit code 1 if something is not met.',
+    description='Checks any folder in Slakh2100 layout: stems are audible and add up to the mix, onsets are within 10 '
+    'ms of their labels for 80 % of the stems, and 95 % of the notes have energy at their labelled pitch. With --task, '
+    'checks any data set: all pieces and notes are usable, and all notes are audible; onsets and pitches are measured '
+    'in whole mixes, without limits.',
+    epilog='Exit code 1 if a criterion is not met.',
   )
   check.add_argument('dir', metavar='DIR', help='folder of the data set, or of a split')
   check.add_argument('--task', metavar='TASK', help='read DIR as this task does, see mrmt3 evaluate --help')
   check.add_argument('--split', metavar='NAME', help='only this split')
-  check.add_argument('--tracks', type=int, metavar='N', help='only so many tracks, evenly chosen (default: all)')
-  check.add_argument('--workers', type=int, metavar='N', help='processes (default: one per processor)')
-  check.add_argument('--json', metavar='FILE', help='also write what was measured of every stem')
+  check.add_argument('--tracks', type=int, metavar='N', help='check only N tracks, evenly spaced (default: all)')
+  check.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one per processor)')
+  check.add_argument('--json', metavar='FILE', help='also write all measurements as JSON')
   check.set_defaults(run=run_check)
 
 
 def _add_report(commands):
   report = commands.add_parser(
     'report',
-    help='say what is in a data set',
-    description='Says what is in any folder in Slakh2100 layout, or with --task in any data set: hours, pieces, notes, '
-    'instruments, polyphony, splits.',
+    help='print statistics of a data set',
+    description='Prints statistics of any folder in Slakh2100 layout, or with --task of any data set: hours, pieces, '
+    'notes, instruments, polyphony, splits.',
   )
   report.add_argument('dir', metavar='DIR', help='folder of the data set')
   report.add_argument('--task', metavar='TASK', help='read DIR as this task does, see mrmt3 evaluate --help')
-  report.add_argument('--plot', metavar='FILE', help='also draw it, as .png, .pdf or .svg')
-  report.add_argument('--json', metavar='FILE', help='also write it as JSON')
-  report.add_argument('--workers', type=int, metavar='N', help='processes (default: one per processor)')
+  report.add_argument('--plot', metavar='FILE', help='also plot them (.png, .pdf or .svg)')
+  report.add_argument('--json', metavar='FILE', help='also write them as JSON')
+  report.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one per processor)')
   report.set_defaults(run=run_report)
 
 
@@ -127,30 +133,30 @@ def _add_convert(commands):
   convert = commands.add_parser(
     'convert',
     help="write records in MT3's layouts from the original folders of a data set",
-    description='Writes TFRecord files, called, divided and laid out as those that MT3 trained on, from the folders a data set '
-    "was published in. They are what tasks/mt3_records.py, tasks/mt3_mixture.py and MT3's own tasks read.",
-    epilog='What cannot be read is left out and named in OUT/NAME/skipped.jsonl.',
+    description='Writes TFRecord files with the names, splits and layouts of those that MT3 was trained on, from a '
+    "data set's published folders. tasks/mt3_records.py, tasks/mt3_mixture.py and MT3's own tasks read them.",
+    epilog='Unreadable pieces are skipped and listed in OUT/NAME/skipped.jsonl.',
   )
   names = list(catalogue.originals())
   convert.add_argument('name', metavar='NAME', choices=names, help=', '.join(names))
-  convert.add_argument('original', metavar='DIR', help='folder of the data set')
-  convert.add_argument('out', metavar='OUT', help='folder of all records; they go to OUT/NAME')
+  convert.add_argument('original', metavar='DIR', help='original folder of the data set')
+  convert.add_argument('out', metavar='OUT', help='folder of all records; the output folder is OUT/NAME')
   convert.add_argument(
     '--rate',
     type=int,
     metavar='HZ',
-    help='sample rate of what is written (default: files as they are, samples at 16000)',
+    help='sample rate to write (default: files unchanged, samples at 16000)',
   )
-  convert.add_argument('--labels', metavar='DIR', help='of musicnet_em: folder with the MIDI files of MusicNet-EM')
+  convert.add_argument('--labels', metavar='DIR', help='musicnet_em: folder with the MIDI files of MusicNet-EM')
   convert.add_argument(
     '--subsets',
     type=int,
     default=0,
     metavar='N',
-    help='of slakh: N random sub-mixes of each training track, 10 as MT3 (default: the mix)',
+    help='slakh: N random sub-mixes of each training track, 10 as in MT3 (default: the mix)',
   )
   convert.add_argument('--strict', action='store_true', help='stop at the first piece that cannot be read')
-  convert.add_argument('--workers', type=int, metavar='N', help='processes (default: one per processor)')
+  convert.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one per processor)')
   convert.set_defaults(run=run_convert)
 
 
@@ -158,21 +164,21 @@ def _add_commu(commands):
   commu = commands.add_parser(
     'commu',
     help='render the clips of ComMU',
-    description='Renders the MIDI clips of ComMU with a soundfont, for tasks/commu.py: commu_audio beside commu_midi and '
-    'commu_meta.csv. What is there already is kept.',
+    description='Renders the MIDI clips of ComMU with a soundfont for tasks/commu.py, into commu_audio next to '
+    'commu_midi and commu_meta.csv. Existing files are kept.',
   )
   commu.add_argument('dir', metavar='DIR', help='folder with commu_meta.csv and the unpacked commu_midi.tar')
-  commu.add_argument('--soundfont', metavar='FILE', help='.sf2 or .sf3 file (default: the one in pretty_midi)')
-  commu.add_argument('--workers', type=int, metavar='N', help='processes (default: one per processor)')
+  commu.add_argument('--soundfont', metavar='FILE', help=".sf2 or .sf3 file (default: pretty_midi's)")
+  commu.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one per processor)')
   commu.set_defaults(run=run_commu)
 
 
 def _add_cache(commands):
   cache = commands.add_parser(
     'cache',
-    help='compute the first steps of a task once, for all runs',
-    description='Writes what the steps of a seqio task before its cache placeholder make, with Apache Beam in this process '
-    '(pip install "mrmt3[cache]", in an environment of its own: make cache-env).',
+    help='cache the first preprocessing steps of a task for all runs',
+    description='Runs the steps of a seqio task before its cache placeholder and writes their output, with Apache '
+    'Beam in this process (pip install "mrmt3[cache]", in an environment of its own: make cache-env).',
     epilog='Training reads the cache with --seqio_additional_cache_dirs=DIR and '
     '--gin.train/utils.DatasetConfig.use_cached=True.',
   )
@@ -187,18 +193,20 @@ def _add_cache(commands):
     action='append',
     default=[],
     metavar='OPTION',
-    help="one of Beam's own options, may be given several times: --beam=--runner=DataflowRunner --beam=--project=P",
+    help='an option of Beam; repeatable: --beam=--runner=DataflowRunner --beam=--project=P',
   )
-  cache.add_argument('--min-shards', type=int, default=64, metavar='N', help='files a split, at least (default: 64)')
   cache.add_argument(
-    '--seed', type=int, metavar='N', help='of what is drawn in the steps (default: by the name of the task)'
+    '--min-shards', type=int, default=64, metavar='N', help='minimum number of files per split (default: 64)'
   )
-  cache.add_argument('--overwrite', action='store_true', help='make anew what is cached in DIR')
+  cache.add_argument(
+    '--seed', type=int, metavar='N', help='random seed of the steps (default: by the name of the task)'
+  )
+  cache.add_argument('--overwrite', action='store_true', help='replace the caches in DIR')
   cache.set_defaults(run=run_cache)
 
 
 def run_list(args: argparse.Namespace) -> int:
-  """Runs `mrmt3 dataset` without a command; returns 0."""
+  """Run `mrmt3 dataset` without a command; returns 0."""
   found = catalogue.find(args.data)
   if args.json:
     import json
@@ -210,7 +218,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def run_convert(args: argparse.Namespace) -> int:
-  """Runs `mrmt3 dataset convert`; returns 0."""
+  """Run `mrmt3 dataset convert`; returns 0."""
   from mrmt3.data.convert.write_records import Options, convert
 
   options = Options(args.rate, args.labels, args.subsets)
@@ -222,7 +230,7 @@ def run_convert(args: argparse.Namespace) -> int:
 
 
 def run_commu(args: argparse.Namespace) -> int:
-  """Runs `mrmt3 dataset commu`; returns 0."""
+  """Run `mrmt3 dataset commu`; returns 0."""
   from mrmt3.data.convert.commu import render
 
   made = render(args.dir, soundfont=args.soundfont, workers=args.workers)
@@ -230,22 +238,22 @@ def run_commu(args: argparse.Namespace) -> int:
     print(f'mrmt3: left out: {line}', file=sys.stderr)
   if len(made.left_out) > 10:
     print(f'mrmt3: and {len(made.left_out) - 10} more', file=sys.stderr)
-  print(f'{made.made} clips rendered, {made.seconds / 3600:.2f} hours; {made.kept} were there; in {made.folder}')
+  print(f'{made.made} clips rendered, {made.seconds / 3600:.2f} hours; {made.kept} existed already; in {made.folder}')
   return 0
 
 
 def run_cache(args: argparse.Namespace) -> int:
-  """Runs `mrmt3 dataset cache`; returns 0."""
+  """Run `mrmt3 dataset cache`; returns 0."""
   import importlib
   import os
   import time
 
-  import apache_beam  # noqa: F401  what is missing is said before TensorFlow is waited for
+  import apache_beam  # noqa: F401  fail before TensorFlow is imported, which takes seconds
 
   from mrmt3.utils.tensorflow_setup import start_tensorflow
 
   if args.module and '' not in sys.path:
-    sys.path.append('')  # modules in the working folder are found
+    sys.path.append('')  # find modules in the working directory
   start_tensorflow()
   from mrmt3 import datasets
   from mrmt3.data import task_cache
@@ -272,27 +280,27 @@ def run_cache(args: argparse.Namespace) -> int:
       if counts
       else f'{one.task} in {one.folder}'
     )
-  print(f'{len(made)} cached in {time.monotonic() - begin:.0f} s; {len(set(args.tasks)) - len(made)} were there')
+  print(f'{len(made)} cached in {time.monotonic() - begin:.0f} s; {len(set(args.tasks)) - len(made)} existed already')
   return 0
 
 
 def run_check(args: argparse.Namespace) -> int:
-  """Runs `mrmt3 dataset check`; returns 0, or 1 if something is not met."""
+  """Run `mrmt3 dataset check`; returns 0, or 1 if a criterion is not met."""
   from mrmt3.dataset_builder import check
 
-  verdict, stems = check.check(args.dir, task=args.task, split=args.split, tracks=args.tracks, workers=args.workers)
-  for trouble in verdict.troubles:
+  result, stems = check.check(args.dir, task=args.task, split=args.split, tracks=args.tracks, workers=args.workers)
+  for trouble in result.troubles:
     print(f'mrmt3: {trouble}', file=sys.stderr)
   if args.json:
-    check.write_json(Path(args.json), verdict, stems)
-  print('\n'.join(check.lines(verdict)))
-  if verdict.troubles:
-    print(f'{len(verdict.troubles)} troubles, named above')
-  return 0 if verdict.is_good else 1
+    check.write_json(Path(args.json), result, stems)
+  print('\n'.join(check.lines(result)))
+  if result.troubles:
+    print(f'{len(result.troubles)} problems, listed above')
+  return 0 if result.is_good else 1
 
 
 def run_report(args: argparse.Namespace) -> int:
-  """Runs `mrmt3 dataset report`; returns 0, or 2 if some tracks cannot be read."""
+  """Run `mrmt3 dataset report`; returns 0, or 2 if some tracks cannot be read."""
   import json
 
   from mrmt3.dataset_builder import report
@@ -311,7 +319,7 @@ def run_report(args: argparse.Namespace) -> int:
 
 
 def run_build(args: argparse.Namespace) -> int:
-  """Runs `mrmt3 dataset build` and returns the exit code; UserError where it cannot."""
+  """Run `mrmt3 dataset build`; returns 0."""
   from mrmt3.dataset_builder import report as contents
   from mrmt3.dataset_builder.build import build
 
@@ -334,9 +342,9 @@ def run_build(args: argparse.Namespace) -> int:
     force=args.force,
   )
   splits = ', '.join(f'{count} {split}' for split, count in report.splits.items())
-  kept = f', {report.kept} of them there before' if report.kept else ''
+  kept = f', {report.kept} of them built before' if report.kept else ''
   if report.left_out:
-    print(f'mrmt3: {len(report.left_out)} pieces of music were left out', file=sys.stderr)
+    print(f'mrmt3: {len(report.left_out)} pieces of music were left out, as listed above', file=sys.stderr)
   print(f'{report.made + report.kept} tracks ({splits}{kept}) in {args.out}')
   found = contents.describe(args.out, workers=args.workers)
   if args.plot:

@@ -11,24 +11,24 @@ from mrmt3.errors import UserError
 _EXPLANATION = """\
 onset F1          notes with the right pitch, within 50 ms
 onset+program F1  of these, with an instrument of the right family (MIDI class)
-leakage ratio     instruments heard / instruments that play; 1 is right
-instrument F1     which instruments play
+leakage ratio     detected instruments / reference instruments; 1 is right
+instrument F1     detection of the instruments that play
 Instruments are Slakh classes; all drums are one. The mean is over pieces; a
 transcription that is missing or cannot be read counts as empty. docs/metrics.md
-says exactly what is counted.
+defines the scores.
 
-EST is a MIDI file, a folder of them, or predictions that were saved as .jsonl (by
---output here, or by mrmt3 infer: then add --model); several are compared with each
-other. NAME=EST gives one a name of its own. Pieces are matched by path (a/song.mid)
-or else by name. A folder of Slakh tracks can be the reference: TrackNNNNN is matched
-with TrackNNNNN.mid. With --checkpoint, the audio beside the references is transcribed
-and scored. Started again with the same --output, what is there is not done again,
-but for pieces whose audio has changed.
+EST is a MIDI file, a folder of them, or predictions saved as .jsonl (by --output
+here, or by mrmt3 infer: then add --model). Several ESTs are compared with each
+other; NAME=EST names one. Pieces are matched by path (a/song.mid), else by name.
+REF can be a folder of Slakh tracks: TrackNNNNN is matched with TrackNNNNN.mid.
+With --checkpoint, the audio of the references is transcribed and scored. A run
+with the same --output reuses the results in it, except for pieces whose audio
+has changed.
 """
 
 
 def add_parser(subparsers) -> None:
-  """Adds `evaluate` to the commands."""
+  """Add `evaluate` to the commands."""
   parser = subparsers.add_parser(
     'evaluate',
     help='score transcriptions against references',
@@ -43,39 +43,41 @@ def add_parser(subparsers) -> None:
   parser.add_argument(
     '--checkpoint',
     metavar='DIR',
-    help='transcribe the audio beside the references with it (a folder, or a name of `mrmt3 fetch --list`) and score that too',
+    help='also transcribe the audio of the references with this model (a folder, or a name of `mrmt3 fetch --list`)',
   )
   parser.add_argument(
     '--memory',
     choices=('predicted', 'truth', 'none'),
     default='predicted',
-    help=("what a segment remembers, with --checkpoint: the model's own output (default), the reference, nothing"),
+    help="content of the memory with --checkpoint: the model's own output (default), the reference, or nothing",
   )
   parser.add_argument(
-    '--batch-size', type=int, metavar='N', help='pieces transcribed at once (default: 4, or one a device)'
+    '--batch-size', type=int, metavar='N', help='pieces transcribed in a batch (default: 4, or one per device)'
   )
   parser.add_argument(
     '--task',
     metavar='NAME',
     help=f'read REF as this task does: {", ".join(catalogue.sources())}',
   )
-  parser.add_argument('--split', metavar='NAME', help='use this split of REF only')
-  parser.add_argument('--pieces', type=int, metavar='N', help='use the first N pieces only')
-  parser.add_argument('--model', metavar='DIR', help='the checkpoint that made predictions which mrmt3 infer saved')
+  parser.add_argument('--split', metavar='NAME', help='use only this split of REF')
+  parser.add_argument('--pieces', type=int, metavar='N', help='use only the first N pieces')
+  parser.add_argument('--model', metavar='DIR', help='checkpoint of the predictions that mrmt3 infer saved')
   parser.add_argument(
-    '-o', '--output', metavar='DIR', help='keep predictions and the scores of each piece there, as .jsonl'
+    '-o', '--output', metavar='DIR', help='save predictions and the scores of each piece there, as .jsonl'
   )
   parser.add_argument('--report', metavar='DIR', help='write DIR/index.html: tables, plots, the worst pieces')
-  parser.add_argument('--json', metavar='FILE', help='also write all scores there; - for stdout, in place of the table')
+  parser.add_argument(
+    '--json', metavar='FILE', help='also write all scores as JSON; - for stdout, instead of the table'
+  )
   parser.add_argument(
     '--mt3-suite', action='store_true', help="add MT3's frame, velocity and tolerance scores to the JSON"
   )
-  parser.add_argument('--workers', type=int, default=0, metavar='N', help='processes that score (default: one a core)')
+  parser.add_argument('--workers', type=int, default=0, metavar='N', help='scoring processes (default: one per core)')
   parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-  """Prints and writes the scores; returns 0."""
+  """Print and write the scores; returns 0."""
   from mrmt3.evaluation import references as evaluation_sets
   from mrmt3.evaluation import score_pieces
 
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
   for name, estimate in names.items():
     _check_kinds(reference, estimate)
     if name == _checkpoint_name(args):
-      raise UserError(f'two systems are called {name}; give one a name of its own: NAME={estimate}')
+      raise UserError(f'two systems have the name {name}; give one another name: NAME={estimate}')
   references = evaluation_sets.find_references(reference, task=args.task, split=args.split)
   if args.pieces:
     references = dict(list(references.items())[: args.pieces])
@@ -122,19 +124,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args):
-  """Raises UserError for arguments that do not fit each other."""
+  """Raise UserError for arguments that exclude each other or are out of range."""
   if not args.estimate and not args.checkpoint:
     raise UserError('nothing to score: name transcriptions (EST) or a --checkpoint')
-  for name, least in {'pieces': 1, 'batch-size': 1, 'workers': 0}.items():
+  for name, minimum in {'pieces': 1, 'batch-size': 1, 'workers': 0}.items():
     value = getattr(args, name.replace('-', '_'))
-    if value is not None and value < least:
-      raise UserError(f'--{name} is {value}; it must be at least {least}')
+    if value is not None and value < minimum:
+      raise UserError(f'--{name} is {value}; it must be at least {minimum}')
   if args.memory != 'predicted' and not args.checkpoint:
-    raise UserError(f'--memory {args.memory} says how a checkpoint is used; add --checkpoint DIR')
+    raise UserError(f'--memory {args.memory} needs a checkpoint; add --checkpoint DIR')
 
 
 def _check_kinds(reference, estimate):
-  """Raises UserError where a file meets a folder."""
+  """Raise UserError if one is a file and the other a folder."""
   is_saved = estimate.is_file() and '.jsonl' in estimate.name
   if not is_saved and reference.exists() and estimate.exists() and reference.is_dir() != estimate.is_dir():
     folder, file = (reference, estimate) if reference.is_dir() else (estimate, reference)
@@ -150,7 +152,7 @@ def _checkpoint_name(args):
 
 
 def system_names(estimates: list[str]) -> dict[str, Path]:
-  """Returns {name of a system: where its transcriptions are}; UserError if two have one name."""
+  """Return {system name: path of its transcriptions}; UserError if two have the same name."""
   named = {}
   for text in estimates:
     name, is_named, path = text.partition('=')
@@ -159,13 +161,13 @@ def system_names(estimates: list[str]) -> dict[str, Path]:
     path = Path(path)
     name = name or path.resolve().name.partition('.jsonl')[0]
     if name in named:
-      raise UserError(f'{named[name]} and {path} are both called {name}; give one a name of its own: NAME={path}')
+      raise UserError(f'{named[name]} and {path} have the same name {name}; give one another name: NAME={path}')
     named[name] = path
   return named
 
 
 def format_table(summary) -> str:
-  """Returns an `evaluation.Summary` as aligned lines: a header, the pieces, and, of several, the mean and its interval."""
+  """Format an `evaluation.Summary` as a table: a row per piece, then the mean and its confidence interval."""
   from mrmt3.evaluation import metric_registry
 
   columns = {score.name: score.column or score.heading for score in metric_registry.shown_in('table')}
@@ -189,7 +191,7 @@ def _row(name, scores, width, widths):
 
 
 def format_comparison(summaries) -> str:
-  """Returns several systems side by side: mean and interval of each score, and how likely the first differs by chance."""
+  """Format several systems as a table: mean and interval of each score, and p values relative to the first system."""
   from mrmt3.evaluation import metric_registry
   from mrmt3.evaluation import summary as evaluation
 
@@ -214,13 +216,13 @@ def _with_interval(summary, key):
   return f'{summary.mean[key]:.3f} ({low:.3f} .. {high:.3f})' if low == low else f'{summary.mean[key]:.3f}'
 
 
-def _plain(test):
-  """Returns a comparison as JSON can hold it: of one piece there is no interval."""
+def _nan_to_none(test):
+  """Convert a comparison for JSON: NaN (a single piece has no interval) becomes None."""
   return {name: None if value != value else value for name, value in test._asdict().items()}
 
 
 def _write_json(target, summaries):
-  """Writes everything to a file or stdout (-)."""
+  """Write all scores to a file or stdout (-)."""
   from mrmt3.evaluation import metric_registry
   from mrmt3.evaluation import summary as evaluation
 
@@ -233,7 +235,7 @@ def _write_json(target, summaries):
     first, *others = summaries
     shown = [score.name for score in metric_registry.shown_in('comparison')]
     compared = {name: evaluation.compare(summaries[first], summaries[name], shown) for name in others}
-    differences = {name: {key: _plain(test) for key, test in tests.items()} for name, tests in compared.items()}
+    differences = {name: {key: _nan_to_none(test) for key, test in tests.items()} for name, tests in compared.items()}
     report = {'systems': reports, f'compared_with_{first}': differences}
   text = json.dumps(report, indent=2) + '\n'
   if target == '-':

@@ -1,4 +1,4 @@
-"""`mrmt3 inspect`: shows what a task's examples are made of, in numbers, as text, as pictures and as sound."""
+"""`mrmt3 inspect`: shows a task's examples as numbers, text, images and sound."""
 
 import argparse
 import sys
@@ -7,29 +7,29 @@ from mrmt3.errors import UserError
 
 EXAMPLES = 1000
 _DESCRIPTION = """\
-Reads examples of a seqio task as training would and shows what they are made of:
-features, lengths, token types, hops to prior segments, instruments; and some of them as
-lists of events, each segment beside its prior one.
+Reads examples of a seqio task as in training and prints statistics of them: features,
+lengths, token types, hops to prior segments and instruments. Prints some examples as
+lists of events, each segment next to its prior one.
 """
 _EXPLANATION = """\
 WHAT is one of
-  a task over a data set, with its data:     mrmt3 inspect slakh --data DIR
-      how examples are made: --gin.ExampleConfig.FIELD=VALUE (see mrmt3/data/example_config.py);
-      sizes of the model: --gin_file (default: models/mr_mt3.gin); what else the module's task
-      needs: --gin.mt3_records.task.name=musicnet_em
+  a module of tasks/, with its data:         mrmt3 inspect slakh --data DIR
+      examples: --gin.ExampleConfig.FIELD=VALUE (see mrmt3/data/example_config.py);
+      model sizes: --gin_file (default: models/mr_mt3.gin);
+      settings of the module's task: --gin.mt3_records.task.name=musicnet_em
   a data set of a run, by its gin files:     mrmt3 inspect train --gin_file=models/tiny.gin
-      --gin_file=runs/train.gin --gin.DATA_DIR=DIR    (train_eval: what the run is evaluated on)
+      --gin_file=runs/train.gin --gin.DATA_DIR=DIR    (train_eval: the run's evaluation data)
   a task or mixture registered with seqio:   mrmt3 inspect NAME --module my.tasks
       one of MT3's own, with the records of mrmt3 dataset convert:
                                              mrmt3 inspect slakh_notes_ties_vb1_train --data DIR
 
-Nothing is left out for its length: what exceeds the limit is counted. Times in the lists of
-events count from the segment's start. "tie" says what sounds on from before.
+Examples beyond the length limit are counted, not dropped. Times in the lists of events are
+relative to the segment's start. "tie" lists the notes that continue from the segment before.
 """
 
 
 class _GinWords:
-  """Makes a parser take `--gin.NAME=VALUE` and `--gin.NAME VALUE`, for any NAME, as `--gin NAME=VALUE`."""
+  """Wrapper of a parser that accepts `--gin.NAME=VALUE` and `--gin.NAME VALUE` for any NAME as `--gin NAME=VALUE`."""
 
   def __init__(self, parse):
     self._parse = parse
@@ -48,10 +48,10 @@ class _GinWords:
 
 
 def add_parser(subparsers) -> None:
-  """Adds `inspect` to the command line's `subparsers`."""
+  """Add `inspect` to `subparsers`."""
   parser = subparsers.add_parser(
     'inspect',
-    help='look at and listen to the examples of a task',
+    help='inspect the examples of a task, by eye and by ear',
     description=_DESCRIPTION,
     epilog=_EXPLANATION,
     formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -59,8 +59,8 @@ def add_parser(subparsers) -> None:
   )
   parser.parse_known_args = _GinWords(parser.parse_known_args)
   parser.add_argument('what', metavar='WHAT', help='task module, data set of a run, or registered task or mixture')
-  parser.add_argument('--data', metavar='DIR', help='data of a task module')
-  parser.add_argument('--split', metavar='NAME', help="which split (default: the run's, else train)")
+  parser.add_argument('--data', metavar='DIR', help='data folder of a task module')
+  parser.add_argument('--split', metavar='NAME', help="split to read (default: the run's, else train)")
   parser.add_argument('--n', type=int, default=2, metavar='N', help='examples to show (default: 2)')
   parser.add_argument(
     '--examples',
@@ -70,21 +70,31 @@ def add_parser(subparsers) -> None:
     help=f'examples to measure (default: {EXAMPLES}, or an epoch of a grid)',
   )
   parser.add_argument(
-    '--length', type=int, metavar='L', help="most tokens that fit (default: the model's, 1024 for MT3)"
-  )
-  parser.add_argument('--seed', type=int, default=0, metavar='N', help='same seed, same examples (default: 0)')
-  parser.add_argument(
-    '--plot', metavar='FILE', help='also draw the shown examples, log-mel and notes, as .png, .svg or .pdf'
+    '--length', type=int, metavar='L', help="maximum number of tokens (default: the model's, 1024 for MT3)"
   )
   parser.add_argument(
-    '--audio', metavar='DIR', help='also write the audio of the shown examples, and their tokens played, as .wav files'
+    '--seed', type=int, default=0, metavar='N', help='random seed; the same seed gives the same examples (default: 0)'
   )
-  parser.add_argument('--json', metavar='FILE', help='also write all of it as JSON; - for stdout, in place of the text')
+  parser.add_argument(
+    '--plot', metavar='FILE', help='also plot log-mel and notes of the shown examples (.png, .svg or .pdf)'
+  )
+  parser.add_argument(
+    '--audio',
+    metavar='DIR',
+    help='also write the audio of the shown examples and their synthesized tokens as .wav files',
+  )
+  parser.add_argument(
+    '--json', metavar='FILE', help='also write all results as JSON; - for stdout, instead of the text'
+  )
   parser.add_argument(
     '--module', action='append', default=[], metavar='MODULE', help='Python module that registers tasks'
   )
   parser.add_argument(
-    '--gin_file', action='append', default=[], metavar='FILE', help='as in training; repeatable, later ones win'
+    '--gin_file',
+    action='append',
+    default=[],
+    metavar='FILE',
+    help='as in training; repeatable, later files override earlier ones',
   )
   parser.add_argument('--gin_search_paths', default='', metavar='DIRS', help='as in training')
   parser.add_argument(
@@ -94,14 +104,14 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  """Shows the examples; returns 0. UserError where that cannot be done."""
+  """Show the examples; returns 0."""
   _check(args)
   from mrmt3.utils.tensorflow_setup import start_tensorflow
 
   if args.audio:
-    import symusic  # noqa: F401  what is missing is said before anything is read
+    import symusic  # noqa: F401  fail before any data is read
   if args.module and '' not in sys.path:
-    sys.path.append('')  # modules in the working folder are found, as by python -m mrmt3.train
+    sys.path.append('')  # find modules in the working directory, like python -m mrmt3.train
   start_tensorflow()
   from mrmt3 import train
   from mrmt3.inspection import statistics as inspection_statistics
@@ -139,28 +149,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args):
-  """Raises UserError for what can be told before anything heavy is imported."""
+  """Raise UserError for errors that do not need heavy imports."""
   from pathlib import Path
 
-  for name, least in {'n': 0, 'examples': 1, 'length': 1, 'seed': 0}.items():
+  for name, minimum in {'n': 0, 'examples': 1, 'length': 1, 'seed': 0}.items():
     value = getattr(args, name)
-    if value is not None and value < least:
-      raise UserError(f'--{name} is {value}; it must be at least {least}')
+    if value is not None and value < minimum:
+      raise UserError(f'--{name} is {value}; it must be at least {minimum}')
   for binding in args.gin:
     if '=' not in binding:
-      raise UserError(f'--gin.{binding}: a value is missing; write --gin.{binding}=VALUE')
+      raise UserError(f'--gin.{binding}: the value is missing; write --gin.{binding}=VALUE')
   if args.plot and Path(args.plot).suffix.lower() not in ('.png', '.svg', '.pdf'):
     raise UserError(
-      f'cannot draw {args.plot}: unknown picture format {Path(args.plot).suffix!r}; use .png, .svg or .pdf'
+      f'cannot plot to {args.plot}: unknown image format {Path(args.plot).suffix!r}; use .png, .svg or .pdf'
     )
   if args.audio and Path(args.audio).exists() and not Path(args.audio).is_dir():
-    raise UserError(f'cannot write to {args.audio}: it is not a folder')
+    raise UserError(f'cannot write to {args.audio}: it is not a folder; name a folder')
   if (args.plot or args.audio) and not args.n:
     raise UserError('--plot and --audio show examples; give --n 1 or more')
 
 
 def _head(found, reading):
-  total = f', {reading.total:,} an epoch' if reading.total is not None else ''
+  total = f', {reading.total:,} per epoch' if reading.total is not None else ''
   rate = f'; {reading.rate:.1f} examples/s' if reading.rate else ''
   lines = [f'{found.name}, split {found.split}: {reading.examples:,} examples{total}{rate}']
   if len(reading.segments) != reading.examples:
@@ -172,7 +182,7 @@ def _head(found, reading):
       lines.append(f'  {name:<14}  {dtype} [{", ".join(map(_range, low, high))}]')
   others = [f'{name} {dtype}' for name, (dtype, _, _, is_feature) in reading.features.items() if not is_feature]
   if others:
-    lines.append(f'  beside them: {", ".join(others)}')
+    lines.append(f'  not features: {", ".join(others)}')
   return lines
 
 
@@ -220,7 +230,7 @@ def _write_audio(folder, found, reading):
   paths = []
   for number, shown in enumerate(reading.shown, 1):
     if shown.samples is None:
-      raise UserError(f'{found.name} gives log-mels and no samples: there is no audio to write; leave --audio away')
+      raise UserError(f'{found.name} has log-mels and no samples to write as audio; leave --audio out')
     notes = inspection_statistics.segment_notes(shown.segment.targets, found.codec, _seconds(found))
     paths += sonify.write_pair(
       folder, number, shown.segment.piece, shown.samples, notes, found.spec.spectrogram.sample_rate

@@ -1,6 +1,6 @@
-"""The command `mrmt3`: finds the subcommand, and turns what goes wrong into one line and an exit code.
+"""The `mrmt3` command: runs a subcommand and turns errors into one line and an exit code.
 
-Exit codes: 0 done, 1 a check was not met, 2 bad input or usage, 130 interrupted.
+Exit codes: 0 success, 1 a check was not met, 2 bad input or usage, 130 interrupted.
 """
 
 import argparse
@@ -29,12 +29,12 @@ EXTRA_OF = {
 GIN_COMMANDS = {
   'train': 'train a model',
   'eval': 'score checkpoints with the metrics of a task',
-  'infer': 'write down what a model predicts of a split',
+  'infer': 'write the predictions of a model for a split',
 }
 
 
 def build_parser() -> argparse.ArgumentParser:
-  """Returns the parser of all commands."""
+  """Build the parser of all commands."""
   parser = Parser(prog='mrmt3', description='Multi-instrument music transcription with memory (MR-MT3).')
   parser.add_argument('--version', action='version', version=f'mrmt3 {__version__}')
   subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
@@ -48,10 +48,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command line and returns the exit code."""
+  """Run the command line and return the exit code."""
   arguments = list(sys.argv[1:] if argv is None else argv)
   if arguments and arguments[0] in GIN_COMMANDS:
-    # gin files say `import __main__ as train_script`, so training has to be the main module.
+    # gin files have `import __main__ as train_script`, so training must be the main module.
     sys.stdout.flush()
     huge_pages.set_for_child_processes()
     os.execv(sys.executable, [sys.executable, '-m', f'mrmt3.{arguments[0]}', *arguments[1:]])
@@ -71,14 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if package not in EXTRA_OF:
       raise
     extra = EXTRA_OF[package]
-    print(f'mrmt3: error: this needs {package}; install it with: pip install "mrmt3[{extra}]"', file=sys.stderr)
+    print(f'mrmt3: error: {package} is not installed; install it with: pip install "mrmt3[{extra}]"', file=sys.stderr)
     return 2
   except OSError as error:
-    # All files are written by functions that say what failed; what is left is stdout.
+    # Errors of files are UserErrors with a path by now; what remains is stdout.
     if error.filename is not None:
       raise
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that nothing more is said at exit
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second error at exit
     if isinstance(error, BrokenPipeError):
-      return 0  # the reader has gone (mrmt3 ... | head)
+      return 0  # the reader closed the pipe (mrmt3 ... | head)
     print(f'mrmt3: error: cannot write to the standard output: {error.strerror}', file=sys.stderr)
     return 2

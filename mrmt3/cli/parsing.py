@@ -1,17 +1,17 @@
-"""The command line's parser."""
+"""Argument parser of the command line."""
 
 import argparse
 
 
 class Parser(argparse.ArgumentParser):
-  """Takes names that stand behind options too: `mrmt3 evaluate REF --split test EST`.
+  """Parser that accepts positional arguments after options too: `mrmt3 evaluate REF --split test EST`.
 
-  argparse settles how many names an argument of any number gets at the first name; those that come later are left over.
-  (`parse_intermixed_args` knows no subcommands.)
+  argparse fixes the number of values of a variable-length positional at its first value and leaves later ones over.
+  (`parse_intermixed_args` does not support subcommands.)
   """
 
   def parse_known_args(self, args=None, namespace=None):
-    """As argparse's; what is left over, if no option is among it, goes to the last argument, where that has room."""
+    """Parse like argparse; leftover words without options go to the last positional if it accepts more."""
     namespace, rest = super().parse_known_args(args, namespace)
     *_, last = [None, *self._get_positional_actions()]
     if last is None or not rest or any(word.startswith('-') for word in rest):

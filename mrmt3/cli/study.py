@@ -1,4 +1,4 @@
-"""`mrmt3 study`: the questions of the paper, one command each."""
+"""`mrmt3 study`: the experiments of the paper, one command each."""
 
 import argparse
 import sys
@@ -19,19 +19,19 @@ _TRAINED = (
 )  # options of studies that train
 
 _END = """\
-A study that was stopped goes on when run again with the same -o. DIR/study.md and
-DIR/index.html hold its tables and figures, DIR/results.jsonl what they are made of.
+A stopped study resumes when run again with the same -o. DIR/study.md and
+DIR/index.html have its tables and figures, DIR/results.jsonl their data.
 
-Training studies build a small data set themselves where --data names none (this needs
-the extra `dataset`). Their networks are those of gin/runs/study.gin, small enough for a
-CPU, or of --base: runs/frozen_encoder.gin with --init-from framewise trains decoder and memory
-only; --base models/mr_mt3.gin --base optimizers/mr_mt3.gin --base runs/train.gin is
-the published size.
+Training studies without --data build a small data set themselves (this needs the
+extra `dataset`). They train the networks of gin/runs/study.gin, which are small
+enough for a CPU, or of --base: runs/frozen_encoder.gin with --init-from framewise
+trains decoder and memory only; --base models/mr_mt3.gin --base optimizers/mr_mt3.gin
+--base runs/train.gin is the published size.
 """
 
 
 def add_parser(subparsers) -> None:
-  """Adds `study` to the commands."""
+  """Add `study` to the commands."""
   from mrmt3.studies.catalogue import STUDIES, TRAINING
 
   width = max(map(len, STUDIES))
@@ -39,65 +39,70 @@ def add_parser(subparsers) -> None:
   parser = subparsers.add_parser(
     'study',
     help='ablations, domain overfitting, memory probe and others, one command each',
-    description='Trains and scores what a question of the paper asks for, or looks into a checkpoint, and writes tables and figures.',
+    description='Trains and scores the networks of an experiment, or examines a checkpoint, and writes tables and '
+    'figures.',
     epilog='\n'.join(['studies:', *(f'  {line}' for line in lines), '', _END]),
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   training = [name for name, study in STUDIES.items() if study.kind == TRAINING]
-  parser.add_argument('name', metavar='NAME', choices=list(STUDIES), help='which study, see below')
-  parser.add_argument('-o', '--output', required=True, metavar='DIR', help='where everything goes')
+  parser.add_argument('name', metavar='NAME', choices=list(STUDIES), help='study to run, see below')
+  parser.add_argument('-o', '--output', required=True, metavar='DIR', help='output folder')
   parser.add_argument(
     '--data',
     metavar='DIR',
-    help='data set in the Slakh2100 layout; for the other studies any folder of MIDI with audio',
+    help='data set in Slakh2100 layout; for studies of a checkpoint, any folder of MIDI with audio',
   )
-  parser.add_argument(
-    '--split', default='test', help='which split is tested on, where there are splits (default: test)'
-  )
+  parser.add_argument('--split', default='test', help='split to test on, if the data has splits (default: test)')
   parser.add_argument(
     '--pieces',
     type=int,
     metavar='N',
-    help='test on the first N pieces only (of single notes that are rendered: on all)',
+    help='test on only the first N pieces (rendered single notes: on all)',
   )
   looking = parser.add_argument_group(
     f'studies of a checkpoint ({", ".join(name for name in STUDIES if name not in training)})'
   )
-  looking.add_argument('--checkpoint', metavar='DIR', help='checkpoint to look into, or a name of `mrmt3 fetch --list`')
+  looking.add_argument('--checkpoint', metavar='DIR', help='checkpoint to examine, or a name of `mrmt3 fetch --list`')
   trained = parser.add_argument_group(f'studies that train ({", ".join(training)})')
   trained.add_argument('--steps', type=int, metavar='N', help='training steps of each network (default: 4000)')
   trained.add_argument(
     '--moments',
     type=int,
     metavar='N',
-    help='score each network at so many moments of its training, its end among them (default: what the study says)',
+    help="number of times that each network is scored in training, the last step included (default: the study's)",
   )
-  trained.add_argument('--seeds', type=int, metavar='K', help='train each network so many times (default: 1)')
-  trained.add_argument('--batch-size', type=int, metavar='N', help='examples a step (default: 16)')
+  trained.add_argument('--seeds', type=int, metavar='K', help='number of training runs per network (default: 1)')
+  trained.add_argument('--batch-size', type=int, metavar='N', help='examples per step (default: 16)')
   trained.add_argument(
     '--base',
     action='append',
     metavar='GIN_FILE',
-    help='gin file of the training that is varied, may be given several times (default: runs/study.gin)',
+    help='gin file of the training setup that is varied; repeatable (default: runs/study.gin)',
   )
   trained.add_argument(
-    '--gin', action='append', default=[], metavar='NAME=VALUE', help='further gin binding of all networks'
+    '--gin',
+    action='append',
+    default=[],
+    metavar='NAME=VALUE',
+    help='additional gin binding for all networks; repeatable',
   )
   trained.add_argument(
-    '--init-from', metavar='DIR', help='checkpoint that all networks start from; a memory that it has not begins fresh'
+    '--init-from',
+    metavar='DIR',
+    help='checkpoint that initializes all networks; a missing memory is initialized randomly',
   )
   trained.add_argument(
     '--single',
     metavar='DIR',
     help='single-instrument music with audio, such as rendered ComMU (default: stems of the test split)',
   )
-  trained.add_argument('--notes', metavar='DIR', help="single notes with audio, such as NSynth's (default: rendered)")
-  trained.add_argument('--dry-run', action='store_true', help='print what each network is trained with, and do nothing')
+  trained.add_argument('--notes', metavar='DIR', help='single notes with audio, such as NSynth (default: rendered)')
+  trained.add_argument('--dry-run', action='store_true', help='print the settings of each network without training')
   parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-  """Runs a study and says where its report is; returns 0."""
+  """Run a study and print its report; returns 0."""
   from mrmt3.studies import catalogue
 
   _check(args)
@@ -105,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
   base = tuple(args.base or ('runs/study.gin',))
   if args.dry_run:
     if not study.runs:
-      raise UserError(f'{args.name} trains nothing; leave --dry-run out')
+      raise UserError(f'{args.name} trains no network; leave --dry-run out')
     for cell in study.runs:
       start = f', from {cell.starts_from!r}' if cell.starts_from else ''
       print(f'{cell.name}: {cell.data}{start}: {" ".join([*(f"--gin_file={file}" for file in base), *cell.flags()])}')
@@ -138,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args):
-  """Raises UserError for numbers out of range, and for options of another kind of study."""
+  """Raise UserError for numbers out of range, and for options of another kind of study."""
   from mrmt3.studies import catalogue
 
   for name in ('pieces', 'steps', 'moments', 'seeds', 'batch-size'):
@@ -148,8 +153,8 @@ def _check(args):
   trains = catalogue.STUDIES[args.name].kind == catalogue.TRAINING
   for name, of_training in (('checkpoint', False), *((name, True) for name in _TRAINED)):
     if trains != of_training and getattr(args, name.replace('-', '_')) not in (None, []):
-      what = 'trains its networks' if trains else 'looks into a checkpoint'
+      what = 'trains its networks' if trains else 'examines a checkpoint'
       raise UserError(f'{args.name} {what}; leave --{name} out')
   for binding in args.gin:
     if '=' not in binding:
-      raise UserError(f'--gin {binding}: write NAME=VALUE')
+      raise UserError(f'--gin {binding}: the value is missing; write NAME=VALUE')

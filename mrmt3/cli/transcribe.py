@@ -1,4 +1,4 @@
-"""`mrmt3 transcribe`: audio files, folders and pipes to MIDI files and notes."""
+"""`mrmt3 transcribe`: transcribes audio files, folders and pipes to MIDI files and notes."""
 
 import argparse
 import json
@@ -8,18 +8,19 @@ from mrmt3.errors import UserError
 
 
 def add_parser(subparsers) -> None:
-  """Adds `transcribe` to the commands."""
+  """Add `transcribe` to the commands."""
   parser = subparsers.add_parser(
     'transcribe',
-    help='audio in, multi-track MIDI out',
-    description='Transcribes audio files (wav, flac, ogg, mp3, ...) to MIDI files with one track for each instrument.',
-    epilog='Exit code 2 if a file could not be transcribed; the others are written all the same.',
+    help='transcribe audio to multi-track MIDI',
+    description='Transcribes audio files (wav, flac, ogg, mp3, ...) to MIDI files with one track per instrument.',
+    epilog='Exit code 2 if a file could not be transcribed; the other files are still written.',
   )
   parser.add_argument(
     'inputs',
     nargs='+',
     metavar='AUDIO',
-    help='audio file, folder, or pattern in quotes (songs/**/*.wav); - reads sound from stdin and writes notes as JSON lines',
+    help='audio file, folder, or quoted pattern (songs/**/*.wav); - reads audio from stdin and writes notes as JSON '
+    'lines',
   )
   parser.add_argument(
     '-o', '--output', metavar='OUT', help='song.mid for one audio file, or a folder: song.wav gives OUT/song.mid'
@@ -27,17 +28,17 @@ def add_parser(subparsers) -> None:
   parser.add_argument(
     '--checkpoint',
     metavar='DIR',
-    help='checkpoint_<step> folder, or a folder of which the newest is taken; or a name, see `mrmt3 fetch --list`; '
+    help='checkpoint_<step> folder, a folder of them (the newest is used), or a name of `mrmt3 fetch --list`; '
     'default: the bundled model',
   )
-  parser.add_argument('--quiet', action='store_true', help='no progress, no summary; errors only')
+  parser.add_argument('--quiet', action='store_true', help='print errors only')
   parser.add_argument(
-    '--progress', choices=['bar', 'json'], default='bar', help='on stderr: a bar with the time left, or JSON lines'
+    '--progress', choices=['bar', 'json'], default='bar', help='format on stderr: progress bar, or JSON lines'
   )
-  _add_outputs(parser.add_argument_group('what is written besides MIDI'))
+  _add_outputs(parser.add_argument_group('output besides MIDI'))
   _add_decoding(parser.add_argument_group('decoding'))
-  piped = parser.add_argument_group('samples without a header on stdin')
-  piped.add_argument('--rate', type=int, metavar='HZ', help='sample rate (a wav file says it itself)')
+  piped = parser.add_argument_group('raw samples on stdin')
+  piped.add_argument('--rate', type=int, metavar='HZ', help='sample rate; not needed for wav')
   piped.add_argument('--channels', type=int, default=1, metavar='N', help='default: 1')
   piped.add_argument(
     '--format', default='s16le', metavar='NAME', help='s16le (default), s24le, s32le, f32le, f64le, u8'
@@ -47,49 +48,49 @@ def add_parser(subparsers) -> None:
 
 def _add_outputs(group):
   for kind, text in (
-    ('json', 'notes, tokens and statistics; beside the MIDI file unless FILE.json is given; - for stdout'),
-    ('csv', 'notes as a table; beside the MIDI file unless FILE.csv is given'),
-    ('plot', 'a piano roll; beside the MIDI file unless FILE.png (.pdf, .svg) is given'),
-    ('audio', 'the notes played with a soundfont; song.played.wav beside the MIDI file unless FILE.wav is given'),
+    ('json', 'notes, tokens and statistics; next to the MIDI file unless FILE.json is given; - for stdout'),
+    ('csv', 'notes as a table; next to the MIDI file unless FILE.csv is given'),
+    ('plot', 'piano roll; next to the MIDI file unless FILE.png (.pdf, .svg) is given'),
+    ('audio', 'synthesized notes; song.played.wav next to the MIDI file unless FILE.wav is given'),
   ):
     group.add_argument(f'--{kind}', nargs='?', const='', metavar='FILE', help=text)
   group.add_argument(
     '--tracks',
     choices=['program', 'class'],
     default='program',
-    help='a track for each program as the model says it (default), or for each Slakh class',
+    help='one track per predicted program (default) or per Slakh class',
   )
   group.add_argument(
     '--merge-below',
     type=float,
     metavar='SHARE',
-    help='give the notes of instruments below this share of all (0.02) to a related instrument; default: off',
+    help='merge instruments with less than this share of the notes, such as 0.02, into a related one; default: off',
   )
 
 
 def _add_decoding(group):
   group.add_argument(
-    '--instruments', metavar='LIST', help='the only ones that may be heard: piano,bass,drums, Slakh classes, programs'
+    '--instruments', metavar='LIST', help='allow only these: piano,bass,drums, Slakh classes or programs'
   )
-  group.add_argument('--batch', type=int, default=1, metavar='N', help='files decoded side by side (default: 1)')
+  group.add_argument('--batch', type=int, default=1, metavar='N', help='files decoded in a batch (default: 1)')
   group.add_argument(
-    '--hop', type=int, metavar='H', help='segments of a file decoded at once, each with the memory of the one H back'
+    '--hop', type=int, metavar='H', help='decode H segments of a file at once, each with the memory of the one H before'
   )
   group.add_argument(
     '--resume',
     action='store_true',
-    help='remember what is done; started again, go on there and leave finished files alone',
+    help='record finished files; run again, skip them and continue the others',
   )
 
 
 def run(args: argparse.Namespace) -> int:
-  """Transcribes; returns 0, or 2 if some of several files failed (each with a line on stderr)."""
+  """Transcribe; returns 0, or 2 if some of several files failed (each with a line on stderr)."""
   outputs = {kind: getattr(args, kind) for kind in ('json', 'csv', 'plot', 'audio')}
   piped = '-' in args.inputs
   if piped and (len(args.inputs) > 1 or args.resume):
-    raise UserError('-: sound from stdin comes alone, and cannot be resumed')
+    raise UserError('-: stdin cannot be combined with other inputs or --resume; leave them out')
   if not piped and args.output is None:
-    raise UserError('say where to write: -o song.mid or -o FOLDER')
+    raise UserError('no output is given; add -o song.mid or -o FOLDER')
 
   from mrmt3.inference import jobs as transcription_jobs
   from mrmt3.inference import loading
@@ -97,14 +98,14 @@ def run(args: argparse.Namespace) -> int:
   if piped:
     jobs = transcription_jobs.plan_jobs(['stdin.wav'], args.output, outputs) if args.output else []
     if not jobs and any(file is not None for file in outputs.values()):
-      raise UserError('-: for files besides the notes on stdout add -o song.mid')
+      raise UserError('-: stdout has the notes only; for other files add -o song.mid')
   else:
     jobs = transcription_jobs.plan_jobs(args.inputs, args.output, outputs)
   default = loading.default_model() if args.checkpoint is None else None
   if args.checkpoint is None and default is None:
     raise UserError(loading.NO_CHECKPOINT)
   if outputs['audio'] is not None:
-    import symusic  # noqa: F401 - say that it is missing before the work, not after
+    import symusic  # noqa: F401 - fail before the work, not after it
 
   from mrmt3.inference import run_jobs
   from mrmt3.utils import compilation_cache

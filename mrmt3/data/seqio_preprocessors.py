@@ -38,8 +38,6 @@ from mrmt3.data.record_randomness import Stream, uniform
 MOST_SKIPPED = 1000  # consecutive examples with too many tokens; one more is an error
 
 
-
-
 @seqio.map_over_dataset
 def draw_window(record, segment_frames: int, sampling: str):
   """Adds start_frame and num_frames, drawn uniformly from the record's chunk according to `ExampleConfig.sampling`.

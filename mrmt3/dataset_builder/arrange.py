@@ -1,4 +1,4 @@
-"""Gives each part of a score an instrument of another Slakh class that can play it, and turns quarters into seconds."""
+"""Arrangement: assigns instruments of distinct Slakh classes to a score's parts, and performs them in seconds."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ MAX_PITCHED_STEMS = 8
 
 @dataclasses.dataclass(frozen=True)
 class Instrument:
-  """A General MIDI program with what it can play: pitches `low` to `high`, and chords or one note at a time."""
+  """A General MIDI program with its range (pitches `low` to `high`), and whether it can play chords."""
 
   program: int
   low: int
@@ -60,7 +60,8 @@ INSTRUMENTS = (
   Instrument(80, 48, 84),  # square lead
   Instrument(88, 36, 84, True),  # pad
 )
-# More sounds and the classes that only large data sets have; apart, so that a choice among INSTRUMENTS stays what it is.
+# More programs, and classes that only large data sets have. A separate tuple, because adding them to INSTRUMENTS would
+# change the random choices of recipes that use it.
 MORE_INSTRUMENTS = (
   Instrument(1, 28, 96, True),  # bright piano
   Instrument(5, 36, 88, True),  # FM electric piano
@@ -90,14 +91,14 @@ MORE_INSTRUMENTS = (
 )
 ALL_INSTRUMENTS = INSTRUMENTS + MORE_INSTRUMENTS
 BASSES = (32, 33, 43, 58)  # programs for the lowest part
-_SHIFTS = (0, -12, 12, -24, 24)  # whole octaves a part may move, best first
-_STEERED_SHIFTS = 3  # as many of them are as good as none where classes are steered
-_BASS_SHARE = 0.6  # of the lowest parts, where classes are steered
+_SHIFTS = (0, -12, 12, -24, 24)  # octave transpositions of a part, best first
+_STEERED_SHIFTS = 3  # with class weights, the first 3 shifts are equally good
+_BASS_SHARE = 0.6  # with class weights, the probability that the lowest part gets a bass
 
 
 @dataclasses.dataclass(frozen=True)
 class ArrangedPart:
-  """A part (`SCORE_NOTE_DTYPE` table, already in its instrument's range), the program that plays it, and its index."""
+  """A part (`SCORE_NOTE_DTYPE` table in its instrument's range), the program that plays it, and its index."""
 
   program: int
   notes: np.ndarray
@@ -111,12 +112,12 @@ class Style:
   Attributes:
     level: velocity off the beat.
     spread: standard deviation of the velocity.
-    accent: velocity that a bar line adds.
-    dynamics: share of the written velocities' differences that is heard.
-    gap: s that a note ends before its written end, so that repeated notes are heard as two...
-    keep: ...but it sounds for at least this share of its length.
+    accent: velocity added on bar lines.
+    dynamics: weight 0..1 of the velocities written in the score.
+    gap: s by which a note ends before its written end, so that repeated notes are separated.
+    keep: minimum fraction of its length that a note keeps.
     jitter: standard deviation of the onsets, s.
-    gain_db: how much louder or softer than other stems, dB.
+    gain_db: level relative to other stems, dB.
   """
 
   level: float = 78.0
@@ -130,11 +131,11 @@ class Style:
 
 
 PLAIN = Style()
-_SHORTEST = 0.03  # s
+_MIN_DURATION = 0.03  # s
 
 
 def draw_style(rng: np.random.Generator) -> Style:
-  """Returns a random way to play: soft or loud, even or accented, legato to staccato, in front or behind."""
+  """Draw a random style: loudness, accents, articulation, timing and gain."""
   gap, keep = ((0.01, 0.95), (0.05, 0.8), (60.0, rng.uniform(0.45, 0.75)))[rng.choice(3, p=(0.35, 0.4, 0.25))]
   return Style(
     level=rng.uniform(60, 98),
@@ -158,21 +159,23 @@ def arrange(
   weights: Mapping[int, float] | None = None,
   keep_written: bool = False,
 ) -> list[ArrangedPart]:
-  """Returns the parts of a score, highest first, with instruments of distinct Slakh classes.
+  """Assign instruments of distinct Slakh classes to the parts of a score.
 
-  The lowest part goes to one of `BASSES` if any is there to play it. A part may move by whole octaves to fit an
-  instrument, but only where none plays it as written. Parts that no instrument left over can play are left out, as are
-  all but the `MAX_PITCHED_STEMS` with most notes.
+  The lowest part gets one of `BASSES` if one fits. A part is transposed by octaves only if no instrument plays it as
+  written. Parts without a fitting instrument are dropped, as are all but the `MAX_PITCHED_STEMS` with the most notes.
 
   Args:
-    score: what to play.
+    score: the music.
     rng: chooses among the instruments that fit.
     palette: programs to choose from; None for all of `instruments`.
     exclude: programs not to use.
-    instruments: what there is.
-    weights: how much each Slakh class (by its program) is wanted, to steer the choice; an octave up or down is then as
-      good as none, and only some of the lowest parts go to basses. None for all alike.
-    keep_written: give a part the class that its score names, where that can play it and is free.
+    instruments: available instruments.
+    weights: weight of each Slakh class (by program) in the random choice. With weights, transposing by an octave is no
+      disadvantage, and only some of the lowest parts get a bass. None: equal weights.
+    keep_written: prefer the class that the score names for a part, if it fits and is free.
+
+  Returns:
+    the arranged parts, highest first.
   """
   busiest = sorted(range(len(score.parts)), key=lambda index: -len(score.parts[index]))[:MAX_PITCHED_STEMS]
   order = sorted(busiest, key=lambda index: -score.parts[index]['pitch'].mean())
@@ -187,21 +190,21 @@ def arrange(
   if weights is None or rng.random() < _BASS_SHARE:
     choices[-1] = [choice for choice in choices[-1] if choice[0] in BASSES] or choices[-1]
   taken, chosen = set(), {}
-  # Parts with least choice first, or the flute part would take the only bass.
+  # Assign parts with the fewest choices first, or a flute part could take the only bass.
   for index in sorted(range(len(parts)), key=lambda index: len(choices[index])):
     free = [(program, shift) for program, shift in choices[index] if slakh_class_program(program) not in taken]
     if not free:
       continue
     program, shift = _choose(free, written[index], weights, rng)
     taken.add(slakh_class_program(program))
-    chosen[index] = _moved(parts[index], program, shift, order[index])
+    chosen[index] = _transposed(parts[index], program, shift, order[index])
   return [chosen[index] for index in sorted(chosen)]
 
 
 def arrange_as_planned(score: Score, programs: Sequence[int]) -> list[ArrangedPart]:
-  """Returns the parts of a score with the programs that an arrangement gave them: one a part, -1 to leave it out.
+  """Arrange a score's parts with the programs of an earlier arrangement: one per part, -1 to drop the part.
 
-  ValueError where an instrument cannot play its part.
+  Raises ValueError if an instrument cannot play its part.
   """
   by_program = {instrument.program: instrument for instrument in ALL_INSTRUMENTS}
   arranged = []
@@ -210,8 +213,8 @@ def arrange_as_planned(score: Score, programs: Sequence[int]) -> list[ArrangedPa
       continue
     fitting = _fitting(part, [by_program[program]] if program in by_program else [])
     if not fitting:
-      raise ValueError(f'program {program} cannot play part {index} of {score.name}')
-    arranged.append(_moved(part, *fitting[0], index))
+      raise ValueError(f'program {program} cannot play part {index} of {score.name}; plan the data set again')
+    arranged.append(_transposed(part, *fitting[0], index))
   return sorted(arranged, key=lambda part: -part.notes['pitch'].mean())
 
 
@@ -220,23 +223,23 @@ def _choose(free, written, weights, rng):
     same = [choice for choice in free if slakh_class_program(choice[0]) == slakh_class_program(written)]
     free = [choice for choice in same if choice[0] == written] or same or free
   best = _STEERED_SHIFTS - 1 if weights is not None else 0
-  least = max(best, min(_SHIFTS.index(shift) for _, shift in free))
-  free = [choice for choice in free if _SHIFTS.index(choice[1]) <= least]
+  limit = max(best, min(_SHIFTS.index(shift) for _, shift in free))
+  free = [choice for choice in free if _SHIFTS.index(choice[1]) <= limit]
   if weights is None:
     return free[rng.integers(len(free))]
   classes = [slakh_class_program(program) for program, _ in free]
-  chances = np.array([weights.get(one, 0.0) / classes.count(one) for one in classes]) + 1e-12
-  return free[rng.choice(len(free), p=chances / chances.sum())]
+  probabilities = np.array([weights.get(one, 0.0) / classes.count(one) for one in classes]) + 1e-12
+  return free[rng.choice(len(free), p=probabilities / probabilities.sum())]
 
 
-def _moved(part, program, shift, index):
+def _transposed(part, program, shift, index):
   notes = part.copy()
   notes['pitch'] += shift
   return ArrangedPart(program, notes, index)
 
 
 def _fitting(part: np.ndarray, instruments: Sequence[Instrument]) -> list[tuple[int, int]]:
-  """Returns (program, shift) of each instrument that can play a part, with the best shift in semitones."""
+  """Return (program, shift) of each instrument that can play a part; shift is the best one, in semitones."""
   low, high = part['pitch'].min(), part['pitch'].max()
   needs_chords = _has_chords(part)
   fitting = []
@@ -255,7 +258,7 @@ def _has_chords(part):
 
 
 def accents(score: Score, starts: np.ndarray) -> np.ndarray:
-  """Returns how strongly the metre stresses moments `[n]` of a score: 1 on bar lines, 0.4 on beats, else 0."""
+  """Return the metrical accent of positions `[n]` in a score: 1 on bar lines, 0.4 on beats, else 0."""
   bars = score.bars
   index = np.clip(np.searchsorted(bars['start'], starts + 1e-6, side='right') - 1, 0, len(bars) - 1)
   position = starts - bars['start'][index] + bar_phases(bars)[index]
@@ -267,7 +270,7 @@ def accents(score: Score, starts: np.ndarray) -> np.ndarray:
 def perform(
   part: ArrangedPart, score: Score, quarters_per_minute: float, rng: np.random.Generator, style: Style = PLAIN
 ) -> np.ndarray:
-  """Returns a note table (s) of a part played at a tempo in a style, stressed as the metre says."""
+  """Perform a part at a tempo and in a style, with metrical accents: note table with times in s."""
   seconds = 60.0 / quarters_per_minute
   written = part.notes
   notes = empty_notes(len(written))
@@ -284,5 +287,5 @@ def perform(
   if style.jitter:
     shift = np.maximum(rng.normal(0, style.jitter, len(written)), -notes['onset'])
     notes['onset'] += shift
-    notes['offset'] = np.maximum(notes['offset'] + shift, notes['onset'] + _SHORTEST)
+    notes['offset'] = np.maximum(notes['offset'] + shift, notes['onset'] + _MIN_DURATION)
   return notes

@@ -1,7 +1,7 @@
-"""Builds a data set: plans which piece goes where, then makes the tracks one by one, several at a time.
+"""Builds a data set: plans which piece becomes which track, then renders the tracks in parallel.
 
-`dataset.json` in the data set's folder keeps the settings and the plan. A later run with the same settings goes on
-where an earlier one was stopped: a track's folder appears only when it is complete.
+`dataset.json` in the data set's folder stores the settings and the plan. A run with the same settings resumes an
+interrupted one: a track's folder appears only when it is complete.
 """
 
 import collections
@@ -29,11 +29,11 @@ PLAN_FILE = 'dataset.json'
 
 @dataclasses.dataclass(frozen=True)
 class BuildReport:
-  """What `build` did.
+  """Result of `build`.
 
   Attributes:
-    made: tracks made now.
-    kept: tracks that were there.
+    made: number of tracks made by this call.
+    kept: number of tracks that already existed.
     splits: number of tracks in each split.
     left_out: a line for each piece of music that could not be used.
   """
@@ -63,36 +63,36 @@ def build(
   workers: int | None = None,
   force: bool = False,
   progress: bool = True,
-  say: Callable[[str], None] | None = None,
+  log: Callable[[str], None] | None = None,
 ) -> BuildReport:
-  """Builds a data set in Slakh2100's layout, or goes on with one that the same settings began.
+  """Build a data set in Slakh2100's layout, or resume one that was begun with the same settings.
 
   Args:
     out: the data set's folder.
-    recipe: a name in recipes.RECIPES; None for 'midi' where `midi` is given, else 'demo'.
-    pieces: number of tracks; None for the recipe's own.
-    hours: of music altogether, instead of `pieces`.
-    seconds: length of a track (for most recipes the most); None for the recipe's own.
-    seed: same seed, same bytes (with the same versions of the packages), whatever `workers` is.
-    takes: in how many arrangements a piece may be there.
-    drums: share of the pieces without drums that get some; None for the recipe's own.
+    recipe: a name in recipes.RECIPES; None for 'midi' if `midi` is given, else 'demo'.
+    pieces: number of tracks; None for the recipe's default.
+    hours: total duration of the audio, instead of `pieces`.
+    seconds: duration of a track (for most recipes the maximum); None for the recipe's default.
+    seed: determines the bytes written (with the same versions of the packages), for any number of `workers`.
+    takes: number of arrangements of each piece.
+    drums: fraction of the pieces without drums that get a drum part; None for the recipe's default.
     midi: folders of MIDI files to add to the recipe's music.
-    soundfonts: .sf2 or .sf3 files, one chosen for each stem; none for the one inside pretty_midi.
-    held_out: soundfonts for the test split alone, of other families than `soundfonts`.
-    extras: also write what MR-MT3's and MT3-style loaders read (see layout.write_track).
-    tracks_of: another data set built here, whose tracks are made again, with these settings (with the same seed and seconds:
-      the same notes; other soundfonts).
-    split: with `tracks_of`: the tracks of this split only.
-    workers: processes; None for one per processor.
-    force: replace the tracks of a data set built here with other settings. Only TrackNNNNN folders in `train`,
-      `validation` and `test` are removed; a data set that was not built here is left alone.
-    progress: show a bar on stderr.
-    say: called with a line for all that is missing or cannot be used; None to print it to stderr.
+    soundfonts: .sf2 or .sf3 files, one of which is drawn for each stem; empty for pretty_midi's.
+    held_out: soundfonts for the test split only, of other families than `soundfonts`.
+    extras: also write the files that MR-MT3's and MT3-style loaders read (see layout.write_track).
+    tracks_of: another data set built here; its tracks are rendered again with these settings. With the same seed and
+      seconds the notes are the same, with other soundfonts.
+    split: with `tracks_of`, only the tracks of this split.
+    workers: number of processes; None for one per processor.
+    force: replace the tracks of a data set built here with other settings. Removes only TrackNNNNN folders in `train`,
+      `validation` and `test`; a data set that was not built here is never changed.
+    progress: show a progress bar on stderr.
+    log: called with a line about everything that is missing or cannot be used; None prints it to stderr.
 
   Raises:
-    UserError: settings that make no sense, no usable music, missing packages, or `out` cannot or must not be written.
+    UserError: the settings are invalid, no music is usable, packages are missing, or `out` cannot be written.
   """
-  say = say or _say
+  log = log or _log
   workers = (os.cpu_count() or 1) if workers is None else workers
   _check_arguments(workers, pieces, hours, tracks_of, split)
   setup, lines = prepare(
@@ -109,21 +109,21 @@ def build(
     extras=extras,
   )
   for line in lines:
-    say(line)
+    log(line)
   out = make_folder(Path(out))
   if force:
-    _check_is_ours(out)
+    _check_built_here(out)
   known = None if force else _known_plan(out, setup.settings)
-  wanted = None if tracks_of is None else _plan_of(Path(tracks_of), split)
-  if known is not None and wanted is not None and known[0] != wanted:
-    raise UserError(f'{out} holds other tracks than {tracks_of}; choose another folder, or replace them with --force')
+  requested = None if tracks_of is None else _plan_of(Path(tracks_of), split)
+  if known is not None and requested is not None and known[0] != requested:
+    raise UserError(f'{out} has other tracks than {tracks_of}; choose another folder, or replace them with --force')
   if known is None:
-    plan, left_out = make_plan(setup, workers, progress, say) if wanted is None else (wanted, [])
+    plan, left_out = make_plan(setup, workers, progress, log) if requested is None else (requested, [])
     _remove(out, 'Track[0-9]*')
     _write_plan(out, setup.settings, plan, left_out)
   else:
     plan, left_out = known
-  _clear(out)
+  _remove_unfinished(out)
 
   todo = FolderJournal(out, lambda track: f'{track.split}/{track.name}').todo(plan)
   make = functools.partial(make_track, out=out, setup=setup)
@@ -132,7 +132,7 @@ def build(
     todo, with_bar(parallel(make, todo, workers), len(todo), 'building', 'track', progress), strict=True
   ):
     if reason is not None:
-      say(f'left out: {reason}')
+      log(f'left out: {reason}')
       failed.append(track)
       left_out = [*left_out, reason]
   splits = collections.Counter(track.split for track in plan if track not in failed)
@@ -147,41 +147,41 @@ def build(
 
 
 def _check_arguments(workers, pieces, hours, tracks_of, split):
-  """Raises UserError for arguments of `build` that make no sense together."""
+  """Raise UserError for arguments of `build` that exclude each other or are out of range."""
   if workers < 1:
-    raise UserError(f'{workers} workers cannot work; use 1 or more')
+    raise UserError(f'cannot build with {workers} workers; use 1 or more')
   if split is not None and tracks_of is None:
-    raise UserError('a split can be chosen of the tracks of another data set only; name it with --tracks-of')
+    raise UserError('a split selects tracks of another data set; name that data set with --tracks-of')
   if tracks_of is not None and (pieces is not None or hours is not None):
-    raise UserError('which tracks are made is what --tracks-of says; leave --pieces and --hours out')
+    raise UserError('--tracks-of already determines the tracks; leave --pieces and --hours out')
 
 
-def _say(line):
+def _log(line):
   import tqdm
 
   tqdm.tqdm.write(f'mrmt3: {line}', file=sys.stderr)
 
 
 def _known_plan(out: Path, settings: Settings) -> tuple[list[TrackPlan], list[str]] | None:
-  """Returns the plan of the data set in `out` and what was left out of it, None if the folder is empty.
+  """Return the plan of the data set in `out` and the lines about music left out; None if the folder is empty.
 
-  UserError where it holds something else.
+  Raises UserError if it has other contents or another data set.
   """
-  # A run that was killed may leave its half-written plan.
+  # A killed run may leave a partly written plan.
   if all(path.match(f'.{Path(PLAN_FILE).stem}.*') for path in out.iterdir()):
     return None
   if not (out / PLAN_FILE).exists():
-    raise UserError(f'{out} holds something else; choose an empty folder')
-  stored, plan, left_out = _read_plan(out / PLAN_FILE, 'choose another folder, or build anew with --force')
+    raise UserError(f'{out} is not empty and has no {PLAN_FILE}; choose an empty folder')
+  stored, plan, left_out = _read_plan(out / PLAN_FILE, 'choose another folder, or rebuild it with --force')
   mismatch = (
-    f'{out} holds a data set with other settings ({{changed}}); choose another folder, or replace it with --force'
+    f'{out} has a data set with other settings ({{changed}}); choose another folder, or replace it with --force'
   )
   check_settings(stored, dataclasses.asdict(settings), mismatch)
   return plan, left_out
 
 
 def _read_plan(path: Path, advice: str) -> tuple[dict, list[TrackPlan], list[str]]:
-  """Returns settings, tracks and what was left out, as `_write_plan` wrote them. UserError, with advice, for anything else."""
+  """Read the settings, tracks and left-out lines of `_write_plan`; UserError ending in `advice` for anything else."""
   try:
     stored = read_settings(path, advice) or {}
     plan = [TrackPlan(**{**track, 'programs': tuple(track.get('programs', ()))}) for track in stored['tracks']]
@@ -194,28 +194,30 @@ def _plan_of(other: Path, split: str | None) -> list[TrackPlan]:
   _, plan, _ = _read_plan(other / PLAN_FILE, 'name a data set that was built here')
   plan = [track for track in plan if split in (None, track.split)]
   if not plan:
-    raise UserError(f'{other} has no tracks in the split {split}')
+    raise UserError(f'{other} has no tracks in the split {split}; choose another split')
   return plan
 
 
-def _check_is_ours(out: Path) -> None:
-  """Raises UserError if `out` holds tracks that no build made: --force replaces data sets of ours only."""
+def _check_built_here(out: Path) -> None:
+  """Raise UserError if `out` has tracks that `build` did not make; --force must not replace those."""
   if not (out / PLAN_FILE).exists() and any((out / split).exists() for split in SPLITS):
-    raise UserError(f'{out} holds a data set that was not built here, and is left alone; choose an empty folder')
+    raise UserError(
+      f'{out} has a data set that was not built here, which --force does not replace; choose an empty folder'
+    )
 
 
 def _remove(out: Path, pattern: str) -> None:
-  """Removes the tracks that `pattern` names, each at once."""
+  """Remove the track folders that match `pattern`, each atomically."""
   try:
     for split in SPLITS:
       for folder in (out / split).glob(pattern):
         remove_folder(folder)
   except OSError as error:
-    raise UserError(f'cannot remove {folder}: {error.strerror or error}') from error
+    raise UserError(f'cannot remove {folder}: {error.strerror or error}; remove it by hand') from error
 
 
-def _clear(out: Path) -> None:
-  """Removes what a run that was killed had begun."""
+def _remove_unfinished(out: Path) -> None:
+  """Remove temporary files and folders that a killed run left."""
   try:
     for path in out.glob(f'.{Path(PLAN_FILE).stem}.*'):
       path.unlink()
@@ -223,7 +225,7 @@ def _clear(out: Path) -> None:
       for path in (out / split).glob('.Track*'):
         shutil.rmtree(path)
   except OSError as error:
-    raise UserError(f'cannot remove {path}: {error.strerror or error}') from error
+    raise UserError(f'cannot remove {path}: {error.strerror or error}; remove it by hand') from error
 
 
 def _write_plan(out, settings, plan, left_out):

@@ -1,15 +1,15 @@
-"""Checks that a data set in Slakh2100's layout sounds as its labels say, stem by stem.
+"""Checks that the audio of a data set in Slakh2100's layout agrees with its labels, stem by stem.
 
-Of every labelled stem three things are measured on its own audio:
+Three quantities of every labelled stem are measured on its own audio:
 
-- audible: its integrated loudness is above -70 LUFS and at most `MAX_SILENT_NOTES` of its notes have no sound.
-- lag: how much later the sound begins than the labels say. The rise of the sound's level (dB, from 5 ms before a moment
-  to 5 ms after it) is averaged over all onsets for each shift from -50 to +100 ms; the lag is the shift where it is largest.
-- pitch: the share of notes with energy at the labelled pitch. In the 256 ms after the onset one of three harmonics (the
-  first three above 130 Hz, below which a semitone cannot be told from the next) is a spectral peak: the strongest within
-  110 cents either way is less than 40 cents from its place, and at most 35 dB below the strongest of all.
+- audible: its integrated loudness is above -70 LUFS, and at most `MAX_SILENT_NOTES` of its notes are silent.
+- lag: the delay of the audio relative to the labels. The rise of the level (dB, from the 5 ms before a time to the 5 ms
+  after it) is averaged over all onsets for each shift from -50 to +100 ms; the lag is the shift with the largest mean.
+- pitch: the fraction of notes with energy at the labelled pitch. In the 256 ms after the onset, one of three harmonics
+  must be a spectral peak: the largest within 110 cents is less than 40 cents off, and at most 35 dB below the
+  spectrum's maximum. The harmonics are the first three above 130 Hz, below which semitones are not resolved.
 
-And of every track, that its stems add up to its mix.
+For every track, the sum of its stems is compared with its mix.
 """
 
 import dataclasses
@@ -29,35 +29,35 @@ from mrmt3.errors import UserError
 from mrmt3.utils.parallel import parallel, with_bar
 
 MAX_LAG = 0.010  # s
-WANTED_LAG_SHARE = 0.80  # of the stems
-WANTED_PITCH_SHARE = 0.95  # of the notes
-MAX_SILENT_NOTES = 0.05  # of a stem's notes
-MAX_MIX_ERROR = -40.0  # dB of the difference between the mix and the sum of the stems, relative to the mix
-_HOP = 0.001  # s, the lag's resolution
-_RISE = 0.005
-_EARLIEST, _LATEST = -50, 100  # hops
-_FLOOR = 1e-5  # level that counts as silence, relative to the stem's loudest moment
+MIN_IN_TIME = 0.80  # fraction of the stems
+MIN_PITCHED = 0.95  # fraction of the notes
+MAX_SILENT_NOTES = 0.05  # fraction of a stem's notes
+MAX_MIX_ERROR = -40.0  # dB, difference between the mix and the sum of the stems relative to the mix
+_HOP = 0.001  # s, resolution of the lag
+_RISE = 0.005  # s
+_MIN_SHIFT, _MAX_SHIFT = -50, 100  # hops
+_FLOOR = 1e-5  # power that counts as silence, relative to the stem's maximum
 _WINDOW = 0.256  # s
 _NEAR, _AROUND = 40.0, 110.0  # cents
 _HARMONICS = 3
-_LOWEST = 130.0  # Hz
-_WEAKEST = 10 ** (-35 / 20)
-_MOST_NOTES = 4000  # of a stem that are looked at for pitch, evenly chosen
+_MIN_FREQUENCY = 130.0  # Hz
+_MIN_PEAK = 10 ** (-35 / 20)
+_MAX_NOTES = 4000  # per stem for the pitch check, evenly spaced
 
 
 @dataclasses.dataclass(frozen=True)
 class StemCheck:
-  """What was measured of a stem.
+  """Measurements of one stem.
 
   Attributes:
     track: split/name of its track.
     stem: e.g. 'S03'.
     program: Slakh class program; 0 for drums.
     is_drum: whether it is a drum kit.
-    audible: see the module.
-    lag: s; None where it has no notes or no sound.
-    notes: notes looked at for pitch; 0 for drums.
-    pitched: how many of them have their pitch.
+    audible: see the module's docstring.
+    lag: s; None if it has no notes or is silent.
+    notes: number of notes checked for pitch; 0 for drums.
+    pitched: how many of them have energy at their pitch.
   """
 
   track: str
@@ -72,7 +72,7 @@ class StemCheck:
 
 @dataclasses.dataclass(frozen=True)
 class TrackCheck:
-  """A track's stems, the error of its mix in dB (None where it cannot be told), and a line for each trouble."""
+  """A track's stems, the error of its mix in dB (None if it cannot be computed), and a line for each problem."""
 
   stems: tuple[StemCheck, ...]
   mix_error: float | None
@@ -80,18 +80,18 @@ class TrackCheck:
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
-  """What was found in a data set.
+class DatasetCheck:
+  """Measurements of a data set.
 
   Attributes:
-    tracks, stems, notes: how many were looked at.
-    audible: share of the stems.
-    in_time: share of the stems with a lag of at most `MAX_LAG` either way.
-    pitched: share of the notes.
-    mixes: share of the tracks whose stems add up to the mix, of those where it can be told; 1 if it nowhere can.
-    troubles: a line for each file that is missing or broken, and for each stem that cannot be heard.
-    is_of_mixes: whether whole mixes were looked at instead of stems. One instrument may hide another there, so neither lags
-      nor pitches have limits.
+    tracks, stems, notes: how many were checked.
+    audible: fraction of the stems that are audible.
+    in_time: fraction of the stems whose lag is at most `MAX_LAG` in absolute value.
+    pitched: fraction of the notes with energy at their pitch.
+    mixes: fraction of the tracks whose stems add up to the mix, of those that can be compared; 1 if there are none.
+    troubles: a line for each file that is missing or broken, and for each inaudible stem.
+    is_of_mixes: whether whole mixes were checked instead of stems. One instrument may mask another there, so neither
+      lags nor pitches have limits.
   """
 
   tracks: int
@@ -106,14 +106,14 @@ class Verdict:
 
   @property
   def is_good(self) -> bool:
-    """Whether all stems are audible, all mixes add up, and enough stems and notes are where their labels are."""
+    """Whether stems are audible, mixes add up, enough stems and notes match their labels, and no file fails."""
     if self.is_of_mixes:
       return self.audible == 1 and not self.troubles
     return (
       self.audible == 1
       and self.mixes == 1
-      and self.in_time >= WANTED_LAG_SHARE
-      and self.pitched >= WANTED_PITCH_SHARE
+      and self.in_time >= MIN_IN_TIME
+      and self.pitched >= MIN_PITCHED
       and not self.troubles
     )
 
@@ -126,19 +126,20 @@ def check(
   tracks: int | None = None,
   workers: int | None = None,
   progress: bool = True,
-) -> tuple[Verdict, list[StemCheck]]:
-  """Checks a data set.
+) -> tuple[DatasetCheck, list[StemCheck]]:
+  """Check a data set.
 
   Args:
     root: its folder.
-    task: what the folder is, one of `catalogue.sources`; its mixes are measured as stems are. None: one in Slakh2100's layout.
+    task: how to read the folder, one of `catalogue.sources`; its mixes are measured like stems. None: in Slakh2100's
+      layout.
     split: only this split; None for all.
-    tracks: look at so many tracks, evenly chosen; None for all.
-    workers: processes; None for one per processor.
-    progress: show a bar on stderr.
+    tracks: number of tracks to check, evenly spaced; None for all.
+    workers: number of processes; None for one per processor.
+    progress: show a progress bar on stderr.
 
   Raises:
-    UserError: it is no data set, or none of its stems can be looked at.
+    UserError: the folder is not a data set, or none of its stems can be checked.
   """
   if task is None:
     found, check_one = slakh_layout.find_tracks(root, split), check_track
@@ -149,7 +150,7 @@ def check(
     check_one = functools.partial(check_piece, source)
   if tracks is not None:
     if tracks < 1:
-      raise UserError(f'{tracks} tracks cannot be checked; use 1 or more')
+      raise UserError(f'cannot check {tracks} tracks; use 1 or more')
     found = [found[index] for index in np.unique(np.linspace(0, len(found) - 1, tracks).round().astype(int))]
   results = list(
     with_bar(parallel(check_one, found, workers or os.cpu_count() or 1), len(found), 'checking', 'track', progress)
@@ -160,14 +161,14 @@ def check(
     raise UserError(
       f'nothing to check in {root}: {troubles[0] if troubles else "no track has labelled stems with audio"}'
     )
-  return dataclasses.replace(_verdict(results, stems, troubles), is_of_mixes=task is not None), stems
+  return dataclasses.replace(_summarize(results, stems, troubles), is_of_mixes=task is not None), stems
 
 
-def _verdict(results, stems, troubles):
+def _summarize(results, stems, troubles):
   lags = np.array([stem.lag for stem in stems if stem.lag is not None])
   notes = sum(stem.notes for stem in stems)
   errors = np.array([result.mix_error for result in results if result.mix_error is not None])
-  return Verdict(
+  return DatasetCheck(
     tracks=len(results),
     stems=len(stems),
     notes=notes,
@@ -180,7 +181,7 @@ def _verdict(results, stems, troubles):
 
 
 def check_track(track: slakh_layout.Track) -> TrackCheck:
-  """Checks one track; what is missing or broken becomes a line."""
+  """Check one track; missing and broken files become lines of `troubles`."""
   from mrmt3.audio.files import read_audio
 
   name = f'{track.split}/{track.name}'
@@ -193,7 +194,7 @@ def check_track(track: slakh_layout.Track) -> TrackCheck:
   for stem in stems:
     try:
       if not stem.audio_path.exists():
-        raise UserError(f'the audio of stem {stem.name} is missing: {stem.audio_path}')
+        raise UserError(f'the audio of stem {stem.name} is missing: {stem.audio_path}; render the track again')
       notes, audio = slakh_layout.read_stem_notes(stem), read_audio(stem.audio_path)
     except UserError as error:
       troubles.append(f'{name}: {error}')
@@ -206,7 +207,7 @@ def check_track(track: slakh_layout.Track) -> TrackCheck:
     one = check_stem(notes, audio, SAMPLE_RATE)
     checks.append(dataclasses.replace(one, track=name, stem=stem.name))
     if not one.audible:
-      troubles.append(f'{name}: stem {stem.name} cannot be heard, or not all of its notes')
+      troubles.append(f'{name}: stem {stem.name} or some of its notes are inaudible')
   error = None
   if complete and stems and np.any(mix):
     error = float(10 * np.log10(np.mean((mix - total) ** 2) / np.mean(np.square(mix, dtype=np.float64)) + 1e-12))
@@ -216,7 +217,7 @@ def check_track(track: slakh_layout.Track) -> TrackCheck:
 
 
 def check_piece(source: PieceSource, piece: tuple[str, str]) -> TrackCheck:
-  """Checks one piece (split, name) of a source; what cannot be used of it becomes lines."""
+  """Check one piece (split, name) of a source; unusable parts become lines of `troubles`."""
   split, name = piece
   title = f'{split}/{name}'
   try:
@@ -230,21 +231,21 @@ def check_piece(source: PieceSource, piece: tuple[str, str]) -> TrackCheck:
     return TrackCheck((), None, tuple(troubles))
   one = check_stem(checked.content.notes, checked.content.samples, SAMPLE_RATE)
   if not one.audible:
-    troubles.append(f'{title}: it cannot be heard, or not all of its notes')
+    troubles.append(f'{title}: the piece or some of its notes are inaudible')
   return TrackCheck((dataclasses.replace(one, track=title),), None, tuple(troubles))
 
 
 def check_stem(notes: np.ndarray, audio: np.ndarray, sample_rate: int) -> StemCheck:
-  """Checks a stem's note table against its audio `[n]`; the result's track and stem are empty."""
+  """Check a stem's note table against its audio `[n]`; `track` and `stem` of the result are empty."""
   is_drum = bool(notes['is_drum'].all()) and len(notes) > 0
-  # Labels behind the end of the audio say nothing about it.
+  # Notes after the end of the audio cannot be checked.
   notes = notes[notes['onset'] < len(audio) / sample_rate - 0.05]
   is_silent = integrated_loudness(audio, sample_rate) is None
   audible = not is_silent and silent_share(audio, notes, sample_rate) <= MAX_SILENT_NOTES
   pitched = np.zeros(0, bool)
   tonal = notes[~notes['is_drum']]
   if len(tonal):
-    chosen = tonal[np.unique(np.linspace(0, len(tonal) - 1, _MOST_NOTES).round().astype(int))]
+    chosen = tonal[np.unique(np.linspace(0, len(tonal) - 1, _MAX_NOTES).round().astype(int))]
     pitched = has_pitch(audio, chosen['onset'], chosen['pitch'], sample_rate)
   return StemCheck(
     track='',
@@ -259,7 +260,7 @@ def check_stem(notes: np.ndarray, audio: np.ndarray, sample_rate: int) -> StemCh
 
 
 def onset_lag(audio: np.ndarray, onsets: Sequence[float], sample_rate: int) -> float:
-  """Returns how much later (s) the sound `[n]` begins than `onsets` (s) say; of many onsets, in the mean."""
+  """Return the mean delay (s) of audio `[n]` relative to the labelled onsets (s)."""
   hop = round(_HOP * sample_rate)
   energy = np.concatenate([[0.0], np.cumsum(np.square(audio, dtype=np.float64))])
   at = np.arange(len(audio) // hop + 1) * hop
@@ -269,17 +270,17 @@ def onset_lag(audio: np.ndarray, onsets: Sequence[float], sample_rate: int) -> f
   floor = _FLOOR * after.max() + 1e-30
   rise = np.maximum(10 * np.log10((after + floor) / (before + floor)), 0)
   places = np.unique(np.rint(np.asarray(onsets) / _HOP).astype(np.int64))
-  shifts = np.arange(_EARLIEST, _LATEST + 1)
+  shifts = np.arange(_MIN_SHIFT, _MAX_SHIFT + 1)
   index = places[:, None] + shifts  # [onsets, shifts]
   inside = (index >= 0) & (index < len(rise))
   mean = np.where(inside, rise[np.clip(index, 0, len(rise) - 1)], 0).mean(axis=0)
-  # Of equal maxima the one nearest to no lag.
+  # Of equal maxima, the shift closest to 0.
   best = np.flatnonzero(mean >= mean.max() - 1e-9)
   return float(shifts[best[np.argmin(np.abs(shifts[best]))]] * _HOP)
 
 
 def has_pitch(audio: np.ndarray, onsets: np.ndarray, pitches: np.ndarray, sample_rate: int) -> np.ndarray:
-  """Returns bool `[notes]`: whether there is energy at each MIDI pitch just after its onset (s) in audio `[n]`."""
+  """Return bool `[notes]`: whether audio `[n]` has energy at each MIDI pitch just after its onset (s)."""
   size = 1 << int(np.ceil(np.log2(_WINDOW * sample_rate)))
   padded = np.pad(np.asarray(audio, np.float32), (0, size))
   loudest = float(np.abs(padded).max())
@@ -300,14 +301,14 @@ def has_pitch(audio: np.ndarray, onsets: np.ndarray, pitches: np.ndarray, sample
 
 def _is_peak(spectrum, strongest, low, high, around_low, around_high):
   peak = spectrum[low:high].max()
-  return peak >= _WEAKEST * strongest and peak >= spectrum[around_low:around_high].max()
+  return peak >= _MIN_PEAK * strongest and peak >= spectrum[around_low:around_high].max()
 
 
 @functools.cache
 def _bands(pitch, size, sample_rate):
-  """Returns the bins (low, high, low and high of the surroundings) of a pitch's harmonics below half the sample rate."""
+  """Return the bins (low, high, wide low, wide high) of a pitch's harmonics below the Nyquist frequency."""
   fundamental = 440.0 * 2 ** ((pitch - 69) / 12)
-  first = max(1, int(np.ceil(_LOWEST / fundamental)))
+  first = max(1, int(np.ceil(_MIN_FREQUENCY / fundamental)))
   bands = []
   for harmonic in range(first, first + _HARMONICS):
     place = fundamental * harmonic * size / sample_rate  # in bins
@@ -317,33 +318,33 @@ def _bands(pitch, size, sample_rate):
   return tuple(bands)
 
 
-def lines(verdict: Verdict) -> list[str]:
-  """Returns what was found as lines of text for people."""
-  if verdict.is_of_mixes:
+def lines(result: DatasetCheck) -> list[str]:
+  """Format the measurements as lines of text."""
+  if result.is_of_mixes:
     shares = {
-      f'pieces audible, of {verdict.stems}': verdict.audible,
-      f'pieces within {1000 * MAX_LAG:.0f} ms of their labels': verdict.in_time,
-      f'notes with energy at their pitch, of {verdict.notes}': verdict.pitched,
+      f'pieces audible, of {result.stems}': result.audible,
+      f'pieces within {1000 * MAX_LAG:.0f} ms of their labels': result.in_time,
+      f'notes with energy at their pitch, of {result.notes}': result.pitched,
     }
     return [f'{what:<50} {100 * share:6.1f} %' for what, share in shares.items()]
   rows = (
-    ('stems audible', verdict.audible, 1.0, f'of {verdict.stems}'),
-    ('stems that add up to the mix', verdict.mixes, 1.0, f'of {verdict.tracks} tracks'),
-    (f'stems within {1000 * MAX_LAG:.0f} ms of their labels', verdict.in_time, WANTED_LAG_SHARE, f'of {verdict.stems}'),
-    ('notes with energy at their pitch', verdict.pitched, WANTED_PITCH_SHARE, f'of {verdict.notes}'),
+    ('stems audible', result.audible, 1.0, f'of {result.stems}'),
+    ('stems that add up to the mix', result.mixes, 1.0, f'of {result.tracks} tracks'),
+    (f'stems within {1000 * MAX_LAG:.0f} ms of their labels', result.in_time, MIN_IN_TIME, f'of {result.stems}'),
+    ('notes with energy at their pitch', result.pitched, MIN_PITCHED, f'of {result.notes}'),
   )
   return [
-    f'{what:<35} {100 * share:6.1f} % {of:<16} wanted {100 * wanted:.0f} %{"" if share >= wanted else "  NOT MET"}'
-    for what, share, wanted, of in rows
+    f'{what:<35} {100 * share:6.1f} % {of:<16} minimum {100 * minimum:.0f} %{"" if share >= minimum else "  NOT MET"}'
+    for what, share, minimum, of in rows
   ]
 
 
-def write_json(path: Path, verdict: Verdict, stems: Sequence[StemCheck]) -> None:
-  """Writes all that was measured; UserError where the file cannot be written."""
+def write_json(path: Path, result: DatasetCheck, stems: Sequence[StemCheck]) -> None:
+  """Write all measurements as JSON; UserError if the file cannot be written."""
   import json
 
   from mrmt3.utils.files import atomic_path
 
-  stored = {**dataclasses.asdict(verdict), 'stems': [dataclasses.asdict(stem) for stem in stems]}
+  stored = {**dataclasses.asdict(result), 'stems': [dataclasses.asdict(stem) for stem in stems]}
   with atomic_path(path) as temporary:
     temporary.write_text(json.dumps(stored, indent=1) + '\n', encoding='utf-8')

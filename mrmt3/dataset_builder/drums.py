@@ -1,4 +1,4 @@
-"""Plays drums to a score: patterns in the score's own metre, with fills at the ends of phrases."""
+"""Drum parts for a score: patterns in its metre, with fills at the ends of phrases."""
 
 import dataclasses
 
@@ -10,16 +10,16 @@ from mrmt3.notes.note_array import empty_notes
 KICK, SIDE_STICK, SNARE, CLOSED_HAT, OPEN_HAT, CRASH, RIDE = 36, 37, 38, 42, 46, 49, 51
 TOMS = (50, 47, 45, 41)  # high to low
 PHRASE_BARS = 8
-STROKE_SECONDS = 0.1  # a drum's label has no meaningful end
-_MAX_TIME_STROKES = 3.0  # hi-hat or ride strokes a second
+STROKE_SECONDS = 0.1  # drum labels have no meaningful offset
+_MAX_TIME_STROKES = 3.0  # hi-hat or ride strokes per second
 
 
 @dataclasses.dataclass(frozen=True)
 class Groove:
-  """How a kit plays: which sound keeps time, which one the back beats, and where the kicks fall.
+  """A drum pattern: the timekeeping sound, the backbeat sound, and the positions of kicks and backbeats.
 
-  `kicks` and `backbeats` are in beats from the bar line, for bars with an even and an odd number of beats;
-  what lies past the end of a bar is not played.
+  Positions are in beats from the bar line, for bars with an even and an odd number of beats. Positions beyond the end
+  of a bar are not played.
   """
 
   time: int
@@ -39,17 +39,17 @@ GROOVES = (
 
 
 def beat_length(numerator: int, denominator: int) -> float:
-  """Returns the length of a beat in quarters: a dotted one in compound metres (6/8, 9/8, 12/8)."""
+  """Return the length of a beat in quarters; compound metres (6/8, 9/8, 12/8) have dotted beats."""
   if numerator % 3 == 0 and numerator > 3:
     return 12.0 / denominator
   return 4.0 / denominator
 
 
 def play_drums(score: Score, quarters_per_minute: float, rng: np.random.Generator) -> np.ndarray:
-  """Returns a note table (s) of a drum kit that accompanies the score from its first to its last bar.
+  """Generate a drum accompaniment for all bars of a score: note table with times in s.
 
-  The groove is chosen once. Every `PHRASE_BARS` bars a fill on toms ends the phrase and a crash cymbal opens the next;
-  pickups and split bars are entered in their middle.
+  One groove is drawn for the whole score. Every `PHRASE_BARS` bars, a tom fill ends the phrase and a crash opens the
+  next. Pickups and split bars get the part of the pattern that they cover.
   """
   groove = GROOVES[rng.integers(len(GROOVES))]
   seconds = 60.0 / quarters_per_minute
@@ -59,9 +59,9 @@ def play_drums(score: Score, quarters_per_minute: float, rng: np.random.Generato
     whole = 4.0 * bar['numerator'] / bar['denominator']
     fill = index % PHRASE_BARS == PHRASE_BARS - 1 and index + 1 < len(score.bars)
     times, pitches, velocities = _bar_strokes(groove, whole, beat, beat * seconds, fill, index % PHRASE_BARS == 0)
-    # Strokes of the whole bar, of which a pickup has the end and a cut bar the beginning.
-    heard = (times > phase - 1e-6) & (times < phase + bar['length'] - 1e-6)
-    strokes.append(np.stack([times - phase + bar['start'], pitches, velocities])[:, heard])
+    # Strokes are those of a whole bar: a pickup has its end, a shortened bar its beginning.
+    covered = (times > phase - 1e-6) & (times < phase + bar['length'] - 1e-6)
+    strokes.append(np.stack([times - phase + bar['start'], pitches, velocities])[:, covered])
   quarters, pitches, velocities = np.concatenate(strokes, axis=1)
   notes = empty_notes(len(quarters))
   notes['onset'] = quarters * seconds
@@ -73,7 +73,7 @@ def play_drums(score: Score, quarters_per_minute: float, rng: np.random.Generato
 
 
 def play_written_drums(score: Score, quarters_per_minute: float, rng: np.random.Generator) -> np.ndarray:
-  """Returns a note table (s) of the drums that a score brings, of which it must have some."""
+  """Convert the drum part of a score (which must have one) to a note table with times in s."""
   written = score.drums
   notes = empty_notes(len(written))
   notes['onset'] = written['start'] * 60.0 / quarters_per_minute
@@ -85,7 +85,7 @@ def play_written_drums(score: Score, quarters_per_minute: float, rng: np.random.
 
 
 def _bar_strokes(groove, whole, beat, beat_seconds, fill, opens):
-  """Returns (quarters from the bar line, pitches, velocities) of a whole bar, float arrays `[n]`."""
+  """Return (quarters from the bar line, pitches, velocities) of a whole bar, float64 `[n]` each."""
   beats = round(whole / beat)
   even = beats % 2 == 0
   kicks = [at for at in (groove.even_kicks if even else groove.odd_kicks) if at < beats]

@@ -1,7 +1,7 @@
 """Writes one track of a data set in Slakh2100's layout.
 
-A track folder holds `mix.flac`, `stems/SNN.flac`, `MIDI/SNN.mid`, `all_src.mid` and `metadata.yaml` with the fields
-of Slakh2100. As there, every stem is first brought to one loudness (ITU-R BS.1770-4), then all get the same gain so
+A track folder has `mix.flac`, `stems/SNN.flac`, `MIDI/SNN.mid`, `all_src.mid`, and `metadata.yaml` with Slakh2100's
+fields. As in Slakh2100, every stem is normalized to one loudness (ITU-R BS.1770-4), then one gain is applied to all so
 that the mix peaks at `TARGET_PEAK`. The audio is 16-bit, and the mix is the sample-exact sum of its stems.
 """
 
@@ -24,7 +24,7 @@ from mrmt3.utils.files import make_folder
 STEM_LOUDNESS = -13.0  # LUFS: `normalization_factor` of metadata.yaml
 TARGET_PEAK = -1.0  # dBFS, of the mix
 AUDIBLE_LOUDNESS = -70.0  # LUFS: the absolute gate of BS.1770; below it a stem counts as silent
-DRUM_PROGRAM_NUM = 128  # what metadata.yaml says for drums
+DRUM_PROGRAM_NUM = 128  # `program_num` of drums in metadata.yaml
 MAX_STEMS = 100  # S00 .. S99
 _MIN_LOUDNESS_SECONDS = 0.4  # one gating block
 _FULL_SCALE = 2**15 - 1
@@ -54,13 +54,13 @@ class Stem:
   """One instrument of a track.
 
   Attributes:
-    program: MIDI program 0..127; of no meaning for drums.
+    program: MIDI program 0..127; ignored for drums.
     is_drum: whether it is a drum kit.
-    notes: note table (times in s); its program and is_drum columns are overwritten by the stem's.
-    audio: float32 `[n]` at the track's sample rate, or None for a stem that is listed but was not rendered.
-    plugin_name: what made the sound, for metadata.yaml.
-    gain_db: how much louder than the other stems it is in the mix, dB.
-    loudness: `integrated_loudness` of the audio where it is known already.
+    notes: note table (times in s); its program and is_drum columns are replaced by the stem's.
+    audio: float32 `[n]` at the track's sample rate, or None for a stem that is listed but not rendered.
+    plugin_name: the synthesizer or soundfont, for metadata.yaml.
+    gain_db: level in the mix relative to the other stems, dB.
+    loudness: `integrated_loudness` of the audio if it is already known.
   """
 
   program: int
@@ -73,7 +73,7 @@ class Stem:
 
   @property
   def inst_class(self) -> str:
-    """The instrument family, as metadata.yaml names it."""
+    """The instrument family, as in metadata.yaml."""
     return 'Drums' if self.is_drum else _FAMILIES[self.program // 8]
 
   @property
@@ -86,13 +86,13 @@ class Stem:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-  """Stems balanced against each other.
+  """Stems at their level in the mix.
 
   Attributes:
-    stems: int16 `[n]` a stem, all of one length; None where a stem has no audible audio.
+    stems: int16 `[n]` per stem, all of one length; None for a stem without audible audio.
     mix: int16 `[n]`, the sum of the stems.
-    loudness: integrated loudness of each stem as rendered, LUFS; None where it has no audible audio.
-    overall_gain: the factor on all (loudness-normalised) stems.
+    loudness: integrated loudness of each stem as rendered, LUFS; None for a stem without audible audio.
+    overall_gain: factor on all (loudness-normalized) stems.
   """
 
   stems: list[np.ndarray | None]
@@ -102,7 +102,7 @@ class Mixture:
 
 
 def integrated_loudness(audio: np.ndarray, sample_rate: int) -> float | None:
-  """Returns the loudness of float audio `[n]` in LUFS (ITU-R BS.1770-4), or None where there is nothing to hear."""
+  """Return the loudness of float audio `[n]` in LUFS (ITU-R BS.1770-4), None if it is below -70 LUFS."""
   import pyloudnorm
 
   if not len(audio) or not np.any(audio):
@@ -121,16 +121,16 @@ def mix_stems(
   known_loudness: Sequence[float | None] = (),
   gains_db: Sequence[float] = (),
 ) -> Mixture:
-  """Returns the stems (float `[n]` each, or None) at one loudness, and their sum with its peak at `TARGET_PEAK`.
+  """Normalize stems (float `[n]` each, or None) to one loudness and mix them with a peak at `TARGET_PEAK`.
 
   Args:
     audios: shorter ones are padded with silence.
     sample_rate: Hz.
-    known_loudness: what `integrated_loudness` said of each; measured here where it is None or not given.
-    gains_db: how far from the common loudness each is put.
+    known_loudness: `integrated_loudness` of each stem; measured here if None or not given.
+    gains_db: level of each stem relative to the common loudness.
 
   Raises:
-    UserError: no stem can be heard, or one holds NaN or infinite samples.
+    UserError: no stem is audible, or one has NaN or infinite samples.
   """
   known_loudness = list(known_loudness) or [None] * len(audios)
   gains_db = list(gains_db) or [0.0] * len(audios)
@@ -142,16 +142,16 @@ def mix_stems(
     for audio, known in zip(audios, known_loudness, strict=True)
   ]
   if all(level is None for level in loudness):
-    raise UserError('none of the stems of the track can be heard; give it at least one with sound')
+    raise UserError('no stem of the track is audible; give it at least one with sound')
 
   length = max(len(audio) for audio in audios if audio is not None)
   leveled = [
     None if level is None else np.pad(audio * 10 ** ((STEM_LOUDNESS + gain - level) / 20), (0, length - len(audio)))
     for audio, level, gain in zip(audios, loudness, gains_db, strict=True)
   ]
-  heard = [audio for audio in leveled if audio is not None]
-  # A stem can peak higher than the mix where others cancel it, and must not clip either.
-  peak = max(float(np.abs(audio).max()) for audio in [*heard, np.sum(heard, axis=0)])
+  audible = [audio for audio in leveled if audio is not None]
+  # A stem can peak higher than the mix if others cancel it; it must not clip either.
+  peak = max(float(np.abs(audio).max()) for audio in [*audible, np.sum(audible, axis=0)])
   overall = 10 ** (TARGET_PEAK / 20) / peak
   stems = [None if audio is None else np.rint(audio * overall * _FULL_SCALE).astype(np.int16) for audio in leveled]
   mix = np.sum([stem for stem in stems if stem is not None], axis=0, dtype=np.int32).astype(np.int16)
@@ -167,22 +167,22 @@ def write_track(
   source: str = '',
   extras: bool = False,
 ) -> Path:
-  """Writes a track folder, in one piece: it is built under a temporary name beside `folder`, then renamed.
+  """Write a track folder atomically: under a temporary name in the parent folder, then renamed.
 
   Args:
     folder: the track's folder, e.g. `train/Track00001`; an existing one is replaced.
-    stems: at most `MAX_STEMS`, numbered S00, S01, ... in order; a stem without audible audio keeps its MIDI file and
-      its metadata says `audio_rendered: false`, so that readers leave it out.
+    stems: at most `MAX_STEMS`, numbered S00, S01, ... in order. A stem without audible audio keeps its MIDI file and
+      gets `audio_rendered: false` in the metadata, so that readers skip it.
     sample_rate: of all audio, Hz.
-    uuid: the piece's identity in the metadata; made from `folder` and `source` if not given.
-    source: where the music came from (`lmd_midi_dir` in the metadata).
-    extras: also write what MR-MT3's and MT3-style loaders read: mix_16k.wav, inst_names.json, all_src_v2.mid.
+    uuid: identifier of the piece in the metadata; by default derived from `folder` and `source`.
+    source: origin of the music (`lmd_midi_dir` in the metadata).
+    extras: also write the files that MR-MT3's and MT3-style loaders read: mix_16k.wav, inst_names.json, all_src_v2.mid.
 
   Returns:
     The folder.
 
   Raises:
-    UserError: nothing can be heard, too many stems, a bad program, or the folder cannot be written.
+    UserError: no stem is audible, there are too many stems, a program is invalid, or the folder cannot be written.
   """
   folder = Path(folder)
   _check_stems(stems, folder)
@@ -199,9 +199,9 @@ def write_track(
   try:
     temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
     try:
-      _fill(temporary, stems, mixture, metadata, sample_rate)
+      _write_files(temporary, stems, mixture, metadata, sample_rate)
       if extras:
-        _fill_extras(temporary, stems, mixture, sample_rate)
+        _write_extras(temporary, stems, mixture, sample_rate)
       temporary.chmod(folder.parent.stat().st_mode & 0o777)
       if folder.exists():
         remove_folder(folder)
@@ -249,13 +249,13 @@ def _metadata(stems, mixture, uuid, source):
 
 
 def remove_folder(folder: Path) -> None:
-  """Removes a track's folder so that nobody ever sees half of it: renamed first. Raises OSError."""
+  """Remove a track folder atomically, by renaming it first. Raises OSError."""
   doomed = folder.with_name(f'.{folder.name}.{secrets.token_hex(4)}.old')
   folder.rename(doomed)
   shutil.rmtree(doomed)
 
 
-def _fill(folder, stems, mixture, metadata, sample_rate):
+def _write_files(folder, stems, mixture, metadata, sample_rate):
   import yaml
 
   from mrmt3.notes.midi import write_midi
@@ -274,8 +274,8 @@ def _fill(folder, stems, mixture, metadata, sample_rate):
   (folder / 'metadata.yaml').write_text(text, encoding='utf-8')
 
 
-def _fill_extras(folder, stems, mixture, sample_rate):
-  """Writes the mix as 16 kHz wav, the class of each audible stem by name, and the MIDI of all audible stems."""
+def _write_extras(folder, stems, mixture, sample_rate):
+  """Write the mix as 16 kHz wav, the class names of audible stems, and the MIDI file of all audible stems."""
   import json
 
   from mrmt3.audio.files import SAMPLE_RATE, resample
@@ -285,19 +285,19 @@ def _fill_extras(folder, stems, mixture, sample_rate):
   if sample_rate != SAMPLE_RATE:
     mix = np.clip(np.rint(resample(mix.astype(np.float32), sample_rate, SAMPLE_RATE)), -_FULL_SCALE, _FULL_SCALE)
   _write_audio(folder / 'mix_16k.wav', mix.astype(np.int16), SAMPLE_RATE)
-  heard = {f'S{index:02d}': stem for index, stem in enumerate(stems) if mixture.stems[index] is not None}
-  names = {name: 'Drums' if stem.is_drum else slakh_class_name(stem.program) for name, stem in heard.items()}
+  audible = {f'S{index:02d}': stem for index, stem in enumerate(stems) if mixture.stems[index] is not None}
+  names = {name: 'Drums' if stem.is_drum else slakh_class_name(stem.program) for name, stem in audible.items()}
   (folder / 'inst_names.json').write_text(json.dumps(names) + '\n', encoding='utf-8')
-  write_midi(np.concatenate([_stem_notes(stem) for stem in heard.values()]), folder / 'all_src_v2.mid')
+  write_midi(np.concatenate([_stem_notes(stem) for stem in audible.values()]), folder / 'all_src_v2.mid')
 
 
 def _write_audio(path, samples, sample_rate):
-  """Writes int16 samples; through memory, because libsndfile does not say when a disk is full."""
+  """Write int16 samples through memory, because libsndfile does not report a full disk."""
   import soundfile
 
   memory = io.BytesIO()
-  kind = {'.flac': 'FLAC', '.wav': 'WAV'}[path.suffix]
-  soundfile.write(memory, samples, sample_rate, subtype='PCM_16', format=kind)
+  audio_format = {'.flac': 'FLAC', '.wav': 'WAV'}[path.suffix]
+  soundfile.write(memory, samples, sample_rate, subtype='PCM_16', format=audio_format)
   path.write_bytes(memory.getbuffer())
 
 

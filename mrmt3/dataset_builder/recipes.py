@@ -1,9 +1,9 @@
-"""What a data set is made of: each recipe says which music, how dense, how long, and for which instruments."""
+"""Recipes: which music a data set is made of, how dense and long it is, and for which instruments."""
 
 import dataclasses
 import typing
 
-if typing.TYPE_CHECKING:  # the command line's help reads this module and nothing heavier
+if typing.TYPE_CHECKING:  # the command line's help imports this module
   import numpy as np
 
 SPLITS = ('train', 'validation', 'test')
@@ -15,18 +15,18 @@ class Recipe:
 
   Attributes:
     description: one line for the command line's help.
-    pieces: how many tracks if the user does not say; 10**6 for all.
-    seconds: length of a track (the most, where `fill` is False) if the user does not say.
-    fill: whether short pieces are repeated to that length.
-    notes_per_second: range of the pitched notes' density; one value a track is drawn from it.
-    drums: share of the pieces without drums that get some.
-    min_parts: fewest pitched instruments of a track.
-    shares: share of the tracks in each split.
-    works: fixed sources for each split, used in this order; None to draw from all there is.
+    pieces: default number of tracks; 10**6 for all.
+    seconds: default duration of a track (the maximum, unless `fill`).
+    fill: whether short pieces are repeated to that duration.
+    notes_per_second: range of the pitched notes' density; each track draws a value from it.
+    drums: fraction of the pieces without drums that get a drum part.
+    min_parts: minimum number of pitched instruments of a track.
+    shares: fraction of the tracks in each split.
+    works: fixed sources for each split, used in this order; None to draw from all sources.
     palette: programs to use; None for all.
     music21: whether to draw from music21's corpus.
-    box: whether to draw from the Debian packages that are installed.
-    vary: whether key, tempo, playing and balance vary from track to track, and rare classes get their share.
+    debian: whether to draw from the Debian packages that are installed.
+    vary: whether key, tempo, style and balance vary between tracks, and the Slakh classes are balanced.
   """
 
   description: str
@@ -40,13 +40,13 @@ class Recipe:
   works: dict[str, tuple[str, ...]] | None = None
   palette: tuple[int, ...] | None = None
   music21: bool = True
-  box: bool = False
+  debian: bool = False
   vary: bool = True
 
 
 RECIPES = {
   'demo': Recipe(
-    description='3 pieces to train on and 1 to test on, 48 s each: what a small model learns in minutes',
+    description='3 pieces to train on and 1 to test on, 48 s each, which a small model learns in minutes',
     pieces=4,
     seconds=48.0,
     fill=True,
@@ -72,12 +72,12 @@ RECIPES = {
         'music21/mozart/k155/movement3.mxl',
       ),
     },
-    # They speak at once, so that labels and sound agree, and keep their pitch clear.
+    # Their attacks are sharp, so that labels and audio agree, and their pitch is clear.
     palette=(0, 16, 24, 33, 40, 56, 70),
     vary=False,
   ),
   'held-out': Recipe(
-    description='music that the model in the box never heard, a minute of each: what `mrmt3 demo` transcribes',
+    description='music that the bundled model was not trained on, a minute of each; `mrmt3 demo` transcribes it',
     pieces=3,
     seconds=60.0,
     fill=False,
@@ -96,7 +96,7 @@ RECIPES = {
     },
   ),
   'corpus': Recipe(
-    description="any number of pieces from music21's corpus, for all Slakh classes, split by work and by tune",
+    description="any number of pieces from music21's corpus, for all Slakh classes, split by work and tune",
     pieces=100,
     seconds=120.0,
     fill=False,
@@ -106,7 +106,7 @@ RECIPES = {
     shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
   ),
   'box': Recipe(
-    description="the corpus and what Debian's freedoom, simutrans-data, openttd-openmsx and mma bring, if installed",
+    description="the corpus and the music in Debian's freedoom, simutrans-data, openttd-openmsx and mma, if installed",
     pieces=200,
     seconds=180.0,
     fill=False,
@@ -114,7 +114,7 @@ RECIPES = {
     drums=0.5,
     min_parts=3,
     shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
-    box=True,
+    debian=True,
   ),
   'midi': Recipe(
     description='only the MIDI files of --midi DIR (the default with --midi)',
@@ -131,9 +131,9 @@ RECIPES = {
 
 
 def fixed_plan(recipe: Recipe, pieces: int) -> list[tuple[str, str]]:
-  """Returns (split, source) of the first `pieces` tracks of a recipe with fixed works, each split getting its share.
+  """Return (split, source) of the first `pieces` tracks of a recipe with fixed works, divided by its shares.
 
-  ValueError where the recipe has not so many works.
+  Raises ValueError if the recipe has too few works.
   """
   total = sum(recipe.shares.values())
   counts = {split: max(1, int(pieces * share / total)) for split, share in recipe.shares.items()}
@@ -141,14 +141,14 @@ def fixed_plan(recipe: Recipe, pieces: int) -> list[tuple[str, str]]:
   counts[largest] = pieces - sum(count for split, count in counts.items() if split != largest)
   for split, count in counts.items():
     if not 0 <= count <= len(recipe.works[split]):
-      raise ValueError(f'{count} {split} pieces wanted, {len(recipe.works[split])} there')
+      raise ValueError(f'{count} {split} pieces requested, {len(recipe.works[split])} available')
   return [(split, source) for split in SPLITS if split in counts for source in recipe.works[split][: counts[split]]]
 
 
 def draw_order(sources: list[str], rng: 'np.random.Generator') -> list[str]:
-  """Returns all sources in random order, with composers (or collections) of few pieces not drowned by those of many.
+  """Return all sources in random order, balanced between composers (or collections).
 
-  A composer's share of the beginning goes with the square root of how many pieces there are.
+  A composer's share of the beginning is proportional to the square root of the number of their pieces.
   """
   import numpy as np
 

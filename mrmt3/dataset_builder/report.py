@@ -1,4 +1,4 @@
-"""Says what is in a data set in Slakh2100's layout: hours, pieces, notes, instruments, polyphony, minutes of each class."""
+"""Statistics of a data set in Slakh2100's layout: hours, pieces, notes, instruments, polyphony, minutes per class."""
 
 import dataclasses
 import functools
@@ -20,15 +20,15 @@ DRUMS = (0, True)
 
 @dataclasses.dataclass(frozen=True)
 class TrackStats:
-  """What is in one track.
+  """Statistics of one track.
 
   Attributes:
-    split, name: where it is.
-    source: where its music came from, as its metadata says; tracks of one source are one piece.
-    seconds: length of its audio.
-    notes: number of notes of each (Slakh class program, is_drum) in it.
-    polyphony: mean number of pitched notes that sound together, while any does.
-    most: the most pitched notes that sound together.
+    split, name: the track.
+    source: origin of its music according to its metadata; tracks of one source are one piece.
+    seconds: duration of its audio.
+    notes: number of notes of each (Slakh class program, is_drum).
+    polyphony: mean number of simultaneous pitched notes, over the time when there are any.
+    most: maximum number of simultaneous pitched notes.
   """
 
   split: str
@@ -41,7 +41,7 @@ class TrackStats:
 
 
 def track_stats(track: slakh_layout.Track) -> TrackStats | str:
-  """Returns what is in a track, or a line about why it cannot be read."""
+  """Return a track's statistics, or a line about why it cannot be read."""
   import soundfile
 
   try:
@@ -51,7 +51,7 @@ def track_stats(track: slakh_layout.Track) -> TrackStats | str:
   except UserError as error:
     return f'{track.split}/{track.name}: {error}'
   except soundfile.SoundFileError:
-    return f'{track.split}/{track.name}: the mix is not audio'
+    return f'{track.split}/{track.name}: the mix is not audio; render the track again'
   counts = defaultdict(int)
   for program, is_drum in zip(notes['program'].tolist(), notes['is_drum'].tolist(), strict=True):
     counts[program, is_drum] += 1
@@ -60,7 +60,7 @@ def track_stats(track: slakh_layout.Track) -> TrackStats | str:
 
 
 def piece_stats(source: PieceSource, piece: tuple[str, str]) -> TrackStats | str:
-  """Returns what is in a piece (split, name) of a source, or a line about why it cannot be read."""
+  """Return the statistics of a piece (split, name) of a source, or a line that says why it cannot be read."""
   split, name = piece
   try:
     content = source.read_piece(split, name, SAMPLE_RATE)
@@ -74,25 +74,25 @@ def piece_stats(source: PieceSource, piece: tuple[str, str]) -> TrackStats | str
 
 
 def polyphony(notes: np.ndarray) -> tuple[float, int]:
-  """Returns the mean number of notes that sound together while any does, and the most."""
+  """Return the mean number of simultaneous notes, over the time when there are any, and the maximum."""
   if not len(notes):
     return 0.0, 0
   times = np.concatenate([notes['onset'], notes['offset']])
   steps = np.concatenate([np.ones(len(notes), int), -np.ones(len(notes), int)])
-  order = np.lexsort((steps, times))  # what ends comes before what begins
-  together = np.cumsum(steps[order])
-  lasting = np.diff(times[order])
-  sounding = lasting[together[:-1] > 0].sum()
-  return float((together[:-1] * lasting).sum() / sounding) if sounding else 0.0, int(together.max())
+  order = np.lexsort((steps, times))  # offsets before onsets
+  active = np.cumsum(steps[order])
+  durations = np.diff(times[order])
+  sounding = durations[active[:-1] > 0].sum()
+  return float((active[:-1] * durations).sum() / sounding) if sounding else 0.0, int(active.max())
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """What is in a data set.
+  """Statistics of a data set.
 
   Attributes:
-    tracks: stats of all readable tracks.
-    troubles: a line for each of the others.
+    tracks: statistics of all readable tracks.
+    troubles: a line for each other track.
   """
 
   tracks: tuple[TrackStats, ...]
@@ -103,7 +103,7 @@ class Report:
     return sum(track.seconds for track in self.tracks if split in (None, track.split)) / 3600
 
   def pieces(self) -> int:
-    """Number of different pieces of music."""
+    """Number of distinct pieces of music."""
     return len({track.source for track in self.tracks})
 
   def splits(self) -> dict[str, int]:
@@ -112,7 +112,7 @@ class Report:
     return {split: sum(track.split == split for track in self.tracks) for split in names}
 
   def minutes(self) -> dict[tuple[int, bool], float]:
-    """Minutes of the tracks in which each Slakh class plays, drums last; classes that never do have 0."""
+    """Minutes of the tracks in which each Slakh class plays, drums last; absent classes have 0."""
     minutes = {(program, False): 0.0 for program in SLAKH_CLASSES.values()} | {DRUMS: 0.0}
     for track in self.tracks:
       for instrument in track.notes:
@@ -120,7 +120,7 @@ class Report:
     return minutes
 
   def notes(self) -> dict[tuple[int, bool], int]:
-    """Number of notes of each class that has any."""
+    """Number of notes of each class that occurs."""
     counts = defaultdict(int)
     for track in self.tracks:
       for instrument, count in track.notes.items():
@@ -131,13 +131,16 @@ class Report:
 def describe(
   root: str | os.PathLike, *, task: str | None = None, workers: int | None = None, progress: bool = True
 ) -> Report:
-  """Returns what is in a data set; UserError where it is none or no track can be read.
+  """Return the statistics of a data set.
 
   Args:
     root: its folder.
-    task: what the folder is, one of `catalogue.sources`; None: one in Slakh2100's layout.
-    workers: processes; None for one per processor.
-    progress: show a bar on stderr.
+    task: how to read the folder, one of `catalogue.sources`; None: in Slakh2100's layout.
+    workers: number of processes; None for one per processor.
+    progress: show a progress bar on stderr.
+
+  Raises:
+    UserError: the folder is not a data set, or no track can be read.
   """
   if task is None:
     found, read = slakh_layout.find_tracks(root), track_stats
@@ -157,7 +160,7 @@ def describe(
 
 
 def lines(report: Report) -> list[str]:
-  """Returns the report as lines of text for people."""
+  """Format the statistics as lines of text."""
   tracks = report.tracks
   counts = [len(track.notes) for track in tracks]
   mean = float(np.average([track.polyphony for track in tracks], weights=[track.seconds for track in tracks]))
@@ -166,8 +169,8 @@ def lines(report: Report) -> list[str]:
     f'{sum(report.notes().values())} notes',
     'splits: '
     + ', '.join(f'{split} {count} ({report.hours(split):.2f} h)' for split, count in report.splits().items()),
-    f'instruments a track: {np.mean(counts):.1f} ({min(counts)} to {max(counts)})',
-    f'pitched notes at once: {mean:.1f} on average, {max(track.most for track in tracks)} at most',
+    f'instruments per track: {np.mean(counts):.1f} ({min(counts)} to {max(counts)})',
+    f'simultaneous pitched notes: {mean:.1f} on average, {max(track.most for track in tracks)} at most',
     '',
     f'{"class":<26} {"minutes":>8} {"notes":>8}',
   ]
@@ -178,7 +181,7 @@ def lines(report: Report) -> list[str]:
 
 
 def as_json(report: Report) -> dict:
-  """Returns the report as plain values for a JSON file."""
+  """Return the statistics as plain values for a JSON file."""
   minutes, notes = report.minutes(), report.notes()
   return {
     'hours': report.hours(),
@@ -196,14 +199,14 @@ def as_json(report: Report) -> dict:
   }
 
 
-_INK, _FAINT, _PAPER, _MAIN = '#24292f', '#6e7781', '#f6f8fa', '#4c78a8'
+_INK, _FAINT, _PAPER = '#24292f', '#6e7781', '#f6f8fa'
 _SPLIT_COLORS = {'train': '#4c78a8', 'validation': '#f2a541', 'test': '#d1495b'}
 
 
 def draw(report: Report, path: str | os.PathLike, title: str = ''):
-  """Draws the report as a picture (.png, .pdf or .svg): minutes of each class, and how the tracks differ.
+  """Plot the statistics (.png, .pdf or .svg): minutes of each class, and histograms over tracks.
 
-  UserError where it cannot be written.
+  Raises UserError if the file cannot be written.
   """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -230,10 +233,10 @@ def draw(report: Report, path: str | os.PathLike, title: str = ''):
     tracks,
     [track.polyphony for track in tracks],
     24,
-    'pitched notes at once, mean of a track',
+    'mean number of simultaneous pitched notes',
   )
   rates = [sum(track.notes.values()) / track.seconds for track in tracks]
-  _draw_histogram(figure.add_subplot(grid[2, 1]), tracks, rates, 24, 'notes per second, with drums')
+  _draw_histogram(figure.add_subplot(grid[2, 1]), tracks, rates, 24, 'notes per second, drums included')
   _save(figure, path)
 
 

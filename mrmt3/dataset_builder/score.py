@@ -1,4 +1,4 @@
-"""A score: parts and bars in quarter notes, before any tempo, instrument or sound is chosen."""
+"""Scores: parts and bars in quarter notes, before tempo, instruments and sound are chosen."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,31 +12,31 @@ SCORE_NOTE_DTYPE = np.dtype(
     ('start', np.float64),  # quarters
     ('length', np.float64),  # quarters
     ('pitch', np.int32),  # MIDI pitch as it sounds
-    ('velocity', np.int32),  # 1..127; 0 where the source says nothing
+    ('velocity', np.int32),  # 1..127; 0 if the source has none
   ]
 )
 BAR_DTYPE = np.dtype(
   [
     ('start', np.float64),  # quarters
-    ('length', np.float64),  # quarters it really lasts: less than the metre says for a pickup
+    ('length', np.float64),  # quarters; shorter than the metre for a pickup
     ('numerator', np.int32),
     ('denominator', np.int32),
   ]
 )
-_SAME = 1e-6  # quarters: nearer than this is the same moment
+_SAME = 1e-6  # quarters; closer positions count as equal
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """Music without sound.
+  """Symbolic music.
 
   Attributes:
-    name: where it comes from, e.g. 'music21/bach/bwv227.1'.
-    parts: one `SCORE_NOTE_DTYPE` table a part, sorted by start.
+    name: its origin, e.g. 'music21/bach/bwv227.1'.
+    parts: one `SCORE_NOTE_DTYPE` table per part, sorted by start.
     bars: `BAR_DTYPE` table that covers the score without gaps.
-    programs: the MIDI program written for each part; empty where the source names none.
-    drums: `SCORE_NOTE_DTYPE` table of the drums that were written, or None.
-    tempo: written quarters a minute, or None.
+    programs: the MIDI program written for each part; empty if the source names none.
+    drums: `SCORE_NOTE_DTYPE` table of the written drum part, or None.
+    tempo: written quarters per minute, or None.
   """
 
   name: str
@@ -53,16 +53,16 @@ class Score:
 
   @property
   def num_notes(self) -> int:
-    """Notes of all parts."""
+    """Number of notes in all parts."""
     return sum(len(part) for part in self.parts)
 
   def with_parts(self, indices: Sequence[int]) -> 'Score':
-    """Returns the score with only the parts of these indices, in their order."""
+    """Return the score with the parts of these indices, in this order."""
     programs = tuple(self.programs[index] for index in indices) if self.programs else ()
     return dataclasses.replace(self, parts=tuple(self.parts[index] for index in indices), programs=programs)
 
   def transposed(self, semitones: int) -> 'Score':
-    """Returns the score in another key; drums stay."""
+    """Return the score in another key; drums are unchanged."""
     parts = tuple(part.copy() for part in self.parts)
     for part in parts:
       part['pitch'] += semitones
@@ -70,10 +70,10 @@ class Score:
 
 
 def bar_phases(bars: np.ndarray) -> np.ndarray:
-  """Returns how far into its metre each bar begins, quarters `[bars]`: 0 except for pickups and split bars.
+  """Return the position in its metre at which each bar begins, quarters `[bars]`: 0 except for pickups and split bars.
 
-  A short first bar is a pickup, so it is the end of a whole one; a short bar after a short one goes on where that
-  ended (bars are split like this at repeat signs).
+  A short first bar is a pickup, the end of a whole bar. A short bar after a short one continues it (bars are split at
+  repeat signs).
   """
   whole = 4.0 * bars['numerator'] / bars['denominator']
   missing = whole - bars['length']
@@ -92,9 +92,9 @@ def bar_phases(bars: np.ndarray) -> np.ndarray:
 
 
 def excerpt(score: Score, first: int, end: int) -> Score:
-  """Returns bars `first` to `end` - 1 as a score that starts at 0; notes that sound past the end are cut there.
+  """Return bars `first` to `end` - 1 as a score that starts at 0.
 
-  Notes that began before the first bar are left out.
+  Notes that began before the first bar are dropped; notes that last beyond the end are cut.
   """
   bars = score.bars[first:end].copy()
   if not len(bars):
@@ -113,7 +113,7 @@ def excerpt(score: Score, first: int, end: int) -> Score:
 
 
 def repeat(score: Score, times: int) -> Score:
-  """Returns the whole score played `times` times in a row."""
+  """Return the whole score repeated `times` times."""
   return dataclasses.replace(
     score,
     parts=tuple(_shifted_copies(part, score.length, times) for part in score.parts),
@@ -129,10 +129,10 @@ def _shifted_copies(table, length, times):
 
 
 def tidy_part(part: np.ndarray) -> np.ndarray:
-  """Returns a part sorted by start, with no empty note and no two notes of one pitch at the same time.
+  """Return a part sorted by start, without empty notes and overlapping notes of one pitch.
 
-  Of notes with the same start and pitch (two voices in unison) the longest stays; a note that runs into the next one
-  of its pitch ends there.
+  Of notes with the same start and pitch (two voices in unison) the longest stays. A note that overlaps the next one of
+  its pitch is cut there.
   """
   part = part[part['length'] > _SAME]
   part = part[np.lexsort((-part['length'], np.round(part['start'] / _SAME), part['pitch']))].copy()
@@ -147,17 +147,17 @@ def tidy_part(part: np.ndarray) -> np.ndarray:
 
 
 def drop_doubles(score: Score, shared: float = 0.9) -> Score:
-  """Returns the score without empty parts and parts that play another one's notes.
+  """Drop empty parts and parts that double another one.
 
-  A part is left out when at least the share `shared` of its notes (start and pitch) is in a part before it. UserError
-  when nothing is left.
+  A part is a double if at least the fraction `shared` of its notes (start and pitch) occurs in an earlier part.
+  Raises UserError if no part is left.
   """
-  kept, heard = [], []
+  kept, seen = [], []
   for index, part in enumerate(score.parts):
     notes = set(zip(np.round(part['start'], 3).tolist(), part['pitch'].tolist(), strict=True))
-    if notes and not any(len(notes & other) >= shared * len(notes) for other in heard):
+    if notes and not any(len(notes & other) >= shared * len(notes) for other in seen):
       kept.append(index)
-      heard.append(notes)
+      seen.append(notes)
   if not kept:
     raise UserError(f'the score {score.name} has no notes; choose another one')
   return score.with_parts(kept)

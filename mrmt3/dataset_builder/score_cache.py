@@ -1,6 +1,7 @@
-"""Keeps parsed scores, so that music which takes seconds to read is read once.
+"""Cache of parsed scores, because some take seconds to parse.
 
-One .npz file a piece in the user's cache folder (see `user_cache`), named by a digest of what it was read from. It may be deleted at any time; where it cannot be written, nothing is kept.
+Each piece is one .npz file in the user's cache folder (see `user_cache`), named by a digest of its source. The cache
+may be deleted at any time; if it cannot be written, nothing is cached.
 """
 
 import contextlib
@@ -18,18 +19,18 @@ from mrmt3.errors import UserError
 from mrmt3.utils.files import atomic_path
 from mrmt3.utils.user_cache import cache_root
 
-FORMAT = 1  # to be raised when a reader gives another score for the same bytes
+FORMAT = 1  # raise it when a parser returns another score for the same bytes
 
 
 @functools.cache
 def cache_folder() -> Path | None:
-  """Returns the folder of kept scores; None where the user has no home to put it."""
+  """Return the folder of cached scores; None if the user has no home folder."""
   root = cache_root()
   return None if root is None else root / 'scores'
 
 
 def cached(read: Callable[[], Score], *identity: bytes | str) -> Score:
-  """Returns `read()`, or what it returned (or the UserError it raised) when last called with the same identity."""
+  """Return `read()`, or its cached result (or UserError) for the same identity."""
   folder = cache_folder()
   if folder is None:
     return read()
@@ -38,7 +39,7 @@ def cached(read: Callable[[], Score], *identity: bytes | str) -> Score:
     digest.update(b'\0' + (part if isinstance(part, bytes) else part.encode()))
   name = digest.hexdigest()
   path = folder / name[:2] / f'{name}.npz'
-  with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError):  # not there, or broken: read again
+  with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError):  # missing or broken: parse again
     return _load(path)
   try:
     score = read()
@@ -61,7 +62,7 @@ def _save(path, score=None, error=''):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Kept:
+class _CachedScore:
   error: str
   name: str = ''
   programs: tuple[int, ...] = ()
@@ -72,11 +73,11 @@ class _Kept:
 def _load(path):
   try:
     with np.load(path) as file:
-      kept = _Kept(**json.loads(file['about'].tobytes()))
-      if not kept.error:
-        parts = tuple(file[f'part{index}'] for index in range(kept.parts))
+      stored = _CachedScore(**json.loads(file['about'].tobytes()))
+      if not stored.error:
+        parts = tuple(file[f'part{index}'] for index in range(stored.parts))
         drums = file.get('drums')
-        return Score(kept.name, parts, file['bars'], tuple(kept.programs), drums, kept.tempo)
-  except Exception as error:  # zipfile and zlib have exceptions of their own
-    raise ValueError(f'{path} is not a kept score') from error
-  raise UserError(kept.error)
+        return Score(stored.name, parts, file['bars'], tuple(stored.programs), drums, stored.tempo)
+  except Exception as error:  # zipfile and zlib raise their own exceptions
+    raise ValueError(f'{path} is not a cached score') from error
+  raise UserError(stored.error)

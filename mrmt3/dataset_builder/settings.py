@@ -1,4 +1,4 @@
-"""What the user asks for, checked, and all that decides the bytes of a data set."""
+"""Validated settings of a data set: everything that determines its bytes."""
 
 import dataclasses
 import os
@@ -14,29 +14,29 @@ from mrmt3.errors import UserError
 
 SAMPLE_RATE = 16000
 MIN_SECONDS, MAX_SECONDS = 4.0, 3600.0
-ALL = 10**6  # pieces: as many as there are
-_FORMAT = 5  # to be raised when the same settings give other bytes
+ALL = 10**6  # pieces: all that are available
+_FORMAT = 5  # raise it when the same settings give other bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """All that decides the bytes of a data set, as dataset.json keeps it.
+  """Everything that determines the bytes of a data set, as stored in dataset.json.
 
   Attributes:
     recipe: name of the recipe.
-    pieces: number of tracks; `ALL` for all that the music gives, or with `hours`.
-    hours: of music altogether, or None where `pieces` counts.
-    seconds: length of a track.
-    seed: of all that is random.
-    takes: in how many arrangements a piece may be there.
-    drums: share of the pieces without drums that get some.
-    soundfonts: [name, sha256] of the fonts to train with.
-    held_out: [name, sha256] of the fonts of the test split; empty for the same ones.
+    pieces: number of tracks; `ALL` for all music there is, or with `hours`.
+    hours: total duration of the audio, or None if `pieces` is given.
+    seconds: duration of a track.
+    seed: of all random choices.
+    takes: number of arrangements of each piece.
+    drums: fraction of the pieces without drums that get a drum part.
+    soundfonts: [name, sha256] of the soundfonts.
+    held_out: [name, sha256] of the test split's soundfonts; empty to use `soundfonts` there too.
     sources: names of the collections.
     sources_sha256: digest of the user's MIDI files.
     extras: whether tracks have the files of MR-MT3's loader.
     sample_rate: Hz.
-    format: of the builder.
+    format: version of the builder.
   """
 
   recipe: str
@@ -57,7 +57,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """Settings with what they stand for on this machine; goes to the worker processes."""
+  """Settings with the objects that they name on this machine; sent to the worker processes."""
 
   settings: Settings
   recipe: Recipe
@@ -66,7 +66,7 @@ class Setup:
   held_out: tuple[Soundfont, ...]
 
   def fonts_of(self, split: str) -> tuple[Soundfont, ...]:
-    """Returns the fonts that may play in a split."""
+    """Return the fonts that may be used in a split."""
     return self.held_out if split == 'test' and self.held_out else self.fonts
 
 
@@ -84,22 +84,26 @@ def prepare(
   held_out: Sequence[str | os.PathLike] = (),
   extras: bool = False,
 ) -> tuple[Setup, list[str]]:
-  """Returns the setup for what a user asks (see build.build), and lines about what is missing or cannot be used.
+  """Validate the arguments of build.build and open the music and soundfonts that they name.
 
-  UserError where it makes no sense or nothing is left.
+  Returns:
+    (the setup, lines about what is missing or cannot be used).
+
+  Raises:
+    UserError: the settings are invalid, or no soundfont is usable.
   """
   name = recipe or ('midi' if midi else 'demo')
   if name not in RECIPES:
     raise UserError(f'no such recipe: {name!r}; use one of {", ".join(RECIPES)}')
   chosen = RECIPES[name]
   if name == 'midi' and not midi:
-    raise UserError('the recipe midi needs music: name a folder of MIDI files with --midi DIR')
+    raise UserError('the recipe midi needs a folder of MIDI files; name it with --midi DIR')
   if chosen.works is not None and (midi or hours is not None or takes != 1):
     raise UserError(
       f'the recipe {name} has its own pieces; leave out --midi, --hours and --takes, or use another recipe'
     )
   if pieces is not None and hours is not None:
-    raise UserError('--pieces and --hours cannot both be met; give one of them')
+    raise UserError('--pieces and --hours exclude each other; give one of them')
   seconds = chosen.seconds if seconds is None else float(seconds)
   drums = chosen.drums if drums is None else float(drums)
   if pieces is None:
@@ -108,7 +112,7 @@ def prepare(
   good, lines = _usable_fonts(fonts or [default_soundfont()], '--soundfont')
   held, more = _usable_fonts(held_out, '--held-out') if held_out else ((), [])
   soundfonts.check_held_out(good, held)
-  library, missing = open_library(music21=chosen.music21, box=chosen.box, midi=midi)
+  library, missing = open_library(music21=chosen.music21, debian=chosen.debian, midi=midi)
   settings = Settings(
     recipe=name,
     pieces=pieces,
@@ -119,11 +123,15 @@ def prepare(
     drums=drums,
     soundfonts=[[font.path.name, font.sha256] for font in good],
     held_out=[[font.path.name, font.sha256] for font in held],
-    sources=[*(['music21'] if library.music21 else []), *library.box, *(f'midi/{name}' for name, _ in library.folders)],
+    sources=[
+      *(['music21'] if library.music21 else []),
+      *library.debian,
+      *(f'midi/{name}' for name, _ in library.folders),
+    ],
     sources_sha256=library.digest(),
     extras=extras,
   )
-  # Workers need not know the samples' names.
+  # Workers do not need the sample names.
   good, held = (tuple(dataclasses.replace(font, samples=frozenset()) for font in group) for group in (good, held))
   return Setup(settings, chosen, library, good, held), [*lines, *more, *missing]
 
@@ -136,20 +144,20 @@ def _check_numbers(pieces, hours, seconds, seed, takes, drums):
   if seed < 0:
     raise UserError(f'the seed {seed} is negative; use 0 or more')
   if pieces < 2:
-    raise UserError(f'a data set of {pieces} pieces has nothing to test on; use 2 or more')
+    raise UserError(f'a data set of {pieces} pieces has no test split; use 2 or more')
   if not 1 <= takes <= 100:
-    raise UserError(f'{takes} takes of a piece make no sense; use 1 to 100')
+    raise UserError(f'cannot make {takes} takes of a piece; use 1 to 100')
   if not 0 <= drums <= 1:
-    raise UserError(f'a share of {drums:g} of the pieces cannot get drums; use 0 to 1')
+    raise UserError(f'--drums {drums:g} is not a share; use 0 to 1')
 
 
 def _usable_fonts(paths, option) -> tuple[tuple[Soundfont, ...], list[str]]:
-  """Returns the fonts that can be played, and a line for each of the others; the only one's trouble is a UserError."""
+  """Return the fonts that can be loaded, and a line for each other; if it is the only one, its error is raised."""
   good, lines = [], []
   for path in map(Path, paths):
     try:
       font = soundfonts.read_soundfont(path)
-      Synth(path, SAMPLE_RATE)  # loads it
+      Synth(path, SAMPLE_RATE)  # raises if it cannot be loaded
       good.append(font)
     except UserError as error:
       if len(paths) == 1:

@@ -1,14 +1,14 @@
-"""Where the music comes from: pip's music21, any folder of MIDI files, and games' music and a band of Debian's.
+"""Sources of music: music21's corpus, folders of MIDI files, and Debian packages with game music and mma.
 
-A source name says which collection it belongs to and what it is there:
+A source name has a collection and a piece in it:
 
-  music21/bach/bwv227.1.mxl         a score of the corpus inside the music21 package
-  midi/FOLDER/song.mid              a file of a folder that the user named
+  music21/bach/bwv227.1.mxl         a score of the corpus in the music21 package
+  midi/FOLDER/song.mid              a file in a folder that the user named
   freedoom/freedoom1.wad/D_E1M1     music in a game's WAD file
   simutrans/..., openttd/...        MIDI files of two more games
-  mma/bossanova/BossaNova           a song made with a groove of mma
+  mma/bossanova/BossaNova           a song generated with a groove of mma
 
-All is read where it is installed and never copied: the licences differ.
+Music is read from where it is installed and never copied, because the licences differ.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ MIDI = 'midi/'
 MMA = 'mma/'
 _MIDI_SUFFIXES = ('.mid', '.midi', '.kar', '.rmi')
 _GAMES = Path('/usr/share/games')
-# Folders of the corpus with music for several parts; the others hold melodies, songs with chord symbols and tests.
+# Folders of the corpus with music for several parts; the others have melodies, songs with chord symbols, and tests.
 MUSIC21_FOLDERS = (
   'bach',
   'beach',
@@ -53,19 +53,19 @@ MUSIC21_FOLDERS = (
   'schumann_robert',
   'weber',
 )
-_SCORE_SUFFIXES = ('.mxl', '.musicxml', '.xml', '.krn')  # best first, where one piece comes in several
+_SCORE_SUFFIXES = ('.mxl', '.musicxml', '.xml', '.krn')  # best first, if a piece exists in several
 
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-  """Music that a Debian package brings: `package` has it, `folder` holds its MIDI or WAD files."""
+  """Music in a Debian package; `folder` contains its MIDI or WAD files."""
 
   package: str
   what: str
   folder: Path
 
 
-BOX = {
+DEBIAN_COLLECTIONS = {
   'freedoom': Collection('freedoom', 'about 70 pieces of game music', _GAMES / 'doom'),
   'simutrans': Collection('simutrans-data', '53 pieces of game music', _GAMES / 'simutrans' / 'music'),
   'openttd': Collection('openttd-openmsx', '31 pieces of game music', _GAMES / 'openttd' / 'baseset' / 'openmsx'),
@@ -75,29 +75,29 @@ BOX = {
 
 @dataclasses.dataclass(frozen=True)
 class Library:
-  """The music a data set is made from.
+  """The music that a data set is made from.
 
   Attributes:
-    music21: whether music21's corpus is in it.
-    box: names in `BOX` of the Debian collections in it.
+    music21: whether to use music21's corpus.
+    debian: names in `DEBIAN_COLLECTIONS` of the collections to use.
     folders: (name, folder) of the user's MIDI folders.
   """
 
   music21: bool = True
-  box: tuple[str, ...] = ()
+  debian: tuple[str, ...] = ()
   folders: tuple[tuple[str, Path], ...] = ()
 
   def sources(self) -> list[str]:
-    """Returns the names of all there is, sorted; UserError where music21 is wanted and missing."""
+    """Return the names of all sources, sorted; UserError if music21 is needed and missing."""
     names = list_music21() if self.music21 else []
-    for box in self.box:
-      names += [f'{MMA}{groove}' for groove in accompaniment.grooves()] if box == 'mma' else _list_games(box)
+    for name in self.debian:
+      names += [f'{MMA}{groove}' for groove in accompaniment.grooves()] if name == 'mma' else _list_games(name)
     for name, folder in self.folders:
       names += [f'{MIDI}{name}/{path.relative_to(folder).as_posix()}' for path in _midi_files(folder)]
     return sorted(names)
 
   def digest(self) -> str:
-    """Returns a digest of the user's own files: their names and bytes."""
+    """Return a digest of the names and bytes of the user's files."""
     digest = hashlib.sha256()
     for name, folder in self.folders:
       for path in _midi_files(folder):
@@ -106,9 +106,9 @@ class Library:
     return digest.hexdigest()
 
   def read(self, source: str) -> Score:
-    """Returns the score behind a source name, at sounding pitch, parts that double another left out.
+    """Read the score of a source at sounding pitch, without parts that double another.
 
-    UserError where there is no such source or it cannot be read as music.
+    Raises UserError if there is no such source or it cannot be read.
     """
     if source.startswith(MUSIC21):
       return _read_from_music21(source)
@@ -127,24 +127,26 @@ class Library:
           return _read_bytes(folder / rest[len(name) + 1 :], source)
     elif source.startswith(MMA):
       return accompaniment.generate(rest.split('/')[-1], zlib.crc32(source.encode()) % 2**31)
-    if collection in BOX:
+    if collection in DEBIAN_COLLECTIONS:
       wad, _, lump = rest.partition('.wad/')
       if lump:
-        return dict(_wad_music(BOX[collection].folder / f'{wad}.wad')).get(lump, b'')
-      return _read_bytes(BOX[collection].folder / rest, source)
-    raise UserError(f'no such source of music: {source!r}; the music is not where it was, name its folder with --midi')
+        return dict(_wad_music(DEBIAN_COLLECTIONS[collection].folder / f'{wad}.wad')).get(lump, b'')
+      return _read_bytes(DEBIAN_COLLECTIONS[collection].folder / rest, source)
+    raise UserError(f'no such source of music: {source!r}; if its folder was moved, name the folder with --midi')
 
 
-def open_library(*, music21: bool, box: bool, midi: Sequence[str | os.PathLike]) -> tuple[Library, list[str]]:
-  """Returns the library of what is installed, and a line for each Debian package that is missing.
+def open_library(*, music21: bool, debian: bool, midi: Sequence[str | os.PathLike]) -> tuple[Library, list[str]]:
+  """Open the installed music; returns the library, and a line for each Debian package that is missing.
 
-  UserError where one of the `midi` folders is none, has no MIDI files, or two have one name.
+  Raises UserError if one of the `midi` folders does not exist or has no MIDI files, or two have the same name.
   """
-  there = tuple(name for name, collection in BOX.items() if box and _is_installed(name, collection))
+  installed = tuple(
+    name for name, collection in DEBIAN_COLLECTIONS.items() if debian and _is_installed(name, collection)
+  )
   missing = [
-    f'{collection.package} is not installed ({collection.what}); get it with: apt-get install {collection.package}'
-    for name, collection in BOX.items()
-    if box and name not in there
+    f'{collection.package} is not installed ({collection.what}); install it with: apt-get install {collection.package}'
+    for name, collection in DEBIAN_COLLECTIONS.items()
+    if debian and name not in installed
   ]
   folders = {}
   for folder in map(Path, midi):
@@ -153,11 +155,13 @@ def open_library(*, music21: bool, box: bool, midi: Sequence[str | os.PathLike])
         f'no MIDI files in {folder}: {"it is a file" if folder.exists() else "no such folder"}; name a folder'
       )
     if not _midi_files(folder):
-      raise UserError(f'no MIDI files in {folder}: expected names ending in {", ".join(_MIDI_SUFFIXES)} there or below')
+      raise UserError(
+        f'no MIDI files in {folder}; put files with the suffix {", ".join(_MIDI_SUFFIXES)} into it or its subfolders'
+      )
     name = folder.resolve().name or 'root'
     if folders.setdefault(name, folder) != folder:
-      raise UserError(f'{folders[name]} and {folder} have one name; rename one of the folders')
-  return Library(music21, there, tuple(folders.items())), missing
+      raise UserError(f'{folders[name]} and {folder} have the same name; rename one of the folders')
+  return Library(music21, installed, tuple(folders.items())), missing
 
 
 def _is_installed(name, collection):
@@ -171,7 +175,7 @@ def _midi_files(folder):
 
 
 def _list_games(name):
-  folder = BOX[name].folder
+  folder = DEBIAN_COLLECTIONS[name].folder
   if name == 'freedoom':
     return [f'{name}/{wad.name}/{lump}' for wad in sorted(folder.glob('free*.wad')) for lump, _ in _wad_music(wad)]
   return [f'{name}/{path.relative_to(folder).as_posix()}' for path in _midi_files(folder)]
@@ -182,12 +186,12 @@ def _read_bytes(path, source):
     with path.open('rb') as file:
       return file.read(MAX_BYTES + 1)
   except OSError as error:
-    raise UserError(f'cannot read {source}: {error.strerror}; put it back or take it away') from error
+    raise UserError(f'cannot read {source}: {error.strerror}; restore it or remove it') from error
 
 
 @functools.lru_cache(maxsize=4)
 def _wad_music(path):
-  """Returns (lump name, bytes) of the MIDI files inside a game's WAD file."""
+  """Return (lump name, bytes) of the MIDI files in a game's WAD file."""
   try:
     with path.open('rb') as file:
       magic, count, offset = struct.unpack('<4sii', file.read(12))
@@ -209,18 +213,18 @@ def _wad_music(path):
 
 @functools.cache
 def music21_folder() -> Path:
-  """Returns the folder of music21's corpus; UserError where the package or its corpus is missing."""
+  """Return the folder of music21's corpus; UserError if the package or its corpus is missing."""
   import importlib.util
 
   spec = importlib.util.find_spec('music21')
   folder = Path(spec.origin).parent / 'corpus' if spec else None
   if folder is None or not (folder / 'bach').is_dir():
-    raise UserError("the scores to build from are missing; install them with: pip install 'music21>=9'")
+    raise UserError("music21's corpus is missing; install it with: pip install 'music21>=9'")
   return folder
 
 
 def list_music21() -> list[str]:
-  """Returns the source names of all pieces in `MUSIC21_FOLDERS`, sorted; each piece once whatever its formats."""
+  """Return the source names of all pieces in `MUSIC21_FOLDERS`, sorted; one per piece, in its best format."""
   root = music21_folder()
   pieces = {}
   for name in MUSIC21_FOLDERS:
@@ -232,11 +236,13 @@ def list_music21() -> list[str]:
 
 
 def work_of(source: str) -> str:
-  """Returns the work a source is part of: what shares it must share a split.
+  """Return the work that a source is part of; sources of one work must be in one split.
 
-  Movements in a folder of their own (mozart/k155/movement1) share the folder, cantata movements (bach/bwv227.1) the
-  BWV number, sections of Palestrina's masses (Kyrie_12) the mass. MIDI files of one name share it whatever folder they
-  are in, as do copies ("song (2).mid", "song_copy.mid"); grooves share the file that defines them.
+  - Movements in their own folder (mozart/k155/movement1): the folder.
+  - Movements of Bach's cantatas (bach/bwv227.1): the BWV number.
+  - Sections of Palestrina's masses (Kyrie_12): the mass.
+  - MIDI files: the name in any folder, without the suffix of copies ("song (2).mid", "song_copy.mid").
+  - Grooves: the file that defines them.
   """
   path = Path(source).with_suffix('')
   if not source.startswith(MUSIC21):
@@ -255,7 +261,7 @@ def work_of(source: str) -> str:
 
 
 def read_score(source: str) -> Score:
-  """Returns a score of music21's corpus by its source name (see Library.read)."""
+  """Read a score of music21's corpus by its source name (see Library.read)."""
   return Library().read(source)
 
 
@@ -280,7 +286,7 @@ def _read_music21(path, source):
 
   import music21
 
-  # music21 fails in many ways on a file it cannot read; which one does not matter here.
+  # music21 raises many types of exceptions for unreadable files.
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')
@@ -306,23 +312,23 @@ def _read_part(flat):
     elif element.isChord and 'Harmony' not in element.classes:
       members = element.notes
     else:
-      continue  # a chord symbol or an unpitched stroke
+      continue  # a chord symbol or an unpitched percussion note
     start, length = float(element.offset), float(element.duration.quarterLength)
     for note in members:
-      joins = note.tie is not None and note.tie.type in ('stop', 'continue')
-      rows.append((start, length, note.pitch.midi, joins))
+      is_tied = note.tie is not None and note.tie.type in ('stop', 'continue')
+      rows.append((start, length, note.pitch.midi, is_tied))
   if not rows:
     return np.zeros(0, SCORE_NOTE_DTYPE)
-  start, length, pitch, joins = (np.array(column) for column in zip(*rows, strict=True))
-  return tidy_part(_join_ties(start, length, pitch.astype(np.int32), joins.astype(bool)))
+  start, length, pitch, is_tied = (np.array(column) for column in zip(*rows, strict=True))
+  return tidy_part(_join_ties(start, length, pitch.astype(np.int32), is_tied.astype(bool)))
 
 
-def _join_ties(start: np.ndarray, length: np.ndarray, pitch: np.ndarray, joins: Iterable[bool]) -> np.ndarray:
-  """Returns the notes with each one marked `joins` added to the note of its pitch that ends where it starts."""
+def _join_ties(start: np.ndarray, length: np.ndarray, pitch: np.ndarray, is_tied: Iterable[bool]) -> np.ndarray:
+  """Merge each note with `is_tied` into the note of its pitch that ends where it starts."""
   order = np.lexsort((start, pitch))
-  start, end, pitch, joins = start[order], (start + length)[order], pitch[order], np.asarray(joins)[order]
-  goes_on = joins[1:] & (pitch[1:] == pitch[:-1]) & (np.abs(start[1:] - end[:-1]) < 1e-3)
-  heads = np.flatnonzero(np.r_[True, ~goes_on])
+  start, end, pitch, is_tied = start[order], (start + length)[order], pitch[order], np.asarray(is_tied)[order]
+  continues = is_tied[1:] & (pitch[1:] == pitch[:-1]) & (np.abs(start[1:] - end[:-1]) < 1e-3)
+  heads = np.flatnonzero(np.r_[True, ~continues])
   notes = np.zeros(len(heads), SCORE_NOTE_DTYPE)
   notes['start'] = start[heads]
   notes['length'] = np.maximum.reduceat(end, heads) - start[heads]

@@ -1,4 +1,4 @@
-"""Makes one track: reads its music, arranges, plays and renders it, and writes it."""
+"""Makes one track: reads its music, arranges, performs and renders it, and writes its folder."""
 
 import dataclasses
 import functools
@@ -26,11 +26,11 @@ from mrmt3.dataset_builder.settings import SAMPLE_RATE, Setup
 from mrmt3.dataset_builder.timing import TAIL_SECONDS, fit, fit_tempo
 from mrmt3.errors import UserError
 
-_MAX_SILENT = 0.02  # share of a stem's notes that may be inaudible before it gets another instrument
-_NOTES_HEARD, _IN_TUNE = 48, 0.8  # so many notes are listened to, and this share must have its pitch
-_KEEP_WRITTEN = 0.5  # of the pieces that name instruments
+_MAX_SILENT = 0.02  # fraction of a stem's notes that may be silent; above it, the part gets another instrument
+_PITCH_CHECKS, _MIN_PITCHED = 48, 0.8  # notes checked for their pitch, and the fraction that must have it
+_KEEP_WRITTEN = 0.5  # probability of keeping the written instruments, if a score names them
 _TEMPO_CHANGE = 0.15
-_KEYS = (-5, 7)  # semitones up
+_KEYS = (-5, 7)  # semitones of transposition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +40,9 @@ class TrackPlan:
   Attributes:
     split: train, validation or test.
     name: its folder's name.
-    source: the music it is made from.
+    source: its music.
     take: 0 for the first track of a source, 1 for its second, ...
-    programs: what plays each part of the fitted score, -1 for nothing; empty to arrange it as chance will have it.
+    programs: the program of each part of the fitted score, -1 for none; empty for a random arrangement.
   """
 
   split: str
@@ -53,12 +53,12 @@ class TrackPlan:
 
 
 def track_rng(seed: int, source: str, take: int = 0) -> np.random.Generator:
-  """Returns the source of randomness of one track, whatever other tracks there are."""
+  """Return the random generator of one track, which does not depend on other tracks."""
   return np.random.default_rng([seed, zlib.crc32(source.encode(errors='surrogateescape')), *([take] if take else [])])
 
 
 def fitted(score: Score, setup: Setup, rng: np.random.Generator) -> tuple[Score, float]:
-  """Returns the bars of a piece that a track is made of, in the track's key, and quarters per minute."""
+  """Select the bars of a piece for a track, transpose them, and return them with their quarters per minute."""
   recipe, seconds = setup.recipe, setup.settings.seconds
   density = rng.uniform(*recipe.notes_per_second)
   if recipe.vary:
@@ -72,20 +72,20 @@ def fitted(score: Score, setup: Setup, rng: np.random.Generator) -> tuple[Score,
 
 
 def track_seconds(score: Score, tempo: float) -> float:
-  """Returns the length of a fitted score's audio, s."""
+  """Return the duration of a fitted score's audio, s."""
   return score.length * 60.0 / tempo + TAIL_SECONDS
 
 
 def arrange_for(
   score: Score, setup: Setup, split: str, rng: np.random.Generator, *, weights=None, exclude=frozenset()
 ) -> list[ArrangedPart]:
-  """Returns a fitted score arranged for the instruments that the split's soundfonts have."""
+  """Arrange a fitted score for the instruments in the split's soundfonts."""
   recipe = setup.recipe
-  there = frozenset().union(*(font.programs for font in setup.fonts_of(split)))
+  available = frozenset().union(*(font.programs for font in setup.fonts_of(split)))
   return arrange(
     score,
     rng,
-    palette=there if recipe.palette is None else there.intersection(recipe.palette),
+    palette=available if recipe.palette is None else available.intersection(recipe.palette),
     exclude=exclude,
     instruments=ALL_INSTRUMENTS if recipe.vary else INSTRUMENTS,
     weights=weights,
@@ -94,9 +94,9 @@ def arrange_for(
 
 
 def make_track(track: TrackPlan, *, out: Path, setup: Setup) -> str | None:
-  """Makes one track of a data set; returns None, or why its music cannot be used.
+  """Make one track of a data set; return None, or a line about why its music cannot be used.
 
-  UserError where it cannot be written.
+  Raises UserError if the track cannot be written.
   """
   try:
     score, stems = _stems(track, setup)
@@ -116,14 +116,14 @@ def _stems(track, setup):
   stems = _pitched_stems(score, tempo, seconds, track, setup, rng)
   if len(stems) < setup.recipe.min_parts:
     raise UserError(
-      f'only {len(stems)} of its parts can be heard with these soundfonts, not {setup.recipe.min_parts}; try others'
+      f'only {len(stems)} of its parts are audible with these soundfonts, not {setup.recipe.min_parts}; try others'
     )
   drums = _drums(score, tempo, setup, rng)
   fonts = [font for font in setup.fonts_of(track.split) if font.has_drums]
   if drums is not None and len(drums) and fonts:
-    synth = _synth(_pick(fonts, rng).path)
+    synth = _synth(_draw_font(fonts, rng).path)
     audio = synth.render(drums, 0, True, seconds)
-    drums = drums[~silent_notes(audio, drums, synth.sample_rate)]  # strokes that the kit has no sound for
+    drums = drums[~silent_notes(audio, drums, synth.sample_rate)]  # the kit has no sound for these strokes
     stems.append(Stem(0, True, drums, audio, synth.name, rng.uniform(-6, 3) if setup.recipe.vary else 0.0))
   return score, stems
 
@@ -135,16 +135,16 @@ def _drums(score, tempo, setup, rng):
 
 
 def _pitched_stems(score, tempo, seconds, track, setup, rng):
-  """Returns the pitched stems, arranged anew without the programs that turn out silent until all can be heard."""
+  """Return the pitched stems; silent programs are excluded and the score arranged again until all are audible."""
   fonts = setup.fonts_of(track.split)
   silent = set()  # (program, font)
   parts = arrange_as_planned(score, track.programs) if track.programs else arrange_for(score, setup, track.split, rng)
   while True:
     stems = []
     for part in parts:
-      able = [font for font in fonts if font.has(part.program, False) and (part.program, font.path) not in silent]
-      font = _pick(able, rng)
-      stem = _play(part, score, tempo, seconds, font, setup.recipe.vary, rng)
+      usable = [font for font in fonts if font.has(part.program, False) and (part.program, font.path) not in silent]
+      font = _draw_font(usable, rng)
+      stem = _render_part(part, score, tempo, seconds, font, setup.recipe.vary, rng)
       if stem is None:
         silent.add((part.program, font.path))
       stems.append(stem)
@@ -158,8 +158,8 @@ def _pitched_stems(score, tempo, seconds, track, setup, rng):
     parts = arrange_for(score, setup, track.split, rng, exclude=mute)
 
 
-def _play(part, score, tempo, seconds, font, vary, rng):
-  """Returns a part as a stem, None where it cannot be heard or sounds at another pitch."""
+def _render_part(part, score, tempo, seconds, font, vary, rng):
+  """Render a part as a stem; None if it is inaudible or sounds at another pitch."""
   synth = _synth(font.path)
   style = draw_style(rng) if vary else PLAIN
   notes = perform(part, score, tempo, rng, style)
@@ -167,17 +167,17 @@ def _play(part, score, tempo, seconds, font, vary, rng):
   loudness = integrated_loudness(audio, synth.sample_rate)
   if loudness is None or silent_share(audio, notes, synth.sample_rate) > _MAX_SILENT:
     return None
-  some = notes[np.unique(np.linspace(0, len(notes) - 1, _NOTES_HEARD).astype(int))]
-  if has_pitch(audio, some['onset'], some['pitch'], synth.sample_rate).mean() < _IN_TUNE:
+  checked = notes[np.unique(np.linspace(0, len(notes) - 1, _PITCH_CHECKS).astype(int))]
+  if has_pitch(audio, checked['onset'], checked['pitch'], synth.sample_rate).mean() < _MIN_PITCHED:
     return None
   return Stem(part.program, False, notes, audio, synth.name, style.gain_db, loudness)
 
 
-def _pick(fonts, rng):
+def _draw_font(fonts, rng):
   return fonts[0] if len(fonts) == 1 else fonts[rng.integers(len(fonts))]
 
 
-# Loading one reads and checks the whole font.
+# Loading a soundfont reads and checks the whole file.
 @functools.lru_cache(maxsize=8)
 def _synth(path):
   return Synth(path, SAMPLE_RATE)

@@ -1,8 +1,8 @@
-"""Choosing instruments by name, and keeping the decoder to them.
+"""Selection of instruments by name, and restriction of the decoder to them.
 
-A choice is written as names with commas: families of General MIDI (piano, guitar, bass, strings, ...), Slakh classes
-(Electric Bass, Clean Electric Guitar, ...), General MIDI instruments (Trumpet), programs (56), ranges of programs (56-63), and
-drums. Upper and lower case, spaces and hyphens make no difference.
+A selection is a comma-separated list of General MIDI families (piano, guitar, bass, strings, ...), Slakh classes
+(Electric Bass, Clean Electric Guitar, ...), General MIDI instruments (Trumpet), programs (56), ranges of programs
+(56-63), and drums. Case, spaces and hyphens are ignored.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from mrmt3.event_codec import Codec
 from mrmt3.notes.instruments import SLAKH_CLASSES, slakh_class_program
 from mrmt3.special_tokens import SPECIAL_TOKENS
 
-# General MIDI's families of eight, under the names that people say.
+# General MIDI's families of eight programs, under common names.
 FAMILIES = {
   'piano': range(0, 8),
   'chromatic percussion': range(8, 16),
@@ -38,17 +38,17 @@ FAMILIES = {
 DRUM_NAMES = ('drums', 'drum')
 
 
-def _plain(name):
+def _normalized(name):
   return re.sub(r'[\s_-]+', ' ', name).strip().lower()
 
 
 @dataclasses.dataclass(frozen=True)
 class InstrumentChoice:
-  """The instruments that may be heard.
+  """The allowed instruments.
 
   Attributes:
-    programs: of the pitched ones.
-    drums: whether drums may.
+    programs: allowed programs of pitched instruments.
+    drums: whether drums are allowed.
   """
 
   programs: frozenset[int]
@@ -56,21 +56,21 @@ class InstrumentChoice:
 
   @classmethod
   def parse(cls, names: str | Iterable[str]) -> 'InstrumentChoice':
-    """Reads names, with commas between them or one by one. UserError for one that is not known, or for none."""
+    """Parse a comma-separated string or an iterable of names; UserError for an unknown name, or for none."""
     names = names.split(',') if isinstance(names, str) else names
     programs, drums, found = set(), False, False
-    for name in filter(None, map(_plain, names)):
+    for name in filter(None, map(_normalized, names)):
       found = True
       if name in DRUM_NAMES:
         drums = True
       else:
         programs |= set(_programs(name))
     if not found:
-      raise UserError('instruments: no name given; name some, such as piano,bass,drums')
+      raise UserError('instruments: no name is given; give some, such as piano,bass,drums')
     return cls(frozenset(programs), drums)
 
   def allowed_tokens(self, codec: Codec, vocab_size: int) -> np.ndarray:
-    """Returns bool `[vocab_size]`: the model ids that may be said; all that are no program, drum or pitch may."""
+    """Return bool `[vocab_size]`: the allowed token ids; all ids that are not a program, drum or pitch are allowed."""
     allowed = np.ones(vocab_size, bool)
     first, last = codec.event_type_range('program')
     allowed[first + SPECIAL_TOKENS : last + SPECIAL_TOKENS + 1] = np.isin(
@@ -82,29 +82,29 @@ class InstrumentChoice:
     return allowed
 
   def keep(self, notes: np.ndarray) -> np.ndarray:
-    """Returns the notes of a table that belong to the choice: before the first program token, a note is a piano's."""
+    """Return the allowed notes of a note table; notes before the first program token have program 0 (piano)."""
     pitched = np.isin(notes['program'], list(self.programs)) & ~notes['is_drum']
     return notes[pitched | (notes['is_drum'] & self.drums)]
 
 
 def _programs(name: str) -> Iterable[int]:
-  """Returns the programs of a plain name."""
+  """Return the programs of a normalized name."""
   number = re.fullmatch(r'(\d+)(?: (\d+))?', name)
   if number:
     first, last = int(number[1]), int(number[2] or number[1])
     if first <= last <= 127:
       return range(first, last + 1)
-    raise UserError(f'instruments: {name} are no programs; they are 0 .. 127')
+    raise UserError(f'instruments: {name} is not a program or range; programs are 0 .. 127')
   if name in FAMILIES:
     return FAMILIES[name]
   for title, program in SLAKH_CLASSES.items():
-    if _plain(title) == name:
+    if _normalized(title) == name:
       return [p for p in range(128) if slakh_class_program(p) == program]
   import pretty_midi
 
   for program in range(128):
-    if _plain(pretty_midi.program_to_instrument_name(program)) == name:
+    if _normalized(pretty_midi.program_to_instrument_name(program)) == name:
       return [program]
   raise UserError(
-    f'instruments: {name!r} is not known; name {", ".join(FAMILIES)} or drums, a Slakh class, or a program 0 .. 127'
+    f'instruments: {name!r} is unknown; use {", ".join(FAMILIES)} or drums, a Slakh class, or a program 0 .. 127'
   )

@@ -1,4 +1,4 @@
-"""What `mrmt3 transcribe` is to read and write: files, folders and patterns in, the same tree out."""
+"""Plan of `mrmt3 transcribe`: input files, folders and patterns, and the output files for each."""
 
 import collections
 import dataclasses
@@ -24,25 +24,25 @@ AUDIO_SUFFIXES = (
   '.caf',
 )
 MIDI_SUFFIXES = ('.mid', '.midi')
-BESIDE = ''  # an output without a file name: beside the MIDI file
-PLAYED = '.played.wav'
-# kind of output: (suffix beside the MIDI file, suffixes that a name may have)
+DEFAULT_NAME = ''  # an output without a file name: next to the MIDI file, with its stem
+SYNTHESIZED = '.played.wav'
+# kind of output: (suffix added to the MIDI file's stem, suffixes that a given name may have)
 OUTPUTS = {
   'json': ('.json', ('.json',)),
   'csv': ('.csv', ('.csv',)),
   'plot': ('.png', ('.png', '.pdf', '.svg')),
-  'audio': (PLAYED, ('.wav', '.flac', '.ogg', '.mp3')),
+  'audio': (SYNTHESIZED, ('.wav', '.flac', '.ogg', '.mp3')),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """One audio file and what is to be written for it.
+  """One audio file and its output files.
 
   Attributes:
-    audio: the file.
-    midi: where its MIDI file goes.
-    outputs: kind of output -> file, or '-' for stdout; only those that are wanted.
+    audio: the audio file.
+    midi: its MIDI file.
+    outputs: kind of output -> file, or '-' for stdout; only requested outputs.
   """
 
   audio: Path
@@ -50,32 +50,30 @@ class Job:
   outputs: dict[str, Path | str] = dataclasses.field(default_factory=dict)
 
   def files(self) -> list[Path]:
-    """Returns all files that the job writes."""
+    """Return all files that the job writes."""
     return [self.midi, *(file for file in self.outputs.values() if file != '-')]
 
 
 def plan_jobs(audio: list[str], output: str, outputs: dict[str, str | None]) -> list[Job]:
-  """Returns what is to be read and written.
+  """Plan the jobs for audio files, folders and patterns.
 
-  Files are named as their audio; audio files of the same name (Slakh's TrackNNNNN/mix.flac) as their folders; what is found
-  in a folder or by a pattern lies as it does there.
+  Output files are named after their audio file; audio files with the same name (Slakh's TrackNNNNN/mix.flac) after
+  their folders. Files found in a folder or by a pattern keep their relative path.
 
   Args:
     audio: files, folders, and patterns such as 'songs/**/*.wav'.
     output: a MIDI file for one audio file, or a folder.
-    outputs: kind of output (`OUTPUTS`) -> file name, `BESIDE`, '-' (JSON), or None: is not wanted.
+    outputs: kind of output (`OUTPUTS`) -> file name, `DEFAULT_NAME`, '-' (JSON), or None if not requested.
 
   Raises:
-    UserError: for arguments that do not fit each other, or an input that is not there or holds no audio.
+    UserError: arguments exclude each other, or an input does not exist or has no audio files.
   """
   if output == '-':
-    raise UserError(
-      '-o -: MIDI does not go to the standard output; name a .mid file or a folder (--json - writes there)'
-    )
+    raise UserError('-o -: MIDI cannot be written to stdout; name a .mid file or a folder (--json - writes to stdout)')
   out = Path(output)
   named = _named_files(audio, out)
-  wanted = {kind: file for kind, file in outputs.items() if file is not None}
-  for kind, file in wanted.items():
+  requested = {kind: file for kind, file in outputs.items() if file is not None}
+  for kind, file in requested.items():
     _check_name(kind, file, len(named))
   if out.suffix.lower() in MIDI_SUFFIXES and not out.is_dir():
     if len(named) > 1:
@@ -86,8 +84,12 @@ def plan_jobs(audio: list[str], output: str, outputs: dict[str, str | None]) -> 
   jobs = []
   for (path, _), midi in zip(named, targets, strict=True):
     files = {
-      kind: file if file == '-' else Path(file) if file != BESIDE else midi.with_name(midi.stem + OUTPUTS[kind][0])
-      for kind, file in wanted.items()
+      kind: file
+      if file == '-'
+      else Path(file)
+      if file != DEFAULT_NAME
+      else midi.with_name(midi.stem + OUTPUTS[kind][0])
+      for kind, file in requested.items()
     }
     jobs.append(Job(path, midi, files))
   _check_inputs_are_safe(jobs)
@@ -95,12 +97,12 @@ def plan_jobs(audio: list[str], output: str, outputs: dict[str, str | None]) -> 
 
 
 def _check_name(kind, file, num_inputs):
-  if file == BESIDE:
+  if file == DEFAULT_NAME:
     return
   option, suffixes = f'--{kind}', OUTPUTS[kind][1]
   if num_inputs > 1:
     raise UserError(f'{option} {file}: one file for {num_inputs} audio files; leave the name out')
-  # Also keeps `--json song.wav`, an audio file in the wrong place, from being overwritten.
+  # Also protects the audio file in `--json song.wav` from being overwritten.
   if Path(file).suffix.lower() not in suffixes and not (kind == 'json' and file == '-'):
     raise UserError(f'{option} {file}: the name must end in {" or ".join(suffixes)}; put audio files before {option}')
 
@@ -110,38 +112,48 @@ def _check_inputs_are_safe(jobs):
   for job in jobs:
     for file in job.files():
       if file.absolute() in inputs:
-        raise UserError(f'{file} is to be read, so it cannot be written; give another name')
+        raise UserError(f'{file} is an input and cannot be an output; give another name')
 
 
 def _named_files(audio, out):
-  """Returns [(audio file, name below the output folder without suffix)]."""
+  """Return [(audio file, name below the output folder without suffix)]."""
   listed, found = [], []
   for name in audio:
     path = Path(name)
     if path.is_dir():
-      found += _found(path, (p for p in path.rglob('*') if _is_music(p, path, out)), f'{name} holds no audio files')
+      found += _named_by_path(
+        path,
+        (p for p in path.rglob('*') if _is_input(p, path, out)),
+        f'{name} has no audio files; name a folder with audio',
+      )
     elif glob.has_magic(name) and not path.exists():
       matches = map(Path, glob.iglob(name, recursive=True))
-      found += _found(_fixed_part(path), (p for p in matches if p.is_file()), f'no file is called {name}')
+      found += _named_by_path(
+        _fixed_part(path), (p for p in matches if p.is_file()), f'no file matches {name}; change the pattern'
+      )
     else:
       listed.append(path)
-  named = [*zip(listed, _names(listed), strict=True), *found]
+  named = [*zip(listed, _default_names(listed), strict=True), *found]
   taken = {}
   for path, name in named:
     if name in taken:
-      raise UserError(f'{taken[name]} and {path} would both become {name}.mid; transcribe them to different folders')
+      raise UserError(
+        f'{taken[name]} and {path} would both be written to {name}.mid; transcribe them to different folders'
+      )
     taken[name] = path
   return named
 
 
-def _names(paths):
+def _default_names(paths):
   stems = collections.Counter(path.stem for path in paths)
   return [path.stem if stems[path.stem] == 1 else path.absolute().parent.name for path in paths]
 
 
-def _is_music(path, folder, out):
-  """Tells whether a path below a folder is to be transcribed: not what is hidden, nor what has been written here."""
-  if path.suffix.lower() not in AUDIO_SUFFIXES + FFMPEG_SUFFIXES or path.name.endswith(PLAYED) or not path.is_file():
+def _is_input(path, folder, out):
+  """Return whether a path in a folder is an input: not hidden, and not in the output folder."""
+  if (
+    path.suffix.lower() not in AUDIO_SUFFIXES + FFMPEG_SUFFIXES or path.name.endswith(SYNTHESIZED) or not path.is_file()
+  ):
     return False
   if any(part.startswith('.') for part in path.relative_to(folder).parts):
     return False
@@ -149,13 +161,13 @@ def _is_music(path, folder, out):
   return out == folder.absolute() or not path.is_relative_to(out) or folder.absolute().is_relative_to(out)
 
 
-def _found(root, paths, complaint):
+def _named_by_path(root, paths, message):
   paths = sorted(paths)
   if not paths:
-    raise UserError(complaint)
+    raise UserError(message)
   names = [path.relative_to(root).with_suffix('').as_posix() for path in paths]
   counts = collections.Counter(names)
-  # a.wav and a.flac side by side keep their suffixes.
+  # a.wav and a.flac in one folder keep their suffixes.
   return [
     (path, name if counts[name] == 1 else path.relative_to(root).as_posix())
     for path, name in zip(paths, names, strict=True)

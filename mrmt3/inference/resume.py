@@ -1,4 +1,4 @@
-"""The segments of a file that have been decoded so far, kept beside the output, so that an interrupted run can go on."""
+"""Journal of a file's decoded segments, kept next to the output, from which an interrupted run resumes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Doing what `mrmt3 transcribe` was asked for: pieces through the model, files out, and a word about it."""
+"""Runs the jobs of `mrmt3 transcribe`: transcribes audio, writes output files and reports progress."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from mrmt3.utils.files import atomic_path
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How to transcribe; see the options of `mrmt3 transcribe`."""
+  """Settings of a run; see the options of `mrmt3 transcribe`."""
 
   tracks: str = 'program'
   merge_below: float | None = None
@@ -37,10 +37,10 @@ class Settings:
 
 
 class Reporter:
-  """Says on stderr how far the work is: a bar with the time left, JSON lines, or nothing but errors."""
+  """Progress on stderr: a bar with the remaining time, JSON lines, or errors only."""
 
   def __init__(self, settings: Settings, jobs: list[Job]):
-    """Looks how long the files say they are, if anybody wants to know."""
+    """Read the durations in the audio files' headers, if progress is shown."""
     self._json = settings.progress == 'json' and not settings.quiet
     self._quiet, self._bar = settings.quiet, None
     self._done, self._begin = {}, time.perf_counter()
@@ -53,7 +53,7 @@ class Reporter:
       self._bar = tqdm(total=round(sum(self._lengths.values())) or None, unit='s', leave=False)
 
   def update(self, job: Job, seconds: float) -> None:
-    """Tells that so much of a file's audio has been decoded."""
+    """Report that `seconds` of a file's audio have been decoded."""
     self._done[id(job)] = seconds
     done = sum(self._done.values())
     if self._bar is not None:
@@ -66,21 +66,21 @@ class Reporter:
       self._write(event='progress', audio=str(job.audio), seconds=seconds, of=self._lengths.get(id(job)), left=left)
 
   def finished(self, job: Job, line: str, **facts) -> None:
-    """Tells that a file is done."""
+    """Report that a file is finished."""
     if self._json:
       self._write(event='done', audio=str(job.audio), midi=str(job.midi), **facts)
     elif not self._quiet:
       self._line(line)
 
   def failed(self, job: Job, error: UserError) -> None:
-    """Tells that a file could not be transcribed."""
+    """Report that a file could not be transcribed."""
     if self._json:
       self._write(event='error', audio=str(job.audio), error=str(error))
     else:
       self._line(f'mrmt3: error: {error}')
 
   def close(self) -> None:
-    """Takes the bar away."""
+    """Remove the bar."""
     if self._bar is not None:
       self._bar.close()
 
@@ -95,7 +95,7 @@ class Reporter:
 
 
 def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
-  """Does all jobs and returns how many failed; a job that fails alone raises its UserError instead."""
+  """Run all jobs and return how many failed; the UserError of a single job is raised."""
   reporter, failed = Reporter(settings, jobs), 0
   journals, begun = {}, {}
   model = ''
@@ -106,7 +106,7 @@ def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
   def pieces() -> Iterator[batched_pieces.Piece]:
     for job in jobs:
       if settings.resume and is_finished(job):
-        reporter.finished(job, f'{job.midi}: is there already', notes=None)
+        reporter.finished(job, f'{job.midi}: exists already', notes=None)
         continue
       begun[id(job)] = time.perf_counter()
       known = ()
@@ -138,8 +138,9 @@ def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
         reporter.finished(job, summary(job, result, took), notes=len(result.notes), seconds=result.seconds, took=took)
       except (UserError, ModuleNotFoundError) as caught:
         error = caught
-      except Exception as caught:  # a file that trips something up is named, and the others go on
-        error = UserError(f'{job.audio}: {type(caught).__name__}: {" ".join(str(caught).split())[:200]}')
+      except Exception as caught:  # report the file and continue with the others
+        message = ' '.join(str(caught).split())[:200]
+        error = UserError(f'{job.audio}: {type(caught).__name__}: {message}')
         error.__cause__ = caught
       if settings.resume:
         journals[id(job)].close(done=error is None)
@@ -154,7 +155,7 @@ def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
 
 
 def is_finished(job: Job) -> bool:
-  """Tells whether all that a job writes is there, not older than its audio, and nothing about it is unfinished."""
+  """Return whether a job's outputs exist, are not older than its audio, and have no journal of an unfinished run."""
   try:
     since = job.audio.stat().st_mtime_ns
     files = [file.stat().st_mtime_ns for file in job.files()]
@@ -164,7 +165,7 @@ def is_finished(job: Job) -> bool:
 
 
 def finish(result: Transcription, settings: Settings) -> Transcription:
-  """Returns a transcription with its notes in the tracks that are wanted."""
+  """Apply the track and merging settings to a transcription's notes."""
   notes = result.notes
   if settings.tracks == 'class':
     notes = map_to_slakh_classes(notes)
@@ -174,7 +175,7 @@ def finish(result: Transcription, settings: Settings) -> Transcription:
 
 
 def write_outputs(job: Job, result: Transcription) -> None:
-  """Writes all files of a job, each whole or not at all. Raises UserError."""
+  """Write all files of a job, each atomically; UserError if one cannot be written."""
   midi.write_midi(result.notes, job.midi)
   for kind, file in job.outputs.items():
     if kind == 'json':
@@ -192,7 +193,7 @@ def write_outputs(job: Job, result: Transcription) -> None:
 
 
 def write_json(target: Path | str, audio: Path, result: Transcription) -> None:
-  """Writes notes, segments and statistics as JSON to a file or stdout (-)."""
+  """Write notes, segments and statistics as JSON to a file or stdout (-)."""
   text = json.dumps(
     {
       'audio': str(audio),
@@ -210,7 +211,7 @@ def write_json(target: Path | str, audio: Path, result: Transcription) -> None:
 
 
 def summary(job: Job, result: Transcription, took: float) -> str:
-  """Returns a line about a transcription: what was written, how long it took, and whether segments overflowed."""
+  """Describe a transcription in one line: output file, duration, time taken, and segments that were cut off."""
   count = len(instruments_of(result.notes))
   line = (
     f'{job.midi}: {len(result.notes)} notes, {count} instrument{"" if count == 1 else "s"}; '
@@ -223,7 +224,7 @@ def summary(job: Job, result: Transcription, took: float) -> str:
 def run_pipe(
   transcriber, job: Job | None, settings: Settings, rate: int | None, channels: int, sample_format: str
 ) -> None:
-  """Transcribes what comes on stdin and writes its notes to stdout as JSON lines, each segment's when it is decoded.
+  """Transcribe audio from stdin; each segment's notes are written to stdout as JSON lines when it is decoded.
 
   With a job, its files are written at the end. Raises UserError.
   """
@@ -258,5 +259,5 @@ def run_pipe(
 def _finite(blocks):
   for block in blocks:
     if not np.isfinite(block).all():
-      raise UserError('standard input: a sample is no number; is --format right?')
+      raise UserError('standard input has NaN or infinite samples; check --format')
     yield block

@@ -1,8 +1,9 @@
 """Static batching: whole pieces in one batch, each conditioned on a memory of the caller's choice.
 
-The k-th segments of all pieces are decoded together, on all devices, until the longest piece ends. Evaluation and studies decode
-so: their pieces are at hand, and their memory may hold other things than the model's own output. `batched_pieces` is for audio
-of any length that is still being read: it always carries the model's own output, and fills a place again when a piece ends.
+The k-th segments of all pieces are decoded together, on all devices, until the longest piece ends. Evaluation and
+studies decode this way: all pieces are available, and the memory may differ from the model's own output.
+`batched_pieces` decodes audio of any length while it is read: its memory is always the model's own output, and a
+finished piece's slot goes to the next piece.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +20,8 @@ class ConditionedPiece(NamedTuple):
 
   Attributes:
     mel: log-mel frames of its segments, float32 `[segments, frames, mel]`.
-    memory_of: returns what the next segment is conditioned on, one row. Called once for each segment, in order, with the tokens
-      of the segments decoded so far, int32 `[targets_length]` each, padded with 0.
+    memory_of: returns what the next segment is conditioned on, one row. Called once for each segment, in order, with
+      the tokens of the segments decoded so far, int32 `[targets_length]` each, padded with 0.
   """
 
   mel: np.ndarray
@@ -35,8 +36,8 @@ def decode(
   Args:
     transcriber: the model.
     pieces: 1 to `rows` pieces.
-    rows: size of the network's batch, the same in every call so that it is compiled once. The devices share it if their number
-      divides it.
+    rows: size of the network's batch, the same in every call so that it is compiled once. The devices share it if their
+      number divides it.
     allowed: bool `[vocab]`, the tokens that may be emitted; None: all.
 
   Returns:

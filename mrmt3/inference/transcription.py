@@ -1,4 +1,4 @@
-"""What a transcription is, in the forms that people use: note table, NoteSequence, pretty_midi, MIDI bytes."""
+"""The result of a transcription as a note table, NoteSequence, pretty_midi object or MIDI bytes."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-  """What the model said about one segment.
+  """The model's output for one segment.
 
   Attributes:
-    start: first frame's time, s.
+    start: time of the first frame, s.
     tokens: int32 `[n]` model ids, up to and including EOS.
   """
 
@@ -31,10 +31,10 @@ class Transcription:
   """A transcribed piece.
 
   Attributes:
-    notes: sorted note table (`notes.NOTE_DTYPE`).
-    stats: events that were invalid or dropped, segments, and segments that had no EOS.
-    segments: what the notes were decoded from.
-    seconds: length of the audio, s.
+    notes: sorted note table (`NOTE_DTYPE`).
+    stats: numbers of invalid and dropped events, of segments, and of segments without EOS.
+    segments: the segments that the notes were decoded from.
+    seconds: duration of the audio, s.
   """
 
   notes: np.ndarray
@@ -43,31 +43,31 @@ class Transcription:
   seconds: float = 0.0
 
   def note_sequence(self):
-    """Returns the notes as a NoteSequence, instruments assigned. Imports note_seq (the extra `train`)."""
+    """Return the notes as a NoteSequence with instruments assigned. Imports note_seq (the extra `train`)."""
     from mrmt3 import note_sequences
 
     return note_sequences.notes_to_note_sequence(self.notes)
 
   def pretty_midi(self):
-    """Returns the notes as a `pretty_midi.PrettyMIDI` with one named instrument each, times as exact as the notes'."""
+    """Return the notes as a `pretty_midi.PrettyMIDI` with a named track per instrument; times are not rounded."""
     from mrmt3.notes import midi as midi_io
 
     return midi_io.notes_to_pretty_midi(self.notes)
 
   def midi(self) -> bytes:
-    """Returns the notes as a MIDI file's bytes, see `midi_io.write_midi`."""
+    """Return the bytes of a MIDI file with the notes, see `notes.midi.write_midi`."""
     from mrmt3.notes import midi as midi_io
 
     return midi_io.midi_bytes(self.notes)
 
 
 def decode_segments(segments: Sequence[np.ndarray], spec: 'ModelSpec') -> tuple[np.ndarray, DecodingStats]:
-  """Returns (sorted note table, statistics) of a whole piece.
+  """Decode the tokens of a whole piece to (sorted note table, statistics).
 
   Args:
-    segments: model ids `[n]` of each segment, one after the other from the start of the piece.
-    spec: of the model that they belong to.
+    segments: model ids `[n]` of consecutive segments from the start of the piece.
+    spec: of the model that predicted them.
   """
   starts = range(0, len(segments) * spec.segment_frames, spec.segment_frames)
-  hold, rate = encoding_spec(spec.ties), spec.spectrogram.frame_rate
-  return decode_piece(segments, starts, build_codec(spec.vocabulary), spec=hold, frames_per_second=rate)
+  encoding, frame_rate = encoding_spec(spec.ties), spec.spectrogram.frame_rate
+  return decode_piece(segments, starts, build_codec(spec.vocabulary), spec=encoding, frames_per_second=frame_rate)

@@ -1,4 +1,4 @@
-"""Writing what a model predicted for one of MT3's tasks: the write_fn of infer (as MT3's inference; imports seqio)."""
+"""Writes a model's predictions for one of MT3's tasks: the write_fn of infer (as in MT3's inference; imports seqio)."""
 
 import json
 from collections.abc import Sequence
@@ -26,27 +26,29 @@ def write_inferences_to_file(
   use_ties: bool = gin.REQUIRED,
   start_times: str = 'steps',
 ) -> None:
-  """Writes a line of JSON for each piece: its id and its estimated notes.
+  """Write the id and the estimated notes of each piece as a line of JSON.
 
   Args:
     path: file to write.
-    inferences: model ids `[segments, length]`, in the order of the data set; or (model ids, anything else), as t5x's infer
-      passes them.
-    task_ds: the task's examples: unique_id `[1]`, sequence `[frames]`, input_times `[frames]` s, raw_inputs `[samples]`.
-    mode: 'predict'; scores are not supported.
-    vocabulary: the targets' vocabulary.
-    vocab_config: what it was built from.
-    onsets_only: whether tokens say only what begins.
-    use_ties: whether they begin with a tie section.
+    inferences: model ids `[segments, length]` in the data set's order, or a tuple that starts with them, as t5x's infer
+      passes.
+    task_ds: the task's examples: unique_id `[1]`, sequence `[frames]`, input_times `[frames]` s, raw_inputs
+      `[samples]`.
+    mode: 'predict'; 'score' is not supported.
+    vocabulary: of the targets.
+    vocab_config: from which the vocabulary was built.
+    onsets_only: whether the tokens encode onsets only.
+    use_ties: whether segments begin with a tie section.
     start_times: see `mt3_postprocessing.segment_start_time`.
 
   Raises:
-    ValueError: for scores, without a vocabulary, or for ties with onsets only; or if pieces and predictions do not fit.
+    ValueError: mode is 'score', the vocabulary is missing, ties are combined with onsets only, or the pieces and
+      predictions do not match.
   """
   if mode == 'score':
-    raise ValueError('scores cannot be written as notes: infer with mode "predict"')
+    raise ValueError('scores cannot be written as notes; use mode "predict"')
   if not vocabulary:
-    raise ValueError('predictions cannot be read without their vocabulary: give vocabulary')
+    raise ValueError('predictions cannot be decoded without a vocabulary; pass vocabulary')
   spec = note_sequences.encoding_spec(onsets_only=onsets_only, ties=use_ties)
   codec = vocabularies.build_codec(vocab_config)
   if isinstance(inferences, tuple):

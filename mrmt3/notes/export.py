@@ -1,4 +1,4 @@
-"""Note tables as JSON and CSV: the fields of `notes.NOTE_DTYPE` and the instrument's name."""
+"""Export of note tables to JSON and CSV: the fields of `NOTE_DTYPE` and the instrument's name."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ COLUMNS = (*FIELDS, 'instrument')
 
 
 def note_records(notes: np.ndarray) -> list[dict]:
-  """Returns the notes of a table as dicts of plain numbers, times in s, with the instrument's name."""
+  """Convert a note table to dicts of plain numbers (times in s) with the instrument's name."""
   names = {}
   records = []
   for row in notes.tolist():
@@ -27,7 +27,7 @@ def note_records(notes: np.ndarray) -> list[dict]:
 
 
 def write_csv(notes: np.ndarray, path: str | os.PathLike) -> None:
-  """Writes a note table as CSV with a header line, whole or not at all; is_drum is 0 or 1. UserError if it cannot."""
+  """Write a note table as CSV with a header line; `is_drum` is 0 or 1. UserError if the file cannot be written."""
   text = io.StringIO()
   writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
   writer.writeheader()

@@ -1,12 +1,12 @@
-"""Instruments: General MIDI programs, the 34 Slakh classes that MT3 and MR-MT3 train on, and names.
+"""Instruments: General MIDI programs, the 34 Slakh classes of MT3 and MR-MT3, and names.
 
-An instrument is a pair (program, is_drum); all drums are one instrument. A stem's Slakh class is the last one whose
-program is not above the stem's (Slakh2100's own taxonomy, as MT3).
+An instrument is a pair (program, is_drum); all drums are one instrument. A program's Slakh class is the class with the
+highest program that is not above it (Slakh2100's taxonomy, as in MT3).
 """
 
 import numpy as np
 
-DRUM_CHANNEL = 9  # counted from 0; "channel 10" on an instrument's front panel
+DRUM_CHANNEL = 9  # zero-based; MIDI's "channel 10"
 DRUM_COLOR = '#7f7f7f'
 
 SLAKH_CLASSES = {
@@ -47,46 +47,46 @@ SLAKH_CLASSES = {
 }
 
 NUM_CLASSES = len(SLAKH_CLASSES)
-CLASS_PROGRAMS = np.array(sorted(SLAKH_CLASSES.values()), np.int32)  # of the classes, in order
+CLASS_PROGRAMS = np.array(sorted(SLAKH_CLASSES.values()), np.int32)  # each class's program, sorted
 _CLASS_NAMES = {program: name for name, program in SLAKH_CLASSES.items()}
 
 
 def class_index(program):
-  """Returns the number, 0..33, of the Slakh class of `program` (a number or an array, 0..127), in order of programs."""
+  """Return the index 0..33 of the Slakh class of `program` (a number or an array, 0..127), in order of programs."""
   return np.searchsorted(CLASS_PROGRAMS, program, side='right') - 1
 
 
 def slakh_class_program(program):
-  """Returns the program that stands for the Slakh class of `program` (a number or an array, 0..127)."""
+  """Return the program that represents the Slakh class of `program` (a number or an array, 0..127)."""
   mapped = CLASS_PROGRAMS[class_index(np.asarray(program))]
   return mapped if mapped.ndim else int(mapped)
 
 
 def slakh_class_name(program: int) -> str:
-  """Returns the name of the Slakh class of a program, as in metadata.yaml's `inst_class` column of classes."""
+  """Return the name of a program's Slakh class, as in `inst_class` of Slakh's metadata.yaml."""
   return _CLASS_NAMES[slakh_class_program(program)]
 
 
 def map_to_slakh_classes(notes: np.ndarray) -> np.ndarray:
-  """Returns a copy of the note table with each program replaced by its Slakh class's, drums with program 0."""
+  """Return a copy of a note table with each program replaced by its Slakh class's program, and drums at program 0."""
   notes = notes.copy()
   notes['program'] = np.where(notes['is_drum'], 0, slakh_class_program(notes['program']))
   return notes
 
 
 def instruments_of(notes: np.ndarray) -> list[tuple[int, bool]]:
-  """Returns the distinct (program, is_drum) of a note table, pitched ones by program, drums last as (0, True)."""
+  """Return the distinct (program, is_drum) of a note table: pitched ones by program, then drums as (0, True)."""
   pitched = np.unique(notes['program'][~notes['is_drum']])
   return [(int(p), False) for p in pitched] + ([(0, True)] if notes['is_drum'].any() else [])
 
 
 def notes_of(notes: np.ndarray, program: int, is_drum: bool) -> np.ndarray:
-  """Returns the notes of one instrument, as `instruments_of` tells them apart: those of drums whatever their program."""
+  """Return the notes of one instrument of `instruments_of`; drum notes match whatever their program."""
   return notes[notes['is_drum'] if is_drum else ~notes['is_drum'] & (notes['program'] == program)]
 
 
 def instrument_name(program: int, is_drum: bool) -> str:
-  """Returns a track name: the Slakh class where `program` stands for one, else the General MIDI name."""
+  """Return a track name: the Slakh class that `program` represents, if any, else the General MIDI name."""
   if is_drum:
     return 'Drums'
   if program in _CLASS_NAMES:

@@ -1,7 +1,7 @@
-"""MIDI files and note tables.
+"""MIDI files to note tables and back.
 
-Reading applies the sustain pedal and takes everything on channel 10 for drums; pitch bends are ignored, and so are notes
-that never end. Written files count milliseconds, and have one named track for each instrument.
+Reading applies the sustain pedal and treats channel 10 as drums. Pitch bends and notes without a note-off are ignored.
+Written files have a resolution of 1 ms and one named track per instrument.
 """
 
 import functools
@@ -18,34 +18,34 @@ from mrmt3.notes.note_array import NOTE_DTYPE, empty_notes, sort_notes, trim_ove
 from mrmt3.utils.files import atomic_path
 
 TICKS_PER_QUARTER = 500
-TEMPO = 500_000  # microseconds a quarter: 120 bpm, so that a tick is 1 ms
+TEMPO = 500_000  # microseconds per quarter: 120 bpm, so that a tick is 1 ms
 TICKS_PER_SECOND = 1000
 
 _SUSTAIN = 64
-_PEDAL_DOWN = 64  # a sustain pedal is down from this value on
+_PEDAL_DOWN = 64  # the pedal is down at this value and above
 _CHANNELS = 16
-_MAX_TICKS = 40_000_000  # 11 h; readers make tables as long as a file has ticks
+_MAX_TICKS = 40_000_000  # 11 h; readers allocate memory in proportion to a file's ticks
 
 
 def read_midi(path: str | os.PathLike) -> np.ndarray:
-  """Returns the notes of a MIDI file as a sorted note table; drums get program 0.
+  """Read a MIDI file as a sorted note table; drums get program 0.
 
   Raises:
-    UserError: there is no such file, or it is not a whole MIDI file.
+    UserError: the file is missing, or is not a complete MIDI file.
   """
   return read_midi_counted(path)[0]
 
 
 def read_midi_counted(path: str | os.PathLike) -> tuple[np.ndarray, int]:
-  """Returns (notes as of `read_midi`, how many more are struck in the file but never released or have no length)."""
+  """Return (notes as from `read_midi`, number of note-ons without a note-off or with no length)."""
   midi, notes = _parse(Path(path))
-  return notes, midi.struck - len(notes)
+  return notes, midi.note_ons - len(notes)
 
 
 def read_performance(path: str | os.PathLike) -> tuple[np.ndarray, list[tuple[float, int]]]:
-  """Returns (notes of all tracks as they were keyed, sorted; (time s, value) of all that moves a sustain pedal).
+  """Return (all notes as played, sorted, without the pedal applied; (time s, value) of every sustain pedal change).
 
-  UserError as `read_midi`.
+  Raises UserError as `read_midi` does.
   """
   midi, _ = _parse(Path(path))
   tables = [_track_notes(instrument) for instrument in midi.instruments]
@@ -54,44 +54,44 @@ def read_performance(path: str | os.PathLike) -> tuple[np.ndarray, list[tuple[fl
 
 
 def _parse(path):
-  """Returns (a `_counting_reader`'s object, its notes as `notes_from_midi_data` gives them)."""
+  """Return (a PrettyMIDI with its number of note-ons, its notes as from `notes_from_midi_data`)."""
   if path.is_dir():
     raise UserError(f'cannot read {path}: it is a folder; name a MIDI file')
   if not path.exists():
     raise UserError(f'cannot read {path}: there is no such file')
   import pretty_midi
 
-  # Its own limit, 2.8 h of milliseconds, is shorter than what `write_midi` writes.
+  # pretty_midi's own limit, 2.8 h at 1 ms, is below what `write_midi` writes.
   pretty_midi.pretty_midi.MAX_TICK = max(pretty_midi.pretty_midi.MAX_TICK, _MAX_TICKS)
   try:
     with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # about tempo changes on odd tracks, which are read all the same
-      midi = _counting_reader()(str(path))
+      warnings.simplefilter('ignore')  # tempo changes outside the first track are read as well
+      midi = _counting_pretty_midi()(str(path))
       return midi, notes_from_midi_data(midi)
   except PermissionError as error:
     raise UserError(f'cannot read {path}: {error.strerror}') from error
-  except Exception as error:  # the parser lets out whatever it trips over
+  except Exception as error:  # the parser raises many types of errors
     reason = ' '.join(str(error).split()) or type(error).__name__
-    raise UserError(f'cannot read {path}: not a MIDI file, or a broken one ({reason}); give a .mid file') from error
+    raise UserError(f'cannot read {path}: not a valid MIDI file ({reason}); give a .mid file') from error
 
 
 @functools.cache
-def _counting_reader():
-  """Returns a `pretty_midi.PrettyMIDI` that counts what is struck in its file as `struck`; it drops some of it."""
+def _counting_pretty_midi():
+  """Return a PrettyMIDI class that counts the file's note-ons as `note_ons`; pretty_midi drops some of them."""
   import pretty_midi
 
-  class Reader(pretty_midi.PrettyMIDI):
+  class CountingPrettyMIDI(pretty_midi.PrettyMIDI):
     def _load_instruments(self, midi_data):
-      self.struck = sum(
+      self.note_ons = sum(
         message.type == 'note_on' and message.velocity > 0 for track in midi_data.tracks for message in track
       )
       super()._load_instruments(midi_data)
 
-  return Reader
+  return CountingPrettyMIDI
 
 
 def notes_from_midi_data(midi) -> np.ndarray:
-  """Returns the notes of a `pretty_midi.PrettyMIDI` as a sorted note table, sustain pedals applied track by track."""
+  """Convert a `pretty_midi.PrettyMIDI` to a sorted note table, with each track's sustain pedal applied to it."""
   tracks = [_track_notes(instrument) for instrument in midi.instruments]
   if not tracks:
     return empty_notes()
@@ -111,47 +111,50 @@ def _track_notes(instrument):
 
 
 def _pedal(instrument):
-  """Returns (times s, whether down) of the track's sustain pedal."""
+  """Return (times s, bool is_down) of a track's sustain pedal changes."""
   changes = [(c.time, c.value >= _PEDAL_DOWN) for c in instrument.control_changes if c.number == _SUSTAIN]
   return np.array([time for time, _ in changes], np.float64), np.array([down for _, down in changes], bool)
 
 
 def apply_sustain(notes: np.ndarray, times: np.ndarray, is_down: np.ndarray, end: float) -> np.ndarray:
-  """Returns the notes of one track as long as its pedal lets them sound (as note_seq, which MT3 uses).
+  """Extend the notes of one track by its sustain pedal (as in note_seq, which MT3 uses).
+
+  A note released while the pedal is down ends when the pedal goes up or its pitch is struck again, whichever is first.
+  While the pedal is down, striking a pitch ends its sounding note. Notes without length are dropped.
 
   Args:
     notes: note table of the track.
-    times: [changes] when the pedal moves, s.
-    is_down: [changes] bool, whether it goes down then. Of changes at the same time the last to count is up.
-    end: when a pedal that never comes up lets go, s; no note and no change of the pedal is later.
+    times: `[changes]` of the pedal, s.
+    is_down: `[changes]` bool, whether the pedal goes down. If changes coincide, going up comes last.
+    end: when a pedal that never goes up is released, s; no note or pedal change is later.
 
-  A note released while the pedal is down ends when the pedal comes up, or when its pitch is struck again before. With
-  the pedal down, striking a pitch again ends the note that sounds; a note left with no length is dropped.
+  Returns:
+    the new note table.
   """
   order = np.lexsort((~is_down, times))
   times, is_down = times[order], is_down[order]
-  # The pedal's state in stretch i is that after i changes; stretch 0, before the first change, is up.
+  # Interval i follows i pedal changes; the pedal is up in interval 0.
   down = np.concatenate([[False], is_down])
   lifts = np.where(is_down, np.inf, times)
-  lift = np.append(np.minimum.accumulate(lifts[::-1])[::-1], np.inf)  # of stretch i: the first time it is up again
+  lift = np.append(np.minimum.accumulate(lifts[::-1])[::-1], np.inf)  # for interval i: when the pedal goes up next
   released = np.searchsorted(times, notes['offset'], side='right')
-  let_go = np.where(np.isfinite(lift), lift, end)[released]
-  offset = np.where(down[released], let_go, notes['offset'])
+  pedal_up = np.where(np.isfinite(lift), lift, end)[released]
+  offset = np.where(down[released], pedal_up, notes['offset'])
 
-  struck_pedaled = down[np.searchsorted(times, notes['onset'], side='right')]
-  cut = _next_cut(notes, struck_pedaled)
+  onset_pedaled = down[np.searchsorted(times, notes['onset'], side='right')]
+  cut = _next_cut(notes, onset_pedaled)
   notes = notes.copy()
   notes['offset'] = np.minimum(offset, cut)
   return notes[notes['offset'] > notes['onset']]
 
 
 def _next_cut(notes, is_cut):
-  """Returns the onset of the next note of the same pitch among those of `is_cut` `[n]`, infinite without one."""
+  """Return the onset of the next note of the same pitch with `is_cut` (bool `[n]`), infinity if there is none."""
   order = np.lexsort((notes['onset'], notes['pitch']))
   pitch, onset = notes['pitch'][order], notes['onset'][order]
   count = len(order)
   places = np.where(is_cut[order], np.arange(count), count)
-  # The first cutting place after each note's own.
+  # The next cutting note after each note.
   following = np.append(np.minimum.accumulate(places[::-1])[::-1], count)[1:]
   same = np.append(pitch, -1)[following] == pitch
   cut = np.empty(count)
@@ -160,10 +163,10 @@ def _next_cut(notes, is_cut):
 
 
 def write_midi(notes: np.ndarray, path: str | os.PathLike) -> None:
-  """Writes a note table as a MIDI file at 120 bpm, times rounded to 1 ms.
+  """Write a note table as a MIDI file at 120 bpm; times are rounded to 1 ms.
 
-  Each instrument has a track with its name; drums play on channel 10. Beyond 15 pitched instruments, tracks go to
-  further MIDI ports. A MIDI track cannot hold overlapping notes of one pitch: they are cut at the next onset.
+  Each instrument has a named track, drums on channel 10. More than 15 pitched instruments use further MIDI ports.
+  A MIDI track cannot hold overlapping notes of one pitch: they are cut at the next onset.
 
   Raises:
     UserError: the file cannot be written.
@@ -175,7 +178,7 @@ def write_midi(notes: np.ndarray, path: str | os.PathLike) -> None:
 
 
 def midi_bytes(notes: np.ndarray) -> bytes:
-  """Returns the bytes of the file that `write_midi` writes. ValueError if a note is out of MIDI's range."""
+  """Return the bytes of the file that `write_midi` writes; ValueError if a note is out of MIDI's range."""
   import mido
 
   midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER)
@@ -196,7 +199,7 @@ def midi_bytes(notes: np.ndarray) -> bytes:
 
 
 def notes_to_pretty_midi(notes: np.ndarray):
-  """Returns a note table as a `pretty_midi.PrettyMIDI`: a named instrument each, drums last, times as they are."""
+  """Convert a note table to a `pretty_midi.PrettyMIDI` with a named track per instrument, drums last."""
   import pretty_midi
 
   midi = pretty_midi.PrettyMIDI()
@@ -210,28 +213,28 @@ def notes_to_pretty_midi(notes: np.ndarray):
 
 
 def _in_ticks(notes):
-  """Returns the notes with times in whole ticks, a tick or longer, programs of drums 0, and none overlapping."""
+  """Round note times to whole ticks, at least one long, set drums to program 0, and cut overlapping notes."""
   notes = notes.copy()
   onset = np.rint(notes['onset'] * TICKS_PER_SECOND)
   offset = np.maximum(np.rint(notes['offset'] * TICKS_PER_SECOND), onset + 1)
   if not ((onset >= 0) & (offset <= _MAX_TICKS)).all():
-    raise ValueError(f'a note is not within 0..{_MAX_TICKS / TICKS_PER_SECOND} s')
+    raise ValueError(f'a note is outside 0..{_MAX_TICKS / TICKS_PER_SECOND} s, the range of a MIDI file')
   for field in ('pitch', 'program', 'velocity'):
     if ((notes[field] < (field == 'velocity')) | (notes[field] > 127)).any():
-      raise ValueError(f'a note has a {field} that MIDI does not know')
+      raise ValueError(f'a note has a {field} outside {int(field == "velocity")}..127, the range of MIDI')
   notes['onset'], notes['offset'] = onset, offset
   notes['program'] = np.where(notes['is_drum'], 0, notes['program'])
   return trim_overlapping_notes(notes)
 
 
 def _track(notes, program, is_drum, port, channel):
-  """Returns the MIDI track of one instrument; times of `notes` are ticks."""
+  """Return the MIDI track of one instrument; times of `notes` are in ticks."""
   import mido
 
   tick = np.concatenate([notes['offset'], notes['onset']]).astype(np.int64)
   pitch = np.concatenate([notes['pitch'], notes['pitch']])
   velocity = np.concatenate([np.zeros_like(notes['velocity']), notes['velocity']])
-  order = np.lexsort((pitch, velocity > 0, tick))  # what ends comes before what begins
+  order = np.lexsort((pitch, velocity > 0, tick))  # note-offs before note-ons of the same tick
   wait = np.diff(tick[order], prepend=0)
   track = mido.MidiTrack([mido.MetaMessage('track_name', name=instruments.instrument_name(program, is_drum))])
   if port:

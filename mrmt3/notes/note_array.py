@@ -1,4 +1,4 @@
-"""The note table: one numpy record a note, the common currency of tokens, metrics, MIDI files and plots."""
+"""The note table: a numpy record per note, shared by tokens, metrics, MIDI files and plots."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ NOTE_DTYPE = np.dtype(
   [
     ('onset', np.float64),  # s
     ('offset', np.float64),  # s
-    ('pitch', np.int32),  # MIDI pitch, for drums the drum's pitch
+    ('pitch', np.int32),  # MIDI pitch; for drums, General MIDI's drum pitch
     ('velocity', np.int32),  # 1..127
     ('program', np.int32),  # MIDI program 0..127; 0 for drums
     ('is_drum', np.bool_),
@@ -28,12 +28,12 @@ class Note(NamedTuple):
 
 
 def empty_notes(size: int = 0) -> np.ndarray:
-  """Returns a zeroed table of `size` notes."""
+  """Return a zeroed table of `size` notes."""
   return np.zeros(size, NOTE_DTYPE)
 
 
 def as_notes(rows) -> np.ndarray:
-  """Returns rows `[n, 6]` of (onset s, offset s, pitch, velocity, program, is_drum) as a note table."""
+  """Convert rows `[n, 6]` of (onset s, offset s, pitch, velocity, program, is_drum) to a note table."""
   if isinstance(rows, np.ndarray) and rows.dtype == NOTE_DTYPE:
     return rows
   rows = np.asarray(rows, np.float64).reshape(-1, len(NOTE_DTYPE.names))
@@ -44,24 +44,24 @@ def as_notes(rows) -> np.ndarray:
 
 
 def as_rows(notes: np.ndarray) -> np.ndarray:
-  """Returns a note table as plain float64 rows `[n, 6]`; the inverse of `as_notes`."""
+  """Convert a note table to float64 rows `[n, 6]`; the inverse of `as_notes`."""
   return np.stack([notes[name].astype(np.float64) for name in NOTE_DTYPE.names], axis=-1)
 
 
 def sort_order(notes: np.ndarray) -> np.ndarray:
-  """Returns the places of the notes in the order of `sort_notes`, int64 `[n]`."""
+  """Return the indices that sort notes as `sort_notes` does, int64 `[n]`."""
   return np.lexsort((notes['offset'], notes['pitch'], notes['program'], notes['is_drum'], notes['onset']))
 
 
 def sort_notes(notes: np.ndarray) -> np.ndarray:
-  """Returns the notes by onset, then drums last, program, pitch, offset."""
+  """Sort notes by onset, then drums last, program, pitch and offset."""
   return notes[sort_order(notes)]
 
 
 def trim_overlapping_notes(notes: np.ndarray) -> np.ndarray:
-  """Returns the notes with each cut at the next onset of its pitch, program and is_drum, in the order given.
+  """Return the notes, each cut at the next onset of its pitch, program and is_drum, in the order given.
 
-  Notes left with no length are dropped; of several with the same onset the last one stays (as MT3).
+  Notes left with no length are dropped; of several with the same onset the last one stays (as in MT3).
   """
   offset, kept = trimmed_offsets(notes)
   trimmed = notes.copy()
@@ -70,7 +70,7 @@ def trim_overlapping_notes(notes: np.ndarray) -> np.ndarray:
 
 
 def trimmed_offsets(notes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns where `trim_overlapping_notes` lets each note end `[n]`, s, and whether it has a length then, bool `[n]`."""
+  """Return where `trim_overlapping_notes` ends each note `[n]` (s), and whether it keeps a length, bool `[n]`."""
   order = np.lexsort((notes['onset'], notes['pitch'], notes['program'], notes['is_drum']))
   ordered = notes[order]
   same = np.ones(max(len(notes) - 1, 0), bool)

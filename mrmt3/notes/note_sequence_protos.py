@@ -1,6 +1,6 @@
-"""NoteSequence protos: tracks, trimming, instrument numbers, and the way to note tables and back (as MT3's note_sequences).
+"""NoteSequence protos: tracks, trimming, instrument numbers, and conversion to and from note tables (as in MT3).
 
-Functions that are given a proto work on it without importing note_seq (which takes 2 s); those that make one import it.
+Functions that take a proto do not import note_seq (which takes 2 s); functions that create one do.
 """
 
 import dataclasses
@@ -13,13 +13,13 @@ from mrmt3.notes import note_array as note_tables
 from mrmt3.notes.instruments import DRUM_CHANNEL
 
 DEFAULT_VELOCITY = 100
-DEFAULT_NOTE_DURATION = 0.01  # s; of drums, and of all notes where tokens hold no note-offs
+DEFAULT_NOTE_DURATION = 0.01  # s; of drums, and of all notes if the tokens have no note-offs
 TICKS_PER_QUARTER = 220
 
 
 @dataclasses.dataclass
 class TrackSpec:
-  """A track that is scored on its own: its name, program, and whether it is drums."""
+  """A track that is scored separately: its name, program, and whether it is drums."""
 
   name: str
   program: int = 0
@@ -27,21 +27,21 @@ class TrackSpec:
 
 
 def new_note_sequence():
-  """Returns an empty NoteSequence. Imports note_seq."""
+  """Return an empty NoteSequence. Imports note_seq."""
   from note_seq.protobuf import music_pb2
 
   return music_pb2.NoteSequence(ticks_per_quarter=TICKS_PER_QUARTER)
 
 
 def add_notes(ns, rows: Iterable[tuple]) -> None:
-  """Adds rows of a note table to a NoteSequence; total_time grows with them."""
+  """Add rows of a note table to a NoteSequence and extend its total_time."""
   for onset, offset, pitch, velocity, program, is_drum in rows:
     ns.notes.add(start_time=onset, end_time=offset, pitch=pitch, velocity=velocity, program=program, is_drum=is_drum)
     ns.total_time = max(ns.total_time, offset)
 
 
 def extract_track(ns, program: int, is_drum: bool):
-  """Returns a new NoteSequence of the notes with this program and is_drum."""
+  """Return a new NoteSequence with the notes of this program and is_drum."""
   track = type(ns)(ticks_per_quarter=TICKS_PER_QUARTER)
   track.notes.extend(note for note in ns.notes if note.program == program and note.is_drum == is_drum)
   track.total_time = max((note.end_time for note in track.notes), default=0.0)
@@ -49,9 +49,9 @@ def extract_track(ns, program: int, is_drum: bool):
 
 
 def trim_overlapping_notes(ns):
-  """Returns a copy in which notes are cut at the next onset of their pitch, program and is_drum; what has no length goes.
+  """Return a copy whose notes are cut at the next onset of their pitch, program and is_drum; empty notes are dropped.
 
-  See `note_array.trim_overlapping_notes`, which does the same to a note table.
+  `notes.note_array.trim_overlapping_notes` does the same for a note table.
   """
   offset, kept = note_tables.trimmed_offsets(note_sequence_to_notes(ns, drum_programs=True))
   trimmed = type(ns)()
@@ -65,7 +65,7 @@ def trim_overlapping_notes(ns):
 
 
 def assign_instruments(ns) -> None:
-  """Numbers the instruments of a NoteSequence in place: programs in order of appearance, without 9, which is drums'."""
+  """Number the instruments of a NoteSequence in place, by first appearance; 9 is reserved for drums."""
   numbers = {}
   for note in ns.notes:
     if note.is_drum:
@@ -76,10 +76,10 @@ def assign_instruments(ns) -> None:
 
 
 def validate_note_sequence(ns) -> None:
-  """Raises ValueError for a note that does not end after it begins, or whose velocity is 0."""
+  """Raise ValueError for a note that does not end after its onset, or has velocity 0."""
   for note in ns.notes:
     if note.start_time >= note.end_time:
-      raise ValueError(f'a note of pitch {note.pitch} begins at {note.start_time} s and ends at {note.end_time} s')
+      raise ValueError(f'a note of pitch {note.pitch} has onset {note.start_time} s and offset {note.end_time} s')
     if note.velocity == 0:
       raise ValueError(f'the note of pitch {note.pitch} at {note.start_time} s has velocity 0')
 
@@ -92,7 +92,7 @@ def note_arrays_to_note_sequence(
   programs: Sequence[int] | None = None,
   is_drums: Sequence[bool] | None = None,
 ):
-  """Returns a NoteSequence with instruments assigned. Imports note_seq.
+  """Return a NoteSequence with instruments assigned. Imports note_seq.
 
   Args:
     onset_times: `[n]` s.
@@ -113,7 +113,7 @@ def note_arrays_to_note_sequence(
 
 
 def notes_to_note_sequence(notes: np.ndarray):
-  """Returns a note table as a NoteSequence with instruments assigned, notes in the order given. Imports note_seq."""
+  """Convert a note table to a NoteSequence with instruments assigned, keeping the order. Imports note_seq."""
   ns = new_note_sequence()
   add_notes(ns, notes.tolist())
   assign_instruments(ns)
@@ -121,7 +121,7 @@ def notes_to_note_sequence(notes: np.ndarray):
 
 
 def note_sequence_to_notes(note_sequence, drum_programs: bool = False) -> np.ndarray:
-  """Returns the notes of a NoteSequence as a note table, in the order given; drums get program 0 or keep theirs."""
+  """Convert a NoteSequence to a note table, keeping the order; drums get program 0 unless `drum_programs`."""
   rows = [
     (note.start_time, note.end_time, note.pitch, note.velocity, note.program, note.is_drum)
     for note in note_sequence.notes

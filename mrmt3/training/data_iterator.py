@@ -14,6 +14,7 @@ from mrmt3.errors import UserError, first_line
 FILE = 'data'  # what the files of a saved position begin with
 EXAMPLE_ID = 'example_id'
 
+
 class DataIterator(Iterator):
   """Batches of a tf.data.Dataset as numpy trees.
 

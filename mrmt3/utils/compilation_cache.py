@@ -1,25 +1,25 @@
-"""Keeps compiled programs on disk, so that the next run starts in seconds."""
+"""JAX's persistent compilation cache in the user's cache folder, so that later runs start in seconds."""
 
 import os
 from pathlib import Path
 
 from mrmt3.utils.user_cache import cache_root
 
-MOST_BYTES = 2 * 2**30  # that the programs may take
+MAX_BYTES = 2 * 2**30  # size limit of the cache
 
 
 def enable() -> None:
-  """Lets JAX keep what it compiles in this process in the user's cache folder; to be called by programs, not libraries.
+  """Let JAX store compiled programs in the user's cache folder. For programs to call, not for libraries.
 
-  Does nothing where JAX_COMPILATION_CACHE_DIR says where, or there is no place for it. What cannot be written is compiled
-  again next time.
+  Does nothing if JAX_COMPILATION_CACHE_DIR is set, or if there is no cache folder. Programs that cannot be written are
+  compiled again by the next run.
   """
   import jax
 
   root = cache_root()
   if root is None or os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     return
-  prune(root / 'programs', MOST_BYTES)
+  prune(root / 'programs', MAX_BYTES)
   for name, value in (
     ('jax_compilation_cache_dir', str(root / 'programs')),
     ('jax_persistent_cache_min_compile_time_secs', 0.0),
@@ -29,23 +29,23 @@ def enable() -> None:
     jax.config.update(name, value)
 
 
-def prune(folder: Path, most_bytes: int) -> None:
-  """Removes the files that were read or written longest ago, until a folder's take no more than half of what they may.
+def prune(folder: Path, max_bytes: int) -> None:
+  """Remove the least recently used files of a folder that exceeds `max_bytes`, until it has half of that.
 
-  Nothing is removed as long as they do not take more. (JAX's own limit needs one more package, and a lock for every program.)
+  JAX's own limit needs another package, and a lock for every program.
   """
   found = []
   try:
     for entry in os.scandir(folder):
       status = entry.stat()
       found.append((max(status.st_atime, status.st_mtime), status.st_size, entry.path))
-  except OSError:  # not there yet, or another process is clearing it
+  except OSError:  # missing, or another process is pruning it
     return
   total = sum(size for _, size, _ in found)
-  if total <= most_bytes:
+  if total <= max_bytes:
     return
   for _, size, path in sorted(found):
-    if total <= most_bytes / 2:
+    if total <= max_bytes / 2:
       return
     try:
       os.remove(path)

@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Atomic writing of files and folders."""
 
 import contextlib
 import os
@@ -12,9 +12,9 @@ from mrmt3.errors import UserError
 
 
 def make_folder(folder: str | os.PathLike) -> Path:
-  """Makes `folder` and its parents where missing and returns it; UserError if that cannot be done."""
+  """Create `folder` and its parents if missing and return it; UserError if that fails."""
   if '://' in str(folder):
-    raise UserError(f'cannot write to {folder}: it is not a folder on this machine; mount it, or name a local one')
+    raise UserError(f'cannot write to {folder}: it is not a local folder; mount it, or name a local one')
   folder = Path(folder)
   try:
     folder.mkdir(parents=True, exist_ok=True)
@@ -27,39 +27,43 @@ def make_folder(folder: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-  """Yields a temporary path beside `path`, which takes its place when the block ends well.
+  """Yield a temporary path in the folder of `path`; when the block succeeds, the file is renamed to `path`.
 
-  If the block raises, the temporary file is removed and `path` is as it was. The temporary name keeps the
-  suffix, because writers of audio and pictures choose their format by it. A device or pipe (/dev/stdout) is written to
-  directly. Raises UserError (an OSError inside the block included) with the path and the system's reason.
+  If the block raises, the temporary file is removed and `path` is unchanged. The temporary name keeps the suffix,
+  because writers of audio and images choose their format by it. A device or pipe (/dev/stdout) is written directly.
+
+  Raises:
+    UserError: `path` is a folder or cannot be written, or the block raised an OSError; with the system's reason.
   """
   path = Path(path)
   if path.is_dir():
     raise UserError(f'cannot write {path}: it is a folder; name a file')
   make_folder(path.parent)
-  is_plain = path.is_file() or not path.exists()
-  temporary = path.with_name(f'.{path.stem}.{secrets.token_hex(4)}{path.suffix}') if is_plain else path
+  is_regular = path.is_file() or not path.exists()
+  temporary = path.with_name(f'.{path.stem}.{secrets.token_hex(4)}{path.suffix}') if is_regular else path
   try:
     yield temporary
-    if is_plain:
+    if is_regular:
       temporary.replace(path)
   except OSError as error:
     raise UserError(f'cannot write {path}: {error.strerror or error}') from error
   finally:
-    if is_plain:
+    if is_regular:
       temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
-  """Yields a new empty folder beside `path`, which takes its place when the block ends well.
+  """Yield a new empty folder in the parent of `path`; when the block succeeds, it is renamed to `path`.
 
-  If the block raises, the folder is removed. Raises UserError if `path` is there already, or for an OSError inside the
-  block, with the path and the system's reason.
+  If the block raises, the new folder is removed.
+
+  Raises:
+    UserError: `path` exists or cannot be written, or the block raised an OSError; with the system's reason.
   """
   path = Path(path)
   if path.exists():
-    raise UserError(f'cannot write {path}: it is there already; remove it, or name another')
+    raise UserError(f'cannot write {path}: it already exists; remove it, or choose another name')
   temporary = None
   try:
     temporary = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=make_folder(path.parent)))

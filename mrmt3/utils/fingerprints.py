@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def files_fingerprint(paths: Iterable[Path], root: Path) -> str:
-  """Returns a digest of the files' paths (relative to `root`), sizes and times of change; missing files count as such."""
+  """Return a digest of the files' paths (relative to `root`), sizes and modification times; missing files count too."""
   digest = hashlib.sha256()
   for path in sorted(paths):
     try:
@@ -31,9 +31,9 @@ def weights_fingerprint(params, text: str) -> str:
 
 
 def files_below(folder: Path) -> list[Path]:
-  """Returns the files in a folder at any depth, sorted, without hidden ones (names with a dot in front).
+  """Return the files in a folder and its subfolders, sorted, without hidden ones (names that start with a dot).
 
-  Links to folders are followed, but none is entered twice: a link may lead back up.
+  Links to folders are followed, but each folder is entered once, because a link may lead back up.
   """
   found, seen = [], set()
   for parent, folders, names in os.walk(folder, followlinks=True):

@@ -1,16 +1,17 @@
-"""Records of finished items, so that a run that was stopped goes on where it left off.
+"""Journals of finished items, from which a stopped run resumes.
 
 There are two kinds, by what a finished item leaves behind:
 
   Journal         one file with a line of JSON per item
   FolderJournal   a file or folder per item, each of which appears whole
 
-Items count only for the settings that they were made with. Settings that all items share are recorded once: in the first line of
-a `Journal`, or in a JSON file beside the items of a `FolderJournal`. What a single item depends on is recorded with the item.
+Items are valid only for the settings that they were made with. Settings that all items share are recorded once: in the
+first line of a `Journal`, or in a JSON file next to the items of a `FolderJournal`. What a single item depends on is
+recorded with the item.
 
-A process may be killed at any moment. What it had finished before is kept, what it was writing is made again. Lines are handed to
-the operating system one by one, but not synced to the disk: what is lost in a power failure is made again as well. Neither kind
-locks its files: callers that must exclude a second writer hold a lock of their own.
+A process may be killed at any moment. Finished items are kept, and an item that was being written is made again. Lines
+are passed to the operating system one by one, but not synced to the disk: items lost in a power failure are made again
+as well. Neither kind locks its files: callers that must exclude a second writer hold a lock of their own.
 """
 
 import contextlib
@@ -27,8 +28,8 @@ from mrmt3.utils import files
 class Journal:
   """An append-only file with one line of JSON per finished item.
 
-  A last line without a newline is ignored, and cut off before the next line is written. Other lines that cannot be read
-  count as missing. Of several lines of one item the last one counts. Nothing is written until it has to be.
+  A last line without a newline is ignored, and cut off before the next line is written. Other unreadable lines count as
+  missing. The last of several lines of an item counts. The file is created when the first line is added.
 
   Attributes:
     path: the file.
@@ -45,16 +46,16 @@ class Journal:
     keep: Callable[[Any], Any] = lambda record: record,
     mismatch: str | None = None,
   ):
-    """Reads what is there.
+    """Read the existing lines.
 
     Args:
       path: the file; it need not exist.
       settings: JSON object that all items depend on, the first line of the file. None: the file has no such line.
-      item: parsed line -> the item's key; KeyError or TypeError for a line that is none. None: items are numbered from 0, and
-        none counts behind a line that cannot be read.
+      item: parsed line -> the item's key; KeyError or TypeError for a line without one. None: items are numbered from
+        0, and all lines after an unreadable one are ignored.
       fingerprint: parsed line -> what this item alone depends on, as JSON has it. None: nothing.
       keep: parsed line -> what `records` holds of it, not None; for lines that are large.
-      mismatch: error message for a file with other settings. None: such a file is replaced by the first line that is added.
+      mismatch: error message for a file with other settings. None: adding the first line replaces such a file.
 
     Raises:
       UserError: the file cannot be read, or has other settings and there is a `mismatch`.
@@ -78,7 +79,7 @@ class Journal:
     self._read_records(lines)
 
   def _read_lines(self) -> list[bytes]:
-    """Returns the lines that end with a newline."""
+    """Return the lines that end with a newline."""
     self._end = 0  # bytes that stay when the next line is added
     try:
       # A device or pipe has nothing to read; /dev/full would never end.
@@ -99,20 +100,20 @@ class Journal:
       self._num_lines += 1
 
   def _include(self, number: int, record: Any, place: tuple[int, int]) -> None:
-    """Takes in the parsed line of that number; KeyError or TypeError where it is no item's."""
+    """Add the parsed line of that number; KeyError or TypeError if it is not an item's."""
     key = number if self._item is None else self._item(record)
     fingerprint, kept = self._fingerprint and self._fingerprint(record), self._keep(record)
     self.records.pop(key, None)
     self.records[key], self._fingerprints[key], self._places[key] = kept, fingerprint, place
 
   def find(self, item: Hashable, fingerprint: Any = None) -> Any:
-    """Returns what `records` holds of an item, or None if there is none with this fingerprint."""
+    """Return the entry of an item in `records`, or None if there is none with this fingerprint."""
     if item not in self.records or (self._fingerprint is not None and self._fingerprints[item] != fingerprint):
       return None
     return self.records[item]
 
   def retain(self, items: Collection[Hashable]) -> None:
-    """Rewrites the file, whole or not at all, with only these of its items, and the settings; UserError if that fails."""
+    """Rewrite the file atomically with the settings and only these of its items; UserError if that fails."""
     kept = {item: record for item, record in self.records.items() if item in items}
     if self._end and len(kept) == self._num_lines and self.path.is_file():
       return
@@ -130,13 +131,13 @@ class Journal:
     self.records, self._places, self._num_lines, self._end = kept, places, len(kept), end
 
   def add(self, record: Any) -> None:
-    """Appends a finished item; it is in the file when this returns.
+    """Append a finished item; it is in the file when this returns.
 
     Args:
-      record: JSON, of which the `item` and `fingerprint` functions make sense.
+      record: JSON that the `item` and `fingerprint` functions accept.
 
     Raises:
-      UserError: the line cannot be written, e.g. on a full disk. The file then ends with the line before.
+      UserError: the line cannot be written, e.g. on a full disk. The file then ends with the previous line.
     """
     try:
       if self._file is None:
@@ -161,7 +162,7 @@ class Journal:
       self._append(_line(self._settings))
 
   def _append(self, line: bytes) -> None:
-    """Writes a whole line or nothing of it; raises OSError."""
+    """Write a whole line or nothing; raises OSError."""
     rest = memoryview(line)
     try:
       while rest:
@@ -173,13 +174,13 @@ class Journal:
     self._end += len(line)
 
   def close(self) -> None:
-    """Closes the file; a later `add` opens it again."""
+    """Close the file; a later `add` opens it again."""
     if self._file is not None:
       self._file.close()
       self._file = None
 
   def remove(self) -> None:
-    """Closes and deletes the file, if it is there."""
+    """Close the file, and delete it if it exists."""
     self.close()
     self.path.unlink(missing_ok=True)
     self.records, self._places, self._num_lines, self._end = {}, {}, 0, 0
@@ -194,8 +195,8 @@ class Journal:
 class FolderJournal:
   """Finished items that are files or folders of their own below one folder.
 
-  An item is finished when it is there. So whatever writes it does so under another name first: `writing`, or
-  `files.atomic_path` and `files.atomic_folder`.
+  An item is finished when its file or folder exists. Write items atomically: with `writing`, or `files.atomic_path` and
+  `files.atomic_folder`.
 
   Args:
     folder: the folder.
@@ -206,32 +207,32 @@ class FolderJournal:
     self.folder, self._name = Path(folder), name
 
   def path(self, item: Any) -> Path:
-    """Returns where an item is, or will be."""
+    """Return the path of an item, finished or not."""
     return self.folder / self._name(item)
 
   def __contains__(self, item: Any) -> bool:
     return self.path(item).exists()
 
   def todo(self, items: Iterable) -> list:
-    """Returns the items that are not finished, in the same order."""
+    """Return the items that are not finished, in the same order."""
     return [item for item in items if item not in self]
 
   @contextlib.contextmanager
   def writing(self, item: Any) -> Iterator[Path]:
-    """Yields a temporary path for an item's file, which takes its place at the end; UserError where that fails."""
+    """Yield a temporary path that becomes an item's file at the end; UserError if that fails."""
     with files.atomic_path(self.path(item)) as temporary:
       yield temporary
 
   def claim(
     self, name: str, settings: Mapping, *, broken: str, mismatch: str, only: Collection[str] | None = None
   ) -> None:
-    """Records the settings of all items in a JSON file, or checks that they are those recorded before.
+    """Record the settings of all items in a JSON file, or check that they equal the recorded ones.
 
     Args:
       name: of the file, in the folder.
       settings: JSON object.
-      broken: what to do about a file that cannot be read, the end of an error message.
-      mismatch: error message for other settings; {changed} stands for the names of those that differ.
+      broken: what to do about an unreadable file, the end of the error message.
+      mismatch: error message for other settings; {changed} is replaced by the names of those that differ.
       only: names of the settings that are compared; None: all of them.
 
     Raises:
@@ -246,7 +247,7 @@ class FolderJournal:
 
 
 def read_settings(path: Path, broken: str) -> dict | None:
-  """Returns the JSON object in a file, None if there is no file; UserError, which ends with `broken`, for anything else."""
+  """Return the JSON object in a file, None if there is no file; UserError ending in `broken` for anything else."""
   try:
     found = _parsed(path.read_bytes())
   except FileNotFoundError:
@@ -259,18 +260,18 @@ def read_settings(path: Path, broken: str) -> dict | None:
 
 
 def write_settings(path: Path, settings: Mapping) -> None:
-  """Writes a JSON object to a file, whole or not at all; UserError if that fails."""
+  """Write a JSON object to a file atomically; UserError if that fails."""
   with files.atomic_path(path) as temporary:
     temporary.write_text(json.dumps(settings, indent=1) + '\n', encoding='utf-8')
 
 
 def check_settings(known: Any, settings: Mapping, mismatch: str, only: Collection[str] | None = None) -> None:
-  """Raises UserError if settings (JSON) are not those that are known.
+  """Raise UserError if settings (JSON) differ from the known ones.
 
   Args:
-    known: what was recorded.
-    settings: what is wanted.
-    mismatch: the message; {changed} stands for the names of those that differ.
+    known: the recorded settings.
+    settings: the requested settings.
+    mismatch: the message; {changed} is replaced by the names of those that differ.
     only: names of the settings that are compared; None: all of them.
   """
   known = known if isinstance(known, dict) else {}
@@ -287,7 +288,7 @@ def _line(record: Any) -> bytes:
 
 
 def _parsed(line: bytes) -> Any:
-  """Returns what a line holds, None if it is not JSON."""
+  """Return the parsed line, None if it is not JSON."""
   try:
     return json.loads(line)
   except ValueError:

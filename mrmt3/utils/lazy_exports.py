@@ -1,4 +1,4 @@
-"""Names that a package re-exports from its modules, each imported when it is first used."""
+"""Lazy re-exports of a package: a name's module is imported on first use."""
 
 import importlib
 import sys

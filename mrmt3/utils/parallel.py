@@ -1,4 +1,4 @@
-"""Runs a function over many items in several processes, in order."""
+"""Ordered map over several processes."""
 
 import collections
 import concurrent.futures
@@ -15,39 +15,39 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mrmt3.errors import UserError
 
-FEWER = 'fewer: --workers 1, or where there is no such option MRMT3_WORKERS=1'
-SPAWN_AFTER = 4.0  # s; starting processes takes a few seconds itself
+FEWER = 'fewer processes: --workers 1, or MRMT3_WORKERS=1 for commands without that option'
+SPAWN_AFTER = 4.0  # s; starting processes takes a few seconds
 
 
 def parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
-  """Yields function(item) for all items in order, computed by `workers` processes not far ahead of what is taken.
+  """Yield function(item) for all items in order, computed by `workers` processes a bounded number of items ahead.
 
-  UserError where a process dies.
+  Raises UserError if a process dies.
   """
   workers = min(workers, len(items))
   if workers <= 1:
     yield from map(function, items)
     return
-  # Not forked: the caller may have threads running.
+  # Spawned, not forked: the caller may have running threads.
   pool = concurrent.futures.ProcessPoolExecutor(
     workers, mp_context=multiprocessing.get_context('spawn'), initializer=_prepare_worker
   )
   try:
-    waiting, coming = collections.deque(), iter(items)
+    pending, remaining = collections.deque(), iter(items)
     while True:
-      for item in itertools.islice(coming, 4 * workers - len(waiting)):
-        with _interrupts_held_back(), _main_left_alone():
-          waiting.append(pool.submit(function, item))
-      if not waiting:
+      for item in itertools.islice(remaining, 4 * workers - len(pending)):
+        with _interrupts_blocked(), _without_main_script():
+          pending.append(pool.submit(function, item))
+      if not pending:
         return
-      yield waiting.popleft().result()
+      yield pending.popleft().result()
   except concurrent.futures.process.BrokenProcessPool as error:
-    raise UserError(f'a worker process died, perhaps for want of memory; try again with {FEWER}') from error
+    raise UserError(f'a worker process died, possibly out of memory; try again with {FEWER}') from error
   except (KeyboardInterrupt, GeneratorExit):
-    # Nobody waits for a long score to be read; what is half-made is made anew by the next run.
+    # Do not wait for unfinished items; the next run computes them again.
     for process in list((pool._processes or {}).values()):
       process.kill()
-    # One may have died in the middle of a result, whose rest the pool would wait for as long as this process could write it.
+    # A worker may have died while sending a result; the pool would wait for its rest while this process can write.
     if pool._result_queue is not None:
       pool._result_queue._writer.close()
     raise
@@ -56,7 +56,7 @@ def parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
 
 
 def parallel_if_long(function: Callable, items: Sequence, workers: int) -> Iterator:
-  """As `parallel`, but begins in this process: small sets are done before others would have started."""
+  """Like `parallel`, but starts in this process: small sets are finished before the workers would have started."""
   until = time.monotonic() + SPAWN_AFTER
   for count, item in enumerate(items):
     if workers > 1 and time.monotonic() >= until:
@@ -66,8 +66,8 @@ def parallel_if_long(function: Callable, items: Sequence, workers: int) -> Itera
 
 
 @contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-  """Blocks SIGINT, which new processes inherit: one that is interrupted while it starts can leave the pool hanging."""
+def _interrupts_blocked() -> Iterator[None]:
+  """Block SIGINT, and let new processes inherit that: interrupting one while it starts can hang the pool."""
   before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   try:
     yield
@@ -76,8 +76,8 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _main_left_alone() -> Iterator[None]:
-  """Keeps new processes from running the caller's script again, which has nothing they need and may have no guard."""
+def _without_main_script() -> Iterator[None]:
+  """Keep new processes from running the caller's script, which they do not need and which may have no main guard."""
   main = sys.modules['__main__']
   before = {name: getattr(main, name) for name in ('__spec__', '__file__') if hasattr(main, name)}
   try:
@@ -91,7 +91,7 @@ def _main_left_alone() -> Iterator[None]:
 
 
 def _prepare_worker():
-  """Leaves interrupts to the caller, and ends the worker at once where the caller was killed."""
+  """Leave interrupts to the parent process, and exit at once if it is killed."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   parent = multiprocessing.parent_process()
 
@@ -103,7 +103,7 @@ def _prepare_worker():
 
 
 def with_bar(iterable: Iterable, total: int | None, what: str, unit: str, progress: bool) -> Iterable:
-  """Returns the iterable with a progress bar on stderr, if there is to be one."""
+  """Wrap an iterable with a progress bar on stderr, unless `progress` is False or stderr is not a terminal."""
   import tqdm
 
   return tqdm.tqdm(iterable, total=total, desc=what, unit=unit, disable=None if progress else True)

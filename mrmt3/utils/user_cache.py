@@ -1,4 +1,4 @@
-"""Where what can be made again is kept: `MRMT3_CACHE`, else `$XDG_CACHE_HOME/mrmt3`, else `~/.cache/mrmt3`."""
+"""The user's cache folder: `MRMT3_CACHE`, else `$XDG_CACHE_HOME/mrmt3`, else `~/.cache/mrmt3`."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def cache_root() -> Path | None:
-  """Returns the user's cache folder for mrmt3, which may not exist yet; None where the user has no home to put it."""
+  """Return mrmt3's cache folder, which may not exist yet; None if the user has no home folder."""
   if os.environ.get('MRMT3_CACHE'):
     return Path(os.environ['MRMT3_CACHE'])
   with contextlib.suppress(RuntimeError):  # no home folder

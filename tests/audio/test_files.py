@@ -14,7 +14,7 @@ def tone(seconds=0.5, rate=16000, hertz=440.0):
 
 
 @pytest.mark.parametrize('suffix', ['.wav', '.flac', '.ogg', '.mp3', '.aiff'])
-def test_reads_every_format_it_promises(tmp_path, suffix):
+def test_reads_every_supported_format(tmp_path, suffix):
   path = tmp_path / f'a{suffix}'
   audio_files.write_audio(path, tone())
   samples = audio_files.read_audio(path)
@@ -38,17 +38,17 @@ def test_channels_are_averaged(tmp_path):
 
 
 @pytest.mark.parametrize('rate', [8000, 11025, 44100, 48000])
-def test_other_rates_become_the_same_sound(tmp_path, rate):
+def test_other_sample_rates_give_the_same_signal(tmp_path, rate):
   soundfile.write(tmp_path / 'a.wav', tone(0.7, rate), rate, subtype='FLOAT')
   samples = audio_files.read_audio(tmp_path / 'a.wav')
   assert len(samples) == np.ceil(round(0.7 * rate) * 16000 / rate)
-  middle = slice(800, 10000)  # away from the filter's ends
+  middle = slice(800, 10000)  # without the filter's edges
   np.testing.assert_allclose(samples[middle], tone(0.7)[middle], atol=1e-3)
 
 
 @pytest.mark.slow  # importing librosa takes seconds
 @pytest.mark.parametrize('rate', [8000, 22050, 44100])
-def test_resampling_is_that_of_librosa(rate):
+def test_resampling_equals_librosa(rate):
   import librosa
 
   samples = np.random.default_rng(1).normal(size=12345).astype(np.float32)
@@ -88,29 +88,29 @@ def bad_file(kind, folder):
 
 
 @pytest.mark.parametrize(
-  'kind, says',
+  'kind, expected',
   [
     ('missing', 'no such file'),
     ('folder', 'is a folder'),
-    ('pipe', 'not an ordinary file'),
+    ('pipe', 'not a regular file'),
     ('text', 'as audio'),
     ('empty', 'as audio'),
     ('headerless', 'as audio'),
-    ('silent', '0 samples'),
+    ('silent', 'no audio samples'),
     ('nan', 'first at 0.100 s'),
     ('infinite', 'first at 0.100 s'),
     ('long name', ''),
   ],
 )
-def test_bad_input_is_one_clear_line(tmp_path, kind, says):
+def test_bad_input_is_one_clear_line(tmp_path, kind, expected):
   path = bad_file(kind, tmp_path)
   with pytest.raises(UserError) as caught:
     audio_files.read_audio(path)
   message = str(caught.value)
-  assert says in message and str(path) in message and '\n' not in message
+  assert expected in message and str(path) in message and '\n' not in message
 
 
-def test_a_header_that_lies_about_the_length_is_harmless(tmp_path):
+def test_a_header_with_a_wrong_length_is_harmless(tmp_path):
   path = tmp_path / 'a.flac'
   audio_files.write_audio(path, tone())
   data = bytearray(path.read_bytes())
@@ -123,19 +123,19 @@ def test_a_header_that_lies_about_the_length_is_harmless(tmp_path):
     assert str(path) in str(error)
 
 
-def test_clips_what_is_too_loud(tmp_path):
+def test_loud_samples_are_clipped(tmp_path):
   audio_files.write_audio(tmp_path / 'a.wav', np.array([2.0, -3.0, 0.25]))
   np.testing.assert_allclose(audio_files.read_audio(tmp_path / 'a.wav'), [1, -1, 0.25], atol=1e-4)
 
 
 def test_writing_fails_cleanly(tmp_path):
   (tmp_path / 'file').touch()
-  for path, says in [
+  for path, expected in [
     (tmp_path / 'a.xyz', 'unknown audio format'),
     (tmp_path / 'a', 'unknown audio format'),
     (tmp_path / 'file' / 'a.wav', 'cannot make the folder'),
   ]:
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=expected):
       audio_files.write_audio(path, tone())
   for samples in (np.array([0, np.nan]), np.zeros((2, 2, 2))):
     with pytest.raises(ValueError, match='finite'):
@@ -171,7 +171,7 @@ def test_files_are_converted_in_blocks_to_the_same_samples(tmp_path, monkeypatch
   assert len(whole) == -(-len(samples) * 16000 // rate)
 
 
-def test_place_of_a_bad_sample_in_a_later_block(tmp_path, monkeypatch):
+def test_time_of_a_bad_sample_in_a_later_block(tmp_path, monkeypatch):
   monkeypatch.setattr(audio_files, '_BLOCK_FRAMES', 1000)
   samples = np.zeros((4000, 8), np.float32)
   samples[3000, 5] = np.inf
@@ -181,24 +181,24 @@ def test_place_of_a_bad_sample_in_a_later_block(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('suffix', ['.wav', '.flac', '.ogg', '.mp3'])
-def test_a_file_that_is_cut_off_is_an_error_where_it_must_be_whole(tmp_path, suffix):
+def test_a_truncated_file_is_an_error_with_whole(tmp_path, suffix):
   path = tmp_path / f'a{suffix}'
   samples = 0.1 * np.random.default_rng(0).standard_normal(160000).astype(np.float32)
   soundfile.write(path, samples, 16000)
   assert len(audio_files.read_audio(path, whole=True)) == len(audio_files.read_audio(path)) == 160000
   data = path.read_bytes()
-  if suffix == '.ogg':  # without its end an ogg file does not say how long it is; spoil its middle
+  if suffix == '.ogg':  # the length is at the end of an ogg file, so damage its middle
     path.write_bytes(data[: len(data) // 2] + bytes(20000) + data[len(data) // 2 + 20000 :])
   else:
     path.write_bytes(data[: len(data) // 2])
-  with pytest.raises(UserError, match=r'cut off or damaged|cannot read'):
+  with pytest.raises(UserError, match=r'truncated or damaged|cannot read'):
     audio_files.read_audio(path, whole=True)
   if suffix != '.flac':
     assert 0 < len(audio_files.read_audio(path)) < 160000
 
 
 @pytest.mark.parametrize('size', [0xFFFFFFFF, 0x7FFFFFFF])
-def test_wav_written_to_a_pipe_is_whole(tmp_path, size):
+def test_wav_with_the_header_of_a_pipe_is_complete(tmp_path, size):
   path = tmp_path / 'a.wav'
   soundfile.write(path, np.zeros(1600, np.float32) + 0.1, 16000)
   data = bytearray(path.read_bytes())

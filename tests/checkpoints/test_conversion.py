@@ -1,4 +1,4 @@
-"""Checkpoints of other programs as ours and back."""
+"""Conversion of checkpoints of other programs to mrmt3's format and back."""
 
 import dataclasses
 import re
@@ -44,7 +44,7 @@ def assert_same(actual, expected):
 
 @pytest.fixture
 def published(tmp_path):
-  """A file like MR-MT3's: from Lightning, second copies and position tables included."""
+  """Write a file like MR-MT3's: from Lightning, with duplicate weights and position tables."""
   path = tmp_path / f'exp_segmemV2_prev_context={fixture.CONFIG.memory_length}_prevaug_frame=3.ckpt'
   weights = {f'model.{name}': array for name, array in fixture.WEIGHTS.items()}
   weights['model.encoder.pos_emb.inv_freq'] = layers.position_frequencies(64, 'mr_mt3').astype(np.float32)
@@ -52,7 +52,7 @@ def published(tmp_path):
   return path
 
 
-def test_mr_mt3s_checkpoint(published, tmp_path, capsys):
+def test_mr_mt3_checkpoint(published, tmp_path, capsys):
   assert run(published, tmp_path / 'out', *HEADS) == 0
   params, spec, step = orbax_checkpoints.restore_params(tmp_path / 'out')
   assert (spec, step) == (SPEC, 77)
@@ -61,7 +61,7 @@ def test_mr_mt3s_checkpoint(published, tmp_path, capsys):
   assert sorted(p.name for p in tmp_path.iterdir()) == sorted(['out', published.name])
 
 
-def test_mt3_pth_is_mt3s(tmp_path):
+def test_mt3_pth(tmp_path):
   weights = {name: array for name, array in fixture.WEIGHTS.items() if not name.startswith('segmem')}
   pytorch_files.write_torch(tmp_path / 'mt3.pth', weights)
   run(tmp_path / 'mt3.pth', tmp_path / 'out', *HEADS)
@@ -86,7 +86,7 @@ def test_mt3_pth_is_mt3s(tmp_path):
 
 
 @pytest.mark.parametrize('name, step', [('t5x_legacy', 3), ('t5x_orbax', 6)])
-def test_t5xs_checkpoints_give_the_same_logits_and_tokens(name, step, tmp_path):
+def test_t5x_checkpoints_give_the_same_logits_and_tokens(name, step, tmp_path):
   with tarfile.open(FIXTURES / f'{name}_checkpoint_{step}.tar.gz') as archive:
     archive.extractall(tmp_path, filter='data')
   heads = fixture.T5X_CONFIG.num_heads
@@ -107,12 +107,12 @@ def test_t5xs_checkpoints_give_the_same_logits_and_tokens(name, step, tmp_path):
 
 
 @pytest.mark.parametrize('target', ['x.pth', 'x.pt', 'x_context=5.ckpt', 'x.npz', 't5x', 'mrmt3'])
-def test_there_and_back(target, published, tmp_path):
+def test_round_trip(target, published, tmp_path):
   run(published, tmp_path / 'ours', *HEADS)
   layout = ['--to', 't5x'] if target == 't5x' else []
   run(tmp_path / 'ours', tmp_path / target, *layout)
-  told = [*HEADS, '--l-agg', fixture.CONFIG.memory_length] if target == 'x.npz' else []
-  run(tmp_path / target, tmp_path / 'back', *told)
+  options = [*HEADS, '--l-agg', fixture.CONFIG.memory_length] if target == 'x.npz' else []
+  run(tmp_path / target, tmp_path / 'back', *options)
   params, spec, step = orbax_checkpoints.restore_params(tmp_path / 'back')
   assert_same(params, fixture.params())
   assert spec == SPEC
@@ -120,7 +120,7 @@ def test_there_and_back(target, published, tmp_path):
 
 
 def small_hybrid(folder):
-  """Writes a checkpoint of a hybrid network with a frame head; returns its parameters."""
+  """Write a checkpoint of a hybrid network with a frame head; returns its parameters."""
   sizes = dict(
     vocab_size=1536, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1
   )
@@ -142,7 +142,7 @@ def test_note_heads_that_the_decoder_needs_are_kept(tmp_path):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2**-8), params, wanted)
 
 
-def test_packed_is_half_as_large_and_reads_as_the_others(published, tmp_path):
+def test_packed_is_half_as_large_and_reads_like_the_others(published, tmp_path):
   run(published, tmp_path / 'ours', *HEADS)
   run(tmp_path / 'ours', tmp_path / 'packed', '--to', 'packed')
   run(tmp_path / 'packed', tmp_path / 'back')
@@ -156,7 +156,7 @@ def test_packed_is_half_as_large_and_reads_as_the_others(published, tmp_path):
     conversion.check_target(tmp_path / 'packed', conversion.PACKED)
 
 
-def test_t5xs_layout_is_read_where_a_model_is_used(published, tmp_path):
+def test_t5x_layout_can_be_loaded_directly(published, tmp_path):
   run(published, tmp_path / 'ours', *HEADS)
   run(tmp_path / 'ours', tmp_path / 't5x', '--to', 't5x')
   params, spec, step = orbax_checkpoints.restore_params(tmp_path / 't5x')
@@ -179,7 +179,7 @@ def test_written_pytorch_files_have_all_of_the_ports_names(published, tmp_path):
 
 
 @pytest.mark.parametrize('positions', ['mt3', 'mr_mt3'])
-def test_the_position_table_goes_with_the_weights(positions, published, tmp_path):
+def test_the_position_table_follows_the_weights(positions, published, tmp_path):
   run(published, tmp_path / 'ours', *HEADS, '--positions', positions)
   run(tmp_path / 'ours', tmp_path / 'x.pth')
   table = pytorch_files.read_torch(tmp_path / 'x.pth').weights['decoder.pos_emb.inv_freq']
@@ -201,12 +201,12 @@ def test_another_position_table_is_not_guessed(published, tmp_path):
 
 def test_memory_from_mt3(published, tmp_path, capsys):
   run(published, tmp_path / 'mt3', *HEADS, '--l-agg', 0)
-  assert 'left out: the 13 arrays of a memory' in capsys.readouterr().out
+  assert 'left out: the 13 arrays of an unused memory' in capsys.readouterr().out
   with pytest.raises(UserError, match=r'memory_encoder/.* is missing.*--allow-missing memory'):
     run(tmp_path / 'mt3', tmp_path / 'bad', '--l-agg', 8)
   for name, seed in (('a', 1), ('b', 1), ('c', 2)):
     run(tmp_path / 'mt3', tmp_path / name, '--l-agg', 8, '--allow-missing', 'memory', '--seed', seed)
-  assert 'the memory, which has start values (seed 2)' in capsys.readouterr().out
+  assert 'the memory, which is initialized randomly (seed 2)' in capsys.readouterr().out
   (a, spec, _), (b, _, _), (c, _, _) = (orbax_checkpoints.restore_params(tmp_path / name) for name in 'abc')
   assert spec.network.memory_length == 8
   assert_same(a, b)
@@ -218,7 +218,7 @@ def test_memory_from_mt3(published, tmp_path, capsys):
 
 
 def test_the_piano_model_of_ismir_2021(tmp_path):
-  """127 velocity bins, told by the vocabulary: no ties, 512 frames."""
+  """127 velocity bins, inferred from the vocabulary: no ties, 512 frames."""
   spec = ModelSpec(
     network.T5Config(1664, emb_dim=8, num_heads=1, head_dim=4, mlp_dim=4, num_encoder_layers=1, num_decoder_layers=2),
     vocabulary=VocabularyConfig(num_velocity_bins=127),
@@ -250,7 +250,7 @@ def test_the_piano_model_of_ismir_2021(tmp_path):
     (lambda w: w.pop('decoder_embed_tokens.weight'), 'decoder_embed_tokens.weight is missing'),
   ],
 )
-def test_what_does_not_fit_is_named_in_one_line(change, message, tmp_path):
+def test_mismatches_raise_one_line(change, message, tmp_path):
   weights = {name: np.asarray(array) for name, array in fixture.WEIGHTS.items()}
   change(weights)
   np.savez(tmp_path / 'x.npz', **weights)
@@ -260,7 +260,7 @@ def test_what_does_not_fit_is_named_in_one_line(change, message, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
-def test_what_no_array_tells_must_be_said(published, tmp_path):
+def test_settings_that_no_array_determines_are_required(published, tmp_path):
   plain = published.rename(tmp_path / 'last.ckpt')
   with pytest.raises(UserError, match='--l-agg N'):
     run(plain, tmp_path / 'out', *HEADS)
@@ -272,7 +272,7 @@ def test_what_no_array_tells_must_be_said(published, tmp_path):
     run(plain)
 
 
-def test_destinations_that_are_taken_or_wrong(published, tmp_path):
+def test_destinations_that_exist_or_are_invalid(published, tmp_path):
   run(published, tmp_path / 'ours', *HEADS)
   for arguments, message in (
     ((tmp_path / 'ours',), 'holds checkpoints already'),
@@ -304,7 +304,7 @@ def with_output_positions(network):
     (lambda network: network.replace(memory_attention='decoupled'), 'memory_attention'),
   ],
 )
-def test_what_pytorch_has_no_array_for_is_refused(change, message, published, tmp_path):
+def test_settings_that_pytorch_cannot_store_are_rejected(change, message, published, tmp_path):
   run(published, tmp_path / 'ours', *HEADS)
   params, spec, step = orbax_checkpoints.restore_params(tmp_path / 'ours')
   spec = dataclasses.replace(spec, network=change(spec.network))
@@ -346,7 +346,7 @@ def test_a_failed_write_leaves_nothing(published, tmp_path, monkeypatch):
     ('none', None, 'no such checkpoint'),
   ],
 )
-def test_what_is_no_checkpoint(name, content, message, tmp_path):
+def test_invalid_checkpoints(name, content, message, tmp_path):
   if content is not None:
     (tmp_path / name).write_bytes(content)
   with pytest.raises(UserError, match=message) as error:
@@ -367,7 +367,8 @@ def test_list(published, tmp_path, capsys):
 MEASURE = """
 import sys
 import jax, flax, numpy, orbax.checkpoint, tensorstore
-from mrmt3 import conversion, network
+from mrmt3 import network
+from mrmt3.checkpoints import conversion
 from mrmt3.cli.main import main
 def peak():
   # Not getrusage's, which a process inherits.
@@ -381,7 +382,7 @@ sys.exit(code)
 
 @pytest.mark.slow
 def test_memory_stays_below_twice_the_weights(tmp_path):
-  """Base size, PyTorch to ours and ours to all others; a checkpoint's optimizer state must cost nothing."""
+  """Base size, PyTorch to mrmt3 and mrmt3 to all others; the optimizer state must not be read into memory."""
   config = network.T5Config(vocab_size=1536, memory_length=64)
   rng = np.random.default_rng(0)
   shapes = parameters.parameter_shapes(config, None, 512)

@@ -1,4 +1,4 @@
-"""`mrmt3 fetch`, and the names it makes known, against a server on this machine."""
+"""`mrmt3 fetch` and checkpoint names, with a server on this machine."""
 
 import dataclasses
 import json
@@ -82,8 +82,8 @@ def test_a_file_is_fetched_once_and_found_by_name(server, tmp_path, capsys):
   assert run('mr-mt3-32') == 0
   spec = assert_is('mr-mt3-32', CONFIG, 7)
   assert spec.prior_layout == 'start_token' and spec.network.positions == 'mr_mt3'
-  said = capsys.readouterr().err
-  assert 'mr-mt3-32: is here now' in said and 'sha256' in said
+  output = capsys.readouterr().err
+  assert 'mr-mt3-32: is here now' in output and 'sha256' in output
   cache = tmp_path / 'cache'
   assert [p.name for p in (cache / 'checkpoints').iterdir()] == ['mr-mt3-32']
   assert list((cache / 'downloads').iterdir()) == []
@@ -95,7 +95,7 @@ def test_a_file_is_fetched_once_and_found_by_name(server, tmp_path, capsys):
   assert listed.split()[:2] == ['mr-mt3-32', 'here']
 
 
-def test_a_folder_of_that_name_comes_first(server, tmp_path, monkeypatch):
+def test_a_folder_of_that_name_takes_precedence(server, tmp_path, monkeypatch):
   run('mr-mt3-32', '--quiet')
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'mr-mt3-32').mkdir()
@@ -112,7 +112,7 @@ def test_a_bucket_is_fetched_without_its_optimizer_state(server, tmp_path):
   assert (kept / 'checkpoint').is_file() and not list(kept.rglob('*.part'))
 
 
-def test_a_bucket_goes_on_where_it_was_stopped(server):
+def test_an_interrupted_bucket_resumes(server):
   whole = server.files.pop('/b/o/checkpoints%2Fmt3%2Fcheckpoint')
   with pytest.raises(UserError, match='404'):
     run('mt3', '--quiet')
@@ -132,7 +132,7 @@ def offline(monkeypatch):
   monkeypatch.setattr(published, 'CHECKPOINTS', entries)
 
 
-def test_offline_it_says_what_to_do_by_hand_and_that_works(server, files, tmp_path, monkeypatch):
+def test_offline_instructions_work(server, files, tmp_path, monkeypatch):
   offline(monkeypatch)
   with pytest.raises(UserError) as error:
     run('mr-mt3-32', '--quiet')
@@ -156,7 +156,7 @@ def test_offline_it_says_what_to_do_by_hand_and_that_works(server, files, tmp_pa
   assert (target / 'checkpoint').exists()
 
 
-def test_put_there_after_a_download_that_was_stopped(server, files, tmp_path, monkeypatch):
+def test_files_placed_after_an_interrupted_download(server, files, tmp_path, monkeypatch):
   server.files['/b/o/checkpoints%2Fmt3%2Fcheckpoint'] = b''
   del server.files['/b/o/checkpoints%2Fmt3%2Fcheckpoint']
   with pytest.raises(UserError, match='404'):
@@ -169,7 +169,7 @@ def test_put_there_after_a_download_that_was_stopped(server, files, tmp_path, mo
   assert_is('mt3', dataclasses.replace(CONFIG, memory_length=0), 11)
 
 
-def test_a_bucket_that_holds_the_checkpoints_own_folder(server, files, tmp_path, monkeypatch):
+def test_a_bucket_with_the_checkpoint_in_a_subfolder(server, files, tmp_path, monkeypatch):
   objects = {
     f'checkpoints/mt3/checkpoint_11/{p.relative_to(files / "mt3" / "checkpoint_11")}': p.read_bytes()
     for p in (files / 'mt3' / 'checkpoint_11').rglob('*')
@@ -186,7 +186,7 @@ def test_a_bucket_that_holds_the_checkpoints_own_folder(server, files, tmp_path,
   assert_is('mt3', dataclasses.replace(CONFIG, memory_length=0), 11)
 
 
-def test_a_wrong_file_put_there_by_hand(server, tmp_path, monkeypatch):
+def test_a_wrong_file_placed_by_hand(server, tmp_path, monkeypatch):
   entry = dataclasses.replace(published.CHECKPOINTS['mr-mt3-32'].file, size=5, sha256='0' * 64)
   monkeypatch.setitem(published.CHECKPOINTS, 'mr-mt3-32', published.Published('mr-mt3-32', '', entry))
   target = tmp_path / 'cache' / 'downloads' / 'mr-mt3-32' / FILE
@@ -198,7 +198,7 @@ def test_a_wrong_file_put_there_by_hand(server, tmp_path, monkeypatch):
     assert target.read_bytes() == content
 
 
-def test_what_is_published_is_not_what_was_expected(server, tmp_path):
+def test_a_published_file_that_is_not_a_checkpoint(server, tmp_path):
   server.files['/hub/x.ckpt'] = b'PK\x03\x04 junk that a server sent with code 200'
   with pytest.raises(UserError, match='not a PyTorch file'):
     run('mr-mt3-32', '--quiet')
@@ -207,14 +207,14 @@ def test_what_is_published_is_not_what_was_expected(server, tmp_path):
 
 def test_names():
   with pytest.raises(
-    UserError, match=r'no published checkpoint .mt4.; there are mt3, ismir2021, mt3-pytorch, mr-mt3-0'
+    UserError, match=r'no published checkpoint .mt4.; choose one of mt3, ismir2021, mt3-pytorch, mr-mt3-0'
   ):
     run('mt4')
   with pytest.raises(UserError, match='--list'):
     run()
 
 
-def test_every_published_checkpoint_has_an_address_and_settings_that_its_name_tells():
+def test_every_published_checkpoint_has_an_address_and_settings():
   for name, what in published.CHECKPOINTS.items():
     assert what.name == name and bool(what.file) != bool(what.listing)
     if what.file:

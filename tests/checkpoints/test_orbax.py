@@ -59,18 +59,18 @@ def assert_same_bits(actual, expected):
     np.testing.assert_array_equal(a, e)
 
 
-def test_params_come_back(model_dir):
+def test_params_round_trip(model_dir):
   for path in (model_dir, model_dir / 'checkpoint_7', str(model_dir)):
     params, spec, step = orbax_checkpoints.restore_params(path)
     assert_same_bits(params, STATE['target'])
     assert (spec, step) == (SPEC, 7)
 
 
-def test_state_comes_back_bit_for_bit(model_dir):
+def test_state_round_trips_bit_for_bit(model_dir):
   assert_same_bits(orbax_checkpoints.restore_state(model_dir / 'checkpoint_7', make_state(1)), STATE)
 
 
-def test_newest_wins_and_old_ones_go(tmp_path):
+def test_the_newest_is_found_and_old_ones_are_removed(tmp_path):
   assert orbax_checkpoints.latest_step(tmp_path / 'none') is None
   for step in (9, 100, 20):
     orbax_checkpoints.save_checkpoint(tmp_path, step, {'target': STATE['target']}, SPEC)
@@ -83,8 +83,8 @@ def test_newest_wins_and_old_ones_go(tmp_path):
   assert orbax_checkpoints.checkpoint_steps(tmp_path) == [100]
 
 
-def test_same_step_is_replaced_and_nothing_else_stays(tmp_path):
-  (tmp_path / '.writing_killed').mkdir()  # of a run that was killed in the middle
+def test_same_step_is_replaced_without_leftovers(tmp_path):
+  (tmp_path / '.writing_killed').mkdir()  # left by a killed run
   for seed in (1, 2):
     orbax_checkpoints.save_checkpoint(tmp_path, 3, make_state(seed), SPEC)
   assert [p.name for p in tmp_path.iterdir()] == ['checkpoint_3']
@@ -103,7 +103,7 @@ def test_failed_save_leaves_nothing(tmp_path, monkeypatch):
   assert list(tmp_path.iterdir()) == []
 
 
-def test_file_in_the_way(tmp_path):
+def test_a_file_in_place_of_the_folder(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='cannot make the folder'):
     orbax_checkpoints.save_checkpoint(tmp_path / 'file' / 'model', 3, STATE, SPEC)
@@ -121,7 +121,7 @@ def assert_one_line_error(path, message, read=orbax_checkpoints.restore_params):
   assert '\n' not in str(info.value)
 
 
-def test_what_is_no_checkpoint(model_dir, tmp_path):
+def test_invalid_checkpoints(model_dir, tmp_path):
   assert_one_line_error(tmp_path, 'not a checkpoint')
   assert_one_line_error(tmp_path / 'none', 'no such checkpoint')
   assert_one_line_error(model_dir / 'checkpoint_7' / 'model.json', 'not a checkpoint')

@@ -30,7 +30,7 @@ def random_params(seed=0):
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_what_is_saved_comes_back(tmp_path, dtype):
+def test_params_round_trip(tmp_path, dtype):
   params = random_params()
   packed.save(tmp_path / 'm', params, SPEC, {'name': 'm'}, dtype)
   found, spec, step = orbax_checkpoints.restore_params(tmp_path / 'm')
@@ -52,7 +52,7 @@ def test_bfloat16_takes_half_the_bytes(tmp_path):
   assert packed.read_about(tmp_path / 'float32') == {}
 
 
-def test_broken_weights_and_other_shapes_are_named(tmp_path):
+def test_broken_weights_and_wrong_shapes_raise_user_errors(tmp_path):
   packed.save(tmp_path, random_params(), SPEC)
   weights = tmp_path / packed.WEIGHTS_NAME
   whole = weights.read_bytes()
@@ -67,7 +67,7 @@ def test_broken_weights_and_other_shapes_are_named(tmp_path):
     orbax_checkpoints.restore_params(tmp_path)
 
 
-def test_bad_targets_are_named(tmp_path):
+def test_bad_targets_raise_user_errors(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='file'):
     packed.save(tmp_path / 'file' / 'm', random_params(), SPEC)

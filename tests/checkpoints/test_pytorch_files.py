@@ -1,4 +1,4 @@
-"""PyTorch's files without PyTorch. The two in fixtures were written by PyTorch 2.13, in its new and its old format."""
+"""PyTorch files without PyTorch. The fixtures were written by PyTorch 2.13, in its zip and its legacy format."""
 
 import io
 import pickle
@@ -30,7 +30,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize('name, prefix', [('torch_zip.ckpt', 'model.'), ('torch_stream.pth', '')])
-def test_reads_what_pytorch_wrote(name, prefix):
+def test_reads_files_of_pytorch(name, prefix):
   file = pytorch_files.read_torch(FIXTURES / name)
   assert list(file.weights) == [prefix + name for name in EXPECTED]
   for (found, array), expected in zip(file.weights.items(), EXPECTED.values(), strict=True):
@@ -49,7 +49,7 @@ shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
   st.dictionaries(st.text(min_size=1, max_size=20), shapes, min_size=1, max_size=5), st.integers(0, 1 << 40)
 )
 @hypothesis.settings(max_examples=40, deadline=None)
-def test_what_is_written_is_read(tmp_path_factory, shapes, step):
+def test_weights_round_trip(tmp_path_factory, shapes, step):
   path = tmp_path_factory.mktemp('torch') / 'x.ckpt'
   rng = np.random.default_rng(0)
   weights = {name: rng.normal(size=shape).astype(np.float32).T for name, shape in shapes.items()}
@@ -63,7 +63,7 @@ def test_what_is_written_is_read(tmp_path_factory, shapes, step):
   np.testing.assert_array_equal(file.weights[f'{first} again'], weights[first])
 
 
-def test_same_weights_same_bytes_and_aligned(tmp_path):
+def test_files_are_deterministic_and_aligned(tmp_path):
   for name in ('a.pth', 'b.pth'):
     pytorch_files.write_torch(tmp_path / name, {'x': A, 'y': A[0]})
   content = (tmp_path / 'a.pth').read_bytes()
@@ -79,7 +79,7 @@ def zip_file(path, pickled, **members):
 
 
 class Evil:
-  """Calls what it was given when it is unpickled by Python itself."""
+  """Calls a function when Python unpickles it."""
 
   def __init__(self, function, *arguments):
     self.call = function, arguments
@@ -89,7 +89,7 @@ class Evil:
 
 
 def exploits(marker):
-  """Yields pickles that would make `marker`, or harm the reader."""
+  """Yield pickles that would create `marker`, or harm the reader."""
   import builtins
   import os
 
@@ -98,17 +98,17 @@ def exploits(marker):
   yield pickle.dumps({'a': Evil(getattr, {}, '__class__')}, 2)
   yield b'\x80\x02cbuiltins\nexec\nX' + struct.pack('<I', 4) + b'1+1\n' + b'\x85R.'
   yield b"(S'touch " + str(marker).encode() + b"'\nios\nsystem\n."  # INST
-  yield b'\x80\x02cos\nsystem\n.'  # asks, but does not call
+  yield b'\x80\x02cos\nsystem\n.'  # a global without a call
   yield b'\x80\x02cmrmt3.files\natomic_path\n.'
   yield b'\x80\x02ctorch.hub\nload\n.'
-  yield b'\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x01\x00\x00\x00xK\x01sb.'  # changes a function of the reader
+  yield b'\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x01\x00\x00\x00xK\x01sb.'  # modifies a function of the reader
   yield b'\x80\x02ctorch\nFloatStorage\nN}X\x05\x00\x00\x00dtypeX\x01\x00\x00\x00Os\x86b.'
   yield b'\x80\x02}r\xff\xff\xff\x7f.'  # a memo of 16 GB
 
 
 @pytest.mark.parametrize('number', range(11))
 @pytest.mark.parametrize('as_stream', [False, True])
-def test_malicious_pickles_are_refused(tmp_path, number, as_stream):
+def test_malicious_pickles_are_rejected(tmp_path, number, as_stream):
   marker = tmp_path / 'ran'
   pickled = list(exploits(marker))[number]
   path = tmp_path / 'x.pth'
@@ -117,21 +117,21 @@ def test_malicious_pickles_are_refused(tmp_path, number, as_stream):
     path.write_bytes(b''.join(pickle.dumps(part, 2) for part in parts) + pickled + pickle.dumps([], 2))
   else:
     zip_file(path, pickled)
-  with pytest.raises(UserError, match='refused') as error:
+  with pytest.raises(UserError, match='rejected') as error:
     pytorch_files.read_torch(path)
   assert '\n' not in str(error.value)
   assert not marker.exists()
-  # Nothing of the reader has changed.
+  # The reader is unchanged.
   assert list(pytorch_files.read_torch(FIXTURES / 'torch_zip.ckpt').weights)
 
 
-def test_plain_pickle_would_have_run(tmp_path):
+def test_python_unpickles_the_malicious_object(tmp_path):
   marker = tmp_path / 'ran'
   pickle.loads(next(exploits(marker)))
   assert marker.exists(), 'the exploit does nothing, so the test above proves nothing'
 
 
-def test_objects_of_training_programs_are_passed_over(tmp_path):
+def test_objects_of_training_programs_are_ignored(tmp_path):
   objects = b'comegaconf.dictconfig\nDictConfig\n)\x81}X\x01\x00\x00\x00aK\x01sb'
   tensors = pytorch_files._pickle_tensors({'w': ('0', (2,))}, None)[2:-1]
   pickled = b'\x80\x02}(' + b'X\x05\x00\x00\x00hyper' + objects + b'X\x0a\x00\x00\x00state_dict' + tensors + b'u.'
@@ -162,13 +162,13 @@ def tensor_pickle(offset, shape, strides, size=4):
     (0, (5,), (1,), 5),
   ],
 )
-def test_no_tensor_reaches_beyond_its_numbers(tmp_path, offset, shape, strides, size):
+def test_tensors_beyond_their_storage_are_rejected(tmp_path, offset, shape, strides, size):
   zip_file(tmp_path / 'x.pth', tensor_pickle(offset, shape, strides, size), **{'0': bytes(16)})
-  with pytest.raises(UserError, match='broken'):
+  with pytest.raises(UserError, match='damaged'):
     pytorch_files.read_torch(tmp_path / 'x.pth')
 
 
-def test_a_good_tensor_of_that_kind_is_read(tmp_path):
+def test_a_valid_tensor_of_that_kind_is_read(tmp_path):
   zip_file(tmp_path / 'x.pth', tensor_pickle(1, (3,), (1,)), **{'0': A[0].tobytes()})
   np.testing.assert_array_equal(pytorch_files.read_torch(tmp_path / 'x.pth').weights['w'], [1, 2, 3])
 
@@ -197,7 +197,7 @@ def test_broken_files_are_one_line(tmp_path, name):
 
 
 @pytest.mark.parametrize('content, message', [(b'', 'not a PyTorch file'), (b'junk' * 9, 'not a PyTorch file')])
-def test_what_is_no_torch_file(tmp_path, content, message):
+def test_invalid_files(tmp_path, content, message):
   (tmp_path / 'x').write_bytes(content)
   with pytest.raises(UserError, match=message):
     pytorch_files.read_torch(tmp_path / 'x')
@@ -216,7 +216,7 @@ def test_no_weights_and_compressed_weights(tmp_path):
     pytorch_files.read_torch(tmp_path / 'y.pth')
 
 
-def test_full_disk_and_file_in_the_way(tmp_path):
+def test_full_disk_and_a_file_in_place_of_the_folder(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(UserError, match='cannot make the folder'):
     pytorch_files.write_torch(tmp_path / 'file' / 'x.pth', {'x': A})
@@ -224,7 +224,7 @@ def test_full_disk_and_file_in_the_way(tmp_path):
     pytorch_files.write_torch('/dev/full', {'x': A})
 
 
-def test_written_pickle_has_only_what_weights_only_allows():
+def test_written_pickle_is_allowed_by_weights_only():
   pickled = pytorch_files._pickle_tensors({'w': ('0', (2, 3))}, 5)
   asked = {argument for opcode, argument, _ in pickletools.genops(io.BytesIO(pickled)) if opcode.name == 'GLOBAL'}
   assert asked == {'collections OrderedDict', 'torch FloatStorage', 'torch._utils _rebuild_tensor_v2'}

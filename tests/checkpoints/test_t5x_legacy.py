@@ -1,4 +1,4 @@
-"""Checkpoints of t5x before Orbax: a small one that t5x wrote, and what can be wrong with one."""
+"""Checkpoints of t5x before Orbax: a small one written by t5x, and broken ones."""
 
 import shutil
 import tarfile
@@ -26,7 +26,7 @@ def leaves(params):
   }
 
 
-def test_reads_what_t5x_wrote(folder):
+def test_reads_a_checkpoint_of_t5x(folder):
   params, step = orbax_checkpoints.restore_target(folder.parent)
   assert step == 3
   found, expected = leaves(params), leaves(network_fixture.t5x_params())
@@ -35,7 +35,7 @@ def test_reads_what_t5x_wrote(folder):
     np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_what_is_wrong_is_named(folder):
+def test_broken_checkpoints_raise_user_errors(folder):
   array = next(path for path in folder.iterdir() if path.name.startswith('target.'))
   shutil.rmtree(array)
   with pytest.raises(UserError, match=array.name):

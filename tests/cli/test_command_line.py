@@ -1,4 +1,4 @@
-"""The command line as a whole: quick, and one clear line for every mistake."""
+"""The command line as a whole: fast start, and one line per error."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ def test_help_names_all_commands():
 
 
 @pytest.mark.parametrize(
-  'arguments, said',
+  'arguments, message',
   [
     (['transcribe', 'missing.wav', '-o', 'x.mid', '--checkpoint', 'nowhere'], 'nowhere'),
     (['transcribe', 'missing.wav', '-o', 'x.mid', '--quiet'], 'missing.wav'),
@@ -65,10 +65,10 @@ def test_help_names_all_commands():
     (['bench', 'memory', '--seed', '-1'], 'seed'),
     (['bench', 'memory', '--notes', '0'], 'notes'),
     (['study', 'ablations', '-o', 'x', '--steps', '0'], 'steps'),
-    (['dataset', 'build', 'foreign', '--force', '--recipe', 'demo'], 'left alone'),
+    (['dataset', 'build', 'foreign', '--force', '--recipe', 'demo'], 'was not built here'),
   ],
 )
-def test_mistakes_are_one_line(tmp_path, arguments, said):
+def test_errors_are_one_line(tmp_path, arguments, message):
   (tmp_path / 'file').write_text('')
   (tmp_path / 'taken').mkdir()
   (tmp_path / 'foreign' / 'train').mkdir(parents=True)
@@ -76,11 +76,11 @@ def test_mistakes_are_one_line(tmp_path, arguments, said):
   result = command(*arguments, cwd=tmp_path)
   assert result.returncode == 2
   assert len(result.stderr.splitlines()) == 1, result.stderr
-  assert result.stderr.startswith('mrmt3: error: ') and said in result.stderr
+  assert result.stderr.startswith('mrmt3: error: ') and message in result.stderr
   assert sorted(p.name for p in tmp_path.rglob('*')) == ['file', 'foreign', 'precious', 'taken', 'train']
 
 
-def test_full_standard_output_is_one_line(tmp_path):
+def test_a_full_disk_on_stdout_is_one_line(tmp_path):
   from mrmt3.notes import midi, note_array
 
   midi.write_midi(note_array.as_notes([(0, 1, 60, 100, 0, 0)]), tmp_path / 'a.mid')
@@ -106,7 +106,7 @@ def test_interrupt_is_not_a_traceback(tmp_path):
     text=True,
     start_new_session=True,
   )
-  time.sleep(4)  # three hours of music take longer than that
+  time.sleep(4)  # three hours of audio take longer
   os.killpg(process.pid, signal.SIGINT)
   _, errors = process.communicate(timeout=30)
   assert process.returncode == 130

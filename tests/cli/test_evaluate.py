@@ -13,7 +13,7 @@ from mrmt3.notes.midi import read_midi, write_midi
 
 @pytest.fixture
 def folders(tmp_path):
-  """Three references; one transcription is right, one leaks, one is missing."""
+  """Write three references; one transcription is right, one leaks, one is missing."""
   reference, estimate = tmp_path / 'ref', tmp_path / 'est'
   for name in ('a', 'b', 'c'):
     write_midi(piece(), reference / f'{name}.mid')
@@ -25,7 +25,7 @@ def folders(tmp_path):
 
 
 def table_rows(text):
-  """Returns {name: [scores]} of a printed table."""
+  """Return {name: [scores]} of a printed table."""
   rows = {}
   for line in text.splitlines()[1:]:
     if not line.startswith('---'):
@@ -65,7 +65,7 @@ def test_folders_table_and_json(folders, tmp_path, capsys):
   assert report['mean']['leakage_ratio'] == pytest.approx((1 + 1.5 + 0) / 3)
 
 
-def test_names_may_stand_behind_options(folders, tmp_path, capsys):
+def test_positional_arguments_may_follow_options(folders, tmp_path, capsys):
   reference, estimate = folders
   others = tmp_path / 'others'
   write_midi(piece(), others / 'a.mid')
@@ -119,7 +119,7 @@ def test_matches_by_path_then_by_name(tmp_path, capsys):
   )
   pairs = evaluation_sets.match(references, estimates, tmp_path / 'est')
   names = {name: found and found.file.relative_to(tmp_path / 'est').as_posix() for name, found in pairs.items()}
-  # One mix.mid in the root could be either piece's: it is nobody's.
+  # A mix.mid in the root could belong to either piece, so it matches none.
   assert names == {'two': 'z/two.MID', 'x/mix': None, 'x/one': 'one.MID', 'y/mix': 'y/mix.MID'}
   left_out = tmp_path / 'est' / 'mix.MID'
   assert capsys.readouterr().err == f'mrmt3: warning: {left_out} is left out: no reference of that name\n'
@@ -150,14 +150,14 @@ def test_an_empty_transcription_is_a_result(tmp_path, capsys):
   assert np.sum(table_rows(captured.out)['ref']) == 0 and captured.err == ''
 
 
-def test_bad_arguments_are_one_clear_line(folders, tmp_path):
+def test_bad_arguments_raise_one_line(folders, tmp_path):
   reference, estimate = folders
   (tmp_path / 'empty').mkdir()
   os.mkfifo(tmp_path / 'pipe.mid')
   write_midi(piece(), tmp_path / 'others' / 'q.mid')
   write_midi(piece(), tmp_path / 'twins' / 'a.mid')
   write_midi(piece(), tmp_path / 'twins' / 'a.midi')
-  for arguments, says in (
+  for arguments, message in (
     ((tmp_path / 'nowhere', estimate), 'no such file or folder'),
     ((reference, tmp_path / 'nowhere'), 'no such file or folder'),
     ((reference, estimate / 'a.mid'), 'two files or two folders'),
@@ -169,6 +169,6 @@ def test_bad_arguments_are_one_clear_line(folders, tmp_path):
     ((reference, tmp_path / 'twins'), 'same name'),
     ((reference, estimate, '--json', reference / 'a.mid' / 'x.json'), 'cannot make the folder'),
   ):
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as caught:
       run(*arguments)
     assert '\n' not in str(caught.value)

@@ -110,19 +110,19 @@ def test_names(tmp_path):
   ('arguments', 'message'),
   [
     ({'names': ['a.wav', 'b.wav'], 'out': 'x.mid'}, 'give a folder'),
-    ({'names': ['x/a.wav', 'x/a.flac']}, r'would both become x\.mid'),
+    ({'names': ['x/a.wav', 'x/a.flac']}, r'would both be written to x\.mid'),
     ({'names': ['a.wav', 'b.wav'], 'json_file': 'x.json'}, 'leave the name out'),
     ({'names': ['a.wav'], 'json_file': 'b.wav'}, r'must end in \.json'),
     ({'names': ['a.wav'], 'plot_file': '-'}, r'must end in \.png'),
   ],
 )
-def test_arguments_that_do_not_fit(arguments, message):
+def test_arguments_that_exclude_each_other(arguments, message):
   names = arguments.pop('names')
   with pytest.raises(UserError, match=message):
     plan(*names, **arguments)
 
 
-def test_checkpoint_is_needed(songs, tmp_path, monkeypatch):
+def test_checkpoint_is_required(songs, tmp_path, monkeypatch):
   monkeypatch.setattr(orbax_checkpoints, 'BUNDLED_FOLDER', tmp_path / 'not installed')
   with pytest.raises(UserError, match='no checkpoint given'):
     run(songs / 'a.wav', '-o', tmp_path)
@@ -130,7 +130,7 @@ def test_checkpoint_is_needed(songs, tmp_path, monkeypatch):
     run(songs / 'a.wav', '-o', tmp_path, '--checkpoint', tmp_path)
 
 
-def test_command_line_is_light(model, songs, tmp_path):
+def test_command_line_imports_nothing_heavy(model, songs, tmp_path):
   code = (
     'import sys; from mrmt3.cli import transcribe; heavy = ("jax", "numpy", "tensorflow", "seqio"); '
     'assert not [m for m in heavy if m in sys.modules]; import argparse; p = argparse.ArgumentParser(); '
@@ -145,7 +145,7 @@ def test_command_line_is_light(model, songs, tmp_path):
   assert len(result.stderr.splitlines()) == 1, result.stderr  # the summary
 
 
-def test_broken_checkpoint_says_one_line(model, songs, tmp_path):
+def test_broken_checkpoint_is_one_line(model, songs, tmp_path):
   import shutil
 
   folder = Path(shutil.copytree(model, tmp_path / 'model')) / 'checkpoint_3'

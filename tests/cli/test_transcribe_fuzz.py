@@ -1,4 +1,4 @@
-"""Broken audio files and senseless tokens: never a traceback, never a hang. The slow tests do the full numbers."""
+"""Fuzzing with broken audio files and random tokens: no traceback, no hang. Slow tests run the full numbers."""
 
 import io
 import time
@@ -22,11 +22,11 @@ FORMATS = {
   'w64': 'FLOAT',
   'au': 'ULAW',
 }
-LIMIT = 10  # s for one file of a second
+LIMIT = 10  # s, for a file of one second
 
 
 def sounds():
-  """Returns a second of noise in each format."""
+  """Return one second of noise in each format."""
   noise = np.random.default_rng(0).normal(0, 0.2, (11025, 2)).clip(-1, 1)
   made = {}
   for name, subtype in FORMATS.items():
@@ -37,7 +37,7 @@ def sounds():
 
 
 def mutated(data, rng):
-  """Returns a file with bytes changed (most of them in the header), cut out, put in, doubled, or cut off."""
+  """Return a file with bytes modified (most of them in the header), deleted, inserted or repeated, or truncated."""
   data = bytearray(data)
   for _ in range(rng.integers(1, 6)):
     kind = rng.integers(6)
@@ -58,7 +58,7 @@ def mutated(data, rng):
 
 
 def read_mutated(folder, count, seed):
-  """Returns how many of `count` broken files were read and how many refused."""
+  """Return how many of `count` broken files were read, and how many raised a UserError."""
   rng = np.random.default_rng(seed)
   originals = sounds()
   outcomes = {'read': 0, 'refused': 0}
@@ -80,7 +80,7 @@ def read_mutated(folder, count, seed):
 
 
 def decode_senseless(count, seed):
-  """Returns the number of notes and of invalid events in `count` pieces of random tokens."""
+  """Return the numbers of notes and of invalid events in `count` pieces of random tokens."""
   codec = build_codec(VocabularyConfig(num_velocity_bins=1))
   rng = np.random.default_rng(seed)
   notes = invalid = 0
@@ -90,7 +90,7 @@ def decode_senseless(count, seed):
     for _ in range(segments):
       length = int(rng.integers(0, 300))
       tokens = rng.integers(-5, 1600, length)
-      likely = rng.integers(1004, 1391, length)  # anything but time
+      likely = rng.integers(1004, 1391, length)  # all events but time shifts
       short = rng.integers(3, 150, length)
       kinds = rng.choice(3, length, p=[0.1, 0.7, 0.2])
       rows.append(np.select([kinds == 0, kinds == 1], [tokens, likely], short))
@@ -108,7 +108,7 @@ def test_mutated_audio_files(tmp_path):
   assert read + refused == 140 and min(read, refused) > 7
 
 
-def test_senseless_tokens():
+def test_random_tokens():
   notes, invalid = decode_senseless(60, seed=1)
   assert notes > 60 and invalid > 60
 
@@ -120,6 +120,6 @@ def test_2000_mutated_audio_files(tmp_path):
 
 
 @pytest.mark.slow
-def test_5000_senseless_token_streams():
+def test_5000_random_token_streams():
   notes, invalid = decode_senseless(5000, seed=2)
   assert notes > 5000 and invalid > 5000

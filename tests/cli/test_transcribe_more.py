@@ -1,4 +1,4 @@
-"""`mrmt3 transcribe`: folders and patterns, pipes, resuming, side by side, and every output read back."""
+"""`mrmt3 transcribe`: folders and patterns, pipes, resuming, batches, and every output format."""
 
 import csv
 import io
@@ -42,7 +42,7 @@ def model(tmp_path_factory):
   folder = tmp_path_factory.mktemp('model')
   params = jax.tree.map(np.array, fixture.params())
   kernel = params['decoder']['logits_dense']['kernel']
-  kernel[:, 23:1004] *= 0.3  # fewer times, more notes
+  kernel[:, 23:1004] *= 0.3  # fewer time shifts, more notes
   kernel[:, 1391:] = 0
   spec = ModelSpec(fixture.CONFIG, SpectrogramConfig(num_mel_bins=64), segment_frames=40, targets_length=48)
   orbax_checkpoints.save_checkpoint(folder, 3, {'target': params}, spec)
@@ -55,7 +55,7 @@ def noise(samples, seed=0):
 
 @pytest.fixture
 def album(tmp_path):
-  """A folder of songs, one of them broken."""
+  """Write a folder of songs, one of them broken."""
   folder = tmp_path / 'album'
   for seed, name in enumerate(
     ('one.wav', 'live/two.flac', 'live/late/three.ogg', 'same.wav', 'same.flac', '.hidden/x.wav')
@@ -78,7 +78,7 @@ def test_a_folder_is_mirrored_and_one_bad_file_does_not_stop_it(model, album, tm
   assert tree(out) == wanted
   errors = capsys.readouterr().err.splitlines()
   assert len(errors) == 1 and 'broken.mp3' in errors[0]
-  # Side by side is as one by one.
+  # A batch gives the same result as one file at a time.
   assert run(album, '-o', tmp_path / 'single', '--checkpoint', model, '--quiet') == 2
   for name in wanted:
     assert (out / name).read_bytes() == (tmp_path / 'single' / name).read_bytes()
@@ -95,14 +95,14 @@ def test_patterns_and_output_inside_the_input(album):
   audio_files.write_audio(album / 'one.played.wav', noise(99))
   found = names(album, out=album / 'mid')
   assert 'one.mid' in found and not [name for name in found if 'mid/' in name or 'played' in name or 'hidden' in name]
-  for bad, message in ((album / '.hidden' / 'none*', 'no file is called'), (album / 'live' / 'late' / 'x', None)):
+  for bad, message in ((album / '.hidden' / 'none*', 'no file matches'), (album / 'live' / 'late' / 'x', None)):
     if message:
       with pytest.raises(UserError, match=message):
         names(bad, out='o')
   (album / 'empty').mkdir()
-  with pytest.raises(UserError, match='holds no audio'):
+  with pytest.raises(UserError, match='has no audio'):
     names(album / 'empty', out='o')
-  with pytest.raises(UserError, match='is to be read'):
+  with pytest.raises(UserError, match='is an input'):
     transcription_jobs.plan_jobs([str(album / 'one.wav')], str(album), {'audio': str(album / 'one.wav')})
 
 
@@ -111,7 +111,7 @@ def pipe(model, data, *arguments):
   return subprocess.run(command, cwd=ROOT, input=data, capture_output=True, check=False)
 
 
-def test_a_pipe_is_as_a_file(model, tmp_path):
+def test_a_pipe_gives_the_same_notes_as_a_file(model, tmp_path):
   sound = noise((40000, 2))
   soundfile.write(tmp_path / 'a.wav', sound, 22050, subtype='PCM_16')
   assert run(tmp_path / 'a.wav', '-o', tmp_path / 'a.mid', '--checkpoint', model, '--json', '--quiet') == 0
@@ -133,7 +133,7 @@ def test_a_pipe_is_as_a_file(model, tmp_path):
   assert done.stderr == b''
   done = pipe(model, raw)
   assert (done.returncode, done.stdout) == (2, b'')
-  assert b'say --rate' in done.stderr and len(done.stderr.splitlines()) == 1
+  assert b'give --rate' in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,12 @@ def test_wav_from_a_pipe(subtype, accuracy, container):
   rng = np.random.default_rng(0)
   file.seek(0)
   rate, blocks = stdin_stream.open_sound(lambda count: file.read(rng.integers(1, 700)))
-  heard = np.concatenate(list(blocks))
-  assert rate == 32000 and heard.dtype == np.float32 and heard.shape == sound.shape
-  np.testing.assert_allclose(heard, sound, atol=accuracy)
+  decoded_audio = np.concatenate(list(blocks))
+  assert rate == 32000 and decoded_audio.dtype == np.float32 and decoded_audio.shape == sound.shape
+  np.testing.assert_allclose(decoded_audio, sound, atol=accuracy)
 
 
-def test_notes_leave_the_pipe_before_it_ends(model):
+def test_notes_are_written_before_the_input_ends(model):
   command = [
     sys.executable,
     '-m',
@@ -180,7 +180,7 @@ def test_notes_leave_the_pipe_before_it_ends(model):
     process.wait(60)
 
 
-def test_an_interrupted_run_goes_on(model, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_resumes(model, tmp_path, monkeypatch, capsys):
   song, out = tmp_path / 'song.wav', tmp_path / 'out' / 'song.mid'
   audio_files.write_audio(song, noise(9 * SEGMENT + 7))
   arguments = (song, '-o', out, '--checkpoint', model, '--json', '--quiet')
@@ -207,10 +207,10 @@ def test_an_interrupted_run_goes_on(model, tmp_path, monkeypatch, capsys):
     file.write('[5, 6')  # killed while it wrote
   decoded[:] = [0] * 5
   assert run(*arguments, '--resume') == 0
-  assert len(decoded) == 5 + 6  # of 10 segments 4 were known
+  assert len(decoded) == 5 + 6  # 4 of 10 segments were known
   assert (out.read_bytes(), json.loads(out.with_suffix('.json').read_text())) == wanted
   assert not journal.exists()
-  # What is finished is left alone; what has changed since is not.
+  # Finished files are skipped unless their audio has changed.
   assert run(*arguments, '--resume') == 0
   assert len(decoded) == 11
   audio_files.write_audio(song, noise(3 * SEGMENT, 5))
@@ -218,7 +218,7 @@ def test_an_interrupted_run_goes_on(model, tmp_path, monkeypatch, capsys):
   assert len(decoded) == 15 and len(json.loads(out.with_suffix('.json').read_text())['segments']) == 4
 
 
-def test_a_journal_of_another_song_or_model_is_not_used(model, tmp_path):
+def test_a_journal_of_another_song_or_model_is_ignored(model, tmp_path):
   song = tmp_path / 'song.wav'
   song.write_bytes(b'abc')
   first = resume.Journal(tmp_path / 'a.mid', song, 'model')
@@ -241,7 +241,7 @@ def test_progress_as_json_and_errors_in_it(model, album, tmp_path, capsys):
   progress = [event for event in events if event['event'] == 'progress']
   assert progress[0]['of'] == 0.188 and progress[-1]['left'] >= 0
   done = next(event for event in events if event['event'] == 'done')
-  # Random tokens strike a note again within a millisecond, which MIDI cannot say.
+  # Random tokens repeat notes within a millisecond, which MIDI cannot represent.
   assert done['notes'] >= len(midi_io.read_midi(done['midi'])) > 0
 
 
@@ -257,7 +257,7 @@ NOTES = as_notes(
 )
 
 
-def test_every_output_opens_in_what_people_use(tmp_path):
+def test_every_output_opens_in_common_libraries(tmp_path):
   pytest.importorskip('symusic')
   from mrmt3.inference.transcription import Transcription
   from mrmt3.note_sequences import DecodingStats
@@ -308,7 +308,7 @@ def test_tracks_by_class_and_merging():
       instrument_merging.merge_small_instruments(many, bad)
 
 
-def test_m4a_and_what_is_not_one(tmp_path):
+def test_m4a_files_and_invalid_ones(tmp_path):
   av = pytest.importorskip('av')
   from mrmt3.audio import ffmpeg
 
@@ -322,10 +322,10 @@ def test_m4a_and_what_is_not_one(tmp_path):
       frame.sample_rate, frame.pts = rate, start
       container.mux(stream.encode(frame))
     container.mux(stream.encode(None))
-  heard = audio_files.read_audio(tmp_path / 'a.m4a')
-  assert abs(len(heard) - seconds * 16000) < 2000
-  spectrum = np.abs(np.fft.rfft(heard[4000:20000]))
-  assert spectrum.argmax() == 440 and 0.4 < np.abs(heard[4000:20000]).max() < 0.6
+  decoded_audio = audio_files.read_audio(tmp_path / 'a.m4a')
+  assert abs(len(decoded_audio) - seconds * 16000) < 2000
+  spectrum = np.abs(np.fft.rfft(decoded_audio[4000:20000]))
+  assert spectrum.argmax() == 440 and 0.4 < np.abs(decoded_audio[4000:20000]).max() < 0.6
   assert abs(audio_files.promised_seconds(tmp_path / 'a.m4a') - seconds) < 0.1
   whole = (tmp_path / 'a.m4a').read_bytes()
   for name, data in (('cut.m4a', whole[:300]), ('text.m4a', b'no sound at all'), ('none.mp4', b'')):
@@ -335,7 +335,7 @@ def test_m4a_and_what_is_not_one(tmp_path):
   assert ffmpeg.open_file(tmp_path / 'a.m4a').samplerate == rate
 
 
-def test_m4a_without_pyav_says_what_to_install(tmp_path, monkeypatch):
+def test_m4a_without_pyav_names_the_package(tmp_path, monkeypatch):
   (tmp_path / 'a.m4a').write_bytes(b'\0\0\0\x20ftypM4A ')
   monkeypatch.setitem(sys.modules, 'av', None)
   with pytest.raises(UserError, match=r'mrmt3\[m4a\]'):
@@ -353,7 +353,7 @@ def test_bench_transcribe(model, capsys):
   assert main(['bench', 'transcribe', '--checkpoint', str(model), '--seconds', '0']) == 2
 
 
-def test_the_second_run_compiles_nothing(model, tmp_path):
+def test_the_second_run_uses_the_compilation_cache(model, tmp_path):
   audio_files.write_audio(tmp_path / 'a.wav', noise(SEGMENT))
   environment = {name: value for name, value in os.environ.items() if not name.startswith('JAX_')}
   environment['MRMT3_CACHE'] = str(tmp_path / 'cache')

@@ -52,7 +52,7 @@ def bars_of(lengths, metre=(4, 4)):
 
 
 def scale_score(num_bars=8, transposed=(24, 12, 0, -12), metre=(4, 4)):
-  """A score in which all parts play a scale in quarters."""
+  """Return a score whose parts play scales in quarters."""
   bars = bars_of([4 * metre[0] / metre[1]] * num_bars, metre)
   quarters = np.arange(int(bars['length'].sum()))
   parts = tuple(part(*[(q, 1, 60 + t + int(q) % 8) for q in quarters]) for t in transposed)
@@ -86,7 +86,7 @@ def test_ties_are_joined_only_at_the_same_pitch_and_moment():
   np.testing.assert_array_equal(joined, part((0, 3, 60), (4, 1, 60), (1, 1, 64)))
 
 
-def test_drop_doubles_keeps_what_is_new():
+def test_drop_doubles_keeps_distinct_parts():
   melody, other = part((0, 1, 60), (1, 1, 62)), part((0, 1, 48), (1, 1, 50))
   score = drop_doubles(Score('x', (part(), melody, other, melody.copy()), bars_of([4])))
   assert [len(p) for p in score.parts] == [2, 2] and score.parts[1] is other
@@ -94,7 +94,7 @@ def test_drop_doubles_keeps_what_is_new():
     drop_doubles(Score('x', (part(),), bars_of([4])))
 
 
-def test_excerpt_cuts_at_bar_lines_and_repeat_plays_again():
+def test_excerpt_cuts_at_bar_lines_and_repeat_repeats():
   score = Score('x', (part((0, 6, 60), (4, 1, 62), (7, 3, 64), (8, 1, 65)),), bars_of([4, 4, 4]))
   middle = excerpt(score, 1, 2)
   np.testing.assert_array_equal(middle.parts[0], part((0, 1, 62), (3, 1, 64)))
@@ -107,7 +107,7 @@ def test_excerpt_cuts_at_bar_lines_and_repeat_plays_again():
 # Sources
 
 
-def test_music21_chorale_is_read_as_it_stands():
+def test_music21_chorale_is_read_as_written():
   score = sources.read_score('music21/bach/bwv66.6.mxl')
   assert score.name == 'music21/bach/bwv66.6' and len(score.parts) == 4
   assert score.length == 36 and score.bars['length'][0] == 1  # 9 bars with a pickup
@@ -172,7 +172,7 @@ def test_work_of(one, other, same):
   assert (sources.work_of(sources.MUSIC21 + one) == sources.work_of(sources.MUSIC21 + other)) == same
 
 
-def test_bad_sources_are_named(tmp_path, monkeypatch):
+def test_bad_sources_raise_user_errors(tmp_path, monkeypatch):
   with pytest.raises(UserError, match='no such source'):
     sources.read_score('midi/x.mid')
   with pytest.raises(UserError, match='no such piece'):
@@ -254,11 +254,11 @@ def test_arrangement_follows_palette_and_seed():
   assert set(programs) <= {0, 24, 33, 40, 70}
   without = arrange.arrange(score, np.random.default_rng(3), palette=(0, 24, 33, 40, 70), exclude=(33, 40))
   assert {one.program for one in without} <= {0, 24, 70}
-  # Two instruments for four parts: two parts go.
+  # Two instruments for four parts: two parts are dropped.
   assert len(arrange.arrange(score, np.random.default_rng(3), palette=(0, 24))) == 2
 
 
-def test_chords_go_to_instruments_that_can():
+def test_chords_go_to_instruments_that_play_chords():
   chords = part(*[(q, 1, p) for q in range(8) for p in (60, 64, 67)])
   can = {instrument.program for instrument in arrange.INSTRUMENTS if instrument.chords}
   for seed in range(10):
@@ -266,7 +266,7 @@ def test_chords_go_to_instruments_that_can():
     assert one.program in can
 
 
-def test_instrument_table_names_playable_things():
+def test_instrument_ranges_are_valid():
   assert len({instrument.program for instrument in arrange.INSTRUMENTS}) == len(arrange.INSTRUMENTS)
   assert all(0 <= i.low < i.high < 128 for i in arrange.INSTRUMENTS)
   assert set(arrange.BASSES) <= {i.program for i in arrange.INSTRUMENTS}
@@ -295,7 +295,7 @@ def test_accents_follow_the_metre():
 def test_fit_fills_the_time_exactly(num_bars):
   score, tempo = timing.fit(scale_score(num_bars), 30.0, 5.0, fill=True, rng=np.random.default_rng(0))
   assert score.length * 60 / tempo == pytest.approx(30 - timing.TAIL_SECONDS)
-  assert timing.SLOWEST <= tempo <= timing.FASTEST
+  assert timing.MIN_TEMPO <= tempo <= timing.MAX_TEMPO
   assert score.num_notes / 28.5 == pytest.approx(5.0, abs=0.3)
 
 
@@ -311,7 +311,7 @@ def test_fit_leaves_short_pieces_short_and_cuts_long_ones():
 def test_fit_keeps_the_tempo_in_range_when_density_cannot_be_met():
   _, slow = timing.fit(scale_score(100), 30.0, 0.5, fill=True, rng=np.random.default_rng(0))
   _, fast = timing.fit(scale_score(100), 30.0, 50.0, fill=True, rng=np.random.default_rng(0))
-  assert timing.SLOWEST <= slow < 60 and 140 < fast <= timing.FASTEST
+  assert timing.MIN_TEMPO <= slow < 60 and 140 < fast <= timing.MAX_TEMPO
 
 
 # Drums
@@ -335,7 +335,7 @@ def test_drums_follow_the_bars(metre, num_bars, pickup, tempo, seed):
   kicks = np.round(quarters[notes['pitch'] == drums.KICK], 6)
   for bar, phase in zip(score.bars, bar_phases(score.bars), strict=True):
     if phase == 0 and metre[0] > 1:
-      assert np.round(bar['start'], 6) in kicks  # the bar line is heard
+      assert np.round(bar['start'], 6) in kicks  # every bar line has a kick
   assert len(notes) / (score.length * 60 / tempo) < 12
 
 
@@ -353,7 +353,7 @@ def test_drums_mark_the_end_of_a_phrase():
 @pytest.mark.parametrize(
   ('program', 'is_drum', 'pitch'), [(0, False, 60), (24, False, 60), (16, False, 60), (0, True, 38)]
 )
-def test_sound_begins_at_the_label(synth, program, is_drum, pitch):
+def test_audio_onset_is_at_the_label(synth, program, is_drum, pitch):
   onsets = [0.5, 1.2503, 2.0017]
   notes = as_notes([(onset, onset + 0.3, pitch, 100, 0, 0) for onset in onsets])
   audio = synth.render(notes, program, is_drum, 3.0)
@@ -364,7 +364,7 @@ def test_sound_begins_at_the_label(synth, program, is_drum, pitch):
     assert np.argmax(attack > 0.1 * attack.max()) / RATE < 0.005
 
 
-def test_sound_of_the_right_pitch_and_length(synth):
+def test_audio_has_the_right_pitch_and_length(synth):
   audio = synth.render(as_notes([(0.0, 1.0, 69, 100, 0, 0)]), 73, False, 1.5)
   spectrum = np.abs(np.fft.rfft(audio[:RATE] * np.hanning(RATE)))
   assert abs(int(np.argmax(spectrum)) % 440) <= 5 or abs(int(np.argmax(spectrum)) % 440 - 440) <= 5
@@ -387,7 +387,7 @@ def test_silent_notes_are_counted():
   assert render.silent_share(audio, notes[:0], RATE) == 0
 
 
-def test_bad_soundfonts_are_named(tmp_path):
+def test_bad_soundfonts_raise_user_errors(tmp_path):
   with pytest.raises(UserError, match='no such soundfont'):
     render.Synth(tmp_path / 'missing.sf2')
   (tmp_path / 'text.sf2').write_text('not a soundfont')
@@ -406,7 +406,7 @@ def test_fixed_plan_gives_each_split_its_share():
   counts = collections.Counter(split for split, _ in recipes.fixed_plan(demo, 4))
   assert counts == {'train': 3, 'test': 1}
   assert [split for split, _ in recipes.fixed_plan(demo, 2)] == ['train', 'test']
-  with pytest.raises(ValueError, match='wanted'):
+  with pytest.raises(ValueError, match='requested'):
     recipes.fixed_plan(demo, 100)
 
 
@@ -460,7 +460,7 @@ def test_built_tracks_are_music_with_drums(small_set):
       assert layout.integrated_loudness(audio, rate) > -40
 
 
-def test_resumes_where_it_was_stopped(small_set, tmp_path):
+def test_an_interrupted_build_resumes(small_set, tmp_path):
   import shutil
 
   out = tmp_path / 'set'
@@ -479,8 +479,8 @@ def test_another_seed_is_another_arrangement(small_set, tmp_path):
   assert (tmp_path / 'set' / mix).read_bytes() != (small_set / mix).read_bytes()
 
 
-def test_tracks_of_another_set_can_be_made_again(small_set, tmp_path):
-  """With the same settings they are the same, split by split."""
+def test_tracks_of_another_set_can_be_rendered_again(small_set, tmp_path):
+  """With the same settings, the tracks of a split are equal."""
   out = tmp_path / 'set'
   report = build_small(out, tracks_of=small_set, split='test')
   assert report.splits == {'test': 1}
@@ -504,7 +504,7 @@ def test_held_out_songs_are_for_testing_only():
   recipe = recipes.RECIPES['held-out']
   plan = recipes.fixed_plan(recipe, recipe.pieces)
   assert {split for split, _ in plan} == {'test'} and len(plan) == recipe.pieces
-  with pytest.raises(ValueError, match='wanted'):
+  with pytest.raises(ValueError, match='requested'):
     recipes.fixed_plan(recipe, 50)
 
 
@@ -512,7 +512,7 @@ def test_other_contents_are_not_overwritten(small_set, tmp_path):
   with pytest.raises(UserError, match='other settings'):
     build_small(small_set, seed=7)
   (tmp_path / 'thesis.txt').write_text('mine')
-  with pytest.raises(UserError, match='holds something else'):
+  with pytest.raises(UserError, match='is not empty'):
     build_small(tmp_path)
   (tmp_path / 'dataset.json').write_text('{')
   with pytest.raises(UserError, match=r'dataset\.json is broken; choose another folder'):
@@ -523,12 +523,12 @@ def test_other_contents_are_not_overwritten(small_set, tmp_path):
 def test_force_replaces_tracks_and_nothing_else(small_set, tmp_path):
   (tmp_path / 'thesis.txt').write_text('mine')
   (tmp_path / 'train' / 'Track00099').mkdir(parents=True)
-  with pytest.raises(UserError, match='left alone'):  # Slakh2100 itself, for example
+  with pytest.raises(UserError, match='was not built here'):  # Slakh2100 itself, for example
     build_small(tmp_path, force=True)
-  (tmp_path / 'dataset.json').write_text('{')  # an earlier build, broken
+  (tmp_path / 'dataset.json').write_text('{')  # a broken plan of an earlier build
   with pytest.raises(UserError, match='cannot give'):
     build_small(tmp_path, force=True, pieces=1000)
-  assert (tmp_path / 'train' / 'Track00099').exists()  # nothing is removed for a build that cannot be
+  assert (tmp_path / 'train' / 'Track00099').exists()  # a build that fails early removes nothing
   build_small(tmp_path, force=True)
   assert contents(tmp_path) == {**contents(small_set), 'thesis.txt': b'mine'}
   assert not (tmp_path / 'train' / 'Track00099').exists()
@@ -538,7 +538,7 @@ def test_force_replaces_tracks_and_nothing_else(small_set, tmp_path):
   ('changes', 'words'),
   [
     ({'recipe': 'soup'}, 'no such recipe'),
-    ({'pieces': 1}, 'nothing to test on'),
+    ({'pieces': 1}, 'no test split'),
     ({'pieces': 1000}, 'cannot give 1000 pieces'),
     ({'seconds': 1}, 'tracks of 1 s'),
     ({'seconds': float('nan')}, 'tracks of nan s'),
@@ -550,12 +550,12 @@ def test_force_replaces_tracks_and_nothing_else(small_set, tmp_path):
     ({'recipe': 'corpus', 'hours': 0, 'pieces': None}, '0 hours'),
     ({'recipe': 'corpus', 'drums': 2}, 'drums'),
     ({'recipe': 'corpus', 'takes': 0}, '0 takes'),
-    ({'recipe': 'midi'}, 'name a folder'),
+    ({'recipe': 'midi'}, 'needs a folder'),
     ({'recipe': 'demo', 'hours': 2, 'pieces': None}, 'its own pieces'),
     ({'midi': ['nowhere']}, 'no such folder'),
   ],
 )
-def test_settings_that_make_no_sense(tmp_path, changes, words):
+def test_invalid_settings_raise_user_errors(tmp_path, changes, words):
   with pytest.raises(UserError, match=words):
     build_small(tmp_path / 'set', **changes)
   assert not (tmp_path / 'set' / 'dataset.json').exists()
@@ -567,7 +567,7 @@ def test_out_must_be_a_folder(tmp_path):
     build_small(tmp_path / 'file')
 
 
-def test_a_program_the_soundfont_leaves_silent_is_replaced(monkeypatch):
+def test_a_program_that_is_silent_in_the_soundfont_is_replaced(monkeypatch):
   class HalfSynth(render.Synth):
     def render(self, notes, program, is_drum, seconds):
       audio = super().render(notes, program, is_drum, seconds)
@@ -587,7 +587,7 @@ def cube(number):
   return number**3
 
 
-def test_parallel_keeps_order_and_passes_errors_on():
+def test_parallel_keeps_order_and_propagates_errors():
   assert list(parallel.parallel(cube, [3, 1, 2], 1)) == [27, 1, 8]
   assert list(parallel.parallel(cube, [], 4)) == []
   assert list(parallel.parallel(cube, list(range(9)), 2)) == [n**3 for n in range(9)]
@@ -600,7 +600,7 @@ def test_command_line(small_set, capsys):
   dataset_cli.add_parser(parser.add_subparsers())
   args = parser.parse_args(['dataset', 'build', str(small_set), '--pieces', '2', '--seconds', '6', '--workers', '1'])
   assert args.run(args) == 0
-  assert '2 tracks (1 train, 1 test, 2 of them there before)' in capsys.readouterr().out
+  assert '2 tracks (1 train, 1 test, 2 of them built before)' in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -614,13 +614,13 @@ def test_demo_recipe(tmp_path):
   build.build(tmp_path, progress=False)
   tracks = slakh_layout.find_tracks(tmp_path)
   assert [track.split for track in tracks] == ['train'] * 3 + ['test']
-  heard = {'train': set(), 'test': set()}
+  programs = {'train': set(), 'test': set()}
   for track in tracks:
     mix, rate = soundfile.read(track.audio_path)
     notes = slakh_layout.read_notes(track)
     assert 45 <= len(mix) / rate <= 50 and 4 <= len(notes) / (len(mix) / rate) <= 10
-    heard[track.split] |= {(int(note['program']), bool(note['is_drum'])) for note in notes}
-  assert heard['test'] <= heard['train']
+    programs[track.split] |= {(int(note['program']), bool(note['is_drum'])) for note in notes}
+  assert programs['test'] <= programs['train']
 
 
 @pytest.mark.slow
@@ -631,7 +631,7 @@ def test_corpus_recipe(tmp_path):
 
 
 @pytest.mark.parametrize('wait', [0.02, 0.1])
-def test_an_interrupt_while_results_come_ends_at_once(wait, tmp_path):
+def test_an_interrupt_while_results_arrive_exits_at_once(wait, tmp_path):
   (tmp_path / 'large_results.py').write_text('def work(_):\n  return bytes(40_000_000)\n')
   script = """
 from large_results import work

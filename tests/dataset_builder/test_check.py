@@ -1,4 +1,4 @@
-"""Tests of `mrmt3 dataset check` and `report`, of soundfonts' tuning and families, and of interrupted builds."""
+"""Tests of `mrmt3 dataset check` and `report`, of tuning and families of soundfonts, and of interrupted builds."""
 
 import dataclasses
 import io
@@ -39,7 +39,7 @@ def melody(low=60, step=0.5, count=12, program=0):
 
 
 def write_set(folder, synth, change=None):
-  """A data set of a training and a test track with piano, flute and drums; `change` alters the labels."""
+  """Write a data set of a training and a test track with piano, flute and drums; `change` modifies the labels."""
   drums = as_notes([(0.2 + i / 2, 0.3 + i / 2, 36 + 2 * (i % 2), 100, 0, 1) for i in range(12)])
   tables = [(0, False, melody()), (73, False, melody(72)), (0, True, drums)]
   for name in ('train/Track00001', 'test/Track00003'):
@@ -75,7 +75,7 @@ def test_presets_sound_at_their_pitch(synth, program):
     assert check.has_pitch(audio, notes['onset'], notes['pitch'] + semitones, RATE).mean() < 0.2
 
 
-def test_untuned_font_is_out_of_tune_and_its_file_stays():
+def test_original_soundfont_is_out_of_tune_and_unchanged():
   import symusic
 
   path = render.default_soundfont()
@@ -84,7 +84,7 @@ def test_untuned_font_is_out_of_tune_and_its_file_stays():
   assert path.read_bytes() == before
   plain._load = lambda: symusic.Synthesizer(path, RATE, 2)
   notes = melody()
-  # Where this fails, symusic has learnt to tune and tuned_font can go.
+  # If this fails, symusic applies the tuning itself and soundfont_tuning can be removed.
   assert check.has_pitch(plain.render(notes, 0, False, 7.0), notes['onset'], notes['pitch'], RATE).mean() < 0.5
 
 
@@ -92,7 +92,7 @@ def test_untuned_font_is_out_of_tune_and_its_file_stays():
 
 
 def font_bytes(samples, headers, zones, vorbis=False):
-  """A soundfont with one instrument, preset 0; headers are (begin, end, loop begin, loop end, rate), zones generators."""
+  """Return a soundfont with one preset; headers are (begin, end, loop begin, loop end, rate), zones generators."""
 
   def part(name, content):
     return name + struct.pack('<I', len(content)) + content
@@ -123,37 +123,37 @@ def wave(count, rate=RATE, hertz=261.6256):
   return np.rint(8000 * np.sin(2 * np.pi * hertz * np.arange(count) / rate)).astype('<i2')
 
 
-ODD = [  # headers and zones
-  ([(0, 3000, 100, 50000, RATE)], [[(54, 1), (53, 0)]]),  # a loop that ends behind its sample
-  ([(0, 3000, 2950, 3000, 44100)], [[(54, 1), (53, 0)]]),  # one that ends with it
-  ([(0, 3000, 1000, 1003, 44100)], [[(54, 1), (53, 0)]]),  # one that is empty an octave higher
+ODD = [  # (headers, zones)
+  ([(0, 3000, 100, 50000, RATE)], [[(54, 1), (53, 0)]]),  # a loop beyond the end of its sample
+  ([(0, 3000, 2950, 3000, 44100)], [[(54, 1), (53, 0)]]),  # a loop to the end of its sample
+  ([(0, 3000, 1000, 1003, 44100)], [[(54, 1), (53, 0)]]),  # a loop that is empty an octave higher
   ([(0, 3000, 2000, 1000, RATE)], [[(54, 1), (53, 0)]]),  # begin and end swapped
-  ([(0, 3000, 100, 2900, RATE)], [[(54, 1), (3, 30000), (50, 9), (53, 0)]]),  # moved far outside by its zone
-  # Two zones that begin at one place and end at different ones, for keys up to 60 and from 61.
+  ([(0, 3000, 100, 2900, RATE)], [[(54, 1), (3, 30000), (50, 9), (53, 0)]]),  # moved far out of range by its zone
+  # Two zones that begin at one position and end at different ones, for keys up to 60 and from 61.
   (
     [(0, 300, 10, 290, 44100), (0, 3000, 10, 2900, 44100)],
     [[(43, 60 << 8), (54, 1), (53, 0)], [(43, 61 + (127 << 8)), (54, 1), (53, 1)]],
   ),
   ([(0, 3000, 100, 2900, RATE)], [[(54, 3), (53, 0)]]),
-  ([(0, 3000, 100, 2900, RATE)], [[(54, 9), (999, 7), (53, 0)]]),  # an unknown way to play, and an unknown generator
+  ([(0, 3000, 100, 2900, RATE)], [[(54, 9), (999, 7), (53, 0)]]),  # an unknown loop mode and an unknown generator
   ([(0, 0, 0, 0, 0)], [[(54, 1), (53, 0)]]),
 ]
 PLAY = """
 import sys
 import numpy as np
 from mrmt3.audio.synthesizer import Synth
-from mrmt3.notes import as_notes
+from mrmt3.notes.note_array import as_notes
 notes = as_notes([(0.1 + i, 1.0 + i, pitch, 90, 0, 0) for i, pitch in enumerate((24, 60, 61, 96, 120))])
 np.save(sys.argv[1], [Synth(path).render(notes, 0, False, 6.0) for path in sys.argv[2:]])
 """
 
 
-def test_odd_samples_sound_the_same_each_time(tmp_path):
+def test_odd_samples_are_rendered_deterministically(tmp_path):
   paths = [tmp_path / f'{index}.sf2' for index in range(len(ODD))]
   for path, (headers, zones) in zip(paths, ODD, strict=True):
     path.write_bytes(font_bytes(wave(3000).tobytes(), headers, zones))
   results = []
-  for perturb in ('85', '170'):  # glibc fills what is allocated or freed with it
+  for perturb in ('85', '170'):  # glibc fills allocated and freed memory with it
     out = tmp_path / f'{perturb}.npy'
     environment = {**os.environ, 'MALLOC_PERTURB_': perturb, 'MRMT3_CACHE': str(tmp_path / 'cache')}
     subprocess.run([sys.executable, '-c', PLAY, out, *paths], check=True, env=environment, timeout=60)
@@ -164,13 +164,13 @@ def test_odd_samples_sound_the_same_each_time(tmp_path):
 
 
 @pytest.mark.parametrize('place', ['phdr', 'pbag', 'pgen', 'inst', 'ibag', 'igen'])
-def test_table_that_points_outside_is_named(tmp_path, place):
+def test_table_with_an_index_out_of_range_raises(tmp_path, place):
   headers, zones = ODD[0]
   data = bytearray(font_bytes(wave(3000).tobytes(), headers, zones))
   offset = {'phdr': 38 + 24, 'inst': 22 + 20, 'pbag': 4, 'ibag': 4, 'pgen': 2, 'igen': 4 + 2}[place]
   struct.pack_into('<H', data, data.index(place.encode()) + 8 + offset, 500)
   (tmp_path / 'odd.sf2').write_bytes(data)
-  with pytest.raises(UserError, match='cut short or broken'):
+  with pytest.raises(UserError, match='truncated or broken'):
     render.Synth(tmp_path / 'odd.sf2')
 
 
@@ -180,7 +180,7 @@ def read_tuned(data):
   return np.frombuffer(chunks[b'smpl'], '<i2'), headers
 
 
-def test_loops_lie_inside_with_room_behind_and_no_place_is_used_twice():
+def test_loops_have_a_margin_and_samples_do_not_overlap():
   audio, headers = read_tuned(soundfont_tuning.tune(render.default_soundfont().read_bytes(), RATE))
   at = np.array([header[1:5] for header in headers], np.int64)
   assert len(headers) > 500 and at[:, 1].max() <= len(audio) and {header[5] for header in headers} == {RATE}
@@ -189,7 +189,7 @@ def test_loops_lie_inside_with_room_behind_and_no_place_is_used_twice():
 
 
 @pytest.mark.parametrize('vorbis', [False, True])
-def test_zone_plays_what_its_generators_cut_out(vorbis):
+def test_zone_plays_the_crop_of_its_generators(vorbis):
   data, rate = wave(40000, 32000), 32000
   chunk = data.tobytes()
   if vorbis:
@@ -198,7 +198,7 @@ def test_zone_plays_what_its_generators_cut_out(vorbis):
     chunk = memory.getvalue() + bytes(len(memory.getvalue()) % 2)
   end = len(chunk) if vorbis else len(data)
   zones = [[(0, 8000), (2, 232), (53, 0), (54, 1)], [(53, 0)]]
-  zones = [sorted(zone, key=lambda pair: pair[0] == 53) for zone in zones]  # the sample comes last
+  zones = [sorted(zone, key=lambda pair: pair[0] == 53) for zone in zones]  # the sample generator must be last
   tuned = soundfont_tuning.tune(font_bytes(chunk, [(0, end, 9768, 30000, rate)], zones, vorbis), RATE)
   audio, (looped, plain) = read_tuned(tuned)
   begin, end, first, last = looped[1:5]
@@ -211,14 +211,14 @@ def test_zone_plays_what_its_generators_cut_out(vorbis):
   assert not audio[begin + 20000 : end].any()
 
 
-def test_places_that_agree_in_their_last_24_bits_are_avoided(monkeypatch):
+def test_positions_with_equal_last_24_bits_are_avoided(monkeypatch):
   monkeypatch.setattr(soundfont_tuning, '_PLACES', 8192)
   zones = [[(52, cents), (53, 0)] for cents in range(4)]
   _, headers = read_tuned(soundfont_tuning.tune(font_bytes(bytes(0), [(0, 0, 0, 0, RATE)], zones), RATE))
   assert [header[1] for header in headers] == [0, 8193, 16386, 24579]
 
 
-def test_sound_does_not_depend_on_what_was_played_before(synth):
+def test_audio_does_not_depend_on_earlier_stems(synth):
   fresh = render.Synth(render.default_soundfont(), RATE)
   used = render.Synth(render.default_soundfont(), RATE)
   for program in (50, 90, 88):
@@ -226,8 +226,8 @@ def test_sound_does_not_depend_on_what_was_played_before(synth):
   np.testing.assert_array_equal(fresh.render(melody(), 89, False, 7.0), used.render(melody(), 89, False, 7.0))
 
 
-def test_no_synthesizer_plays_twice(monkeypatch):
-  # One that played before may sound otherwise, as symusic's do with the drums of FluidR3 and MuseScore.
+def test_every_stem_gets_a_new_synthesizer(monkeypatch):
+  # A used synthesizer may sound different, like symusic's for the drums of FluidR3 and MuseScore.
   import symusic
 
   class Worn:
@@ -249,7 +249,7 @@ def test_no_synthesizer_plays_twice(monkeypatch):
 # Soundfonts
 
 
-def test_what_is_in_a_soundfont():
+def test_soundfont_contents():
   font = soundfonts.read_soundfont(render.default_soundfont())
   assert font.programs == frozenset(range(128)) and font.has_drums and font.has(40, False) and font.has(0, True)
   assert font.is_related(font)
@@ -262,7 +262,7 @@ def test_what_is_in_a_soundfont():
 
 
 def piano_only(path):
-  """Writes the default soundfont with all presets but the first in bank 5."""
+  """Write the default soundfont with all presets but the first in bank 5."""
   data = bytearray(render.default_soundfont().read_bytes())
   chunks = soundfonts.font_chunks(bytes(data))
   begin = data.index(b'phdr') + 8
@@ -276,17 +276,17 @@ def piano_only(path):
 def test_fonts_that_are_broken_or_not_general_midi(tmp_path):
   (tmp_path / 'text.sf2').write_text('no')
   fonts = [render.default_soundfont(), piano_only(tmp_path / 'piano.sf2'), tmp_path / 'text.sf2', tmp_path / 'none.sf2']
-  setup, said = settings.prepare('demo', fonts=fonts)
+  setup, lines = settings.prepare('demo', fonts=fonts)
   assert [font.path for font in setup.fonts] == fonts[:2] and setup.fonts[1].programs == {0}
-  assert len(said) == 3 and all('\n' not in line for line in said)
-  assert any('1 of 128 programs and no drums' in line for line in said)
+  assert len(lines) == 3 and all('\n' not in line for line in lines)
+  assert any('1 of 128 programs and no drums' in line for line in lines)
   with pytest.raises(UserError, match='none of the 2 soundfonts'):
     settings.prepare('demo', fonts=fonts[2:])
   with pytest.raises(UserError, match='cannot be held out'):
     settings.prepare('demo', held_out=[fonts[1]])
 
 
-def test_stems_of_a_split_keep_to_its_fonts(tmp_path):
+def test_stems_of_a_split_use_its_soundfonts(tmp_path):
   default = render.default_soundfont()
   setup, _ = settings.prepare('demo')
   other = dataclasses.replace(setup.fonts[0], path=shutil.copy(default, tmp_path / 'other.sf2'))
@@ -309,8 +309,8 @@ def test_rare_classes_are_preferred():
 
 
 def test_check_of_a_good_set(good_set, capsys):
-  verdict, stems = check.check(good_set, workers=1, progress=False)
-  assert verdict.is_good and (verdict.tracks, verdict.stems, verdict.notes) == (2, 6, 48)
+  result, stems = check.check(good_set, workers=1, progress=False)
+  assert result.is_good and (result.tracks, result.stems, result.notes) == (2, 6, 48)
   assert all(abs(stem.lag) <= 0.005 for stem in stems)
   assert run('check', good_set, '--workers', 1) == 0
   assert 'NOT MET' not in capsys.readouterr().out
@@ -330,9 +330,9 @@ def higher(notes):
 @pytest.mark.parametrize(('change', 'what'), [(later, 'in_time'), (higher, 'pitched')])
 def test_check_finds_wrong_labels(tmp_path, synth, change, what, capsys):
   folder = write_set(tmp_path, synth, change)
-  verdict, stems = check.check(folder, workers=1, progress=False)
-  assert not verdict.is_good and getattr(verdict, what) < 0.2
-  assert verdict.audible == verdict.mixes == 1
+  result, stems = check.check(folder, workers=1, progress=False)
+  assert not result.is_good and getattr(result, what) < 0.2
+  assert result.audible == result.mixes == 1
   if change is later:
     assert np.median([stem.lag for stem in stems]) == pytest.approx(0.04, abs=0.003)
   assert run('check', folder, '--workers', 1, '--json', tmp_path / 'check.json') == 1
@@ -347,10 +347,10 @@ def test_check_finds_broken_tracks(good_set, tmp_path):
   soundfile.write(track / 'stems' / 'S00.flac', audio[::-1], RATE)
   (track / 'stems' / 'S01.flac').unlink()
   (folder / 'test' / 'Track00003' / 'metadata.yaml').write_text('{')
-  verdict, _ = check.check(folder, workers=1, progress=False)
-  assert not verdict.is_good and len(verdict.troubles) >= 2
-  assert any('S01 is missing' in line for line in verdict.troubles)
-  assert any('Track00003' in line and 'not YAML' in line for line in verdict.troubles)
+  result, _ = check.check(folder, workers=1, progress=False)
+  assert not result.is_good and len(result.troubles) >= 2
+  assert any('S01 is missing' in line for line in result.troubles)
+  assert any('Track00003' in line and 'not YAML' in line for line in result.troubles)
   with pytest.raises(UserError, match='no data set'):
     check.check(tmp_path / 'nowhere')
   with pytest.raises(UserError, match='0 tracks'):
@@ -362,8 +362,8 @@ def test_mix_that_is_not_the_sum(good_set, tmp_path):
   for name in ('train/Track00001', 'test/Track00003'):
     mix, _ = soundfile.read(folder / name / 'mix.flac')
     soundfile.write(folder / name / 'mix.flac', 0.5 * mix, RATE)
-  verdict, _ = check.check(folder, workers=1, progress=False)
-  assert verdict.mixes == 0 and verdict.audible == 1
+  result, _ = check.check(folder, workers=1, progress=False)
+  assert result.mixes == 0 and result.audible == 1
 
 
 # Report
@@ -381,7 +381,7 @@ def test_report(good_set, tmp_path, capsys):
   assert found.minutes()[73, False] == pytest.approx(14 / 60) and found.minutes()[40, False] == 0
   assert found.notes() == {(0, False): 24, (73, False): 24, (0, True): 24}
   assert run('report', good_set, '--plot', tmp_path / 'x.png', '--json', tmp_path / 'x.json') == 0
-  assert 'instruments a track: 3.0' in capsys.readouterr().out
+  assert 'instruments per track: 3.0' in capsys.readouterr().out
   assert json.loads((tmp_path / 'x.json').read_text())['classes']['Pipe']['notes'] == 24
   assert (tmp_path / 'x.png').read_bytes()[:4] == b'\x89PNG'
   with pytest.raises(UserError, match='unknown picture format'):
@@ -391,7 +391,7 @@ def test_report(good_set, tmp_path, capsys):
 # Failures
 
 
-def test_full_disk_leaves_no_half_track(tmp_path, monkeypatch, synth):
+def test_full_disk_leaves_no_partial_track(tmp_path, monkeypatch, synth):
   real = layout.Path.write_bytes
   written = []
 
@@ -410,7 +410,7 @@ def test_full_disk_leaves_no_half_track(tmp_path, monkeypatch, synth):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['SIGKILL', 'SIGINT', 'SIGTERM'])
-def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(tmp_path, name):
+def test_a_build_killed_at_any_time_resumes_to_the_same_bytes(tmp_path, name):
   for seed in range(6):
     rng = np.random.default_rng(seed)
     rows = [

@@ -1,4 +1,4 @@
-"""Tests of mrmt3.dataset_builder.midi_score, sources' MIDI folders, the score cache and data sets built from MIDI files."""
+"""Tests of midi_score, MIDI folders as sources, the score cache, and data sets built from MIDI files."""
 
 import contextlib
 import struct
@@ -24,7 +24,7 @@ def number(value):
 
 
 def chunk(events):
-  """A track of (tick, bytes), times in order."""
+  """Return a track of (tick, bytes) events, sorted by tick."""
   data, last = b'', 0
   for tick, event in [*events, (events[-1][0] if events else 0, b'\xff\x2f\x00')]:
     data += number(tick - last) + event
@@ -72,7 +72,7 @@ def test_parts_programs_drums_tempo_and_metre():
   assert (score.parts[0]['velocity'] == 80).all()
 
 
-def test_what_libraries_refuse_is_read():
+def test_files_that_libraries_reject_are_read():
   bad_key = (0, b'\xff\x59\x02\x63\x09')
   odd = [bad_key, (0, b'\xff\x58\x04\x00\xff\x18\x08'), (0, b'\xff\x51\x03\x00\x00\x00'), (0, b'\xf0\x03\x01\x02\xf7')]
   score = read_midi_score(midi_file([*odd, *line(0, 0, tune(0))]), 'x')
@@ -97,13 +97,13 @@ def test_pedal_running_status_and_zero_lengths():
   assert [(n['start'], n['length'], n['pitch']) for n in notes] == [(0, 2, 60), (3, 1, 64)]
 
 
-def test_absurd_files():
+def test_extreme_files():
   thousands = midi_file(*[line(index % 9, index % 100, [60 + index % 12], start=index) for index in range(10_000)])
   assert len(read_midi_score(thousands, 'x').parts) <= 100
   silence = midi_file(line(0, 0, tune(0), start=480 * 7000), [(0, bytes([0x91, 60, 9])), (480, bytes([0x81, 60, 0]))])
   score = read_midi_score(silence, 'x')
   assert score.length <= 68 and len(score.parts) == 1 and score.bars['start'][0] == 0
-  fast = read_midi_score(band(division=2), 'x')  # two ticks a quarter: seen as a very slow piece
+  fast = read_midi_score(band(division=2), 'x')  # 2 ticks per quarter look like a very slow piece
   assert 40 <= fast.tempo <= 220
 
 
@@ -118,10 +118,10 @@ def test_absurd_files():
     (midi_file(), 'no notes for pitched'),
     (midi_file(line(9, 0, [36] * 99)), 'no notes for pitched'),
     (midi_file(line(0, 120, [60] * 99)), 'no notes for pitched'),  # breath noise
-    (bytes(9_000_000), 'too big'),
+    (bytes(9_000_000), 'too many'),
   ],
 )
-def test_files_without_music_are_named(data, words):
+def test_files_without_music_raise_user_errors(data, words):
   with pytest.raises(UserError, match=words) as error:
     read_midi_score(data, 'midi/x/song.mid')
   assert 'midi/x/song.mid' in str(error.value) and '\n' not in str(error.value)
@@ -143,7 +143,7 @@ def mutate(data, rng):
   return bytes(data[: int(rng.integers(1, len(data) + 1))] if rng.random() < 0.2 else data)
 
 
-def test_500_mutated_files_are_read_or_named():
+def test_500_mutated_files_are_read_or_raise_user_errors():
   rng = np.random.default_rng(0)
   masters = [band(seed, 32) for seed in range(5)]
   read = 0
@@ -164,28 +164,30 @@ def test_500_mutated_files_are_read_or_named():
 
 @hypothesis.given(st.binary(max_size=300))
 @hypothesis.settings(max_examples=60, deadline=None)
-def test_any_bytes_are_read_or_named(data):
+def test_arbitrary_bytes_are_read_or_raise_user_errors(data):
   with contextlib.suppress(UserError):
     assert read_midi_score(b'MThd' + struct.pack('>IHHH', 6, 1, 1, 96) + b'MTrk\x00\x00\xff\xff' + data, 'x').parts
 
 
-def test_wad_files_of_games(tmp_path, monkeypatch):
+def test_music_in_wad_files(tmp_path, monkeypatch):
   song = band()
   directory = struct.pack('<ii8s', 12, len(song), b'D_E1M1') + struct.pack('<ii8s', 12, 4, b'E1M1')
   (tmp_path / 'freedoom9.wad').write_bytes(struct.pack('<4sii', b'IWAD', 2, 12 + len(song)) + song + directory)
   (tmp_path / 'freedoom8.wad').write_bytes(b'IWAD\xff')
-  monkeypatch.setitem(sources.BOX, 'freedoom', sources.Collection('freedoom', 'music', tmp_path))
-  library = sources.Library(music21=False, box=('freedoom',))
+  monkeypatch.setitem(sources.DEBIAN_COLLECTIONS, 'freedoom', sources.Collection('freedoom', 'music', tmp_path))
+  library = sources.Library(music21=False, debian=('freedoom',))
   assert library.sources() == ['freedoom/freedoom9.wad/D_E1M1']
   assert len(library.read('freedoom/freedoom9.wad/D_E1M1').parts) == 3
 
 
-def test_missing_packages_are_named_with_their_command(tmp_path, monkeypatch):
-  monkeypatch.setitem(sources.BOX, 'openttd', sources.Collection('openttd-openmsx', 'music', tmp_path / 'none'))
-  library, missing = sources.open_library(music21=False, box=True, midi=[])
-  assert 'openttd' not in library.box
+def test_missing_packages_are_listed_with_their_command(tmp_path, monkeypatch):
+  monkeypatch.setitem(
+    sources.DEBIAN_COLLECTIONS, 'openttd', sources.Collection('openttd-openmsx', 'music', tmp_path / 'none')
+  )
+  library, missing = sources.open_library(music21=False, debian=True, midi=[])
+  assert 'openttd' not in library.debian
   assert [one for one in missing if 'openttd' in one] == [
-    'openttd-openmsx is not installed (music); get it with: apt-get install openttd-openmsx'
+    'openttd-openmsx is not installed (music); install it with: apt-get install openttd-openmsx'
   ]
 
 
@@ -207,7 +209,7 @@ def test_works_of_midi_files(one, other, same):
 def test_near_duplicates_are_one_group():
   original = read_midi_score(band(3), 'a')
   others = [read_midi_score(band(seed), str(seed)) for seed in (40, 50)]
-  copy = original.transposed(3).with_parts([1, 2])  # in another key, and its melody gone
+  copy = original.transposed(3).with_parts([1, 2])  # in another key, without its melody
   assert groups.group_scores([original, *others, copy], ['a', 'b', 'c', 'd']) == [0, 1, 2, 0]
   many = [original] * 100
   assert set(groups.group_scores(many, [str(index) for index in range(100)])) == {0}
@@ -232,11 +234,11 @@ def test_cache_keeps_scores_and_survives_broken_files(tmp_path, monkeypatch):
   assert len(reads) == 4
   with pytest.raises(UserError, match='no MIDI'):
     score_cache.cached(lambda: (_ for _ in ()).throw(UserError('no MIDI')), 'bad')
-  with pytest.raises(UserError, match='no MIDI'):  # remembered
+  with pytest.raises(UserError, match='no MIDI'):  # cached
     score_cache.cached(read, 'bad')
 
 
-def test_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_ignored(tmp_path, monkeypatch):
   (tmp_path / 'file').write_text('')
   monkeypatch.setattr(score_cache, 'cache_folder', lambda: tmp_path / 'file' / 'x')
   assert score_cache.cached(lambda: read_midi_score(band(), 'x'), 'id').parts
@@ -255,7 +257,7 @@ def folder(tmp_path_factory):
 
 
 def test_data_set_of_midi_files(folder, tmp_path, capsys):
-  said = []
+  lines = []
   report = build.build(
     tmp_path / 'set',
     midi=[folder],
@@ -265,10 +267,10 @@ def test_data_set_of_midi_files(folder, tmp_path, capsys):
     workers=1,
     extras=True,
     progress=False,
-    say=said.append,
+    log=lines.append,
   )
-  assert report.made == 9 and len(report.left_out) == 2 == len(said)
-  assert any('broken.mid: not a MIDI file' in line for line in said) and any('short.mid' in line for line in said)
+  assert report.made == 9 and len(report.left_out) == 2 == len(lines)
+  assert any('broken.mid: not a MIDI file' in line for line in lines) and any('short.mid' in line for line in lines)
   tracks = slakh_layout.find_tracks(tmp_path / 'set')
   assert len(tracks) == 9
   split_of = {}
@@ -290,8 +292,8 @@ def test_nothing_usable_is_an_error(tmp_path, names):
   for name in names:
     (tmp_path / 'songs' / name).write_text('x')
   with pytest.raises(UserError, match=r'no MIDI files|0 of 1 pieces'):
-    build.build(tmp_path / 'set', midi=[tmp_path / 'songs'], progress=False, workers=1, say=lambda line: None)
+    build.build(tmp_path / 'set', midi=[tmp_path / 'songs'], progress=False, workers=1, log=lambda line: None)
 
 
-def test_reader_is_quick():
+def test_reader_is_fast():
   assert midi_score.MidiEvents(band(0, 64)).notes.shape == (256, 7)

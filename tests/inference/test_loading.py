@@ -1,4 +1,4 @@
-"""The bundled model: found by name or by default, and described."""
+"""Loading of the bundled model: it is the default, and its description is printed."""
 
 import json
 
@@ -53,12 +53,12 @@ def bundled(tmp_path, monkeypatch):
 
 @pytest.fixture
 def song(tmp_path):
-  """Returns a second of noise."""
+  """Return a second of noise."""
   soundfile.write(tmp_path / 'song.wav', np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
   return tmp_path / 'song.wav'
 
 
-def test_it_is_taken_where_no_checkpoint_is_named_and_says_what_it_is(bundled, song, capsys):
+def test_it_is_the_default_and_its_description_is_printed(bundled, song, capsys):
   assert (
     orbax_checkpoints.find_checkpoint('framewise')
     == orbax_checkpoints.find_checkpoint('box')
@@ -80,7 +80,7 @@ def test_it_is_taken_where_no_checkpoint_is_named_and_says_what_it_is(bundled, s
   assert mrmt3.load().transcribe(samples.astype(np.float32), rate).seconds == pytest.approx(1, abs=0.02)
 
 
-def test_where_there_is_none_a_checkpoint_has_to_be_named(tmp_path, monkeypatch):
+def test_without_it_a_checkpoint_is_required(tmp_path, monkeypatch):
   monkeypatch.setattr(orbax_checkpoints, 'BUNDLED_FOLDER', tmp_path / 'nothing')
   assert loading.default_model() is None
   with pytest.raises(UserError, match='no checkpoint given'):
@@ -94,7 +94,7 @@ def test_a_checkpoint_keeps_its_note_heads_when_it_is_packed(bundled, tmp_path):
   assert set(orbax_checkpoints.restore_params(tmp_path / 'copy')[0]) == set(trained)
 
 
-def test_what_the_demo_transcribes_is_not_trained_on():
+def test_the_demo_transcribes_held_out_pieces():
   works = json.loads(WORKS.read_text())
   assert set(RECIPES['held-out'].works['test']) <= set(works['test'])
   assert not set(works['test']) & {*works['train'], *works['validation']}

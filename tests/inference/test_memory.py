@@ -1,4 +1,4 @@
-"""The memory between segments: what tokens hold about notes, and the chain of a model with an instrument prior."""
+"""The memory between segments: note counts from tokens, and the chain of a model with an instrument prior."""
 
 import jax
 import jax.numpy as jnp
@@ -106,8 +106,8 @@ def segments_of(samples):
   return np.asarray(compute_spectrogram(whole, spec_of().spectrogram))[:, :16]
 
 
-def test_the_memory_is_the_tokens_of_the_prior_segment_and_the_counts_of_all(params, samples):
-  """Compared with a chain by hand: counts of all segments before, tokens of the last."""
+def test_memory_counts_the_predicted_tokens(params, samples):
+  """Step by step by hand: counts of all segments before, the tokens of the last."""
   spec = spec_of(instrument_prior=1.0)
   transcriber = Transcriber(params, spec)
   emitted = [s.tokens for s in transcriber.transcribe(samples).segments]
@@ -144,7 +144,7 @@ def test_streams_batches_and_restarts_have_the_same_memory(params, samples):
     np.testing.assert_array_equal(resumed.notes, full.notes)
 
 
-def test_the_piece_model_has_the_memory_of_the_transcriber(params, samples):
+def test_the_piece_model_has_the_transcribers_memory(params, samples):
   spec = spec_of(instrument_prior=1.0)
   emitted = [s.tokens for s in Transcriber(params, spec).transcribe(samples[: 9 * SEGMENT]).segments][:9]
   mel = segments_of(samples)[:9]

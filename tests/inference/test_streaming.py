@@ -1,4 +1,4 @@
-"""The Python API: whole pieces, streams, many pieces side by side, threads, and the forms of a result."""
+"""The Python API: whole pieces, streams, batches of pieces, threads, and result formats."""
 
 import concurrent.futures
 import dataclasses
@@ -31,7 +31,7 @@ SEGMENT = 40 * 128  # samples
 
 
 def musical_params():
-  """Random weights that say notes more often than times: of these streams are to be compared."""
+  """Random weights that predict more notes than time shifts, so that streams have notes to compare."""
   params = jax.tree.map(np.array, fixture.params())
   kernel = params['decoder']['logits_dense']['kernel']
   kernel[:, 23:1004] *= 0.3  # all but short time shifts
@@ -74,12 +74,12 @@ def test_streamed_stereo_at_another_rate_equals_offline(transcriber):
   np.testing.assert_array_equal(table(notes), offline.notes)
 
 
-def test_notes_come_while_the_sound_comes(transcriber):
+def test_notes_are_returned_while_audio_arrives(transcriber):
   taken = itertools.count()
   blocks = (noise(SEGMENT, next(taken)) for _ in itertools.repeat(None))  # without end
   stream = transcriber.stream(blocks)
   assert len(list(itertools.islice(stream, 20))) == 20
-  # What has been decoded is what has been taken: nothing is read ahead.
+  # Blocks taken are blocks decoded: nothing is read ahead.
   first = next(taken)
   whole = transcriber.transcribe(np.concatenate([noise(SEGMENT, seed) for seed in range(first)]))
   assert len(whole.notes) >= 20
@@ -89,15 +89,15 @@ def test_notes_come_while_the_sound_comes(transcriber):
 def test_files_and_samples_are_the_same(transcriber, tmp_path):
   sound = noise((20000, 2))
   audio_files.write_audio(tmp_path / 'a.wav', sound, 44100)
-  heard, rate = soundfile.read(tmp_path / 'a.wav')
+  samples, rate = soundfile.read(tmp_path / 'a.wav')
   calls = []
   result = transcriber.transcribe(tmp_path / 'a.wav', progress=lambda *args: calls.append(args))
-  np.testing.assert_array_equal(result.notes, transcriber.transcribe(heard, rate).notes)
+  np.testing.assert_array_equal(result.notes, transcriber.transcribe(samples, rate).notes)
   assert calls[-1] == (result.seconds, 20000 / 44100)
   assert [done for done, _ in calls] == sorted({done for done, _ in calls})
 
 
-def test_many_are_as_one_by_one_and_in_order(transcriber):
+def test_a_batch_equals_one_piece_at_a_time_in_order(transcriber):
   pieces = [noise(n, seed) for seed, n in enumerate((9 * SEGMENT, 100, 4 * SEGMENT, SEGMENT, 6 * SEGMENT + 1))]
   alone = [transcriber.transcribe(piece) for piece in pieces]
   together = list(transcriber.transcribe_many(iter(pieces), batch=3))
@@ -108,7 +108,7 @@ def test_many_are_as_one_by_one_and_in_order(transcriber):
     assert one.stats == other.stats
 
 
-def test_a_broken_piece_does_not_stop_its_neighbours(transcriber):
+def test_a_broken_piece_does_not_stop_the_others(transcriber):
   def broken():
     yield noise(2 * SEGMENT)
     raise UserError('the cable is out')
@@ -139,9 +139,9 @@ def test_hop_remembers_the_segment_that_far_back(monkeypatch):
 
   def fake(params, inputs, context, active, allowed, weights, *, spec, max_length):
     priors.append(np.where(active[:, None], context['prior_tokens'], -1))
-    tokens = np.zeros((len(inputs), max_length), np.int32)
-    tokens[:, 0] = 100 * len(priors) + np.arange(len(inputs))
-    return tokens
+    predicted = np.zeros((len(inputs), max_length), np.int32)
+    predicted[:, 0] = 100 * len(priors) + np.arange(len(inputs))
+    return predicted
 
   monkeypatch.setattr(greedy, 'transcribe_segments', fake)
   transcriber = inference.Transcriber(fixture.params(), SPEC)
@@ -152,7 +152,7 @@ def test_hop_remembers_the_segment_that_far_back(monkeypatch):
     transcriber.transcribe(noise(9), hop=0)
 
 
-def test_going_on_is_as_not_having_stopped(transcriber):
+def test_resuming_gives_the_same_result(transcriber):
   samples = noise(9 * SEGMENT + 50)
   for hop, known in ((1, 4), (2, 5), (1, 10), (4, 10)):
     whole = transcriber.transcribe(samples, hop=hop)
@@ -164,13 +164,13 @@ def test_going_on_is_as_not_having_stopped(transcriber):
     assert resumed.stats == whole.stats
 
 
-def test_instruments_are_kept_to(transcriber):
+def test_only_allowed_instruments_are_predicted(transcriber):
   samples = noise(12 * SEGMENT)
   everything = transcriber.transcribe(samples)
-  said = set(np.concatenate([s.tokens for s in everything.segments]).tolist())
+  predicted = set(np.concatenate([s.tokens for s in everything.segments]).tolist())
   choice = InstrumentChoice.parse('Strings, drums')
   forbidden = np.flatnonzero(~choice.allowed_tokens(transcriber.codec, 1536))
-  assert said & set(forbidden.tolist())  # or the test would see nothing
+  assert predicted & set(forbidden.tolist())  # otherwise the test checks nothing
   result = transcriber.transcribe(samples, instruments='Strings, drums')
   assert not set(np.concatenate([s.tokens for s in result.segments]).tolist()) & set(forbidden.tolist())
   assert set(result.notes['program'][~result.notes['is_drum']].tolist()) <= set(range(40, 52))
@@ -188,7 +188,7 @@ def test_names_of_instruments():
       InstrumentChoice.parse(bad)
 
 
-def test_all_forms_of_a_result(transcriber):
+def test_all_result_formats(transcriber):
   from note_seq.protobuf import music_pb2
 
   result = transcriber.transcribe(noise(9 * SEGMENT))
@@ -205,7 +205,7 @@ def test_all_forms_of_a_result(transcriber):
   assert len(tracks) == len(midi.instruments) + 1
 
 
-def test_what_is_no_sound_is_an_error(transcriber, tmp_path):
+def test_invalid_audio_raises_user_errors(transcriber, tmp_path):
   for sound, message in (
     (np.zeros(9, np.int16), 'int16'),
     (np.zeros((2, 2, 2), np.float32), r'\[2, 2, 2\]'),
@@ -238,8 +238,8 @@ from mrmt3 import inference, network
 from mrmt3.config import ModelSpec
 import jax
 
-config = network.T5Config(1536, emb_dim=16, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, head_dim=8, mlp_dim=16,
-                          memory_length=4)
+config = network.T5Config(1536, emb_dim=16, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, head_dim=8,
+                          mlp_dim=16, memory_length=4)
 spec = ModelSpec(config, targets_length=12)
 rng = np.random.default_rng(0)
 shapes = spec.parameter_shapes()
@@ -257,7 +257,7 @@ for seconds in map(int, sys.argv[1:]):
 
 @pytest.mark.slow
 def test_two_hours_within_1500_megabytes():
-  """The peak in MB after 2 minutes, and after 2 hours."""
+  """Peak memory in MB after 2 minutes and after 2 hours."""
   done = subprocess.run([sys.executable, '-c', LONG, '120', '7200'], capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
   (_, _, short), (_, notes, long) = (map(int, line.split()) for line in done.stdout.splitlines())

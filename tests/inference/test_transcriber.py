@@ -26,7 +26,7 @@ def test_published_memory_chain():
   np.testing.assert_array_equal(rows, fixture.FIXTURE['generated'][:, 1:])
 
 
-def test_own_memory_chain_hands_on_the_tokens_as_in_training(monkeypatch):
+def test_memory_chain_passes_the_tokens_on_as_in_training(monkeypatch):
   from mrmt3.decoding import greedy
 
   priors, answers = [], [[1200, 5, 1], [7, 1], [9, 9, 9, 9]]
@@ -58,9 +58,9 @@ def test_several_prior_segments_are_the_latest_ones(monkeypatch):
     fixture.params(), dataclasses.replace(SPEC, network=network, prior_layout='targets')
   )
   list(transcriber.decode(fixture.FIXTURE['inputs'][:, None]))
-  outputs = [[1134, 1], [1134, 1], *answers]
+  predicted = [[1134, 1], [1134, 1], *answers]
   for step, prior in enumerate(priors):
-    wanted = np.concatenate([np.pad(tokens, (0, 48 - len(tokens))) for tokens in outputs[step : step + 2]])
+    wanted = np.concatenate([np.pad(tokens, (0, 48 - len(tokens))) for tokens in predicted[step : step + 2]])
     np.testing.assert_array_equal(prior[0], wanted)
 
 
@@ -95,7 +95,7 @@ def test_without_memory_segments_are_independent(samples):
 
 
 def test_without_ties_notes_begin_at_once(monkeypatch):
-  # Pitch 60 from 0 to 0.4 s, over the border of two segments: with ties the first event would be one that sounds on.
+  # Pitch 60 from 0 to 0.4 s, across the border of two segments; with ties, the first event would be a tie.
   from mrmt3 import vocabularies
   from mrmt3.event_codec import Event
 
@@ -116,7 +116,7 @@ def test_without_ties_notes_begin_at_once(monkeypatch):
   np.testing.assert_allclose(notes['offset'], 0.4)
 
 
-def test_no_samples_are_a_short_silence():
+def test_empty_audio_is_a_short_silence():
   result = inference.Transcriber(fixture.params(), SPEC).transcribe(np.zeros(0, np.float32))
   assert len(result.segments) == 1
 

@@ -362,7 +362,7 @@ def test_events_are_shown_next_to_those_of_the_prior_segment(known, capsys):
     '0.19 off Acoustic Piano C4',
     '0.29 off Electric Bass E2',
   ]
-  assert 'no prior segment' in text and 'own_folder_grid_hop1' in lines[0] and '4 examples, 4 an epoch' in lines[0]
+  assert 'no prior segment' in text and 'own_folder_grid_hop1' in lines[0] and '4 examples, 4 per epoch' in lines[0]
   assert '0 of 4 exceed 64' in text  # the limit is the model's
 
 

@@ -39,7 +39,7 @@ def test_notes_round_trip(tmp_path):
     max_size=50,
   )
 )
-def test_any_notes_in_milliseconds_round_trip(tmp_path_factory, rows):
+def test_arbitrary_notes_in_milliseconds_round_trip(tmp_path_factory, rows):
   notes = as_notes(
     [
       (on / 1000, (on + length) / 1000, pitch, velocity, 0 if drum else program, drum)
@@ -61,7 +61,7 @@ def test_tracks_have_names_and_drums_are_on_channel_10(tmp_path):
   assert midi.get_tempo_changes()[1].tolist() == [120.0]
 
 
-def test_many_instruments_share_no_channel_of_a_port(tmp_path):
+def test_many_instruments_get_distinct_channels_and_ports(tmp_path):
   mido = pytest.importorskip('mido')
   notes = as_notes([(0.1 * i, 0.1 * i + 1, 60, 80, i, 0) for i in range(40)] + [(0, 0.01, 36, 80, 0, 1)])
   path = tmp_path / 'band.mid'
@@ -76,7 +76,7 @@ def test_many_instruments_share_no_channel_of_a_port(tmp_path):
   assert len(places) == len(set(places)) == 41
 
 
-def test_no_notes_make_a_valid_file(tmp_path):
+def test_an_empty_table_is_a_valid_file(tmp_path):
   midi_io.write_midi(empty_notes(), tmp_path / 'silence.mid')
   assert len(midi_io.read_midi(tmp_path / 'silence.mid')) == 0
 
@@ -110,13 +110,13 @@ def test_drums_are_one_track_whatever_their_program(tmp_path):
     (0, np.inf, 60, 80, 0, 0),
   ],
 )
-def test_notes_that_midi_cannot_hold_are_refused_and_nothing_is_written(tmp_path, row):
+def test_notes_out_of_range_raise_and_write_nothing(tmp_path, row):
   with pytest.raises(ValueError, match='a note'):
     midi_io.write_midi(as_notes([row]), tmp_path / 'song.mid')
   assert not list(tmp_path.iterdir())
 
 
-def test_writing_where_it_cannot_be_is_a_user_error(tmp_path):
+def test_unwritable_paths_raise_user_errors(tmp_path):
   (tmp_path / 'file').write_text('not a folder')
   for path in (tmp_path / 'file' / 'song.mid', tmp_path, '/dev/full/song.mid'):
     with pytest.raises(UserError, match='cannot'):
@@ -142,7 +142,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
   assert [p.name for p in tmp_path.iterdir()] == ['song.mid']
 
 
-def test_reading_what_is_no_midi_file_is_a_user_error_of_one_line(tmp_path):
+def test_invalid_midi_files_raise_one_line_user_errors(tmp_path):
   midi_io.write_midi(NOTES, tmp_path / 'whole.mid')
   whole = (tmp_path / 'whole.mid').read_bytes()
   broken = {
@@ -161,7 +161,7 @@ def test_reading_what_is_no_midi_file_is_a_user_error_of_one_line(tmp_path):
     assert '\n' not in str(caught.value)
 
 
-def test_damaged_bytes_are_read_or_refused_but_never_crash(tmp_path):
+def test_damaged_bytes_are_read_or_raise_user_errors(tmp_path):
   path = tmp_path / 'song.mid'
   midi_io.write_midi(NOTES[:4], path)
   whole = path.read_bytes()
@@ -179,7 +179,7 @@ def test_damaged_bytes_are_read_or_refused_but_never_crash(tmp_path):
 
 
 def sustained(notes, pedal):
-  """Returns (onset, offset) after the pedal; notes are (onset, offset[, pitch]), pedal (time, value) of CC 64."""
+  """Return (onset, offset) with the pedal applied; notes are (onset, offset[, pitch]), pedal (time, value) of CC 64."""
   rows = as_notes([(n[0], n[1], n[2] if len(n) > 2 else 60, 80, 0, 0) for n in notes])
   times, values = np.array(pedal, float).reshape(-1, 2).T
   end = max([n[1] for n in notes] + [time for time, _ in pedal])
@@ -189,12 +189,12 @@ def sustained(notes, pedal):
 
 @pytest.mark.parametrize(
   ('notes', 'pedal', 'expected'),
-  [  # what note_seq makes of them
+  [  # note_seq's results
     ([(0, 1)], [], [(0, 1)]),
     ([(0, 1)], [(0.5, 127), (3, 0)], [(0, 3)]),
     ([(0, 1), (2, 2.5)], [(0.5, 127), (3, 0)], [(0, 2), (2, 3)]),
     ([(0, 1), (2, 2.5, 61)], [(0.5, 127), (3, 0)], [(0, 3), (2, 3)]),
-    ([(0, 1), (0, 5, 61)], [(0.5, 127)], [(0, 5), (0, 5)]),  # never lifted
+    ([(0, 1), (0, 5, 61)], [(0.5, 127)], [(0, 5), (0, 5)]),  # never released
     ([(0, 1)], [(1, 127), (3, 0)], [(0, 3)]),  # down just when the note ends
     ([(0, 1)], [(0, 127), (1, 0)], [(0, 1)]),  # up just when the note ends
     ([(0, 1)], [(0, 127), (1, 0), (1, 127), (4, 0)], [(0, 1)]),
@@ -212,7 +212,7 @@ def test_sustain(notes, pedal, expected):
   assert sustained(notes, pedal[::-1]) == expected  # the order of the list does not matter
 
 
-def test_each_track_has_its_own_pedal_and_drums_none(tmp_path):
+def test_pedals_apply_to_their_track_and_not_to_drums(tmp_path):
   midi = pretty_midi.PrettyMIDI(resolution=500)
   for program, is_drum, pedal in ((0, False, True), (40, False, False), (0, True, True)):
     track = pretty_midi.Instrument(program, is_drum)

@@ -176,8 +176,8 @@ def test_the_paper_s_comparisons_are_declared():
   ('words', 'message'),
   [
     (['l-agg', '--checkpoint', 'x'], 'trains its networks; leave --checkpoint out'),
-    (['memory-probe', '--checkpoint', 'x', '--steps', 5], 'looks into a checkpoint; leave --steps out'),
-    (['memory-probe', '--checkpoint', 'x', '--moments', 5], 'looks into a checkpoint; leave --moments out'),
+    (['memory-probe', '--checkpoint', 'x', '--steps', 5], 'examines a checkpoint; leave --steps out'),
+    (['memory-probe', '--checkpoint', 'x', '--moments', 5], 'examines a checkpoint; leave --moments out'),
     (['frontier', '--checkpoint', 'x', '--gin', 'SEED=1'], 'leave --gin out'),
     (['order-probe', '--checkpoint', 'x', '--init-from', 'y'], 'leave --init-from out'),
   ],
@@ -441,7 +441,7 @@ def test_mistakes_are_one_line(small_data, tmp_path):
     (('l-agg', '--gin', 'X'), 'write NAME=VALUE'),
     (('l-agg', '--data', tmp_path / 'none'), 'no such file or folder'),
     (('l-agg', '--data', small_data, '--init-from', tmp_path / 'none'), 'no such checkpoint'),
-    (('frontier', '--dry-run'), 'trains nothing'),
+    (('frontier', '--dry-run'), 'trains no network'),
   ):
     with pytest.raises(UserError, match=message) as error:
       run(*words, '-o', tmp_path / 'out')

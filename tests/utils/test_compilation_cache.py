@@ -14,7 +14,7 @@ def left(folder):
   return sorted(int(path.name.split('-')[0]) for path in folder.iterdir())
 
 
-def test_the_oldest_programs_go_when_there_are_too_many(tmp_path):
+def test_the_oldest_programs_are_removed_above_the_limit(tmp_path):
   fill(tmp_path / 'programs', [100] * 10)
   compilation_cache.prune(tmp_path / 'programs', 1000)
   assert left(tmp_path / 'programs') == list(range(10))
@@ -22,14 +22,14 @@ def test_the_oldest_programs_go_when_there_are_too_many(tmp_path):
   assert left(tmp_path / 'programs') == [0, 1, 2, 3]
 
 
-def test_what_was_read_lately_stays(tmp_path):
+def test_recently_read_programs_are_kept(tmp_path):
   fill(tmp_path / 'programs', [10, 10, 10])
   os.utime(tmp_path / 'programs' / '2-cache', (2e9, 1e9 - 2))
   compilation_cache.prune(tmp_path / 'programs', 29)
   assert left(tmp_path / 'programs') == [2]
 
 
-def test_no_folder_is_no_matter(tmp_path):
+def test_a_missing_folder_is_ignored(tmp_path):
   compilation_cache.prune(tmp_path / 'programs', 0)
   (tmp_path / 'programs').write_text('not a folder')
   compilation_cache.prune(tmp_path / 'programs', 0)

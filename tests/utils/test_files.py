@@ -12,7 +12,7 @@ def write(path, text='new', fail=False):
       raise RuntimeError('in the middle')
 
 
-def test_replaces_only_when_all_went_well(tmp_path):
+def test_atomic_path_replaces_only_on_success(tmp_path):
   path = tmp_path / 'new folder' / 'song.json'
   write(path, 'first')
   with pytest.raises(RuntimeError):
@@ -32,14 +32,14 @@ def test_full_disk_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize('place', ['file/song.json', 'folder'])
-def test_impossible_targets_are_named(tmp_path, place):
+def test_invalid_targets_raise_user_errors(tmp_path, place):
   (tmp_path / 'file').write_text('')
   (tmp_path / 'folder').mkdir()
   with pytest.raises(UserError, match=r'cannot (make|write)'):
     write(tmp_path / place)
 
 
-def test_a_file_in_the_way_is_named(tmp_path):
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
   (tmp_path / 'file').write_text('')
   for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
     with pytest.raises(UserError, match=f'cannot make the folder {folder}: {tmp_path}/file is a file; move it'):

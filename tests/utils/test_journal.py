@@ -1,4 +1,4 @@
-"""Journals: what was finished is found again, whatever the moment a run was killed at, and only for its own settings."""
+"""Journals: finished items are found again, wherever a run was killed, and only for their own settings."""
 
 import contextlib
 import json

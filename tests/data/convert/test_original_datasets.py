@@ -194,7 +194,7 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path, capsys):
   lines = [json.loads(line) for line in (tmp_path / 'out' / 'guitarset' / 'skipped.jsonl').read_text().splitlines()]
   assert {line['piece'] for line in lines} == {f'{small_datasets.GUITARSET[0]}_{kind}' for kind in ('mic', 'mix')}
   assert all('is not an annotation of GuitarSet' in line['text'] for line in lines)
-  with pytest.raises(UserError, match='there already'):
+  with pytest.raises(UserError, match='already exists'):
     convert('guitarset', root, tmp_path / 'out', progress=False)
   with pytest.raises(UserError, match='strict'):
     convert('guitarset', root, tmp_path / 'two', strict=True, workers=1, progress=False)

@@ -130,7 +130,7 @@ def test_commu_is_rendered(tmp_path, capsys):
   assert (again.made, again.kept) == (0, 7)
   assert run(dataset, 'dataset', 'commu', root, '--workers', 1) == 0
   printed = capsys.readouterr()
-  assert '7 were there' in printed.out and 'commu00004 has no MIDI file' in printed.err
+  assert '7 existed already' in printed.out and 'commu00004 has no MIDI file' in printed.err
   with pytest.raises(UserError, match='no such soundfont'):
     commu_rendering.render(root, soundfont=tmp_path / 'no.sf2')
   with pytest.raises(UserError, match=r'expected commu_meta\.csv'):

@@ -321,5 +321,5 @@ def test_recording_that_is_cut_off_is_named(tmp_path):
   add_pair(tmp_path, 'a')
   path = tmp_path / 'a.wav'
   path.write_bytes(path.read_bytes()[:30000])
-  with pytest.raises(UserError, match=r'a\.wav is cut off or damaged: 0\.9 of 1\.5 s can be read'):
+  with pytest.raises(UserError, match=r'a\.wav is truncated or damaged: 0\.9 of 1\.5 s can be read'):
     OwnFolder(str(tmp_path)).read_piece('train', 'a', RATE)

@@ -72,7 +72,7 @@ def evaluate(
   results = {}
   for path in paths:
     params, step, _ = restore.restore(restore_checkpoint_cfg, path, shapes)
-    if restore_checkpoint_cfg.mode == 'all' and multihost.any_says(multihost.is_first() and evaluator.is_done(step)):
+    if restore_checkpoint_cfg.mode == 'all' and multihost.any_host(multihost.is_first() and evaluator.is_done(step)):
       continue
     results[step] = evaluator.evaluate(partitioner.place_state(params), step)
     for name, values in results[step].items():

@@ -127,7 +127,7 @@ def infer(
   for subtask in seqio.get_subtasks(task):
     path = Path(output_dir) / f'{subtask.name}-{mode}.{file_extension}-{shard_id:05}-of-{num_shards:05}'
     written.append(path)
-    if multihost.any_says(Path(f'{path}.COMPLETED').exists()):
+    if multihost.any_host(Path(f'{path}.COMPLETED').exists()):
       print(f'{path} is there already', file=sys.stderr, flush=True)
       continue
     task_ds = utils.task_examples(subtask, dataset_cfg, shard_id, num_shards)
@@ -189,7 +189,7 @@ class _ChunkWriter:
     number = 0
     while True:
       chunk = self._folder / f'chunk{number:05}'
-      if not multihost.any_says(multihost.is_first() and chunk.exists()):
+      if not multihost.any_host(multihost.is_first() and chunk.exists()):
         first = number * self._size
         results = predictor(model_ds.skip(first).take(self._size).enumerate())
         if not results:

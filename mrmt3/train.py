@@ -125,7 +125,7 @@ def train(
     )
     fingerprint = data_position.data_fingerprint(train_dataset_cfg, random_seed)
     # Only the run's own checkpoint has steps; other weights are started from at step 0.
-    rows = data_position.take_up(batches, model_dir, step, fingerprint) if step else []
+    rows = data_position.restore_position(batches, model_dir, step, fingerprint) if step else []
 
     # Logging.
     logs = loop.Logs(model_dir, step, total_steps, state, origin, summarize_config_fn)

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: two would remove and overwrite each other's checkpoints."""
+"""A lock on a run's folder, since two runs would remove and overwrite each other's checkpoints."""
 
 import contextlib
 import errno

@@ -13,16 +13,16 @@ def warmup_cosine(
 ):
   """Returns MR-MT3's schedule, step -> learning rate.
 
-  The factor rises as step / warmup_steps, then follows half a cosine down to total_steps, and is never below `floor`
-  while falling; the rate is factor * peak. After total_steps it stays at the floor.
+  The rate is peak * factor. The factor rises linearly from 0 to 1 over warmup_steps, then follows half a cosine to 0 at
+  total_steps, but never falls below `floor`. After total_steps it stays at the floor.
 
   Args:
     peak: the highest rate.
     warmup_steps: steps until the peak; 0 starts at it.
     total_steps: step at which the cosine reaches 0.
     floor: lowest factor, relative to the peak (the published code's `min_lr`).
-    decay_steps: the last steps before total_steps, in which the rate falls; it stays at the peak until then, so that a run can
-      be made longer from a checkpoint before them. None: all after the warm-up.
+    decay_steps: length of the decay before total_steps; the rate stays at the peak until then, so that a run can be
+      extended from a checkpoint before the decay. None: the decay starts after the warm-up.
   """
 
   start = warmup_steps if decay_steps is None else max(warmup_steps, total_steps - decay_steps)

@@ -190,7 +190,7 @@ def test_magentas_gin_files_run_under_our_engine(run, tmp_path):
   done = run(
     'mrmt3.train', *common, *training, '--gin.TRAIN_STEPS=4', '--gin.train.infer_eval_dataset_cfg=None', paths=paths
   )
-  assert 'could not tell the position in this data; it begins anew' in done.stderr
+  assert 'could not save the position in this data; the data starts from the beginning' in done.stderr
   again = ['--gin.CHECKPOINT_PATH="run/checkpoint_3"', '--gin.utils.DatasetConfig.use_cached=False']
   again += ['--gin.utils.DatasetConfig.batch_size=2']
   run('mrmt3.eval', *common, '--gin_file=eval.gin', *local, '--gin.EVAL_OUTPUT_DIR="scores"', *again, paths=paths)

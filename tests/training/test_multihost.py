@@ -98,7 +98,7 @@ def test_two_processes_stop_together_and_go_on(tmp_path, small_data):
   assert codes in ([143, 143], [0, 0]), said  # else they were done before
   codes, said = finish(*start_two(tmp_path / 'parts', small_data, 60))
   assert codes == [0, 0], said
-  assert 'begins anew' not in said[0]
+  assert 'starts from the beginning' not in said[0]
   assert losses(tmp_path / 'whole') == losses(tmp_path / 'parts')
 
 
@@ -106,10 +106,10 @@ def test_one_host_is_left_alone():
   batches = [{'x': np.ones((2, 3))}, {'x': np.ones((2, 5))}]
   assert list(multihost.same_batches(iter(batches), {'x': (2, 3)}, {'x': np.float32})) == batches
   assert (
-    multihost.texts_of_all(b'a') == [b'a']
+    multihost.gather_bytes(b'a') == [b'a']
     and multihost.is_first()
-    and multihost.any_says(True)
-    and not multihost.any_says(False)
+    and multihost.any_host(True)
+    and not multihost.any_host(False)
   )
 
 
@@ -117,7 +117,7 @@ def test_hosts_without_a_batch_fill_up_with_zeros(monkeypatch):
   """As seen by a host that has one batch, beside another that has two, the second of them longer."""
   others = iter([[1, 2, 3], [1, 2, 5], [0, 2, 3]])
   monkeypatch.setattr(multihost.jax, 'process_count', lambda: 2)
-  monkeypatch.setattr(multihost, '_from_all', lambda x: np.stack([x, next(others)]))
+  monkeypatch.setattr(multihost, '_all_gather', lambda x: np.stack([x, next(others)]))
   found = list(multihost.same_batches(iter([{'x': np.ones((2, 4))}]), {'x': (2, 3)}, {'x': np.float32}))
   np.testing.assert_array_equal(found[0]['x'], np.ones((2, 4)))
   assert len(found) == 2 and found[1]['x'].shape == (2, 5) and not found[1]['x'].any()

@@ -170,7 +170,7 @@ def test_checkpoints_go_from_one_topology_to_another(tmp_path):
       saver.close()
       print(json.dumps(sum(float(np.abs(x).sum()) for x in jax.tree.leaves(jax.device_get(state)))))
       """
-  take_up = """
+  restore_position = """
       from mrmt3.engine import restoring
       runner = make(partitioning.PjitPartitioner(num_partitions=int(sys.argv[2])))
       state, origin = restoring.start_state(runner, None, sys.argv[1], features())
@@ -181,7 +181,7 @@ def test_checkpoints_go_from_one_topology_to_another(tmp_path):
       print(json.dumps([total, list(shard), float(numbers['loss'] / numbers['tokens'])]))
       """
   total = run(save, tmp_path)
-  results = [run(take_up, tmp_path, partitions, devices=n) for partitions, n in ((4, 8), (1, 1))]
+  results = [run(restore_position, tmp_path, partitions, devices=n) for partitions, n in ((4, 8), (1, 1))]
   assert [shard for _, shard, _ in results] == [[32, 16], [32, 64]]
   assert all(found == total for found, _, _ in results)
   np.testing.assert_allclose(results[0][2], results[1][2], rtol=1e-5)

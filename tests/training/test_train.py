@@ -322,7 +322,7 @@ def test_changed_music_begins_the_data_anew(tmp_path, small_data, small_spec, ca
   for library in registration.LIBRARIES.values():
     library._splits.clear()
   run(tmp_path / 'model', data, small_spec, 4)
-  assert 'is of a run with other data; the data begins anew' in capsys.readouterr().err
+  assert 'is of a run with other data; the data starts from the beginning' in capsys.readouterr().err
 
 
 def test_no_data(tmp_path, small_spec):

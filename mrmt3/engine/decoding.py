@@ -117,8 +117,8 @@ def beam_search(
 ) -> tuple[jax.Array, jax.Array]:
   """Beam search with a length penalty ((5 + length) / 6)^alpha.
 
-  Each step considers the best 2 * num_decodes continuations of the live beams. Those that end with EOS join the finished
-  hypotheses, of which the best num_decodes are kept; the best others stay live. With one beam this is therefore not
+  Each step considers the best 2 * num_decodes continuations of the live beams. Those that end with EOS join the
+  finished hypotheses, of which the best num_decodes are kept; the best others stay live. With one beam this is not
   greedy search: a second-best EOS makes a finished hypothesis, and the best finished one is preferred to the live one.
 
   Args:

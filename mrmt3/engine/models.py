@@ -26,8 +26,8 @@ class EncoderDecoderModel:
     optimizer_def: the optimizer; None for evaluation only.
     label_smoothing: see `losses`.
     z_loss: see `losses`.
-    loss_normalizing_factor: divides the summed loss. None keeps the sum (t5x's default); 'NUM_REAL_TARGET_TOKENS' is the
-      number of target tokens that are not padding (as in MR-MT3).
+    loss_normalizing_factor: divides the summed loss. None keeps the sum (t5x's default); 'NUM_REAL_TARGET_TOKENS' is
+      the number of target tokens that are not padding (as in MR-MT3).
     decode_fn: decoding algorithm, see `decoding`; None is t5x's default, beam search.
     feature_converter_cls: overrides the class's FEATURE_CONVERTER_CLS.
 
@@ -175,8 +175,8 @@ class EncoderDecoderModel:
       prompt_with_targets: not supported, keep False.
 
     Returns:
-      (tokens int32 `[batch, length]`, {'scores': float32 `[batch]`}), each with an axis num_decodes after the batch axis
-      if return_all_decodes is set.
+      (tokens int32 `[batch, length]`, {'scores': float32 `[batch]`}), each with an axis num_decodes after the batch
+      axis if return_all_decodes is set.
 
     Raises:
       UserError: prompt_with_targets is set.

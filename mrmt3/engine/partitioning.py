@@ -33,8 +33,8 @@ def standard_logical_axis_rules(
   """
   if activation_partitioning_dims != 1 or parameter_partitioning_dims not in (1, 2):
     raise UserError(
-      'partitioning.standard_logical_axis_rules: set activation_partitioning_dims to 1, and parameter_partitioning_dims '
-      'to 1 or 2'
+      'partitioning.standard_logical_axis_rules: set activation_partitioning_dims to 1, and '
+      'parameter_partitioning_dims to 1 or 2'
     )
   embed = 'data' if parameter_partitioning_dims == 2 else None
   split = [
@@ -121,8 +121,8 @@ class PjitPartitioner:
     Args:
       params: parameters, or their shapes.
       logical_axes: {path of a parameter: its axes' names} (see `trainer.logical_axes`); others are replicated.
-      tree: the arrays to place. An array whose path ends with a parameter's path, and which has its shape (a gradient or
-        a moment), is sharded as this parameter; all others are replicated.
+      tree: the arrays to place. An array whose path ends with a parameter's path, and which has its shape (a gradient
+        or a moment), is sharded as this parameter; all others are replicated.
 
     Raises:
       UserError: the model is to be partitioned, but no parameter can be.

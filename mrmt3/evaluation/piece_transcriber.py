@@ -1,4 +1,4 @@
-"""Transcribes whole pieces several at a time, spread over all devices, in each memory mode; needs no TensorFlow."""
+"""Transcription of whole pieces in batches over all devices, in each memory mode, without TensorFlow."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,24 +11,25 @@ from mrmt3.data import piece_targets
 from mrmt3.inference import transcription
 from mrmt3.note_sequences import DecodingStats
 
-BUCKET = 8  # segments; more compile less and compute more
+BUCKET = 8  # segments; a larger bucket means fewer compilations and more padding
 
 
 class PieceTranscriber:
-  """A checkpoint, ready to transcribe batches of pieces.
+  """A restored checkpoint that transcribes batches of pieces.
 
   Attributes:
     spec: the model's ModelSpec.
     folder: the checkpoint's folder.
+    batch_size: pieces per batch.
   """
 
   def __init__(self, checkpoint: str | os.PathLike, memory: str = 'predicted', batch_size: int | None = None):
-    """Reads a checkpoint.
+    """Restores a checkpoint.
 
     Args:
-      checkpoint: a checkpoint_<step> folder, or one of which the newest is taken.
+      checkpoint: a checkpoint_<step> folder, or a folder of them, of which the latest is used.
       memory: see `piece_model.PieceEncoderDecoderModel`.
-      batch_size: pieces at once; None is one a device, at least 4. A number that the devices do not divide is raised.
+      batch_size: pieces per batch, rounded up to a multiple of the devices; None is one per device, at least 4.
 
     Raises:
       UserError: there is no checkpoint, or the memory mode is unknown.
@@ -50,9 +51,14 @@ class PieceTranscriber:
   def transcribe(
     self, pieces: Iterable[tuple[str, np.ndarray, np.ndarray | None]]
   ) -> Iterator[tuple[str, np.ndarray, DecodingStats]]:
-    """Yields (name, note table, decoding statistics) for (name, samples, reference notes) of each piece, in order.
+    """Transcribes pieces; one batch of them is held in memory.
 
-    The reference is looked at where the memory is the truth only. As many pieces as a batch has are held in memory.
+    Args:
+      pieces: (name, float32 samples `[n]`, reference note table or None) of each piece; the reference is needed only
+        for the memory mode 'truth'.
+
+    Yields:
+      (name, note table, decoding statistics) of each piece, in order.
     """
     waiting = []
     for piece in pieces:

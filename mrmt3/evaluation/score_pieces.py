@@ -1,4 +1,4 @@
-"""Transcribing and scoring a set of pieces, to be taken up again where it was stopped."""
+"""Transcription and scoring of a set of pieces; an interrupted run can be resumed."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from mrmt3.utils.fingerprints import files_fingerprint
 
 SCORES_NAME = 'scores-{}.jsonl'
 PREDICTIONS_NAME = 'predictions-{}.jsonl'
-_VERSION = 2  # of the scores; older lines are not used again
+_VERSION = 2  # of the scores; lines of other versions are ignored
 
 
 def transcribe(
@@ -30,12 +30,20 @@ def transcribe(
 ) -> dict[str, Estimate]:
   """Transcribes the audio of the references with a checkpoint, and returns the transcriptions.
 
-  A piece whose audio cannot be read fails, which is written down; the others go on. With `output`, notes are kept there in
-  predictions-<name>.jsonl, and pieces that are there are not transcribed again while their audio (and, where the memory holds the
-  truth, their reference) is the same.
+  A piece whose audio cannot be read is recorded as failed; the others are transcribed.
+
+  Args:
+    references: references by name.
+    checkpoint: a checkpoint folder.
+    name: name of the system, for the file of predictions.
+    output: folder for predictions-<name>.jsonl; None keeps no file. A piece in the file is not transcribed again while
+      its audio (for memory 'truth', also its reference) is unchanged.
+    memory: see `piece_model.PieceEncoderDecoderModel`.
+    batch_size: see `piece_transcriber.PieceTranscriber`.
 
   Raises:
-    UserError: none of the references has audio; the checkpoint or a reference cannot be read; the file is that of another checkpoint.
+    UserError: no reference has audio, the checkpoint or a reference cannot be read, or the file is of another
+      checkpoint.
   """
   import shutil
   import tempfile
@@ -45,7 +53,9 @@ def transcribe(
   from mrmt3.evaluation.piece_transcriber import PieceTranscriber
 
   if not any(reference.audio for reference in references.values()):
-    raise UserError('--checkpoint: there is no audio beside the references (song.mid with song.wav, or Slakh tracks)')
+    raise UserError(
+      '--checkpoint: the references have no audio; put it next to them (song.mid and song.wav), or give Slakh tracks'
+    )
   transcriber = PieceTranscriber(checkpoint, memory, batch_size)
   folder = output or Path(tempfile.mkdtemp(prefix='mrmt3-evaluate-'))
   path = folder / PREDICTIONS_NAME.format(_file_name(name))
@@ -59,7 +69,7 @@ def transcribe(
 
   def pieces():
     for piece, reference in todo.items():
-      notes = _tables(reference)[0]  # what cannot be scored ends the run before it is transcribed
+      notes = _tables(reference)[0]  # fails before the transcription if the reference cannot be read
       try:
         samples = _audio_of(reference, transcriber.spec.spectrogram.sample_rate)
       except UserError as error:
@@ -86,12 +96,12 @@ def transcribe(
 
 def _audio_of(reference, sample_rate):
   if reference.audio is None:
-    raise UserError('there is no audio beside the reference')
+    raise UserError('there is no audio next to the reference')
   return reference.audio(sample_rate)
 
 
 def _tables(reference):
-  """Returns a reference's notes, and those that published scores are counted in where these are others, else None."""
+  """Returns (a reference's notes, its notes for the published scores or None if these are the same)."""
   return reference.read(), reference.read_published and reference.read_published()
 
 
@@ -103,10 +113,16 @@ def score(
   mt3_suite: bool = False,
   workers: int = 0,
 ) -> summary.Summary:
-  """Scores a system's transcriptions, several at a time.
+  """Scores a system's transcriptions in several processes.
 
-  With `output`, each piece's result is kept in scores-<name>.jsonl, and used again as long as the piece's files and the
-  transcription are the same.
+  Args:
+    name: name of the system.
+    references: references by name.
+    estimates: transcription, or None, of each reference.
+    output: folder for scores-<name>.jsonl; None keeps no file. A result in the file is reused while the piece's files
+      and the transcription are unchanged.
+    mt3_suite: see `note_scores.evaluate_piece`.
+    workers: number of processes; 0 is one per CPU core.
 
   Raises:
     UserError: a reference cannot be read, or a table cannot be scored.
@@ -134,7 +150,7 @@ def score(
 
 
 def _score(job, mt3_suite):
-  """Reads and scores one piece, in whatever process."""
+  """Reads and scores one piece; runs in a worker process."""
   name, reference, read_estimate = job
   estimate, problem = None, ''
   if read_estimate is not None:
@@ -152,16 +168,16 @@ def _score(job, mt3_suite):
 
 
 def _key(reference: Reference, estimate: Estimate | None, mt3_suite: bool) -> str:
-  """Returns what a result depends on: of files names, sizes and times, of saved predictions the notes."""
+  """Returns a key of everything that a result depends on: fingerprints of files, or a hash of saved predictions."""
   if estimate is None:
-    said = ''
+    estimate_state = ''
   elif '.jsonl' in estimate.file.name:
     import hashlib
 
-    said = hashlib.sha1(repr(estimate.read.args).encode()).hexdigest()
+    estimate_state = hashlib.sha1(repr(estimate.read.args).encode()).hexdigest()
   else:
-    said = files_fingerprint([estimate.file], estimate.file.parent)
-  return json.dumps([_VERSION, mt3_suite, reference.state, said])
+    estimate_state = files_fingerprint([estimate.file], estimate.file.parent)
+  return json.dumps([_VERSION, mt3_suite, reference.state, estimate_state])
 
 
 def _line(key: str, result: summary.PieceResult) -> str:
@@ -169,7 +185,7 @@ def _line(key: str, result: summary.PieceResult) -> str:
 
 
 def _known(path: Path) -> dict[tuple[str, str], summary.PieceResult]:
-  """Returns {(piece, key): result} of a file of results; lines that are broken or of other versions are passed over."""
+  """Returns {(piece, key): result} of a file of results; broken lines and other versions are skipped."""
   known = {}
   for text in path.read_text().splitlines() if path.exists() else ():
     try:

@@ -1,6 +1,6 @@
-"""How sure a mean over pieces is: bootstrap intervals, and a paired test between two systems.
+"""Statistics of means over pieces: bootstrap intervals, and a paired test of two systems.
 
-The pieces are the sample, as in the published tables, whose means are over pieces; notes of one piece are not independent.
+The sample is the pieces, as in the published tables; the notes of one piece are not independent.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def bootstrap_interval(
 ) -> Interval:
   """Returns the interval of the mean over pieces (percentile bootstrap, Efron 1979).
 
-  Of one piece nothing can be said: both ends are NaN.
+  For a single piece both ends are NaN.
 
   Args:
     values: a score of each piece, finite.

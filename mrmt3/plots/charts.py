@@ -43,7 +43,7 @@ def _ticks(most: int) -> list[int]:
 
 
 def leakage_scatter(systems: Mapping[str, Sequence[tuple[str, float, float]]]) -> str:
-  """Draws the instruments of each piece, (name, in the reference, heard): on the diagonal all is right, above notes have leaked."""
+  """Scatter plot of each piece's (name, reference instruments, estimated instruments); leakage is above the diagonal."""
   points = [point for own in systems.values() for point in own]
   most = max(2, int(max((max(x, y) for _, x, y in points), default=2)) + 1)
   size, height = WIDTH - _LEFT - _RIGHT, WIDTH - 40

@@ -46,8 +46,8 @@ def check_lengths(model, config, name: str) -> None:
   for feature, length in config.task_feature_lengths.items():
     if isinstance(length, int) and feature in limits and length > limits[feature]:
       raise UserError(
-        f"{name}: task_feature_lengths has {feature}: {length}, above the model's {limits[feature]}; lower it, or raise "
-        "segment_frames or targets_length in the model's spec"
+        f"{name}: task_feature_lengths has {feature}: {length}, above the model's {limits[feature]}; lower it, or "
+        "raise segment_frames or targets_length in the model's spec"
       )
 
 

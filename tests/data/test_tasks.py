@@ -311,7 +311,7 @@ def test_data_whose_position_nobody_can_tell_begins_anew(tmp_path, capsys):
     (folder / name).write_bytes(content)
   again = batches()
   assert data_position.restore_position(again, tmp_path, 5, 'these') == [{'loss': 2.0}]
-  assert 'could not tell the position' in capsys.readouterr().err
+  assert 'could not save the position' in capsys.readouterr().err
   np.testing.assert_array_equal(next(again)['x'], [0, 1])
 
 

@@ -138,7 +138,7 @@ def test_a_piece_whose_audio_is_broken_counts_as_empty(checkpoint, tmp_path, cap
     'bad counts as empty: ' in err and 'mute counts as empty: there is no audio' in err and 'good counts' not in err
   )
   page = (tmp_path / 'report' / 'index.html').read_text()
-  assert '2 pieces count as empty' in page and 'no audio beside the reference' in page
+  assert '2 pieces count as empty' in page and 'no audio next to the reference' in page
 
 
 def test_audio_that_has_changed_is_heard_again(checkpoint, tmp_path, monkeypatch):
@@ -358,7 +358,7 @@ def test_endings_of_other_transcribers(tmp_path):
   }
   assert found(['x/a', 'x/ab'], ['a.mix', 'ab.mix']) == {'x/a': 'a.mix', 'x/ab': 'ab.mix'}
   assert found(['a', 'a_2'], ['a_2']) == {'a': None, 'a_2': 'a_2'}
-  with pytest.raises(UserError, match='has the name of a piece'):
+  with pytest.raises(UserError, match='named as a piece'):
     found(['song'], ['song1', 'song2'])
 
 
@@ -469,7 +469,7 @@ def test_mistakes_are_one_clear_line(systems, checkpoint, small_data):
     ((systems / 'ref', systems / 'right', '--memory', 'none'), 'add --checkpoint'),
     ((systems / 'ref', systems / 'right', '--pieces', 0), '--pieces is 0'),
     ((systems / 'ref', systems / 'right', systems / 'ref' / '..' / 'right'), 'both called right'),
-    ((systems / 'ref', '--checkpoint', checkpoint), 'no audio beside the references'),
+    ((systems / 'ref', '--checkpoint', checkpoint), 'the references have no audio'),
     ((systems / 'ref', systems / 'right', '--task', 'nothing'), "no task 'nothing'"),
     ((systems / 'ref', systems / 'right', '--split', 'test'), "no split 'test'"),
     ((small_data, '--checkpoint', systems), 'not a checkpoint'),

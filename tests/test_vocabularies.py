@@ -29,7 +29,7 @@ def test_id_blocks(bins, ranges, embeddings):
   'change', [{'num_velocity_bins': 0}, {'num_velocity_bins': 128}, {'steps_per_second': 0}, {'max_shift_seconds': 0}]
 )
 def test_nonsense_configurations_are_refused(change):
-  with pytest.raises(ValueError, match='velocity bins'):
+  with pytest.raises(ValueError, match='num_velocity_bins'):
     build_codec(VocabularyConfig(**change))
 
 

@@ -18,7 +18,7 @@ COST = re.compile(r'^# Cost, (measured|calculated): \S', re.MULTILINE)
 DRY_RUNS = """
 import contextlib, io, json, sys, traceback
 from mrmt3.engine import gin_utils, names
-from mrmt3.tensorflow_start import start_tensorflow
+from mrmt3.utils.tensorflow_setup import start_tensorflow
 start_tensorflow()
 names.use_own_engine()
 import gin

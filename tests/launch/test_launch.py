@@ -169,7 +169,7 @@ def test_reuses_and_does_not_disturb(fake):
   (fake / 'hold').touch()
   assert launch(fake, 'train').returncode == 0
   again = launch(fake, 'train')
-  assert again.returncode == 0 and 'going on already' in again.stdout
+  assert again.returncode == 0 and 'running already' in again.stdout
   assert '2 worker(s): running' in launch(fake, 'status', flags=()).stdout
   assert launch(fake, 'stop', flags=()).returncode == 0
   wait_until(lambda: '2 worker(s): stopped' in launch(fake, 'status', flags=()).stdout)
@@ -206,7 +206,7 @@ def test_watch_ends_with_the_run(fake):
   stopped = launch(fake, 'watch')
   assert stopped.returncode == 0 and 'the run is stopped' in stopped.stdout
   (fake / 'code').write_text('137')
-  assert 'given up after 1 restarts' in error_of(launch(fake, 'watch', '--restarts', '1'))
+  assert 'gave up after 1 restarts' in error_of(launch(fake, 'watch', '--restarts', '1'))
 
 
 CAPACITY = """ERROR: (gcloud.compute.tpus.tpu-vm.create) {
@@ -217,13 +217,13 @@ CAPACITY = """ERROR: (gcloud.compute.tpus.tpu-vm.create) {
 
 
 @pytest.mark.parametrize(
-  'command, broken, says, said',
+  'command, broken, message, parts',
   [
     (
       'train',
       'describe',
       "ERROR: (x) PERMISSION_DENIED: no permission on 'locations/z'",
-      ['cannot look for', 'PERMISSION'],
+      ['cannot get the state of', 'PERMISSION'],
     ),
     ('train', 'create', CAPACITY, ['cannot create tpu', 'no more capacity']),
     ('train', 'scp', 'Using ssh batch size of 1\nscp: no space left', ['cannot copy', 'no space left']),
@@ -237,12 +237,12 @@ CAPACITY = """ERROR: (gcloud.compute.tpus.tpu-vm.create) {
     ('delete', 'delete', 'ERROR: (x) busy', ['cannot delete tpu', 'busy']),
   ],
 )
-def test_what_gcloud_says_is_one_line(fake, command, broken, says, said):
+def test_gcloud_errors_are_one_line(fake, command, broken, message, parts):
   if command != 'train':
     assert launch(fake, 'train').returncode == 0
-  (fake / f'broken_{broken}').write_text(says)
+  (fake / f'broken_{broken}').write_text(message)
   error = error_of(launch(fake, command, flags=FLAGS if command == 'train' else ()))
-  assert [part for part in said if part not in error] == []
+  assert [part for part in parts if part not in error] == []
 
 
 def test_a_mistake_on_a_worker_is_one_line(fake):
@@ -252,7 +252,7 @@ def test_a_mistake_on_a_worker_is_one_line(fake):
 
 
 @pytest.mark.parametrize(
-  'words, said',
+  'words, message',
   [
     ([], 'no command'),
     (['fly'], 'fly'),
@@ -263,13 +263,13 @@ def test_a_mistake_on_a_worker_is_one_line(fake):
     (['train', '--name', 'A b', '--zone', 'z'], 'lower-case'),
     (['train', '--name', 'a', '--zone', 'z'], 'gin files'),
     (['logs', '--name', 'a', '--zone', 'z', '--worker', 'x'], '--worker x'),
-    (['stop', '--name', 'a', '--zone', 'z', '--', 'x'], 'nothing after --'),
+    (['stop', '--name', 'a', '--zone', 'z', '--', 'x'], 'everything after --'),
     (['stop', '--name', 'a', '--zone', 'z', '--sopt'], '--sopt'),
   ],
 )
-def test_mistakes_are_one_line(words, said):
+def test_mistakes_are_one_line(words, message):
   result = subprocess.run([ROOT / 'launch_tpu.sh', *words], capture_output=True, text=True, check=False)
-  assert said in error_of(result)
+  assert message in error_of(result)
 
 
 def test_without_gcloud(fake):

@@ -1,4 +1,4 @@
-"""MT3's tasks under its names, from a record to scores and predictions on disk."""
+"""MT3's tasks with their names, from a record to scores and predictions on disk."""
 
 import dataclasses
 import functools
@@ -12,7 +12,17 @@ pytest.importorskip('note_seq')
 seqio = pytest.importorskip('seqio')
 tf = pytest.importorskip('tensorflow')
 
-from mrmt3 import datasets, metrics, mixing, note_sequences, preprocessors, spectrograms, summaries, tasks, vocabularies  # noqa: E402
+from mrmt3 import (  # noqa: E402
+  datasets,
+  metrics,
+  mixing,
+  note_sequences,
+  preprocessors,
+  spectrograms,
+  summaries,
+  tasks,
+  vocabularies,
+)
 from mrmt3.inference import transcriber  # noqa: E402
 from mrmt3.notes.note_array import as_notes  # noqa: E402
 from mrmt3.notes.note_sequence_protos import notes_to_note_sequence  # noqa: E402
@@ -122,7 +132,7 @@ def test_training_examples_are_segments_of_the_piece(data):
 
 
 def truth(segments, notes):
-  """The target tokens of evaluation examples, which have none: what a perfect model would say."""
+  """The target tokens of evaluation examples, which have none: the predictions of a perfect model."""
   pieces = [encode_piece(trim_overlapping_notes(table), CODEC) for table in notes.values()]
   tokens, starts = [], [0] * len(pieces)
   for example in segments:

@@ -146,13 +146,13 @@ def test_prior_segments_are_encoded_on_their_own():
   found = memory(two, np.concatenate([prior, other], axis=1))
   assert found.shape == (2, 2 * SMALL.memory_length, SMALL.emb_dim)
   np.testing.assert_allclose(found[:, : SMALL.memory_length], memory(SMALL, prior), rtol=1e-5, atol=1e-5)
-  # Which of the two comes first can be told: positions count on.
+  # The order of the two matters, since positions continue from one to the next.
   swapped = memory(two, np.concatenate([other, prior], axis=1))
   assert np.abs(swapped[:, SMALL.memory_length :] - memory(SMALL, prior)).max() > 1e-3
 
 
 def test_a_memory_with_its_own_softmax_is_heard_beside_any_sound():
-  """Both of its segments: what one adds to the logits does not depend on how loud the encoder's states are."""
+  """For both segments, the contribution to the logits does not depend on the scale of the encoder frames."""
   shared, own = (
     dataclasses.replace(SMALL, memory_segments=2, memory_softmax=kind) for kind in network.MEMORY_SOFTMAXES
   )
@@ -165,7 +165,7 @@ def test_a_memory_with_its_own_softmax_is_heard_beside_any_sound():
   def change(config, segment):
     other = memory.copy()
     other[:, 3 * segment : 3 * segment + 3] = rng.normal(size=(2, 3, SMALL.emb_dim))
-    said = [
+    contributions = [
       network.Transformer(config).apply(
         {'params': params},
         np.concatenate([states, held], axis=1),
@@ -176,7 +176,7 @@ def test_a_memory_with_its_own_softmax_is_heard_beside_any_sound():
       )
       for held in (memory, other)
     ]
-    return np.abs(said[0] - said[1]).max()
+    return np.abs(contributions[0] - contributions[1]).max()
 
   for segment in (0, 1):
     assert change(own, segment) > 1e-2 and change(shared, segment) < 1e-6

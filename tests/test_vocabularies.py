@@ -78,7 +78,8 @@ def test_granularities_map_programs_only_and_are_idempotent(name, programs):
 
 def test_the_token_modules_load_no_heavy_library():
   code = (
-    'import sys; from mrmt3 import note_sequences, vocabularies; from mrmt3.notes import midi; from mrmt3.tokens import segment_targets; '
+    'import sys; from mrmt3 import note_sequences, vocabularies; from mrmt3.notes import midi; '
+    'from mrmt3.tokens import segment_targets; '
     "heavy = {'tensorflow', 'seqio', 'jax', 'note_seq', 'pretty_midi', 'mido'} & set(sys.modules); "
     'sys.exit(str(heavy) if heavy else 0)'
   )

@@ -1,4 +1,4 @@
-"""The engine's parts on small arrays worked out by hand."""
+"""Parts of the engine on small arrays worked out by hand."""
 
 import jax
 import jax.numpy as jnp

@@ -7,7 +7,13 @@ import pytest
 from mrmt3.errors import UserError
 from mrmt3.training import run_lock
 
-HOLD = 'import sys, time; from mrmt3.training import run_lock\nwith run_lock.only_run(sys.argv[1]): print("held", flush=True); time.sleep(60)'
+HOLD = """
+import sys, time
+from mrmt3.training import run_lock
+with run_lock.only_run(sys.argv[1]):
+  print("held", flush=True)
+  time.sleep(60)
+"""
 
 
 def test_a_second_run_is_told_who_is_there(tmp_path):

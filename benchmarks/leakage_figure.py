@@ -1,4 +1,4 @@
-"""Draws what leakage is: `python benchmarks/leakage_figure.py OUT.png`, the picture of docs/note_scores.md.
+"""Draws what leakage is: `python benchmarks/leakage_figure.py OUT.png`, the picture of docs/metrics.md.
 
 A made-up piece for piano, bass and violin, as played and as a transcriber without memory tends to write it down: every two
 seconds, a segment, it decides anew which instrument plays a line.

@@ -136,7 +136,7 @@ class TestFlags:
       gin_utils.parse_flags([], 'train', '')
 
 
-class TestRunLog:
+class TestMetricsWindow:
   def numbers(self, loss=1.0):
     names = ('loss', 'z_loss', 'correct', 'tokens', 'gradient_norm', 'learning_rate')
     return {
@@ -165,11 +165,11 @@ class TestRunLog:
   def test_examples_are_named_by_piece_and_frame(self):
     log = metrics_window.MetricsWindow(batch_size=2, step=4, piece_names=lambda: ['a', 'b'])
     log.add(self.numbers(float('nan')), np.array([[1, 256], [0, 0]], np.int32))
-    with pytest.raises(UserError, match='the loss is nan at step 5, examples b from frame 256; look'):
+    with pytest.raises(UserError, match='the loss is nan at step 5, examples b from frame 256; check'):
       log.check()
 
   def test_examples_without_a_name_are_counted(self):
     log = metrics_window.MetricsWindow(batch_size=2, step=4)
     log.add(self.numbers(float('nan')), np.full((2, 2), -1, np.int32))
-    with pytest.raises(UserError, match=r'examples \(counted in the order of training, from 0\) 8; look'):
+    with pytest.raises(UserError, match=r'examples \(counted in the order of training, from 0\) 8; check'):
       log.check()

@@ -182,7 +182,7 @@ def test_granularities():
   estimate = table(note(0, 60, 40), note(1, 60, 42), note(2, 60, 0), note(3, 60, 0, is_drum=1))
   for granularity, right in (('full', 1), ('midi_class', 2), ('flat', 3)):
     assert note_scores.program_scores(reference, estimate, granularity).f1 == right / 4
-  with pytest.raises(ValueError, match='granularity must be one of flat, midi_class, full'):
+  with pytest.raises(ValueError, match='must be one of flat, midi_class, full'):
     note_scores.program_scores(reference, estimate, 'coarse')
 
 

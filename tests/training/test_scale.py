@@ -221,7 +221,7 @@ def test_what_cannot_be_split_is_said():
       '2 whole numbers',
       'batch_size 12 is not a multiple of the 8',
       'not both',
-      '8 partitions divide no parameter',
+      'can be split into 8 partitions',
       "'rows'",
     ],
     strict=True,

@@ -292,7 +292,7 @@ def test_fifty_pieces_of_four_minutes_take_less_than_3_gb(tmp_path):
       f'--gin.OUTPUT_DIR={tmp_path / "out"}',
       f'--gin.DATA_DIR={tmp_path / "data"}',
       '--gin.BATCH_SIZE=4',
-      '--gin.score_loggers.PictureLogger.pieces=1',
+      '--gin.seqio_loggers.PictureLogger.pieces=1',
       *bindings,
     ],
     capture_output=True,

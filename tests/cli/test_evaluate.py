@@ -122,7 +122,7 @@ def test_matches_by_path_then_by_name(tmp_path, capsys):
   # One mix.mid in the root could be either piece's: it is nobody's.
   assert names == {'two': 'z/two.MID', 'x/mix': None, 'x/one': 'one.MID', 'y/mix': 'y/mix.MID'}
   left_out = tmp_path / 'est' / 'mix.MID'
-  assert capsys.readouterr().err == f'mrmt3: warning: {left_out} is left out: no reference of that name\n'
+  assert capsys.readouterr().err == f'mrmt3: warning: {left_out} is ignored: no reference of that name\n'
 
 
 def test_slakh_tracks_are_references(tmp_path, capsys):

@@ -218,7 +218,7 @@ def test_what_cannot_be_split_is_said():
     result,
     [
       'num_partitions is 3; such blocks must fill the 8 devices',
-      '2 whole numbers',
+      'it must be 2 integers',
       'batch_size 12 is not a multiple of the 8',
       'not both',
       'can be split into 8 partitions',

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
   from mrmt3.config import ModelSpec
 
 
-
 def greedy_decode(
   decoder: StepDecoder,
   weights: Any,

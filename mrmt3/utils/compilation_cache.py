@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mrmt3.utils.user_cache import cache_root
 
-MOST_BYTES = 2 * 2**30  # that the programs may take
+MAX_BYTES = 2 * 2**30  # that the programs may take
 
 
 def enable() -> None:
@@ -19,7 +19,7 @@ def enable() -> None:
   root = cache_root()
   if root is None or os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     return
-  prune(root / 'programs', MOST_BYTES)
+  prune(root / 'programs', MAX_BYTES)
   for name, value in (
     ('jax_compilation_cache_dir', str(root / 'programs')),
     ('jax_persistent_cache_min_compile_time_secs', 0.0),

@@ -3,7 +3,7 @@
     import mrmt3
     mrmt3.load('model').transcribe('song.wav').midi()
 
-Importing it is cheap; the modules bring in jax, tensorflow and the like when they are used.
+Importing mrmt3 is cheap: its modules import JAX, TensorFlow and the like only when they are used.
 """
 
 from mrmt3.inference.loading import load

@@ -1,4 +1,4 @@
-"""`python -m mrmt3` is the command `mrmt3`."""
+"""`python -m mrmt3`: the same as the command `mrmt3`."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""Where MT3's data sets are and what their records hold (as MT3's datasets; imports TensorFlow).
+"""MT3's data sets: the locations of their TFRecords and the features of a record (as in MT3; imports TensorFlow).
 
-File patterns are those of `sources.mt3_records`, which reads the same files for our own tasks.
+The file patterns are those of `data.sources.mt3_records`, which reads the same files for our own tasks.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import tensorflow as tf
 from mrmt3.data.sources.mt3_records import PUBLISHED
 from mrmt3.notes.note_sequence_protos import TrackSpec
 
-RECORDS = 'MRMT3_RECORDS'  # environment variable: a folder with one folder a data set, called as the data sets here
+RECORDS = 'MRMT3_RECORDS'  # environment variable: a folder with a subfolder per data set, named as the data set
 
 _MAESTRO_BUCKET = 'gs://magentadata/datasets/maestro'
 _BUCKET = 'gs://mt3/data/datasets'
@@ -20,12 +20,12 @@ _BUCKET = 'gs://mt3/data/datasets'
 
 @dataclasses.dataclass
 class InferEvalSplit:
-  """A split that is evaluated.
+  """An evaluation split.
 
   Attributes:
     name: key in DatasetConfig.paths.
-    suffix: end of the task's name.
-    include_in_mixture: whether the mixture of all evaluation tasks has it.
+    suffix: suffix of the task's name.
+    include_in_mixture: whether the mixture of all evaluation tasks includes it.
   """
 
   name: str
@@ -38,13 +38,13 @@ class DatasetConfig:
   """A transcription data set of TFRecords.
 
   Attributes:
-    name: what task names begin with.
+    name: prefix of the task names.
     paths: split -> file pattern.
-    features: name -> description of a record's feature.
-    train_split: key in `paths`.
-    train_eval_split: key in `paths`.
-    infer_eval_splits: splits that are evaluated.
-    track_specs: tracks that are scored on their own.
+    features: name -> specification of a record's feature.
+    train_split: key in `paths` for training.
+    train_eval_split: key in `paths` for the loss during training.
+    infer_eval_splits: the evaluation splits.
+    track_specs: tracks with scores of their own.
   """
 
   name: str
@@ -92,7 +92,7 @@ _ALL_SPLITS = (
   InferEvalSplit('validation', 'validation'),
   InferEvalSplit('test', 'test', include_in_mixture=False),
 )
-_SUBSETS = (  # data sets so large that evaluation during training sees a part
+_SUBSETS = (  # large data sets, of which training evaluates only a subset
   InferEvalSplit('train', 'eval_train_full', include_in_mixture=False),
   InferEvalSplit('train_subset', 'eval_train'),
   InferEvalSplit('validation', 'validation_full', include_in_mixture=False),
@@ -138,9 +138,9 @@ SLAKH_CONFIG = _config('slakh', f'{_BUCKET}/slakh', _STEMS_RECORD, _SUBSETS)
 
 
 def local_pattern(name: str, pattern: str) -> str:
-  """Returns a file pattern of a data set as it is on this machine: the same file names in MRMT3_RECORDS/<name>.
+  """Maps a file pattern in MT3's buckets to local files: the same file names in MRMT3_RECORDS/<name>.
 
-  Unchanged without MRMT3_RECORDS, and where it is not one of MT3's places.
+  Without MRMT3_RECORDS, and for patterns elsewhere, the pattern is returned unchanged.
   """
   folder = os.environ.get(RECORDS)
   if not folder or not pattern.startswith((_MAESTRO_BUCKET, _BUCKET)):

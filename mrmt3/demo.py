@@ -1,4 +1,4 @@
-"""The demos: music is rendered, transcribed, scored and drawn, by the bundled model or by one that learns it first."""
+"""The demos: render music, transcribe it with the bundled or a newly trained model, score it and plot it."""
 
 import dataclasses
 import json
@@ -16,12 +16,12 @@ from mrmt3.notes import midi, note_array
 from mrmt3.plots import piano_roll
 from mrmt3.utils import files
 
-MARKER = '.mrmt3-demo'  # tells a demo's folder from anything else of that name
+MARKER = '.mrmt3-demo'  # marks a folder as a demo's, which may be emptied
 
 
 @dataclasses.dataclass
 class Stage:
-  """What a command took: seconds of wall time, and peak memory of its largest process in MB."""
+  """A command's wall time in seconds, and the peak memory of its largest process in MB."""
 
   name: str
   seconds: float
@@ -29,12 +29,12 @@ class Stage:
 
 
 def run_stage(name: str, command: list[str]) -> Stage:
-  """Runs a command visibly; UserError if it fails."""
+  """Runs a command, with its output shown; UserError if it fails."""
   print(f'\n== {name}\n$ {" ".join(command)}', flush=True)
   start = time.monotonic()
   process = subprocess.Popen([sys.executable, '-m', 'mrmt3', *command[1:]])
   try:
-    # wait4 tells the peak memory of this child alone.
+    # wait4 returns the peak memory of this child alone.
     _, status, usage = os.wait4(process.pid, 0)
   except BaseException:
     process.terminate()
@@ -42,29 +42,29 @@ def run_stage(name: str, command: list[str]) -> Stage:
   code = os.waitstatus_to_exitcode(status)
   process.returncode = code
   if code != 0:
-    raise UserError(f'the demo stopped: `{" ".join(command)}` ended with exit code {code}; its message is above')
+    raise UserError(f'the demo stopped: `{" ".join(command)}` failed with exit code {code}; see its message above')
   return Stage(name, time.monotonic() - start, usage.ru_maxrss / 1024)
 
 
 def prepare_folder(folder: Path) -> None:
-  """Makes an empty demo folder; an earlier demo's is emptied, anything else is a UserError."""
+  """Makes an empty folder for a demo; an earlier demo's is emptied. UserError if other files are in it."""
   marker = folder / MARKER
   if folder.exists() and not marker.exists() and (not folder.is_dir() or any(folder.iterdir())):
-    raise UserError(f'{folder} exists and is not an earlier demo; choose another folder with -o')
+    raise UserError(f'{folder} exists and is not a folder of an earlier demo; choose another folder with -o')
   for entry in folder.iterdir() if folder.exists() else ():
-    # The folder itself may be the one we stand in.
+    # Keep the folder itself, which may be the working folder.
     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
   files.make_folder(folder)
   marker.touch()
 
 
 def lay_out_tracks(data: Path, folder: Path, labels: Mapping[str, str]) -> dict[str, slakh_layout.Track]:
-  """Writes the reference notes of a data set's tracks as MIDI to `folder`/reference, and copies their audio to `folder`/audio.
+  """Writes the reference notes of a data set as MIDI to `folder`/reference, and copies the audio to `folder`/audio.
 
   Args:
     data: a folder in Slakh's layout.
-    folder: the demo's.
-    labels: by split, what the name of its tracks begins with.
+    folder: the demo's folder.
+    labels: {split: prefix of the names of its tracks}.
 
   Returns:
     The tracks by name, `<label>-<track>`.
@@ -82,7 +82,7 @@ def lay_out_tracks(data: Path, folder: Path, labels: Mapping[str, str]) -> dict[
 
 
 def show_song(folder: Path, song: str) -> None:
-  """Writes song.mid, the transcription of a track, and song.png, its reference above and that transcription below."""
+  """Writes song.mid, the transcription of a track, and song.png, a plot of its reference and its transcription."""
   with files.atomic_path(folder / 'song.mid') as temporary:
     shutil.copyfile(folder / 'transcription' / f'{song}.mid', temporary)
   reference, estimate = (midi.read_midi(folder / kind / f'{song}.mid') for kind in ('reference', 'transcription'))
@@ -91,13 +91,13 @@ def show_song(folder: Path, song: str) -> None:
 
 
 def print_stages(stages: Sequence[Stage]) -> None:
-  """Prints what each took."""
+  """Prints the time and memory of each stage."""
   for stage in stages:
     print(f'{stage.name:<20} {stage.seconds:7.0f} s   peak {stage.megabytes:6.0f} MB')
 
 
 def run_bundled(output: str, seed: int, note: str) -> int:
-  """Renders, transcribes, scores and plots under `output`; returns 0. UserError where a command fails."""
+  """Renders, transcribes, scores and plots songs in `output`; returns 0. UserError if a command fails."""
   folder = Path(output)
   prepare_folder(folder)
   data = folder / 'data'
@@ -118,7 +118,7 @@ WANTED_ONSET_F1 = 0.9  # mean over the learnt songs
 
 
 def run_training(output: str, steps: int | None, seed: int, note: str) -> int:
-  """Renders, trains, transcribes, scores and plots under `output`; returns the exit code (see cli.demo)."""
+  """Renders songs, trains on them, transcribes, scores and plots in `output`; returns the exit code (see cli.demo)."""
   folder = Path(output)
   prepare_folder(folder)
   data, model = folder / 'data', folder / 'model'

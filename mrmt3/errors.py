@@ -1,13 +1,13 @@
-"""The one exception type that is meant for the person at the keyboard, and what other exceptions say in one line."""
+"""The exception type for errors that the user can fix, and one-line messages of other exceptions."""
 
 
 class UserError(Exception):
-  """Something the user can put right: its text is one line that says what is wrong, where, and how to fix it.
+  """An error that the user can fix. The message is one line: what is wrong, where, and how to fix it.
 
-  Command lines print it without a traceback and exit with code 2.
+  Commands print it without a traceback and exit with code 2.
   """
 
 
 def first_line(error) -> str:
-  """Returns the first line of what an exception says, cut at 200 characters; its type where it says nothing."""
+  """Returns the first line of an exception's message, up to 200 characters, or its type if there is no message."""
   return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,7 +1,7 @@
 """Evaluation of checkpoints: `python -m mrmt3.eval --gin_file=models/mr_mt3.gin --gin_file=runs/eval.gin ...`.
 
-The names are t5x's (`eval_script.evaluate`), answered by `mrmt3.engine`. Metrics are those of the task; each of its
-examples is given to the model's predict_batch (or score_batch) once, nothing is carried from one to the next.
+The names are those of t5x (`eval_script.evaluate`), implemented by `mrmt3.engine`. The metrics are the task's. Each
+example goes through the model's predict_batch or score_batch once, independently of the others.
 """
 
 import json
@@ -24,29 +24,30 @@ def evaluate(
   use_orbax: bool = True,
   dry_run: bool = False,
 ) -> dict[int, dict]:
-  """Evaluates one checkpoint, or all of a folder.
+  """Evaluates one checkpoint, or all checkpoints of a folder.
 
-  Writes output_dir/config.gin and a line a checkpoint to output_dir/inference_eval/<task>-metrics.jsonl, and prints it. With
-  RestoreCheckpointConfig.mode 'all', checkpoints that have their line already are passed over.
+  Writes output_dir/config.gin. Writes and prints one line per checkpoint, in
+  output_dir/inference_eval/<task>-metrics.jsonl. With RestoreCheckpointConfig.mode 'all', checkpoints that already have
+  a line are skipped.
 
   Args:
     model: an EncoderDecoderModel with predict_batch and score_batch.
     dataset_cfg: utils.DatasetConfig; the task must have metrics.
     restore_checkpoint_cfg: utils.RestoreCheckpointConfig.
     partitioner: partitioning.PjitPartitioner.
-    output_dir: folder for what is written.
-    inference_evaluator_cls: seqio.Evaluator, with its gin arguments; None takes it as it is.
+    output_dir: output folder.
+    inference_evaluator_cls: seqio.Evaluator with its gin arguments; None is seqio.Evaluator with its defaults.
     summarize_config_fn: called with (output_dir, None, 0); None writes config.gin.
     training_evaluator_cls: not supported, keep None.
     fallback_init_rng: not supported, keep None.
-    use_orbax: accepted for t5x's sake; the format is told by the checkpoint.
+    use_orbax: accepted for compatibility with t5x and ignored; the checkpoint's format is detected.
     dry_run: check and show the configuration, the model and the first batch, then return.
 
   Returns:
     {step: {task: {metric: value}}}.
 
   Raises:
-    UserError: for a configuration that cannot work.
+    UserError: the configuration is invalid, or there is no such checkpoint.
   """
   from mrmt3.engine import gin_utils, utils
   from mrmt3.training import config_checks, multihost, restore
@@ -72,7 +73,7 @@ def evaluate(
   results = {}
   for path in paths:
     params, step, _ = restore.restore(restore_checkpoint_cfg, path, shapes)
-    if restore_checkpoint_cfg.mode == 'all' and multihost.any_says(multihost.is_first() and evaluator.is_done(step)):
+    if restore_checkpoint_cfg.mode == 'all' and multihost.any_host(multihost.is_first() and evaluator.is_done(step)):
       continue
     results[step] = evaluator.evaluate(partitioner.place_state(params), step)
     for name, values in results[step].items():
@@ -82,7 +83,7 @@ def evaluate(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Command line; returns the exit code, see `training.main`."""
+  """Runs the command line; returns the exit code, see `training.main`."""
   return training_main.main(evaluate, 'python -m mrmt3.eval', __doc__.split('\n')[0], argv)
 
 

@@ -1,6 +1,6 @@
-"""The map between events and token ids: one contiguous block of ids for each event type (as MT3).
+"""Codec between events and token ids, with a contiguous range of ids for each event type (as in MT3).
 
-These are "regular" ids, counted from 0; `vocabularies` shifts them to the ids that a model sees.
+These are "regular" ids, from 0; `vocabularies` shifts them to model ids.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ SHIFT = 'shift'
 
 @dataclasses.dataclass(frozen=True)
 class EventRange:
-  """All events of one type: its values run from `min_value` to `max_value`, both included."""
+  """The events of one type, with values from `min_value` to `max_value` (inclusive)."""
 
   type: str
   min_value: int
@@ -21,23 +21,23 @@ class EventRange:
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-  """One event: a type of the codec and a value in that type's range."""
+  """An event: a type of the codec, and a value in the type's range."""
 
   type: str
   value: int
 
 
 class Codec:
-  """Numbers events: time shifts first, then each event range in the order given.
+  """Maps events to ids: time shifts first, then the event ranges in the given order.
 
   Attributes:
-    steps_per_second: token time resolution.
-    max_shift_steps: longest time shift that one event can say, in steps.
+    steps_per_second: time resolution of the tokens.
+    max_shift_steps: longest time shift of a single event, in steps.
     num_classes: number of regular ids.
   """
 
   def __init__(self, max_shift_steps: int, steps_per_second: float, event_ranges: Sequence[EventRange]):
-    """Lays out the ids; ValueError if a type is named twice (`shift` is always there) or a range is empty."""
+    """Assigns the ids; ValueError if a type has two ranges (`shift` always has one) or a range is empty."""
     self.steps_per_second = steps_per_second
     ranges = (EventRange(SHIFT, 0, max_shift_steps), *event_ranges)
     types = [r.type for r in ranges]
@@ -54,12 +54,12 @@ class Codec:
 
   @property
   def max_shift_steps(self) -> int:
-    """The longest time shift that one event can say, in steps."""
+    """The longest time shift of a single event, in steps."""
     return self._ranges[SHIFT].max_value
 
   @property
   def event_ranges(self) -> tuple[EventRange, ...]:
-    """All event ranges in the order of their ids, time shifts first."""
+    """All event ranges in the order of their ids, starting with time shifts."""
     return tuple(self._ranges.values())
 
   @functools.cached_property
@@ -68,18 +68,18 @@ class Codec:
     return tuple(Event(r.type, value) for r in self.event_ranges for value in range(r.min_value, r.max_value + 1))
 
   def has_type(self, event_type: str) -> bool:
-    """Tells whether the codec knows the event type."""
+    """Returns whether the codec has the event type."""
     return event_type in self._ranges
 
   def encode_event(self, event: Event) -> int:
-    """Returns the id of an event; ValueError for an unknown type or a value out of range."""
+    """Returns the id of an event; ValueError if the type is unknown or the value is out of range."""
     event_range = self._range(event.type)
     if not event_range.min_value <= event.value <= event_range.max_value:
       raise ValueError(f'{event} is not within {event_range.min_value}..{event_range.max_value}')
     return self._first_ids[event.type] + event.value - event_range.min_value
 
   def decode_event_index(self, index: int) -> Event:
-    """Returns the event of an id; ValueError if no event has it."""
+    """Returns the event of an id; ValueError if the id is out of range."""
     if not 0 <= index < self.num_classes:
       raise ValueError(f'no event has the id {index}: ids are 0..{self.num_classes - 1}')
     return self.events[index]
@@ -91,7 +91,7 @@ class Codec:
     return first_id, first_id + event_range.max_value - event_range.min_value
 
   def is_shift_event_index(self, index: int) -> bool:
-    """Tells whether the id, or each id of an array, is a time shift; a shift's id is its number of steps."""
+    """Returns whether an id, or each id of an array, is a time shift; the id of a shift is its number of steps."""
     return (index >= 0) & (index <= self.max_shift_steps)
 
   def _range(self, event_type: str) -> EventRange:

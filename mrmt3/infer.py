@@ -1,7 +1,7 @@
 """Predictions of a whole split: `python -m mrmt3.infer --gin_file=models/mr_mt3.gin --gin_file=runs/infer.gin ...`.
 
-The names are t5x's (`infer_script.infer`), answered by `mrmt3.engine`, and so are the files:
-<task>-predict.jsonl-00000-of-00001, and .COMPLETED behind the same name when it is all there.
+The names are those of t5x (`infer_script.infer`), implemented by `mrmt3.engine`. So are the names of the files:
+<task>-predict.jsonl-00000-of-00001, and the same name with .COMPLETED when the file is complete.
 """
 
 import functools
@@ -22,14 +22,14 @@ MODES = ('predict', 'score', 'predict_with_aux')
 
 
 def write_inferences_to_file(path, inferences, task_ds, mode: str, vocabulary=None) -> None:
-  """Writes a JSON line an example: inputs (features `*_pretokenized` only), and prediction or score (and aux).
+  """Writes one JSON line per example: inputs (features `*_pretokenized` only), prediction or score, and aux values.
 
   Args:
-    path: file to write.
+    path: output file.
     inferences: (predictions or scores, aux values), each with a leading axis of examples.
     task_ds: tf.data.Dataset of the task's examples.
     mode: one of MODES.
-    vocabulary: decodes predictions.
+    vocabulary: decodes the predictions.
   """
   predictions, aux = inferences
   with open(path, 'w') as file:
@@ -73,10 +73,10 @@ def infer(
   use_orbax: bool = True,
   dry_run: bool = False,
 ) -> list[Path]:
-  """Predicts every example of a split, of the shard `shard_id` of `num_shards`, and writes what `write_fn` makes of it.
+  """Predicts every example of a split, or of one of its shards, and writes the results with `write_fn`.
 
-  Started again after it was stopped, it goes on after the last whole chunk. Chunks of another checkpoint, or of another size,
-  are an error.
+  An interrupted run resumes after its last complete chunk. Chunks of another checkpoint, or of another size, are an
+  error.
 
   Args:
     mode: 'predict', 'score' or 'predict_with_aux'.
@@ -84,26 +84,26 @@ def infer(
     dataset_cfg: utils.DatasetConfig.
     restore_checkpoint_cfg: utils.RestoreCheckpointConfig.
     partitioner: partitioning.PjitPartitioner.
-    output_dir: folder for what is written.
-    checkpoint_period: batches in a chunk.
-    shard_id: which part of the split.
-    num_shards: parts that the split is cut into, by several runs.
-    merge_chunked_results: join the chunks to one file; else they stay in <file>-chunks/.
-    write_fn: (path, inferences, task_ds, mode, vocabulary). inferences is (predictions, aux) as in t5x; a write_fn whose
-      argument is annotated as a Sequence, as MT3's, gets the predictions alone.
-    checkpoint_ds_iter: accepted for t5x's sake; chunks that are done are passed over without it.
+    output_dir: output folder.
+    checkpoint_period: batches per chunk.
+    shard_id: index of the shard, from 0.
+    num_shards: number of shards of the split, which are predicted by separate runs.
+    merge_chunked_results: whether to merge the chunks into one file; otherwise they stay in <file>-chunks/.
+    write_fn: (path, inferences, task_ds, mode, vocabulary). inferences is (predictions, aux) as in t5x; if it is
+      annotated as a Sequence, as in MT3, it is the predictions alone.
+    checkpoint_ds_iter: accepted for compatibility with t5x and ignored; complete chunks are always skipped.
     fallback_init_rng: not supported, keep None.
     summarize_config_fn: called with (output_dir, None, 0); None writes config.gin.
     output_vocab_feature_name: feature whose vocabulary decodes the predictions.
-    file_extension: of the files written.
-    use_orbax: accepted for t5x's sake; the format is told by the checkpoint.
+    file_extension: extension of the files.
+    use_orbax: accepted for compatibility with t5x and ignored; the checkpoint's format is detected.
     dry_run: check and show the configuration, the model and the first batch, then return.
 
   Returns:
-    the files written.
+    The paths of the files.
 
   Raises:
-    UserError: for a configuration that cannot work.
+    UserError: the configuration is invalid, there is no such checkpoint, or the split is empty.
   """
   import seqio
 
@@ -128,8 +128,8 @@ def infer(
   for subtask in seqio.get_subtasks(task):
     path = Path(output_dir) / f'{subtask.name}-{mode}.{file_extension}-{shard_id:05}-of-{num_shards:05}'
     written.append(path)
-    if multihost.any_says(Path(f'{path}.COMPLETED').exists()):
-      print(f'{path} is there already', file=sys.stderr, flush=True)
+    if multihost.any_host(Path(f'{path}.COMPLETED').exists()):
+      print(f'{path} is complete already', file=sys.stderr, flush=True)
       continue
     task_ds = utils.task_examples(subtask, dataset_cfg, shard_id, num_shards)
     model_ds = model.FEATURE_CONVERTER_CLS(pack=False)(task_ds, dict(dataset_cfg.task_feature_lengths))
@@ -148,22 +148,22 @@ def infer(
 
 
 def _check(mode, checkpoint_period, shard_id, num_shards, fallback_init_rng, restore_checkpoint_cfg) -> None:
-  """Raises UserError for arguments of `infer` that make no sense."""
+  """Raises UserError for invalid arguments of `infer`."""
   from mrmt3.engine import utils
 
   if mode not in MODES:
-    raise UserError(f'infer.mode is {mode!r}; it is one of {", ".join(MODES)}')
+    raise UserError(f'infer.mode is {mode!r}; choose from {", ".join(MODES)}')
   utils.require(fallback_init_rng is None, 'infer.fallback_init_rng')
   utils.require(restore_checkpoint_cfg.mode != 'all', "RestoreCheckpointConfig.mode = 'all' in infer")
   if checkpoint_period < 1 or not 0 <= shard_id < num_shards:
     raise UserError(
-      f'infer: checkpoint_period is {checkpoint_period}, shard_id {shard_id} of num_shards {num_shards}; a chunk has 1 '
-      'batch or more, and shards count from 0'
+      f'infer: checkpoint_period is {checkpoint_period}, shard_id {shard_id} and num_shards {num_shards}; set '
+      'checkpoint_period to at least 1, and shard_id to 0 .. num_shards - 1'
     )
 
 
 def _predictor(model, mode: str, params, batch_size: int, partitioner):
-  """Returns what computes the mode's results for a data set of model features."""
+  """Returns the prediction.Predictor of a mode."""
   from mrmt3.training import prediction
 
   step = {'predict': model.predict_batch, 'score': model.score_batch}.get(mode, model.predict_batch_with_aux)
@@ -171,7 +171,7 @@ def _predictor(model, mode: str, params, batch_size: int, partitioner):
 
 
 class _ChunkWriter:
-  """Writes a split's results a chunk at a time to <path>-chunks/chunkNNNNN, and joins them at the end.
+  """Writes a split's results in chunks, <path>-chunks/chunkNNNNN, and merges them at the end.
 
   The checkpoint and the size of a chunk are recorded in <path>-chunks/.settings.json; chunks of others are not mixed.
   """
@@ -185,7 +185,7 @@ class _ChunkWriter:
     self._chunks = FolderJournal(f'{path}-chunks', lambda number: f'chunk{number:05}')
 
   def _claim(self) -> None:
-    """Records what the chunks are made with; UserError on every host if those that are there are made with something else."""
+    """Records what the chunks are made with; UserError on every host if there are chunks of other settings."""
     from mrmt3.training import multihost
     from mrmt3.utils import files
 
@@ -201,17 +201,17 @@ class _ChunkWriter:
         )
       except UserError as error:
         problem = error
-    if multihost.any_says(problem is not None):
-      raise problem or UserError(f'{folder} cannot be used; the first host says why')
+    if multihost.any_host(problem is not None):
+      raise problem or UserError(f'{folder} cannot be used; see the message of the first host')
 
   def write_all(self, predictor: Callable, task_ds, model_ds) -> None:
-    """Writes every chunk that is not there yet; UserError where the split has no examples."""
+    """Writes the missing chunks; UserError if the split has no examples."""
     from mrmt3.training import multihost
 
     self._claim()
     number = 0
     while True:
-      if not multihost.any_says(multihost.is_first() and number in self._chunks):
+      if not multihost.any_host(multihost.is_first() and number in self._chunks):
         first = number * self._size
         results = predictor(model_ds.skip(first).take(self._size).enumerate())
         if not results:
@@ -221,7 +221,7 @@ class _ChunkWriter:
           print(f'{first + len(results)} examples done', file=sys.stderr, flush=True)
       number += 1
     if not number:
-      raise UserError('infer: the split has no examples')
+      raise UserError('infer: the split has no examples; check dataset_cfg')
 
   def _write_one(self, number: int, results: list, examples) -> None:
     from mrmt3.training import prediction
@@ -232,7 +232,7 @@ class _ChunkWriter:
       self._write(str(temporary), (outputs, aux) if self._takes_pair else outputs, examples)
 
   def finish(self, merge: bool) -> None:
-    """Joins the chunks to one file, if so wanted, and marks it as complete."""
+    """Merges the chunks into one file, if `merge` is set, and marks it as complete."""
     from mrmt3.utils import files
 
     if merge:
@@ -245,14 +245,14 @@ class _ChunkWriter:
 
 
 def _takes_predictions_alone(write_fn: Callable) -> bool:
-  """Returns whether `inferences` is annotated as a Sequence, as before t5x handed out pairs (magenta/mt3)."""
+  """Returns whether `inferences` is annotated as a Sequence: magenta/mt3 precedes the pairs of t5x."""
   wrapped = inspect.unwrap(write_fn)
   annotation = inspect.get_annotations(wrapped).get('inferences')
   return typing.get_origin(annotation) is Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Command line; returns the exit code, see `training.main`."""
+  """Runs the command line; returns the exit code, see `training.main`."""
   return training_main.main(infer, 'python -m mrmt3.infer', __doc__.split('\n')[0], argv)
 
 

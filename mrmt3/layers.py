@@ -1,7 +1,7 @@
-"""MT3's layers under their names and arguments (flax.linen): attention with any mask or bias, masks, embeddings, T5's norm.
+"""MT3's layers with their names and arguments (flax.linen): attention, masks, biases, embeddings and T5's layer norm.
 
-Our own network is made of `nn.layers`, which do less and are faster; parameters have the same names, shapes and
-meaning in both.
+Our own network uses `nn.layers`, which are faster and less general. Parameters have the same names, shapes and meaning
+in both.
 """
 
 import functools
@@ -36,18 +36,18 @@ dynamic_vector_slice_in_dim = jax.vmap(jax.lax.dynamic_slice_in_dim, in_axes=(No
 
 
 def sinusoidal(min_scale: float = 1.0, max_scale: float = 10000.0, dtype: DType = jnp.float32) -> Initializer:
-  """Returns an initializer of position tables `[length, features]`: sines in the first half, cosines in the second.
+  """Returns an initializer of sinusoidal position tables, float32 `[length, features]`.
 
-  Frequencies fall geometrically from `min_scale` to `min_scale / max_scale * min_scale`; ValueError for another dtype than
-  float32 or a table that is not 2-D.
+  The first half of the features is sines, the second half cosines. Frequencies fall geometrically from `min_scale` to
+  `min_scale / max_scale * min_scale`. The initializer raises ValueError for other dtypes and shapes.
   """
 
   def init(key: PRNGKey, shape: Shape, dtype: DType = dtype) -> Array:
     del key
     if dtype != np.float32:
-      raise ValueError(f'a position table is float32, not {dtype}')
+      raise ValueError(f'the dtype of a position table is {dtype}; it must be float32')
     if len(shape) != 2:
-      raise ValueError(f'a position table is [length, features], not {tuple(shape)}')
+      raise ValueError(f'the shape of a position table is {tuple(shape)}; it must be [length, features]')
     length, features = shape
     half = features // 2
     frequencies = min_scale * np.exp(np.arange(half) * (-np.log(max_scale / min_scale) / (half - 1)))
@@ -69,7 +69,7 @@ def dot_product_attention(
   dtype: DType = jnp.float32,
   float32_logits: bool = False,
 ) -> Array:
-  """Attends without scaling the logits.
+  """Dot-product attention without scaling of the logits.
 
   Args:
     query: `[batch, queries, heads, head_dim]`.
@@ -77,9 +77,9 @@ def dot_product_attention(
     value: `[batch, keys, heads, head_dim]`.
     bias: added to the logits, broadcastable to `[batch, heads, queries, keys]`, or None.
     dropout_rng: key of the dropout.
-    dropout_rate: share of the weights to drop, one mask for all queries.
-    deterministic: whether to leave dropout out.
-    dtype: of the weights.
+    dropout_rate: dropout rate of the weights; the mask is shared by all queries.
+    deterministic: whether to disable dropout.
+    dtype: dtype of the weights.
     float32_logits: whether to compute the logits in float32.
 
   Returns:
@@ -101,11 +101,11 @@ class MultiHeadDotProductAttention(nn.Module):
   """Multi-head attention.
 
   Attributes:
-    num_heads: heads.
-    head_dim: width of a head.
-    dtype: of the computation.
-    dropout_rate: share of the weights to drop.
-    kernel_init: initializer; queries' kernels are divided by sqrt(head_dim), which stands in for scaling the logits.
+    num_heads: number of heads.
+    head_dim: dimension of a head.
+    dtype: dtype of the computation.
+    dropout_rate: dropout rate of the attention weights.
+    kernel_init: initializer; the query kernel is divided by sqrt(head_dim) instead of scaling the logits.
     float32_logits: whether to compute the logits in float32.
   """
 
@@ -127,18 +127,18 @@ class MultiHeadDotProductAttention(nn.Module):
     decode: bool = False,
     deterministic: bool = False,
   ) -> Array:
-    """Returns what the queries find, `[batch, queries, features]`.
+    """Returns the attention output, `[batch, queries, features]`.
 
-    With `decode`, the first call makes room in the collection `cache` for as many positions as it is given; further ones
-    take one position each, whose key and value join the others there.
+    With `decode`, the first call allocates the collection `cache` for the length of its inputs. Each further call takes
+    one position and appends its key and value to the cache.
 
     Args:
       inputs_q: `[batch, queries, features]`.
       inputs_kv: `[batch, keys, features]`.
-      mask: what is seen (> 0), broadcastable to `[batch, heads, queries, keys]`, or None.
-      bias: added to the logits, `[1, heads, queries, keys]` for all positions where `decode` asks for one; or None.
+      mask: visible positions (> 0), broadcastable to `[batch, heads, queries, keys]`, or None.
+      bias: added to the logits, `[1, heads, queries, keys]`, for all positions even with `decode`; or None.
       decode: see above.
-      deterministic: whether to leave dropout out (else it needs the `dropout` random stream).
+      deterministic: whether to disable dropout; otherwise the random stream `dropout` is needed.
     """
 
     def project(name, init):
@@ -186,9 +186,9 @@ class MultiHeadDotProductAttention(nn.Module):
     )(x)
 
   def _cached(self, query, key, value):
-    """Returns all keys and values so far, `[batch, length, heads, head_dim]`, and the position of the last (None at first).
+    """Returns (keys, values, position): all so far, `[batch, length, heads, head_dim]`; the first position is None.
 
-    The cache is `[batch, heads, head_dim, length]`, T5X's layout.
+    The cache is `[batch, heads, head_dim, length]`, as in t5x.
     """
     is_filled = self.has_variable('cache', 'cached_key')
     shape = tuple(np.array(key.shape)[[0, 2, 3, 1]])
@@ -198,7 +198,7 @@ class MultiHeadDotProductAttention(nn.Module):
       return key, value, None
     batch, heads, head_dim, _ = cached[0].value.shape
     if query.shape != (batch, 1, heads, head_dim):
-      raise ValueError(f'a cached step takes queries {(batch, 1, heads, head_dim)}, got {query.shape}')
+      raise ValueError(f'queries of a cached step are {query.shape}; they must be {(batch, 1, heads, head_dim)}')
     position = index.value
     for variable, new in zip(cached, (key, value), strict=True):
       column = new.transpose(0, 2, 3, 1).astype(variable.value.dtype)
@@ -212,14 +212,14 @@ def _as_tuple(x) -> tuple:
 
 
 class DenseGeneral(nn.Module):
-  """A linear map without bias over any axes; the kernel is 2-D.
+  """A linear layer without bias over any axes, with a 2-D kernel.
 
   Attributes:
     features: size of the output's last axis, or sizes of its last axes.
-    axis: axis or axes of the input that are summed over.
-    dtype: of the computation.
+    axis: axis or axes of the input to contract.
+    dtype: dtype of the computation.
     kernel_init: initializer of the kernel.
-    kernel_axes: logical names of the kernel's axes.
+    kernel_axes: logical axes of the kernel.
   """
 
   features: Iterable[int] | int
@@ -244,19 +244,19 @@ def _activation(name: str | Callable) -> Callable:
   if callable(name):
     return name
   if not isinstance(name, str):
-    raise ValueError(f'an activation is a function, or the name of one in flax.linen, not {name!r}')
+    raise ValueError(f'activation is {name!r}; it must be a function or the name of one in flax.linen')
   return (lambda x: x) if name == 'linear' else getattr(nn, name)
 
 
 class MlpBlock(nn.Module):
-  """MLP whose hidden layer is the product of several activated maps.
+  """MLP whose hidden layer is the product of several linear layers with activations (a gated MLP if there are two).
 
   Attributes:
-    intermediate_dim: hidden width.
+    intermediate_dim: hidden dimension.
     activations: functions, or their names in flax.linen, or 'linear'.
     kernel_init: initializer of the kernels.
-    intermediate_dropout_rate: share of the hidden layer to drop, one mask for all positions.
-    dtype: of the computation.
+    intermediate_dropout_rate: dropout rate of the hidden layer; the mask is shared by all positions.
+    dtype: dtype of the computation.
   """
 
   intermediate_dim: int = 2048
@@ -281,16 +281,16 @@ class MlpBlock(nn.Module):
 
 
 class Embed(nn.Module):
-  """A table of embeddings.
+  """An embedding table.
 
   Attributes:
-    num_embeddings: rows.
-    features: width.
+    num_embeddings: number of embeddings.
+    features: dimension of an embedding.
     cast_input_dtype: dtype that inputs are cast to first, or None.
-    dtype: of the result.
-    attend_dtype: dtype of `attend`, None: `dtype`.
+    dtype: dtype of the result.
+    attend_dtype: dtype of `attend`; None is `dtype`.
     embedding_init: initializer of the table.
-    one_hot: whether to look rows up by a product with one-hot vectors, which some partitionings need.
+    one_hot: whether to look up rows by a product with one-hot vectors, which some partitionings need.
   """
 
   num_embeddings: int
@@ -302,12 +302,12 @@ class Embed(nn.Module):
   one_hot: bool = False
 
   def setup(self):
-    """Declares the table."""
+    """Creates the table."""
     shape = (self.num_embeddings, self.features)
     self.embedding = param_with_axes('embedding', self.embedding_init, shape, jnp.float32, axes=('vocab', 'embed'))
 
   def __call__(self, inputs: Array) -> Array:
-    """Returns the rows of ints `[...]` as `[..., features]`; ValueError for what are not integers."""
+    """Returns the embeddings `[..., features]` of ids, int `[...]`; ValueError for other dtypes."""
     if self.cast_input_dtype:
       inputs = inputs.astype(self.cast_input_dtype)
     if not jnp.issubdtype(inputs.dtype, jnp.integer):
@@ -318,18 +318,18 @@ class Embed(nn.Module):
     return with_sharding_constraint(table[inputs], ('batch', 'length', 'embed'))
 
   def attend(self, query: Array) -> Array:
-    """Returns the products of `query` `[..., features]` with every row, `[..., num_embeddings]`."""
+    """Returns the dot products of `query` `[..., features]` with each embedding, `[..., num_embeddings]`."""
     return jnp.dot(query, jnp.asarray(self.embedding, self.attend_dtype or self.dtype).T)
 
 
 class FixedEmbed(nn.Module):
-  """A table of embeddings that is not learned: positions.
+  """A fixed table of position embeddings.
 
   Attributes:
-    features: width.
-    max_length: rows.
+    features: dimension of an embedding.
+    max_length: number of positions.
     embedding_init: initializer of the table.
-    dtype: of the table.
+    dtype: dtype of the table.
   """
 
   features: int
@@ -339,7 +339,7 @@ class FixedEmbed(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Array, *, decode: bool = False) -> Array:
-    """Returns the rows of ints `[batch, length]`, or with `decode` `[1, features]`, the row after the last call's."""
+    """Returns the embeddings of positions, int `[batch, length]`; with `decode` of the next one, `[1, features]`."""
     table = self.embedding_init(None, (self.max_length, self.features), self.dtype)
     if not decode:
       return jnp.take(table, inputs, axis=0)
@@ -350,11 +350,11 @@ class FixedEmbed(nn.Module):
 
 
 class LayerNorm(nn.Module):
-  """Division by the root mean square in float32, then a learned scale.
+  """T5's layer norm: division by the root mean square in float32, and a learned scale.
 
   Attributes:
     epsilon: added to the mean square.
-    dtype: of the result.
+    dtype: dtype of the result.
     scale_init: initializer of the scale.
   """
 
@@ -364,7 +364,7 @@ class LayerNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Returns `x` `[..., features]` normalised."""
+    """Returns the normalized `x` `[..., features]`."""
     x = jnp.asarray(x, jnp.float32)
     scale = param_with_axes('scale', self.scale_init, (x.shape[-1],), jnp.float32, axes=('embed',))
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
@@ -378,21 +378,21 @@ def make_attention_mask(
   extra_batch_dims: int = 0,
   dtype: DType = jnp.float32,
 ) -> Array:
-  """Returns `pairwise_fn` of every query and key, `[batch, 1, queries, keys]`, the 1 for the heads.
+  """Returns `pairwise_fn` of each query and key, `[batch, 1, queries, keys]`; the axis of size 1 is for the heads.
 
   Args:
     query_input: `[batch, queries]`.
     key_input: `[batch, keys]`.
-    pairwise_fn: compares elements.
-    extra_batch_dims: axes of size 1 to put in front.
-    dtype: of the result.
+    pairwise_fn: elementwise comparison.
+    extra_batch_dims: number of leading axes of size 1 to add.
+    dtype: dtype of the result.
   """
   mask = pairwise_fn(query_input[..., :, None], key_input[..., None, :])[..., None, :, :]
   return jnp.expand_dims(mask, tuple(range(extra_batch_dims))).astype(dtype)
 
 
 def make_causal_mask(x: Array, extra_batch_dims: int = 0, dtype: DType = jnp.float32) -> Array:
-  """Returns a mask `[batch, 1, length, length]` for `x` `[batch, length]` in which query i sees keys 0..i."""
+  """Returns a causal mask `[batch, 1, length, length]` for `x` `[batch, length]`: query i attends to keys 0..i."""
   positions = jnp.broadcast_to(jnp.arange(x.shape[-1], dtype=jnp.int32), x.shape)
   return make_attention_mask(positions, positions, jnp.greater_equal, extra_batch_dims, dtype)
 
@@ -405,13 +405,13 @@ def _same_rank(arrays) -> list:
 
 
 def combine_masks(*masks: Array | None, dtype: DType = jnp.float32) -> Array | None:
-  """Returns where all masks that are given let see; None for none. AssertionError unless they have the same rank."""
+  """Returns the logical AND of the masks that are not None, or None. AssertionError if their ranks differ."""
   given = _same_rank(masks)
   return functools.reduce(jnp.logical_and, given).astype(dtype) if given else None
 
 
 def combine_biases(*masks: Array | None) -> Array | None:
-  """Returns the sum of all biases that are given; None for none. AssertionError unless they have the same rank."""
+  """Returns the sum of the biases that are not None, or None. AssertionError if their ranks differ."""
   given = _same_rank(masks)
   return functools.reduce(operator.add, given) if given else None
 
@@ -422,13 +422,13 @@ def make_decoder_mask(
   decoder_causal_attention: Array | None = None,
   decoder_segment_ids: Array | None = None,
 ) -> Array:
-  """Returns a decoder's mask `[batch, 1, length, length]`: causal, without padding, within what is packed together.
+  """Returns a decoder's mask `[batch, 1, length, length]`: causal, without padding, and within packed examples.
 
   Args:
     decoder_target_tokens: `[batch, length]`, 0 is padding.
-    dtype: of the result.
-    decoder_causal_attention: `[batch, length]`, 1 where positions may see each other in both directions; or None.
-    decoder_segment_ids: `[batch, length]`, which of the examples packed into a row a position belongs to; or None.
+    dtype: dtype of the result.
+    decoder_causal_attention: `[batch, length]`, 1 at positions that attend to each other in both directions; or None.
+    decoder_segment_ids: `[batch, length]`, ids of the examples packed into a row; or None.
   """
   causal = make_causal_mask(decoder_target_tokens, dtype=dtype)
   if decoder_causal_attention is not None:

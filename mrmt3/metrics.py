@@ -1,4 +1,7 @@
-"""MT3's metric function for its seqio tasks: all its scores and summaries, over `evaluation.note_scores` (imports seqio and note_seq)."""
+"""MT3's metric function for its seqio tasks: scores and summaries (imports seqio and note_seq).
+
+The scores are computed by `evaluation.note_scores`.
+"""
 
 import collections
 import functools
@@ -32,21 +35,21 @@ def transcription_metrics(
   """Returns MT3's scores under MT3's names, their histograms over pieces, and summaries of some pieces.
 
   Args:
-    targets: of every segment unique_id and ref_ns, the piece's NoteSequence in one of its segments and None in the others.
-    predictions: of every segment unique_id, start_time (s), est_tokens (regular ids) and raw_inputs (samples).
+    targets: unique_id and ref_ns of each segment; ref_ns is the piece's NoteSequence in one of its segments, and None
+      in the others.
+    predictions: unique_id, start_time (s), est_tokens (regular ids) and raw_inputs (samples) of each segment.
     codec: the codec of the tokens.
-    spectrogram_config: gives the sample rate of the summaries' audio.
-    onsets_only: whether tokens say only what begins.
-    use_ties: whether they begin with a tie section.
-    track_specs: tracks that are scored on their own as well, their names in front: 'bass/Onset F1'.
-    num_summary_examples: pieces in the summaries.
-    frame_fps: frames a second of the frame scores.
+    spectrogram_config: has the sample rate of the summaries' audio.
+    onsets_only: whether the tokens encode onsets only.
+    use_ties: whether segments begin with a tie section.
+    track_specs: tracks with scores of their own, prefixed with the track's name: 'bass/Onset F1'.
+    num_summary_examples: number of pieces in the summaries.
+    frame_fps: frames per second of the frame scores.
     frame_velocity_threshold: reference frames up to this velocity are not scored.
-    lengthened_sweep: let the tolerance sweep see notes that last at least 50 ms, which happens to them in MT3's program by
-      accident.
+    lengthened_sweep: whether the tolerance sweep lengthens notes to at least 50 ms, as MT3's program does by accident.
 
   Raises:
-    ValueError: ties with onsets only; or pieces without predictions, or predictions without a piece.
+    ValueError: both onsets_only and use_ties are set, or the pieces of targets and predictions differ.
   """
   spec = note_sequences.encoding_spec(onsets_only=onsets_only, ties=use_ties)
   references = {target['unique_id']: target['ref_ns'] for target in targets if target['ref_ns']}
@@ -88,11 +91,11 @@ def transcription_metrics(
 
 def _scored_notes(ns) -> np.ndarray:
   notes = note_sequence_to_notes(ns)
-  return notes[notes['offset'] != notes['onset']]  # mir_eval has no notes without length
+  return notes[notes['offset'] != notes['onset']]  # mir_eval rejects notes of zero duration
 
 
 def _tracks(reference, estimate, track_specs):
-  """Yields (name, reference, estimate, whether they are drums): all but drums as '', then each track."""
+  """Yields (name, reference, estimate, is_drum): all pitched notes under the name '', then each track."""
   yield '', reference[~reference['is_drum']], estimate[~estimate['is_drum']], False
   for spec in track_specs:
     program = 0 if spec.is_drum else spec.program

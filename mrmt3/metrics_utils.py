@@ -1,8 +1,8 @@
-"""What the metrics are built from: checked note tables, note matching, piano rolls, predictions put back together.
+"""Building blocks of the metrics: validation and matching of notes, piano rolls, and pieces from segment predictions.
 
-Notes match as in mir_eval.transcription (see `match_notes`). MIDI pitches are whole semitones, 100 cents apart, so its
-tolerance of 50 cents means the same pitch. That lets sorting find the few candidates of each note, where mir_eval
-compares every note with every other one; the number of matches is the same.
+Notes match as in mir_eval.transcription (see `match_notes`). MIDI pitches are 100 cents apart, so mir_eval's pitch
+tolerance of 50 cents means equal pitch. Candidates are therefore found by sorting, while mir_eval compares every pair
+of notes; the number of matches is the same.
 """
 
 import collections
@@ -23,16 +23,16 @@ from mrmt3.vocabularies import PROGRAM_GRANULARITIES
 ONSET_TOLERANCE = 0.05  # s
 OFFSET_RATIO = 0.2  # of the reference note's duration
 OFFSET_MIN_TOLERANCE = 0.05  # s
-FRAMES_PER_SECOND = 62.5  # of piano rolls, as MT3
-MIN_DURATION = 0.05  # s, of notes in piano rolls, as MT3
-VELOCITY_THRESHOLD = 30  # quieter reference frames are not scored, as MT3
+FRAMES_PER_SECOND = 62.5  # of piano rolls, as in MT3
+MIN_DURATION = 0.05  # s, of notes in piano rolls, as in MT3
+VELOCITY_THRESHOLD = 30  # reference frames up to this velocity are not scored, as in MT3
 
-_DISTANCE_DECIMALS = 4  # mir_eval rounds distances before it compares them, so that 0.05 s apart is still a match
+_DISTANCE_DECIMALS = 4  # mir_eval rounds distances before it compares them, so that a distance of 0.05 s is a match
 GRANULARITIES = tuple(PROGRAM_GRANULARITIES)
 
 
 class Scores(NamedTuple):
-  """Precision, recall and F1 (their harmonic mean), each 0..1, 1 is best."""
+  """Precision, recall and F1 (their harmonic mean), each in 0..1; 1 is best."""
 
   precision: float
   recall: float
@@ -40,16 +40,16 @@ class Scores(NamedTuple):
 
 
 def scores_from_counts(matches: int, reference: int, estimate: int) -> Scores:
-  """Returns the scores of `matches` among `reference` true and `estimate` claimed items; 0 where nothing can match."""
+  """Returns the scores from the numbers of matches, reference items and estimated items; 0 where there are none."""
   precision = matches / estimate if estimate else 0.0
   recall = matches / reference if reference else 0.0
   return Scores(precision, recall, 2 * matches / (reference + estimate) if matches else 0.0)
 
 
 def validate_notes(notes: np.ndarray, name: str) -> None:
-  """Raises ValueError, saying what is wrong with the table called `name`, unless it can be scored."""
+  """Raises ValueError if a note table cannot be scored; `name` is its name in the message."""
   if not isinstance(notes, np.ndarray) or notes.dtype != NOTE_DTYPE or notes.ndim != 1:
-    raise ValueError(f'{name} is not a note table: make one by notes.as_notes')
+    raise ValueError(f'{name} is not a note table; make one with note_array.as_notes')
   for wrong, what in (
     (~np.isfinite(notes['onset']) | ~np.isfinite(notes['offset']), 'a time that is not finite'),
     (notes['onset'] < 0, 'an onset before 0 s'),
@@ -63,12 +63,13 @@ def validate_notes(notes: np.ndarray, name: str) -> None:
 
 
 def map_programs(notes: np.ndarray, granularity: str) -> np.ndarray:
-  """Returns each note's instrument as one number, int32 `[n]`: its mapped program, or 128 for every drum.
+  """Returns each note's instrument as a number, int32 `[n]`: its mapped program, or 128 for drums.
 
-  Granularities, as MT3: 'flat' (all programs are 0), 'midi_class' (down to a multiple of 8) and 'full' (kept).
+  Granularities, as in MT3: 'flat' (program 0), 'midi_class' (program rounded down to a multiple of 8) and 'full' (the
+  program itself). ValueError for others.
   """
   if granularity not in PROGRAM_GRANULARITIES:
-    raise ValueError(f'granularity must be one of {", ".join(GRANULARITIES)}, not {granularity!r}')
+    raise ValueError(f'granularity is {granularity!r}; it must be one of {", ".join(GRANULARITIES)}')
   programs = PROGRAM_GRANULARITIES[granularity].program_map_fn(notes['program'])
   return np.where(notes['is_drum'], 128, programs).astype(np.int32)
 
@@ -83,14 +84,24 @@ def match_notes(
   offset_ratio: float = OFFSET_RATIO,
   offset_min_tolerance: float = OFFSET_MIN_TOLERANCE,
 ) -> np.ndarray:
-  """Pairs as many notes as possible, each at most once, and returns int64 indices `[matches, 2]` (reference, estimate).
+  """Returns a maximum matching of notes, int64 `[matches, 2]`: indices (reference, estimate), ordered by reference.
 
-  Two notes can be paired when they have the same pitch and their onsets are within `onset_tolerance` s. With a
-  `granularity` they also need the same instrument (`map_programs`); without one instruments play no part. With
-  `offsets` the offsets, too, must be within the larger of `offset_min_tolerance` s and `offset_ratio` of the
-  reference note's duration, except for two drum notes, whose lengths mean nothing. Pairs are ordered by reference.
+  Two notes can match if their pitches are equal and their onsets are within `onset_tolerance` s. Each note matches at
+  most once.
 
-  Raises ValueError for a tolerance that is below 0 or not finite.
+  Args:
+    reference: note table.
+    estimate: note table.
+    granularity: matching notes must also have the same instrument at this granularity (`map_programs`); None ignores
+      instruments.
+    offsets: whether the offsets must match too: within the larger of `offset_min_tolerance` s and `offset_ratio` of the
+      reference note's duration. Two drum notes match in any case, since their durations have no meaning.
+    onset_tolerance: s.
+    offset_ratio: see `offsets`.
+    offset_min_tolerance: s, see `offsets`.
+
+  Raises:
+    ValueError: a tolerance is negative or not finite, or the granularity is unknown.
   """
   for name, value in (
     ('onset_tolerance', onset_tolerance),
@@ -115,7 +126,7 @@ def match_notes(
 
 
 def _match_keys(notes: np.ndarray, granularity: str | None) -> np.ndarray:
-  """Returns an int64 `[n]` that is equal for notes which onsets alone can keep apart."""
+  """Returns keys, int64 `[n]`; only notes with equal keys can match."""
   instruments = 0 if granularity is None else map_programs(notes, granularity).astype(np.int64)
   return instruments * 128 + notes['pitch']
 
@@ -125,9 +136,9 @@ def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _onset_candidates(ref_keys, ref_onsets, est_keys, est_onsets, tolerance):
-  """Returns indices (reference, estimate) of all pairs with equal keys and onsets within (a bit over) the tolerance."""
+  """Returns indices (reference, estimate) of all pairs with equal keys and onsets within about the tolerance."""
   reach = tolerance + 10.0**-_DISTANCE_DECIMALS
-  # One axis for keys and times: keys lie so far apart that a window round an onset never touches the next key.
+  # Put keys and times on one axis. Keys are so far apart that the window of an onset never overlaps the next key.
   span = 2 * reach + 1 + max(ref_onsets.max(initial=0), est_onsets.max(initial=0))
   ref_axis, est_axis = ref_keys * span + ref_onsets, est_keys * span + est_onsets
   order = np.argsort(est_axis, kind='stable')
@@ -139,7 +150,7 @@ def _onset_candidates(ref_keys, ref_onsets, est_keys, est_onsets, tolerance):
 
 
 def _largest_matching(ref_index, est_index, num_reference, num_estimate):
-  """Returns a largest choice of the pairs in which no index occurs twice, int64 `[matches, 2]`."""
+  """Returns a maximum matching among the pairs, int64 `[matches, 2]`."""
   if not len(ref_index):
     return np.zeros((0, 2), np.int64)
   from scipy.sparse import csr_array
@@ -152,7 +163,7 @@ def _largest_matching(ref_index, est_index, num_reference, num_estimate):
 
 
 def unmatched(pairs: np.ndarray, num_reference: int, num_estimate: int) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the indices of the reference and of the estimated notes that `pairs` (of `match_notes`) leaves over."""
+  """Returns the indices of the reference notes and the estimated notes that are not in `pairs` (of `match_notes`)."""
   return (
     np.setdiff1d(np.arange(num_reference), pairs[:, 0]),
     np.setdiff1d(np.arange(num_estimate), pairs[:, 1]),
@@ -160,17 +171,17 @@ def unmatched(pairs: np.ndarray, num_reference: int, num_estimate: int) -> tuple
 
 
 def lengthen_notes(notes: np.ndarray, min_duration: float = MIN_DURATION) -> np.ndarray:
-  """Returns a copy of the table in which every note lasts at least `min_duration` s."""
+  """Returns a copy of the table in which each note lasts at least `min_duration` s."""
   notes = notes.copy()
   notes['offset'] = np.maximum(notes['offset'], notes['onset'] + min_duration)
   return notes
 
 
 def get_pianoroll(notes: np.ndarray, frames_per_second: float = FRAMES_PER_SECOND) -> np.ndarray:
-  """Returns the summed velocities that sound, int64 `[128 pitches, frames]`, as pretty_midi's get_piano_roll.
+  """Returns a piano roll of summed velocities, int64 `[128 pitches, frames]`, as pretty_midi's get_piano_roll.
 
-  A note sounds from the frame of its onset up to, not including, that of its offset (times rounded down). The roll
-  ends with the last offset. Lengthen short notes first (`lengthen_notes`), as MT3 does, or they may vanish.
+  A note is active from the frame of its onset until that of its offset (exclusive); times are rounded down. The roll
+  ends with the last offset. Notes shorter than a frame may be lost: call `lengthen_notes` first, as MT3 does.
   """
   start = (notes['onset'] * frames_per_second).astype(np.int64)
   stop = (notes['offset'] * frames_per_second).astype(np.int64)
@@ -183,7 +194,7 @@ def get_pianoroll(notes: np.ndarray, frames_per_second: float = FRAMES_PER_SECON
 def table_pianoroll(notes: np.ndarray, frames_per_second: float, is_drum: bool) -> np.ndarray:
   """Returns MT3's piano roll of a note table, float64 `[128 pitches, frames]`.
 
-  Every note lasts 50 ms at least; with `is_drum` all last exactly 50 ms, without it drums only make the roll longer.
+  Notes last at least 50 ms. With `is_drum` all notes last exactly 50 ms; without it drum notes have velocity 0.
   """
   if is_drum:
     notes = notes.copy()
@@ -195,17 +206,17 @@ def table_pianoroll(notes: np.ndarray, frames_per_second: float, is_drum: bool) 
 
 
 def get_prettymidi_pianoroll(ns, fps: float, is_drum: bool) -> np.ndarray:
-  """Returns `table_pianoroll` of a NoteSequence; unlike MT3's, the NoteSequence stays as it is."""
+  """Returns `table_pianoroll` of a NoteSequence; unlike in MT3, the NoteSequence is not modified."""
   return table_pianoroll(note_sequence_to_notes(ns), fps, is_drum)
 
 
 def frame_metrics(
   ref_pianoroll: np.ndarray, est_pianoroll: np.ndarray, velocity_threshold: float = VELOCITY_THRESHOLD
 ) -> Scores:
-  """Returns the scores of sounding (pitch, frame) cells of two piano rolls `[128, frames]`, as MT3.
+  """Returns the scores of active (pitch, frame) pairs of two piano rolls `[128, frames]`, as in MT3.
 
-  Reference cells count when louder than `velocity_threshold`, estimated ones whenever they sound. The shorter roll
-  goes on in silence.
+  A reference frame is active above `velocity_threshold`, an estimated one above 0. The shorter roll is padded with
+  silence.
   """
   reference, estimate = ref_pianoroll > velocity_threshold, est_pianoroll > 0
   shared = min(reference.shape[1], estimate.shape[1])
@@ -216,10 +227,16 @@ def frame_metrics(
 def event_predictions_to_notes(
   predictions: Iterable[Mapping[str, Any]], codec: Codec, *, frames_per_second: float = 125, **options
 ) -> tuple[np.ndarray, DecodingStats]:
-  """Returns (sorted note table, decoding statistics) of the segments of one piece, given in any order.
+  """Decodes the segments of a piece to a sorted note table and decoding statistics.
 
-  Each prediction has 'start_time' (s, of its first frame) and 'est_tokens' (model ids `[tokens]`); `options` go to
-  `note_sequences.decode_piece`. As MT3's event_predictions_to_ns, but for the note table.
+  This is MT3's event_predictions_to_ns for note tables.
+
+  Args:
+    predictions: segments in any order, each with 'start_time' (s, of its first frame) and 'est_tokens' (model ids, int
+      `[tokens]`).
+    codec: the codec of the tokens.
+    frames_per_second: frame rate of the start times.
+    **options: see `note_sequences.decode_piece`.
   """
   ordered = sorted(predictions, key=lambda prediction: prediction['start_time'])
   start_frames = [round(float(prediction['start_time']) * frames_per_second) for prediction in ordered]
@@ -244,7 +261,7 @@ def decode_and_combine_predictions(
   decode_tokens_fn: Callable[[Any, Any, float, float | None], tuple[int, int]],
   flush_state_fn: Callable[[Any], Any],
 ) -> tuple[Any, int, int]:
-  """Decodes the segments of a piece one after the other (as MT3).
+  """Decodes the segments of a piece one after another (as in MT3).
 
   Args:
     predictions: segments in any order, each with start_time (s) and est_tokens.
@@ -269,16 +286,16 @@ def decode_and_combine_predictions(
 def event_predictions_to_ns(
   predictions: Iterable[Mapping[str, Any]], codec: Codec, encoding_spec: NoteEncodingSpecType
 ) -> dict[str, Any]:
-  """Puts the segments of a piece together as a NoteSequence (as MT3; imports note_seq).
+  """Decodes the segments of a piece to a NoteSequence (as in MT3; imports note_seq).
 
   Args:
     predictions: segments in any order, each with start_time (s), est_tokens (regular ids `[tokens]`) and raw_inputs
       (samples `[n]`).
     codec: the codec of the tokens.
-    encoding_spec: what the tokens hold.
+    encoding_spec: encoding of the tokens.
 
   Returns:
-    {raw_inputs, start_times, est_ns, est_invalid_events, est_dropped_events}, the first two in order of time.
+    {raw_inputs, start_times, est_ns, est_invalid_events, est_dropped_events}; the first two are ordered by time.
   """
   ordered = sorted(predictions, key=lambda prediction: prediction['start_time'])
   ns, invalid, dropped = decode_and_combine_predictions(
@@ -302,10 +319,10 @@ def event_predictions_to_ns(
 def predicted_pieces(
   predictions: Iterable[Mapping[str, Any]], unique_ids: Iterable[Any], codec: Codec, encoding_spec: NoteEncodingSpecType
 ) -> dict[Any, dict[str, Any]]:
-  """Returns `{unique_id: event_predictions_to_ns of its segments}`; ValueError unless the pieces are those expected."""
+  """Returns {unique_id: event_predictions_to_ns of its segments}; ValueError if the pieces are not `unique_ids`."""
   expected = set(unique_ids)
   combine = functools.partial(event_predictions_to_ns, codec=codec, encoding_spec=encoding_spec)
   pieces = combine_predictions_by_id(predictions, combine)
   if pieces.keys() != expected:
-    raise ValueError(f'pieces {sorted(expected)} do not go with predictions of pieces {sorted(pieces)}')
+    raise ValueError(f'the targets are of pieces {sorted(expected)}, but the predictions of pieces {sorted(pieces)}')
   return pieces

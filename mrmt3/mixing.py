@@ -1,7 +1,7 @@
-"""Mixing the sound and the tokens of several examples (as MT3; imports TensorFlow).
+"""Mixing the audio and the tokens of several examples (as in MT3; imports TensorFlow).
 
-Our own tasks mix pieces before they are tokenized (`preprocessors.add_mix`), which needs no merging of tokens and follows
-the data set's seed.
+Our own tasks mix pieces before tokenization (`data.seqio_preprocessors.add_mix`). That needs no merging of tokens, and
+it follows the data set's seed.
 """
 
 from collections.abc import Sequence
@@ -25,27 +25,27 @@ def mix_transcription_examples(
   max_examples_per_mix: int | None = None,
   shuffle_buffer_size: int = seqio.SHUFFLE_BUFFER_SIZE,
 ) -> tf.data.Dataset:
-  """Mixes 1 to `max_examples_per_mix` examples into one, each number as likely.
+  """Mixes 1 to `max_examples_per_mix` examples into one; each number is equally likely.
 
   Args:
     ds: examples whose inputs are samples and whose targets are run-length encoded regular ids.
-    sequence_length: unused: what is too long is left to `handle_too_long`.
+    sequence_length: unused; `handle_too_long` handles long targets.
     output_features: unused.
     codec: the codec of the targets.
     inputs_feature_key: feature that is summed and scaled to a peak of 1.
     targets_feature_keys: features that are merged, see `run_length_encoding.merge_run_length_encoded_targets`.
-    max_examples_per_mix: None: examples stay as they are.
-    shuffle_buffer_size: examples to draw from, over all numbers of examples.
+    max_examples_per_mix: maximum number of examples per mix; None does not mix.
+    shuffle_buffer_size: total size of the shuffle buffers.
 
   Returns:
-    the mixes. Other features are a row for each example in the mix, padded.
+    A data set of mixes. Other features have one padded row per example in the mix.
   """
   del sequence_length, output_features
   if max_examples_per_mix is None:
     return ds
-  room = shuffle_buffer_size // max_examples_per_mix
+  buffer_size = shuffle_buffer_size // max_examples_per_mix
   mixes = tf.data.Dataset.sample_from_datasets(
-    [ds.shuffle(room).padded_batch(count) for count in range(1, max_examples_per_mix + 1)]
+    [ds.shuffle(buffer_size).padded_batch(count) for count in range(1, max_examples_per_mix + 1)]
   )
 
   def mix(example):

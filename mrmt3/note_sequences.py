@@ -1,7 +1,7 @@
-"""From tokens to notes. With `note_events` and `note_protos`, whose names are here as well, MT3's note_sequences.
+"""Decoding of tokens to notes. Together with the names it re-exports, this is MT3's note_sequences.
 
-Decoding never fails: whatever makes no sense in the place where it stands is counted and skipped (as MT3). note_seq is
-loaded only where a NoteSequence proto has to be made.
+Decoding never fails: invalid events are counted and skipped (as in MT3). note_seq is imported only where a NoteSequence
+proto is made.
 """
 
 import dataclasses
@@ -84,16 +84,16 @@ __all__ = [
 
 @dataclasses.dataclass
 class NoteDecodingState:
-  """What is known while tokens are played.
+  """State of the decoder between events.
 
   Attributes:
-    current_time: time of the last event, s; events before it are invalid.
-    current_velocity: of the notes to come, 0 means that they end.
-    current_program: of the notes to come.
-    active_pitches: (pitch, program) of the sounding notes -> (onset s, velocity).
-    tied_pitches: (pitch, program) that the tie section has named so far.
-    is_tie_section: whether the segment is still in its tie section.
-    notes: completed notes in the order of completion, as rows of a note table.
+    current_time: time of the last event, s; earlier events are invalid.
+    current_velocity: velocity of the next pitch events; 0 means note-off.
+    current_program: program of the next pitch events.
+    active_pitches: (pitch, program) of the active notes -> (onset in s, velocity).
+    tied_pitches: (pitch, program) pairs of the current tie section so far.
+    is_tie_section: whether the current event is in the tie section.
+    notes: completed notes in order of completion, as rows of a note table.
   """
 
   current_time: float = 0.0
@@ -110,13 +110,13 @@ class NoteDecodingState:
 
   @property
   def note_sequence(self):
-    """The completed notes as a NoteSequence (as MT3), the same object each time, brought up to date. Imports note_seq."""
+    """The completed notes as a NoteSequence (as in MT3): always the same object, updated. Imports note_seq."""
     add_notes(self._proto, self.notes[len(self._proto.notes) :])
     return self._proto
 
 
 def decode_note_event(state: NoteDecodingState, time: float, event: Event, codec: Codec) -> None:
-  """Plays one event at `time` (s) into the state; ValueError, and no change beyond the time, if it makes no sense."""
+  """Applies an event at `time` (s) to the state; ValueError if it is invalid, when only the time changes."""
   _advance(state, time)
   if event.type == 'pitch':
     _decode_pitch(state, event.value)
@@ -129,7 +129,7 @@ def decode_note_event(state: NoteDecodingState, time: float, event: Event, codec
 
 
 def decode_note_onset_event(state: NoteDecodingState, time: float, event: Event, codec: Codec) -> None:
-  """Plays one event of tokens that are nothing but pitches: every one is a note of `DEFAULT_NOTE_DURATION`."""
+  """Applies an event of an onsets-only encoding: each pitch is a note of `DEFAULT_NOTE_DURATION`."""
   if event.type != 'pitch':
     raise ValueError(f'unexpected event {event}')
   state.notes.append((time, time + DEFAULT_NOTE_DURATION, event.value, DEFAULT_VELOCITY, 0, False))
@@ -137,12 +137,12 @@ def decode_note_onset_event(state: NoteDecodingState, time: float, event: Event,
 
 def _advance(state, time):
   if time < state.current_time:
-    raise ValueError(f'time runs back from {state.current_time} s to {time} s')
+    raise ValueError(f'time goes back from {state.current_time} s to {time} s')
   state.current_time = time
 
 
 def _decode_state_change(state, event, codec):
-  """Sets velocity or program; tells whether the event was one of these."""
+  """Applies a velocity or program event; returns whether the event was one of these."""
   if event.type == 'velocity':
     num_bins = vocabularies.num_velocity_bins_from_codec(codec)
     state.current_velocity = vocabularies.bin_to_velocity(event.value, num_bins)
@@ -157,7 +157,7 @@ def _decode_pitch(state, pitch):
   key = pitch, state.current_program
   if state.is_tie_section:
     if key not in state.active_pitches:
-      raise ValueError(f'tied pitch {pitch} of program {state.current_program} is not sounding')
+      raise ValueError(f'tied pitch {pitch} of program {state.current_program} is not active')
     if key in state.tied_pitches:
       raise ValueError(f'pitch {pitch} of program {state.current_program} is tied twice')
     state.tied_pitches.add(key)
@@ -165,7 +165,7 @@ def _decode_pitch(state, pitch):
   if key in state.active_pitches:
     _end_note(state, key, state.current_time)
   elif state.current_velocity == 0:
-    raise ValueError(f'pitch {pitch} of program {state.current_program} ends without sounding')
+    raise ValueError(f'pitch {pitch} of program {state.current_program} ends but is not active')
   if state.current_velocity > 0:
     state.active_pitches[key] = state.current_time, state.current_velocity
 
@@ -184,7 +184,7 @@ def _end_note(state, key, time):
 
 
 def begin_tied_pitches_section(state: NoteDecodingState) -> None:
-  """Begins a segment that has a tie section. Velocity, program and time go on from the segment before."""
+  """Begins a segment that has a tie section. Velocity, program and time carry over from the previous segment."""
   state.tied_pitches.clear()
   state.is_tie_section = True
 
@@ -198,9 +198,9 @@ def _end_tie_section(state):
 
 
 def end_all_notes(state: NoteDecodingState) -> np.ndarray:
-  """Ends what still sounds and returns all notes as a table, in the order of completion.
+  """Ends all active notes and returns all notes as a note table, in order of completion.
 
-  They end together at the current time, or the shortest note's duration after the last of their onsets (as MT3).
+  The active notes end at the current time, but not before `MIN_NOTE_DURATION` after the last onset (as in MT3).
   """
   for onset, _ in state.active_pitches.values():
     state.current_time = max(state.current_time, onset + MIN_NOTE_DURATION)
@@ -210,18 +210,18 @@ def end_all_notes(state: NoteDecodingState) -> np.ndarray:
 
 
 def flush_note_decoding_state(state: NoteDecodingState):
-  """Ends what still sounds and returns all notes as a NoteSequence, instruments assigned. Imports note_seq."""
+  """Ends all active notes and returns all notes as a NoteSequence with instruments assigned. Imports note_seq."""
   end_all_notes(state)
   assign_instruments(state.note_sequence)
   return state.note_sequence
 
 
 def _begin_plain_segment(state):
-  """Does nothing: a segment without a tie section leaves the state as it is."""
+  """Does nothing, since a segment without a tie section does not change the state."""
 
 
 class NoteEncodingSpecType(EventEncodingSpec):
-  """How notes become tokens, and tokens notes."""
+  """Functions that encode notes as events and decode events to notes."""
 
 
 NoteOnsetEncodingSpec = NoteEncodingSpecType(
@@ -247,13 +247,13 @@ NoteEncodingWithTiesSpec = dataclasses.replace(
 
 
 def encoding_spec(ties: bool, onsets_only: bool = False) -> NoteEncodingSpecType:
-  """Returns what tokens hold: a tie section and note-offs, note-offs only, or nothing but what begins.
+  """Returns the encoding spec: with a tie section (`ties`), onsets only (`onsets_only`), or onsets and offsets.
 
   Raises:
-    ValueError: for both.
+    ValueError: both are set.
   """
   if onsets_only and ties:
-    raise ValueError('tokens that say only what begins have no ties: give onsets_only or ties')
+    raise ValueError('an onsets-only encoding has no ties; set onsets_only or ties, not both')
   if onsets_only:
     return NoteOnsetEncodingSpec
   return NoteEncodingWithTiesSpec if ties else NoteEncodingSpec
@@ -261,13 +261,13 @@ def encoding_spec(ties: bool, onsets_only: bool = False) -> NoteEncodingSpecType
 
 @dataclasses.dataclass
 class DecodingStats:
-  """What decoding had to put up with.
+  """Counts of decoded segments and of problems in them.
 
   Attributes:
-    segments: segments decoded.
-    invalid_events: tokens that made no sense and were skipped.
-    dropped_events: tokens dropped because their segment was over.
-    segments_without_eos: segments without an end of sequence.
+    segments: number of segments.
+    invalid_events: number of invalid tokens, which are skipped.
+    dropped_events: number of tokens after the end of their segment, which are dropped.
+    segments_without_eos: number of segments without an end of sequence.
   """
 
   segments: int = 0
@@ -277,7 +277,7 @@ class DecodingStats:
 
 
 class SegmentDecoder:
-  """Turns the tokens of a piece into notes, segment after segment.
+  """Decodes the tokens of a piece to notes, segment by segment.
 
   A segment ends where the next one starts, so it is decoded when the next one is known, or at the end.
   """
@@ -296,15 +296,19 @@ class SegmentDecoder:
 
     Args:
       codec: the codec of the tokens.
-      spec: what the tokens hold.
+      spec: encoding of the tokens.
       frames_per_second: audio frames per second, exact.
-      start_times: 'steps' counts segment starts in whole steps. 'float' is MT3's way, for comparison only: it puts some
-        starts a step early and then loses what lies on the boundary.
-      discard_without_eos: takes a segment without an end of sequence for empty (MR-MT3's way, for comparison only).
-      keep_notes: False: notes that `segment` has returned are forgotten, so that endless pieces need little memory.
+      start_times: 'steps' computes segment starts in whole steps. 'float' is as in MT3, for comparison only: rounding
+        puts some starts a step early, and events on the boundary are lost.
+      discard_without_eos: whether a segment without an end of sequence counts as empty (as in MR-MT3, for comparison
+        only).
+      keep_notes: whether to keep the notes that `segment` has returned; False bounds the memory for live input.
+
+    Raises:
+      ValueError: start_times is unknown.
     """
     if start_times not in START_TIMES:
-      raise ValueError(f'unknown start_times {start_times!r}: choose one of {START_TIMES}')
+      raise ValueError(f'start_times is {start_times!r}; it must be one of {START_TIMES}')
     self._codec = codec
     self._spec = spec
     self._frames_per_second = Fraction(frames_per_second)
@@ -316,18 +320,21 @@ class SegmentDecoder:
     self.stats = DecodingStats()
 
   def segment(self, model_ids: np.ndarray, start_frame: int, next_frame: int | None = None) -> np.ndarray:
-    """Takes the next segment and decodes the one before, and this one if it is known where it ends.
+    """Adds the next segment; decodes the previous one, and this one if `next_frame` is given.
 
     Args:
-      model_ids: int [tokens]; what follows the first end of sequence is ignored.
-      start_frame: first audio frame of the segment, not before the last segment's.
-      next_frame: first audio frame of the segment to come, where there is known to be one.
+      model_ids: int `[tokens]`; ids after the first end of sequence are ignored.
+      start_frame: first audio frame of the segment, not before the previous segment's.
+      next_frame: first audio frame of the following segment, if known.
 
     Returns:
-      The table of notes that are complete since the last call.
+      A note table of the notes completed since the last call.
+
+    Raises:
+      ValueError: the segments are not in order.
     """
     if start_frame < (self._pending[1] if self._pending else 0):
-      raise ValueError(f'segments must come in order, got one that starts at frame {start_frame}')
+      raise ValueError(f'segment at frame {start_frame} starts before the previous one; add segments in order')
     known = len(self._state.notes)
     self._decode_pending(start_frame)
     self._pending = self._regular_ids(model_ids), start_frame
@@ -339,7 +346,7 @@ class SegmentDecoder:
     return complete
 
   def finish(self) -> tuple[np.ndarray, DecodingStats]:
-    """Ends the piece and returns (its notes as a sorted note table, statistics): all notes, or those not returned yet."""
+    """Ends the piece; returns (sorted note table, statistics). Without keep_notes, only the remaining notes."""
     self._decode_pending(None)
     return note_tables.sort_notes(end_all_notes(self._state)), self.stats
 
@@ -366,7 +373,7 @@ class SegmentDecoder:
     self.stats.dropped_events += dropped
 
   def _start(self, frame):
-    """Returns the start of a segment, in steps or s."""
+    """Returns the start of a segment, in steps or in seconds."""
     if self._in_steps:
       return covering_step(frame, self._codec, self._frames_per_second)
     time = frame / float(self._frames_per_second)
@@ -376,13 +383,13 @@ class SegmentDecoder:
 def decode_piece(
   segments: Iterable[np.ndarray], start_frames: Sequence[int], codec: Codec, **options
 ) -> tuple[np.ndarray, DecodingStats]:
-  """Returns (sorted note table, statistics) of a whole piece.
+  """Decodes a whole piece; returns (sorted note table, statistics).
 
   Args:
-    segments: model ids [tokens] of each segment.
-    start_frames: first audio frame of each, in ascending order.
+    segments: model ids, int `[tokens]`, of each segment.
+    start_frames: first audio frame of each segment, in ascending order.
     codec: the codec of the tokens.
-    **options: as `SegmentDecoder` takes them.
+    **options: see `SegmentDecoder`.
   """
   decoder = SegmentDecoder(codec, **options)
   for model_ids, start_frame in zip(segments, start_frames, strict=True):

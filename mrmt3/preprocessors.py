@@ -1,8 +1,8 @@
-"""MT3's seqio preprocessors, under its names: records to audio frames and tokens, then model inputs and targets.
+"""MT3's seqio preprocessors, with its names: from records to audio frames and tokens, then to inputs and targets.
 
-The `tokenize_*` functions turn a record of MT3's data sets into audio frames and the piece's tokens with an index by
-frame; the others split, select and pad such examples. Our own tasks (`tasks.registration`) go straight from note arrays to
-the tokens of a segment. Imports TensorFlow, and note_seq once records are read.
+The `tokenize_*` functions turn a record of MT3's data sets into audio frames and the piece's tokens, indexed by frame.
+The others split, select and pad such examples. Our own tasks (`tasks.registration`) tokenize segments directly from
+note arrays. Imports TensorFlow, and note_seq when records are read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,20 +29,20 @@ _INTS = ('targets', 'input_event_start_indices', 'input_event_end_indices', 'sta
 
 
 class PitchBendError(Exception):
-  """A track has pitch bends, which tokens cannot say."""
+  """A track has pitch bends, which tokens cannot represent."""
 
 
 def guitarset_instrument_to_program(instrument: str) -> int:
-  """Returns 24, the first guitar, for GuitarSet's only instrument, 'Clean Guitar'; ValueError for others."""
+  """Returns program 24, the first guitar, for GuitarSet's only instrument, 'Clean Guitar'; ValueError for others."""
   if instrument != _GUITAR:
-    raise ValueError(f'unknown GuitarSet instrument {instrument!r}: there is only {_GUITAR!r}')
+    raise ValueError(f'unknown GuitarSet instrument {instrument!r}; it must be {_GUITAR!r}')
   return _GUITAR_PROGRAM
 
 
 def urmp_instrument_to_program(urmp_instrument: str) -> int:
   """Returns the program of an URMP instrument code such as 'vn'; ValueError for an unknown one."""
   if urmp_instrument not in URMP_PROGRAMS:
-    raise ValueError(f'unknown URMP instrument {urmp_instrument!r}: choose one of {", ".join(URMP_PROGRAMS)}')
+    raise ValueError(f'unknown URMP instrument {urmp_instrument!r}; it must be one of {", ".join(URMP_PROGRAMS)}')
   return URMP_PROGRAMS[urmp_instrument]
 
 
@@ -51,15 +51,15 @@ def slakh_class_to_program_and_is_drum(slakh_class: str) -> tuple[int, bool]:
   if slakh_class == 'Drums':
     return 0, True
   if slakh_class not in SLAKH_CLASSES:
-    raise ValueError(f'unknown Slakh class {slakh_class!r}: choose one of {", ".join(SLAKH_CLASSES)} or Drums')
+    raise ValueError(f'unknown Slakh class {slakh_class!r}; it must be one of {", ".join(SLAKH_CLASSES)} or Drums')
   return SLAKH_CLASSES[slakh_class], False
 
 
 def add_track_to_notesequence(ns, track, program: int, is_drum: bool, ignore_pitch_bends: bool) -> None:
-  """Adds a track's notes, held by its sustain pedal, to a NoteSequence under a program.
+  """Adds a track's notes, extended by its sustain pedal, to a NoteSequence with the given program.
 
   Raises:
-    PitchBendError: the track has pitch bends, and they are not to be ignored.
+    PitchBendError: the track has pitch bends, and `ignore_pitch_bends` is False.
   """
   if track.pitch_bends and not ignore_pitch_bends:
     raise PitchBendError('the track has pitch bends')
@@ -79,25 +79,26 @@ def tokenize_transcription_example(
   audio_is_samples: bool,
   id_feature_key: str | None = None,
 ) -> tf.data.Dataset:
-  """Tokenizes records with one NoteSequence ('sequence') and one sound ('audio').
+  """Tokenizes records with one NoteSequence ('sequence') and one audio signal ('audio').
 
   Args:
     ds: the records.
-    spectrogram_config: sample rate and hop.
+    spectrogram_config: has the sample rate and the hop.
     codec: the codec of the tokens.
-    is_training_data: unused; such notes are never trimmed (as MT3).
-    onsets_only: whether tokens say only what begins.
-    include_ties: whether to write the states that tie sections are made of.
-    audio_is_samples: whether 'audio' is float samples at 'sample_rate' and not a wav file.
+    is_training_data: unused; notes of these data sets are never trimmed (as in MT3).
+    onsets_only: whether the tokens encode onsets only.
+    include_ties: whether to write the states for tie sections.
+    audio_is_samples: whether 'audio' is float samples at 'sample_rate', instead of a wav file.
     id_feature_key: feature that becomes the NoteSequence's id.
 
   Returns:
-    the records, without 'audio', and: inputs `[frames, hop]` float32 samples, input_times `[frames]` float32 s, and what
-    `run_length_encoding.encode_and_index_events` returns as targets, input_event_start_indices, input_event_end_indices,
-    state_events and input_state_event_indices, all int32; sequence, the serialized NoteSequence, pedals applied.
+    The records without 'audio', and with the features inputs (samples, float32 `[frames, hop]`), input_times (s,
+    float32 `[frames]`), sequence (the serialized NoteSequence with sustain pedals applied), and the int32 results of
+    `run_length_encoding.encode_and_index_events`: targets, input_event_start_indices, input_event_end_indices,
+    state_events and input_state_event_indices.
 
   Raises:
-    ValueError: ties with onsets only; samples without 'sample_rate'.
+    ValueError: both onsets_only and include_ties are set, or samples come without 'sample_rate'.
   """
   del is_training_data
 
@@ -111,7 +112,7 @@ def tokenize_transcription_example(
     return ns, samples
 
   if audio_is_samples and 'sample_rate' not in ds.element_spec:
-    raise ValueError('records whose audio is samples need a feature sample_rate')
+    raise ValueError('audio_is_samples: the records have no feature sample_rate; add it')
   features = ['sequence', 'audio', *(['sample_rate'] if audio_is_samples else [])]
   return _tokenize(ds, read, features, id_feature_key, spectrogram_config, codec, onsets_only, include_ties, ('audio',))
 
@@ -124,7 +125,7 @@ def tokenize_guitarset_example(
   onsets_only: bool,
   include_ties: bool,
 ) -> tf.data.Dataset:
-  """Tokenizes GuitarSet's records as `tokenize_example_with_program_lookup`, all notes being a guitar's."""
+  """Tokenizes GuitarSet's records as `tokenize_example_with_program_lookup`; all notes are of a guitar."""
 
   def name_instrument(record):
     others = {key: value for key, value in record.items() if key != 'sequence'}
@@ -152,15 +153,12 @@ def tokenize_example_with_program_lookup(
   inst_name_to_program_fn: Callable[[str], int],
   id_feature_key: str | None = None,
 ) -> tf.data.Dataset:
-  """Tokenizes records with a NoteSequence for each player ('instrument_sequences') and one sound ('audio', a wav file).
+  """Tokenizes records with a NoteSequence per instrument ('instrument_sequences') and a wav file ('audio').
 
-  See `tokenize_transcription_example` for the other arguments.
+  See `tokenize_transcription_example` for the other arguments and the result. Pitch bends raise `PitchBendError`.
 
   Args:
-    inst_name_to_program_fn: a name in 'inst_names' -> program.
-
-  Returns:
-    see `tokenize_transcription_example`. A pitch bend is an error (`PitchBendError`).
+    inst_name_to_program_fn: name in 'inst_names' -> program.
   """
   del is_training_data
 
@@ -183,23 +181,21 @@ def tokenize_slakh_example(
   track_specs: Sequence[TrackSpec] | None,
   ignore_pitch_bends: bool,
 ) -> tf.data.Dataset:
-  """Tokenizes records of Slakh and Cerberus4: a NoteSequence a stem ('note_sequences') and the mix ('mix', samples).
+  """Tokenizes records of Slakh and Cerberus4: a NoteSequence per stem ('note_sequences') and the mix ('mix', samples).
 
-  See `tokenize_transcription_example` for the other arguments.
+  See `tokenize_transcription_example` for the other arguments and the result. 'mix' and 'stems' are dropped.
 
   Args:
-    is_training_data: whether to trim overlapping notes, which tokens cannot say.
-    track_specs: the stems' names, programs and is_drum, in the order of 'inst_names'; None: those are Slakh classes.
-    ignore_pitch_bends: False leaves records with pitch bends out.
-
-  Returns:
-    see `tokenize_transcription_example`; 'mix' and 'stems' are dropped.
+    is_training_data: whether to trim overlapping notes, which tokens cannot represent.
+    track_specs: names, programs and is_drum of the stems, in the order of 'inst_names'; None if those are Slakh
+      classes.
+    ignore_pitch_bends: whether to keep records with pitch bends.
   """
 
   def read(sequences, mix, sample_rate, names):
     names = [name.decode() for name in names]
     if track_specs and names != [spec.name for spec in track_specs]:
-      raise ValueError(f'instruments {names} are not the expected {[spec.name for spec in track_specs]}')
+      raise ValueError(f'inst_names is {names}; expected {[spec.name for spec in track_specs]}')
     if track_specs:
       tracks = [(spec.program, spec.is_drum) for spec in track_specs]
     else:
@@ -212,8 +208,8 @@ def tokenize_slakh_example(
     return ns, _resampled(mix, sample_rate, spectrogram_config)
 
   features = ['note_sequences', 'mix', 'audio_sample_rate', 'inst_names']
-  left_out = ('mix', 'stems')
-  return _tokenize(ds, read, features, 'track_id', spectrogram_config, codec, onsets_only, include_ties, left_out)
+  dropped = ('mix', 'stems')
+  return _tokenize(ds, read, features, 'track_id', spectrogram_config, codec, onsets_only, include_ties, dropped)
 
 
 def _parsed(sequence: bytes):
@@ -237,9 +233,9 @@ def _decoded(audio, config) -> np.ndarray:
 
 
 def _join_tracks(sequences, tracks, ignore_pitch_bends):
-  """Returns one NoteSequence of serialized ones, each under its (program, is_drum)."""
+  """Joins serialized NoteSequences into one, each with its (program, is_drum)."""
   if len(sequences) != len(tracks):
-    raise ValueError(f'{len(sequences)} note sequences do not go with {len(tracks)} instruments')
+    raise ValueError(f'a record has {len(sequences)} note sequences but {len(tracks)} instruments')
   ns = note_sequence_protos.new_note_sequence()
   for sequence, (program, is_drum) in zip(sequences, tracks, strict=True):
     add_track_to_notesequence(ns, _parsed(sequence), program, is_drum, ignore_pitch_bends)
@@ -248,8 +244,8 @@ def _join_tracks(sequences, tracks, ignore_pitch_bends):
   return ns
 
 
-def _tokenize(ds, read, features, id_key, config, codec, onsets_only, include_ties, left_out) -> tf.data.Dataset:
-  """Maps records through `read`: values of `features` -> (NoteSequence, samples), or None to leave the record out."""
+def _tokenize(ds, read, features, id_key, config, codec, onsets_only, include_ties, dropped) -> tf.data.Dataset:
+  """Tokenizes records with `read`: values of `features` -> (NoteSequence, samples), or None to drop the record."""
   spec = note_sequences.encoding_spec(onsets_only=onsets_only, ties=include_ties)
 
   def tokenize(name, *values):
@@ -266,7 +262,7 @@ def _tokenize(ds, read, features, id_key, config, codec, onsets_only, include_ti
     if id_key is not None:
       ns.id = name
     del ns.control_changes[:]
-    # Always padded by a sample at least, as MT3.
+    # Always padded by at least one sample, as in MT3.
     frames = spectrograms.split_audio(np.pad(samples, (0, 1)), config).astype(np.float32)
     frame_times = np.arange(len(frames)) / config.frames_per_second
     to_events = note_events.note_sequence_to_onsets_and_offsets_and_programs
@@ -301,7 +297,7 @@ def _tokenize(ds, read, features, id_key, config, codec, onsets_only, include_ti
     for key, value in made.items():
       value.set_shape({'inputs': [None, config.hop_width], 'sequence': []}.get(key, [None]))
     fits.set_shape([])
-    kept = {key: value for key, value in record.items() if key not in left_out}
+    kept = {key: value for key, value in record.items() if key not in dropped}
     return fits, {**kept, **made}
 
   ds = ds.map(process, num_parallel_calls=tf.data.AUTOTUNE)
@@ -309,20 +305,20 @@ def _tokenize(ds, read, features, id_key, config, codec, onsets_only, include_ti
 
 
 def add_unique_id(ds: tf.data.Dataset) -> tf.data.Dataset:
-  """Adds unique_id `[1]`, the number of the example."""
+  """Adds unique_id, int64 `[1]`, the index of the example."""
   return ds.enumerate().map(lambda i, example: {**example, 'unique_id': [i]}, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 @seqio.map_over_dataset
 def pad_notesequence_array(ex):
-  """Makes `sequence` an array by frame, empty but for the first, so that it can be split with the frames."""
+  """Makes `sequence` an array over frames, empty except for the first one, so that it can be split with the frames."""
   count = tf.shape(ex['input_times'])[0]
   return {**ex, 'sequence': tf.concat([[ex['sequence']], tf.fill([count - 1], '')], axis=0)}
 
 
 @seqio.map_over_dataset
 def add_dummy_targets(ex):
-  """Adds empty targets, which seqio wants even where metrics take the notes."""
+  """Adds empty targets, which seqio needs even if the metrics use the notes."""
   return {**ex, 'targets': tf.zeros([0], tf.int32)}
 
 
@@ -337,21 +333,21 @@ def split_tokens(
   additional_feature_keys: Sequence[str] | None = None,
   passthrough_feature_keys: Sequence[str] | None = None,
 ) -> tf.data.Dataset:
-  """Cuts an example into consecutive ones of `max_tokens_per_segment`, the last one perhaps shorter.
+  """Splits each example into consecutive segments of `max_tokens_per_segment`; the last one may be shorter.
 
   Args:
     dataset: the examples; empty ones are dropped.
-    max_tokens_per_segment: length.
-    feature_key: feature that decides the number of segments, cut along its first axis.
-    additional_feature_keys: cut with it.
-    passthrough_feature_keys: kept whole in every segment. All other features are dropped.
+    max_tokens_per_segment: length of a segment.
+    feature_key: feature that determines the number of segments; split along its first axis.
+    additional_feature_keys: features split in the same way.
+    passthrough_feature_keys: features copied to every segment. All other features are dropped.
   """
   length = max_tokens_per_segment
   cut = [feature_key, *_as_keys(additional_feature_keys)]
 
   @seqio.map_over_dataset(num_seeds=1)
   def split(example, seed):
-    del seed  # T5's takes one as well: so what follows draws what it draws in MT3
+    del seed  # T5's function consumes a seed as well, so that later random draws are as in MT3
     count = -(-tf.shape(example[feature_key], tf.int64)[0] // length)
     whole = {key: example[key] for key in _as_keys(passthrough_feature_keys)}
 
@@ -364,8 +360,8 @@ def split_tokens(
 
 
 def split_tokens_to_inputs_length(dataset, sequence_length, output_features, **kwargs) -> tf.data.Dataset:
-  """As `split_tokens`, with segments of the inputs' length, one less if they end with EOS."""
-  return split_tokens(dataset, _room(sequence_length, output_features, 'inputs'), **kwargs)
+  """Same as `split_tokens`, with segments of the inputs' length, minus one if they end with EOS."""
+  return split_tokens(dataset, _max_length(sequence_length, output_features, 'inputs'), **kwargs)
 
 
 def select_random_chunk(
@@ -377,25 +373,25 @@ def select_random_chunk(
   passthrough_feature_keys: Sequence[str] | None = None,
   uniform_random_start: bool = False,
 ) -> tf.data.Dataset:
-  """Cuts one segment out of each example, at random.
+  """Selects a random segment of each example.
 
   Args:
     dataset: the examples; empty ones are dropped.
-    sequence_length: gives the segment's length, that of `feature_key`, one less if it ends with EOS.
-    output_features: tells whether it does.
-    feature_key: feature that decides the number of places, cut along its first axis.
-    additional_feature_keys: cut with it.
-    passthrough_feature_keys: kept whole. All other features are dropped.
-    uniform_random_start: True: any segment that overlaps the example, cut short at its ends, each start as likely. False:
-      one of the consecutive ones that begin at 0.
+    sequence_length: has the length of a segment, that of `feature_key`, minus one if it ends with EOS.
+    output_features: determines whether it ends with EOS.
+    feature_key: feature that determines the possible segments; cut along its first axis.
+    additional_feature_keys: features cut in the same way.
+    passthrough_feature_keys: features that are not cut. All other features are dropped.
+    uniform_random_start: True selects any segment that overlaps the example, truncated at its ends, with a uniform
+      start; False selects one of the consecutive segments from 0.
   """
-  length = _room(sequence_length, output_features, feature_key)
+  length = _max_length(sequence_length, output_features, feature_key)
   keys = [feature_key, *_as_keys(additional_feature_keys)]
 
   @seqio.map_over_dataset(num_seeds=1)
   def select(example, seed):
     count = tf.shape(example[feature_key])[0]
-    seed = tf.random.experimental.stateless_split(seed)[1]  # which T5 draws the start from
+    seed = tf.random.experimental.stateless_split(seed)[1]  # T5 draws the start from this seed
     if uniform_random_start:
       start = tf.random.stateless_uniform([], seed, 1 - length, count, tf.int32)
     else:
@@ -407,14 +403,14 @@ def select_random_chunk(
   return select(dataset.filter(lambda example: tf.size(example[feature_key]) > 0))
 
 
-def _room(sequence_length, output_features, key) -> int:
-  """Returns how long a feature may be before its EOS."""
+def _max_length(sequence_length, output_features, key) -> int:
+  """Returns the maximum length of a feature without its EOS."""
   return sequence_length[key] - bool(output_features[key].add_eos)
 
 
 @seqio.map_over_dataset
 def compute_spectrograms(ex, spectrogram_config: SpectrogramConfig):
-  """Replaces inputs `[frames, hop]` samples by log-mel `[frames, mel]`; adds raw_inputs `[samples]`."""
+  """Replaces inputs (samples `[frames, hop]`) by the log-mel `[frames, mel]`; adds raw_inputs (samples `[n]`)."""
   samples = spectrograms.flatten_frames(ex['inputs'])
   return {**ex, 'inputs': spectrograms.compute_spectrogram(samples, spectrogram_config), 'raw_inputs': samples}
 
@@ -425,22 +421,22 @@ def handle_too_long(
   sequence_length: seqio.preprocessors.SequenceLengthType,
   skip: bool = False,
 ) -> tf.data.Dataset:
-  """Leaves out, with `skip`, examples with a feature longer than its length; without it they are an error that names it."""
+  """Drops examples with a feature that is too long if `skip` is set; otherwise they raise an error with its name."""
 
   def sizes(example):
     return [
-      (key, tf.shape(example[key])[0], _room(sequence_length, output_features, key))
+      (key, tf.shape(example[key])[0], _max_length(sequence_length, output_features, key))
       for key in output_features
       if key in example
     ]
 
   def fits(example):
-    return tf.reduce_all([size <= room for _, size, room in sizes(example)])
+    return tf.reduce_all([size <= most for _, size, most in sizes(example)])
 
   def check(example):
     checks = [
-      tf.debugging.Assert(size <= room, [f'{key} exceeds its maximum length {room}; it is', size])
-      for key, size, room in sizes(example)
+      tf.debugging.Assert(size <= most, [f'{key} exceeds its maximum length {most}; it is', size])
+      for key, size, most in sizes(example)
     ]
     with tf.control_dependencies(checks):
       return {key: tf.identity(value) for key, value in example.items()}
@@ -454,7 +450,7 @@ def handle_too_long(
 def map_midi_programs(
   ds: tf.data.Dataset, codec: Codec, granularity_type: str = 'full', feature_key: str = 'targets'
 ) -> tf.data.Dataset:
-  """Makes the programs in a feature of regular ids as coarse as one of `vocabularies.PROGRAM_GRANULARITIES`."""
+  """Maps the programs in a feature of regular ids to one of `vocabularies.PROGRAM_GRANULARITIES`."""
   granularity = PROGRAM_GRANULARITIES[granularity_type]
 
   def change(example):

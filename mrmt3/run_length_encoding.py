@@ -1,11 +1,11 @@
-"""Between events at steps and one row of token ids: time shifts, redundant state changes, and the way back.
+"""Run-length encoding of events to token ids, removal of redundant state changes, and decoding.
 
-All ids here are regular ids (`event_codec`). A shift is counted from the start of the segment, not from the event before
-it (as MT3).
+All ids here are regular ids (`event_codec`). A time shift counts from the start of the segment, not from the previous
+event (as in MT3).
 
-Tokens exist in two forms. Ours keeps a piece as a table of events and makes the tokens of a segment when they are asked
-for (`segment_tokens`). MT3's writes a whole piece as single-step shifts and events, with an index by audio frame, of which
-a segment is cut (`encode_and_index_events` and the functions over seqio data sets below it).
+There are two ways to the tokens of a segment. Ours keeps a piece as a table of events, and encodes a segment on demand
+(`tokens.segment_targets`). MT3's encodes the whole piece with single-step shifts, indexed by audio frame, and cuts
+segments out of it (`encode_and_index_events` and the functions over seqio data sets below).
 """
 
 import dataclasses
@@ -17,21 +17,21 @@ import numpy as np
 from mrmt3.event_codec import SHIFT, Codec, Event
 from mrmt3.utils.tensors import is_tensor
 
-ABSENT = -1  # in a row of event ids: nothing is written here
+ABSENT = -1  # in a row of event ids: no token
 STATE_CHANGE_TYPES = ('velocity', 'program')
 
 
 @dataclasses.dataclass(frozen=True)
 class EventEncodingSpec:
-  """How events of one kind become tokens, and tokens state (as MT3).
+  """Functions for encoding values as events, and for decoding events (as in MT3).
 
   Attributes:
-    init_encoding_state_fn: () -> encoding state, or None where none is kept.
-    encode_event_fn: (encoding state, what happens, codec) -> events; changes the state.
-    encoding_state_to_events_fn: (encoding state) -> the events that a segment begins with, or None without a tie section.
+    init_encoding_state_fn: () -> encoding state; None for an encoding without state.
+    encode_event_fn: (encoding state, value, codec) -> events; updates the state.
+    encoding_state_to_events_fn: (encoding state) -> events at the start of a segment (the tie section), or None.
     init_decoding_state_fn: () -> decoding state.
     begin_decoding_segment_fn: (state) -> None, called at the start of each segment.
-    decode_event_fn: (state, time s, event, codec) -> None; ValueError if the event makes no sense in this state.
+    decode_event_fn: (state, time in s, event, codec) -> None; ValueError if the event is invalid in this state.
     flush_decoding_state_fn: (state) -> the decoded result.
   """
 
@@ -45,18 +45,18 @@ class EventEncodingSpec:
 
 
 def run_length_encode(steps: np.ndarray, event_ids: np.ndarray, codec: Codec) -> np.ndarray:
-  """Writes events in a row, with a time shift before the first event of each step.
+  """Encodes events as token ids, with a time shift before the first event of each step.
 
   Args:
-    steps: [events] steps since the start of the segment, not decreasing, from 0.
-    event_ids: [events, ids per event] regular ids, `ABSENT` where an event has fewer.
+    steps: int `[events]`, steps since the start of the segment, not decreasing, from 0.
+    event_ids: int `[events, ids per event]`, regular ids; `ABSENT` where an event has fewer.
     codec: the codec of the ids.
 
   Returns:
-    int32 ids [tokens]. There is no shift before events at step 0; a shift longer than the codec's longest is written
-    as several of that length and the rest.
+    Ids, int32 `[tokens]`. There is no shift before events at step 0. A shift above the codec's maximum is written as
+    several of the maximum and the rest.
   """
-  # The ids of shifts are their values, because the codec numbers shifts from 0.
+  # The id of a shift is its value, since shifts have the first ids of a codec.
   longest, count = codec.max_shift_steps, len(steps)
   rows = np.empty((count, 1 + event_ids.shape[1]), np.int32)
   rows[:, 1:] = event_ids
@@ -76,7 +76,7 @@ def run_length_encode(steps: np.ndarray, event_ids: np.ndarray, codec: Codec) ->
 def remove_redundant_state_changes(
   tokens: np.ndarray, codec: Codec, state_change_event_types: Iterable[str] = STATE_CHANGE_TYPES
 ) -> np.ndarray:
-  """Returns the ids `[n]` without those that repeat the last one of their type; the state starts unset."""
+  """Removes state changes that repeat the previous one of their type from ids `[n]`; the state starts unset."""
   tokens = np.asarray(tokens)
   keep = np.full(len(tokens), True)
   for event_type in state_change_event_types:
@@ -88,7 +88,7 @@ def remove_redundant_state_changes(
 
 
 def run_length_encode_shifts(tokens: np.ndarray, codec: Codec) -> np.ndarray:
-  """Returns ids `[n]` in which every shift stands for a single step with the shifts counted from the start of the row.
+  """Converts ids `[n]` with single-step shifts to ids with shifts from the start of the row.
 
   Shifts after the last event are dropped.
   """
@@ -107,22 +107,22 @@ def encode_and_index_events(
   encoding_state_to_events_fn: Callable[[Any], Sequence[Event]] | None = None,
   repeat_last_state: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-  """Writes a piece's events in a row, every shift a single step, with an index by audio frame (as MT3).
+  """Encodes a piece's events as ids with single-step shifts, indexed by audio frame (as in MT3).
 
   Args:
-    state: encoding state at the start; changed in place.
-    event_times: times `[events]`, s, in any order; events of the same time keep theirs.
-    event_values: what happens `[events]`.
+    state: encoding state at the start; updated in place.
+    event_times: `[events]`, s, in any order; events of the same time keep their order.
+    event_values: `[events]`, the values to encode.
     encode_event_fn: see `EventEncodingSpec`.
     codec: the codec.
-    frame_times: starts of the audio frames `[frames]`, s, ascending.
+    frame_times: `[frames]`, starts of the audio frames, s, ascending.
     encoding_state_to_events_fn: see `EventEncodingSpec`.
-    repeat_last_state: what holds in the frames after the last event. False: the state then. True, MT3's way: the state
-      before the last event, so that a note that ended there is listed as sounding.
+    repeat_last_state: the state of frames after the last event. False: the state after it. True, as in MT3: the state
+      before it, in which a note that has just ended is still active.
 
   Returns:
-    (ids `[tokens]`, for each frame the index `[frames]` of its first id and that behind its last one, ids of the states
-    before each event `[state tokens]`, for each frame the index `[frames]` of the first id of its state).
+    (ids `[tokens]`, index of each frame's first id `[frames]`, index after each frame's last id `[frames]`, ids of the
+    states before each event `[state tokens]`, index of the first id of each frame's state `[frames]`).
   """
   order = np.argsort(event_times, kind='stable')
   steps = np.rint(np.asarray(event_times)[order] * codec.steps_per_second).astype(np.int64)
@@ -138,7 +138,7 @@ def encode_and_index_events(
 
   frame_times = np.asarray(frame_times)
   last_step = steps.max(initial=0)
-  # The row goes on to the first step that lies behind the last frame's start.
+  # The row extends to the first step after the last frame's start.
   grid = np.arange(max(last_step, int(frame_times[-1] * codec.steps_per_second) + 2) + 1) / codec.steps_per_second
   num_shifts = max(last_step, np.searchsorted(grid, frame_times[-1], side='right'))
   frame_steps = np.maximum.accumulate(np.searchsorted(grid, frame_times, side='right') - 1).clip(0)
@@ -161,14 +161,14 @@ def encode_and_index_events(
 
 
 def _over_dataset(function):
-  """Returns a function of seqio's kind, data set -> data set, for one of features -> features."""
+  """Turns a function over features into one over seqio data sets."""
   import seqio
 
   return seqio.map_over_dataset(function)
 
 
 def _on_tensor(function: Callable[[np.ndarray], np.ndarray], tokens):
-  """Returns what a numpy function makes of a tensor of ids, int32 `[n]`."""
+  """Applies a numpy function to a tensor of ids; returns an int32 tensor `[n]`."""
   import tensorflow as tf
 
   made = tf.numpy_function(lambda ids: function(ids).astype(np.int32), [tokens], tf.int32, stateful=False)
@@ -177,12 +177,12 @@ def _on_tensor(function: Callable[[np.ndarray], np.ndarray], tokens):
 
 
 def extract_target_sequence_with_indices(ds, state_events_end_token: int | None = None):
-  """Cuts the targets of an audio segment out of those of the piece (as MT3; imports seqio).
+  """Extracts the targets of an audio segment from those of the piece (as in MT3; imports seqio).
 
   Args:
-    ds: data set with targets, input_event_start_indices, input_event_end_indices and, with an end token, state_events and
-      input_state_event_indices, see `encode_and_index_events`; those by frame are the segment's.
-    state_events_end_token: the id that ends a state (tie); None: targets begin without a state.
+    ds: data set with targets, input_event_start_indices, input_event_end_indices and, with an end token, state_events
+      and input_state_event_indices, see `encode_and_index_events`. The indices by frame are of the segment only.
+    state_events_end_token: the id that ends a state (tie); None for targets without a state.
   """
   import tensorflow as tf
 
@@ -201,7 +201,7 @@ def extract_target_sequence_with_indices(ds, state_events_end_token: int | None 
 def remove_redundant_state_changes_fn(
   codec: Codec, feature_key: str = 'targets', state_change_event_types: Sequence[str] = ()
 ) -> Callable:
-  """Returns `remove_redundant_state_changes` of a feature as a function over data sets (as MT3; imports seqio)."""
+  """Returns `remove_redundant_state_changes` of a feature as a function over data sets (as in MT3; imports seqio)."""
 
   def remove(features):
     tokens = _on_tensor(
@@ -213,7 +213,7 @@ def remove_redundant_state_changes_fn(
 
 
 def run_length_encode_shifts_fn(codec: Codec, feature_key: str = 'targets') -> Callable:
-  """Returns `run_length_encode_shifts` of a feature as a function over data sets (as MT3; imports seqio)."""
+  """Returns `run_length_encode_shifts` of a feature as a function over data sets (as in MT3; imports seqio)."""
 
   def encode(features):
     tokens = _on_tensor(lambda ids: run_length_encode_shifts(ids, codec), features[feature_key])
@@ -223,19 +223,19 @@ def run_length_encode_shifts_fn(codec: Codec, feature_key: str = 'targets') -> C
 
 
 def merge_run_length_encoded_targets(targets, codec: Codec):
-  """Merges rows of run-length encoded ids `[tracks, length]`, padded with 0, into one row (as MT3).
+  """Merges rows of run-length encoded ids `[tracks, length]`, padded with 0, into one row (as in MT3).
 
-  Events of a later step come later; those of one step by track, at the start of the segment the last track first.
+  Events are ordered by step, then by track; at step 0 the order of tracks is reversed.
 
   Returns:
-    ids `[n]`, int32; a tensor for a tensor.
+    Ids, int32 `[n]`; a tensor if `targets` is one.
   """
   if is_tensor(targets):
     return _on_tensor(lambda rows: merge_run_length_encoded_targets(rows, codec), targets)
   targets = np.asarray(targets)
   real = np.logical_and.accumulate(targets != 0, axis=1)
   is_shift = codec.is_shift_event_index(targets)
-  # An event's step is the sum of the run of shifts before it.
+  # The step of an event is the sum of the consecutive shifts before it.
   sums = np.cumsum(np.where(is_shift, targets, 0), axis=1)
   begins_run = is_shift & ~np.pad(is_shift, ((0, 0), (1, 0)))[:, :-1]
   steps = sums - np.maximum.accumulate(np.where(begins_run, sums - targets, 0), axis=1)
@@ -253,20 +253,20 @@ def decode_events(
   codec: Codec,
   decode_event_fn: Callable[..., None],
 ) -> tuple[int, int]:
-  """Plays the ids of one segment into `state`.
+  """Decodes the ids of a segment into `state`.
 
-  Consecutive shifts add up, and their sum is the time since the start of the segment. Any ids are accepted.
+  The sum of consecutive shifts is the time since the start of the segment. Any ids are accepted.
 
   Args:
-    state: whatever `decode_event_fn` keeps; changed in place.
-    tokens: regular ids [n]; those that no event has are invalid.
+    state: decoding state; updated in place.
+    tokens: regular ids, int `[n]`; ids without an event are invalid.
     start_time: start of the segment, s.
-    max_time: start of the next segment, s, or None. A shift beyond it is dropped, and all that follows.
+    max_time: start of the next segment, s, or None. A shift beyond it, and all ids after it, are dropped.
     codec: the codec of the ids.
-    decode_event_fn: (state, time s, event, codec) -> None; ValueError for an event that makes no sense.
+    decode_event_fn: (state, time in s, event, codec) -> None; ValueError for an invalid event.
 
   Returns:
-    (number of invalid events, which were skipped, number of dropped events).
+    (number of invalid events, which are skipped; number of dropped events).
   """
   start_time = float(start_time)  # a float32 would make all times float32
 
@@ -284,7 +284,7 @@ def decode_events_from_step(
   codec: Codec,
   decode_event_fn: Callable[..., None],
 ) -> tuple[int, int]:
-  """Does what `decode_events` does for a segment that starts at a step, without adding up rounding errors."""
+  """Same as `decode_events` for a segment that starts at a whole step, without rounding errors in the times."""
 
   def time_of(steps):
     return (start_step + steps) / codec.steps_per_second
@@ -297,7 +297,7 @@ def _decode(state, tokens, time_of, max_time, codec, decode_event_fn):
   tokens = np.asarray(tokens).tolist()
   events, num_classes = codec.events, codec.num_classes
   invalid_events = 0
-  shifted = 0  # sum of the consecutive shifts; an unknown id among them does not end the sum
+  shifted = 0  # sum of the consecutive shifts; an invalid id between them does not reset it
   time = time_of(0)
   for index, token in enumerate(tokens):
     if not 0 <= token < num_classes:

@@ -1,4 +1,4 @@
-"""The token vocabulary in the form that seqio's features ask for (imports seqio and TensorFlow)."""
+"""The token vocabulary as a seqio.Vocabulary (imports seqio and TensorFlow)."""
 
 import seqio
 import tensorflow as tf
@@ -7,24 +7,24 @@ from mrmt3.special_tokens import DECODED_EOS_ID, DECODED_INVALID_ID, EOS_ID, SPE
 
 
 class GenericTokenVocabulary(seqio.Vocabulary):
-  """Regular ids 0..regular_ids-1, held as model ids above the special ones (as MT3).
+  """Maps regular ids 0..regular_ids-1 to model ids above the special tokens (as in MT3).
 
-  Decoding gives `DECODED_EOS_ID` for the end of sequence, `DECODED_INVALID_ID` for anything that is not a regular id.
+  Decoding gives `DECODED_EOS_ID` for the end of sequence, and `DECODED_INVALID_ID` for other ids that are not regular.
   """
 
   def __init__(self, regular_ids: int, extra_ids: int = 0):
-    """Makes a vocabulary of `regular_ids` ids and `extra_ids` more that are never used."""
+    """Takes the number of regular ids, and of further ids that are never used."""
     super().__init__(extra_ids=extra_ids)
     self._num_regular_ids = regular_ids
 
   @property
   def eos_id(self) -> int:
-    """The model id that ends a sequence."""
+    """The model id of the end of sequence."""
     return EOS_ID
 
   @property
   def unk_id(self) -> int:
-    """The model id that seqio puts in the place of ids it does not know."""
+    """The model id of unknown ids."""
     return UNK_ID
 
   @property

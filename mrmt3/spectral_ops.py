@@ -1,6 +1,6 @@
-"""Spectral operations on TensorFlow tensors, differentiable, in batch (as MT3's spectral_ops; imports TensorFlow).
+"""Differentiable, batched spectral operations on TensorFlow tensors (as in MT3; imports TensorFlow).
 
-The front end of the models is `spectrograms`, which does not need this; it is here for those who compose another.
+The models' front end, `spectrograms`, does not use this module. It is here for programs written for MT3.
 """
 
 import tensorflow as tf
@@ -14,7 +14,7 @@ def tf_float32(x) -> tf.Tensor:
 
 
 def safe_log(x, eps: float = 1e-5) -> tf.Tensor:
-  """Returns the natural logarithm, of `eps` where `x` is not above 0."""
+  """Returns the natural logarithm of `x`, or of `eps` where `x` is not positive."""
   return tf.math.log(tf.where(x > 0.0, x, eps))
 
 
@@ -23,9 +23,9 @@ def stft(audio, frame_size: int = 2048, overlap: float = 0.75, pad_end: bool = T
 
   Args:
     audio: samples `[n]`, `[batch, n]` or `[batch, n, 1]`.
-    frame_size: samples a window; the FFT is as long, or the next power of two.
-    overlap: share of a window that the next one has in common with it.
-    pad_end: whether zeros follow the last sample, so that a frame starts at every hop within the audio.
+    frame_size: window length in samples; the FFT size is the next power of two.
+    overlap: overlap of successive windows, as a share of the window.
+    pad_end: whether to pad the end with zeros, so that a frame starts at every hop within the audio.
   """
   audio = tf_float32(audio)
   if audio.shape.rank == 3:
@@ -36,7 +36,7 @@ def stft(audio, frame_size: int = 2048, overlap: float = 0.75, pad_end: bool = T
 
 @gin.register(module='mrmt3.spectral_ops')
 def compute_mag(audio, size: int = 2048, overlap: float = 0.75, pad_end: bool = True) -> tf.Tensor:
-  """Returns magnitudes, float32 `[..., frames, bins]`; arguments as `stft`."""
+  """Returns magnitudes, float32 `[..., frames, bins]`; see `stft` for the arguments."""
   return tf.abs(stft(audio, size, overlap, pad_end))
 
 
@@ -51,7 +51,7 @@ def compute_mel(
   pad_end: bool = True,
   sample_rate: int = 16000,
 ) -> tf.Tensor:
-  """Returns mel magnitudes, float32 `[..., frames, bins]`: triangles drawn in the mel domain from `lo_hz` to `hi_hz`."""
+  """Returns mel magnitudes, float32 `[..., frames, bins]`, of triangular filters from `lo_hz` to `hi_hz` in mel."""
   magnitude = compute_mag(audio, fft_size, overlap, pad_end)
   filters = tf.signal.linear_to_mel_weight_matrix(bins, magnitude.shape[-1], sample_rate, lo_hz, hi_hz)
   return tf.tensordot(magnitude, filters, 1)
@@ -68,5 +68,5 @@ def compute_logmel(
   pad_end: bool = True,
   sample_rate: int = 16000,
 ) -> tf.Tensor:
-  """Returns the natural logarithm of `compute_mel`, with 1e-5 in the place of 0."""
+  """Returns the natural logarithm of `compute_mel`, with 0 replaced by 1e-5."""
   return safe_log(compute_mel(audio, lo_hz, hi_hz, bins, fft_size, overlap, pad_end, sample_rate))

@@ -1,12 +1,12 @@
-"""Log-mel spectrograms of 16 kHz mono audio, and how a piece is cut into the network's segments.
+"""Log-mel spectrograms of mono audio at 16 kHz, and the segmentation of pieces.
 
-Both front ends take the magnitude of a 2048-point FFT (periodic Hann window, hop 128, frames not centred) through 512
-triangular mel filters and the natural log. `mt3` draws the triangles in the mel domain (the magenta checkpoints),
-`mr_mt3` in the Hz domain (MR-MT3 trained from scratch). Scaling is a choice of
-its own: weights only fit the scaling they saw.
+Both front ends apply 512 triangular mel filters and the natural logarithm to the magnitude of a 2048-point FFT
+(periodic Hann window, hop 128, frames not centered). The triangles are linear in mel for `mt3` (Magenta's checkpoints)
+and linear in Hz for `mr_mt3` (MR-MT3 trained from scratch). Scaling is a separate option; a model needs the scaling
+that it was trained with.
 
-The functions with MT3's names take TensorFlow tensors as well, and then give tensors: inside a tf.data pipeline they work
-as MT3's. Arrays give arrays, and TensorFlow is not imported.
+The functions with MT3's names also take and return TensorFlow tensors, as in MT3's tf.data pipelines. For arrays
+TensorFlow is not imported.
 """
 
 import dataclasses
@@ -28,23 +28,26 @@ MEL_LO_HZ = 20.0
 FRONT_ENDS = ('mt3', 'mr_mt3')
 SCALINGS = ('none', 'unit')
 
-LOG_FLOOR = 1e-5  # stands in for magnitudes that are not above zero
-SCALE_RANGE = (-12.0, 5.0)  # what 'unit' scaling maps to 0..1
+LOG_FLOOR = 1e-5  # replaces magnitudes of 0 before the logarithm
+SCALE_RANGE = (-12.0, 5.0)  # range of log-mels that 'unit' scaling maps to 0..1
 
 
 @dataclasses.dataclass(frozen=True)
 class SpectrogramConfig:
-  """What turns samples into the network's input frames. Raises UserError for values that make no sense together.
+  """Log-mel spectrogram config.
 
   Attributes:
-    sample_rate: samples a second, Hz.
-    hop_width: samples from one frame to the next.
-    num_mel_bins: values a frame.
+    sample_rate: sample rate, Hz.
+    hop_width: hop, samples.
+    num_mel_bins: number of mel bins.
     fft_size: FFT size and window length, samples.
-    front_end: 'mt3' or 'mr_mt3', which filterbank.
+    front_end: filterbank, 'mt3' or 'mr_mt3'.
     scaling: 'none' (raw log-mel) or 'unit' (clipped to [-12, 5], then mapped to [0, 1]).
     mel_lo_hz: lower edge of the lowest filter, Hz.
     mel_hi_hz: upper edge of the highest filter, Hz.
+
+  Raises:
+    UserError: a value is out of range or unknown.
   """
 
   sample_rate: int = DEFAULT_SAMPLE_RATE
@@ -60,30 +63,30 @@ class SpectrogramConfig:
     for name in ('sample_rate', 'hop_width', 'num_mel_bins', 'fft_size'):
       value = getattr(self, name)
       if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f'spectrogram: {name} is {value!r}; it must be a whole number above 0')
+        raise UserError(f'spectrogram: {name} is {value!r}; it must be an integer of at least 1')
     if self.front_end not in FRONT_ENDS:
       raise UserError(f'spectrogram: front_end is {self.front_end!r}; it must be one of {", ".join(FRONT_ENDS)}')
     if self.scaling not in SCALINGS:
       raise UserError(f'spectrogram: scaling is {self.scaling!r}; it must be one of {", ".join(SCALINGS)}')
     if not 0 <= self.mel_lo_hz < self.mel_hi_hz <= self.sample_rate / 2:
       raise UserError(
-        f'spectrogram: mel filters from {self.mel_lo_hz} to {self.mel_hi_hz} Hz do not lie in '
+        f'spectrogram: mel_lo_hz is {self.mel_lo_hz} and mel_hi_hz {self.mel_hi_hz}; they must be ascending and in '
         f'0 .. {self.sample_rate / 2} Hz'
       )
 
   @property
   def frame_rate(self) -> Fraction:
-    """Frames a second (125 at 16 kHz and hop 128); exact, since segment boundaries are rounded to steps by it."""
+    """Frames per second (125 at 16 kHz and hop 128), exact, since segment starts in steps are computed from it."""
     return Fraction(self.sample_rate, self.hop_width)
 
   @property
   def frames_per_second(self) -> float:
-    """Frames a second, as a plain number (as MT3)."""
+    """Frames per second as a float (as in MT3)."""
     return self.sample_rate / self.hop_width
 
   @property
   def abbrev_str(self) -> str:
-    """What differs from MT3's defaults, in short, as part of task names (as MT3): 'hw256' for a hop of 256 samples."""
+    """Abbreviation of the differences from MT3's defaults, for task names (as in MT3): 'hw256' for hop 256."""
     parts = []
     if self.sample_rate != DEFAULT_SAMPLE_RATE:
       parts.append(f'sr{self.sample_rate}')
@@ -95,17 +98,17 @@ class SpectrogramConfig:
 
 
 def input_depth(spectrogram_config: SpectrogramConfig) -> int:
-  """Returns the number of values a network input frame has."""
+  """Returns the number of values per input frame of the network."""
   return spectrogram_config.num_mel_bins
 
 
 def num_frames(num_samples: int, config: SpectrogramConfig) -> int:
-  """Returns how many frames a piece of `num_samples` has: always padded by at least one sample, as MT3."""
+  """Returns the number of frames of a piece of `num_samples`, which is padded by at least one sample (as in MT3)."""
   return num_samples // config.hop_width + 1
 
 
 def split_audio(samples, spectrogram_config: SpectrogramConfig):
-  """Cuts samples `[n]` into frames `[ceil(n / hop), hop]` that do not overlap, the last one padded with zeros."""
+  """Splits samples `[n]` into non-overlapping frames `[ceil(n / hop), hop]`; the last one is padded with zeros."""
   hop = spectrogram_config.hop_width
   if is_tensor(samples):
     import tensorflow as tf
@@ -116,7 +119,7 @@ def split_audio(samples, spectrogram_config: SpectrogramConfig):
 
 
 def flatten_frames(frames):
-  """Joins frames `[..., frames, hop]` to samples `[..., frames * hop]`, for JAX too; the inverse of `split_audio`."""
+  """Joins frames `[..., frames, hop]` to samples `[..., frames * hop]`, also for JAX; the inverse of `split_audio`."""
   if is_tensor(frames):
     import tensorflow as tf
 
@@ -127,17 +130,19 @@ def flatten_frames(frames):
 def piece_segments(
   samples: np.ndarray, config: SpectrogramConfig, segment_frames: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Cuts a piece into segments that do not overlap.
+  """Splits a piece into non-overlapping segments.
+
+  The piece is padded by at least one sample, so a piece whose length is a multiple of the hop gets one more frame (as
+  in MT3).
 
   Args:
     samples: float32 `[n]`, mono.
-    config: the spectrogram.
-    segment_frames: frames a segment.
+    config: the spectrogram config.
+    segment_frames: frames per segment.
 
   Returns:
-    samples `[segments, segment_frames * hop]` of the same dtype, padded with zeros, and int32 `[segments]`: how many
-    frames of each segment belong to the piece (all except in the last segment). The piece is padded by at least one
-    sample, so one whose length is a multiple of the hop gets one more frame (as MT3).
+    (samples `[segments, segment_frames * hop]` of the same dtype, padded with zeros; number of valid frames of each
+    segment, int32 `[segments]`, which is below segment_frames only in the last one).
   """
   frames = num_frames(len(samples), config)
   segments = -(-frames // segment_frames)
@@ -150,15 +155,15 @@ def piece_segments(
 def cut_segments(
   blocks: Iterable[np.ndarray], config: SpectrogramConfig, segment_frames: int
 ) -> Iterator[tuple[np.ndarray, int, bool]]:
-  """Cuts a piece into segments, as `piece_segments`, while it comes in.
+  """Splits a stream of samples into segments, as `piece_segments`.
 
   Args:
-    blocks: the piece's samples, float32 `[n]` each, of any lengths.
-    config: the spectrogram.
-    segment_frames: frames a segment.
+    blocks: the piece's samples in blocks of any length, float32 `[n]`.
+    config: the spectrogram config.
+    segment_frames: frames per segment.
 
   Yields:
-    (samples `[segment_frames * hop]`, how many of them are the piece's own, whether this is the last segment).
+    (samples, float32 `[segment_frames * hop]`; number of samples before padding; whether this is the last segment).
   """
   size = segment_frames * config.hop_width
   left, count = [], 0
@@ -166,7 +171,7 @@ def cut_segments(
     block = np.asarray(block, np.float32)
     while count + len(block) >= size:
       rest = size - count
-      # A piece is padded by a sample at least, so behind a full segment there is always another one.
+      # A piece is padded by at least one sample, so a full segment is never the last one.
       yield np.concatenate([*left, block[:rest]]), size, False
       left, count, block = [], 0, block[rest:]
     left.append(block)
@@ -175,7 +180,7 @@ def cut_segments(
 
 
 def hz_to_mel(hz):
-  """Returns frequencies, Hz (a number, a list or an array), on the mel scale of all front ends, float64."""
+  """Converts frequencies in Hz (a float, a list or an array) to mel, float64; all front ends share this scale."""
   return 2595.0 * np.log10(1.0 + np.asarray(hz, np.float64) / 700.0)
 
 
@@ -185,7 +190,7 @@ def _mel_to_hz(mel):
 
 @functools.lru_cache(maxsize=8)
 def mel_filterbank(config: SpectrogramConfig) -> np.ndarray:
-  """Returns the read-only filter weights, float64 `[fft_size // 2 + 1, num_mel_bins]`; the DC bin's are 0 for `mt3`."""
+  """Returns the filter weights, float64 `[fft_size // 2 + 1, num_mel_bins]`, read-only; `mt3` has 0 at DC."""
   bins = np.arange(config.fft_size // 2 + 1) * config.sample_rate / config.fft_size
   edges = np.linspace(*hz_to_mel([config.mel_lo_hz, config.mel_hi_hz]), config.num_mel_bins + 2)
   if config.front_end == 'mt3':
@@ -204,7 +209,7 @@ def mel_filterbank(config: SpectrogramConfig) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _sparse_filterbank(config: SpectrogramConfig):
-  # An FFT bin feeds two filters at most: the sparse product does a few hundredths of the dense one's work.
+  # Each FFT bin is in at most two filters, so a sparse product needs a small fraction of the operations.
   import scipy.sparse
 
   return scipy.sparse.csr_array(mel_filterbank(config).T.astype(np.float32))
@@ -224,9 +229,9 @@ def _log_and_scale(mel, config: SpectrogramConfig, xp):
 
 
 def compute_spectrogram(samples, spectrogram_config: SpectrogramConfig):
-  """Returns the (scaled) log-mel of samples `[..., n]` as float32 `[..., ceil(n / hop), mel]`.
+  """Computes the (scaled) log-mel of samples `[..., n]`, float32 `[..., ceil(n / hop), mel]`.
 
-  Frame k covers the `fft_size` samples from k * hop on; zeros follow the last sample.
+  Frame k covers the `fft_size` samples from k * hop; the end is padded with zeros.
   """
   config = spectrogram_config
   if is_tensor(samples):
@@ -261,7 +266,7 @@ def _tensor_log_mel(samples, config: SpectrogramConfig):
 
 
 def log_mel(samples, config: SpectrogramConfig):
-  """Does what `compute_spectrogram` does in JAX, for batches `[..., n]` inside a jitted function."""
+  """Same as `compute_spectrogram` in JAX, for samples `[..., n]` inside jitted functions."""
   import jax.numpy as jnp
 
   samples = jnp.asarray(samples, jnp.float32)
@@ -276,11 +281,11 @@ def log_mel(samples, config: SpectrogramConfig):
 
 
 def clear_invalid_frames(spectrogram, valid_frames):
-  """Sets frames beyond the audio's end to 0, the last step before the network (numpy or JAX arrays).
+  """Sets the frames after the end of the audio to 0 (numpy or JAX arrays).
 
   Args:
-    spectrogram: `[..., frames, mel]`, after the log and the scaling.
-    valid_frames: int `[...]`, how many frames of each segment lie within the audio.
+    spectrogram: `[..., frames, mel]`, after the logarithm and the scaling.
+    valid_frames: int `[...]`, number of frames of each segment within the audio.
 
   Returns:
     `[..., frames, mel]` of the same kind of array and dtype.
@@ -290,9 +295,9 @@ def clear_invalid_frames(spectrogram, valid_frames):
 
 
 def segment_inputs(samples: np.ndarray, config: SpectrogramConfig, segment_frames: int) -> np.ndarray:
-  """Returns a piece's network inputs, float32 `[segments, segment_frames, mel]`, from its samples `[n]`; numpy.
+  """Computes a piece's network inputs, float32 `[segments, segment_frames, mel]`, from its samples `[n]` with numpy.
 
-  Each segment's log-mel comes from that segment's samples only, as in training.
+  The log-mel of a segment depends only on the samples of this segment, as in training.
   """
   segments, valid = piece_segments(samples, config, segment_frames)
   return clear_invalid_frames(compute_spectrogram(segments, config), valid)

@@ -1,7 +1,7 @@
-"""TensorBoard summaries of transcriptions: audio beside the notes played, and piano rolls (as MT3; imports seqio, note_seq).
+"""TensorBoard summaries of transcriptions: audio and piano rolls (as in MT3; imports seqio and note_seq).
 
-Piano rolls are images `[pieces, pitches, frames, 3]`: red where segments begin, green the reference, blue the estimate.
-The notes are played by the same renderer as everywhere here, with pretty_midi's soundfont (MT3: fluidsynth).
+Piano rolls are images `[pieces, pitches, frames, 3]`: segment starts are red, the reference green, the estimate blue.
+Notes are synthesized with `audio.sonify` and pretty_midi's soundfont (MT3 uses fluidsynth).
 """
 
 import functools
@@ -29,21 +29,21 @@ def prettymidi_pianoroll(
   fps: float,
   num_seconds: float = _AUDIO_SECONDS,
 ) -> dict[str, seqio.metrics.MetricValue]:
-  """Returns an image summary for each track, estimate blue on reference green.
+  """Returns an image summary per track, with the estimate in blue and the reference in green.
 
   Args:
-    track_pianorolls: name ('' for all instruments) -> (estimate, reference) of each piece, `[128, frames]` velocities.
-    fps: frames a second.
-    num_seconds: how much to show.
+    track_pianorolls: name ('' for all instruments) -> (estimate, reference) of each piece, velocities `[128, frames]`.
+    fps: frames per second.
+    num_seconds: length shown, s.
   """
   length = int(num_seconds * fps)
   images = {}
   for name, rolls in track_pianorolls.items():
     image = np.zeros((len(rolls), 128, length, 3))
     for index, (estimate, reference) in enumerate(rolls):
-      for colour, roll in ((2, estimate), (1, reference)):
+      for channel, roll in ((2, estimate), (1, reference)):
         shown = roll[:, :length]
-        image[index, :, : shown.shape[1], colour] = shown
+        image[index, :, : shown.shape[1], channel] = shown
     label = f'{name or "all instruments"} pretty_midi pianoroll'
     images[label] = seqio.metrics.Image(image=image, max_outputs=len(rolls))
   return images
@@ -55,7 +55,7 @@ def audio_summaries(
   spectrogram_config: SpectrogramConfig,
   num_seconds: float = _AUDIO_SECONDS,
 ) -> dict[str, seqio.metrics.MetricValue]:
-  """Returns the summary 'audio': what was transcribed, from predictions' raw_inputs, cut or padded with silence."""
+  """Returns the summary 'audio': the predictions' raw_inputs, truncated or padded to `num_seconds`."""
   del targets
   rate = spectrogram_config.sample_rate
   samples = _audio(predictions, rate, num_seconds)
@@ -77,24 +77,24 @@ def transcription_summaries(
 ) -> dict[str, seqio.metrics.MetricValue]:
   """Returns the summaries 'input_with_transcription' (audio left, notes right), 'pianoroll' and 'onset_pianoroll'.
 
-  Notes are features of targets ('ref_' and a suffix) and predictions ('est_' and a suffix): either a NoteSequence, or
-  onsets (s) and frequencies (Hz), perhaps with offsets (s) and confidences (0..1).
+  Notes are features of the targets ('ref_' and a suffix) and of the predictions ('est_' and a suffix): a NoteSequence,
+  or onsets (s) and frequencies (Hz) with optional offsets (s) and confidences (0 to 1).
 
   Args:
-    targets: pieces.
-    predictions: of each piece the estimate, raw_inputs (samples) and start_times of its segments (s).
-    spectrogram_config: gives the sample rate.
-    ns_feature_suffix: of the NoteSequence, or None.
-    note_onset_feature_suffix: of onsets, or None.
-    note_offset_feature_suffix: of offsets, or None.
-    note_frequency_feature_suffix: of frequencies, or None.
-    note_confidence_feature_suffix: of confidences, or None.
-    track_specs: tracks to show one above the other; None: all in one.
-    num_seconds: how much to show.
-    pianoroll_frames_per_second: resolution of the piano rolls.
+    targets: the reference of each piece.
+    predictions: the estimate, raw_inputs (samples) and start_times (s) of the segments of each piece.
+    spectrogram_config: has the sample rate.
+    ns_feature_suffix: suffix of the NoteSequence, or None.
+    note_onset_feature_suffix: suffix of onsets, or None.
+    note_offset_feature_suffix: suffix of offsets, or None.
+    note_frequency_feature_suffix: suffix of frequencies, or None.
+    note_confidence_feature_suffix: suffix of confidences, or None.
+    track_specs: tracks to show one above another; None shows all notes together.
+    num_seconds: length shown, s.
+    pianoroll_frames_per_second: frame rate of the piano rolls.
 
   Raises:
-    ValueError: unless exactly one of NoteSequence and onsets is named.
+    ValueError: both or neither of ns_feature_suffix and note_onset_feature_suffix are given.
   """
   if (ns_feature_suffix is None) == (note_onset_feature_suffix is None):
     raise ValueError('give exactly one of ns_feature_suffix and note_onset_feature_suffix')
@@ -145,16 +145,16 @@ def _note_sequence(example, prefix, suffixes, num_seconds):
 
 
 def _played(ns, sample_rate, num_seconds) -> np.ndarray:
-  """Returns the notes played, float `[samples]`; silence, and a warning, where they cannot be."""
+  """Returns the synthesized notes, float `[samples]`; silence, with a warning, if they cannot be synthesized."""
   try:
     return sonify.play_notes(note_sequence_protos.note_sequence_to_notes(ns), num_seconds, sample_rate)
   except (ModuleNotFoundError, UserError) as error:
-    logging.warning('notes are not played in summaries: %s', error)
+    logging.warning('summaries have no audio of the notes: %s', error)
     return np.zeros(round(num_seconds * sample_rate))
 
 
 def _images(reference, estimate, start_times, track_specs, num_seconds, frames_per_second):
-  """Returns piano rolls of onsets and of sounding notes, `[height, frames, 3]` each, highest pitch first."""
+  """Returns piano rolls of onsets and of active notes, `[height, frames, 3]` each, highest pitch first."""
   from note_seq import sequences_lib
 
   def rolls(ns):
@@ -167,7 +167,7 @@ def _images(reference, estimate, start_times, track_specs, num_seconds, frames_p
   tracks = [None] if track_specs is None else track_specs[::-1]
   height = len(tracks) * (_PITCHES + 1) - 1
   onset_image, full_image = np.zeros((2, height, num_frames, 3))
-  # Starts of segments are notes of all pitches, so that they are rounded to frames as notes are.
+  # Draw segment starts as notes of all pitches, so that they are rounded to frames as notes are.
   starts = type(reference)()
   starts.CopyFrom(reference)
   del starts.notes[:]
@@ -182,9 +182,9 @@ def _images(reference, estimate, start_times, track_specs, num_seconds, frames_p
     for image in (onset_image, full_image):
       image[rows, : start_onsets.shape[1], 0] = start_onsets
       image[first - 1 : first, :, 0] = 1  # a line between tracks
-    for colour, ns in ((1, reference), (2, estimate)):
+    for channel, ns in ((1, reference), (2, estimate)):
       track = ns if spec is None else note_sequence_protos.extract_track(ns, spec.program, spec.is_drum)
       onsets, active = rolls(track)
-      onset_image[rows, : onsets.shape[1], colour] = onsets
-      full_image[rows, : active.shape[1], colour] = active
+      onset_image[rows, : onsets.shape[1], channel] = onsets
+      full_image[rows, : active.shape[1], channel] = active
   return onset_image[::-1], full_image[::-1]

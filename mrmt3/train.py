@@ -1,7 +1,7 @@
 """Training: `python -m mrmt3.train --gin_file=runs/train.gin --gin.MODEL_DIR=... --gin.DATA_DIR=...`.
 
-The names are t5x's (`train_script.train`, `utils.DatasetConfig`, ...), answered by `mrmt3.engine`. `train` reads top to
-bottom in the order things happen: data, model, start state, logging, loop (`training.loop`).
+The names are those of t5x (`train_script.train`, `utils.DatasetConfig`, ...), implemented by `mrmt3.engine`. `train`
+runs from top to bottom: data, model, start state, logging, loop (`training.loop`).
 """
 
 from collections.abc import Callable, Sequence
@@ -36,43 +36,43 @@ def train(
   use_orbax: bool = True,
   gc_period: int = 0,
 ) -> float:
-  """Trains to `total_steps`, from the newest checkpoint in model_dir where there is one.
+  """Trains to `total_steps`.
 
-  Start order: the newest checkpoint in model_dir, then checkpoint_cfg.restore, then fresh weights. With the same seed, a
-  run that was stopped after a checkpoint and started again ends with the same weights as one that was not.
+  A run starts from the latest checkpoint in model_dir, else from checkpoint_cfg.restore, else from initial parameters.
+  A run that is resumed from a checkpoint ends with the same parameters as one that was not interrupted.
 
   Args:
     model: an engine.models.EncoderDecoderModel.
-    train_dataset_cfg: utils.DatasetConfig to learn from.
-    train_eval_dataset_cfg: utils.DatasetConfig for the loss on other data, or None.
+    train_dataset_cfg: utils.DatasetConfig of the training data.
+    train_eval_dataset_cfg: utils.DatasetConfig for the loss on held-out data, or None.
     infer_eval_dataset_cfg: utils.DatasetConfig for metrics of predictions, or None.
     checkpoint_cfg: utils.CheckpointConfig.
     partitioner: partitioning.PjitPartitioner.
     trainer_cls: trainer.Trainer with its gin arguments.
     model_dir: folder for checkpoints and logs.
     total_steps: steps to have done at the end.
-    eval_steps: batches of an evaluation, at most.
+    eval_steps: maximum number of batches for the loss on held-out data.
     eval_period: steps between evaluations.
-    random_seed: of weights, dropout, and data whose config has no seed of its own. None takes one from the clock, and says
-      which; only with a number can a run be repeated or taken up again exactly.
-    summarize_config_fn: called with (model_dir, writer, step) to write down the configuration.
-    stats_period: steps between reported numbers; None takes eval_period.
-    inference_evaluator_cls: seqio.Evaluator with its gin arguments; None takes it as it is.
-    run_eval_before_training: evaluate once before the first step.
-    profile: number of steps, from the third on, to write a profile of, to model_dir/profile (TensorBoard, Perfetto).
+    random_seed: seed of the initial parameters, of dropout, and of data sets without a seed. None takes one from the
+      clock and prints it; a run can only be repeated or resumed exactly with a fixed seed.
+    summarize_config_fn: called with (model_dir, writer, step) to write the configuration.
+    stats_period: steps between two log entries; None is eval_period.
+    inference_evaluator_cls: seqio.Evaluator with its gin arguments; None is seqio.Evaluator with its defaults.
+    run_eval_before_training: whether to evaluate before the first step.
+    profile: number of steps, from the third one on, to profile to model_dir/profile (for TensorBoard or Perfetto).
     dry_run: check and show the configuration, the model and the first batch, then return.
     relative_steps: not supported, keep None.
     actions: not supported, keep None.
     use_hardware_rng: not supported, keep False.
-    concurrent_metrics: accepted; metrics are computed between steps.
-    use_orbax: accepted; checkpoints are Orbax's.
+    concurrent_metrics: accepted and ignored; metrics are computed between steps.
+    use_orbax: accepted and ignored; checkpoints are Orbax checkpoints.
     gc_period: not supported, keep 0.
 
   Returns:
-    the last reported loss per token.
+    The last reported loss per token, in nats.
 
   Raises:
-    UserError: for a configuration that cannot work.
+    UserError: the configuration is invalid, the loss is not finite, or a checkpoint cannot be read or written.
   """
   import jax
 
@@ -94,7 +94,7 @@ def train(
   config_checks.check_lengths(model, train_dataset_cfg, 'train_dataset_cfg')
   config_checks.check_lengths(model, train_eval_dataset_cfg, 'train_eval_dataset_cfg')
 
-  # Data: the order follows from the seed, and a checkpoint has the position in it.
+  # Data. The seed determines the order of examples; checkpoints store the position in it.
   dataset = utils.get_dataset(train_dataset_cfg, model.FEATURE_CONVERTER_CLS, seed=random_seed)
   example_batch = data_iterator.zero_batch(dataset)
   evaluations = training_evaluate.Evaluations(
@@ -124,8 +124,8 @@ def train(
       dataset, utils.dataset_from(train_dataset_cfg, model.FEATURE_CONVERTER_CLS, random_seed)
     )
     fingerprint = data_position.data_fingerprint(train_dataset_cfg, random_seed)
-    # Only the run's own checkpoint has steps; other weights are started from at step 0.
-    rows = data_position.take_up(batches, model_dir, step, fingerprint) if step else []
+    # Only the run's own checkpoints have a step; restored parameters of other runs start at step 0.
+    rows = data_position.restore_position(batches, model_dir, step, fingerprint) if step else []
 
     # Logging.
     logs = loop.Logs(model_dir, step, total_steps, state, origin, summarize_config_fn)
@@ -154,7 +154,7 @@ def train(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Command line; returns the exit code, see `training.main`."""
+  """Runs the command line; returns the exit code, see `training.main`."""
   return training_main.main(train, 'python -m mrmt3.train', __doc__.split('\n')[0], argv)
 
 

@@ -1,9 +1,9 @@
-"""The token vocabulary of MT3 and MR-MT3: the events there are, and regular ids versus model ids.
+"""The token vocabulary of MT3 and MR-MT3: event types, regular ids and model ids.
 
-A model id is a regular id of the codec plus `SPECIAL_TOKENS` (padding, end of sequence, unknown). `NUM_EXTRA_IDS` unused
-ids sit above, and embedding tables are rounded up to a multiple of 128 (as MT3).
+A model id is a regular id of the codec plus `SPECIAL_TOKENS` (padding, end of sequence, unknown). After them there are
+`NUM_EXTRA_IDS` unused ids. Embedding tables are rounded up to a multiple of 128 (as in MT3).
 
-`GenericTokenVocabulary` and `vocabulary_from_codec` need seqio, and load it when first asked for.
+`GenericTokenVocabulary` and `vocabulary_from_codec` import seqio when they are first used.
 """
 
 import dataclasses
@@ -33,12 +33,12 @@ _EMBEDDINGS_MULTIPLE = 128
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyConfig:
-  """What decides the vocabulary.
+  """Vocabulary config.
 
   Attributes:
-    steps_per_second: token time resolution.
+    steps_per_second: time resolution of the tokens.
     max_shift_seconds: longest time shift of one token, s.
-    num_velocity_bins: velocities told apart, not counting 0, which means note-off. The multi-instrument models have 1.
+    num_velocity_bins: number of velocity bins, without 0, which means note-off. The multi-instrument models have 1.
   """
 
   steps_per_second: int = DEFAULT_STEPS_PER_SECOND
@@ -47,7 +47,7 @@ class VocabularyConfig:
 
   @property
   def abbrev_str(self) -> str:
-    """What differs from the default, in short, as part of task names (as MT3): 'vb1' for one velocity bin."""
+    """Abbreviation of the differences from the defaults, for task names (as in MT3): 'vb1' for one velocity bin."""
     parts = []
     if self.steps_per_second != DEFAULT_STEPS_PER_SECOND:
       parts.append(f'ss{self.steps_per_second}')
@@ -59,14 +59,15 @@ class VocabularyConfig:
 
 
 def build_codec(vocab_config: VocabularyConfig) -> Codec:
-  """Returns the codec of the configuration: shift, pitch, velocity, tie, program, drum.
+  """Returns the codec with the event types shift, pitch, velocity, tie, program and drum.
 
-  Raises ValueError if the configuration leaves no room for a shift or a velocity.
+  Raises:
+    ValueError: the longest shift is below one step, or the number of velocity bins is out of range.
   """
   config, bins = vocab_config, vocab_config.num_velocity_bins
   max_shift_steps = round(config.steps_per_second * config.max_shift_seconds)
   if config.steps_per_second <= 0 or max_shift_steps < 1 or not 1 <= bins <= MAX_VELOCITY:
-    raise ValueError(f'{config} needs a longest shift of a step or more and 1..{MAX_VELOCITY} velocity bins')
+    raise ValueError(f'{config}: the longest shift must be at least one step, and num_velocity_bins 1..{MAX_VELOCITY}')
   return Codec(
     max_shift_steps,
     config.steps_per_second,
@@ -81,9 +82,9 @@ def build_codec(vocab_config: VocabularyConfig) -> Codec:
 
 
 def num_embeddings(vocabulary) -> int:
-  """Returns the rows of an embedding table: all ids, rounded up to a multiple of 128.
+  """Returns the number of rows of an embedding table: all ids, rounded up to a multiple of 128.
 
-  `vocabulary` is a seqio vocabulary, as MT3, or simply a `Codec` or `VocabularyConfig`.
+  `vocabulary` is a seqio vocabulary, as in MT3, or a `Codec` or `VocabularyConfig`.
   """
   if isinstance(vocabulary, VocabularyConfig):
     vocabulary = build_codec(vocabulary)
@@ -95,7 +96,7 @@ def num_embeddings(vocabulary) -> int:
 
 
 def token_types(codec: Codec) -> dict[str, tuple[int, int]]:
-  """Returns the kinds of tokens: time, pitch, velocity, program, drum, tie and eos -> (first, last) model id."""
+  """Returns {token type: (first, last) model id} for time, pitch, velocity, program, drum, tie and eos."""
   ids = {'time': codec.event_type_range('shift')}
   ids |= {name: codec.event_type_range(name) for name in ('pitch', 'velocity', 'program', 'drum', 'tie')}
   shifted = {name: (first + SPECIAL_TOKENS, last + SPECIAL_TOKENS) for name, (first, last) in ids.items()}
@@ -103,28 +104,28 @@ def token_types(codec: Codec) -> dict[str, tuple[int, int]]:
 
 
 def num_velocity_bins_from_codec(codec: Codec) -> int:
-  """Returns the number of velocity bins, not counting 0."""
+  """Returns the number of velocity bins, without 0."""
   first_id, last_id = codec.event_type_range('velocity')
   return last_id - first_id
 
 
 def velocity_to_bin(velocity, num_velocity_bins: int):
-  """Returns the bin, 0..num_velocity_bins, of a MIDI velocity 0..127 (a number or an integer array); 0 stays 0."""
+  """Returns the bin, 0..num_velocity_bins, of a MIDI velocity 0..127 (int or integer array); 0 stays 0."""
   return -(-num_velocity_bins * velocity // MAX_VELOCITY)
 
 
 def bin_to_velocity(velocity_bin, num_velocity_bins: int):
-  """Returns the MIDI velocity that a bin stands for, the highest in it (a number or an integer array)."""
+  """Returns the highest MIDI velocity of a bin (int or integer array)."""
   return MAX_VELOCITY * velocity_bin // num_velocity_bins
 
 
 @dataclasses.dataclass(frozen=True)
 class ProgramGranularity:
-  """How finely programs are told apart. Both maps are idempotent.
+  """A granularity of programs, as two idempotent maps.
 
   Attributes:
     tokens_map_fn: (regular ids `[n]`, codec) -> regular ids `[<= n]`; arrays or tensors.
-    program_map_fn: programs (a number or an integer array) -> programs.
+    program_map_fn: programs (int or integer array) -> programs.
   """
 
   tokens_map_fn: Callable[[np.ndarray, Codec], np.ndarray]
@@ -132,14 +133,14 @@ class ProgramGranularity:
 
 
 def drop_programs(tokens, codec: Codec):
-  """Returns the regular ids (array or tensor) without program events."""
+  """Removes program events from regular ids (array or tensor)."""
   tokens = tokens if is_tensor(tokens) else np.asarray(tokens)
   first_id, last_id = codec.event_type_range('program')
   return tokens[(tokens < first_id) | (tokens > last_id)]
 
 
 def programs_to_midi_classes(tokens, codec: Codec):
-  """Returns the regular ids (array or tensor) with each program replaced by the first of its MIDI class (8 programs)."""
+  """Replaces each program in regular ids (array or tensor) by the first one of its MIDI class (8 programs)."""
   tokens = tokens if is_tensor(tokens) else np.asarray(tokens)
   where = sys.modules['tensorflow'].where if is_tensor(tokens) else np.where
   first_id, last_id = codec.event_type_range('program')
@@ -166,8 +167,8 @@ def encode_ids(regular_ids) -> np.ndarray:
 def decode_ids(model_ids, codec: Codec) -> np.ndarray:
   """Returns the regular ids of model ids, int32 of the same shape.
 
-  Along the last axis everything from the first end of sequence on is `DECODED_EOS_ID`; before that, whatever is not a
-  regular id (padding, unknown, extra and made-up ids) is `DECODED_INVALID_ID`.
+  Along the last axis, everything from the first end of sequence on becomes `DECODED_EOS_ID`. Before it, ids that are
+  not regular (padding, unknown, extra and out of range) become `DECODED_INVALID_ID`.
   """
   model_ids = np.asarray(model_ids, np.int32)
   regular_ids = model_ids - SPECIAL_TOKENS
@@ -177,13 +178,13 @@ def decode_ids(model_ids, codec: Codec) -> np.ndarray:
 
 
 def encode_decoded_ids(decoded_ids) -> np.ndarray:
-  """Returns the model ids of what `decode_ids` returned, int32 of the same shape; what was invalid is unknown."""
+  """Returns the model ids of the result of `decode_ids`, int32 of the same shape; invalid ids become `UNK_ID`."""
   ids = np.asarray(decoded_ids, np.int32)
   return np.where(ids < 0, np.where(ids == DECODED_EOS_ID, EOS_ID, UNK_ID), encode_ids(ids)).astype(np.int32)
 
 
 def vocabulary_from_codec(codec: Codec):
-  """Returns the seqio vocabulary of a codec, with `NUM_EXTRA_IDS` extra ids (as MT3). Imports seqio."""
+  """Returns the seqio vocabulary of a codec, with `NUM_EXTRA_IDS` extra ids (as in MT3). Imports seqio."""
   from mrmt3.seqio_vocabulary import GenericTokenVocabulary
 
   return GenericTokenVocabulary(codec.num_classes, extra_ids=NUM_EXTRA_IDS)

@@ -1,6 +1,6 @@
-"""Task over ComMU: short clips of one instrument each, rendered with a soundfont.
+"""Task over ComMU: short clips of single instruments, rendered with a soundfont.
 
-The published set-up of the domain-overfitting study is gin/runs/commu.gin.
+gin/runs/commu.gin is the published setup of the study of domain overfitting.
 
     utils.DatasetConfig.mixture_or_task_name = @commu.task()
     commu.task.data_dir = '/data/ComMU-code/dataset'
@@ -21,6 +21,6 @@ def task(
 ) -> str:
   """Registers a task over ComMU's folder and returns its name.
 
-  See `sources.commu_folder.CommuFolder` for the layout and the splits, `tasks.slakh.task` for the arguments.
+  See `data.sources.commu.CommuFolder` for the layout and the splits, and `tasks.slakh.task` for the arguments.
   """
   return add_task('commu', CommuFolder(str(data_dir)), spec, examples, cache_bytes, cache_dir)

@@ -1,11 +1,12 @@
-"""MT3's seqio tasks and mixtures, under MT3's names; `mrmt3.tasks` has the names of this module as well.
+"""MT3's seqio tasks and mixtures, with MT3's names, which `mrmt3.tasks` re-exports.
 
-A task goes record -> audio frames and the piece's tokens -> 2000 frames (what may be cached) -> a random segment -> its
-targets -> log-mel. Evaluation cuts pieces into consecutive segments and puts the predictions together again.
+A training task maps a record to audio frames and the piece's tokens, splits them into chunks of 2000 frames (which can
+be cached), selects a random segment with its targets, and computes the log-mel. Evaluation tasks split pieces into
+consecutive segments; the metrics join their predictions.
 
-MT3 reads records and caches from its own buckets. Here MRMT3_RECORDS names a folder with one folder a data set, as `mrmt3
-dataset convert` writes them; without it paths are MT3's. `mrmt3 dataset cache` makes caches, `--seqio_additional_cache_dirs` says
-where they are.
+MT3 reads records from its own buckets. If the environment variable MRMT3_RECORDS is set, they are read from this folder
+instead, which has a subfolder per data set, as `mrmt3 dataset convert` writes it. `mrmt3 dataset cache` writes caches,
+which `--seqio_additional_cache_dirs` adds.
 """
 
 import functools
@@ -41,13 +42,13 @@ def construct_task_name(
   vocab_config: vocabularies.VocabularyConfig = VOCAB_CONFIG_FULL,
   task_suffix: str | None = None,
 ) -> str:
-  """Returns a task's name: prefix, what differs from the default configurations, suffix, e.g. 'slakh_notes_ties_vb1_train'."""
+  """Returns a task's name, e.g. 'slakh_notes_ties_vb1_train': prefix, differences from the default configs, suffix."""
   parts = (task_prefix, spectrogram_config.abbrev_str, vocab_config.abbrev_str, task_suffix)
   return '_'.join(part for part in parts if part)
 
 
 class RecordsSource(seqio.TFExampleDataSource):
-  """A data set's records where they are on this machine, see `datasets.local_pattern`; else where MT3 has them."""
+  """A data set's records: local files if MRMT3_RECORDS is set (see `datasets.local_pattern`), else MT3's buckets."""
 
   def __init__(self, dataset_config: datasets.DatasetConfig, split_to_filepattern: Mapping[str, str]):
     super().__init__(dict(split_to_filepattern), dataset_config.features)
@@ -55,7 +56,7 @@ class RecordsSource(seqio.TFExampleDataSource):
     self._patterns = dict(split_to_filepattern)
 
   def list_shards(self, split: str) -> list[str]:
-    """Returns the split's files, sorted; UserError where there are none."""
+    """Returns the split's files, sorted; UserError if there are none."""
     pattern = datasets.local_pattern(self._name, self._patterns[split])
     try:
       files = sorted(tf.io.gfile.glob(pattern))
@@ -63,17 +64,17 @@ class RecordsSource(seqio.TFExampleDataSource):
       files = []
     if not files:
       raise UserError(
-        f'{self._name}: no files {pattern}; name the folder that has the folder {self._name} by {datasets.RECORDS}=DIR (`mrmt3 '
-        'dataset` says where the data sets are)'
+        f'{self._name}: no files {pattern}; set {datasets.RECORDS}=DIR to the folder that contains the folder '
+        f'{self._name} (`mrmt3 dataset` lists where to get the data sets)'
       )
     return files
 
   def count_records(self, split: str) -> int:
-    """Returns how many records there are; UserError where the files are not on this machine."""
+    """Returns the number of records; UserError if the files are not local."""
     files = self.list_shards(split)
     if any('://' in file for file in files):
       raise UserError(
-        f'{self._name}: records are counted on this machine only; cache the task, or set {datasets.RECORDS}'
+        f'{self._name}: records can only be counted in local files; cache the task, or set {datasets.RECORDS}'
       )
     return sum(len(find_records(pathlib.Path(file))) for file in files)
 
@@ -87,16 +88,16 @@ def add_transcription_task_to_registry(
   include_ties: bool,
   skip_too_long: bool = False,
 ) -> None:
-  """Registers a data set's training task (suffix 'train'), its evaluation tasks, and the mixture of those ('eval').
+  """Registers a data set's training task (suffix 'train'), evaluation tasks, and their mixture (suffix 'eval').
 
   Args:
     dataset_config: the data set.
-    spectrogram_config: front end.
-    vocab_config: vocabulary.
-    tokenize_fn: one of the tokenize_* functions of `preprocessors`, with what is its own bound.
-    onsets_only: whether tokens say only what begins.
+    spectrogram_config: spectrogram config.
+    vocab_config: vocabulary config.
+    tokenize_fn: one of the tokenize_* functions of `preprocessors`, with its own arguments bound.
+    onsets_only: whether the tokens encode onsets only.
     include_ties: whether targets begin with a tie section.
-    skip_too_long: leave out training examples that do not fit; else they are an error.
+    skip_too_long: whether to drop training examples that are too long, instead of raising an error.
   """
   codec = vocabularies.build_codec(vocab_config)
   features = {
@@ -162,7 +163,7 @@ def add_transcription_task_to_registry(
 
 
 def _random_segment(codec, include_ties) -> list[Callable]:
-  """Returns the preprocessors from a tokenized piece to the targets of a random segment of it."""
+  """Returns the preprocessors from a tokenized piece to a random segment with its targets."""
   cut = {
     'feature_key': 'inputs',
     'additional_feature_keys': ['input_event_start_indices', 'input_event_end_indices', 'input_state_event_indices'],
@@ -184,7 +185,7 @@ def _random_segment(codec, include_ties) -> list[Callable]:
 
 
 def _consecutive_segments() -> list[Callable]:
-  """Returns the preprocessors from a tokenized piece to its segments; targets are left out, the notes are scored."""
+  """Returns the preprocessors from a tokenized piece to its segments, without targets: the metrics use the notes."""
   return [
     seqio.CacheDatasetPlaceholder(),
     preprocessors.add_unique_id,
@@ -242,9 +243,9 @@ MIXTURE_TEST_TASK_NAMES = []
 
 
 def _mixing_rate(task: seqio.Task, split: str) -> float:
-  """Returns a task's weight: by the examples of its cache; without one, by its records.
+  """Returns a task's mixing rate, from the number of examples in its cache, or of its records if there is no cache.
 
-  The source does not count them for seqio, which would keep small data sets in memory, sound and all.
+  The source does not report the number to seqio, which would then keep small data sets, with their audio, in memory.
   """
   if task.cache_dir:
     return seqio.mixing_rate_num_examples(task, temperature=MIXING_TEMPERATURE, split=split)

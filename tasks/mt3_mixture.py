@@ -1,9 +1,9 @@
-"""MT3's mixture of data sets, of our own tasks: each in a folder of its own, weighed by its size at temperature 10/3.
+"""MT3's mixture of data sets with our own tasks: one folder per data set, mixed by size at temperature 10/3.
 
     utils.DatasetConfig.mixture_or_task_name = @mt3_mixture.task()
     mt3_mixture.task.data_dir = '/data/records'
 
-MT3's own tasks are mixed as mega_notes_ties_vb1_train, see `tasks.mt3`.
+The mixture of MT3's own tasks is mega_notes_ties_vb1_train, see `tasks.mt3`.
 """
 
 import functools
@@ -34,30 +34,32 @@ def task(
 ) -> str:
   """Registers a mixture of `mt3_records` tasks and returns its name.
 
-  A data set with n examples an epoch in `split` has the rate n ** (1 / temperature); with sampling 'random' and 'mt3' that
-  is its length in segments or chunks, as MT3 counts them.
+  A data set with n examples per epoch in `split` has the rate n ** (1 / temperature). With sampling 'random' and 'mt3'
+  n is its length in segments or chunks, as in MT3.
 
   Args:
-    data_dir: the folder with a folder for each data set, as `mrmt3 dataset convert` writes them.
-    spec: front end, vocabulary and segment length.
-    examples: how segments are sampled and what goes with them.
-    names: of `sources.mt3_records.PUBLISHED`.
-    temperature: 1: every example as likely; the greater, the more alike the data sets.
-    split: whose examples are counted.
-    cache_bytes: log-mels kept in memory, bytes, for each data set.
-    cache_dir: where prepared pieces are kept; None is the user's cache folder.
+    data_dir: folder with a subfolder per data set, as `mrmt3 dataset convert` writes it.
+    spec: the model's spec: front end, vocabulary and segment length.
+    examples: sampling and preprocessing of examples.
+    names: data sets, from `data.sources.mt3_records.PUBLISHED`.
+    temperature: 1 makes all examples equally likely; larger values make the data sets more equally likely.
+    split: split whose examples are counted.
+    cache_bytes: memory for cached log-mels per data set, bytes.
+    cache_dir: folder for prepared pieces; None is the user's cache folder.
 
   Raises:
-    UserError: a data set has no folder or there are none, or the temperature is out of range.
+    UserError: names is empty, a data set has no folder, or the temperature is not positive.
   """
   if not names or temperature <= 0:
     raise UserError(
-      f'mt3_mixture.task: names are {names!r} and temperature is {temperature}; give some, and more than 0'
+      f'mt3_mixture.task: names is {names!r} and temperature {temperature}; set names to at least one data set, and '
+      'temperature above 0'
     )
   missing = [name for name in names if not (Path(data_dir) / name).is_dir()]
   if missing:
     raise UserError(
-      f'no folder {Path(data_dir) / missing[0]}: make it with mrmt3 dataset convert, or leave it out of mt3_mixture.task.names'
+      f'no folder {Path(data_dir) / missing[0]}; make it with mrmt3 dataset convert, or remove it from '
+      'mt3_mixture.task.names'
     )
   tasks = [mt3_records.task(name, str(Path(data_dir) / name), spec, examples, cache_bytes, cache_dir) for name in names]
   digest = hashlib.sha1(repr((tasks, temperature, split)).encode()).hexdigest()[:8]
@@ -69,5 +71,5 @@ def task(
 
 
 def _rate(task, temperature, split) -> float:
-  """Returns the weight of a task; not by seqio's count of input examples, which makes it keep small data sets in memory."""
+  """Returns a task's mixing rate; seqio's own count of examples would make it keep small data sets in memory."""
   return float(task.source.num_records(split)) ** (1 / temperature)

@@ -25,19 +25,19 @@ def task(
 ) -> str:
   """Registers a task over one of MT3's data sets and returns its name.
 
-  Notes that overlap are cut where `examples.trim` says so and MT3 does, for Slakh and Cerberus4.
+  `examples.trim` trims overlapping notes of Slakh and Cerberus4 only, as in MT3.
 
   Args:
-    name: one of `sources.mt3_records.PUBLISHED`, e.g. 'musicnet_em'; its splits are MT3's, train_subset and
-      validation_subset among them.
-    data_dir: the folder with the files, under the names they were published with.
-    spec: front end, vocabulary and segment length.
-    examples: how segments are sampled and what goes with them.
-    cache_bytes: log-mels kept in memory, bytes (for sampling 'grid').
-    cache_dir: where prepared pieces are kept; None is the user's cache folder.
+    name: one of `data.sources.mt3_records.PUBLISHED`, e.g. 'musicnet_em'. The splits are MT3's, including train_subset
+      and validation_subset.
+    data_dir: folder with the files under their published names.
+    spec: the model's spec: front end, vocabulary and segment length.
+    examples: sampling and preprocessing of examples.
+    cache_bytes: memory for cached log-mels, bytes (for sampling 'grid').
+    cache_dir: folder for prepared pieces; None is the user's cache folder.
 
   Raises:
-    UserError: no such data set.
+    UserError: there is no such data set.
   """
   examples = dataclasses.replace(examples, trim=examples.trim and catalogue.trims(f'mt3_records:{name}'))
   return add_task(f'mt3_{name}', published(name, data_dir), spec, examples, cache_bytes, cache_dir)

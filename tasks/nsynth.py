@@ -1,4 +1,4 @@
-"""Task over NSynth: one note a piece, its program the first of its family's, vocals and mallets left out.
+"""Task over NSynth: one note per piece, with the first program of its family; vocals and mallets are excluded.
 
 utils.DatasetConfig.mixture_or_task_name = @nsynth.task()
 nsynth.task.data_dir = '/data/nsynth'
@@ -22,6 +22,6 @@ def task(
 ) -> str:
   """Registers a task over NSynth's folders and returns its name.
 
-  See `sources.nsynth.NsynthFolder` for the layout and `left_out`, `tasks.slakh.task` for the other arguments.
+  See `data.sources.nsynth.NsynthFolder` for the layout and `left_out`, and `tasks.slakh.task` for the other arguments.
   """
   return add_task('nsynth', NsynthFolder(str(data_dir), tuple(left_out)), spec, examples, cache_bytes, cache_dir)

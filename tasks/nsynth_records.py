@@ -1,4 +1,4 @@
-"""Task over NSynth as TensorFlow Datasets keeps it (`nsynth/full`, tfrecord files); else as `tasks.nsynth`.
+"""Task over NSynth as TFRecord files of TensorFlow Datasets (`nsynth/full`); otherwise the same as `tasks.nsynth`.
 
 utils.DatasetConfig.mixture_or_task_name = @nsynth_records.task()
 nsynth_records.task.data_dir = '~/tensorflow_datasets/nsynth/full/2.3.3'
@@ -23,7 +23,7 @@ def task(
 ) -> str:
   """Registers a task over TFDS's records of NSynth and returns its name.
 
-  See `sources.nsynth.NsynthRecords` for `left_out`, `tasks.slakh.task` for the other arguments.
+  See `data.sources.nsynth.NsynthRecords` for `left_out`, and `tasks.slakh.task` for the other arguments.
   """
   source = NsynthRecords(os.path.expanduser(data_dir), tuple(left_out))
   return add_task('nsynth_records', source, spec, examples, cache_bytes, cache_dir)

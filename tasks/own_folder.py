@@ -1,4 +1,4 @@
-"""Task over the user's own music: audio files with a MIDI file of the same name beside each.
+"""Task over the user's own music: pairs of an audio file and a MIDI file of the same name.
 
 utils.DatasetConfig.mixture_or_task_name = @own_folder.task()
 own_folder.task.data_dir = '~/music'
@@ -19,6 +19,6 @@ def task(
 ) -> str:
   """Registers a task over a folder of pairs like song.wav and song.mid and returns its name.
 
-  See `sources.audio_midi_folder.OwnFolder` for what is a pair and how it is split, `tasks.slakh.task` for the arguments.
+  See `data.sources.audio_midi_folder.OwnFolder` for pairs and splits, and `tasks.slakh.task` for the arguments.
   """
   return add_task('own_folder', OwnFolder(str(data_dir)), spec, examples, cache_bytes, cache_dir)

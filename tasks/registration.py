@@ -1,4 +1,4 @@
-"""Registers a seqio task over any source of pieces: what the declarations in tasks/ share."""
+"""Registration of a seqio task over any source of pieces, shared by the modules in tasks/."""
 
 import functools
 import hashlib
@@ -14,7 +14,7 @@ from mrmt3.data.example_config import PIECES, ExampleConfig
 from mrmt3.data.piece_source import PieceSource
 from mrmt3.data.seqio_source import SegmentSource
 
-LIBRARIES: dict[str, examples.Library] = {}  # of the tasks registered here, by name
+LIBRARIES: dict[str, examples.Library] = {}  # libraries of the registered tasks, by name
 
 
 def add_task(
@@ -25,18 +25,18 @@ def add_task(
   cache_bytes: int = 0,
   cache_dir: str | None = None,
 ) -> str:
-  """Registers a task, once, and returns its name, which follows from all that it is made of.
+  """Registers a task, unless it is registered already, and returns its name, which contains a hash of all arguments.
 
-  Features: inputs `[frames, depth]` float32, targets and prior_targets `[length]` int32 with EOS; of whole pieces inputs
-  `[segments, frames, depth]` and targets `[segments, length]`. See `preprocessors`.
+  Features: inputs, float32 `[frames, depth]`; targets and prior_targets, int32 `[length]` with EOS. For whole pieces:
+  inputs `[segments, frames, depth]` and targets `[segments, length]`. See `data.seqio_preprocessors`.
 
   Args:
-    prefix: what the name begins with, e.g. 'slakh'.
-    source: where pieces come from.
-    spec: front end, vocabulary and segment length.
-    config: what an example is made of.
-    cache_bytes: log-mels kept in memory, bytes.
-    cache_dir: where prepared pieces are kept; None is the user's cache folder.
+    prefix: prefix of the name, e.g. 'slakh'.
+    source: source of the pieces.
+    spec: the model's spec: front end, vocabulary and segment length.
+    config: sampling and preprocessing of examples.
+    cache_bytes: memory for cached log-mels, bytes.
+    cache_dir: folder for prepared pieces; None is the user's cache folder.
   """
   digest = hashlib.sha1(_identity(source, spec, config, cache_bytes, cache_dir).encode()).hexdigest()[:8]
   name = f'{prefix}_{config.sampling}_hop{config.max_hop}_{digest}'
@@ -100,16 +100,18 @@ def _features(library):
     }
   tokens = seqio.Feature(vocabulary, add_eos=False)
   inputs = seqio.ContinuousFeature(dtype=tf.float32, rank=2)
-  more = {'prior_inputs': inputs} if library.config.prior_inputs else {}
-  return {'inputs': inputs, 'targets': tokens, 'prior_targets': tokens, **more}
+  prior_inputs = {'prior_inputs': inputs} if library.config.prior_inputs else {}
+  return {'inputs': inputs, 'targets': tokens, 'prior_targets': tokens, **prior_inputs}
 
 
 def _identity(source, spec, config, *cache) -> str:
-  """Return a text that identifies a task. It stays what the first versions had, so that their runs find their data."""
+  """Returns the text that a task's name hashes. It must not change, so that older runs find their data."""
   parts = (repr(source), fingerprint_repr(spec), _config_repr(config), *map(repr, cache))
   return f'({", ".join(parts)})'
 
 
 def _config_repr(config: ExampleConfig) -> str:
-  """Return the `repr` of a config, with two former options in their place."""
-  return repr(config).replace(', max_pieces_per_mix=', ', shuffle_ties=False, shuffle_probability=1.0, max_pieces_per_mix=')
+  """Returns the `repr` of a config, including two former options at their defaults."""
+  return repr(config).replace(
+    ', max_pieces_per_mix=', ', shuffle_ties=False, shuffle_probability=1.0, max_pieces_per_mix='
+  )

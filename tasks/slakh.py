@@ -1,6 +1,6 @@
 """Task over any folder in the Slakh2100 layout: mixes as inputs, per-stem MIDI as targets.
 
-`task(...)` registers a seqio task and returns its name, so that gin chooses data and preprocessing in one place:
+`task(...)` registers a seqio task and returns its name, so that gin configures data and preprocessing in one place:
 
     utils.DatasetConfig.mixture_or_task_name = @slakh.task()
     slakh.task.data_dir = '/data/slakh2100_flac_redux'
@@ -25,13 +25,13 @@ def task(
   Features: inputs, targets and prior_targets, see `tasks.registration.add_task`.
 
   Args:
-    data_dir: folder with train / validation / test and TrackNNNNN in them.
-    spec: front end, vocabulary and segment length.
-    examples: how segments are sampled and what goes with them.
-    cache_bytes: log-mels kept in memory, bytes (for sampling 'grid').
-    cache_dir: where prepared pieces are kept; None is the user's cache folder.
+    data_dir: folder with train / validation / test, which contain TrackNNNNN.
+    spec: the model's spec: front end, vocabulary and segment length.
+    examples: sampling and preprocessing of examples.
+    cache_bytes: memory for cached log-mels, bytes (for sampling 'grid').
+    cache_dir: folder for prepared pieces; None is the user's cache folder.
 
   Raises:
-    UserError: for values out of range.
+    UserError: a value is out of range.
   """
   return add_task('slakh', SlakhFolder(str(data_dir)), spec, examples, cache_bytes, cache_dir)

@@ -1,4 +1,4 @@
-"""Task over records of TensorFlow Datasets that `mrmt3.tfds_slakh` wrote from a folder in the Slakh2100 layout.
+"""Task over TFDS records that `mrmt3.data.tfds_slakh` wrote from a folder in the Slakh2100 layout.
 
 utils.DatasetConfig.mixture_or_task_name = @slakh_records.task()
 slakh_records.task.data_dir = '/data/records'
@@ -19,6 +19,6 @@ def task(
 ) -> str:
   """Registers a task over sharded records (audio, NoteSequence, id) and returns its name.
 
-  There are no stems in them, so no stem subsets. The arguments are those of `tasks.slakh.task`.
+  The records have no stems, so stem subsets are not available. See `tasks.slakh.task` for the arguments.
   """
   return add_task('slakh_records', TfdsRecords(str(data_dir)), spec, examples, cache_bytes, cache_dir)

@@ -1,10 +1,10 @@
-"""Calling commands of the command line in the tests' own process."""
+"""Runs commands of the command line in the tests' own process."""
 
 from mrmt3.cli.parsing import Parser
 
 
 def run(command, *words) -> int:
-  """Does what `mrmt3` with these words does, `command` being the module of mrmt3.cli; returns its exit code."""
+  """Runs `mrmt3` with these words; `command` is the module of mrmt3.cli. Returns the exit code."""
   parser = Parser()
   command.add_parser(parser.add_subparsers())
   args = parser.parse_args(list(map(str, words)))

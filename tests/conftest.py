@@ -1,4 +1,4 @@
-"""Shared test data: twin-instrument pieces in the Slakh layout, and the settings of a network small enough for tests."""
+"""Shared fixtures: twin-instrument pieces in the Slakh layout, and the spec of a small network."""
 
 import atexit
 import dataclasses
@@ -9,20 +9,20 @@ import tempfile
 
 import pytest
 
-# Compiling is most of a small run's time, so tests and the processes they start share compiled programs and take them
-# unoptimised. jax reads this when it is imported, hence here and not in a fixture.
+# Compilation dominates small runs, so tests and their processes share a compilation cache and disable optimization. JAX
+# reads these variables on import, so they are set here and not in a fixture.
 if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers inherit what their parent has set
   _CACHE = tempfile.mkdtemp(prefix='mrmt3-test-jax-')
   atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
   os.environ.update(
-    MRMT3_CACHE=_CACHE,  # parsed scores: neither read from nor left in the user's cache
+    MRMT3_CACHE=_CACHE,  # do not use the user's cache
     JAX_COMPILATION_CACHE_DIR=_CACHE,
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
     JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1',
     XLA_FLAGS=os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0',
   )
 
-# A shell's background jobs ignore interrupts, and so would the processes that tests start to interrupt them.
+# Background jobs of a shell ignore SIGINT, and so would the processes that tests interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
   signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,4 +1,4 @@
-"""Run by test_scored_training: evaluates a checkpoint on the devices of this process, or of several, and keeps the tokens.
+"""Script of test_scored_training: evaluates a checkpoint on the devices of one or several processes; saves the tokens.
 
 python evaluate_on_devices.py MODEL_DIR DATA OUT [PROCESS COUNT ADDRESS]
 """

@@ -1,4 +1,4 @@
-"""A server on this machine that cuts connections, lies, and knows less than it should."""
+"""A local HTTP server that can cut connections, send wrong answers, and lack features."""
 
 import contextlib
 import hashlib
@@ -19,12 +19,12 @@ MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server:
-  """What a server does; `requests` are the (path, Range) it was asked for."""
+  """Behavior of a server; `requests` lists the (path, Range) of each request."""
 
   def __init__(self):
     self.files = {'/file': CONTENT}
     self.requests = []
-    self.cuts = []  # bytes to send of each answer to come before the connection is cut; None: all
+    self.cuts = []  # bytes to send of the next answers before the connection is cut; None: all
     self.statuses = []  # codes to answer with before anything else
     self.ranges = True
     self.length = True  # whether Content-Length is sent
@@ -38,7 +38,7 @@ class Server:
 
 @contextlib.contextmanager
 def running():
-  """Yields a `Server` that answers while the block runs."""
+  """Yields a `Server` that runs during the block."""
   state = Server()
 
   class Handler(http.server.BaseHTTPRequestHandler):

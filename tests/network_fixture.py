@@ -1,4 +1,4 @@
-"""Small networks that other programs computed with, for several tests: network.npz and t5x_legacy.npz."""
+"""Small networks with outputs of other programs, for several tests: network.npz and t5x_legacy.npz."""
 
 import functools
 import tarfile
@@ -48,7 +48,7 @@ def params():
 
 @functools.cache
 def t5x_params():
-  """Returns the parameters that belong to t5x_legacy.npz, read off the zarr arrays of the checkpoint."""
+  """Returns the parameters of t5x_legacy.npz, read from the zarr arrays of the checkpoint."""
   import tensorstore
   from flax import traverse_util
 

@@ -1,4 +1,4 @@
-"""Where the tests find the checkout and their fixtures."""
+"""Paths of the checkout and of the tests' fixtures."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Small data sets in exactly the layouts that the large ones were published in, a few seconds of music each."""
+"""Small data sets in the layouts of the published ones, with a few seconds of music each."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ NSYNTH_FAMILIES = (
 
 
 def notes_of(seed: int, program: int = 0, count: int = 6):
-  """Returns a note table of notes one after the other."""
+  """Returns a note table of consecutive notes."""
   rng = np.random.default_rng(seed)
   onsets = np.round(np.linspace(0.25, SECONDS - 0.75, count), 2)
   return as_notes(
@@ -58,8 +58,8 @@ def sound_of(notes, rate: int = RATE, seconds: float = SECONDS):
   time = np.arange(round(seconds * rate)) / rate
   samples = np.zeros(len(time))
   for note in notes:
-    heard = (time >= note['onset']) & (time < note['offset'])
-    samples += heard * 0.2 * np.sin(2 * np.pi * 440 * 2 ** ((note['pitch'] - 69) / 12) * time)
+    active = (time >= note['onset']) & (time < note['offset'])
+    samples += active * 0.2 * np.sin(2 * np.pi * 440 * 2 ** ((note['pitch'] - 69) / 12) * time)
   return samples.astype(np.float32)
 
 
@@ -124,11 +124,11 @@ def nsynth_sound(pitch: int):
 
 
 def write_tfds_nsynth(root: Path, split: str = 'valid') -> Path:
-  """Writes the same notes as TFDS writes them, with the features of its own builder, and returns the folder of the records."""
+  """Writes the same notes as TFDS does, with the features of its builder; returns the folder of the records."""
   import tensorflow_datasets as tfds
   from tensorflow_datasets.datasets.nsynth.nsynth_dataset_builder import Builder
 
-  class Recorder:  # what its _info asks of it
+  class Recorder:  # the attributes that _info needs
     builder_config = Builder.BUILDER_CONFIGS[0]
     dataset_info_from_configs = staticmethod(lambda features, **_: features)
 
@@ -284,7 +284,7 @@ def _record(layout, number):
 
 
 def write_published(root: Path, name: str) -> Path:
-  """Writes `root/<name>`: two records of URMP or Cerberus4 in the first file of each split that they were published in."""
+  """Writes `root/<name>`: two records of URMP or Cerberus4 in the first file of each published split."""
   layout, paths = PUBLISHED[name]
   for split, pattern in paths.items():
     path = root / name / pattern.replace('?????', '00000').replace('0000?', '00000')

@@ -1,4 +1,4 @@
-"""What other programs' exceptions come to in a line."""
+"""One-line messages of other programs' exceptions."""
 
 import pytest
 

@@ -200,7 +200,7 @@ def test_exceptions_are_in_use():
 
 
 def test_transcription_imports_no_training_libraries():
-  """Import all that `mrmt3 transcribe` may reach, also inside functions; tests/cli/test_transcribe.py runs the command."""
+  """Import what `mrmt3 transcribe` may reach, even inside functions; tests/cli/test_transcribe.py runs the command."""
   start = {'mrmt3.cli.main', 'mrmt3.cli.transcribe'}
   reached, waiting = set(), list(start)
   while waiting:

@@ -1,4 +1,4 @@
-"""The network and its layers called as MT3's are: masks, packing, a cache in a collection, beam search and sampling."""
+"""The network and its layers with MT3's interface: masks, packing, a cache collection, beam search and sampling."""
 
 import functools
 

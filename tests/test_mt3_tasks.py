@@ -1,4 +1,4 @@
-"""MT3's tasks under its names, from a record to scores and predictions on disk."""
+"""MT3's tasks with their names, from a record to scores and predictions on disk."""
 
 import dataclasses
 import functools
@@ -133,7 +133,7 @@ def test_training_examples_are_segments_of_the_piece(data):
 
 
 def truth(segments, notes):
-  """The target tokens of evaluation examples, which have none: what a perfect model would say."""
+  """The target tokens of evaluation examples, which have none: the predictions of a perfect model."""
   pieces = [encode_piece(trim_overlapping_notes(table), CODEC) for table in notes.values()]
   tokens, starts = [], [0] * len(pieces)
   for example in segments:

@@ -1,4 +1,4 @@
-"""MT3's way from notes to tokens and back: its names and arguments, and that it comes to what ours comes to."""
+"""MT3's functions from notes to tokens and back: names, arguments, and the same results as our own functions."""
 
 import numpy as np
 import pytest
@@ -192,7 +192,7 @@ def test_merging_tracks():
   targets = np.array([row + [0] * (length - len(row)) for row in rows])
   expected = ids(
     'drum 40, drum 36, shift 3, pitch 60, pitch 61, drum 37, shift 4, drum 38, shift 5, pitch 62'
-  )  # what begins with the segment: the last track first
+  )  # events at the start of the segment: the last track first
   assert rle.merge_run_length_encoded_targets(targets, CODEC).tolist() == expected
   tf = pytest.importorskip('tensorflow')
   merged = tf.function(lambda rows: rle.merge_run_length_encoded_targets(rows, CODEC))(tf.constant(targets))
@@ -214,16 +214,16 @@ def test_granularities_of_tensors():
 def test_events_of_notes():
   fine = build_codec(VocabularyConfig())
 
-  def said(codec=fine, **what):
+  def events_of(codec=fine, **what):
     return [(e.type, e.value) for e in note_sequences.note_event_data_to_events(state, data(60, **what), codec)]
 
   state, data = note_sequences.NoteEncodingState(), note_sequences.NoteEventData
-  assert said() == [('pitch', 60)]
-  assert said(velocity=90) == [('velocity', 90), ('pitch', 60)]
-  assert said(CODEC, velocity=90, program=3, is_drum=False) == [('program', 3), ('velocity', 1), ('pitch', 60)]
-  assert said(velocity=5, program=3, is_drum=True) == [('velocity', 5), ('drum', 60)]
+  assert events_of() == [('pitch', 60)]
+  assert events_of(velocity=90) == [('velocity', 90), ('pitch', 60)]
+  assert events_of(CODEC, velocity=90, program=3, is_drum=False) == [('program', 3), ('velocity', 1), ('pitch', 60)]
+  assert events_of(velocity=5, program=3, is_drum=True) == [('velocity', 5), ('drum', 60)]
   assert state.active_pitches == {(60, 0): 90, (60, 3): 1}
-  said(velocity=0)
+  events_of(velocity=0)
   events = note_sequences.note_encoding_state_to_events(state)
   assert [(e.type, e.value) for e in events] == [('program', 3), ('pitch', 60), ('tie', 0)]
 

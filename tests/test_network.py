@@ -146,13 +146,13 @@ def test_prior_segments_are_encoded_on_their_own():
   found = memory(two, np.concatenate([prior, other], axis=1))
   assert found.shape == (2, 2 * SMALL.memory_length, SMALL.emb_dim)
   np.testing.assert_allclose(found[:, : SMALL.memory_length], memory(SMALL, prior), rtol=1e-5, atol=1e-5)
-  # Which of the two comes first can be told: positions count on.
+  # The order of the two matters, since positions continue from one to the next.
   swapped = memory(two, np.concatenate([other, prior], axis=1))
   assert np.abs(swapped[:, SMALL.memory_length :] - memory(SMALL, prior)).max() > 1e-3
 
 
-def test_decoupled_attention_reads_the_memory_whatever_the_encoder_frames_are():
-  """What a prior segment adds to the logits does not depend on how large the encoder frames are."""
+def test_decoupled_attention_to_the_memory_is_independent_of_the_encoder_frames():
+  """For both segments, the contribution to the logits does not depend on the scale of the encoder frames."""
   joint, decoupled = (
     dataclasses.replace(SMALL, memory_segments=2, memory_attention=kind) for kind in network.MEMORY_ATTENTIONS
   )
@@ -165,7 +165,7 @@ def test_decoupled_attention_reads_the_memory_whatever_the_encoder_frames_are():
   def change(config, segment):
     other = memory.copy()
     other[:, 3 * segment : 3 * segment + 3] = rng.normal(size=(2, 3, SMALL.emb_dim))
-    logits = [
+    contributions = [
       network.Transformer(config).apply(
         {'params': params},
         np.concatenate([frames, rows], axis=1),
@@ -176,7 +176,7 @@ def test_decoupled_attention_reads_the_memory_whatever_the_encoder_frames_are():
       )
       for rows in (memory, other)
     ]
-    return np.abs(logits[0] - logits[1]).max()
+    return np.abs(contributions[0] - contributions[1]).max()
 
   for segment in (0, 1):
     assert change(decoupled, segment) > 1e-2 and change(joint, segment) < 1e-6

@@ -206,7 +206,7 @@ def _as_trimmed_notes(rows):
 def round_trip(notes, lengths, **options):
   """Encodes into segments of the lengths in turn until the piece is over, and decodes."""
   piece = encode_piece(notes, FINE_CODEC)
-  piece_frames = 300  # most pieces go on after that: the last segment takes what is left
+  piece_frames = 300  # most pieces are longer: the last segment has the rest
   starts, segments, start = [], [], 0
   while start < piece_frames:
     length = lengths[len(starts) % len(lengths)]

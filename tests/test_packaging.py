@@ -1,4 +1,4 @@
-"""What is installed, and that transcribing needs neither TensorFlow nor seqio."""
+"""Contents of the installed package; transcription without TensorFlow and seqio."""
 
 import os
 import subprocess

@@ -44,7 +44,7 @@ def test_redundant_state_changes_are_removed_per_type():
 
 def play(tokens, start_time=1.0, max_time=None):
   """Returns (events with times, invalid, dropped); pitch 9 is refused."""
-  heard = []
+  decoded = []
 
   def decode(state, time, event, codec):
     assert codec is CODEC
@@ -52,28 +52,28 @@ def play(tokens, start_time=1.0, max_time=None):
       raise ValueError('refused')
     state.append((round(time, 9), event.type, event.value))
 
-  counts = run_length_encoding.decode_events(heard, tokens, start_time, max_time, CODEC, decode)
-  return heard, *counts
+  counts = run_length_encoding.decode_events(decoded, tokens, start_time, max_time, CODEC, decode)
+  return decoded, *counts
 
 
 def test_decoding_sums_consecutive_shifts_and_starts_anew_after_events():
-  heard, invalid, dropped = play([10, 4, PITCH, 2, PITCH + 1])
-  assert heard == [(1.14, 'pitch', 0), (1.02, 'pitch', 1)]
+  decoded, invalid, dropped = play([10, 4, PITCH, 2, PITCH + 1])
+  assert decoded == [(1.14, 'pitch', 0), (1.02, 'pitch', 1)]
   assert (invalid, dropped) == (0, 0)
 
 
 def test_unknown_ids_do_not_end_a_sum_of_shifts_but_refused_events_do():
-  heard, invalid, _ = play([10, -2, 999, 4, PITCH])
-  assert heard == [(1.14, 'pitch', 0)]
+  decoded, invalid, _ = play([10, -2, 999, 4, PITCH])
+  assert decoded == [(1.14, 'pitch', 0)]
   assert invalid == 2
-  heard, invalid, _ = play([10, PITCH + 9, 4, PITCH])
-  assert heard == [(1.04, 'pitch', 0)]
+  decoded, invalid, _ = play([10, PITCH + 9, 4, PITCH])
+  assert decoded == [(1.04, 'pitch', 0)]
   assert invalid == 1
 
 
 def test_what_follows_a_shift_beyond_the_segment_is_dropped():
-  heard, invalid, dropped = play([5, PITCH, 10, 1, PITCH + 1, 2, PITCH + 2, -2], max_time=1.1)
-  assert heard == [(1.05, 'pitch', 0)]
+  decoded, invalid, dropped = play([5, PITCH, 10, 1, PITCH + 1, 2, PITCH + 2, -2], max_time=1.1)
+  assert decoded == [(1.05, 'pitch', 0)]
   assert (invalid, dropped) == (0, 5)
 
 
@@ -83,14 +83,14 @@ def test_a_shift_to_the_very_end_of_the_segment_is_kept():
 
 def test_whole_steps_do_not_lose_the_boundary():
   # 30.72 s is 3072 steps of 10 ms; 30.72 % 0.01 is almost 0.01 in floating point.
-  heard = []
+  decoded = []
 
   def decode(state, time, event, codec):
     state.append(time)
 
-  counts = run_length_encoding.decode_events_from_step(heard, [10, 10, PITCH], 3052, 3072, CODEC, decode)
+  counts = run_length_encoding.decode_events_from_step(decoded, [10, 10, PITCH], 3052, 3072, CODEC, decode)
   assert counts == (0, 0)
-  assert heard == [30.72]
+  assert decoded == [30.72]
 
 
 @settings(max_examples=50, deadline=None)
@@ -98,6 +98,6 @@ def test_whole_steps_do_not_lose_the_boundary():
 def test_events_round_trip(events):
   events.sort(key=lambda event: event[0])
   tokens = encode([step for step, _ in events], [pitch for _, pitch in events])
-  heard, invalid, dropped = play(tokens, start_time=0.0)
-  assert [(round(time * 100), pitch) for time, _, pitch in heard] == events
+  decoded, invalid, dropped = play(tokens, start_time=0.0)
+  assert [(round(time * 100), pitch) for time, _, pitch in decoded] == events
   assert (invalid, dropped) == (0, 0)

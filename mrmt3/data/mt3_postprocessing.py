@@ -9,31 +9,31 @@ from mrmt3.event_codec import Codec
 from mrmt3.note_sequences import START_TIMES
 from mrmt3.special_tokens import DECODED_EOS_ID
 
-_SLACK = 0.02  # steps; input_times are float32
+_SLACK = 0.02  # steps; tolerance for rounding, since input_times are float32
 
 
 def trim_eos(tokens: Sequence[int]) -> np.ndarray:
-  """Returns the int32 regular ids `[<= n]` before the first EOS (`DECODED_EOS_ID`)."""
+  """Returns the regular ids, int32 `[n]`, before the first end of sequence (`DECODED_EOS_ID`)."""
   tokens = np.array(tokens, np.int32)
   ends = np.flatnonzero(tokens == DECODED_EOS_ID)
   return tokens[: ends[0]] if len(ends) else tokens
 
 
 def segment_start_time(first_frame_time: float, codec: Codec, start_times: str = 'steps') -> float:
-  """Returns the time of the last token step that is not later than a segment's first frame, s.
+  """Returns the time in s of the last token step that is not after a segment's first frame.
 
-  With 'float' it rounds as in MT3. About a tenth of the segments then start one step early, and events on the boundary
-  are lost.
+  'float' rounds as MT3 does. About a tenth of the segments then start a step early, and events on the boundary are
+  lost. ValueError if `start_times` is unknown.
   """
   if start_times not in START_TIMES:
-    raise ValueError(f'unknown start_times {start_times!r}: choose one of {START_TIMES}')
+    raise ValueError(f'start_times is {start_times!r}; it must be one of {START_TIMES}')
   if start_times == 'float':
     return float(first_frame_time - first_frame_time % (1 / codec.steps_per_second))
   return float(np.floor(float(first_frame_time) * codec.steps_per_second + _SLACK) / codec.steps_per_second)
 
 
 def parse_reference(sequence: bytes):
-  """Returns the NoteSequence in an example's first `sequence`, or None if it is empty. Imports note_seq."""
+  """Parses a serialized NoteSequence; returns None if it is empty. Imports note_seq."""
   from note_seq.protobuf import music_pb2
 
   return music_pb2.NoteSequence.FromString(sequence) if sequence else None
@@ -42,12 +42,12 @@ def parse_reference(sequence: bytes):
 def postprocess(
   tokens: Sequence[int], example: Mapping[str, Any], is_target: bool, codec: Codec, start_times: str = 'steps'
 ) -> dict[str, Any]:
-  """Returns the arguments of `metrics.transcription_metrics` for a segment's regular ids and its example.
+  """Returns a target or prediction of a segment, as `metrics.transcription_metrics` takes it.
 
   Args:
-    tokens: regular ids `[n]`.
-    example: unique_id `[1]`, sequence `[frames]`, input_times `[frames]` s, raw_inputs `[samples]`.
-    is_target: whether the tokens are the reference.
+    tokens: regular ids, int `[n]`.
+    example: unique_id `[1]`, sequence `[frames]`, input_times `[frames]` (s) and raw_inputs (samples `[n]`).
+    is_target: whether the tokens are targets.
     codec: the codec of the tokens.
     start_times: see `segment_start_time`.
   """

@@ -35,7 +35,7 @@ from mrmt3.data.examples import NO_PIECE, Part, Window
 from mrmt3.data.piece_validation import SEGMENTS_LEFT_OUT, SHORTENED, Problem
 from mrmt3.data.record_randomness import Stream, uniform
 
-MOST_SKIPPED = 1000  # consecutive examples with too many tokens; one more is an error
+MAX_SKIPPED = 1000  # consecutive examples with too many tokens; one more is an error
 
 
 @seqio.map_over_dataset
@@ -129,7 +129,7 @@ def add_targets_and_inputs(
   samples if `ExampleConfig.log_mel_on` is 'device'. prior_inputs exists only with `ExampleConfig.prior_inputs`.
 
   `ExampleConfig.on_overflow` applies to examples with more tokens than `sequence_length`. A warning names each piece
-  once, and `mrmt3 inspect` counts them. MOST_SKIPPED consecutive skips are an error.
+  once, and `mrmt3 inspect` counts them. MAX_SKIPPED consecutive skips are an error.
 
   Args:
     dataset: blocks of records with prior_starts.
@@ -247,7 +247,7 @@ class _InputsCache:
     config, spec = library.config, library.spec
     self.depth = spec.spectrogram.hop_width if config.log_mel_on == 'device' else spec.spectrogram.num_mel_bins
     self._library = library
-    self._room = 0 if config.composes else max_bytes // (4 * spec.segment_frames * self.depth)
+    self._capacity = 0 if config.composes else max_bytes // (4 * spec.segment_frames * self.depth)
     self._kept = {}
 
   def __call__(self, split: str, window: Window) -> np.ndarray:
@@ -256,7 +256,7 @@ class _InputsCache:
     inputs = self._kept.get(key)
     if inputs is None:
       inputs = self._library.inputs(self._library.samples(split, window))
-      if len(self._kept) < self._room:
+      if len(self._kept) < self._capacity:
         self._kept[key] = inputs
     return inputs
 
@@ -284,7 +284,7 @@ class _Overflow:
     what = f'{store.names[piece]}, frame {frame}'
     with self._lock:
       self._in_a_row += self._policy != 'cut'
-      policy = 'error' if self._in_a_row > MOST_SKIPPED else self._policy
+      policy = 'error' if self._in_a_row > MAX_SKIPPED else self._policy
       self._counts[split, piece] += 1
       count = self._counts[split, piece]
       if policy != 'error':

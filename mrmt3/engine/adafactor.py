@@ -1,4 +1,4 @@
-"""Adafactor (Shazeer and Stern 2018) with t5x's arguments and defaults, built of optax's parts."""
+"""Adafactor (Shazeer and Stern 2018) with t5x's arguments and defaults, composed of optax transformations."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from mrmt3.errors import UserError
 
 
 def standard_logical_factor_rules(rules: Mapping | None = None) -> Mapping | None:
-  """Which logical axes to factor, as gin files name it; None, since kernels of rank 2 are factored by size alone."""
+  """Returns the logical axes to factor, as in t5x; None by default, since rank-2 kernels are factored by size alone."""
   return rules
 
 
@@ -31,28 +31,28 @@ def Adafactor(
 ) -> optimizers.OptimizerDef:
   """Adafactor as t5x configures it for MT3.
 
-  Second-moment decay at step t (from 0) is 1 - (t + 1 - step_offset)^-decay_rate; epsilon1 is added to the squared
-  gradient; kernels with both dimensions >= min_dim_size_to_factor are factored; the update's RMS is clipped to
-  clipping_threshold, and multiplied by max(RMS(parameter), epsilon2) and the rate.
+  The second-moment decay at step t (from 0) is 1 - (t + 1 - step_offset)^-decay_rate. epsilon1 is added to the squared
+  gradient. Kernels with both dimensions >= min_dim_size_to_factor are factored. The update's RMS is clipped to
+  clipping_threshold; the update is then multiplied by max(RMS(parameter), epsilon2) and the learning rate.
 
   Args:
-    learning_rate: None takes the Trainer's.
+    learning_rate: the learning rate; None uses the Trainer's.
     factored: whether large kernels keep row and column means instead of all second moments.
-    multiply_by_parameter_scale: whether updates are relative to the parameter's size.
-    beta1: decay of a momentum; None for none.
-    decay_rate: the exponent of the second-moment decay.
-    step_offset: steps already done when fine-tuning restarts the decay.
+    multiply_by_parameter_scale: whether updates are relative to the parameter's RMS.
+    beta1: decay of the momentum; None for no momentum.
+    decay_rate: exponent of the second-moment decay.
+    step_offset: steps done before fine-tuning, which restarts the decay.
     clipping_threshold: largest RMS of an update; None for no clipping.
     weight_decay_rate: not supported, keep None.
     min_dim_size_to_factor: see above.
     epsilon1: see above.
     epsilon2: see above.
-    logical_factor_rules: accepted for t5x's sake; rules do not apply to kernels of rank 2, and ours are.
+    logical_factor_rules: accepted for compatibility with t5x and ignored, since all our kernels have rank 2.
     global_norm_clip_threshold: clips the gradient's global norm; None for no clipping.
     skip_nan_updates: not supported, keep False.
 
   Raises:
-    UserError: for an argument that is not supported.
+    UserError: an unsupported argument is set.
   """
   del logical_factor_rules
   if weight_decay_rate is not None or skip_nan_updates:

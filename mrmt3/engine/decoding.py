@@ -1,4 +1,4 @@
-"""Decoders over a network with a cache, with t5x's names, arguments and results: drawing (greedy by default), beam search."""
+"""Temperature sampling (greedy by default) and beam search, with t5x's names, arguments and results."""
 
 import dataclasses
 from collections.abc import Callable
@@ -7,17 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-NEVER = -1.0e7  # log-probability of what cannot be
+IMPOSSIBLE = -1.0e7  # log-probability of impossible hypotheses
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodingState:
-  """What a decoder asks the network about.
+  """Input of one decoding step.
 
   Attributes:
     cur_index: int `[rows]`, positions.
     cur_token: int `[rows, 1]`, the last tokens.
-    cache: PyTree whose arrays have rows in front; scalars are shared.
+    cache: the network's cache, a tree of arrays `[rows, ...]`; scalars are shared by all rows.
   """
 
   cur_index: jax.Array
@@ -26,7 +26,7 @@ class DecodingState:
 
 
 def _rows(tree, change: Callable):
-  """Returns the cache with `change` applied to all arrays that have rows (scalars are positions)."""
+  """Applies `change` to all arrays of a cache that have rows; scalars, which are positions, stay."""
   return jax.tree.map(lambda x: change(x) if x.ndim else x, tree)
 
 
@@ -46,26 +46,29 @@ def temperature_sample(
   topp: float = 0.0,
   cache_offset: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
-  """Draws tokens; with topk 1, the default, or temperature 0 it takes the likeliest (greedy).
+  """Samples tokens. With topk 1 (the default) or temperature 0 this is greedy decoding.
 
   Args:
-    inputs: int `[batch, length]`; only its shape counts (prompts are not supported).
+    inputs: int `[batch, length]`; only the shape is used (prompts are not supported).
     cache: the network's cache for `batch` rows.
     tokens_to_logits: DecodingState -> (logits `[rows, vocabulary]`, new cache).
-    eos_id: ends a row.
+    eos_id: id of the end-of-sequence token.
     decode_rng: key; None is key 0.
-    num_decodes: rows drawn for each example.
+    num_decodes: samples per example.
     temperature: divides the logits.
-    topk: draw only from so many likeliest tokens; 0 from all.
-    topp: draw only from the likeliest tokens that together reach this probability; 0 from all.
+    topk: sample from the topk most likely tokens; 0 from all.
+    topp: sample from the most likely tokens whose probabilities sum to topp; 0 from all.
     cache_offset: not supported, keep 0.
 
   Returns:
-    (tokens int32 `[batch, num_decodes, length]` with 0 behind EOS, log-probabilities `[batch, num_decodes]`), the likeliest
-    decode last.
+    (tokens int32 `[batch, num_decodes, length]` with 0 after EOS, log-probabilities `[batch, num_decodes]`), ordered
+    from the least to the most likely decode.
+
+  Raises:
+    ValueError: cache_offset is set, or both topk and topp.
   """
   if cache_offset or (topk and topp):
-    raise ValueError('temperature_sample: cache_offset is not supported; give topk or topp, not both')
+    raise ValueError('temperature_sample: leave cache_offset at 0, and set topk or topp to 0')
   batch, length = inputs.shape
   rows = batch * num_decodes
   cache = _rows(cache, lambda x: jnp.repeat(x, num_decodes, axis=0))
@@ -76,12 +79,12 @@ def temperature_sample(
       return logits.argmax(axis=-1)
     logits = logits / temperature
     if topk:
-      logits = jnp.where(logits < jax.lax.top_k(logits, topk)[0][:, -1:], NEVER, logits)
+      logits = jnp.where(logits < jax.lax.top_k(logits, topk)[0][:, -1:], IMPOSSIBLE, logits)
     if topp:
       ordered = jnp.sort(logits, axis=-1, descending=True)
       before = jnp.cumsum(jax.nn.softmax(ordered), axis=-1) - jax.nn.softmax(ordered)
       least = jnp.min(jnp.where(before < topp, ordered, jnp.inf), axis=-1, keepdims=True)
-      logits = jnp.where(logits < least, NEVER, logits)
+      logits = jnp.where(logits < least, IMPOSSIBLE, logits)
     return jax.random.categorical(jax.random.fold_in(key, position), logits)
 
   def step(state):
@@ -114,27 +117,30 @@ def beam_search(
 ) -> tuple[jax.Array, jax.Array]:
   """Beam search with a length penalty ((5 + length) / 6)^alpha.
 
-  A step looks at 2 * num_decodes continuations of the live beams. Those that end with EOS join the finished ones, of which
-  the best num_decodes stay; the best others live on. So with one beam this is not greedy search: a second-best EOS makes a
-  finished hypothesis, and the best finished one wins over the live one.
+  Each step considers the best 2 * num_decodes continuations of the live beams. Those that end with EOS join the
+  finished hypotheses, of which the best num_decodes are kept; the best others stay live. With one beam this is not
+  greedy search: a second-best EOS makes a finished hypothesis, and the best finished one is preferred to the live one.
 
   Args:
-    inputs: int `[batch, length]`; only its shape counts (prompts are not supported).
+    inputs: int `[batch, length]`; only the shape is used (prompts are not supported).
     cache: the network's cache for `batch` rows.
     tokens_to_logits: DecodingState -> (logits `[rows, vocabulary]`, new cache).
-    eos_id: ends a hypothesis.
-    num_decodes: beams.
+    eos_id: id of the end-of-sequence token.
+    num_decodes: number of beams.
     alpha: exponent of the length penalty.
-    max_decode_len: most tokens; None is the length of the inputs.
+    max_decode_len: maximum number of tokens; None is the length of the inputs.
     decode_rng: unused.
     cache_offset: not supported, keep 0.
 
   Returns:
-    (tokens int32 `[batch, num_decodes, length]` with 0 behind EOS, scores `[batch, num_decodes]`), the best last.
+    (tokens int32 `[batch, num_decodes, length]` with 0 after EOS, scores `[batch, num_decodes]`), from worst to best.
+
+  Raises:
+    ValueError: cache_offset is set.
   """
   del decode_rng
   if cache_offset:
-    raise ValueError('beam_search: cache_offset is not supported')
+    raise ValueError('beam_search: cache_offset is not supported; leave it at 0')
   batch, beams = inputs.shape[0], num_decodes
   length = inputs.shape[1] if max_decode_len is None else max_decode_len
   cache = _rows(cache, lambda x: jnp.repeat(x, beams, axis=0))
@@ -156,26 +162,26 @@ def beam_search(
     grown = take(live, parent).at[:, :, position].set(token)
     ended = token == eos_id
 
-    live_scores, kept = jax.lax.top_k(jnp.where(ended, NEVER, best), beams)
+    live_scores, kept = jax.lax.top_k(jnp.where(ended, IMPOSSIBLE, best), beams)
     origin = take(parent, kept)
     cache = _rows(cache, lambda x: take(_by_row(x, batch), origin).reshape(x.shape))
 
-    candidates = jnp.concatenate([finished_scores, jnp.where(ended, best / penalty(position + 1), NEVER)], axis=1)
+    candidates = jnp.concatenate([finished_scores, jnp.where(ended, best / penalty(position + 1), IMPOSSIBLE)], axis=1)
     finished_scores, chosen = jax.lax.top_k(candidates, beams)
     finished = take(jnp.concatenate([finished, grown], axis=1), chosen)
     return position + 1, take(grown, kept), live_scores, finished, finished_scores, cache
 
-  def goes_on(state):
+  def is_unfinished(state):
     position, _, live_scores, _, finished_scores, _ = state
-    # The best a live beam can come to is its score at the greatest length.
+    # The score of a live beam is at most its score at the maximum length.
     could_win = live_scores[:, 0] / penalty(length) > finished_scores[:, -1]
     return (position < length) & could_win.any()
 
   nothing = jnp.zeros((batch, beams, length), jnp.int32)
-  first = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((batch, 1))
-  start = (jnp.int32(0), nothing, first, nothing, jnp.full((batch, beams), NEVER), cache)
-  _, live, live_scores, finished, finished_scores, _ = jax.lax.while_loop(goes_on, step, start)
-  any_finished = (finished_scores > NEVER).any(axis=1)[:, None]
+  first = jnp.where(jnp.arange(beams) == 0, 0.0, IMPOSSIBLE) * jnp.ones((batch, 1))
+  start = (jnp.int32(0), nothing, first, nothing, jnp.full((batch, beams), IMPOSSIBLE), cache)
+  _, live, live_scores, finished, finished_scores, _ = jax.lax.while_loop(is_unfinished, step, start)
+  any_finished = (finished_scores > IMPOSSIBLE).any(axis=1)[:, None]
   tokens = jnp.where(any_finished[..., None], finished, live)
-  scores = jnp.where(any_finished, finished_scores, live_scores)  # unpenalised, as t5x gives them
+  scores = jnp.where(any_finished, finished_scores, live_scores)  # without the length penalty, as in t5x
   return tokens[:, ::-1], scores[:, ::-1]

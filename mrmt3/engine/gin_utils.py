@@ -1,4 +1,4 @@
-"""Reading gin files and command lines, with errors a person can act on."""
+"""Parsing of gin files and command lines, with one-line errors."""
 
 import argparse
 import ast
@@ -15,12 +15,12 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def search_paths() -> list[str]:
-  """Returns where gin files are looked for: the working folder, then mrmt3's own gin folder."""
+  """Returns the folders that are searched for gin files: the working folder, then the package's gin folder."""
   return ['.', str(_PACKAGE / 'gin')]
 
 
 class _Boolean(argparse.Action):
-  """A flag as absl has it: --flag, --flag=true, --flag=false, and --noflag."""
+  """A boolean flag as in absl: --flag, --flag=true, --flag=false and --noflag."""
 
   def __init__(self, option_strings, dest, **kwargs):
     negative = [f'--no{option[2:]}' for option in option_strings]
@@ -31,29 +31,42 @@ class _Boolean(argparse.Action):
     known = {'true': True, 't': True, '1': True, 'false': False, 'f': False, '0': False, None: True}
     value = value.lower() if value else value
     if value not in known or (value is not None and option_string.startswith('--no')):
-      parser.error(f'{option_string} is {value!r}; it is true or false')
+      parser.error(f'{option_string} is {value!r}; set it to true or false')
     setattr(namespace, self.dest, known[value] and not option_string.startswith('--no'))
 
 
 def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Namespace:
-  """Reads t5x's flags: `--gin_file` (many, later wins), `--gin.NAME=VALUE` (many), `--gin_search_paths`.
+  """Parses t5x's flags.
 
-  Returns a namespace with gin_file, gin_bindings and gin_search_paths, all lists of strings.
+  `--gin_file` and `--gin.NAME=VALUE` may be repeated; later ones override earlier ones.
+
+  Args:
+    argv: the command line without the program's name.
+    prog: name of the program, for the help.
+    description: description of the program, for the help.
+
+  Returns:
+    A namespace; gin_file, gin_bindings and gin_search_paths in it are lists of strings.
+
+  Raises:
+    UserError: a value or a gin file is missing, or the flags of several processes do not fit together.
   """
   parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
-  parser.add_argument('--gin_file', action='append', default=[], help='gin file; repeatable, later ones win')
-  parser.add_argument('--gin_search_paths', default='', help='comma-separated folders to look for gin files in')
   parser.add_argument(
-    '--dry_run', action='store_true', help='check and show everything, compute nothing, write nothing'
+    '--gin_file', action='append', default=[], help='gin file; repeatable, later files override earlier ones'
+  )
+  parser.add_argument('--gin_search_paths', default='', help='comma-separated folders to search for gin files')
+  parser.add_argument(
+    '--dry_run', action='store_true', help='check and show the configuration and a batch; compute and write nothing'
   )
   parser.add_argument('--profile', type=int, default=0, metavar='N', help='training: write a profile of N steps')
   parser.add_argument('--seqio_additional_cache_dirs', default='', help='comma-separated folders of cached tasks')
-  parser.add_argument('--tfds_data_dir', default=None, help='where TensorFlow Datasets keeps its data')
-  several = parser.add_argument_group('several processes, as t5x', 'On a TPU pod no addresses are needed.')
+  parser.add_argument('--tfds_data_dir', default=None, help='folder of TensorFlow Datasets')
+  several = parser.add_argument_group('several processes, as in t5x', 'On a TPU pod no addresses are needed.')
   several.add_argument('--multiprocess_gpu', action=_Boolean, default=False, help='train with several processes')
-  several.add_argument('--coordinator_address', metavar='HOST:PORT', help='where process 0 listens')
-  several.add_argument('--process_count', type=int, metavar='N', help='how many processes there are')
-  several.add_argument('--process_index', type=int, metavar='I', help='which one this is, from 0')
+  several.add_argument('--coordinator_address', metavar='HOST:PORT', help='address of process 0')
+  several.add_argument('--process_count', type=int, metavar='N', help='number of processes')
+  several.add_argument('--process_index', type=int, metavar='I', help='index of this process, from 0')
   several.add_argument('--initialization_timeout', type=int, metavar='S', help='seconds to wait for the others')
   parser.epilog = '--gin.NAME=VALUE binds one name, e.g. --gin.MODEL_DIR=/tmp/run'
   plain, bindings = [], []
@@ -74,18 +87,18 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   several = (flags.coordinator_address, flags.process_count, flags.process_index)
   if flags.multiprocess_gpu and any(x is None for x in several) and any(x is not None for x in several):
     raise UserError(
-      '--multiprocess_gpu needs all of --coordinator_address, --process_count and --process_index (or, where the cluster '
-      'tells, none of them)'
+      '--multiprocess_gpu: give all of --coordinator_address, --process_count and --process_index, or none of them if '
+      'JAX can detect the cluster'
     )
   if not flags.multiprocess_gpu and any(x is not None for x in several):
-    raise UserError('--coordinator_address, --process_count and --process_index go with --multiprocess_gpu')
+    raise UserError('--coordinator_address, --process_count and --process_index need --multiprocess_gpu; add it')
   flags.gin_bindings = bindings
   flags.gin_search_paths = [path for path in flags.gin_search_paths.split(',') if path]
   return flags
 
 
 def _quoted(value: str) -> str:
-  """Puts quotes around what gin would not take as a value: paths and plain words (shells eat the user's quotes)."""
+  """Quotes paths and plain words, which gin would not parse as values (the shell has removed the user's quotes)."""
   if re.match(r'\s*[\[({@%]', value):
     return value
   try:
@@ -96,51 +109,53 @@ def _quoted(value: str) -> str:
 
 
 def check_files(flags: argparse.Namespace) -> None:
-  """Raises UserError if a gin file is nowhere on the search path; quick, since nothing heavy is imported yet."""
+  """Raises UserError if a gin file is not on the search path; called before slow imports."""
   folders = [*flags.gin_search_paths, *search_paths()]
   for name in flags.gin_file:
     if not any((Path(folder) / name).is_file() for folder in folders):
-      raise UserError(f'gin: no file {name}; looked in {", ".join(folders)}')
+      raise UserError(f'gin: no file {name}; looked in {", ".join(folders)}; add its folder with --gin_search_paths')
 
 
-def _pass_over_plain_folders() -> None:
-  """Lets gin look on where a folder of the working folder, such as models/ or runs/, has the name of one of gin files.
+def _skip_plain_folders() -> None:
+  """Patches gin's readers to skip folders of the working folder, such as models/ or runs/, that hold no gin files.
 
-  gin takes the folder for a Python package, looks for its __init__.py, and falls over there being none.
+  gin takes such a folder for a Python package and raises TypeError if it has no __init__.py.
   """
 
-  def forgiving(is_there):
+  def tolerant(exists):
     def check(path):
       try:
-        return is_there(path)
+        return exists(path)
       except TypeError:
         return False
 
     return check
 
   readers = gin.config._FILE_READERS
-  if not getattr(readers, 'forgiving', False):
-    gin.config._FILE_READERS = _Readers((reader, forgiving(is_there)) for reader, is_there in readers)
+  if not getattr(readers, 'tolerant', False):
+    gin.config._FILE_READERS = _Readers((reader, tolerant(exists)) for reader, exists in readers)
 
 
 class _Readers(list):
-  """gin's readers, once they are forgiving."""
+  """gin's readers after the patch."""
 
-  forgiving = True
+  tolerant = True
 
 
 def parse_config(flags: argparse.Namespace, complete: bool = True) -> None:
   """Parses the gin files and bindings of `parse_flags` into gin's global configuration.
 
-  With `complete`, everything has to be bound and nothing can be changed afterwards; without, what is not asked for may be
-  missing.
+  Args:
+    flags: result of `parse_flags`.
+    complete: whether to finalize the configuration: all required values must be bound, and it is locked.
 
-  Raises UserError, in one line, for a file that is not there, a syntax error, or a name that does not exist.
+  Raises:
+    UserError: a file is missing, or has a syntax error or an unknown name; the message is one line.
   """
   for path in reversed([*flags.gin_search_paths, *search_paths()]):
     gin.add_config_file_search_path(path)
-  _pass_over_plain_folders()
-  # gin logs an error for every folder in which it does not find a file, before it looks into the next.
+  _skip_plain_folders()
+  # gin logs an error for every folder that lacks a file, before it looks into the next one.
   root, level = logging.getLogger(), logging.getLogger().level
   root.setLevel(logging.CRITICAL)
   try:
@@ -152,21 +167,24 @@ def parse_config(flags: argparse.Namespace, complete: bool = True) -> None:
 
 
 def one_line(error: BaseException) -> str:
-  """Returns what gin says as one line."""
+  """Returns a gin error's message as one line."""
   if isinstance(error, SyntaxError) and error.filename:
     return f'{error.filename}, line {error.lineno}: {error.msg}'
   unset = re.search(r'(\w+)/macro\.value set to `%gin.REQUIRED`', str(error))
   if unset:
     return f'{unset[1]} is not set; add --gin.{unset[1]}=VALUE'
-  # Where in the call graph it was is for those who wrote the program.
+  # The place in the call graph is of no use to the user.
   text = re.sub(r'\s*In call to configurable .*', '', str(error), flags=re.DOTALL)
   return ' '.join(text.split()) or type(error).__name__
 
 
 def summarize_gin_config(model_dir: str, summary_writer=None, step: int = 0) -> None:
-  """Writes model_dir/config.gin (all that was bound) and, with a writer, the same as a TensorBoard text.
+  """Writes model_dir/config.gin (all bindings) and operative_config.gin (all values used so far, with defaults).
 
-  operative_config.gin beside it has what was in use so far, defaults included.
+  Args:
+    model_dir: the run's folder.
+    summary_writer: writes config.gin as a TensorBoard text too; None writes none.
+    step: step of that text.
   """
   text = gin.config_str()
   for name, content in (('config.gin', text), ('operative_config.gin', gin.operative_config_str())):
@@ -177,7 +195,7 @@ def summarize_gin_config(model_dir: str, summary_writer=None, step: int = 0) -> 
 
 
 def call(configured, *args, **kwargs):
-  """Calls a gin configurable; what gin says of missing or wrong arguments becomes a one-line UserError."""
+  """Calls a gin configurable; gin's errors about missing or wrong arguments become a one-line UserError."""
   try:
     return configured(*args, **kwargs)
   except (RuntimeError, TypeError, ValueError) as error:

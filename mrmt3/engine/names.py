@@ -1,8 +1,8 @@
-"""Which engine answers to the name `t5x` in this process.
+"""Choice of the engine that the name `t5x` refers to in this process: mrmt3's own, or the real t5x.
 
-The entry module chooses, before anything imports models: `python -m mrmt3.train` calls `use_own_engine()`, after which
-`t5x` and `t5x.utils`, ... are the modules of `mrmt3.engine`, even where the real t5x is installed. A process started by
-the real t5x has it in `sys.modules` already, and `t5x_module` hands out its modules. Anything else gets ours.
+`python -m mrmt3.train` calls `use_own_engine()` before anything imports models. From then on `t5x`, `t5x.utils`, ...
+are the modules of `mrmt3.engine`, even if the real t5x is installed. A process that the real t5x has started has it in
+`sys.modules`, and `t5x_module` returns its modules. Any other process uses `mrmt3.engine`.
 """
 
 import importlib
@@ -16,23 +16,23 @@ OWN = 'mrmt3.engine'
 
 
 def use_own_engine() -> None:
-  """Makes `t5x` mean `mrmt3.engine` for the rest of the process; UserError if the real t5x is loaded already."""
+  """Makes the name `t5x` refer to `mrmt3.engine` in this process; UserError if the real t5x is already imported."""
   loaded = sys.modules.get('t5x')
   if loaded is not None and loaded.__name__ != OWN:
-    raise UserError('t5x is loaded already: one process runs one engine; start this one with python -m mrmt3.train')
+    raise UserError('t5x is already imported, and a process uses one engine; start a new one: python -m mrmt3.train')
   sys.modules['t5x'] = importlib.import_module(OWN)
   for name in MODULES:
     sys.modules[f't5x.{name}'] = importlib.import_module(f'{OWN}.{name}')
 
 
 def t5x_module(name: str) -> types.ModuleType:
-  """Returns the module `t5x.<name>` of the engine that runs this process."""
+  """Returns the module `t5x.<name>` of this process's engine."""
   loaded = sys.modules.get('t5x')
   package = OWN if loaded is None else loaded.__name__
   return importlib.import_module(f'{package}.{name}')
 
 
 def is_own_engine() -> bool:
-  """Returns whether ours is the engine that runs this process."""
+  """Returns whether this process's engine is mrmt3's own."""
   loaded = sys.modules.get('t5x')
   return loaded is None or loaded.__name__ == OWN

@@ -1,7 +1,7 @@
-"""Optimisers: optax transformations under t5x's names.
+"""Optimizers: optax transformations under t5x's names.
 
-An `OptimizerDef` says whether it brings its own learning rate. t5x's optax wrapper ignores the Trainer's rate (the one
-bound into the optimiser counts, the Trainer's is only logged); Adafactor without a rate of its own uses the Trainer's.
+As in t5x, an optax optimizer has its own learning rate, and the Trainer's is only logged. Adafactor without a learning
+rate of its own uses the Trainer's.
 """
 
 import dataclasses
@@ -15,19 +15,19 @@ ScheduleOrFloat = float | Callable[[int], float]
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerDef:
-  """How to update parameters.
+  """An optimizer.
 
   Attributes:
-    transform: optax transformation. With `uses_trainer_rate` its updates are for a learning rate of -1 (the ascent
-      direction); otherwise they are added to the parameters as they come.
-    uses_trainer_rate: whether the Trainer's learning rate multiplies the updates.
+    transform: optax transformation. Its updates are added to the parameters; with `uses_trainer_rate` they are first
+      multiplied by minus the Trainer's learning rate.
+    uses_trainer_rate: whether the Trainer's learning rate applies.
   """
 
   transform: optax.GradientTransformation
   uses_trainer_rate: bool = False
 
   def init(self, params):
-    """Returns the optimiser's state for `params`."""
+    """Returns the initial optimizer state for `params`."""
     return self.transform.init(params)
 
   def update(self, gradients, state, params, learning_rate: jax.Array):
@@ -46,14 +46,14 @@ def adamw(
   weight_decay: float = 1e-4,
   max_gradient_norm: float | None = None,
 ) -> OptimizerDef:
-  """AdamW with optax's arguments and defaults; MR-MT3 trains with weight_decay 0.01 and no clipping.
+  """AdamW with optax's arguments and defaults; MR-MT3 uses weight_decay 0.01 and no clipping.
 
   Args:
-    learning_rate: a number, or a schedule from step to rate.
-    b1: decay of the gradient's mean.
-    b2: decay of the squared gradient's mean.
-    eps: added to the root of the latter.
-    weight_decay: decoupled decay, multiplied by the rate.
+    learning_rate: a number, or a schedule, step -> learning rate.
+    b1: decay of the first moment.
+    b2: decay of the second moment.
+    eps: added to the root of the second moment.
+    weight_decay: decoupled weight decay, multiplied by the learning rate.
     max_gradient_norm: clips the gradient's global norm; None for no clipping.
   """
   steps = [optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)]

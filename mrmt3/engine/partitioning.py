@@ -1,8 +1,8 @@
-"""Devices and sharding, as t5x names it: a mesh of `data` x `model`; GSPMD does the rest.
+"""Device mesh and sharding, with t5x's names: a mesh of `data` x `model`, partitioned by GSPMD.
 
-The batch is split over `data`. Parameters are split over `model` along their logical axes (`vocab`, `mlp`, `heads`,
-`joined_kv`) and stand on every row of `data`. A copy of the model never reaches over two hosts, so that each host reads
-data of its own.
+The batch is sharded over `data`. Parameters are sharded over `model` along their logical axes (`vocab`, `mlp`, `heads`,
+`joined_kv`) and replicated over `data`. A replica of the model never spans two hosts, so that each host reads its own
+data.
 """
 
 import math
@@ -21,19 +21,20 @@ MESH_AXES = ('data', 'model')
 def standard_logical_axis_rules(
   activation_partitioning_dims: int = 1, parameter_partitioning_dims: int = 1, additional_rules: Rules | None = None
 ) -> Rules:
-  """Returns t5x's rules from logical to mesh axes; an earlier rule wins, None is not split.
+  """Returns t5x's rules as (logical axis, mesh axis); None is replicated, and the first rule of an axis applies.
 
   Args:
     activation_partitioning_dims: not supported, keep 1.
-    parameter_partitioning_dims: 2 splits parameters, gradients and the optimiser's state over `data` too, along `embed`.
-    additional_rules: further rules, behind these.
+    parameter_partitioning_dims: 2 shards parameters, gradients and optimizer state over `data` too, along `embed`.
+    additional_rules: rules appended to these.
 
   Raises:
-    UserError: for other values.
+    UserError: an argument has an unsupported value.
   """
   if activation_partitioning_dims != 1 or parameter_partitioning_dims not in (1, 2):
     raise UserError(
-      'partitioning.standard_logical_axis_rules: activation_partitioning_dims is 1, parameter_partitioning_dims 1 or 2'
+      'partitioning.standard_logical_axis_rules: set activation_partitioning_dims to 1, and '
+      'parameter_partitioning_dims to 1 or 2'
     )
   embed = 'data' if parameter_partitioning_dims == 2 else None
   split = [
@@ -54,14 +55,14 @@ class PjitPartitioner:
   """Places arrays on a mesh (`data`, `model`) of all devices of all hosts.
 
   Args:
-    num_partitions: devices that one copy of the model is split over.
-    model_parallel_submesh: in its place, the shape of the block of devices that hold a copy: (x, y, z, cores) of a TPU's
-      topology, elsewhere (hosts, devices of a host).
+    num_partitions: number of devices per replica of the model.
+    model_parallel_submesh: instead of num_partitions, the block of devices per replica: (x, y, z, cores) of a TPU
+      topology, otherwise (hosts, devices per host).
     params_on_devices: keep True.
     logical_axis_rules: (logical axis, mesh axis or None) pairs; None is `standard_logical_axis_rules()`.
 
   Raises:
-    UserError: for a number of partitions that does not divide the devices of every host.
+    UserError: an argument is not supported, or the partitions do not divide the devices of each host.
   """
 
   def __init__(
@@ -83,24 +84,24 @@ class PjitPartitioner:
     for rule in self.logical_axis_rules:
       if len(rule) != 2 or rule[1] not in (*MESH_AXES, None):
         raise UserError(
-          f"partitioning.PjitPartitioner.logical_axis_rules: {rule!r} is no (name, 'data', 'model' or None)"
+          f"partitioning.PjitPartitioner.logical_axis_rules: {rule!r} is not (name, 'data' or 'model' or None)"
         )
     self.mesh = Mesh(_in_blocks(submesh, model_parallel_submesh is not None, what), MESH_AXES)
     self.replicated = NamedSharding(self.mesh, PartitionSpec())
     self.batch_sharding = NamedSharding(self.mesh, PartitionSpec('data'))
 
   def check_batch_size(self, batch_size: int, what: str) -> None:
-    """Raises UserError if the copies of the model do not divide the batch."""
+    """Raises UserError if the number of replicas does not divide the batch size; `what` names the data set."""
     copies = self.mesh.shape['data']
     if batch_size % copies:
       devices = '' if copies == self.mesh.size else f' ({self.mesh.size} devices, {self.mesh.shape["model"]} each)'
-      of = f'{copies} devices' if not devices else f'{copies} copies of the model{devices}'
-      raise UserError(f'{what}: batch_size {batch_size} is not a multiple of the {of}; choose one that is')
+      of = f'{copies} devices' if not devices else f'{copies} replicas of the model{devices}'
+      raise UserError(f'{what}: batch_size {batch_size} is not a multiple of the {of}; set batch_size to one')
 
   def mesh_axes(self, names: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
-    """Returns how an array with these logical axes is split: by the first rule of each, a mesh axis only once.
+    """Returns the PartitionSpec of an array with these logical axes.
 
-    An axis that the devices do not divide is not split.
+    Each logical axis follows its first rule. A mesh axis is used once per array, and only if it divides the size.
     """
     rules, taken, axes = {}, set(), []
     for name, axis in self.logical_axis_rules:
@@ -115,16 +116,16 @@ class PjitPartitioner:
     return PartitionSpec(*axes) if any(axes) else PartitionSpec()
 
   def shardings(self, params, logical_axes, tree):
-    """Returns a tree like `tree` of the sharding of every array in it.
+    """Returns a tree like `tree` with the sharding of each array.
 
     Args:
       params: parameters, or their shapes.
-      logical_axes: a tuple of names for each parameter, by its path (see `trainer.logical_axes`); others are not split.
-      tree: what to place. Arrays in it that stand where parameters do, in a tree like `params` somewhere in it, and have
-        their shapes (gradients, moments) are split as these; all others are not split.
+      logical_axes: {path of a parameter: its axes' names} (see `trainer.logical_axes`); others are replicated.
+      tree: the arrays to place. An array whose path ends with a parameter's path, and which has its shape (a gradient
+        or a moment), is sharded as this parameter; all others are replicated.
 
     Raises:
-      UserError: if there are partitions and nothing that they could split.
+      UserError: the model is to be partitioned, but no parameter can be.
     """
     specs = {
       path: (leaf.shape, self.mesh_axes(logical_axes[path], leaf.shape))
@@ -134,7 +135,8 @@ class PjitPartitioner:
     partitions = self.mesh.shape['model']
     if partitions > 1 and not any('model' in spec for _, spec in specs.values()):
       raise UserError(
-        f'partitioning.PjitPartitioner: {partitions} partitions divide no parameter of this model, by its logical axes'
+        f'partitioning.PjitPartitioner: no parameter of this model can be split into {partitions} partitions by its '
+        'logical axes; set num_partitions to 1'
       )
     longest = max(map(len, specs), default=0)
 
@@ -148,13 +150,15 @@ class PjitPartitioner:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
   def place_batch(self, batch):
-    """Returns this process's part `[local batch, ...]` of each array as one global array, split over `data`."""
+    """Makes global arrays, sharded over `data`, of this process's arrays `[local batch, ...]`."""
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.batch_sharding, np.asarray(x)), batch)
 
   def place_state(self, state, shardings=None):
-    """Returns the tree placed as `shardings`, a tree like it, says, or with every array on every device.
+    """Places a tree of arrays, which must be equal on all hosts.
 
-    All hosts must have the same.
+    Args:
+      state: tree of arrays.
+      shardings: tree of their shardings; None replicates every array.
     """
     if shardings is None:
       shardings = jax.tree.map(lambda _: self.replicated, state)
@@ -169,15 +173,15 @@ class PjitPartitioner:
 
 
 def _in_blocks(submesh: Sequence[int], by_topology: bool, what: str) -> np.ndarray:
-  """Returns the devices as `[copies, partitions]`: each row a block of the given shape, within one host, hosts in order.
+  """Returns the devices as `[replicas, partitions]`; each row is a block of the given shape within one host.
 
   Args:
     submesh: the block's shape.
-    by_topology: measure it in a TPU's coordinates, where the devices have such; else in (host, number within the host).
-    what: names it in a message.
+    by_topology: whether the shape is in TPU coordinates, if the devices have them, or in (host, index within the host).
+    what: the argument and its value, for messages.
 
   Raises:
-    UserError: if blocks of this shape do not fill every host.
+    UserError: blocks of this shape do not fill every host.
   """
   devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
   hosts = np.array([device.process_index for device in devices])
@@ -187,7 +191,7 @@ def _in_blocks(submesh: Sequence[int], by_topology: bool, what: str) -> np.ndarr
     places = np.stack([hosts, np.arange(len(hosts)) - np.searchsorted(hosts, hosts)], axis=1)
   per_host = f'the {np.bincount(hosts).max()} devices of each host'
   if len(submesh) != places.shape[1] or not all(isinstance(n, int) and n > 0 for n in submesh):
-    raise UserError(f'partitioning.PjitPartitioner.{what}; {places.shape[1]} whole numbers above 0 are needed')
+    raise UserError(f'partitioning.PjitPartitioner.{what}; it must be {places.shape[1]} integers of at least 1')
   blocks = np.concatenate([hosts[:, None], places // np.array(submesh)], axis=1)
   _, block, sizes = np.unique(blocks, axis=0, return_inverse=True, return_counts=True)
   partitions = math.prod(submesh)

@@ -1,4 +1,4 @@
-"""One training step, jitted once, and the numbers that are reported about it."""
+"""The jitted training step and its metrics."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,19 +16,19 @@ EXAMPLE_LOSS = models.EXAMPLE_LOSS
 
 
 class TrainState(flax.struct.PyTreeNode):
-  """What training changes: step (int32, steps done), params, and the optimiser's state."""
+  """The state of a training: step (int32, steps done), parameters and optimizer state."""
 
   step: jax.Array
   params: Any
   opt_state: Any
 
   def state_dict(self) -> dict:
-    """Returns the tree that goes into a checkpoint, in t5x's layout."""
+    """Returns the state as a checkpoint's tree, in t5x's layout."""
     return {'target': self.params, 'state': {'step': self.step, 'param_states': self.opt_state}}
 
   @classmethod
   def from_state_dict(cls, tree: Mapping) -> 'TrainState':
-    """The inverse of `state_dict`."""
+    """Inverse of `state_dict`."""
     return cls(tree['state']['step'], tree['target'], tree['state']['param_states'])
 
 
@@ -37,11 +37,11 @@ class Trainer:
   """Runs single steps of training and evaluation.
 
   Attributes:
-    model: what to train.
-    partitioner: where arrays go.
+    model: the model to train.
+    partitioner: places arrays on the devices.
     rng: base key; a step's key is fold_in(rng, step), so a resumed run draws the same dropout masks.
-    learning_rate_fn: step -> rate. Optimisers with a rate of their own ignore it; then it is only reported.
-    num_microbatches: the batch is split in so many parts whose gradients are added; None or 0 is off.
+    learning_rate_fn: step -> learning rate. It is only logged if the optimizer has a learning rate of its own.
+    num_microbatches: number of parts of a batch whose gradients are accumulated; None or 0 is one part.
     weight_metrics_computer: not supported, keep None.
   """
 
@@ -60,37 +60,37 @@ class Trainer:
     self.eval_step = jax.jit(lambda params, batch: self.model.eval_fn(params, batch)[1])
 
   def check_batch_size(self, batch_size: int) -> None:
-    """Raises UserError if microbatches do not divide the batch."""
+    """Raises UserError if num_microbatches does not divide the batch size."""
     if batch_size % (self.num_microbatches or 1):
       raise UserError(
-        f'trainer.Trainer.num_microbatches is {self.num_microbatches}; it must divide the batch of {batch_size}'
+        f'trainer.Trainer.num_microbatches is {self.num_microbatches}; it must divide the batch size, {batch_size}'
       )
 
   def initial_state(self, batch: Mapping[str, Any]) -> TrainState:
-    """Returns step 0 with fresh parameters, for batches shaped like `batch`."""
+    """Returns the state of step 0 with initial parameters, for batches shaped like `batch`."""
     state = self.initial_state_unplaced(batch)
     self._shardings = self.shardings(state, batch)
     return self.partitioner.place_state(state, self._shardings)
 
   def shardings(self, state: TrainState, batch: Mapping[str, Any]) -> TrainState:
-    """Returns where every array of a state, or of its shapes, goes; `batch` is any batch of the right shapes."""
+    """Returns the sharding of each array of a state, or of its shapes; `batch` is any batch of the right shapes."""
     axes = logical_axes(self.model, batch) if self.partitioner.mesh.size > 1 else {}
     return self.partitioner.shardings(state.params, axes, state)
 
   def initial_state_unplaced(self, batch: Mapping[str, Any]) -> TrainState:
-    """As `initial_state`, before it is placed on the devices; for `jax.eval_shape` too."""
+    """Same as `initial_state`, but not placed on the devices; works under `jax.eval_shape`."""
     params = self.model.get_initial_params(jax.random.fold_in(self.rng, 0x1217), batch)
     return TrainState(jnp.zeros((), jnp.int32), params, self.model.optimizer_def.init(params))
 
   def _gradients(self, params, batch, rng):
-    """Returns (gradients, sums) of the whole batch's summed loss, a microbatch at a time."""
+    """Returns (gradients, sums) of the whole batch's summed loss, accumulated over microbatches."""
     gradient_fn = jax.grad(self.model.loss_fn, has_aux=True)
     parts = self.num_microbatches or 1
     if parts == 1:
       return gradient_fn(params, batch, rng)
 
     def split(x):
-      # Each part takes every parts-th example, so that it stays spread over all devices.
+      # Each part takes every parts-th example, so that it stays sharded over all devices.
       return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
 
     def part_of(index, examples):
@@ -124,7 +124,7 @@ class Trainer:
 
 
 def logical_axes(model, batch: Mapping[str, Any]) -> dict[tuple, tuple[str, ...]]:
-  """Returns the names of each parameter's axes, by its path, where the model gives them (as flax.linen.partitioning does)."""
+  """Returns {path of a parameter: names of its axes}, for models that name them with flax.linen.partitioning."""
   shapes, types = {k: x.shape for k, x in batch.items()}, {k: x.dtype for k, x in batch.items()}
   variables = jax.eval_shape(lambda key: model.get_initial_variables(key, shapes, types), jax.random.key(0))
   if 'params_axes' not in variables:
@@ -135,18 +135,18 @@ def logical_axes(model, batch: Mapping[str, Any]) -> dict[tuple, tuple[str, ...]
 
 
 def as_floats(numbers: list[Mapping[str, jax.Array]]) -> list[dict[str, float]]:
-  """Returns the numbers of several steps as Python floats, which a file keeps exactly; losses of examples are left out."""
+  """Returns the metrics of several steps as Python floats, without the losses of single examples."""
   rows = jax.device_get([{key: x for key, x in row.items() if key != EXAMPLE_LOSS} for row in numbers])
   return [{key: float(x) for key, x in row.items()} for row in rows]
 
 
 def summarise(rows: list[Mapping[str, float]]) -> dict[str, float]:
-  """Returns per-token means over several steps: loss, z_loss, accuracy (0..1); plus the last rate, mean gradient norm.
+  """Summarizes the metrics of several steps.
 
-  A model's frame_loss is divided by the number of tokens too.
-
-  `accuracy/TYPE` are the accuracies of the tokens of a type (time, pitch, velocity, program, drum, tie, eos), where there
-  were any.
+  Returns:
+    Means per token of loss, z_loss, accuracy (0 to 1) and, if the model has it, frame_loss; tokens_per_step;
+    `accuracy/TYPE` for each token type (time, pitch, velocity, program, drum, tie, eos) that occurred; the last
+    learning_rate and the mean gradient_norm.
   """
   sums = {key: sum(row[key] for row in rows) for key in rows[0]}
   tokens = max(sums['tokens'], 1.0)

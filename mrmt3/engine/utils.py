@@ -1,4 +1,4 @@
-"""Configuration objects that gin files bind, and what the train loop does with them, under t5x's names."""
+"""Configuration dataclasses, data sets and learning-rate schedules, with t5x's names."""
 
 import atexit
 import contextlib
@@ -15,7 +15,7 @@ from mrmt3.errors import UserError
 
 
 def _require_defaults(config, **unsupported) -> None:
-  """Raises UserError if a field that is accepted for t5x's sake has another value than the one given."""
+  """Raises UserError if a field of t5x that is not supported differs from its default."""
   for field, default in unsupported.items():
     if getattr(config, field) != default:
       raise UserError(f'utils.{type(config).__name__}.{field} is not supported; leave it at {default!r}')
@@ -23,21 +23,21 @@ def _require_defaults(config, **unsupported) -> None:
 
 @dataclasses.dataclass
 class DatasetConfig:
-  """Which data, as seqio names it.
+  """A seqio data set: task or mixture, split, lengths and batch size.
 
   Attributes:
     mixture_or_task_name: a registered name, or a seqio Task or Mixture.
-    task_feature_lengths: longest length of each task feature.
+    task_feature_lengths: maximum length of each task feature.
     split: 'train', 'validation', ...
-    batch_size: examples a step, over all devices.
+    batch_size: examples per step, over all devices.
     shuffle: whether the order is random.
-    seed: of order and of random preprocessing; None means the run's random_seed.
+    seed: seed of the order and of random preprocessing; None is the run's random_seed.
     use_cached: read the task's cache instead of its source.
     pack: not supported (a segment fills its example), keep False.
     use_custom_packing_ops: not supported, keep False.
-    use_memory_cache: accepted; the tasks here keep their own audio cache.
-    trim_output_features: whether seqio cuts features at their lengths.
-    module: a module to import before the name is looked up.
+    use_memory_cache: accepted and ignored in training; our tasks cache the audio.
+    trim_output_features: whether seqio trims features to their lengths.
+    module: module to import before the name is looked up.
   """
 
   mixture_or_task_name: Any
@@ -59,13 +59,13 @@ class DatasetConfig:
 
 @dataclasses.dataclass
 class SaveCheckpointConfig:
-  """How often to save.
+  """When to save checkpoints, and how many to keep.
 
   Attributes:
-    dtype: of the saved parameters; only 'float32' is supported.
+    dtype: dtype of the saved parameters; only 'float32' is supported.
     period: steps between checkpoints; one more is saved at the end. None saves only at the end.
     checkpoint_steps: further steps to save at.
-    keep: how many of the newest to keep; None keeps all.
+    keep: number of latest checkpoints to keep; None keeps all.
     keep_dataset_checkpoints: not supported, keep None.
     save_dataset: not supported, keep False (the data position is saved with every checkpoint).
     state_transformation_fns: not supported, keep empty.
@@ -84,25 +84,25 @@ class SaveCheckpointConfig:
       self, dtype='float32', keep_dataset_checkpoints=None, save_dataset=False, state_transformation_fns=[]
     )
     if self.period is not None and self.period < 1:
-      raise UserError(f'utils.SaveCheckpointConfig.period is {self.period}; it counts steps, from 1')
+      raise UserError(f'utils.SaveCheckpointConfig.period is {self.period}; it must be a number of steps of at least 1')
 
   def is_due(self, step: int, total_steps: int) -> bool:
-    """Returns whether a checkpoint is saved after `step` steps."""
+    """Returns whether to save a checkpoint after `step` steps."""
     periodic = self.period is not None and step % self.period == 0
     return periodic or step == total_steps or step in (self.checkpoint_steps or ())
 
 
 @dataclasses.dataclass
 class RestoreCheckpointConfig:
-  """Which weights to start from when model_dir has no checkpoint.
+  """The checkpoint to start from when model_dir has none.
 
   Attributes:
-    path: a checkpoint folder, or a model_dir of which the newest is taken.
-    mode: 'latest' or 'specific', both told by the path; 'all', in evaluation, is every checkpoint in the folder.
-    dtype: the parameters are turned into it for evaluation; None leaves them.
-    strict: accepted; parameters must all be there in any case.
+    path: a checkpoint folder, or a model_dir, of which the latest checkpoint is used.
+    mode: 'latest' or 'specific', which both follow from the path; 'all' (evaluation only) is every checkpoint in it.
+    dtype: dtype that parameters are converted to for evaluation; None keeps them.
+    strict: accepted and ignored; no parameter may be missing.
     assignment_map: not supported, keep None.
-    fallback_to_scratch: start from fresh weights if there is nothing at `path`.
+    fallback_to_scratch: start from initial parameters if there is nothing at `path`.
     restore_dataset: not supported, keep False.
   """
 
@@ -117,19 +117,19 @@ class RestoreCheckpointConfig:
   def __post_init__(self):
     _require_defaults(self, assignment_map=None, restore_dataset=False)
     if self.mode not in ('latest', 'specific', 'all'):
-      raise UserError(f"utils.RestoreCheckpointConfig.mode is {self.mode!r}; it is 'latest', 'specific' or 'all'")
+      raise UserError(f"utils.RestoreCheckpointConfig.mode is {self.mode!r}; set it to 'latest', 'specific' or 'all'")
 
 
 @dataclasses.dataclass
 class CheckpointConfig:
-  """What to save and what to restore; None for either means not at all."""
+  """What to save and what to restore; None disables either."""
 
   save: SaveCheckpointConfig | None = None
   restore: RestoreCheckpointConfig | None = None
 
 
 def require(supported: bool, what: str) -> None:
-  """Raises UserError saying that `what` is not supported, unless it is."""
+  """Raises UserError that `what` is not supported, unless `supported` is true."""
   if not supported:
     raise UserError(f'{what} is not supported; leave it at its default')
 
@@ -157,25 +157,25 @@ def resolve_task(config: DatasetConfig):
 
 
 def piece_names(config: DatasetConfig) -> Sequence[str]:
-  """Returns the names of the pieces that a task's examples are cut from, by number; none where its source has no such."""
+  """Returns the names of the pieces that a task's examples are cut from, by number; empty if the source has none."""
   names = getattr(getattr(resolve_task(config), 'source', None), 'piece_names', None)
   return names(config.split) if names else ()
 
 
 def lengths_or_none(config: DatasetConfig) -> dict | None:
-  """Returns task_feature_lengths as a plain dict, or None where they are all None (whole pieces)."""
+  """Returns task_feature_lengths as a dict, or None if all lengths are None (whole pieces)."""
   lengths = dict(config.task_feature_lengths or {})
   return lengths if any(length is not None for length in lengths.values()) else None
 
 
 def batch_shapes(feature_shapes: Mapping[str, Sequence], batch_size: int) -> tuple[dict, dict]:
-  """Returns (shapes, dtypes) of a batch of features of these shapes; lengths that are not known count as 1."""
+  """Returns (shapes, dtypes) of a batch of features of these shapes; unknown lengths become 1."""
   shapes = {k: (batch_size, *(1 if n is None else n for n in shape)) for k, shape in feature_shapes.items()}
   return shapes, {k: jnp.float32 if k.startswith('encoder_input') else jnp.int32 for k in shapes}
 
 
 def task_examples(task, config: DatasetConfig, shard_id: int, num_shards: int):
-  """Returns one epoch of the examples of a seqio task, in order, as a tf.data.Dataset; every num_shards-th of them."""
+  """Returns one epoch of a seqio task as a tf.data.Dataset: every num_shards-th example, in order."""
   dataset = task.get_dataset(
     lengths_or_none(config),
     split=config.split,
@@ -199,15 +199,14 @@ def get_dataset(
   """Returns this host's part of a tf.data.Dataset of model features, batched `[batch / hosts, ...]`.
 
   Args:
-    config: which data.
+    config: the data set.
     feature_converter_cls: the model's seqio.FeatureConverter class.
-    seed: used where config.seed is None.
-    num_epochs: None repeats for ever.
-    start: (serial number of the first record, examples to leave out from there on); other than (0, 0) for tasks that
-      `counts_records` is true of.
+    seed: used if config.seed is None.
+    num_epochs: number of epochs; None repeats indefinitely.
+    start: (serial number of the first record, examples to skip from there on); only (0, 0) unless `counts_records`.
 
   Raises:
-    UserError: for a name that is not registered, or a batch that the hosts do not divide.
+    UserError: the name is not registered, or the number of hosts does not divide the batch size.
   """
   import seqio
 
@@ -227,22 +226,22 @@ def get_dataset(
       shard_info=seqio.ShardInfo(jax.process_index(), hosts),
       seed=seed if config.seed is None else config.seed,
       trim_output_features=config.trim_output_features,
-      try_in_mem_cache=False,  # the position in what is kept in memory cannot be saved
+      try_in_mem_cache=False,  # the position in a memory cache cannot be saved
     )
   dataset = feature_converter_cls(pack=False)(
     dataset.skip(left_out) if left_out else dataset, task_feature_lengths=lengths
   )
-  # Training goes on for ever, so nothing is lost with a batch that is not full; evaluation wants the rest too.
+  # Training repeats the data, so it can drop an incomplete batch; evaluation needs every example.
   return dataset.batch(config.batch_size // hosts, drop_remainder=num_epochs is None)
 
 
 def counts_records(config: DatasetConfig) -> bool:
-  """Whether a config's data can begin at any record: those of our tasks can, mixtures and other people's tasks cannot."""
+  """Returns whether the data can be opened at any record: true for our tasks, false for mixtures and other tasks."""
   return hasattr(getattr(resolve_task(config), 'source', None), 'starting_at') and not config.use_cached
 
 
 def dataset_from(config: DatasetConfig, feature_converter_cls, seed: int) -> Callable | None:
-  """Returns a function from `start`'s two numbers to a training's data set from there on, None where it cannot begin anywhere."""
+  """Returns a function of the two numbers of `start` to the training data set from there on, or None if impossible."""
   if not counts_records(config):
     return None
   return lambda *start: get_dataset(config, feature_converter_cls, seed=seed, start=start)
@@ -256,12 +255,12 @@ class user_errors:
 
   def __exit__(self, kind, error, trace) -> None:
     if not isinstance(error, Exception):
-      return  # also GeneratorExit while Python ends, when nothing can be imported any more
+      return  # includes GeneratorExit at interpreter exit, when imports fail
     import tensorflow as tf
 
     if not isinstance(error, tf.errors.OpError):
       return
-    # The message of TensorFlow's error is the whole traceback, as text.
+    # TensorFlow keeps only the text and traceback of an exception in a Python function.
     message = re.search(r'\bUserError: (.+)', error.message)
     if message is not None:
       raise UserError(message[1]) from error
@@ -271,10 +270,10 @@ _open_iterators = weakref.WeakSet()
 
 
 def close_at_exit(iterator) -> None:
-  """Call the `close` method of an iterator, if it still exists, when the process ends.
+  """Registers an iterator, whose `close` is called when the process ends if it still exists.
 
-  While the interpreter ends, a thread of tf.data that calls a Python function waits for the interpreter's lock, and the
-  interpreter for the thread.
+  Otherwise the exit could hang: a thread of tf.data that calls a Python function waits for the interpreter's lock, and
+  the interpreter waits for the thread.
   """
   _open_iterators.add(iterator)
 
@@ -302,12 +301,12 @@ class NumpyIterator(Iterator):
       return next(self._iterator)
 
   def close(self) -> None:
-    """Stop the pipeline's threads; no elements are left."""
+    """Stops the pipeline's threads; no elements are left."""
     self._iterator = iter(())
 
 
 def iterate(dataset) -> NumpyIterator:
-  """Return an iterator over a tf.data.Dataset's elements as numpy trees; raises the UserErrors of preprocessors."""
+  """Returns an iterator over a tf.data.Dataset's elements as numpy trees; re-raises a preprocessor's UserError."""
   return NumpyIterator(dataset)
 
 
@@ -334,17 +333,23 @@ def create_learning_rate_scheduler(
 ) -> Callable[[Any], jax.Array]:
   """Returns step -> learning rate as a product of named factors, with t5x's names and defaults.
 
-  constant: base_learning_rate. linear_warmup: min(1, step / warmup_steps). linear_decay: falls by decay_factor each
-  step after the warm-up, never below 0. rsqrt_decay: 1 / sqrt(max(step, warmup_steps)). rsqrt_normalized_decay: the
-  same times sqrt(warmup_steps). decay_every: decay_factor to the power of step // steps_per_decay. cosine_decay: half a
-  cosine from 1 to 0 over steps_per_cycle after the warm-up, repeating.
+  - constant: base_learning_rate.
+  - linear_warmup: min(1, step / warmup_steps).
+  - linear_decay: falls by decay_factor per step after the warm-up, to 0.
+  - rsqrt_decay: 1 / sqrt(max(step, warmup_steps)).
+  - rsqrt_normalized_decay: rsqrt_decay times sqrt(warmup_steps).
+  - decay_every: decay_factor to the power of step // steps_per_decay.
+  - cosine_decay: half a cosine from 1 to 0 over steps_per_cycle after the warm-up, repeated.
 
-  Steps count from step_offset. The rate is never below min_learning_rate. Raises UserError for an unknown factor.
+  Steps are counted from step_offset. The rate is never below min_learning_rate.
+
+  Raises:
+    UserError: a factor is unknown.
   """
   names = [name.strip() for name in factors.split('*')]
   for name in names:
     if name not in _FACTORS:
-      raise UserError(f'create_learning_rate_scheduler.factors: no factor {name!r}; there are {", ".join(_FACTORS)}')
+      raise UserError(f'create_learning_rate_scheduler.factors: no factor {name!r}; choose from {", ".join(_FACTORS)}')
 
   def schedule(step):
     step = jnp.maximum(0.0, jnp.asarray(step, jnp.float32) - step_offset)

@@ -1,1 +1,1 @@
-"""Scores of transcriptions, their statistics and their reports."""
+"""Evaluation of transcriptions: scores, statistics and reports."""

@@ -1,7 +1,7 @@
-"""Scores under conditions: by how many notes sound at once, and by how many instruments play.
+"""Scores by polyphony and by number of instruments.
 
-Extensions of ours. Counts are plain sums, so those of several pieces are added up: means over pieces would have to leave out the
-pieces in which a condition does not occur.
+Both are extensions of ours. Counts by polyphony are summed over pieces, since a mean over pieces would have to exclude
+the pieces without a polyphony level.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,21 +10,25 @@ import numpy as np
 
 from mrmt3.metrics_utils import ONSET_TOLERANCE, Scores, match_notes, scores_from_counts, validate_notes
 
-POLYPHONY_LEVELS = (1, 2, 3, 4, 6, 9, 13)  # the least of each bin
+POLYPHONY_LEVELS = (1, 2, 3, 4, 6, 9, 13)  # lower end of each bin
 INSTRUMENT_LEVELS = (0, 1, 2, 3, 5, 7, 10)
 
 
 def level_names(levels: tuple[int, ...]) -> list[str]:
-  """Returns how the bins are called: '1', '4-5', ..., '13+'."""
+  """Returns the names of the bins: '1', '4-5', ..., '13+'."""
   ranges = zip(levels, [*(level - 1 for level in levels[1:]), None], strict=True)
   return [f'{low}+' if high is None else f'{low}' if low == high else f'{low}-{high}' for low, high in ranges]
 
 
 def polyphony(reference: np.ndarray, times: np.ndarray) -> np.ndarray:
-  """Returns how many pitched notes of the reference sound at each time (s), int64 `[times]`, at least 1.
+  """Returns the number of pitched reference notes that sound at each time, int64 `[times]`, at least 1.
 
-  A note sounds from 50 ms before its onset, so that a chord counts as one however loosely it is played, up to, not
-  including, its offset.
+  A note sounds from 50 ms before its onset, so that the notes of an arpeggiated chord count together, until its offset
+  (exclusive).
+
+  Args:
+    reference: note table.
+    times: float `[times]`, s.
   """
   pitched = reference[~reference['is_drum']]
   begun = np.searchsorted(np.sort(pitched['onset']), times + ONSET_TOLERANCE, side='right')
@@ -33,10 +37,14 @@ def polyphony(reference: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def polyphony_counts(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
-  """Returns (matches, reference notes, estimated notes) by polyphony, int64 `[levels, 3]`; instruments ignored, no drums.
+  """Returns (matches, reference notes, estimated notes) by polyphony, int64 `[levels, 3]`.
 
-  A reference note counts where it begins. So does a matched estimated note where its partner begins, and any other one
-  at the polyphony that the reference has at its own onset. ValueError for a table that cannot be scored.
+  Notes are matched by onset and pitch; instruments and drums are ignored. A reference note counts at the polyphony of
+  its onset, a matched estimated note at that of its reference note, and an unmatched one at the polyphony of the
+  reference at its own onset.
+
+  Raises:
+    ValueError: a note table is invalid.
   """
   validate_notes(reference, 'reference')
   validate_notes(estimate, 'estimate')
@@ -49,7 +57,7 @@ def polyphony_counts(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
 
 
 def level_scores(counts: np.ndarray, levels: tuple[int, ...] = POLYPHONY_LEVELS) -> dict[str, Scores]:
-  """Returns {bin: scores} of counts `[levels, 3]`, for the bins that have notes."""
+  """Returns {bin: scores} of counts, int `[levels, 3]`, for the bins that have notes."""
   named = zip(level_names(levels), counts.tolist(), strict=True)
   return {name: scores_from_counts(*row) for name, row in named if row[1] or row[2]}
 
@@ -57,7 +65,15 @@ def level_scores(counts: np.ndarray, levels: tuple[int, ...] = POLYPHONY_LEVELS)
 def means_by_level(
   pieces: Iterable[tuple[int, Mapping[str, float]]], names: Iterable[str]
 ) -> dict[str, dict[str, float]]:
-  """Returns {bin: {score: its mean over the bin's pieces, and 'pieces': their number}} of (instruments, scores) pairs."""
+  """Returns mean scores by number of instruments.
+
+  Args:
+    pieces: (number of instruments, scores) of each piece.
+    names: the scores to average.
+
+  Returns:
+    {bin: {score: mean over the bin's pieces, 'pieces': number of pieces}}.
+  """
   groups = {}
   for count, scores in pieces:
     level = int(_level(np.array([count]), INSTRUMENT_LEVELS)[0])

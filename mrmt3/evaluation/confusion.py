@@ -1,8 +1,8 @@
-"""Which instrument is taken for which: the confusion matrix of Slakh classes, and the scores of each class.
+"""Confusion matrix of instruments (Slakh classes), and the scores of each class.
 
-An extension of ours, in the manner of confusion matrices everywhere. Notes are matched as in mir_eval (onset within 50 ms, same
-pitch), first within their instrument, then, of what is left over, across instruments (`leakage`); so every note of either side is
-in the matrix exactly once.
+This is an extension of ours. Notes are matched as in mir_eval (same pitch, onset within 50 ms), first within their
+instrument; the notes left over are then matched across instruments (`leakage.pair_own_instrument_first`). Each note of
+the reference and of the estimate is in the matrix exactly once.
 """
 
 import numpy as np
@@ -15,36 +15,38 @@ from mrmt3.notes.instruments import SLAKH_CLASSES, instrument_name
 _PROGRAMS = sorted(SLAKH_CLASSES.values())
 CLASSES = (*((program, False) for program in _PROGRAMS), (0, True))  # (program, is_drum) of each row and column
 CLASS_NAMES = tuple(instrument_name(*instrument) for instrument in CLASSES)
-NOBODY = len(CLASSES)  # row of notes that nobody plays, column of notes that were not heard
-_PLACES = np.array([*_PROGRAMS, 128])  # as metrics_utils.map_programs numbers instruments
+NOBODY = len(CLASSES)  # row of false positives, column of missed notes
+_PLACES = np.array([*_PROGRAMS, 128])  # the classes in the numbering of metrics_utils.map_programs
 
 
 def instrument_confusion(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
-  """Returns how many notes of each instrument were heard as which, int64 `[36, 36]`.
+  """Returns the number of notes by reference class and estimated class, int64 `[36, 36]`.
 
-  Entry [i, j] counts notes of class i in the reference that the estimate gives to class j; the last column counts those
-  that it does not have at all, the last row those that only it has. Row i sums to the notes of i in the reference,
-  column j to the notes of j in the estimate. Matrices of several pieces are added up. ValueError for a table that
-  cannot be scored.
+  Entry [i, j] counts reference notes of class i that the estimate assigns to class j. The last column counts missed
+  notes, the last row false positives. Row i sums to the reference notes of class i, column j to the estimated notes of
+  class j. Matrices of several pieces can be summed.
+
+  Raises:
+    ValueError: a note table is invalid.
   """
   reference, estimate = slakh_tables(reference, estimate)
   pairs = pair_own_instrument_first(reference, estimate).indices
-  plays, heard = (
+  ref_class, est_class = (
     np.searchsorted(_PLACES, metrics_utils.map_programs(notes, 'full')) for notes in (reference, estimate)
   )
   ref_left, est_left = metrics_utils.unmatched(pairs, len(reference), len(estimate))
-  rows = np.concatenate([plays[pairs[:, 0]], plays[ref_left], np.full(len(est_left), NOBODY)])
-  columns = np.concatenate([heard[pairs[:, 1]], np.full(len(ref_left), NOBODY), heard[est_left]])
+  rows = np.concatenate([ref_class[pairs[:, 0]], ref_class[ref_left], np.full(len(est_left), NOBODY)])
+  columns = np.concatenate([est_class[pairs[:, 1]], np.full(len(ref_left), NOBODY), est_class[est_left]])
   matrix = np.zeros((NOBODY + 1, NOBODY + 1), np.int64)
   np.add.at(matrix, (rows, columns), 1)
   return matrix
 
 
 def class_scores(confusion: np.ndarray) -> dict[str, Scores]:
-  """Returns {name of a class: its scores} for all that play or were heard, of a matrix of one piece or the sum of several.
+  """Returns {class name: scores} for the classes with reference or estimated notes.
 
-  A note is right if onset, pitch and class are. Over several pieces this pools notes: a class that plays in few
-  pieces would have no defined mean over pieces.
+  A note is correct if its onset, pitch and class are. The matrix may be the sum over several pieces. Notes are then
+  pooled, since most classes do not occur in every piece, so that a mean over pieces is not defined.
   """
   reference, estimate = confusion.sum(axis=1), confusion.sum(axis=0)
   present = np.flatnonzero((reference + estimate)[:NOBODY])
@@ -54,7 +56,7 @@ def class_scores(confusion: np.ndarray) -> dict[str, Scores]:
 
 
 def macro_f1(confusion: np.ndarray) -> float:
-  """Returns the mean F1, 0..1, over the classes that play in the reference, each with equal weight; 0 if none does."""
+  """Returns the unweighted mean F1 (0 to 1) over the classes with reference notes; 0 if there are none."""
   reference = confusion.sum(axis=1)[:NOBODY]
   scores = class_scores(confusion)
   f1 = [scores[name].f1 for name, notes in zip(CLASS_NAMES, reference, strict=True) if notes]
@@ -62,7 +64,15 @@ def macro_f1(confusion: np.ndarray) -> float:
 
 
 def most_confused(confusion: np.ndarray, most: int = 10) -> list[tuple[str, str, int, float]]:
-  """Returns (instrument, heard as, notes, share of the instrument's notes) of the largest wrong entries, largest first."""
+  """Returns the largest off-diagonal entries, largest first.
+
+  Args:
+    confusion: see `instrument_confusion`.
+    most: maximum number of entries.
+
+  Returns:
+    (reference class, estimated class, notes, share of the reference class's notes) of each entry.
+  """
   wrong = confusion[:NOBODY, :NOBODY].copy()
   np.fill_diagonal(wrong, 0)
   order = np.argsort(-wrong, axis=None, kind='stable')[:most]

@@ -1,14 +1,14 @@
-"""Instruments that should not be there: leakage, instrument detection, and where notes change their instrument.
+"""Instrument leakage, instrument detection and track switches.
 
-Every function takes two note tables (`notes.NOTE_DTYPE`), the reference first; the order of notes plays no part, and a
-table that cannot be scored is a ValueError. What counts as an instrument is `counting`:
+Every function takes two note tables (`note_array.NOTE_DTYPE`), the reference first. The order of notes does not matter.
+An invalid table raises ValueError. `counting` defines an instrument:
 
-- 'slakh_classes', the default: (program of the Slakh class, is_drum), on both sides; all drums are one instrument.
-- 'published': distinct raw program numbers, drums by theirs, as MR-MT3's script counts. Drums written with program 0 and
-  acoustic piano are then one instrument, and a reference keeps programs that the model cannot say.
+- 'slakh_classes' (default): (program of the Slakh class, is_drum) in both tables; all drums are one instrument.
+- 'published': distinct raw program numbers, for drums too, as in MR-MT3's script. Drums with program 0 and acoustic
+  piano are then one instrument, and the reference keeps programs that the model cannot predict.
 
-Published (arXiv 2403.10024): the ratio and detection. The other three are ours; they show where the ratio is blind: one
-instrument missing and one too many leave it at 1.
+The leakage ratio and instrument detection are from MR-MT3 (arXiv 2403.10024). The other scores are ours. They cover
+errors that the ratio misses: it stays 1 if one instrument is missing and another one is added.
 """
 
 import math
@@ -22,14 +22,20 @@ from mrmt3.notes.instruments import instruments_of, map_to_slakh_classes
 from mrmt3.notes.note_array import sort_notes
 
 COUNTINGS = ('slakh_classes', 'published')
-_NONE = 0.5  # how many instruments none is taken for in a logarithm
+_NONE = 0.5  # replaces a count of 0 in a logarithm
 
 
 def instrument_set(notes: np.ndarray, counting: str = 'slakh_classes', name: str = 'the table') -> set:
-  """Returns the distinct instruments that play in a note table.
+  """Returns the distinct instruments in a note table.
 
-  'slakh_classes': (program of the Slakh class, is_drum), drums being (0, True). 'published': raw program numbers, drums
-  among them by theirs. `name` is what errors call the table.
+  Args:
+    notes: note table.
+    counting: 'slakh_classes' gives (program of the Slakh class, is_drum), with (0, True) for drums; 'published' gives
+      raw program numbers, for drums too.
+    name: name of the table in error messages.
+
+  Raises:
+    ValueError: the table is invalid, or `counting` is unknown.
   """
   validate_notes(notes, name)
   if counting == 'slakh_classes':
@@ -40,28 +46,28 @@ def instrument_set(notes: np.ndarray, counting: str = 'slakh_classes', name: str
 
 
 def leakage_ratio(reference: np.ndarray, estimate: np.ndarray, *, counting: str = 'slakh_classes') -> float:
-  """Returns the number of instruments in the estimate over that in the reference (MR-MT3's phi), 0 or more.
+  """Returns the number of estimated instruments divided by that of reference instruments (phi in MR-MT3).
 
-  1 is right, above 1 notes have leaked to instruments that do not play, below 1 instruments are missing. A reference
-  without notes has nothing to divide by: then every estimated instrument counts as one leaked, 1 + their number.
+  1 is best. Above 1 notes have leaked to instruments that do not play; below 1 instruments are missing. If the
+  reference has no notes, the ratio is 1 + the number of estimated instruments.
   """
   num_reference, num_estimate = (len(notes) for notes in _instrument_sets(reference, estimate, counting))
   return num_estimate / num_reference if num_reference else 1.0 + num_estimate
 
 
 def log_leakage_ratio(reference: np.ndarray, estimate: np.ndarray, *, counting: str = 'slakh_classes') -> float:
-  """Returns |ln(instruments in the estimate / instruments in the reference)|, 0 or more, 0 is right.
+  """Returns |ln(estimated instruments / reference instruments)|; 0 is best.
 
-  The mean of the ratio hides errors, for a piece with twice the instruments and one with half of them do not cancel out
-  here: both give ln 2. None counts as half an instrument, so that every piece has a finite value, and an empty estimate
-  one that is worse than any other with too few.
+  In a mean over pieces, too many and too few instruments do not cancel out as in the ratio: twice as many and half as
+  many both give ln 2. No instrument counts as half an instrument, so that every piece has a finite value and an empty
+  estimate is the worst one with too few instruments.
   """
   counts = [max(len(instruments), _NONE) for instruments in _instrument_sets(reference, estimate, counting)]
   return abs(math.log(counts[1] / counts[0]))
 
 
 def instrument_detection(reference: np.ndarray, estimate: np.ndarray, *, counting: str = 'slakh_classes') -> Scores:
-  """Returns the scores of the set of instruments that play (MR-MT3): all 1 if neither has any."""
+  """Returns precision, recall and F1 of the set of instruments, as in MR-MT3; all 1 if both sets are empty."""
   ref_set, est_set = _instrument_sets(reference, estimate, counting)
   if not ref_set and not est_set:
     return Scores(1.0, 1.0, 1.0)
@@ -69,22 +75,22 @@ def instrument_detection(reference: np.ndarray, estimate: np.ndarray, *, countin
 
 
 def leaked_note_ratio(reference: np.ndarray, estimate: np.ndarray) -> float:
-  """Returns the share, 0..1, of estimated notes that are right but for their instrument (Slakh class or drums).
+  """Returns the share (0 to 1) of estimated notes that are correct except for the instrument (Slakh class or drums).
 
-  Notes are first matched within their instrument; a note that is left over and then matches a reference note left over
-  has leaked. So two instruments in unison are not taken for leakage, nor is a note written twice, for the right instrument and for
-  another. No estimated note: 0.
+  Notes are first matched within their instrument. An estimated note left over that then matches a reference note left
+  over has leaked. Unisons of two instruments are therefore no leakage, and neither is a note that is predicted twice,
+  for the right instrument and for another one. The ratio is 0 if there are no estimated notes.
   """
   pairs = pair_own_instrument_first(*slakh_tables(reference, estimate))
   return np.count_nonzero(~pairs.same) / len(estimate) if len(estimate) else 0.0
 
 
 def track_switches_per_minute(reference: np.ndarray, estimate: np.ndarray) -> float:
-  """Returns how often a minute the matched notes of one reference instrument go over to another in the estimate.
+  """Returns how often per minute a reference instrument's matched notes change their estimated instrument.
 
-  The matched notes of each reference instrument (Slakh class or drums) are taken by onset, then pitch; a switch is one
-  whose estimated instrument differs from the one before. The piece lasts until the reference's last offset. 0 if the
-  reference has no note. Notes that do not match play no part, so that who finds few notes has few switches.
+  The matched notes of each reference instrument (Slakh class or drums) are ordered by onset, then pitch. A switch is a
+  note whose estimated instrument differs from that of the note before. The duration is the reference's last offset; the
+  rate is 0 if there is none. Unmatched notes are ignored, so an estimate with few matches has few switches.
   """
   reference, estimate = slakh_tables(reference, estimate)
   if not len(reference):
@@ -92,10 +98,10 @@ def track_switches_per_minute(reference: np.ndarray, estimate: np.ndarray) -> fl
   pairs = pair_own_instrument_first(reference, estimate).indices
   notes = reference[pairs[:, 0]]
   tracks = metrics_utils.map_programs(notes, 'full')
-  heard_as = metrics_utils.map_programs(estimate[pairs[:, 1]], 'full')
+  est_tracks = metrics_utils.map_programs(estimate[pairs[:, 1]], 'full')
   order = np.lexsort((notes['pitch'], notes['onset'], tracks))
-  tracks, heard_as = tracks[order], heard_as[order]
-  switches = np.count_nonzero((tracks[1:] == tracks[:-1]) & (heard_as[1:] != heard_as[:-1]))
+  tracks, est_tracks = tracks[order], est_tracks[order]
+  switches = np.count_nonzero((tracks[1:] == tracks[:-1]) & (est_tracks[1:] != est_tracks[:-1]))
   seconds = reference['offset'].max()
   return switches * 60 / seconds if seconds else 0.0
 
@@ -108,7 +114,12 @@ class Pairs(NamedTuple):
 
 
 def pair_own_instrument_first(reference: np.ndarray, estimate: np.ndarray) -> Pairs:
-  """Matches notes within their instrument, then what is left over across instruments; see `slakh_tables`."""
+  """Matches notes within their instrument, then the notes left over across instruments.
+
+  Args:
+    reference: note table in Slakh classes, see `slakh_tables`.
+    estimate: note table in Slakh classes.
+  """
   own = match_notes(reference, estimate, granularity='full')
   ref_left, est_left = metrics_utils.unmatched(own, len(reference), len(estimate))
   other = match_notes(reference[ref_left], estimate[est_left])
@@ -117,7 +128,10 @@ def pair_own_instrument_first(reference: np.ndarray, estimate: np.ndarray) -> Pa
 
 
 def slakh_tables(reference: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns both tables, checked, in Slakh classes; sorted, for which notes are paired may depend on their order."""
+  """Validates both tables and maps them to Slakh classes.
+
+  They are sorted as well, since the pairs that matching finds can depend on the order of notes.
+  """
   validate_notes(reference, 'reference')
   validate_notes(estimate, 'estimate')
   return tuple(sort_notes(map_to_slakh_classes(notes)) for notes in (reference, estimate))

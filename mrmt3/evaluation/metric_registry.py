@@ -29,9 +29,9 @@ class Score:
     description: a few words below the heading, which value is right among them.
     better: 'higher', 'lower', or 'near_one' for ratios that are too small as well as too large.
     column: heading in the terminal; '' is `heading`.
-    shown_in: further places. 'table': the columns of a single system's table, and the report's cards and table of pieces.
-      'comparison': the rows of several systems' table. 'log': seqio's console log, and the JSON's scores by number of
-      instruments.
+    shown_in: further places. 'table': the columns of a single system's table, and the report's cards and table of
+      pieces. 'comparison': the rows of several systems' table. 'log': seqio's console log, and the JSON's scores by
+      number of instruments.
 
   Raises:
     ValueError: `better` or a place is unknown.
@@ -188,10 +188,10 @@ def evaluate_piece(
   Args:
     reference: note table (`notes.NOTE_DTYPE`).
     estimate: note table.
-    published_reference: what the published_ scores are counted in, where `reference` is not as published: a Slakh track's
-      with raw programs, see `slakh_layout.read_published_notes`.
-    mt3_suite: add the rest of MT3's scores, all without drums: frame_*, onset_velocity_*, onset_offset_velocity_* (half a
-      second for 3,000 notes) and the sweep, e.g. onset_f1_at_0.1s and onset_offset_f1_at_0.1s.
+    published_reference: what the published_ scores are counted in, where `reference` is not as published: a Slakh
+      track's with raw programs, see `slakh_layout.read_published_notes`.
+    mt3_suite: add the rest of MT3's scores, all without drums: frame_*, onset_velocity_*, onset_offset_velocity_* (half
+      a second for 3,000 notes) and the sweep, e.g. onset_f1_at_0.1s and onset_offset_f1_at_0.1s.
 
   Raises:
     ValueError: a table cannot be scored, or two metrics have a number of the same name.

@@ -1,8 +1,8 @@
 """Scores of a transcription against a reference: note F1, instrument leakage, instrument detection.
 
-Every function takes two note tables (`notes.NOTE_DTYPE`), the reference first, and returns plain floats. The order of
-notes plays no part. Tables are checked: times must be finite, not negative and in order, pitches and programs within
-0..127, velocities too; what is wrong is said in a ValueError.
+Every function takes two note tables (`note_array.NOTE_DTYPE`), the reference first, and returns plain floats. The order
+of notes does not matter. Invalid tables raise ValueError: times must be finite, not negative and in order; pitches,
+programs and velocities must be in 0..127.
 
 Conventions
 -----------
@@ -11,9 +11,9 @@ Conventions
   once. Drums have no offsets that could count.
 - Precision is matches / estimated notes, recall is matches / reference notes, F1 their harmonic mean.
 - An instrument is a pair (program, is_drum); all drums are one instrument, whatever their program.
-- Program-aware scores use programs as they stand in the tables, as the published ones do. Published references keep raw General
-  MIDI programs, of which the models only say the 34 Slakh classes: map the reference first
-  (`instruments.map_to_slakh_classes`) where 'full' is to be fair.
+- Program-aware scores use the programs in the tables, as the published ones do. Published references keep raw General
+  MIDI programs, but the models predict only the 34 Slakh classes: for a fair 'full' score, map the reference first
+  (`instruments.map_to_slakh_classes`).
 - Several pieces: every score is computed per piece, then averaged with equal weight.
 
 Corner cases
@@ -53,7 +53,7 @@ from mrmt3.evaluation.leakage import (
 )
 from mrmt3.metrics_utils import GRANULARITIES, Scores, match_notes, scores_from_counts, validate_notes
 
-SWEEP_TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # s, as MT3
+SWEEP_TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # s, as in MT3
 
 
 def onset_scores(
@@ -63,7 +63,7 @@ def onset_scores(
   drums: bool = True,
   onset_tolerance: float = metrics_utils.ONSET_TOLERANCE,
 ) -> Scores:
-  """Returns the scores of onsets and pitches, instruments ignored; with drums as MR-MT3, without as MT3."""
+  """Returns the scores of onsets and pitches, instruments ignored; with drums as in MR-MT3, without as in MT3."""
   return _note_scores(reference, estimate, drums=drums, onset_tolerance=onset_tolerance)
 
 
@@ -75,7 +75,7 @@ def onset_offset_scores(
   onset_tolerance: float = metrics_utils.ONSET_TOLERANCE,
   offset_min_tolerance: float = metrics_utils.OFFSET_MIN_TOLERANCE,
 ) -> Scores:
-  """Returns the scores of onsets, offsets and pitches, instruments ignored; without drums, as MT3, unless asked for."""
+  """Returns the scores of onsets, offsets and pitches, instruments ignored; by default without drums, as in MT3."""
   return _note_scores(
     reference,
     estimate,
@@ -89,7 +89,7 @@ def onset_offset_scores(
 def program_scores(
   reference: np.ndarray, estimate: np.ndarray, granularity: str = 'midi_class', *, offsets: bool = False
 ) -> Scores:
-  """Returns the scores of notes on the right instrument: onsets as MR-MT3, with `offsets` as MT3.
+  """Returns the scores of notes on the right instrument: onsets as in MR-MT3, with `offsets` as in MT3.
 
   Published as a mean over instruments (program at the granularity, is_drum), precision weighted by estimated and
   recall by reference notes. In such a mean the weights cancel the denominators, so that it is the plain share of notes
@@ -120,7 +120,7 @@ def mt3_program_scores(reference: np.ndarray, estimate: np.ndarray) -> tuple[Sco
 def velocity_scores(
   reference: np.ndarray, estimate: np.ndarray, *, drums: bool = False, offsets: bool = False
 ) -> Scores:
-  """Returns the scores of notes whose loudness is right as well (mir_eval.transcription_velocity), as MT3.
+  """Returns the scores of notes with a correct velocity (mir_eval.transcription_velocity), as in MT3.
 
   Reference velocities are scaled to 0..1 and the estimated ones fitted to them by a straight line over the matched
   notes; what is then within 0.1 counts.
@@ -141,9 +141,9 @@ def velocity_scores(
 
 
 def frame_scores(reference: np.ndarray, estimate: np.ndarray, *, drums: bool = False) -> Scores:
-  """Returns the scores of sounding (pitch, frame) cells at 62.5 frames/s, as MT3.
+  """Returns the scores of active (pitch, frame) pairs at 62.5 frames/s, as in MT3.
 
-  Notes last at least 50 ms; reference cells need a velocity above 30. Instruments are ignored.
+  Notes last at least 50 ms; reference notes need a velocity above 30. Instruments are ignored.
   """
   rolls = [
     metrics_utils.get_pianoroll(metrics_utils.lengthen_notes(notes)) for notes in _prepare(reference, estimate, drums)
@@ -174,9 +174,10 @@ class Piece(NamedTuple):
   """What the metrics of `metric_registry` are computed from: note tables.
 
   Attributes:
-    reference: as it should be.
+    reference: the reference.
     estimate: the transcription.
-    published_reference: the reference as MR-MT3's script counts instruments in it: with raw programs.
+    published_reference: the reference of the published_ scores: a Slakh track with raw programs (see
+      `slakh_layout.read_published_notes`), otherwise the same as `reference`.
   """
 
   reference: np.ndarray

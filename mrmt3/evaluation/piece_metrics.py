@@ -62,16 +62,18 @@ _last: tuple[list, summary.Summary] | None = None  # predictions, as they came, 
 def summarise(targets: list[PieceNotes], predictions: list[PieceNotes]) -> summary.Summary:
   """Returns all scores of the pieces; asked again about the same list of predictions, it does not compute them again.
 
-  References of a task without the feature notes are what its targets say, in whole token steps.
+  Without the feature notes, the references are decoded from the targets, quantized to token steps.
   """
   global _last
   if _last is None or _last[0] is not predictions:
     pairs = enumerate(zip(targets, predictions, strict=True))
-    results = [summary.score_piece(target.name or str(row), target.notes, said.notes) for row, (target, said) in pairs]
+    results = [
+      summary.score_piece(target.name or str(row), target.notes, found.notes) for row, (target, found) in pairs
+    ]
     _last = predictions, summary.Summary(results)
   return _last[1]
 
 
 def scores(targets: list[PieceNotes], predictions: list[PieceNotes]) -> dict[str, float]:
-  """Returns all numbers about the pieces, see `evaluation.Summary.scalars`; a metric function for seqio."""
+  """Returns all scalars of the pieces, see `summary.Summary.scalars`; a metric function for seqio."""
   return summarise(targets, predictions).scalars()

@@ -1,7 +1,6 @@
-"""The model of whole pieces: segments are decoded in order, and the memory is a scan's carry.
+"""A model of whole pieces: a scan over the segments, with the memory as its carry.
 
-t5x's evaluation and inference carry nothing from one example to the next, so what shares a memory has to be one
-example.
+t5x's evaluation and inference carry no state from one example to the next, so a piece has to be one example.
 """
 
 import dataclasses
@@ -23,15 +22,15 @@ from mrmt3.models import MemoryEncoderDecoderModel
 class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
   """Trains as MemoryEncoderDecoderModel, and evaluates whole pieces; same arguments, same parameters.
 
-  Batches of pieces are those of `piece_features.PieceFeatureConverter` with a leading batch axis. Decoding is greedy,
-  as `inference.Transcriber`'s.
+  Batches of pieces are those of `feature_converters.PieceFeatureConverter` with a leading batch axis. Decoding is
+  greedy, as in `inference.Transcriber`.
 
   Args:
     spec: network, front end and vocabulary.
     segments: see PieceFeatureConverter.
-    memory: what a segment remembers when pieces are decoded. 'predicted': what the model itself predicted for the
-      segment before, as in use. 'truth': that segment's targets, as in training; how much better this is shows the
-      exposure bias. 'none': every segment is decoded as a first one.
+    memory: the memory of a segment in decoding. 'predicted': the model's own tokens of the previous segment, as in
+      inference. 'truth': the targets of the previous segment, as in training; the difference is the exposure bias.
+      'none': every segment is decoded as if it were the first one.
     **kwargs: as MemoryEncoderDecoderModel's.
 
   Raises:
@@ -70,8 +69,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
   def predict_batch(self, params, batch, rng=None, decoder_params=None, **kwargs) -> jax.Array:
     """Returns int32 `[batch, segments, length]`: tokens, EOS, padding (0) of every segment; padded segments are 0.
 
-    Pure: nothing is kept between calls. `rng`, `decoder_params` and further arguments are t5x's, for decoders that
-      draw.
+    This is a pure function. `rng`, `decoder_params` and further arguments are those of t5x, and are ignored.
     """
     del rng, decoder_params, kwargs
     max_length = self.spec.targets_length - (self.spec.prior_layout == 'start_token')
@@ -92,11 +90,11 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     return jnp.moveaxis(tokens, 0, 1)
 
   def predict_batch_with_aux(self, params, batch, rng=None, decoder_params=None, **kwargs):
-    """Return (tokens as `predict_batch`, {'scores': float32 `[batch]`, log-probability of all tokens of a piece})."""
+    """Returns (tokens of `predict_batch`, {'scores': float32 `[batch]`, the log-probability of a piece's tokens})."""
     tokens = self.predict_batch(params, batch, rng, decoder_params, **kwargs)
     more = batch['decoder_target_tokens'].shape[-1] - tokens.shape[-1]
-    targets = jnp.pad(tokens, ((0, 0), (0, 0), (0, max(0, more))))
-    return tokens, {'scores': self._score(params, {**batch, 'decoder_target_tokens': targets}, targets > 0)}
+    padded = jnp.pad(tokens, ((0, 0), (0, 0), (0, max(0, more))))
+    return tokens, {'scores': self._score(params, {**batch, 'decoder_target_tokens': padded}, padded > 0)}
 
   def score_batch(self, params, batch, return_intermediates: bool = False) -> jax.Array:
     """Returns the log-probability of each piece's targets, float32 `[batch]`; the memory is that of the targets."""
@@ -143,14 +141,14 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
 def evaluating_pieces(
   model: MemoryEncoderDecoderModel, segments: int | None = None, memory: str = 'predicted', log_mel_on: str = 'device'
 ) -> PieceEncoderDecoderModel:
-  """Returns a model that trains as the given one and evaluates whole pieces; for gin files laid over a training run.
+  """Returns a model that trains as the given one and evaluates whole pieces, for gin files that extend a training run.
 
   Args:
     model: a MemoryEncoderDecoderModel with all that is bound to it.
     segments: see PieceEncoderDecoderModel.
     memory: see PieceEncoderDecoderModel.
-    log_mel_on: as MemoryEncoderDecoderModel's, of pieces; seqio's evaluator reads each several times, which samples
-      make cheap.
+    log_mel_on: as in MemoryEncoderDecoderModel, for pieces; seqio's evaluator reads each piece several times, and
+      samples are smaller than log-mels.
 
   Raises:
     UserError: it is a model of another class, or a value is out of range.

@@ -32,9 +32,7 @@ class PieceTranscriber:
 
     Args:
       checkpoint: a checkpoint_<step> folder, or a folder of them, of which the latest is used.
-      memory: what a segment is conditioned on. 'predicted': the model's own output of the segment before, as in use. 'truth':
-        that segment's targets, as in training; how much better this is shows the exposure bias. 'none': nothing, every segment
-        is decoded as a first one.
+      memory: see `piece_model.PieceEncoderDecoderModel`.
       batch_size: pieces per batch, rounded up to a multiple of the devices; None is one per device, at least 4.
 
     Raises:
@@ -96,7 +94,7 @@ class _Carry:
   """The memory of a piece, carried from segment to segment."""
 
   def __init__(self, spec, last_tokens):
-    """Starts empty; `last_tokens` returns the tokens `[<= targets_length]` of the last of the segments decoded so far."""
+    """`last_tokens` returns the tokens `[<= targets_length]` of the last segment decoded so far."""
     self._spec, self._last_tokens = spec, last_tokens
     self._held = memory.empty(spec, 1)
 

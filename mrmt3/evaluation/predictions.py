@@ -1,9 +1,8 @@
-"""Transcriptions of many pieces in one JSONL file, a line a piece: what `mrmt3 evaluate --checkpoint` and `mrmt3 infer` write.
+"""Predictions of many pieces in one JSONL file, one line per piece, by `mrmt3 evaluate --checkpoint` or `mrmt3 infer`.
 
-`mrmt3 evaluate`: {"piece", "notes": rows as `notes.as_rows`, "made_of": what was heard, "problem"}, behind a first line that says
-what made them.
-`mrmt3 infer`: {"inputs": {"piece" or "targets_pretokenized"}, "prediction": regular ids of each segment}. What the ids and
-segments mean only the model's specification says.
+`mrmt3 evaluate` writes a header line with the checkpoint, then {"piece", "notes": rows as `note_array.as_rows`,
+"made_of": fingerprint of the audio, "problem"}. `mrmt3 infer` writes {"inputs": {"piece" or "targets_pretokenized"},
+"prediction": regular ids of each segment}; decoding these ids needs the model's spec.
 """
 
 import functools
@@ -50,7 +49,7 @@ def read(path: Path, model: Path | None = None) -> dict[str, Callable[[], np.nda
 
 
 def _lines(path):
-  """Yields (number, object) of the lines of a JSONL file; one that was cut off at the end is passed over."""
+  """Yields (number, object) of the lines of a JSONL file; an incomplete last line is skipped."""
   try:
     text = path.read_text()
   except (OSError, UnicodeDecodeError) as error:
@@ -98,13 +97,13 @@ class Writer:
       settings={HEADER: 1, **made_by},
       item=lambda line: line['piece'],
       keep=lambda line: (line.get('made_of'), line['problem']),
-      mismatch=f'{path} holds the predictions of another checkpoint or other settings; remove it, or name another --output',
+      mismatch=f'{path} has predictions of another checkpoint or other settings; remove it, or give another --output',
     )
     self.done = {name: made_of for name, (made_of, problem) in self._journal.records.items() if not problem}
     self._journal.retain(self.done)
 
   def add(self, name: str, notes: np.ndarray | None, made_of: list[str], problem: str = '') -> None:
-    """Writes a piece's notes, or why there are none; a later line replaces an earlier one. UserError if that cannot be done."""
+    """Writes a piece's notes, or why there are none; a later line overrides an earlier one. UserError if that fails."""
     rows = [] if notes is None else as_rows(notes).tolist()
     self._journal.add({'piece': name, 'notes': rows, 'made_of': made_of, 'problem': problem})
 

@@ -1,6 +1,6 @@
-"""What is scored: references found in files, folders and data sets, and transcriptions of them by any system.
+"""References in files, folders and data sets, and transcriptions of them by any system.
 
-Readers are functions that can be sent to other processes; nothing is read before they are called.
+Note tables and audio are read lazily, by functions that can be pickled for other processes.
 """
 
 import collections
@@ -19,14 +19,14 @@ from mrmt3.utils.fingerprints import files_fingerprint
 
 
 class Reference(NamedTuple):
-  """A piece as it should be.
+  """The reference of a piece.
 
   Attributes:
-    read: returns its note table; UserError if it cannot be read.
-    audio: sample rate -> float32 samples `[n]`; None where there is no audio.
-    state: a text that is another when what `read` reads has changed (`sources.fingerprints`), as of when the piece was found.
-    audio_state: the same of `audio`.
-    read_published: the note table as MR-MT3's script counts instruments in it, where that is another: with raw programs.
+    read: returns the note table; raises UserError if it cannot be read.
+    audio: sample rate (Hz) -> float32 samples `[n]`; None without audio.
+    state: fingerprint of the files that `read` reads, taken when the piece was found.
+    audio_state: fingerprint of the audio.
+    read_published: returns the note table of MR-MT3's script, with raw programs; None if it is the same.
   """
 
   read: Callable[[], np.ndarray]
@@ -37,7 +37,7 @@ class Reference(NamedTuple):
 
 
 class Estimate(NamedTuple):
-  """A transcription: how it is read, and of which file; `read` raises UserError for one that failed or is broken."""
+  """A transcription and its file; `read` returns the note table, or raises UserError if it failed or is unreadable."""
 
   read: Callable[[], np.ndarray]
   file: Path
@@ -47,18 +47,19 @@ def find_references(path: Path, *, task: str | None = None, split: str | None = 
   """Returns the references by name, in a fixed order.
 
   Args:
-    path: a MIDI file; a folder of MIDI files, with or without audio files of the same names; or one in the Slakh2100
-      layout, whose references are the stems' MIDI files: all_src.mid has wrong octaves and stems that are not in the mix.
-    task: what else a folder is, one of `catalogue.sources`, read as training reads it; None finds out.
-    split: 'test', ...; None takes all there are.
+    path: a MIDI file; a folder of MIDI files, with or without audio files of the same names; or a folder in the
+      Slakh2100 layout. References of Slakh are the stems' MIDI files, since all_src.mid has wrong octaves and stems
+      that are not in the mix.
+    task: one of `catalogue.sources`, to read the folder as training does; None detects the layout.
+    split: 'test', ...; None uses all splits.
 
   Raises:
-    UserError: nothing there, or no such task or split.
+    UserError: there are no references, or no such task or split.
   """
   if not path.exists():
     raise UserError(f'no such file or folder: {path}')
   if not path.is_dir() and not path.is_file():
-    raise UserError(f'{path} is neither a file nor a folder; save it as a MIDI file first')
+    raise UserError(f'{path} is neither a file nor a folder; give a MIDI file or a folder')
   if task is not None:
     return _of_source(catalogue.open_source(task, path.resolve()), split)
   if path.is_file():
@@ -69,10 +70,10 @@ def find_references(path: Path, *, task: str | None = None, split: str | None = 
   if split is not None:
     folder = path / split
     if not folder.is_dir():
-      raise UserError(f'{path} has no split {split!r}: expected a folder of that name there')
+      raise UserError(f'{path} has no split {split!r}; expected a folder of that name in it')
   files = midi_files(folder)
   if not files:
-    raise UserError(f'{folder} holds no MIDI files and no Slakh tracks to compare with')
+    raise UserError(f'{folder} has no MIDI files and no Slakh tracks; give a folder with references')
   return {name: _midi_reference(file) for name, file in files.items()}
 
 
@@ -80,10 +81,10 @@ def _midi_reference(path):
   from mrmt3.notes.midi import read_midi
 
   audio = next((found for found in map(path.with_suffix, AUDIO_SUFFIXES) if found.is_file()), None)
-  heard = audio and functools.partial(_read_audio, audio)
+  read_samples = audio and functools.partial(_read_audio, audio)
   return Reference(
     functools.partial(read_midi, path),
-    heard,
+    read_samples,
     *(files_fingerprint(files, path.parent) for files in ([path], [audio] if audio else [])),
   )
 
@@ -121,7 +122,7 @@ def _read_audio(path, sample_rate):
 def _of_source(source, split):
   splits = source.splits()
   if split is not None and split not in splits:
-    raise UserError(f'no split {split!r} there; there are {", ".join(splits)}')
+    raise UserError(f'{source} has no split {split!r}; choose from {", ".join(splits)}')
   references = {}
   for each in [split] if split else splits:
     state = f'{source} {source.fingerprint(each)}'
@@ -138,7 +139,7 @@ def _of_source(source, split):
 
 
 def _source_notes(source, split, name):
-  # Where notes are a file of their own, audio that is broken is not in their way.
+  # Read the notes alone if possible, so that broken audio does not matter.
   return (
     source.read_notes(split, name) if hasattr(source, 'read_notes') else source.read_piece(split, name, 16000).notes
   )
@@ -149,9 +150,14 @@ def _source_audio(source, split, name, sample_rate):
 
 
 def find_estimates(path: Path, model: Path | None = None) -> dict[str, Estimate]:
-  """Returns the transcriptions at a path by name: a MIDI file, a folder of them, or predictions saved as JSON lines.
+  """Returns the transcriptions at a path by name.
 
-  Of the latter, `model` is the checkpoint that made them, see `saved_predictions.read`. Raises UserError if there are none.
+  Args:
+    path: a MIDI file, a folder of MIDI files, or a .jsonl file of predictions.
+    model: the checkpoint that made the predictions, see `predictions.read`.
+
+  Raises:
+    UserError: there is no such path, or nothing that can be read.
   """
   if not path.exists():
     raise UserError(f'no such file or folder: {path}')
@@ -160,7 +166,7 @@ def find_estimates(path: Path, model: Path | None = None) -> dict[str, Estimate]
 
     return {name: Estimate(functools.partial(read_midi, file), file) for name, file in midi_files(path).items()}
   if not path.is_file():
-    raise UserError(f'{path} is neither a file nor a folder; save it as a MIDI file first')
+    raise UserError(f'{path} is neither a file nor a folder; give a MIDI file, a folder or a .jsonl file')
   if '.jsonl' in path.name:
     from mrmt3.evaluation import predictions
 
@@ -171,27 +177,42 @@ def find_estimates(path: Path, model: Path | None = None) -> dict[str, Estimate]
 
 
 def midi_files(folder: Path) -> dict[str, Path]:
-  """Returns {relative path without suffix: path} of the MIDI files in a folder and below, sorted; UserError for twins."""
+  """Returns {relative path without suffix: path} of the MIDI files below a folder, sorted.
+
+  Raises:
+    UserError: two files differ only in their suffix.
+  """
   paths = sorted(path for path in folder.rglob('*') if path.suffix.lower() in MIDI_SUFFIXES and path.is_file())
   named = {path.relative_to(folder).with_suffix('').as_posix(): path for path in paths}
-  twins = [path for path in paths if path not in named.values()]
-  if twins:
-    raise UserError(f'{twins[0]} has the same name as another MIDI file beside it; remove or rename one of them')
+  duplicates = [path for path in paths if path not in named.values()]
+  if duplicates:
+    raise UserError(f'{duplicates[0]} differs from another MIDI file only in its suffix; remove or rename one of them')
   return named
 
 
 def match(
   references: Mapping[str, Reference], estimates: Mapping[str, Estimate], where: Path
 ) -> dict[str, Estimate | None]:
-  """Returns {reference: its transcription or None}, matched by whole name or else by last part (TrackNNNNN).
+  """Matches transcriptions to references by name.
 
-  What is left over is matched once more with what transcribers append to names cut off, if all of it ends alike
-  (TrackNNNNN_basic_pitch). Two MIDI files belong together whatever they are called. Transcriptions of nothing are named
-  on stderr. Raises UserError if none has a partner; `where` is where they were found.
+  Names match as a whole, or else by their last part (TrackNNNNN). Transcriptions left over match without a suffix that
+  all of them share, such as _basic_pitch. A single MIDI file always matches a single reference. Transcriptions
+  without a reference are listed on stderr.
+
+  Args:
+    references: references by name.
+    estimates: transcriptions by name.
+    where: path of the transcriptions.
+
+  Returns:
+    {reference: its transcription or None}.
+
+  Raises:
+    UserError: nothing matches.
   """
   if len(references) == len(estimates) == 1 and where.is_file() and where.suffix.lower() in MIDI_SUFFIXES:
     return dict(zip(references, estimates.values(), strict=True))
-  # Names that stand for one piece only on either side; a mix.mid in every folder tells nothing.
+  # Only last parts that are unique on both sides can be matched; a mix.mid in every folder cannot.
   by_name = _unique_names(estimates)
   own_names = _unique_names(references).keys() & by_name.keys()
   matched = {}
@@ -202,23 +223,24 @@ def match(
   used = {id(estimate) for estimate in matched.values() if estimate}
   if not used:
     raise UserError(
-      f'nothing in {where} has the name of a piece in the reference (such as {next(iter(references))}.mid)'
+      f'{where} has no file named as a piece of the reference; name the files as the pieces, '
+      f'such as {next(iter(references))}.mid'
     )
   for name, estimate in estimates.items():
     if id(estimate) not in used:
       which = estimate.file if estimate.file != where else f'{name} in {where}'
-      print(f'mrmt3: warning: {which} is left out: no reference of that name', file=sys.stderr)
+      print(f'mrmt3: warning: {which} is ignored: no reference of that name', file=sys.stderr)
   return matched
 
 
 def _match_endings(references, estimates, taken):
-  """Returns {reference: estimate} where all estimates that nobody has are called as a reference with one common ending."""
+  """Returns {reference: estimate} if all unmatched estimates are named as references plus one common ending."""
   taken = {id(estimate) for estimate in taken if estimate}
   free = {name: estimate for name, estimate in _unique_names(estimates).items() if id(estimates[estimate]) not in taken}
   own = _unique_names(references)
   endings = {name[len(last) :] for name in free for last in own if name.startswith(last)}
   for ending in sorted(endings, key=len, reverse=True):
-    # A letter or digit would go on the name: song1 is no transcription of song.
+    # An ending that begins with a letter or digit would be part of the name: song1 is not a transcription of song.
     if ending and not ending[0].isalnum() and all(name.endswith(ending) for name in free):
       return {
         own[name.removesuffix(ending)]: estimates[free[name]] for name in free if name.removesuffix(ending) in own

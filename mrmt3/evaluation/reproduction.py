@@ -1,15 +1,15 @@
-"""The published evaluation on Slakh2100 as a whole: transcribe a split, score it in two ways, put published figures beside.
+"""The published evaluation on Slakh2100: transcribe a split, score it in two ways, and compare with published figures.
 
-    <out>/<checkpoint>/TrackNNNNN.mid     transcriptions; what is there is not made again
+    <out>/<checkpoint>/TrackNNNNN.mid     transcriptions; existing ones are not made again
     <out>/<checkpoint>/transcribed.json   which weights made them
     <out>/<checkpoint>/scores.json        every score of every piece
 
 Two ways of counting:
 
-published   references are all MIDI files of a track (also of stems that are not in the mix) with the programs that stand
-            in them; instruments are distinct program numbers, so that drums fall together with acoustic piano: as
-            MR-MT3's scripts. These leave failed pieces out of their means; here they count as empty.
-default     references are the stems that are heard, with their Slakh classes; drums are an instrument of their own.
+published   references are all MIDI files of a track (also of stems that are not in the mix) with their raw programs;
+            instruments are distinct program numbers, so that drums and acoustic piano are one: as in MR-MT3's
+            scripts. These leave failed pieces out of their means; here they count as empty.
+default     references are the stems in the mix, with their Slakh classes; drums are an instrument of their own.
 """
 
 import dataclasses
@@ -46,12 +46,12 @@ COLUMNS = tuple(_SCORES)
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-  """Scores that somebody has published for the whole test split of Slakh2100, granularity midi_class.
+  """Scores published for the whole test split of Slakh2100, granularity midi_class.
 
   Attributes:
-    title: of what.
-    source: who says so.
-    scores: by column; what is not published is missing.
+    title: the system.
+    source: where the scores were published.
+    scores: by column; unpublished ones are missing.
   """
 
   title: str
@@ -222,7 +222,8 @@ def table(results: list[Result]) -> str:
       rule,
       *lines(figures),
       '',
-      "Means over pieces; programs by MIDI class. PUBLISHED rows are what others state for the 151 pieces of Slakh2100's test",
+      'Means over pieces; programs by MIDI class. PUBLISHED rows are figures of others for the 151 pieces of '
+      "Slakh2100's test",
       'split, not measured here: ' + '; '.join(notes) + '.',
     ]
   )

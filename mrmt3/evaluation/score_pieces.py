@@ -1,4 +1,4 @@
-"""Transcribing and scoring a set of pieces, to be taken up again where it was stopped."""
+"""Transcription and scoring of a set of pieces; an interrupted run can be resumed."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ from mrmt3.utils.journal import Journal
 
 SCORES_NAME = 'scores-{}.jsonl'
 PREDICTIONS_NAME = 'predictions-{}.jsonl'
-_VERSION = 2  # of the scores; older lines are not used again
+_VERSION = 2  # of the scores; lines of other versions are ignored
 
 
 def transcribe(
@@ -33,12 +33,20 @@ def transcribe(
 ) -> dict[str, Estimate]:
   """Transcribes the audio of the references with a checkpoint, and returns the transcriptions.
 
-  A piece whose audio cannot be read fails, which is written down; the others go on. With `output`, notes are kept there in
-  predictions-<name>.jsonl, and pieces that are there are not transcribed again while their audio (and, where the memory holds the
-  truth, their reference) is the same.
+  A piece whose audio cannot be read is recorded as failed; the others are transcribed.
+
+  Args:
+    references: references by name.
+    checkpoint: a checkpoint folder.
+    name: name of the system, for the file of predictions.
+    output: folder for predictions-<name>.jsonl; None keeps no file. A piece in the file is not transcribed again while
+      its audio (for memory 'truth', also its reference) is unchanged.
+    memory: see `piece_model.PieceEncoderDecoderModel`.
+    batch_size: see `piece_transcriber.PieceTranscriber`.
 
   Raises:
-    UserError: none of the references has audio; the checkpoint or a reference cannot be read; the file is that of another checkpoint.
+    UserError: no reference has audio, the checkpoint or a reference cannot be read, or the file is of another
+      checkpoint.
   """
   import shutil
   import tempfile
@@ -46,7 +54,9 @@ def transcribe(
   from mrmt3.evaluation.piece_transcriber import PieceTranscriber
 
   if not any(reference.audio for reference in references.values()):
-    raise UserError('--checkpoint: there is no audio beside the references (song.mid with song.wav, or Slakh tracks)')
+    raise UserError(
+      '--checkpoint: the references have no audio; put it next to them (song.mid and song.wav), or give Slakh tracks'
+    )
   transcriber = PieceTranscriber(checkpoint, memory, batch_size)
   sample_rate = transcriber.spec.spectrogram.sample_rate
   folder = output or Path(tempfile.mkdtemp(prefix='mrmt3-evaluate-'))
@@ -60,7 +70,7 @@ def transcribe(
 
   def pieces():
     for piece, reference in todo.items():
-      notes = _tables(reference)[0]  # what cannot be scored ends the run before it is transcribed
+      notes = _tables(reference)[0]  # fails before the transcription if the reference cannot be read
       yield piece, functools.partial(_audio_of, reference, sample_rate), notes if memory == 'truth' else None
 
   def record(piece, notes, problem):
@@ -87,8 +97,8 @@ def transcribe_pieces(
   """Transcribes pieces and records each one when it is done; those whose audio cannot be read are recorded at the end.
 
   Args:
-    transcribe: takes (name, samples, reference or None) of the pieces, yields (name, note table, anything else) of each; see
-      `piece_transcriber.PieceTranscriber.transcribe`.
+    transcribe: takes (name, samples, reference or None) of the pieces, yields (name, note table, anything else) of
+      each; see `piece_transcriber.PieceTranscriber.transcribe`.
     pieces: (name, function that reads the samples or raises UserError, reference or None) of each.
     record: called with (name, note table, '') or with (name, None, why the audio cannot be read).
     **progress: arguments of the progress bar (tqdm).
@@ -114,12 +124,12 @@ def transcribe_pieces(
 
 def _audio_of(reference, sample_rate):
   if reference.audio is None:
-    raise UserError('there is no audio beside the reference')
+    raise UserError('there is no audio next to the reference')
   return reference.audio(sample_rate)
 
 
 def _tables(reference):
-  """Returns a reference's notes, and those that published scores are counted in where these are others, else None."""
+  """Returns (a reference's notes, its notes for the published scores or None if these are the same)."""
   return reference.read(), reference.read_published and reference.read_published()
 
 
@@ -131,10 +141,16 @@ def score(
   mt3_suite: bool = False,
   workers: int = 0,
 ) -> summary.Summary:
-  """Scores a system's transcriptions, several at a time.
+  """Scores a system's transcriptions in several processes.
 
-  With `output`, each piece's result is kept in scores-<name>.jsonl, and used again as long as the piece's files and the
-  transcription are the same.
+  Args:
+    name: name of the system.
+    references: references by name.
+    estimates: transcription, or None, of each reference.
+    output: folder for scores-<name>.jsonl; None keeps no file. A result in the file is reused while the piece's files
+      and the transcription are unchanged.
+    mt3_suite: see `metric_registry.evaluate_piece`.
+    workers: number of processes; 0 is one per CPU core.
 
   Raises:
     UserError: a reference cannot be read, or a table cannot be scored.
@@ -164,7 +180,7 @@ def score(
 
 
 def _score(job, mt3_suite):
-  """Reads and scores one piece, in whatever process."""
+  """Reads and scores one piece; runs in a worker process."""
   name, reference, read_estimate = job
   estimate, problem = None, ''
   if read_estimate is not None:
@@ -182,20 +198,20 @@ def _score(job, mt3_suite):
 
 
 def _key(reference: Reference, estimate: Estimate | None, mt3_suite: bool) -> str:
-  """Returns what a result depends on: of files names, sizes and times, of saved predictions the notes."""
+  """Returns a key of everything that a result depends on: fingerprints of files, or a hash of saved predictions."""
   if estimate is None:
-    said = ''
+    estimate_state = ''
   elif '.jsonl' in estimate.file.name:
     import hashlib
 
-    said = hashlib.sha1(repr(estimate.read.args).encode()).hexdigest()
+    estimate_state = hashlib.sha1(repr(estimate.read.args).encode()).hexdigest()
   else:
-    said = files_fingerprint([estimate.file], estimate.file.parent)
-  return json.dumps([_VERSION, mt3_suite, reference.state, said])
+    estimate_state = files_fingerprint([estimate.file], estimate.file.parent)
+  return json.dumps([_VERSION, mt3_suite, reference.state, estimate_state])
 
 
 def _known(journal: Journal, keys: Mapping[str, str]) -> dict[str, summary.PieceResult]:
-  """Return the results that are there for these keys; broken ones and those that lack a score are left out."""
+  """Returns {piece: result} of the recorded results with these keys; skips broken lines and those that lack a score."""
   results = {}
   for piece, key in keys.items():
     line = journal.find(piece, key)

@@ -1,7 +1,8 @@
-"""seqio loggers for whole pieces: a table on the console, JSON lines, piano rolls and sound in TensorBoard.
+"""seqio loggers for whole pieces: a table on the console, JSON lines, piano rolls and audio in TensorBoard.
 
-To be bound as seqio.Evaluator.logger_cls, under either engine (`DEFAULT`, and gin/runs/eval.gin). Scalars go to TensorBoard by
-seqio's own TensorBoardLogger. What they are called with is `piece_metrics.PieceNotes`; of other tasks they log the numbers alone.
+Bind them as seqio.Evaluator.logger_cls, with either engine (see `DEFAULT` and gin/runs/eval.gin). seqio's own
+TensorBoardLogger writes the scalars. Targets and predictions must be `piece_metrics.PieceNotes`; for other tasks only
+the scalars are logged.
 """
 
 import json
@@ -16,7 +17,7 @@ from mrmt3.evaluation import metric_registry
 from mrmt3.evaluation.piece_metrics import PieceNotes, summarise
 from mrmt3.utils import files
 
-_PIECES = 3  # with pictures and sound
+_PIECES = 3  # pieces with images and audio
 _SECONDS = 30.0
 _SAMPLE_RATE = 16000
 
@@ -27,7 +28,7 @@ def _numbers(metrics) -> dict[str, float]:
 
 
 def _pieces(targets, inferences) -> tuple[list, list]:
-  """Returns (references, predictions), the very lists that the metric had; two empty ones if they are not of pieces."""
+  """Returns (references, predictions), the same list objects as the metric's; empty lists if they are not of pieces."""
   predictions = (inferences or {}).get('prediction') or []
   both = [*(targets or []), *predictions]
   is_pieces = targets and len(targets) == len(predictions) and all(isinstance(side, PieceNotes) for side in both)
@@ -35,7 +36,7 @@ def _pieces(targets, inferences) -> tuple[list, list]:
 
 
 class ConsoleLogger(seqio.loggers.Logger):
-  """Prints the headline scores on stderr, each with its 95 % interval over pieces."""
+  """Prints the headline scores to stderr, each with its 95 % interval over pieces."""
 
   def __call__(self, task_name, step, metrics, dataset, inferences, targets) -> None:
     """See seqio.loggers.Logger."""
@@ -56,9 +57,9 @@ def _headline(name, summary):
 
 
 class JsonLogger(seqio.loggers.Logger):
-  """Writes a line a step to <task>-metrics.jsonl, and the scores of each piece to <task>-pieces-<step>.jsonl.
+  """Writes one line per step to <task>-metrics.jsonl, and the scores of each piece to <task>-pieces-<step>.jsonl.
 
-  An evaluation that is repeated takes the place of the line, or file, of its step.
+  A repeated evaluation replaces the line and the file of its step.
   """
 
   def __call__(self, task_name, step, metrics, dataset, inferences, targets) -> None:
@@ -73,7 +74,7 @@ class JsonLogger(seqio.loggers.Logger):
 
 
 def write_metrics_line(path: Path, step: int, numbers: dict[str, float]) -> None:
-  """Adds {'step': step, **numbers} to a JSONL file, in place of the step's line where there is one; whole or not at all."""
+  """Adds {'step': step, **numbers} to a JSONL file, atomically; a line of the same step is replaced."""
   lines = path.read_text().splitlines() if path.exists() else []
   kept = [line for line in lines if line.strip() and json.loads(line).get('step') != step]
   with files.atomic_path(path) as temporary:
@@ -81,16 +82,16 @@ def write_metrics_line(path: Path, step: int, numbers: dict[str, float]) -> None
 
 
 class PictureLogger(seqio.loggers.Logger):
-  """Draws piano rolls of a few pieces and plays them, for TensorBoard's tabs Images and Audio.
+  """Logs piano rolls and synthesized audio of a few pieces to TensorBoard.
 
-  A picture has the reference above the transcription; the sound has the reference left, the transcription right. The
-  pieces are the first ones, so that a run's pictures can be compared over its steps.
+  An image shows the reference above the transcription. The audio has the reference on the left channel, and the
+  transcription on the right. The pieces are always the first ones, so that steps can be compared.
 
   Args:
-    output_dir: the folder of the events, as seqio.TensorBoardLogger's.
-    pieces: how many; 0 draws and plays nothing.
-    seconds: how much of each, from its start.
-    audio: whether to play them; needs symusic (the extra `dataset`), without which a line on stderr says so.
+    output_dir: folder of the events, as for seqio.TensorBoardLogger.
+    pieces: number of pieces; 0 logs nothing.
+    seconds: length of the excerpt from each piece's start, s.
+    audio: whether to log audio; needs symusic (the extra `dataset`). If it is missing, a line on stderr says so.
   """
 
   def __init__(self, output_dir: str, pieces: int = _PIECES, seconds: float = _SECONDS, audio: bool = True):
@@ -108,40 +109,43 @@ class PictureLogger(seqio.loggers.Logger):
       self._writers[task_name] = tf.summary.create_file_writer(os.path.join(self.output_dir, task_name))
     step = -1 if step is None else int(step)
     with self._writers[task_name].as_default():
-      for target, said in pairs:
-        tf.summary.image(f'{target.name}/roll', self._picture(target, said)[None], step=step)
-        sound = self._play(target, said)
+      for target, prediction in pairs:
+        tf.summary.image(f'{target.name}/roll', self._picture(target, prediction)[None], step=step)
+        sound = self._play(target, prediction)
         if sound is not None:
           tf.summary.audio(f'{target.name}/sound', sound[None], _SAMPLE_RATE, step=step, encoding='wav')
     self._writers[task_name].flush()
 
-  def _picture(self, target, said) -> np.ndarray:
+  def _picture(self, target, prediction) -> np.ndarray:
     from mrmt3.plots import piano_roll
 
-    figure = piano_roll.piano_roll(None, target.notes, said.notes, title=target.name, seconds=self._seconds)
+    figure = piano_roll.piano_roll(None, target.notes, prediction.notes, title=target.name, seconds=self._seconds)
     figure.set_dpi(80)
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3]
 
-  def _play(self, target, said) -> np.ndarray | None:
-    """Returns float32 `[samples, 2]`, or None where there is nothing to play with."""
+  def _play(self, target, prediction) -> np.ndarray | None:
+    """Returns audio, float32 `[samples, 2]`, or None if it cannot be synthesized."""
     if not self._audio:
       return None
     from mrmt3.audio import sonify
 
-    last = max((float(side.notes['offset'].max(initial=0)) for side in (target, said)), default=0.0)
+    last = max((float(side.notes['offset'].max(initial=0)) for side in (target, prediction)), default=0.0)
     seconds = min(self._seconds, max(last, 1.0))
     try:
-      sides = [sonify.play_notes(_begin(side.notes, seconds), seconds, _SAMPLE_RATE) for side in (target, said)]
+      sides = [sonify.play_notes(_begin(side.notes, seconds), seconds, _SAMPLE_RATE) for side in (target, prediction)]
     except ModuleNotFoundError as error:
-      print(f'mrmt3: no sound in TensorBoard: {error.name} is missing; pip install "mrmt3[dataset]"', file=sys.stderr)
+      print(
+        f'mrmt3: no audio in TensorBoard: {error.name} is missing; install it with: pip install "mrmt3[dataset]"',
+        file=sys.stderr,
+      )
       self._audio = False
       return None
     return np.stack([_loud(side) for side in sides], axis=-1)
 
 
 def _begin(notes, seconds):
-  """Returns the notes that begin before `seconds`, cut there."""
+  """Returns the notes with an onset before `seconds`, truncated there."""
   notes = notes[notes['onset'] < seconds].copy()
   notes['offset'] = np.minimum(notes['offset'], seconds)
   return notes

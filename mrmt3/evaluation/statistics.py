@@ -1,6 +1,6 @@
-"""Confidence intervals of means over pieces, and a paired test between two systems; resampling by scipy.stats.
+"""Statistics of means over pieces: bootstrap intervals, and a paired test of two systems; resampling by scipy.stats.
 
-The pieces are the sample, as in the published tables, whose means are over pieces; notes of one piece are not independent.
+The sample is the pieces, as in the published tables; the notes of one piece are not independent.
 
 ==================  ====================================================================  =========================
 function            method                                                                resamples
@@ -11,7 +11,7 @@ paired_test         sign-flip permutation test of the mean difference, two-sided
                     else random signs (`scipy.stats.monte_carlo_test`)
 ==================  ====================================================================  =========================
 
-The same seed gives the same numbers on every run. A p-value is never 0: the observed signs are among those counted.
+The same seed gives the same numbers on every run. A p-value is never 0, since the observed signs are counted too.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def bootstrap_interval(
 ) -> Interval:
   """Compute the percentile bootstrap interval (Efron 1979) of the mean over pieces.
 
-  One piece has no interval: both ends are NaN.
+  For a single piece both ends are NaN.
 
   Args:
     values: a score of each piece, finite.

@@ -1,4 +1,4 @@
-"""What there is to say about a system's transcriptions of a set of pieces: all scores of each, and their summary."""
+"""Scores of a system's transcriptions of a set of pieces: the scores of each piece, and their summary."""
 
 import dataclasses
 import functools
@@ -12,14 +12,14 @@ from mrmt3.notes.note_array import empty_notes
 
 @dataclasses.dataclass(frozen=True)
 class PieceResult:
-  """A piece's scores, as plain numbers.
+  """A piece's scores.
 
   Attributes:
-    name: of the piece.
+    name: name of the piece.
     scores: see `metric_registry.evaluate_piece`.
     confusion: see `confusion.instrument_confusion`, int64 `[36, 36]`.
-    polyphony: see `conditions.polyphony_counts`, int64 `[levels, 3]`.
-    problem: why there is no transcription; '' where there is one. The scores are then those of an empty one.
+    polyphony: see `breakdowns.polyphony_counts`, int64 `[levels, 3]`.
+    problem: why there is no transcription, in which case the scores are those of an empty one; '' if there is one.
   """
 
   name: str
@@ -29,7 +29,7 @@ class PieceResult:
   problem: str = ''
 
   def to_dict(self) -> dict:
-    """Returns the result as JSON can hold it, which `from_dict` reads back exactly; of the matrix what is not 0."""
+    """Returns the result as a JSON object that `from_dict` reads exactly; of the matrix only nonzero entries."""
     places = np.argwhere(self.confusion)
     names = (*confusion.CLASS_NAMES, '')
     cells = [[names[row], names[column], int(self.confusion[row, column])] for row, column in places]
@@ -43,7 +43,7 @@ class PieceResult:
 
   @classmethod
   def from_dict(cls, line: Mapping) -> 'PieceResult':
-    """Reads what `to_dict` wrote; ValueError, KeyError or TypeError for anything else."""
+    """Inverse of `to_dict`; raises ValueError, KeyError or TypeError for anything else."""
     matrix = np.zeros((confusion.NOBODY + 1,) * 2, np.int64)
     places = {name: place for place, name in enumerate((*confusion.CLASS_NAMES, ''))}
     for row, column, count in line['confusion']:
@@ -61,9 +61,18 @@ def score_piece(
   problem: str = '',
   mt3_suite: bool = False,
 ) -> PieceResult:
-  """Scores a piece; an estimate of None is a failed transcription and counts as empty; see `metric_registry.evaluate_piece`.
+  """Scores a piece.
 
-  Raises ValueError, with the piece's name, if a table cannot be scored.
+  Args:
+    name: name of the piece.
+    reference: note table.
+    estimate: note table; None is a failed transcription, which counts as empty.
+    published_reference: see `metric_registry.evaluate_piece`.
+    problem: why the transcription failed.
+    mt3_suite: see `metric_registry.evaluate_piece`.
+
+  Raises:
+    ValueError: a table cannot be scored; the message begins with the piece's name.
   """
   if estimate is None:
     estimate, problem = empty_notes(), problem or 'there is no transcription of it'
@@ -82,10 +91,13 @@ def score_piece(
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-  """A set of pieces as a whole.
+  """Summary of the results of a set of pieces.
 
   Attributes:
     pieces: the results, in order.
+
+  Raises:
+    ValueError: there are no pieces.
   """
 
   pieces: Sequence[PieceResult]
@@ -96,23 +108,23 @@ class Summary:
 
   @property
   def failed(self) -> dict[str, str]:
-    """{piece: problem} of those that count as empty because there is no transcription."""
+    """{piece: problem} of the pieces without a transcription, which count as empty."""
     return {piece.name: piece.problem for piece in self.pieces if piece.problem}
 
   @functools.cached_property
   def mean(self) -> dict[str, float]:
-    """The mean of each score over pieces; what one piece lacks (MT3's suite) is left out."""
+    """The mean of each score over pieces, for the scores that all pieces have."""
     shared = [name for name in self.pieces[0].scores if all(name in piece.scores for piece in self.pieces)]
     return {name: float(np.mean(self.values(name))) for name in shared}
 
   @functools.cached_property
   def confusion(self) -> np.ndarray:
-    """The sum of the pieces' matrices."""
+    """The sum of the pieces' confusion matrices."""
     return np.sum([piece.confusion for piece in self.pieces], axis=0)
 
   @functools.cached_property
   def polyphony(self) -> np.ndarray:
-    """The sum of the pieces' counts."""
+    """The sum of the pieces' counts by polyphony."""
     return np.sum([piece.polyphony for piece in self.pieces], axis=0)
 
   def values(self, name: str) -> list[float]:
@@ -124,7 +136,7 @@ class Summary:
     return statistics.bootstrap_interval(self.values(name))
 
   def by_instruments(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Returns means of scores by how many instruments play, see `conditions.means_by_level`."""
+    """Returns mean scores by number of instruments, see `breakdowns.means_by_level`."""
     pairs = [(round(piece.scores['instruments_reference']), piece.scores) for piece in self.pieces]
     return breakdowns.means_by_level(pairs, names)
 
@@ -133,7 +145,7 @@ class Summary:
     return sorted(self.pieces, key=lambda piece: piece.scores[name])[:most]
 
   def scalars(self) -> dict[str, float]:
-    """Returns all numbers by name, as for TensorBoard: means, 'class_f1/NAME', 'onset_f1_by_polyphony/BIN', ..."""
+    """Returns all scalars for TensorBoard by name: means, 'class_f1/NAME', 'onset_f1_by_polyphony/BIN', ..."""
     result = {
       **self.mean,
       'failed_pieces': float(len(self.failed)),
@@ -147,7 +159,7 @@ class Summary:
     return result
 
   def as_json(self) -> dict:
-    """Returns everything but the single pieces, as JSON can hold it."""
+    """Returns the summary, without the single pieces, as a JSON object."""
     ends = {name: [None if np.isnan(end) else end for end in self.interval(name)] for name in self.mean}
     classes = {name: scores._asdict() for name, scores in confusion.class_scores(self.confusion).items()}
     levels = {name: scores._asdict() for name, scores in breakdowns.level_scores(self.polyphony).items()}
@@ -166,5 +178,7 @@ class Summary:
 def compare(first: Summary, second: Summary, names: Sequence[str]) -> dict[str, statistics.Comparison]:
   """Returns {score: paired test} of two systems on the same pieces; ValueError if the pieces differ."""
   if [piece.name for piece in first.pieces] != [piece.name for piece in second.pieces]:
-    raise ValueError('two systems can only be compared on the same pieces, in the same order')
+    raise ValueError(
+      'the two summaries have different pieces; score both systems on the same pieces, in the same order'
+    )
   return {name: statistics.paired_test(first.values(name), second.values(name)) for name in names}

@@ -1,1 +1,1 @@
-"""Pictures: piano rolls, spectrograms, charts."""
+"""Plots: piano rolls, log-mel spectrograms and charts."""

@@ -1,11 +1,11 @@
 """Small charts as SVG text, for a page without scripts: they scale with the page, and stay readable on a phone.
 
-Every function returns one <svg>. Sizes are in CSS pixels of a column as wide as a phone; colours are classes s0 to s5 of the
-systems, which the page's style sheet sets, so that charts follow its light and dark theme. Further systems have the same
-colours and the class `again`: hollow dots, dashed curves.
+Every function returns one <svg>. Sizes are in CSS pixels of a column as wide as a phone; colours are classes s0 to s5
+of the systems, which the page's style sheet sets, so that charts follow its light and dark theme. Further systems have
+the same colours and the class `again`: hollow dots, dashed curves.
 
-Charts are built with xml.etree, which escapes names. They are no templates, for almost all of a chart is computed coordinates.
-matplotlib's SVG files are no replacement: they follow no style sheet, and have no tooltips.
+Charts are built with xml.etree, which escapes names. They are no templates, for almost all of a chart is computed
+coordinates. matplotlib's SVG files are no replacement: they follow no style sheet, and have no tooltips.
 """
 
 import re
@@ -87,7 +87,7 @@ def _ticks(most: int) -> list[int]:
 
 
 def leakage_scatter(systems: Mapping[str, Sequence[tuple[str, float, float]]]) -> str:
-  """Draws the instruments of each piece, (name, in the reference, heard): on the diagonal all is right, above notes have leaked."""
+  """Plots each piece's (name, reference instruments, estimated instruments); leakage is above the diagonal."""
   points = [point for own in systems.values() for point in own]
   most = max(2, int(max((max(x, y) for _, x, y in points), default=2)) + 1)
   size, height = WIDTH - _LEFT - _RIGHT, WIDTH - 40

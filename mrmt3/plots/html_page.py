@@ -1,7 +1,8 @@
 """HTML pages from Jinja2 templates, with one style sheet: light and dark, from a phone's width up.
 
-A page's template is in the folder `templates` of the package that writes it, and may use those of this package: page.html
-(the frame), parts.html (figures, tables) and style.css. Values are escaped, except charts, which are SVG text already.
+A page's template is in the folder `templates` of the package that writes it, and may use those of this package:
+page.html (the frame), parts.html (figures, tables) and style.css. Values are escaped, except charts, which are SVG text
+already.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Pictures of segments: log-mels with the notes that the tokens name drawn over them."""
+"""Plots of segments: log-mels, overlaid with the notes of their tokens."""
 
 import dataclasses
 import os
@@ -21,7 +21,7 @@ class Panel:
   """One log-mel and its notes.
 
   Attributes:
-    title: what stands above.
+    title: title above the panel.
     log_mel: float32 `[frames, mel]`; None for notes alone.
     notes: note table, times since the segment's start, s; None for an empty panel.
   """
@@ -38,19 +38,20 @@ def plot_segments(
   seconds: float,
   title: str = '',
 ):
-  """Draws each row of panels, e.g. the prior segment and the segment itself, and returns the matplotlib Figure.
+  """Plots rows of panels, e.g. the prior segment and the segment itself, and returns the matplotlib Figure.
 
-  The axis of the log-mel is stretched to one of pitch. A note is a box from its onset to its offset at its fundamental;
-  what sounds above are its overtones. Drums are ticks along the lower edge.
+  The mel axis is resampled to a pitch axis. A note is a rectangle from its onset to its offset at its fundamental; the
+  energy above it is its overtones. Drums are ticks along the lower edge.
 
   Args:
-    path: the .png, .svg or .pdf to write, whole or not at all; None writes nothing.
-    rows: panels, as many in each row.
-    spectrogram: of the log-mels.
+    path: .png, .svg or .pdf file, written atomically; None writes nothing.
+    rows: panels, equally many in each row.
+    spectrogram: config of the log-mels.
     seconds: length of a segment, s.
-    title: headline.
+    title: title of the figure.
 
-  Raises UserError if the picture cannot be written.
+  Raises:
+    UserError: the file cannot be written.
   """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -79,14 +80,14 @@ def plot_segments(
 
 
 def mel_place(pitch, spectrogram: SpectrogramConfig):
-  """Returns where pitches (numbers or an array, fractions allowed) lie on the log-mel's axis, in bins."""
+  """Converts MIDI pitches (a float or an array) to positions on the mel axis, in bins."""
   low, high = (hz_to_mel(hz) for hz in (spectrogram.mel_lo_hz, spectrogram.mel_hi_hz))
   hz = 440.0 * 2.0 ** ((np.asarray(pitch, np.float64) - 69) / 12)
   return (hz_to_mel(hz) - low) / (high - low) * (spectrogram.num_mel_bins + 1) - 1
 
 
 def _colors(notes):
-  """Returns {(program, is_drum): colour}; programs of one Slakh class share one."""
+  """Returns {(program, is_drum): color}; programs of one Slakh class share a color."""
   players = instruments_of(notes)
   classes = {player: player if player[1] else (slakh_class_program(player[0]), False) for player in players}
   palette = piano_roll.instrument_colors(list(dict.fromkeys(classes.values())))
@@ -94,13 +95,13 @@ def _colors(notes):
 
 
 def _pitches(spectrogram):
-  """Returns the lowest and highest pitch to show."""
+  """Returns the lowest and the highest pitch shown."""
   top = 69 + 12 * np.log2(spectrogram.mel_hi_hz / 440)
   return _LOWEST, min(_HIGHEST, top)
 
 
 def _image(log_mel, spectrogram):
-  """Returns the log-mel with an axis of pitch, `[pitches, frames]`, on which what is a semitone apart is so anywhere."""
+  """Returns the log-mel resampled to a linear pitch axis, `[pitches, frames]`."""
   low, high = _pitches(spectrogram)
   places = mel_place(np.arange(low, high, _STEP), spectrogram)
   bins = np.arange(log_mel.shape[1])
@@ -114,7 +115,7 @@ def _draw(axes, panel, spectrogram, seconds, colors):
   for spine in axes.spines.values():
     spine.set_visible(False)
   if panel.log_mel is not None and len(panel.log_mel):
-    # A frame holds the sound of the window that begins with it: its energy belongs in the window's middle.
+    # A frame's window begins at the frame, so its energy is drawn at the window's center.
     first = spectrogram.fft_size / 2 / spectrogram.sample_rate
     last = first + len(panel.log_mel) / float(spectrogram.frame_rate)
     dark, light = np.percentile(panel.log_mel, [99.8, 20])

@@ -1,4 +1,4 @@
-"""Pictures of transcriptions: a piano roll of the reference above one of what was heard."""
+"""Piano rolls of transcriptions, below those of their references."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from mrmt3.utils.files import atomic_path
 
 _INK, _FAINT, _PAPER = '#24292f', '#8b949e', '#f6f8fa'
 _DPI = 150
-# Far apart on light paper, neighbours most of all: classes of one family, which often play together, stand in a row.
+# Neighbors are the most distinct colors, since neighboring classes are of one family and often play together.
 _PALETTE = (
   '#2563eb',
   '#e8590c',
@@ -31,7 +31,7 @@ _SEMITONE_INCHES, _MIN_SEMITONES = 0.06, 30
 _DRUM_ROW_INCHES = 0.19
 _LABEL_SECONDS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600)  # distances of time labels
 
-# Rows of the drum lane from the bottom up, with the General MIDI drum pitches that belong there.
+# Rows of the drum lane from the bottom up, with their General MIDI drum pitches.
 _DRUM_ROWS = {
   'kick': (35, 36),
   'snare': (37, 38, 39, 40),
@@ -54,20 +54,21 @@ def piano_roll(
   title: str = '',
   seconds: float | None = None,
 ):
-  """Draws the reference (if there is one) above the transcription and returns the matplotlib Figure.
+  """Plots the reference (if any) above the transcription and returns the matplotlib Figure.
 
-  Both share time, pitch and colours: one colour for each instrument (Slakh class or drums), named in the legend, which
-  also says what only one of the two has. Drums have a lane of their own below the pitched notes. Long pieces give wider
-  pictures.
+  Both share the time axis, the pitch axis and the colors. Each instrument (Slakh class or drums) has a color; the
+  legend marks instruments that only one of the two has. Drums have a lane below the pitched notes. The width grows with
+  the duration.
 
   Args:
-    path: the PNG (or .pdf, .svg) to write, whole or not at all; None writes nothing.
+    path: .png, .pdf or .svg file, written atomically; None writes nothing.
     reference: note table, or None for a transcription alone.
     estimate: note table.
-    title: headline.
-    seconds: how much to show from the start, s; None shows all.
+    title: title of the figure.
+    seconds: length shown, from the start, s; None shows everything.
 
-  Raises UserError if the picture cannot be written.
+  Raises:
+    UserError: the file cannot be written.
   """
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -92,7 +93,7 @@ def piano_roll(
 
 
 def save(figure, path: str | os.PathLike) -> None:
-  """Writes a figure, whole or not at all; UserError for an unknown picture format, or where it cannot be written."""
+  """Writes a figure atomically; UserError if the format is unknown or the file cannot be written."""
   formats = figure.canvas.get_supported_filetypes()
   if Path(path).suffix[1:].lower() not in formats:
     raise UserError(f'cannot draw {path}: unknown picture format {Path(path).suffix!r}; use .png, .pdf or .svg')
@@ -101,9 +102,9 @@ def save(figure, path: str | os.PathLike) -> None:
 
 
 def instrument_colors(instruments: list[tuple[int, bool]]) -> dict[tuple[int, bool], str]:
-  """Returns a colour for each (program of a Slakh class, is_drum); up to 12 pitched instruments differ.
+  """Returns {(program of a Slakh class, is_drum): color}; up to 12 pitched instruments have distinct colors.
 
-  Each class has a favourite colour, which it gets in every picture unless another one has taken it.
+  A class has the same color in every figure, unless another class has taken it.
   """
   ranks = {program: rank for rank, program in enumerate(sorted(SLAKH_CLASSES.values()))}
   colors, free = {}, []
@@ -119,9 +120,9 @@ def instrument_colors(instruments: list[tuple[int, bool]]) -> dict[tuple[int, bo
 
 
 class _Layout:
-  """What the panels share, and where things go, in inches from the upper left corner.
+  """Shared axes, colors and positions of the panels, in inches from the upper left corner.
 
-  Long pieces are drawn larger as well as wider (`scale`), or nothing could be read when the picture is shown whole.
+  Figures of long pieces are scaled up as a whole (`scale`), so that text is still readable in the wider figure.
   """
 
   def __init__(self, panels, seconds, *, has_title):
@@ -132,7 +133,7 @@ class _Layout:
     self.seconds = seconds
     self.pixel = seconds / (width * _DPI)  # s
     self.pitches = _pitch_range(notes['pitch'][~notes['is_drum']])
-    self.rows = np.unique(_ROW_OF_PITCH[drums['pitch']])  # of the drum lane, those that anything plays
+    self.rows = np.unique(_ROW_OF_PITCH[drums['pitch']])  # rows of the drum lane with notes
     self.colors = instrument_colors(instruments_of(notes))
 
     self.left, self.right = 0.75 * scale, 0.3 * scale
@@ -148,19 +149,19 @@ class _Layout:
     self.size = width, self.legend_top + (0.27 * (1 + self.legend[-1][1]) + 0.12) * scale
 
   def box(self, top, height):
-    """Returns the figure fractions [left, bottom, width, height] of a box as wide as the panels."""
+    """Returns [left, bottom, width, height], in figure fractions, of a rectangle as wide as the panels."""
     width, total = self.size
     return [self.left / width, 1 - (top + height) / total, self.inner_width / width, height / total]
 
   def text(self, figure, x, y, text, *, size, **style):
-    """Writes text whose upper left corner is `x` right of the panels' left side and `y` below the upper edge."""
+    """Draws text at `x` inches from the panels' left side and `y` inches below the figure's upper edge."""
     width, total = self.size
     style = {'color': _INK, 'va': 'top'} | style
     figure.text((self.left + x) / width, 1 - y / total, text, size=size * self.scale, **style)
 
 
 def _legend_entries(panels, colors):
-  """Returns (name, colour) of every instrument, saying where one is in one panel only."""
+  """Returns (name, color) of each instrument; names mark instruments of one panel only."""
   present = {panel.lower(): set(instruments_of(notes)) for panel, notes in panels.items()}
   entries = []
   for instrument, color in colors.items():
@@ -171,7 +172,7 @@ def _legend_entries(panels, colors):
 
 
 def _flow(entries, width, scale):
-  """Returns [(x inches, row, name, colour)]: legend entries set like words of a text; at least one, perhaps empty."""
+  """Returns [(x in inches, row, name, color)]: the legend entries, wrapped into rows; at least one, possibly empty."""
   placed, x, row = [], 0.0, 0
   for name, color in entries:
     needed = (0.6 + _text_width(name, 10)) * scale
@@ -191,7 +192,7 @@ def _text_width(text, size, weight='normal'):
 
 
 def _pitch_range(pitches):
-  """Returns (low, high) pitches to show: all that sound with some air, and no less than a few octaves."""
+  """Returns the (low, high) pitches shown: all notes with a margin, and at least _MIN_SEMITONES."""
   if not len(pitches):
     return 45.0, 45.0 + _MIN_SEMITONES
   low, high = pitches.min() - 2.0, pitches.max() + 2.0
@@ -200,7 +201,7 @@ def _pitch_range(pitches):
 
 
 def _draw_panel(figure, layout, index, name, notes):
-  """Draws one roll, its drum lane and its heading."""
+  """Draws one piano roll with its drum lane and heading."""
   last = index == len(layout.panel_tops) - 1
   top = layout.panel_tops[index]
   heading = f'{_count(len(notes), "note")}, {_count(len(instruments_of(notes)), "instrument")}'
@@ -221,7 +222,7 @@ def _count(number, noun):
 
 
 def _style_axes(axes, layout, *, time_labels):
-  """Gives axes the common look and time scale."""
+  """Applies the common style and time axis."""
   axes.set_xlim(0, layout.seconds)
   axes.set_facecolor(_PAPER)
   for spine in axes.spines.values():
@@ -236,7 +237,7 @@ def _style_axes(axes, layout, *, time_labels):
 
 
 def _draw_pitched(axes, layout, notes):
-  """Draws notes as bars whose left end is darker, so that repeated notes can be told apart."""
+  """Draws notes as bars with a darker left end, which separates repeated notes."""
   from matplotlib.collections import PolyCollection
 
   low, high = layout.pitches
@@ -255,7 +256,7 @@ def _draw_pitched(axes, layout, notes):
 
 
 def _longest_first(notes):
-  """Returns the instruments by mean duration, so that short notes are drawn over long ones."""
+  """Returns the instruments by mean duration, longest first, so that short notes are drawn over long ones."""
 
   def mean_duration(instrument):
     own = notes[notes['program'] == instrument[0]]
@@ -271,7 +272,7 @@ def _bars(left, right, middle, half_height):
 
 
 def _draw_drums(axes, layout, notes):
-  """Draws drum strokes as ticks in one row a kind of drum."""
+  """Draws drum notes as ticks, with one row per kind of drum."""
   axes.set_ylim(-0.5, len(layout.rows) - 0.5)
   axes.set_yticks(range(len(layout.rows)), [_ROW_NAMES[row] for row in layout.rows])
   axes.tick_params(axis='y', labelsize=7.5 * layout.scale)
@@ -280,7 +281,7 @@ def _draw_drums(axes, layout, notes):
 
 
 def _draw_legend(figure, layout):
-  """Names the colours below the panels."""
+  """Draws the legend below the panels."""
   from matplotlib.patches import Rectangle
 
   (width, height), side = layout.size, 0.15 * layout.scale

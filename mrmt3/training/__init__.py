@@ -1,1 +1,1 @@
-"""The training loop behind `mrmt3.train`, and what evaluation and inference share with it."""
+"""The training loop behind `mrmt3.train`, and the parts that `mrmt3.eval` and `mrmt3.infer` share with it."""

@@ -1,4 +1,4 @@
-"""Random changes to log-mel inputs in training, so that a network knows more sounds than its soundfonts'."""
+"""Random augmentation of log-mel inputs, so that training covers more timbres than the rendered data has."""
 
 import dataclasses
 
@@ -14,16 +14,16 @@ _NEPERS_PER_DB = np.log(10) / 20  # log-mels are natural logs of magnitudes
 
 @dataclasses.dataclass(frozen=True)
 class LogMelAugmentation:
-  """Another gain, another tone and some noise floor for every example; raw log-mels only (scaling 'none').
-
-  Raises UserError for numbers below 0.
+  """Random gain, equalization and noise floor for each example. Needs unscaled log-mels (scaling 'none').
 
   Attributes:
-    gain_db: the level changes by up to so much either way, dB.
-    tone_db: standard deviation of a smooth random curve over the mel bins that is added, dB.
-    tone_points: points that the curve runs through.
-    noise_db: the floor of white noise lies up to so far above the quietest level that a log-mel shows, dB; drawn
-      uniformly from 0 on.
+    gain_db: gain is uniform in [-gain_db, gain_db], dB.
+    tone_db: standard deviation at the control points of a random equalization curve over the mel bins, dB.
+    tone_points: control points of the curve, which is linear between them.
+    noise_db: the white-noise floor is uniform in [0, noise_db] above the log-mel floor, dB.
+
+  Raises:
+    UserError: a level is not a number of at least 0, or tone_points is below 2.
   """
 
   gain_db: float = 6.0
@@ -35,19 +35,29 @@ class LogMelAugmentation:
     for name in ('gain_db', 'tone_db', 'noise_db'):
       value = getattr(self, name)
       if not isinstance(value, (int, float)) or value < 0:
-        raise UserError(f'LogMelAugmentation.{name} is {value!r}; it is a number of dB, 0 or more')
+        raise UserError(f'LogMelAugmentation.{name} is {value!r}; set it to a number of dB of at least 0')
     if not isinstance(self.tone_points, int) or self.tone_points < 2:
-      raise UserError(f'LogMelAugmentation.tone_points is {self.tone_points!r}; it is a whole number of at least 2')
+      raise UserError(f'LogMelAugmentation.tone_points is {self.tone_points!r}; set it to an integer of at least 2')
 
   def __call__(
     self, log_mel: jax.Array, frames: jax.Array | None, rng: jax.Array, config: SpectrogramConfig
   ) -> jax.Array:
-    """Returns log-mels `[batch, frames, mel]` changed; `frames` `[batch, 1]`, those before padding (None: all), keep theirs.
+    """Returns augmented log-mels `[batch, frames, mel]`.
 
-    Raises UserError for log-mels that are scaled.
+    Args:
+      log_mel: float `[batch, frames, mel]`, natural logarithms.
+      frames: int `[batch, 1]`, the number of frames before padding; the padding is cleared again. None: no padding.
+      rng: key of the random draws.
+      config: how the log-mels were computed.
+
+    Raises:
+      UserError: the log-mels are scaled.
     """
     if config.scaling != 'none':
-      raise UserError("LogMelAugmentation: needs spectrograms.SpectrogramConfig.scaling = 'none'")
+      raise UserError(
+        f'LogMelAugmentation: spectrograms.SpectrogramConfig.scaling is {config.scaling!r}; '
+        "set it to 'none' or leave out the augmentation"
+      )
     batch, bins = log_mel.shape[0], log_mel.shape[-1]
     gain_rng, tone_rng, floor_rng, noise_rng = jax.random.split(rng, 4)
     gain = jax.random.uniform(gain_rng, (batch, 1), minval=-self.gain_db, maxval=self.gain_db)
@@ -60,6 +70,6 @@ class LogMelAugmentation:
 
 
 def _interpolation(points: int, bins: int) -> np.ndarray:
-  """Returns float32 `[points, bins]`: weights of the points that lie at equal distances, linear between two of them."""
+  """Returns weights of linear interpolation between equally spaced points, float32 `[points, bins]`."""
   place = np.linspace(0, points - 1, bins)
   return np.maximum(0.0, 1.0 - np.abs(place - np.arange(points)[:, None])).astype(np.float32)

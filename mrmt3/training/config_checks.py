@@ -1,4 +1,4 @@
-"""What can be said of a training's configuration before anything is computed."""
+"""Checks of a training configuration, made before anything is computed."""
 
 import sys
 import time
@@ -10,46 +10,56 @@ from mrmt3.errors import UserError
 
 
 def check_defaults(**unsupported) -> None:
-  """Raises UserError naming the first argument of `train` that is not supported and has been given."""
+  """Raises UserError for the first of these unsupported arguments of `train` that is set."""
   for name, value in unsupported.items():
     utils.require(not value, f'train.{name}')
 
 
 def check_numbers(**numbers) -> None:
-  """Raises UserError naming the first argument of `train` that is not a whole number of at least 0."""
+  """Raises UserError for the first of these arguments of `train` that is not an integer of at least 0."""
   for name, value in numbers.items():
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-      raise UserError(f'train.{name} is {value!r}; it must be a whole number')
+      raise UserError(f'train.{name} is {value!r}; it must be an integer of at least 0')
 
 
 def check_periods(**periods) -> None:
-  """Raises UserError naming the first argument of `train` that counts steps and is not at least 1."""
+  """Raises UserError for the first of these periods of `train` (in steps) that is not an integer of at least 1."""
   check_numbers(**periods)
   for name, value in periods.items():
     if value < 1:
-      raise UserError(f'train.{name} is {value}; it counts steps, from 1')
+      raise UserError(f'train.{name} is {value}; it must be a number of steps of at least 1')
 
 
 def check_lengths(model, config, name: str) -> None:
-  """Raises UserError if a config's features are longer than what the model is made for, where it says so."""
+  """Raises UserError if a feature of the data set is longer than the model's spec allows.
+
+  Args:
+    model: the model; without a `spec` nothing is checked.
+    config: utils.DatasetConfig, or None.
+    name: name of the config, for the message.
+  """
   spec = getattr(model, 'spec', None)
   if spec is None or config is None:
     return
   prior_length = spec.targets_length * spec.network.num_prior_segments
-  most = {'inputs': spec.segment_frames, 'targets': spec.targets_length, 'prior_targets': prior_length}
+  limits = {'inputs': spec.segment_frames, 'targets': spec.targets_length, 'prior_targets': prior_length}
   for feature, length in config.task_feature_lengths.items():
-    if isinstance(length, int) and feature in most and length > most[feature]:
+    if isinstance(length, int) and feature in limits and length > limits[feature]:
       raise UserError(
-        f"{name}: task_feature_lengths has {feature}: {length}, above the model's {most[feature]}; the model's spec says "
-        'segment_frames and targets_length'
+        f"{name}: task_feature_lengths has {feature}: {length}, above the model's {limits[feature]}; lower it, or "
+        "raise segment_frames or targets_length in the model's spec"
       )
 
 
 def seed_or_clock(random_seed: int | None) -> int:
-  """Returns the seed, for None one from the clock, with a line on stderr. UserError for what all hosts have to agree on."""
+  """Returns the seed; None means one from the clock, which is printed to stderr.
+
+  Raises:
+    UserError: the seed is None in a run of several hosts, which must agree on it, or is not an integer of at least 0.
+  """
   if random_seed is None:
     if jax.process_count() > 1:
-      raise UserError('train.random_seed is None; several hosts need one number for all, give it')
+      raise UserError('train.random_seed is None; several hosts need the same seed, set it to a number')
     random_seed = time.time_ns() % 2**31
     print(f'random_seed is None, taken from the clock: {random_seed}', file=sys.stderr, flush=True)
   check_numbers(random_seed=random_seed)

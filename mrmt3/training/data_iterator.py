@@ -1,4 +1,4 @@
-"""A data set's batches, one by one, with a position that can be saved and taken up again."""
+"""Iterator over a data set's batches, with a position that can be saved and restored."""
 
 import json
 import tempfile
@@ -11,23 +11,29 @@ import numpy as np
 from mrmt3.engine.utils import close_at_exit, user_errors
 from mrmt3.errors import UserError, first_line
 
-FILE = 'data'  # what the files of a saved position begin with
+FILE = 'data'  # prefix of the files of a saved position
 EXAMPLE_ID = 'example_id'
 
 
 class DataIterator(Iterator):
   """Batches of a tf.data.Dataset as numpy trees.
 
-  A position is two numbers, where examples say from which record they can be had again (`preprocessors`, example_id), and the
-  data set can be opened there. Else it is TensorFlow's: where every stage of the pipeline stands, not what is in it (tf.data's
-  symbolic checkpoints). Functions in Python (tf.numpy_function) must follow from their arguments alone.
+  If the examples carry the feature `example_id`, a position is the serial number of a record and a number of examples
+  to skip from there. Otherwise it is a symbolic checkpoint of tf.data. Symbolic checkpoints store where each stage of
+  the pipeline is, not its contents, so Python functions in it (tf.numpy_function) must be pure.
 
   Attributes:
-    waited: seconds that the caller has spent in `next` so far.
+    waited: seconds spent in `next` so far.
   """
 
   def __init__(self, dataset, open_at: Callable | None = None):
-    """Takes the data set, and a function from (serial number of a record, examples to leave out) to the data set from there on."""
+    """Opens the data set.
+
+    Args:
+      dataset: a tf.data.Dataset of batches.
+      open_at: (serial number of a record, examples to skip) -> the data set from there on; None if it cannot be
+        opened at a record.
+    """
     self._open_at = open_at if EXAMPLE_ID in dataset.element_spec else None
     self._record, self._examples = 0, 0
     self._open(dataset)
@@ -39,7 +45,7 @@ class DataIterator(Iterator):
 
     options = tf.data.Options()
     options.experimental_symbolic_checkpoint = True
-    # Functions in Python count as having state that cannot be saved; ours have none.
+    # TensorFlow assumes that Python functions have state that cannot be saved; ours are pure.
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     self._iterator = iter(dataset.prefetch(2).with_options(options))
 
@@ -55,8 +61,8 @@ class DataIterator(Iterator):
     return batch
 
   def _count(self, records: np.ndarray) -> None:
-    """Counts the examples that have come from the record with which the last one of them begins."""
-    if records[-1] < 0:  # nobody has numbered them: all are to be made again
+    """Updates the position: the record of the last example, and the number of examples already taken from it."""
+    if records[-1] < 0:  # records without numbers: the position counts from the beginning
       self._record, self._examples = 0, self._examples + len(records)
       return
     of_last = int((np.cumsum((records != records[-1])[::-1]) == 0).sum())
@@ -64,9 +70,9 @@ class DataIterator(Iterator):
     self._record, self._examples = int(records[-1]), before + of_last
 
   def save(self, name: str = FILE) -> dict[str, bytes]:
-    """Returns the position behind the last batch that was handed out, as contents of files whose names begin with `name`.
+    """Returns the position after the last batch, as {file name: content}; the file names begin with `name`.
 
-    None at all where TensorFlow cannot tell it, as with records of a generator in Python.
+    Empty if TensorFlow cannot save the position, for example that of a Python generator.
     """
     if self._open_at is not None:
       return {f'{name}.json': json.dumps({'record': self._record, 'examples': self._examples}).encode()}
@@ -80,7 +86,11 @@ class DataIterator(Iterator):
       return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
   def restore(self, folder: Path, name: str = FILE) -> None:
-    """Takes up the position whose files `name`.* lie in `folder`; UserError if they are not there or of another data set."""
+    """Restores the position from the files `name`.* in `folder`.
+
+    Raises:
+      UserError: the files are missing, unreadable, or of another data set.
+    """
     if self._open_at is not None:
       try:
         saved = json.loads((folder / f'{name}.json').read_text())
@@ -97,28 +107,28 @@ class DataIterator(Iterator):
       raise UserError(f'{folder}: cannot take up the position in the data ({first_line(error)})') from error
 
   def close(self) -> None:
-    """Stops the pipeline's threads."""
+    """Stops the pipeline's threads, which could otherwise block the interpreter's exit."""
     self._iterator = None
 
 
 def zero_batch(dataset) -> dict[str, np.ndarray]:
-  """Returns a batch of zeros with the dataset's shapes; reading a real one would do the first batch's work twice."""
+  """Returns a batch of zeros with the data set's shapes and dtypes, without reading the data."""
   specs = {name: spec for name, spec in dataset.element_spec.items() if name != EXAMPLE_ID}
   return {name: np.zeros([n or 0 for n in spec.shape], spec.dtype.as_numpy_dtype) for name, spec in specs.items()}
 
 
 def split_ids(batch: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-  """Returns (what the model takes, the examples' ids); ids, feature `example_id`, are None where the data has none."""
+  """Returns (model features, example ids); the ids are the feature `example_id`, or None if there is none."""
   features = dict(batch)
   return features, features.pop(EXAMPLE_ID, None)
 
 
 def readable_ids(ids: np.ndarray, piece_names: Sequence[str] = ()) -> list[str] | None:
-  """Returns a name for each example; None where nobody said which they are.
+  """Returns a readable name for each example, or None if the ids are unknown.
 
   Args:
-    ids: `[examples, 2 or more]` numbers of pieces and first frames (negative: unknown), or `[examples]` names as strings.
-    piece_names: by number.
+    ids: int `[examples, 2 or more]`, the piece's number and first frame (negative: unknown), or `[examples]` strings.
+    piece_names: names of the pieces, by number.
   """
   if ids.dtype.kind not in 'iu':
     return [value.decode() if isinstance(value, bytes) else str(value) for value in np.ravel(ids)]

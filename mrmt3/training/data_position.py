@@ -1,4 +1,4 @@
-"""Where a run stands in its data: saved with each checkpoint, taken up by the run that goes on."""
+"""A run's position in its training data, which is saved with each checkpoint and restored on resume."""
 
 import json
 import sys
@@ -12,14 +12,19 @@ from mrmt3.training import multihost
 from mrmt3.training.data_iterator import FILE, DataIterator
 
 PROGRESS_NAME = 'progress.json'
-_ORDER = 'records 1'  # to be changed with the order of a seed's examples, or what a position consists of
+_ORDER = 'records 1'  # change this when the order of examples for a seed, or the format of a position, changes
 
 
 def data_fingerprint(config, seed: int) -> str:
-  """Returns a text that is the same for data sets between which a position can be carried over."""
+  """Returns a text that is equal for data sets that share positions.
+
+  Args:
+    config: utils.DatasetConfig.
+    seed: the run's seed, for a config without one.
+  """
   lengths = dict(sorted(config.task_feature_lengths.items()))
   seed = seed if config.seed is None else config.seed
-  # Our sources tell when files have changed; of others the name has to do.
+  # Our sources have a fingerprint of their files; of other sources only the name is known.
   provider = config.mixture_or_task_name
   provider = seqio.get_mixture_or_task(provider) if isinstance(provider, str) else provider
   fingerprint = getattr(getattr(provider, 'source', None), 'fingerprint', None)
@@ -39,26 +44,29 @@ def data_fingerprint(config, seed: int) -> str:
 
 
 def position_files(batches: DataIterator, rows: list, fingerprint: str) -> dict[str, bytes]:
-  """Returns what `take_up` needs, as contents of files by name: the positions of all hosts, numbers not reported yet.
+  """Returns the files that `restore_position` reads, as {file name: content}; every host must call this.
 
-  All hosts have to ask.
+  Args:
+    batches: this host's iterator.
+    rows: metrics of the steps since the last report.
+    fingerprint: `data_fingerprint` of the data.
   """
   own = {name: content.hex() for name, content in batches.save(_name()).items()}
   files = {PROGRESS_NAME: json.dumps({'rows': rows, 'data': fingerprint, 'position': bool(own)}).encode()}
-  for text in multihost.texts_of_all(json.dumps(own).encode()):
+  for text in multihost.gather_bytes(json.dumps(own).encode()):
     files |= {name: bytes.fromhex(content) for name, content in json.loads(text).items()}
   return files
 
 
 def _name() -> str:
-  """Returns what this host's files of a position begin with."""
+  """Returns the prefix of this host's position files."""
   return FILE if multihost.is_first() else f'{FILE}-host{jax.process_index()}'
 
 
-def take_up(batches: DataIterator, model_dir: str, step: int, fingerprint: str) -> list[Mapping[str, float]]:
-  """Moves `batches` to where the checkpoint of a step left the data; returns its numbers that are not reported yet.
+def restore_position(batches: DataIterator, model_dir: str, step: int, fingerprint: str) -> list[Mapping[str, float]]:
+  """Restores `batches` to the position saved with a step's checkpoint; returns its metrics not yet reported.
 
-  A checkpoint without a position, or one of other data, is passed over with a line on stderr: then the data begins anew.
+  If the checkpoint has no position, or one in other data, the data starts from the beginning, with a line on stderr.
   """
   folder = orbax_checkpoints.checkpoint_folder(model_dir, step)
   try:
@@ -69,12 +77,12 @@ def take_up(batches: DataIterator, model_dir: str, step: int, fingerprint: str) 
   if saved != fingerprint:
     reason = 'has no position in the data' if saved is None else 'is of a run with other data'
     if multihost.is_first():
-      print(f'checkpoint_{step} {reason}; the data begins anew', file=sys.stderr, flush=True)
+      print(f'checkpoint_{step} {reason}; the data starts from the beginning', file=sys.stderr, flush=True)
     return []
   if not has_position:
     if multihost.is_first():
       print(
-        f'checkpoint_{step}: TensorFlow could not tell the position in this data; it begins anew',
+        f'checkpoint_{step}: TensorFlow could not save the position in this data; the data starts from the beginning',
         file=sys.stderr,
         flush=True,
       )

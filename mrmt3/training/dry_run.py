@@ -1,23 +1,23 @@
-"""What `--dry_run` shows: configuration, mesh, memory, and the first batch as readable events. Nothing is compiled."""
+"""Output of `--dry_run`: configuration, mesh, memory and the first batch as readable events. Nothing is compiled."""
 
 import jax
 import numpy as np
 
 from mrmt3.special_tokens import EOS_ID, SPECIAL_TOKENS
 
-MOST_EVENTS = 40
+MAX_EVENTS = 40
 
 
 def show(model, batch, params_shapes, partitioner, params_bytes: int, optimizer_bytes: int = 0) -> None:
-  """Prints operative config, mesh, memory estimate and a batch of numpy arrays.
+  """Prints the operative config, the mesh, a memory estimate and a batch.
 
   Args:
-    model: what would run.
-    batch: model features, `[batch, ...]`, those of this host.
-    params_shapes: tree of shapes of the parameters.
-    partitioner: where things would go.
-    params_bytes: bytes of the parameters on a device.
-    optimizer_bytes: bytes of the optimiser's state and gradients together, on a device.
+    model: the model that would run.
+    batch: this host's model features, numpy arrays `[batch, ...]`.
+    params_shapes: tree of the parameters' shapes.
+    partitioner: the run's partitioner.
+    params_bytes: bytes of parameters per device.
+    optimizer_bytes: bytes of optimizer state and gradients per device.
   """
   import gin
 
@@ -26,12 +26,12 @@ def show(model, batch, params_shapes, partitioner, params_bytes: int, optimizer_
     f'mesh: {dict(partitioner.mesh.shape)}, {partitioner.mesh.size} device(s) of kind {jax.devices()[0].device_kind}'
   )
   count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params_shapes))
-  copies = partitioner.mesh.shape['data'] // jax.process_count()  # of the model, on this host
+  copies = partitioner.mesh.shape['data'] // jax.process_count()  # replicas of the model on this host
   inputs = sum(np.asarray(x).nbytes for x in batch.values()) // copies
   total = params_bytes + optimizer_bytes + inputs
   print(
-    f'memory: {count:,} parameters; on each device {params_bytes / 1e6:.1f} MB of them, optimiser and gradients '
-    f'{optimizer_bytes / 1e6:.1f} MB, its part of a batch {inputs / 1e6:.1f} MB: {total / 1e6:.1f} MB and the activations'
+    f'memory: {count:,} parameters; per device: parameters {params_bytes / 1e6:.1f} MB, optimizer and gradients '
+    f'{optimizer_bytes / 1e6:.1f} MB, batch {inputs / 1e6:.1f} MB, sum {total / 1e6:.1f} MB without activations'
   )
   for name, value in batch.items():
     print(f'{name}: {np.asarray(value).dtype} {list(np.shape(value))}')
@@ -41,12 +41,12 @@ def show(model, batch, params_shapes, partitioner, params_bytes: int, optimizer_
 
 
 def show_training(trainer, dataset, example_batch) -> float:
-  """Shows what a training would do; returns NaN, as no loss was computed.
+  """Shows what a training would do; returns NaN in place of a loss.
 
   Args:
     trainer: trainer.Trainer.
     dataset: tf.data.Dataset of batches.
-    example_batch: any batch of its shapes.
+    example_batch: any batch of the same shapes.
   """
   from mrmt3.training import data_iterator
 
@@ -63,14 +63,14 @@ def show_training(trainer, dataset, example_batch) -> float:
 
 
 def training_bytes(trainer, example_batch):
-  """Returns (bytes of the parameters on a device, bytes of the optimiser's state there, the parameters' shapes)."""
+  """Returns (bytes of parameters per device, bytes of optimizer state per device, the parameters' shapes)."""
   state = jax.eval_shape(trainer.initial_state_unplaced, example_batch)
   shardings = trainer.shardings(state, example_batch)
   return tree_bytes(state.params, shardings.params), tree_bytes(state.opt_state, shardings.opt_state), state.params
 
 
 def tree_bytes(tree, shardings=None) -> int:
-  """Returns the bytes of all arrays, or shapes with dtypes, of a tree: what a device has of them, or, without shardings, all."""
+  """Returns the bytes of a tree of arrays (or ShapeDtypeStructs): per device with shardings, in total without."""
   leaves = jax.tree.leaves(tree)
   places = [None] * len(leaves) if shardings is None else jax.tree.leaves(shardings)
   shapes = [x.shape if place is None else place.shard_shape(x.shape) for x, place in zip(leaves, places, strict=True)]
@@ -78,8 +78,8 @@ def tree_bytes(tree, shardings=None) -> int:
 
 
 def readable(model, tokens: np.ndarray) -> str:
-  """Returns tokens `[..., length]` as the names of their events, where the model has a vocabulary, else as numbers."""
-  ids = [int(token) for token in tokens.reshape(-1) if token][: MOST_EVENTS + 1]
+  """Returns tokens, int `[..., length]`, as event names if the model has a vocabulary, else as numbers."""
+  ids = [int(token) for token in tokens.reshape(-1) if token][: MAX_EVENTS + 1]
   spec = getattr(model, 'spec', None)
   if spec is None:
     words = [str(i) for i in ids]
@@ -88,7 +88,7 @@ def readable(model, tokens: np.ndarray) -> str:
 
     codec = vocabularies.build_codec(spec.vocabulary)
     words = [_name(codec, i) for i in ids]
-  return ' '.join(words[:MOST_EVENTS]) + (' ...' if len(words) > MOST_EVENTS else '')
+  return ' '.join(words[:MAX_EVENTS]) + (' ...' if len(words) > MAX_EVENTS else '')
 
 
 def _name(codec, model_id: int) -> str:
@@ -101,7 +101,7 @@ def _name(codec, model_id: int) -> str:
 
 
 def show_prediction(model, dataset_cfg, partitioner, paths) -> dict:
-  """Shows what an evaluation or inference would do; returns nothing done."""
+  """Shows what an evaluation or inference would do; returns an empty result."""
   from mrmt3.engine import utils
   from mrmt3.training import restore
 
@@ -110,6 +110,6 @@ def show_prediction(model, dataset_cfg, partitioner, paths) -> dict:
   batch = next(utils.iterate(model_ds.padded_batch(dataset_cfg.batch_size).take(1)))
   shapes, types = {k: x.shape for k, x in batch.items()}, {k: x.dtype for k, x in batch.items()}
   params = restore.parameter_shapes(model, shapes, types)
-  show(model, batch, params, partitioner, tree_bytes(params))  # every device has all of them
+  show(model, batch, params, partitioner, tree_bytes(params))  # every device has all parameters
   print('checkpoints: ' + ', '.join(str(path) for path in paths))
   return {}

@@ -1,4 +1,4 @@
-"""What is evaluated while a run trains: the loss on other data, and the metrics of predictions."""
+"""Evaluation during training: the loss on held-out data, and metrics of the model's predictions."""
 
 import itertools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from mrmt3.training.inference_evaluator import InferenceEvaluator
 
 
 class Evaluations:
-  """Evaluates a run's parameters, where its configuration asks for it."""
+  """The evaluations that a training's configuration asks for."""
 
   def __init__(
     self,
@@ -25,17 +25,20 @@ class Evaluations:
     evaluator_cls: Callable | None,
     folder: str,
   ):
-    """Says at once, as a UserError, what is wrong with the data, and not after hours of training.
+    """Opens the data sets, so that errors in them show before training and not hours later.
 
     Args:
       model: an engine.models.EncoderDecoderModel.
       partitioner: partitioning.PjitPartitioner.
-      seed: of data whose config has none.
-      loss_cfg: utils.DatasetConfig of the loss, or None.
-      loss_batches: batches of it, at most.
-      infer_cfg: utils.DatasetConfig of the metrics, or None.
-      evaluator_cls: seqio.Evaluator with its gin arguments; None takes it as it is.
-      folder: the run's, for metrics.
+      seed: seed for a data set whose config has none.
+      loss_cfg: utils.DatasetConfig for the loss, or None.
+      loss_batches: maximum number of batches for the loss.
+      infer_cfg: utils.DatasetConfig for the metrics, or None.
+      evaluator_cls: seqio.Evaluator with its gin arguments; None is seqio.Evaluator with its defaults.
+      folder: the run's folder, where metrics are written.
+
+    Raises:
+      UserError: a data set cannot be opened, or a batch size does not fit the devices.
     """
     self._model, self._partitioner, self._seed = model, partitioner, seed
     self._loss_cfg, self._loss_batches = loss_cfg, loss_batches
@@ -49,14 +52,14 @@ class Evaluations:
       utils.resolve_task(infer_cfg)
 
   def prepare(self) -> None:
-    """Reads the data of the metrics, which takes a while; UserError where the task has none."""
+    """Reads the data set of the metrics, which is slow; UserError if the task has no metrics."""
     if self._infer_cfg is not None:
       self._evaluator = InferenceEvaluator(
         self._model, self._infer_cfg, self._evaluator_cls, self._partitioner, self._folder
       )
 
   def _open(self):
-    # Opened anew, it begins with the same examples every time, shuffled or not.
+    # A newly opened data set yields the same examples every time, shuffled or not.
     return utils.get_dataset(self._loss_cfg, self._model.FEATURE_CONVERTER_CLS, seed=self._seed, num_epochs=1)
 
   @property
@@ -65,7 +68,15 @@ class Evaluations:
     return self._loss_cfg is not None
 
   def loss(self, train, params) -> dict[str, float]:
-    """Returns mean loss and accuracy over the evaluation data; `train` is the trainer.Trainer."""
+    """Returns mean loss and accuracy over the evaluation data.
+
+    Args:
+      train: trainer.Trainer.
+      params: parameters, placed on the devices.
+
+    Raises:
+      UserError: no example fits task_feature_lengths.
+    """
     dataset = self._open()
     empty = data_iterator.zero_batch(dataset)
     rows = self._loss_cfg.batch_size // multihost.count()
@@ -77,15 +88,17 @@ class Evaluations:
       for batch in multihost.same_batches(features, shapes, dtypes)
     ]
     if not numbers:
-      raise UserError('train_eval_dataset_cfg: no example of the split fits task_feature_lengths')
+      raise UserError(
+        f'train_eval_dataset_cfg: no example of {self._loss_cfg.split} fits task_feature_lengths; raise the lengths'
+      )
     return trainer.summarise(trainer.as_floats(numbers))
 
   def metrics(self, params, step: int) -> None:
-    """Writes down the metrics of predictions, where they are asked for."""
+    """Computes and writes the metrics of predictions, if the configuration asks for them."""
     if self._evaluator is not None:
       self._evaluator.evaluate(params, step)
 
 
 def pad_batch(batch, rows: int):
-  """Returns the batch with rows of zeros (which carry no loss) up to `rows`, so that no second shape is compiled."""
+  """Pads a batch with rows of zeros, which have no loss weight, so that only one shape is compiled."""
   return {name: np.pad(x, [(0, rows - len(x))] + [(0, 0)] * (x.ndim - 1)) for name, x in batch.items()}

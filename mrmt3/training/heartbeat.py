@@ -1,12 +1,13 @@
 """What happens when one of several processes is lost: the others end, within a minute, with a line that says so.
 
-A step is done by all processes together, so those that are left would wait for ever. Beside the training each process comes,
-every few seconds, to a barrier of JAX's coordination service; when one does not, the others end. JAX's own heartbeats do
-the same a little later, with an abort.
+A step is done by all processes together, so those that are left would wait for ever. Beside the training each process
+comes, every few seconds, to a barrier of JAX's coordination service; when one does not, the others end. JAX's own
+heartbeats do the same a little later, with an abort.
 
-The service runs in process 0. When that is lost, its connections close, and JAX's client aborts the other processes at once. Its
-public API has no callback for this, and the one within (missed_heartbeat_callback) aborts too, because jaxlib 0.10 cannot hand
-it the status. So the other processes reach the service through `relay`, which sees first that it has gone.
+The service runs in process 0. When that is lost, its connections close, and JAX's client aborts the other processes at
+once. Its public API has no callback for this, and the one within (missed_heartbeat_callback) aborts too, because jaxlib
+0.10 cannot hand it the status. So the other processes reach the service through `relay`, which sees first that it has
+gone.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ _LOST = re.compile(r'\bGloo\b|NCCL|coordination service|Connection (reset|closed
 def say_lost(reason: str) -> None:
   """Prints that another process is lost, in one line."""
   print(
-    f'mrmt3: error: another process of this run is lost ({reason}); look at the ends of their logs, and start all of them '
+    f'mrmt3: error: another process of this run is lost ({reason}); see the end of each log, and start all of them '
     'again to go on from the last checkpoint',
     file=sys.stderr,
     flush=True,
@@ -82,7 +83,7 @@ class Watch:
 
 
 def relay(address: str) -> str:
-  """Returns HOST:PORT on this machine, from where threads of this process pass everything on to another address and back.
+  """Returns HOST:PORT on this machine; threads of this process forward its connections to another address and back.
 
   When nothing listens at that address any more, the process ends as for a loss. A client of the relay does not see the
   connection close before.

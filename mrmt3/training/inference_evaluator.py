@@ -1,4 +1,4 @@
-"""Metrics of a task's predictions (seqio.Evaluator), for `train` and `eval`."""
+"""Metrics of a task's predictions with seqio.Evaluator, for `mrmt3.train` and `mrmt3.eval`."""
 
 import json
 import sys
@@ -12,16 +12,27 @@ from mrmt3.utils import files
 
 
 class InferenceEvaluator:
-  """Predicts a split with given parameters, and writes its metrics to <log_dir>/inference_eval/<task>-metrics.jsonl.
+  """Predicts a split and writes its metrics to <log_dir>/inference_eval/<task>-metrics.jsonl.
 
-  An evaluator without loggers, which would write nothing, gets those of `score_loggers.DEFAULT`.
+  An evaluator without loggers gets those of `evaluation.seqio_loggers.DEFAULT`.
 
   Attributes:
     feature_shapes: shapes of the model's features, without the batch axis.
   """
 
   def __init__(self, model, config, evaluator_cls: Callable | None, partitioner, log_dir: str):
-    """Takes what to evaluate; UserError if the task has no metrics for the split, or the devices do not divide the batch."""
+    """Reads the data set.
+
+    Args:
+      model: an engine.models.EncoderDecoderModel.
+      config: utils.DatasetConfig of the split.
+      evaluator_cls: seqio.Evaluator with its gin arguments, or None.
+      partitioner: partitioning.PjitPartitioner.
+      log_dir: folder for the metrics.
+
+    Raises:
+      UserError: the task has no metrics for the split, or the batch size does not fit the devices.
+    """
     import seqio
 
     task = utils.resolve_task(config)
@@ -40,7 +51,10 @@ class InferenceEvaluator:
       log_dir=str(self._folder),
     )
     if not self._evaluator.eval_tasks:
-      raise UserError(f'{task.name} has no metrics for the split {config.split!r}, so there is nothing to evaluate')
+      raise UserError(
+        f'{task.name} has no metrics for the split {config.split!r}; choose another split, or register the task with '
+        'metric_fns'
+      )
     if not self._evaluator.loggers:
       from mrmt3.evaluation import seqio_loggers
 
@@ -48,13 +62,17 @@ class InferenceEvaluator:
     self.feature_shapes = self._evaluator.model_feature_shapes
 
   def is_done(self, step: int) -> bool:
-    """Returns whether there are metrics of a step already."""
+    """Returns whether the metrics of a step are written already."""
     return all(self._has_line(task.name, step) for task in self._evaluator.eval_tasks)
 
   def evaluate(self, params, step: int) -> dict[str, dict[str, float]]:
-    """Returns {task: {metric: value}}, and writes them down; `params` are in place.
+    """Computes, writes and returns the metrics as {task: {metric: value}}.
 
-    Of several hosts all predict, and the first one computes the metrics; the others return nothing.
+    All hosts predict. Only the first one computes the metrics; the others return an empty dictionary.
+
+    Args:
+      params: parameters, placed on the devices.
+      step: their training step.
     """
 
     def run(name):
@@ -71,13 +89,13 @@ class InferenceEvaluator:
       return {}
     results = {name: _plain(values) for name, values in metrics.result().items()}
     for name, values in results.items():
-      if not self._has_line(name, step):  # else one of the evaluator's loggers has written it
+      if not self._has_line(name, step):  # otherwise one of the evaluator's loggers has written it
         with (files.make_folder(self._folder) / f'{name}-metrics.jsonl').open('a') as file:
           file.write(json.dumps({'step': step, **values}) + '\n')
     return results
 
   def _predictor(self, name: str, params) -> prediction.Predictor:
-    """Returns a method of the model over data sets; it is compiled once, not at every evaluation of a training run."""
+    """Returns a jitted method of the model; it is compiled once per run, not once per evaluation."""
     if name not in self._predictors:
       method = getattr(self._model, name)
       self._predictors[name] = prediction.Predictor(method, params, self._config.batch_size, self._partitioner)
@@ -96,7 +114,7 @@ class InferenceEvaluator:
 
 
 def _plain(values) -> dict[str, float]:
-  """Returns the metrics that are numbers as floats."""
+  """Returns the numeric metrics as floats."""
   plain = {}
   for name, value in values.items():
     value = getattr(value, 'value', value)  # clu's Scalar

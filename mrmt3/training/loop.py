@@ -1,18 +1,27 @@
-"""The training loop with what belongs to it: logs, evaluations, checkpoints, a clean end when asked to stop."""
+"""The training loop, with its logs, evaluations, checkpoints and a clean stop on SIGTERM."""
 
 import sys
 from collections.abc import Callable, Sequence
 
 from mrmt3.training import data_iterator, data_position, metric_writers, metrics_window, multihost, preemption, save
 
-AGREE_EVERY = 10  # steps after which several hosts ask each other whether to stop
+AGREE_EVERY = 10  # steps between two exchanges among hosts of whether to stop
 
 
 class Logs:
-  """A run's scalars, its configuration and its progress line; only the first host writes."""
+  """A run's scalars, configuration and progress line. Only the first host writes."""
 
   def __init__(self, model_dir: str, step: int, total_steps: int, state, origin: str, summarize_config_fn: Callable):
-    """Writes down configuration and model, and says on stderr where the run starts from."""
+    """Writes the configuration and model info, and prints where the run starts from to stderr.
+
+    Args:
+      model_dir: the run's folder.
+      step: steps done.
+      total_steps: steps to have done at the end.
+      state: trainer.TrainState.
+      origin: where the parameters come from, for people.
+      summarize_config_fn: writes the configuration, as gin_utils.summarize_gin_config.
+    """
     self._writers = {}
     self._model_dir, self._step = model_dir, step
     self.progress = None
@@ -33,7 +42,7 @@ class Logs:
       self._writer(name).write_scalars(step, scalars)
 
   def show(self, step: int, summary) -> None:
-    """Shows the newest numbers."""
+    """Shows the latest loss and accuracy."""
     if self.progress:
       self.progress.show(step, summary)
 
@@ -43,27 +52,27 @@ class Logs:
       self.progress.advance()
 
   def close(self) -> None:
-    """Ends the progress line and all files."""
+    """Closes the progress line and all files."""
     for item in (self.progress, *self._writers.values()):
       if item:
         item.close()
 
 
 class TrainRun:
-  """A run under way.
+  """A training run: its state, its data and its loop.
 
   Args:
     trainer: trainer.Trainer.
-    evaluations: train_evaluation.Evaluations.
+    evaluations: evaluate.Evaluations.
     logs: Logs.
-    state: trainer.TrainState, in place.
-    batches: data_iterator.DataIterator where the run goes on.
-    rows: numbers of steps that are not reported yet.
-    fingerprint: of the data.
-    save_cfg: utils.SaveCheckpointConfig, or None.
+    state: trainer.TrainState, placed on the devices.
+    batches: data_iterator.DataIterator at the run's position.
+    rows: metrics of the steps since the last report.
+    fingerprint: `data_position.data_fingerprint` of the data.
+    save_cfg: utils.SaveCheckpointConfig, or None to save nothing.
     model_dir: folder for checkpoints.
     piece_names: returns the names of the pieces that examples are cut from.
-    batch_size: examples a step, of all hosts.
+    batch_size: examples per step, over all hosts.
   """
 
   def __init__(
@@ -83,9 +92,9 @@ class TrainRun:
     self._trainer, self._evaluations, self._logs, self._state = trainer, evaluations, logs, state
     self._batches, self._fingerprint, self._save_cfg, self._model_dir = batches, fingerprint, save_cfg, model_dir
     self._step = int(state.step)
-    self._log = metrics_window.RunLog(batch_size, self._step, rows, piece_names)
+    self._log = metrics_window.MetricsWindow(batch_size, self._step, rows, piece_names)
     self._saver = save.CheckpointSaver(model_dir, getattr(trainer.model, 'spec', None), save_cfg and save_cfg.keep)
-    # Hosts would have to agree on a length.
+    # With several hosts, all would have to trim to the same length.
     self._trim = trainer.model.trim_batch if multihost.count() == 1 else lambda batch: batch
 
   def to(self, total_steps: int, *, eval_period: int, stats_period: int, evaluate_first: bool, profile: int) -> float:
@@ -96,7 +105,11 @@ class TrainRun:
       eval_period: steps between evaluations.
       stats_period: steps between reports.
       evaluate_first: whether to evaluate before the first step.
-      profile: steps to write a profile of.
+      profile: number of steps to profile.
+
+    Raises:
+      preemption.Stopped: SIGTERM was received; the run has saved.
+      UserError: the loss is not finite, or a checkpoint could not be written.
     """
     loss = float('nan')
     profiler = metric_writers.Profiler(self._model_dir, first=self._step + 3, steps=profile)
@@ -112,12 +125,14 @@ class TrainRun:
             loss = self._report()
           if self._step % eval_period == 0 or is_last:
             self._evaluate()
-          stops = self._is_to_stop(stop)
+          stops = self._should_stop(stop)
           if self._save_cfg is not None and (stops or self._save_cfg.is_due(self._step, total_steps)):
             self._save()
           if stops and not is_last:
             self._saver.wait()
-            where = f'saved checkpoint_{self._step}' if self._save_cfg else 'saved nothing, as checkpoint_cfg says'
+            where = (
+              f'saved checkpoint_{self._step}' if self._save_cfg else 'saved nothing (checkpoint_cfg.save is not set)'
+            )
             raise preemption.Stopped(f'stopped by SIGTERM after step {self._step} of {total_steps}, {where}')
       self._saver.wait()
     finally:
@@ -143,16 +158,16 @@ class TrainRun:
     if self._evaluations.has_loss:
       self._logs.write('training_eval', self._step, self._evaluations.loss(self._trainer, self._state.params))
     self._evaluations.metrics(self._state.params, self._step)
-    self._log.go_on(since)
+    self._log.resume(since)
 
-  def _is_to_stop(self, stop: preemption.StopRequest) -> bool:
-    """Returns whether SIGTERM has come, to any host; then all stop after the same step."""
+  def _should_stop(self, stop: preemption.StopRequest) -> bool:
+    """Returns whether any host has received SIGTERM; then all stop after the same step."""
     if multihost.count() == 1:
       return stop.requested
-    return self._step % AGREE_EVERY == 0 and multihost.any_says(stop.requested)
+    return self._step % AGREE_EVERY == 0 and multihost.any_host(stop.requested)
 
   def _save(self) -> None:
-    self._log.check()  # so that no checkpoint has weights that are not numbers
+    self._log.check()  # never save parameters after a loss that is not finite
     files = data_position.position_files(self._batches, self._log.rows, self._fingerprint)
     self._saver.save(self._step, self._state.state_dict(), files)
 

@@ -1,6 +1,6 @@
-"""What `python -m mrmt3.train`, `eval` and `infer` have in common: flags, gin, errors in one line, an exit code.
+"""Command-line entry shared by `python -m mrmt3.train`, `eval` and `infer`: flags, gin, one-line errors, exit codes.
 
-Exit codes: 0 done; 1 a bug, with its traceback; 2 something the user can put right; 75 another process of the run is lost;
+Exit codes: 0 done; 1 a bug, with its traceback; 2 an error the user can fix; 75 another process of the run is lost;
 130 interrupted; 143 stopped by SIGTERM, after saving.
 """
 
@@ -25,7 +25,7 @@ def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -
   import gin
   from mrmt3.training import multihost
 
-  # gin files import this module as __main__, under any name of their own.
+  # gin files import this module as __main__, under any alias.
   configured = gin.configurable(function, module='__main__')
   apply_flags(flags)
   gin_utils.parse_config(flags)
@@ -41,7 +41,7 @@ def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -
 
 
 def apply_flags(flags: argparse.Namespace) -> None:
-  """Connect the processes of a multi-host run, and give seqio the folders of the flags."""
+  """Connects several processes, and registers the flags' data folders with seqio."""
   import seqio
 
   from mrmt3.training import multihost
@@ -69,14 +69,14 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
     print(f'mrmt3: error: this needs {error.name}; install it with: pip install "mrmt3[train]"', file=sys.stderr)
     return 2
   except UserError as error:
-    # gin appends where in the configuration it was to the message, on further lines.
+    # gin appends the place in the configuration on further lines.
     print(f'mrmt3: error: {str(error).splitlines()[0]}', file=sys.stderr)
     return 2
   except Stopped as stopped:
-    print(f'mrmt3: {str(stopped).splitlines()[0]}; start the same command again to go on', file=sys.stderr)
+    print(f'mrmt3: {str(stopped).splitlines()[0]}; run the same command again to resume', file=sys.stderr)
     return EXIT_CODE
   except KeyboardInterrupt:
-    print('mrmt3: interrupted; start the same command again to go on from what was saved', file=sys.stderr)
+    print('mrmt3: interrupted; run the same command again to resume from the last checkpoint', file=sys.stderr)
     return 130
   except Exception as error:
     if not heartbeat.is_loss(error):
@@ -86,9 +86,9 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
 
 
 def run_and_end(run: Callable[[], int]) -> None:
-  """Calls `run` and ends the process with the exit code it returns, whatever happens.
+  """Calls `run` and ends the process at once with the exit code it returns.
 
-  At once: TensorFlow's threads, one of which may still prepare data in Python, would hang an orderly exit.
+  An orderly exit could hang, as a thread of TensorFlow may still run Python code.
   """
   try:
     code = run()

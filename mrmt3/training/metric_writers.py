@@ -1,4 +1,4 @@
-"""Where a run's numbers go: TensorBoard, a JSONL file, and a progress line."""
+"""Writers of a run's metrics: TensorBoard, a JSONL file and a progress line."""
 
 import contextlib
 import json
@@ -13,9 +13,9 @@ from mrmt3.utils import files
 
 
 class ScalarWriter:
-  """Writes scalars to TensorBoard events in `<model_dir>/<name>/` and to `<model_dir>/<name>.jsonl`, a line a step.
+  """Writes scalars to TensorBoard events in `<model_dir>/<name>/` and to `<model_dir>/<name>.jsonl`, one line per step.
 
-  A run that goes on after `first_step` steps appends; lines of later steps, which it will do again, are taken out.
+  A run resumed at `first_step` appends; lines of later steps are removed, since the run repeats these steps.
   """
 
   def __init__(self, model_dir: str, name: str, first_step: int = 0):
@@ -42,7 +42,7 @@ class ScalarWriter:
 
 
 def _drop_later_lines(path: Path, step: int) -> None:
-  """Takes out of a JSONL file what was written after a step, and a last line that was cut off."""
+  """Removes the lines of later steps, and an incomplete last line, from a JSONL file."""
   if not path.exists():
     return
   kept = []
@@ -57,7 +57,7 @@ def _drop_later_lines(path: Path, step: int) -> None:
 class TrainProgress:
   """A progress line on stderr: steps, steps/s, time left, loss and accuracy.
 
-  A terminal gets a bar that is redrawn; anything else (a log file) gets a plain line every `quiet_seconds`.
+  A terminal shows a progress bar; anything else, such as a log file, gets a plain line every `quiet_seconds`.
   """
 
   def __init__(self, first_step: int, total_steps: int, quiet_seconds: float = 15.0):
@@ -77,7 +77,7 @@ class TrainProgress:
     self._bar.update()
 
   def show(self, step: int, summary: Mapping[str, float]) -> None:
-    """Shows the newest numbers."""
+    """Shows the latest loss and accuracy."""
     text = f'loss {summary["loss"]:.3f} accuracy {summary["accuracy"]:.3f}'
     self._bar.set_postfix_str(text)
     now = time.monotonic()
@@ -90,12 +90,12 @@ class TrainProgress:
       self._last_line = now
 
   def close(self) -> None:
-    """Ends the line."""
+    """Closes the progress bar."""
     self._bar.close()
 
 
 def write_model_info(model_dir: str, state) -> int:
-  """Writes model_dir/model-info.txt, a table of all arrays of a state; returns the number of parameters."""
+  """Writes a table of all arrays of a state to model_dir/model-info.txt; returns the number of parameters."""
   import jax
 
   rows, count = [], 0
@@ -110,15 +110,15 @@ def write_model_info(model_dir: str, state) -> int:
 
 
 class Profiler:
-  """Writes a profile of some steps to <model_dir>/profile, to be read with TensorBoard or Perfetto."""
+  """Writes a profile of some steps to <model_dir>/profile, for TensorBoard or Perfetto."""
 
   def __init__(self, model_dir: str, first: int, steps: int):
-    """Takes the first step to profile and how many; 0 profiles nothing."""
+    """Takes the first step to profile and the number of steps; 0 disables profiling."""
     self._folder = Path(model_dir) / 'profile'
     self._first, self._end, self._running = first, first + steps, False
 
   def before(self, step: int, state) -> None:
-    """To be called before each step, with what it will change."""
+    """Starts or stops the profile; call this before each step, with the state that the step updates."""
     import jax
 
     if step == self._first < self._end:
@@ -130,7 +130,7 @@ class Profiler:
       self.close()
 
   def close(self) -> None:
-    """Ends a profile that is being written."""
+    """Stops a running profile."""
     import jax
 
     if self._running:

@@ -1,4 +1,4 @@
-"""The numbers of a run between two reports: what is still to be reported, how fast it went, whether it is still sound."""
+"""Metrics of a training run between two reports: loss and accuracy, speed, and the check for a finite loss."""
 
 import math
 import time
@@ -11,14 +11,14 @@ from mrmt3.engine import trainer
 from mrmt3.errors import UserError
 from mrmt3.training import data_iterator, multihost
 
-MOST_IDS = 8  # examples named in a message
+MAX_IDS = 8  # examples named in a message
 
 
-class RunLog:
-  """Collects what steps return, without waiting for them, until it is asked.
+class MetricsWindow:
+  """Collects the metrics of steps without waiting for the devices, until `check` or `report` is called.
 
   Attributes:
-    rows: numbers of the steps that are not reported yet and have been looked at, as floats.
+    rows: metrics of the checked steps since the last report, as floats.
   """
 
   def __init__(
@@ -28,12 +28,12 @@ class RunLog:
     rows: Sequence[Mapping[str, float]] = (),
     piece_names: Callable[[], Sequence[str]] = tuple,
   ):
-    """Makes an empty log.
+    """Starts a window.
 
     Args:
-      batch_size: examples a step.
+      batch_size: examples per step.
       step: steps done.
-      rows: what a checkpoint says of steps that are not reported yet.
+      rows: metrics restored from a checkpoint, of steps not yet reported.
       piece_names: returns the names of the pieces that examples are cut from, by number.
     """
     self._batch_size, self._step, self._piece_names = batch_size, step, piece_names
@@ -42,12 +42,16 @@ class RunLog:
     self._start, self._waited, self._timed = time.perf_counter(), 0.0, 0
 
   def add(self, numbers: Mapping[str, jax.Array], ids: np.ndarray | None) -> None:
-    """Adds a step's numbers and the ids of its examples, where they are known; see `data_iterator.readable_ids`."""
+    """Adds a step's metrics and the ids of its examples, if known (see `data_iterator.readable_ids`)."""
     self._new.append(numbers)
     self._ids.append(ids)
 
   def check(self) -> None:
-    """Waits for the steps so far; UserError naming step and examples of the first loss that is not a number."""
+    """Waits for the steps so far.
+
+    Raises:
+      UserError: a loss or gradient norm is not finite; the message names the step and its examples.
+    """
     new = trainer.as_floats(self._new)
     for row, numbers, ids in zip(new, self._new, self._ids, strict=True):
       self._step += 1
@@ -55,8 +59,8 @@ class RunLog:
         if not math.isfinite(row[name]):
           examples = self._examples(multihost.own_rows(numbers[trainer.EXAMPLE_LOSS]), ids)
           raise UserError(
-            f'the {name} is {row[name]} at step {self._step}, {examples}; look at these, or lower the learning rate '
-            'and start again: the last checkpoint is sound'
+            f'the {name} is {row[name]} at step {self._step}, {examples}; check these examples, or lower the learning '
+            'rate, and run the command again: it resumes from the last checkpoint, which is intact'
           )
     self.rows += new
     self._timed += len(new)
@@ -72,14 +76,14 @@ class RunLog:
       kind = 'examples (counted in the order of training, from 0)'
     else:
       kind = 'examples'
-    named = (', ' if kind != 'examples' else '; ').join(ids[row] for row in chosen[:MOST_IDS])
-    return f'{kind} {named}' + (f' and {len(chosen) - MOST_IDS} more' if len(chosen) > MOST_IDS else '')
+    named = (', ' if kind != 'examples' else '; ').join(ids[row] for row in chosen[:MAX_IDS])
+    return f'{kind} {named}' + (f' and {len(chosen) - MAX_IDS} more' if len(chosen) > MAX_IDS else '')
 
   def report(self, waited: float) -> dict[str, float]:
-    """Returns the summary of the steps since the last report, and begins anew.
+    """Returns the summary of the steps since the last report, and starts a new window.
 
     Args:
-      waited: seconds that the run has waited for data, from its start.
+      waited: seconds that the run has waited for data since its start.
     """
     self.check()
     summary = trainer.summarise(self.rows)
@@ -91,10 +95,10 @@ class RunLog:
     return summary
 
   def pause(self) -> float:
-    """Returns the time, to be handed to `go_on` after something that is not training (an evaluation)."""
+    """Stops the clock, for example during an evaluation; returns a time for `resume`."""
     self.check()
     return time.perf_counter()
 
-  def go_on(self, since: float) -> None:
-    """Takes the time since `pause` out of the speed."""
+  def resume(self, since: float) -> None:
+    """Excludes the time since `pause` from the speed."""
     self._start += time.perf_counter() - since

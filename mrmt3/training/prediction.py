@@ -1,4 +1,4 @@
-"""Running a model's predict or score step over a data set, in batches of one shape."""
+"""Prediction over a data set: a model's predict or score step, in batches of one shape."""
 
 import inspect
 from collections.abc import Callable
@@ -16,11 +16,11 @@ class Predictor:
   """A jitted predict or score step with its parameters.
 
   Args:
-    step: (params, batch) or (params, batch, rng) -> tree of arrays with leading batch axes; pure.
-    params: the parameters, in place.
-    batch_size: examples a call, of all hosts together; the last batch is filled up with zeros.
-    partitioner: where batches go.
-    seed: of `rng`.
+    step: pure function (params, batch) or (params, batch, rng) -> tree of arrays `[batch, ...]`.
+    params: the parameters, placed on the devices.
+    batch_size: examples per call, over all hosts; the last batch is padded with zeros.
+    partitioner: partitioning.PjitPartitioner.
+    seed: seed of `rng`.
 
   Attributes:
     params: the parameters; may be replaced.
@@ -33,9 +33,9 @@ class Predictor:
     self._batch_size, self._partitioner, self._seed = batch_size, partitioner, seed
 
   def __call__(self, dataset) -> list[tuple[int, object]]:
-    """Takes a tf.data.Dataset of (index, model features) and returns (index, the step's result for it), in its order.
+    """Maps a tf.data.Dataset of (index, model features) to a list of (index, result of the step), ordered by index.
 
-    Several hosts share the work, and all get all results.
+    Several hosts share the work, and each gets all results.
     """
     results, rows = [], self._batch_size // multihost.count()
     own = dataset.shard(multihost.count(), jax.process_index()).padded_batch(rows)
@@ -44,22 +44,22 @@ class Predictor:
 
     def batches():
       for indices, batch in own.as_numpy_iterator():
-        # Numbered from 1, so that the rows that are only filled in can be told.
+        # Numbered from 1, so that 0 marks padding rows.
         yield {**{name: _fill(x, rows) for name, x in batch.items()}, _INDEX: _fill(indices + 1, rows)}
 
     with user_errors():
       shared = multihost.same_batches(batches(), {**shapes, _INDEX: (rows,)}, {**dtypes, _INDEX: np.int64})
       for number, batch in enumerate(shared):
-        indices = multihost.on_every_host(self._partitioner.place_batch(batch.pop(_INDEX).astype(np.int32)))
+        indices = multihost.gather_arrays(self._partitioner.place_batch(batch.pop(_INDEX).astype(np.int32)))
         rng = jax.random.fold_in(jax.random.key(self._seed), number)
-        result = multihost.on_every_host(self._step(self.params, self._partitioner.place_batch(batch), rng))
+        result = multihost.gather_arrays(self._step(self.params, self._partitioner.place_batch(batch), rng))
         found = [row for row in range(len(indices)) if indices[row]]
         results += [(int(indices[row]) - 1, jax.tree.map(lambda x, row=row: x[row], result)) for row in found]
     return sorted(results, key=lambda pair: pair[0])
 
 
 def as_arrays(results: list[tuple[int, object]]):
-  """Returns the results, ordered by index, as one tree of arrays `[examples, ...]`, padded with 0 to the longest."""
+  """Stacks the results, ordered by index, into one tree of arrays `[examples, ...]`, zero-padded to the longest."""
   ordered = [result for _, result in sorted(results, key=lambda pair: pair[0])]
   return jax.tree.map(lambda *rows: _stack(rows), *ordered)
 
@@ -76,7 +76,7 @@ def _fill(x: np.ndarray, rows: int) -> np.ndarray:
 
 
 def uniform(results: list[tuple[int, object]]) -> list[tuple[int, object]]:
-  """Returns the results with all of one shape, as seqio's evaluator asks: padded with 0 to the longest."""
+  """Zero-pads all results to the longest one, since seqio's evaluator needs equal shapes."""
   if not results:
     return results
   stacked = as_arrays(results)
@@ -84,7 +84,7 @@ def uniform(results: list[tuple[int, object]]) -> list[tuple[int, object]]:
 
 
 def with_aux(run: Callable) -> Callable:
-  """Turns a function that returns (index, (tokens, aux)) pairs into one that returns ((index, tokens) pairs, aux lists)."""
+  """Adapts a function that returns (index, (tokens, aux)) pairs to return ((index, tokens) pairs, lists of aux)."""
 
   def predict(dataset):
     results = run(dataset)

@@ -1,23 +1,23 @@
-"""Being asked to stop: SIGTERM, which clusters send before they take a machine away."""
+"""Preemption: SIGTERM, which clusters send before they reclaim a machine."""
 
 import signal
 import threading
 
-EXIT_CODE = 128 + signal.SIGTERM  # 143, what a shell reports for a process that SIGTERM ended
+EXIT_CODE = 128 + signal.SIGTERM  # 143, as shells report a process ended by SIGTERM
 
 
 class Stopped(Exception):
-  """The run was asked to stop and has saved; its text says where it stands."""
+  """The run received SIGTERM and has saved; the message names the step and the checkpoint."""
 
 
 class StopRequest:
-  """A block in which SIGTERM only sets `requested`, to be looked at between two steps."""
+  """Context manager in which SIGTERM only sets `requested`, which the loop checks after each step."""
 
   def __init__(self):
     self.requested = False
 
   def __enter__(self) -> 'StopRequest':
-    # Only the main thread may set handlers; elsewhere (in a notebook's worker, say) SIGTERM acts as always.
+    # Only the main thread may set handlers. In other threads SIGTERM keeps its default effect.
     self._is_main = threading.current_thread() is threading.main_thread()
     if self._is_main:
       self._before = signal.signal(signal.SIGTERM, self._handle)

@@ -1,4 +1,4 @@
-"""Which checkpoint a run evaluates, and its parameters, for any model."""
+"""Restoring parameters for training, evaluation and inference, for any model."""
 
 from pathlib import Path
 
@@ -13,7 +13,13 @@ from mrmt3.nn.parameters import is_part, without_training_only
 
 
 def parameter_shapes(model, batch_shapes: dict, batch_types: dict):
-  """Returns the shapes of a model's parameters; computes nothing."""
+  """Returns the shapes of a model's parameters, without computing them.
+
+  Args:
+    model: an engine.models.EncoderDecoderModel.
+    batch_shapes: shape of each model feature.
+    batch_types: dtype of each model feature.
+  """
 
   def initialise(rng):
     return model.get_initial_variables(rng, batch_shapes, batch_types)['params']
@@ -22,19 +28,28 @@ def parameter_shapes(model, batch_shapes: dict, batch_types: dict):
 
 
 def checkpoint_paths(config) -> list[Path]:
-  """Returns the checkpoints that a RestoreCheckpointConfig means, oldest first; UserError if there is none."""
+  """Returns the checkpoints that a RestoreCheckpointConfig selects, oldest first; UserError if there is none."""
   if config.mode != 'all':
     return [orbax_checkpoints.find_checkpoint(config.path)]
   steps = orbax_checkpoints.checkpoint_steps(config.path)
   if not steps:
-    raise UserError(f"{config.path}: no checkpoint_<step> in it, which RestoreCheckpointConfig.mode = 'all' asks for")
+    raise UserError(
+      f"{config.path}: no folder checkpoint_<step>, which RestoreCheckpointConfig.mode = 'all' needs; "
+      'set RestoreCheckpointConfig.path to the folder of a run'
+    )
   return [orbax_checkpoints.checkpoint_folder(config.path, step) for step in steps]
 
 
 def restore(config, path: Path, shapes, optional: tuple[str, ...] = ()):
-  """Returns (parameters of the checkpoint at `path`, its step, those `optional` parts, such as 'a/b', of which it lacks something).
+  """Returns (parameters, step, missing optional parts) of a checkpoint.
 
-  A parameter that a checkpoint lacks, or has too much of, is an error; t5x with `strict = False` would not notice.
+  A missing or an unexpected parameter is an error, unlike in t5x with `strict = False`.
+
+  Args:
+    config: utils.RestoreCheckpointConfig.
+    path: the checkpoint.
+    shapes: tree of the model's parameter shapes.
+    optional: prefixes of parameter paths, such as 'a/b', that the checkpoint may lack.
 
   Raises:
     UserError: there is no checkpoint, or it does not fit the shapes.
@@ -52,12 +67,12 @@ def restore(config, path: Path, shapes, optional: tuple[str, ...] = ()):
 
 
 def _part_of(keys: tuple[str, ...], names: tuple[str, ...]) -> str | None:
-  """Returns the name, such as 'a/b', of which the parameter at these keys is a part, or None."""
+  """Returns the first of the prefixes, such as 'a/b', that the parameter at these keys lies under, or None."""
   return next((name for name in names if is_part('/'.join(keys), name)), None)
 
 
 def _may_lack(model) -> tuple[str, ...]:
-  """Returns the parts of a model's parameters that a checkpoint may lack: what transcribing has no use for, and what is to be fresh."""
+  """Returns prefixes of parameters that a checkpoint may lack: parameters used only in training, and `model.fresh`."""
   spec = getattr(model, 'spec', None)
   if spec is None:
     return ()
@@ -66,7 +81,9 @@ def _may_lack(model) -> tuple[str, ...]:
 
 
 def start_state(trainer, restore_cfg, model_dir: str, example_batch):
-  """Returns (state, where it came from, for people): the newest checkpoint in model_dir, else restore_cfg.path, else fresh.
+  """Returns (state, description of its origin).
+
+  The state comes from the latest checkpoint in model_dir, else from restore_cfg.path, else it is initialized.
 
   Args:
     trainer: trainer.Trainer.

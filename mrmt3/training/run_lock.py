@@ -1,4 +1,4 @@
-"""One run at a time in a folder: two would remove and overwrite each other's checkpoints."""
+"""A lock on a run's folder, since two runs would remove and overwrite each other's checkpoints."""
 
 import contextlib
 import errno
@@ -22,8 +22,8 @@ _UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEX
 def only_run(model_dir: str) -> Iterator[None]:
   """Holds a lock on a folder for as long as the block lasts; of several hosts the first one does.
 
-  The lock is the operating system's, so it ends with the process, however that ends. Where a file system has no locks (some
-  mounted buckets), there is none.
+  The lock is the operating system's, so it ends with the process, however that ends. Where a file system has no locks
+  (some mounted buckets), there is none.
 
   Raises:
     UserError: another run holds it, or the folder cannot be written.
@@ -51,7 +51,7 @@ def _acquire(lock: filelock.FileLock, path: Path) -> bool:
     return True
   except filelock.Timeout:
     raise UserError(
-      f'{path.parent}: another run is at work there (process {_holder(path)}); wait for its end, stop it, or give another '
+      f'{path.parent}: another run uses this folder (process {_holder(path)}); wait for it, stop it, or give another '
       'MODEL_DIR'
     ) from None
   except OSError as error:

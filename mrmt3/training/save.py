@@ -1,4 +1,4 @@
-"""Saving a run's checkpoints beside the training, and clearing away old ones."""
+"""Saving a run's checkpoints in the background, and removing old ones."""
 
 import concurrent.futures
 from collections.abc import Mapping
@@ -11,14 +11,20 @@ from mrmt3.training import multihost
 
 
 class CheckpointSaver:
-  """Writes checkpoints in a thread of its own, one at a time; training goes on meanwhile.
+  """Writes checkpoints in a thread of its own, one at a time, while training continues.
 
-  A checkpoint appears under its name when all of it is written; the oldest beyond `keep` go after that. Of several hosts only
-  the first one writes; all need to see what it has written, so the folder is one that they share.
+  A checkpoint gets its final name when it is complete; then the oldest ones beyond `keep` are removed. Only the first
+  host writes. All hosts read, so the folder must be shared.
   """
 
   def __init__(self, model_dir: str, spec=None, keep: int | None = None):
-    """Takes the folder, the model's ModelSpec (None: no model.json is written), and how many to keep (None: all)."""
+    """Starts the thread and removes incomplete checkpoints.
+
+    Args:
+      model_dir: the run's folder.
+      spec: the model's ModelSpec, written as model.json; None writes none.
+      keep: number of checkpoints to keep; None keeps all.
+    """
     self._model_dir, self._spec, self._keep = model_dir, spec, keep
     self._worker = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='checkpoint')
     self._running = None
@@ -26,15 +32,18 @@ class CheckpointSaver:
       orbax_checkpoints.clear_unfinished(model_dir)
 
   def save(self, step: int, state, files: Mapping[str, bytes]) -> None:
-    """Begins to save; waits for the last one first, whose UserError (disk full, ...) is raised here.
+    """Starts to save, after waiting for the previous checkpoint.
 
     Args:
       step: steps done.
-      state: PyTree of arrays; copied before this returns, so it may be donated.
-      files: contents of further files by name.
+      state: tree of arrays; copied before this returns, so it may be donated.
+      files: {name: content} of further files.
+
+    Raises:
+      UserError: the previous checkpoint could not be written, for example because the disk is full.
     """
     self.wait()
-    state = multihost.whole(state)
+    state = multihost.replicate(state)
     if not multihost.is_first():
       return
     copy = jax.tree.map(lambda x: np.array(x, copy=True), jax.device_get(state))
@@ -46,13 +55,13 @@ class CheckpointSaver:
       orbax_checkpoints.remove_old(self._model_dir, self._keep)
 
   def wait(self) -> None:
-    """Returns when nothing is being written any more; raises what went wrong."""
+    """Waits until nothing is being written; raises the writer's error, if any."""
     running, self._running = self._running, None
     if running is not None:
       running.result()
 
   def close(self) -> None:
-    """Waits, and ends the thread."""
+    """Waits for the last checkpoint and ends the thread."""
     try:
       self.wait()
     finally:

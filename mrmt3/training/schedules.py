@@ -7,8 +7,8 @@ import jax.numpy as jnp
 def warmup_cosine(peak: float = 2e-4, warmup_steps: int = 64_500, total_steps: int = 1_031_200, floor: float = 1e-4):
   """Returns MR-MT3's schedule, step -> learning rate.
 
-  The factor rises as step / warmup_steps, then follows half a cosine down to total_steps, and is never below `floor`
-  while falling; the rate is factor * peak. After total_steps it stays at the floor.
+  The rate is peak * factor. The factor rises linearly from 0 to 1 over warmup_steps, then follows half a cosine to 0 at
+  total_steps, but never falls below `floor`. After total_steps it stays at the floor.
 
   Args:
     peak: the highest rate.

@@ -122,7 +122,7 @@ def test_matches_by_path_then_by_name(tmp_path, capsys):
   # A mix.mid in the root could belong to either piece, so it matches none.
   assert names == {'two': 'z/two.MID', 'x/mix': None, 'x/one': 'one.MID', 'y/mix': 'y/mix.MID'}
   left_out = tmp_path / 'est' / 'mix.MID'
-  assert capsys.readouterr().err == f'mrmt3: warning: {left_out} is left out: no reference of that name\n'
+  assert capsys.readouterr().err == f'mrmt3: warning: {left_out} is ignored: no reference of that name\n'
 
 
 def test_slakh_tracks_are_references(tmp_path, capsys):
@@ -164,9 +164,9 @@ def test_bad_arguments_raise_one_line(folders, tmp_path):
     ((reference / 'a.mid', estimate), 'two files or two folders'),
     ((tmp_path / 'pipe.mid', estimate / 'a.mid'), 'neither a file nor a folder'),
     ((tmp_path / 'empty', estimate), 'no MIDI files and no Slakh tracks'),
-    ((reference, tmp_path / 'empty'), 'has the name of a piece'),
-    ((reference, tmp_path / 'others'), 'has the name of a piece'),
-    ((reference, tmp_path / 'twins'), 'same name'),
+    ((reference, tmp_path / 'empty'), 'named as a piece'),
+    ((reference, tmp_path / 'others'), 'named as a piece'),
+    ((reference, tmp_path / 'twins'), 'only in its suffix'),
     ((reference, estimate, '--json', reference / 'a.mid' / 'x.json'), 'cannot make the folder'),
   ):
     with pytest.raises(UserError, match=message) as caught:

@@ -262,8 +262,8 @@ def test_data_without_a_known_position_starts_over(tmp_path, capsys):
   for name, content in files.items():
     (folder / name).write_bytes(content)
   again = batches()
-  assert data_position.take_up(again, tmp_path, 5, 'these') == [{'loss': 2.0}]
-  assert 'could not tell the position' in capsys.readouterr().err
+  assert data_position.restore_position(again, tmp_path, 5, 'these') == [{'loss': 2.0}]
+  assert 'could not save the position' in capsys.readouterr().err
   np.testing.assert_array_equal(next(again)['x'], [0, 1])
 
 
@@ -412,7 +412,7 @@ def test_the_last_count_of_segments_with_too_many_tokens_is_exact(small_data, sm
 
 
 def test_skipping_every_example_is_an_error_not_an_endless_loop(small_data, small_spec, monkeypatch):
-  monkeypatch.setattr(seqio_preprocessors, 'MOST_SKIPPED', 50)
+  monkeypatch.setattr(seqio_preprocessors, 'MAX_SKIPPED', 50)
   name = register(small_data, small_spec)
   with pytest.raises(tf.errors.OpError, match='exceed the limit of 3'):
     examples(name, lengths={**LENGTHS, 'targets': 3}, epochs=None, shuffle=True, count=1)

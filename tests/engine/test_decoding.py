@@ -1,4 +1,4 @@
-"""The decoders over a cache, against searches written out in full on a network that is a table."""
+"""Decoding with a cache, compared with exhaustive searches on a network that is a table."""
 
 import itertools
 
@@ -15,12 +15,12 @@ VOCABULARY, LENGTH, EOS = 5, 4, 1
 def table(seed):
   """Returns log-probabilities [position, last token, token]."""
   logits = np.random.default_rng(seed).normal(size=(LENGTH, VOCABULARY, VOCABULARY)) * 2
-  logits[..., 0] = -1e9  # padding is never said
+  logits[..., 0] = -1e9  # padding is never predicted
   return jax.nn.log_softmax(jnp.asarray(logits, jnp.float32))
 
 
 def network(log_p):
-  """Returns a step whose cache counts the positions and holds the tokens so far, as a real one's keys and values would."""
+  """Returns a step whose cache holds the position and the tokens so far, in place of keys and values."""
 
   def step(state):
     position = state.cache['index']
@@ -69,7 +69,7 @@ def test_a_wide_beam_finds_the_best_of_all(seed):
 
 
 def test_one_beam_is_not_greedy():
-  """A second-best EOS makes a finished hypothesis, which wins over a live one that never ends."""
+  """A second-best EOS makes a finished hypothesis, which is preferred to a live one that never ends."""
   p = np.full((LENGTH, VOCABULARY, VOCABULARY), 1e-9)
   p[:, :, 2], p[:, :, EOS] = 0.6, 0.4
   log_p = jnp.log(jnp.asarray(p, jnp.float32))

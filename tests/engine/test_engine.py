@@ -1,4 +1,4 @@
-"""The engine's parts on small arrays worked out by hand."""
+"""Parts of the engine on small arrays worked out by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +129,7 @@ class TestFlags:
       gin_utils.parse_flags([], 'train', '')
 
 
-class TestRunLog:
+class TestMetricsWindow:
   def numbers(self, loss=1.0):
     names = ('loss', 'z_loss', 'correct', 'tokens', 'gradient_norm', 'learning_rate')
     return {
@@ -141,7 +141,7 @@ class TestRunLog:
   def test_speed_and_share_of_waiting(self, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(metrics_window.time, 'perf_counter', lambda: clock[0])
-    log = metrics_window.RunLog(batch_size=2, step=0)
+    log = metrics_window.MetricsWindow(batch_size=2, step=0)
     for _ in range(3):
       log.add(self.numbers(), None)
     clock[0] = 104.0
@@ -151,18 +151,18 @@ class TestRunLog:
     clock[0] = 106.0
     since = log.pause()
     clock[0] = 116.0  # an evaluation, which does not count
-    log.go_on(since)
+    log.resume(since)
     summary = log.report(waited=2.0)
     assert summary['examples_per_second'] == 1.0 and summary['input_wait_share'] == 0.5
 
   def test_examples_are_named_by_piece_and_frame(self):
-    log = metrics_window.RunLog(batch_size=2, step=4, piece_names=lambda: ['a', 'b'])
+    log = metrics_window.MetricsWindow(batch_size=2, step=4, piece_names=lambda: ['a', 'b'])
     log.add(self.numbers(float('nan')), np.array([[1, 256], [0, 0]], np.int32))
-    with pytest.raises(UserError, match='the loss is nan at step 5, examples b from frame 256; look'):
+    with pytest.raises(UserError, match='the loss is nan at step 5, examples b from frame 256; check'):
       log.check()
 
   def test_examples_without_a_name_are_counted(self):
-    log = metrics_window.RunLog(batch_size=2, step=4)
+    log = metrics_window.MetricsWindow(batch_size=2, step=4)
     log.add(self.numbers(float('nan')), np.full((2, 2), -1, np.int32))
-    with pytest.raises(UserError, match=r'examples \(counted in the order of training, from 0\) 8; look'):
+    with pytest.raises(UserError, match=r'examples \(counted in the order of training, from 0\) 8; check'):
       log.check()

@@ -1,4 +1,4 @@
-"""Leakage, confusion, conditions and intervals: hand-worked cases, invariants, and what is said of wrong input."""
+"""Leakage, confusion, breakdowns and statistics: cases worked out by hand, invariants, and errors for invalid input."""
 
 import itertools
 import json
@@ -17,8 +17,8 @@ from mrmt3.notes.note_array import empty_notes
 
 
 def cells(matrix):
-  """Returns {(class, heard as): notes} of a confusion matrix."""
-  names = (*confusion.CLASS_NAMES, 'nobody')
+  """Returns {(reference class, estimated class): notes} of a confusion matrix."""
+  names = (*confusion.CLASS_NAMES, 'none')
   return {(names[i], names[j]): int(matrix[i, j]) for i, j in np.argwhere(matrix)}
 
 
@@ -73,14 +73,14 @@ def test_a_doubled_note_is_no_note_to_be_moved():
 
 def test_confusion_by_hand():
   reference = table(note(0, 60, 0), note(0, 60, 41), note(1, 62, 41), note(2, 64, 48), note(3, 36, is_drum=1))
-  # The unison is right; a viola note is heard as piano; strings are missed; a flute is invented; the drum is right.
+  # The unison and the drum are correct; a viola note is confused with piano; strings are missed; a flute is added.
   estimate = table(note(0, 60, 41), note(0, 60, 0), note(1, 62, 1), note(5, 64, 73), note(3, 36, is_drum=1))
   assert cells(confusion.instrument_confusion(reference, estimate)) == {
     ('Acoustic Piano', 'Acoustic Piano'): 1,
     ('Viola', 'Viola'): 1,
     ('Viola', 'Acoustic Piano'): 1,
-    ('String Ensemble', 'nobody'): 1,
-    ('nobody', 'Pipe'): 1,
+    ('String Ensemble', 'none'): 1,
+    ('none', 'Pipe'): 1,
     ('Drums', 'Drums'): 1,
   }
   matrix = confusion.instrument_confusion(reference, estimate)

@@ -1,4 +1,4 @@
-"""Whole pieces as examples: the memory chain inside predict_batch, and the entry points eval and infer around it."""
+"""Whole pieces as examples: the memory chain in predict_batch, and the entry points eval and infer."""
 
 import json
 import math
@@ -178,7 +178,9 @@ def test_infer_writes_t5x_files(model, task, checkpoint, tmp_path, params, piece
   assert [line['inputs']['targets_pretokenized'] for line in found] == ['piece 0', 'piece 1', 'piece 2']
   for line, mel in zip(found, pieces[0], strict=True):
     for ids, tokens in zip(line['prediction'], transcriber.decode([segment[None] for segment in mel]), strict=False):
-      regular = (tokens[0] > 2) & (tokens[0] < 3 + transcriber.codec.num_classes)  # random weights say others too
+      regular = (tokens[0] > 2) & (
+        tokens[0] < 3 + transcriber.codec.num_classes
+      )  # random weights predict other ids too
       np.testing.assert_array_equal([i + 3 for i in ids if i >= 0], tokens[0][regular])
 
 

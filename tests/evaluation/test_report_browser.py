@@ -1,4 +1,4 @@
-"""The report in a real browser: on a phone nothing sticks out, pictures load, text can be read, nothing is fetched."""
+"""The report in a real browser: no overflow on a phone, images load, text is legible, and nothing is fetched."""
 
 import json
 import os
@@ -14,14 +14,16 @@ from matplotlib.image import imread
 from mrmt3.notes.midi import write_midi
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
-# A page is looked at inside a frame, so that it can be as narrow as a phone, which a window cannot.
-PROBE = """<!doctype html><html><body style="margin:0"><iframe id="f" style="border:0;width:%(width)dpx;height:2000px"></iframe>
+# The page is in a frame, which can be as narrow as a phone, unlike a window.
+PROBE = """<!doctype html><html><body style="margin:0">
+<iframe id="f" style="border:0;width:%(width)dpx;height:2000px"></iframe>
 <pre id="found"></pre><script>
 const frame = document.getElementById('f');
 frame.onload = () => {
   const page = frame.contentDocument, root = page.documentElement;
   const sizes = [...page.querySelectorAll('svg text')].map(t => t.getBoundingClientRect().height);
-  const out = [...page.querySelectorAll('svg')].filter(svg => !svg.closest('.wide') && svg.getBoundingClientRect().right > %(width)d);
+  const narrow = [...page.querySelectorAll('svg')].filter(svg => !svg.closest('.wide'));
+  const out = narrow.filter(svg => svg.getBoundingClientRect().right > %(width)d);
   const cut = [...page.querySelectorAll('svg text')].filter(t => {
     const own = t.getBoundingClientRect(), box = t.ownerSVGElement.getBoundingClientRect();
     return own.left < box.left - 1 || own.right > box.right + 1 || own.top < box.top - 1;
@@ -29,7 +31,8 @@ frame.onload = () => {
   document.getElementById('found').textContent = JSON.stringify({
     overflow: root.scrollWidth - root.clientWidth, smallest: Math.min(...sizes), texts: sizes.length, out: out.length,
     cut: cut.map(t => t.textContent), images: [...page.images].map(i => i.complete && i.naturalWidth),
-    fetched: frame.contentWindow.performance.getEntriesByType('resource').filter(r => !r.name.startsWith('data:')).length,
+    fetched: frame.contentWindow.performance.getEntriesByType('resource')
+      .filter(r => !r.name.startsWith('data:')).length,
     h2: page.querySelectorAll('h2').length,
   });
 };

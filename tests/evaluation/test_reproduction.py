@@ -24,7 +24,7 @@ PIANO = [(0.0, 0.4, 60, 100, 0, 0), (0.5, 0.9, 64, 100, 0, 0)]
 BASS = [(0.0, 0.4, 40, 100, 33, 0), (0.5, 0.9, 43, 100, 33, 0)]
 DRUMS = [(0.25, 0.3, 38, 100, 0, 1)]
 LOST = [(0.1, 0.2, 72, 100, 73, 0)]  # in the MIDI files, but not in the mix
-# What is heard, with Slakh classes: program 36 is a slap bass, an electric bass (33).
+# The stems in the mix, with Slakh classes: program 36 is a slap bass, an electric bass (33).
 HEARD = as_notes(PIANO + BASS + DRUMS)
 
 
@@ -68,7 +68,7 @@ def run(*arguments):
 
 
 def hear(monkeypatch, notes_of):
-  """Makes every model say `notes_of(samples)`; returns the lengths, in samples, of what it was asked."""
+  """Makes every model predict `notes_of(samples)`; returns the lengths, in samples, of its inputs."""
   asked = []
 
   def transcribe(self, samples, progress=None):
@@ -91,8 +91,8 @@ def test_a_perfect_transcription_in_both_ways(data, model, tmp_path, monkeypatch
   out = capsys.readouterr().out
   rows = rows_of(out)
   assert rows['model (default)'] == ['1.000'] * 6
-  # The flute that nobody hears is in the published references, and slap bass is not program 33: 5 of 6 notes match by
-  # onset and by family; of the programs 0 (with drums), 36 and 73 only 0 is found, beside a 33.
+  # The published references have the flute, which is not in the mix, and slap bass instead of program 33: 5 of 6 notes
+  # match by onset and by family. Of the programs 0 (with drums), 36 and 73 only 0 is detected, together with a 33.
   f1 = f'{2 * 5 / 11:.3f}'
   assert rows['model (published)'][:2] == [f1, f1]
   assert rows['model (published)'][3:] == ['1.000', f'{2 / 3:.3f}', f'{2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3):.3f}']

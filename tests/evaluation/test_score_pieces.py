@@ -1,4 +1,4 @@
-"""Evaluating checkpoints and saved predictions, going on, comparing systems, and the report's page."""
+"""Evaluation of checkpoints and saved predictions: resuming, comparison of systems, and the report."""
 
 import html.parser
 import json
@@ -20,7 +20,7 @@ from mrmt3.notes.note_array import as_notes
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory, small_spec):
-  """Random weights whose output depends on what is heard and remembered."""
+  """Random weights whose output depends on the audio and the memory."""
   tokens = np.zeros((1, 64), np.int32)
   init = Transformer(small_spec.network).init(
     jax.random.key(3), np.zeros((1, 32, 32)), tokens, tokens, enable_dropout=False, prior_tokens=tokens
@@ -80,13 +80,15 @@ def test_a_checkpoint_scores_as_its_transcriptions(small_data, checkpoint, tmp_p
 
 
 def test_memory_modes_differ(small_data, checkpoint, tmp_path):
-  said = {}
+  by_memory = {}
   for memory in ('predicted', 'truth', 'none'):
     run(small_data, '--split', 'test', '--checkpoint', checkpoint, '--memory', memory, '-o', tmp_path)
     name = checkpoint.name + ('' if memory == 'predicted' else f'_memory_{memory}')
     (read,) = predictions.read(tmp_path / f'predictions-{name}.jsonl').values()
-    said[memory] = read()
-  assert not np.array_equal(said['truth'], said['none']) and not np.array_equal(said['predicted'], said['none'])
+    by_memory[memory] = read()
+  assert not np.array_equal(by_memory['truth'], by_memory['none']) and not np.array_equal(
+    by_memory['predicted'], by_memory['none']
+  )
 
 
 def test_goes_on_after_an_interruption_and_tries_failed_pieces_again(
@@ -138,18 +140,18 @@ def test_a_piece_whose_audio_is_broken_counts_as_empty(checkpoint, tmp_path, cap
     'bad counts as empty: ' in err and 'mute counts as empty: there is no audio' in err and 'good counts' not in err
   )
   page = (tmp_path / 'report' / 'index.html').read_text()
-  assert '2 pieces count as empty' in page and 'no audio beside the reference' in page
+  assert '2 pieces count as empty' in page and 'no audio next to the reference' in page
 
 
 def test_audio_that_has_changed_is_heard_again(checkpoint, tmp_path, monkeypatch):
   from mrmt3.audio.files import write_audio
   from mrmt3.evaluation.piece_transcriber import PieceTranscriber
 
-  heard, transcribe = [], PieceTranscriber.transcribe
+  transcribed, transcribe = [], PieceTranscriber.transcribe
   monkeypatch.setattr(
     PieceTranscriber,
     'transcribe',
-    lambda self, pieces: transcribe(self, (heard.append(one[0]) or one for one in pieces)),
+    lambda self, pieces: transcribe(self, (transcribed.append(one[0]) or one for one in pieces)),
   )
   for data in ('one', 'other'):
     for name in 'ab':
@@ -157,9 +159,9 @@ def test_audio_that_has_changed_is_heard_again(checkpoint, tmp_path, monkeypatch
       write_audio(tmp_path / data / f'{name}.wav', np.full(16000, 0.1, np.float32), 16000)
 
   def run_on(data, *more):
-    heard.clear()
+    transcribed.clear()
     run(tmp_path / data, '--checkpoint', checkpoint, '-o', tmp_path / 'out', *more)
-    return ''.join(heard)
+    return ''.join(transcribed)
 
   assert [run_on('one'), run_on('one'), run_on('other'), run_on('other')] == ['ab', '', 'ab', '']
   write_audio(tmp_path / 'other' / 'b.wav', np.full(8000, 0.1, np.float32), 16000)
@@ -209,9 +211,9 @@ def test_a_task_s_broken_audio_counts_as_empty_and_a_broken_reference_is_not_tra
 
 def test_a_piece_that_fails_once_its_audio_has_changed_has_no_old_notes(tmp_path):
   path, notes = tmp_path / 'saved.jsonl', piece()
-  for made_of, said in (('old', notes), ('new', None)):
+  for made_of, found in (('old', notes), ('new', None)):
     writer = predictions.Writer(path, {})
-    writer.add('a', said, [made_of, ''], '' if said is not None else 'broken')
+    writer.add('a', found, [made_of, ''], '' if found is not None else 'broken')
     writer.close()
   predictions.Writer(path, {}).close()
   with pytest.raises(UserError, match='no predictions'):
@@ -306,8 +308,8 @@ def test_references_as_tasks_read_them(small_data, checkpoint, tmp_path):
   write_audio(tmp_path / 'own' / 'test' / 'song.wav', np.full(16000, 0.1, np.float32), 16000)
   (own,) = evaluation_sets.find_references(tmp_path / 'own', task='own_folder', split='test').values()
   assert set(own.read()['program']) == {0, 29}  # in Slakh classes, as it is trained on
-  for task, says in (('mt3_records', 'no task'), ('mt3_records:nothing', 'nothing'), ('slakh', 'no splits')):
-    with pytest.raises(UserError, match=says):
+  for task, message in (('mt3_records', 'no task'), ('mt3_records:nothing', 'nothing'), ('slakh', 'no splits')):
+    with pytest.raises(UserError, match=message):
       evaluation_sets.find_references(tmp_path / 'own' / 'test', task=task)
   assert run(tmp_path / 'own', '--task', 'own_folder', '--split', 'test', '--checkpoint', checkpoint) == 0
 
@@ -358,13 +360,13 @@ def test_endings_of_other_transcribers(tmp_path):
   }
   assert found(['x/a', 'x/ab'], ['a.mix', 'ab.mix']) == {'x/a': 'a.mix', 'x/ab': 'ab.mix'}
   assert found(['a', 'a_2'], ['a_2']) == {'a': None, 'a_2': 'a_2'}
-  with pytest.raises(UserError, match='has the name of a piece'):
+  with pytest.raises(UserError, match='named as a piece'):
     found(['song'], ['song1', 'song2'])
 
 
 @pytest.fixture
 def systems(tmp_path):
-  """Four references, a system that is right and one that leaks."""
+  """Four references, a correct system and one that leaks."""
   for number, name in enumerate(('a', 'b', 'c', 'd <&')):
     notes = piece(pitches=range(50, 50 + 4 * (number + 2)))
     leaked = notes.copy()
@@ -463,17 +465,17 @@ def _text(path):
 
 
 def test_mistakes_are_one_clear_line(systems, checkpoint, small_data):
-  for arguments, says in (
+  for arguments, message in (
     ((systems / 'ref',), 'nothing to score'),
     ((systems / 'ref', systems / 'right', '--memory', 'none'), 'add --checkpoint'),
     ((systems / 'ref', systems / 'right', '--pieces', 0), '--pieces is 0'),
     ((systems / 'ref', systems / 'right', systems / 'ref' / '..' / 'right'), 'both called right'),
-    ((systems / 'ref', '--checkpoint', checkpoint), 'no audio beside the references'),
+    ((systems / 'ref', '--checkpoint', checkpoint), 'the references have no audio'),
     ((systems / 'ref', systems / 'right', '--task', 'nothing'), "no task 'nothing'"),
     ((systems / 'ref', systems / 'right', '--split', 'test'), "no split 'test'"),
     ((small_data, '--checkpoint', systems), 'not a checkpoint'),
   ):
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as caught:
       run(*arguments)
     assert '\n' not in str(caught.value)
   (systems / 'broken.jsonl').write_text('{"piece": 3}\nnothing\n')

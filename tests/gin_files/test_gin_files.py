@@ -1,4 +1,4 @@
-"""Every gin file says what it shows, what it costs and how it is run, and that command dry-runs."""
+"""The header of each gin file has a purpose, a cost and a command, and this command dry-runs."""
 
 import json
 import re
@@ -30,18 +30,18 @@ configured = {name: gin.configurable(function, module='__main__') for name, func
 for line in sys.stdin:
   name, module, flags = json.loads(line)
   gin.clear_config()
-  said = io.StringIO()
+  output = io.StringIO()
   try:
     parsed = gin_utils.parse_flags(flags, module, '')
     gin_utils.check_files(parsed)
     gin_utils.parse_config(parsed)
-    with contextlib.redirect_stdout(said):
+    with contextlib.redirect_stdout(output):
       gin_utils.call(configured[module], dry_run=True)
-    tokens = said.getvalue().partition('decoder_target_tokens: ')[2].partition('shift:')[0]  # what sounds on comes first
-    assert 'mesh:' in said.getvalue() and 'tie:0' in tokens
+    tokens = output.getvalue().partition('decoder_target_tokens: ')[2].partition('shift:')[0]  # the tie section
+    assert 'mesh:' in output.getvalue() and 'tie:0' in tokens
     print('done', name)
   except BaseException:
-    print('failed', name, traceback.format_exc()[-1500:], said.getvalue()[-300:])
+    print('failed', name, traceback.format_exc()[-1500:], output.getvalue()[-300:])
 """
 
 
@@ -51,14 +51,14 @@ def header(name):
 
 
 def commands(name):
-  """Returns (module, flags) of every training, evaluation or inference that a file's header tells how to run."""
+  """Returns (module, flags) of each training, evaluation or inference command in a file's header."""
   text = re.sub(r'\\\n#\s*', '', header(name))
   found = re.findall(r'^#   python -m mrmt3\.(train|eval|infer) (.+)$', text, re.MULTILINE)
   return [(module, shlex.split(flags)) for module, flags in found]
 
 
 @pytest.mark.parametrize('name', FILES)
-def test_header_says_what_it_shows_its_cost_and_its_command(name):
+def test_header_has_a_purpose_a_cost_and_a_command(name):
   text = header(name)
   assert text.startswith('# ') and COST.search(text), text
   assert commands(name), text
@@ -91,7 +91,7 @@ def places(tmp_path_factory, small_data):
 
 
 def dry_run_flags(flags, places):
-  """Returns a command's flags with folders that are there; whatever is written would show in `new`."""
+  """Returns a command's flags with existing folders; output folders are `new`, which must not be written."""
   runs = {'own_folder': 'own_folder', 'commu': 'commu', 'mt3_mixture': 'mt3_mixture', 'dataset': 'commu'}
   data = next((folder for run, folder in runs.items() if any(f'runs/{run}.gin' in flag for flag in flags)), 'data')
   folders = {

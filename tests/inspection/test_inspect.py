@@ -151,7 +151,6 @@ def as_json(capsys, *arguments):
 DATA = {
   'slakh': ('small_data', 3, 'slakh', []),
   'own_folder': ('known', 1, 'own_folder', []),
-  'dataset': ('known', 1, 'own_folder', ['--gin.dataset.task.name=own_folder']),
   'slakh_records': ('records', 3, 'slakh_records', []),
   'mt3_records': ('musicnet', 2, 'mt3_musicnet_em', ['--gin.mt3_records.task.name=musicnet_em']),
   'commu': ('commu', 21, 'commu', []),

@@ -1,4 +1,4 @@
-"""launch_tpu.sh and launch_slurm.sh against programs of the same names that do, in folders, what the real ones do elsewhere."""
+"""launch_tpu.sh and launch_slurm.sh with fake gcloud and SLURM programs, which work on local folders."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from paths import ROOT
 FLAGS = ['--gin_file=x.gin', '--gin.NAMES=["it\'s", "b c"]', '--gin.MODEL_DIR=bucket/$RUN']
 COMMANDS = ['train', 'watch', 'status', 'logs', 'attach', 'stop', 'delete']
 
-# A Google Cloud with one TPU of two workers, whose home folders are in $FAKE. What comes next for it is in $FAKE/events.
+# A Google Cloud with one TPU of two workers, whose home folders are in $FAKE. $FAKE/events has its future events.
 GCLOUD = """
 import json, os, pathlib, subprocess, sys
 fake, words = pathlib.Path(os.environ['FAKE']), sys.argv[1:]
@@ -29,7 +29,8 @@ if verb == 'create':
   for worker in '01':
     (fake / worker).mkdir()
 elif not state.exists():
-  sys.exit(f"ERROR: (gcloud.compute.tpus.tpu-vm.{verb}) NOT_FOUND: Resource 'projects/p/locations/z/nodes/{name}' was not found")
+  missing = f"Resource 'projects/p/locations/z/nodes/{name}' was not found"
+  sys.exit(f"ERROR: (gcloud.compute.tpus.tpu-vm.{verb}) NOT_FOUND: {missing}")
 elif verb == 'describe':
   print(state.read_text())
 elif verb == 'delete':
@@ -51,7 +52,7 @@ else:
 """
 PROGRAMS = {
   'sudo': 'exit 0',
-  # pip does nothing; uv makes an interpreter that notes its arguments and ends as the folder says.
+  # pip does nothing; uv makes an interpreter that writes its arguments and exits with the code in the folder.
   'python3': """
 case "$*" in
   *'uv venv'*)
@@ -59,7 +60,7 @@ case "$*" in
     cp "$FAKE/python" venv/bin/python ;;
   *'uv pip install'*) test -e mrmt3/setup.py || { echo 'no mrmt3 there' >&2; exit 1; } ;;
 esac""",
-  'python': 'printf "%s\\n" "$@" > arguments; echo said; '
+  'python': 'printf "%s\\n" "$@" > arguments; echo output; '
   'while [ -e "$FAKE/hold" ]; do /bin/sleep 0.02; done; exit "$(cat "$FAKE/code" 2>/dev/null || echo 0)"',
   'tmux': """
 case "$1" in
@@ -113,7 +114,7 @@ def calls(fake, verb=None):
 
 
 def error_of(result):
-  """Returns what the only line on stderr of a run that failed says."""
+  """Returns the only line on stderr of a failed run."""
   assert result.returncode == 2
   (line,) = result.stderr.splitlines()
   assert line.startswith('launch_tpu.sh: error: ')
@@ -151,7 +152,7 @@ def test_creates_copies_and_starts_on_every_worker(fake):
     wait_until((fake / worker / 'train.exit').exists)
     assert (fake / worker / 'arguments').read_text().splitlines() == ['-m', 'mrmt3.train', '--multiprocess_gpu', *FLAGS]
     assert (fake / worker / 'train.exit').read_text() == '0\n'
-    assert (fake / worker / 'train.log').read_text() == 'said\n'
+    assert (fake / worker / 'train.log').read_text() == 'output\n'
     found = {
       str(p.relative_to(fake / worker / 'mrmt3')) for p in (fake / worker / 'mrmt3').rglob('*') if not p.is_dir()
     }
@@ -169,7 +170,7 @@ def test_reuses_and_does_not_disturb(fake):
   (fake / 'hold').touch()
   assert launch(fake, 'train').returncode == 0
   again = launch(fake, 'train')
-  assert again.returncode == 0 and 'going on already' in again.stdout
+  assert again.returncode == 0 and 'running already' in again.stdout
   assert '2 worker(s): running' in launch(fake, 'status', flags=()).stdout
   assert launch(fake, 'stop', flags=()).returncode == 0
   wait_until(lambda: '2 worker(s): stopped' in launch(fake, 'status', flags=()).stdout)
@@ -206,7 +207,7 @@ def test_watch_ends_with_the_run(fake):
   stopped = launch(fake, 'watch')
   assert stopped.returncode == 0 and 'the run is stopped' in stopped.stdout
   (fake / 'code').write_text('137')
-  assert 'given up after 1 restarts' in error_of(launch(fake, 'watch', '--restarts', '1'))
+  assert 'gave up after 1 restarts' in error_of(launch(fake, 'watch', '--restarts', '1'))
 
 
 CAPACITY = """ERROR: (gcloud.compute.tpus.tpu-vm.create) {
@@ -217,13 +218,13 @@ CAPACITY = """ERROR: (gcloud.compute.tpus.tpu-vm.create) {
 
 
 @pytest.mark.parametrize(
-  'command, broken, says, said',
+  'command, broken, message, parts',
   [
     (
       'train',
       'describe',
       "ERROR: (x) PERMISSION_DENIED: no permission on 'locations/z'",
-      ['cannot look for', 'PERMISSION'],
+      ['cannot get the state of', 'PERMISSION'],
     ),
     ('train', 'create', CAPACITY, ['cannot create tpu', 'no more capacity']),
     ('train', 'scp', 'Using ssh batch size of 1\nscp: no space left', ['cannot copy', 'no space left']),
@@ -237,12 +238,12 @@ CAPACITY = """ERROR: (gcloud.compute.tpus.tpu-vm.create) {
     ('delete', 'delete', 'ERROR: (x) busy', ['cannot delete tpu', 'busy']),
   ],
 )
-def test_what_gcloud_says_is_one_line(fake, command, broken, says, said):
+def test_gcloud_errors_are_one_line(fake, command, broken, message, parts):
   if command != 'train':
     assert launch(fake, 'train').returncode == 0
-  (fake / f'broken_{broken}').write_text(says)
+  (fake / f'broken_{broken}').write_text(message)
   error = error_of(launch(fake, command, flags=FLAGS if command == 'train' else ()))
-  assert [part for part in said if part not in error] == []
+  assert [part for part in parts if part not in error] == []
 
 
 def test_a_mistake_on_a_worker_is_one_line(fake):
@@ -252,7 +253,7 @@ def test_a_mistake_on_a_worker_is_one_line(fake):
 
 
 @pytest.mark.parametrize(
-  'words, said',
+  'words, message',
   [
     ([], 'no command'),
     (['fly'], 'fly'),
@@ -263,13 +264,13 @@ def test_a_mistake_on_a_worker_is_one_line(fake):
     (['train', '--name', 'A b', '--zone', 'z'], 'lower-case'),
     (['train', '--name', 'a', '--zone', 'z'], 'gin files'),
     (['logs', '--name', 'a', '--zone', 'z', '--worker', 'x'], '--worker x'),
-    (['stop', '--name', 'a', '--zone', 'z', '--', 'x'], 'nothing after --'),
+    (['stop', '--name', 'a', '--zone', 'z', '--', 'x'], 'everything after --'),
     (['stop', '--name', 'a', '--zone', 'z', '--sopt'], '--sopt'),
   ],
 )
-def test_mistakes_are_one_line(words, said):
+def test_mistakes_are_one_line(words, message):
   result = subprocess.run([ROOT / 'launch_tpu.sh', *words], capture_output=True, text=True, check=False)
-  assert said in error_of(result)
+  assert message in error_of(result)
 
 
 def test_without_gcloud(fake):
@@ -322,9 +323,9 @@ exit ${code:-0}""",
 
 
 @pytest.mark.parametrize(
-  'nodes, code, said', [(1, 0, 'done'), (2, 0, 'done'), (2, 2, 'exit code 2'), (2, 143, 'queue')]
+  'nodes, code, message', [(1, 0, 'done'), (2, 0, 'done'), (2, 2, 'exit code 2'), (2, 143, 'queue')]
 )
-def test_slurm(tmp_path, nodes, code, said):
+def test_slurm(tmp_path, nodes, code, message):
   for name, body in SLURM.items():
     (tmp_path / name).write_text(f'#!/bin/bash\n{body}\n')
     (tmp_path / name).chmod(0o755)
@@ -341,7 +342,7 @@ def test_slurm(tmp_path, nodes, code, said):
     [script, '--gin.A=b c'], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
   )
   assert result.returncode == (2 if code == 2 else 0)
-  assert said in result.stdout + result.stderr
+  assert message in result.stdout + result.stderr
   more = '' if nodes == 1 else ' --multiprocess_gpu --coordinator_address=n1:20007 --process_count=2 --process_index={}'
   started = [f'-m mrmt3.train --gin.A=b c{more.format(number)}' for number in range(nodes)]
   assert (tmp_path / 'started').read_text().splitlines() == started

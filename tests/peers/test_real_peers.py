@@ -2,7 +2,7 @@
 
   make test-peers MRMT3_T5X=t5x MRMT3_MT3=mt3 MRMT3_PEER_PYTHON=peers/bin/python
 
-docs/engine.md says what the interpreter needs to have.
+docs/engine.md lists the interpreter's requirements.
 """
 
 import io
@@ -23,7 +23,7 @@ from mrmt3.data.records.tfrecord import framed
 from mrmt3.studies import twin_instruments
 
 GIN = ROOT / 'gin'
-# What t5x imports of airio, which is not on the package index, are names only; jestimator looks for PartitionSpec where it was.
+# t5x imports only names of airio, which is not on the package index; jestimator needs PartitionSpec at its old place.
 STUBS = {
   'airio/__init__.py': 'from airio import core\n',
   'airio/core.py': ''.join(
@@ -31,7 +31,8 @@ STUBS = {
     for name in ('DatasetProviderBase', 'Task', 'Mixture', 'AirIODatasetIterator', 'dataset_providers')
   ),
   'airio/pygrain_common.py': 'from airio.core import *\n',
-  'sitecustomize.py': 'import jax.experimental.pjit\njax.experimental.pjit.PartitionSpec = jax.sharding.PartitionSpec\n',
+  'sitecustomize.py': 'import jax.experimental.pjit\n'
+  'jax.experimental.pjit.PartitionSpec = jax.sharding.PartitionSpec\n',
 }
 TINY = ['emb_dim=16', 'num_heads=2', 'head_dim=8', 'mlp_dim=16', 'num_encoder_layers=1', 'num_decoder_layers=1']
 LOCAL_TASK = """\
@@ -45,7 +46,9 @@ data = dataclasses.replace(
 )
 tasks.add_transcription_task_to_registry(
     dataset_config=data, spectrogram_config=tasks.SPECTROGRAM_CONFIG, vocab_config=tasks.VOCAB_CONFIG_NOVELOCITY,
-    tokenize_fn=functools.partial(preprocessors.tokenize_transcription_example, audio_is_samples=False, id_feature_key='id'),
+    tokenize_fn=functools.partial(
+        preprocessors.tokenize_transcription_example, audio_is_samples=False, id_feature_key='id'
+    ),
     onsets_only=False, include_ties=True,
 )
 """
@@ -133,12 +136,12 @@ def test_our_gin_files_train_evaluate_and_infer_under_t5x(run, tmp_path):
   only_this = '--gin.MODE="specific"'  # t5x's 'latest' would look for a checkpoint inside of it
   found = {}
   for name, module, paths in (('theirs', 't5x', [t5x]), ('ours', 'mrmt3', [])):
-    scored, said = tmp_path / f'{name}-scores', tmp_path / f'{name}-said'
+    scored, inferred = tmp_path / f'{name}-scores', tmp_path / f'{name}-inferred'
     words = [*common, *model, '--gin.SPLIT="test"']
     run(f'{module}.eval', *words, '--gin_file=runs/eval.gin', only_this, f'--gin.OUTPUT_DIR="{scored}"', paths=paths)
-    run(f'{module}.infer', *words, '--gin_file=runs/infer.gin', f'--gin.OUTPUT_DIR="{said}"', paths=paths)
+    run(f'{module}.infer', *words, '--gin_file=runs/infer.gin', f'--gin.OUTPUT_DIR="{inferred}"', paths=paths)
     (scores,) = scored.glob('**/*-metrics.jsonl')
-    (lines,) = said.glob('*-predict.jsonl-00000-of-00001')
+    (lines,) = inferred.glob('*-predict.jsonl-00000-of-00001')
     found[name] = lines_of(scores)[-1], lines_of(lines)
   assert found['ours'][1] == found['theirs'][1]
   assert max(len(segment) for line in found['ours'][1] for segment in line['prediction']) > 10  # of anything
@@ -190,12 +193,12 @@ def test_magentas_gin_files_run_under_our_engine(run, tmp_path):
   done = run(
     'mrmt3.train', *common, *training, '--gin.TRAIN_STEPS=4', '--gin.train.infer_eval_dataset_cfg=None', paths=paths
   )
-  assert 'could not tell the position in this data; it begins anew' in done.stderr
+  assert 'could not save the position in this data; the data starts from the beginning' in done.stderr
   again = ['--gin.CHECKPOINT_PATH="run/checkpoint_3"', '--gin.utils.DatasetConfig.use_cached=False']
   again += ['--gin.utils.DatasetConfig.batch_size=2']
   run('mrmt3.eval', *common, '--gin_file=eval.gin', *local, '--gin.EVAL_OUTPUT_DIR="scores"', *again, paths=paths)
-  run('mrmt3.infer', *common, '--gin_file=infer.gin', *local, '--gin.INFER_OUTPUT_DIR="said"', *again, paths=paths)
+  run('mrmt3.infer', *common, '--gin_file=infer.gin', *local, '--gin.INFER_OUTPUT_DIR="inferred"', *again, paths=paths)
   (metrics,) = (tmp_path / 'scores').glob('inference_eval/*-metrics.jsonl')
   assert lines_of(metrics)[0] == at_3
-  (said,) = (tmp_path / 'said').glob('*-predict.jsonl-00000-of-00001')
-  assert len(lines_of(said)) == 3
+  (inferred,) = (tmp_path / 'inferred').glob('*-predict.jsonl-00000-of-00001')
+  assert len(lines_of(inferred)) == 3

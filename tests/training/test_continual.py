@@ -1,4 +1,4 @@
-"""Continual training at small size: MR-MT3 from MT3's weights, by the recipe's own gin file."""
+"""Continual training of a small MR-MT3 from MT3's weights, with the gin file of the recipe."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ CONFIG = fixture.T5X_CONFIG.replace(memory_length=L_AGG)
 
 
 def with_fresh_memory():
-  """MT3's weights (those of the worked case) and the memory's start values."""
+  """MT3's weights (of the worked case), and the initial memory."""
   frames, tokens = np.zeros((1, 1, 512), np.float32), np.zeros((1, L_AGG), np.int32)
   start = jax.jit(
     lambda key: network.Transformer(CONFIG).init(key, frames, tokens, tokens, enable_dropout=False, prior_tokens=tokens)
@@ -54,7 +54,7 @@ def test_without_memory_step_0_says_what_mt3_says():
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, small_data):
-  """(start, model_dir) of two steps of the recipe; only sizes, data and schedule of saving are changed."""
+  """(start, model_dir) after two steps of the recipe, with changed sizes, data and save period."""
   pytest.importorskip('seqio')
   folder = tmp_path_factory.mktemp('continual')
   spec = ModelSpec(CONFIG, SpectrogramConfig(), segment_frames=64, targets_length=128)
@@ -87,7 +87,7 @@ def test_the_recipe_is_the_papers(trained):
   spec = orbax_checkpoints.read_spec(trained[1])
   assert spec.network.memory_length == 64
   assert (spec.network.positions, spec.spectrogram.front_end, spec.spectrogram.scaling) == ('mt3', 'mt3', 'none')
-  said = (trained[1] / 'operative_config.gin').read_text()
+  config = (trained[1] / 'operative_config.gin').read_text()
   for line in (
     'max_hop = %L_MAX_HOP',
     'L_MAX_HOP = 3',
@@ -97,7 +97,7 @@ def test_the_recipe_is_the_papers(trained):
     'weight_decay = 0.01',
     "'NUM_REAL_TARGET_TOKENS'",
   ):
-    assert line in said, line
+    assert line in config, line
 
 
 def test_all_weights_move_by_adamws_steps(trained):

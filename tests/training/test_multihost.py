@@ -1,4 +1,4 @@
-"""Two processes that train together do what one with two devices does; they stop together, and go on."""
+"""Two processes train as one process with two devices does, stop together, and resume."""
 
 import json
 import os
@@ -58,8 +58,8 @@ def start_two(model_dir, data, steps, *more):
 
 
 def finish(*processes):
-  said = [process.communicate(timeout=500)[1] for process in processes]
-  return [process.returncode for process in processes], said
+  logs = [process.communicate(timeout=500)[1] for process in processes]
+  return [process.returncode for process in processes], logs
 
 
 def losses(model_dir, name='train'):
@@ -70,10 +70,10 @@ def losses(model_dir, name='train'):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_with_two_devices(tmp_path, small_data):
-  codes, said = finish(start(tmp_path / 'one', small_data, 2, devices=2))
-  assert codes == [0], said
-  codes, said = finish(*start_two(tmp_path / 'two', small_data, 2))
-  assert codes == [0, 0], said
+  codes, logs = finish(start(tmp_path / 'one', small_data, 2, devices=2))
+  assert codes == [0], logs
+  codes, logs = finish(*start_two(tmp_path / 'two', small_data, 2))
+  assert codes == [0, 0], logs
   one, two = losses(tmp_path / 'one'), losses(tmp_path / 'two')
   assert list(one) == list(two) == [1, 2]  # less than an epoch: hosts come to its end at different times
   np.testing.assert_allclose(list(one.values()), list(two.values()), rtol=1e-4)
@@ -85,20 +85,20 @@ def test_two_processes_train_as_one_with_two_devices(tmp_path, small_data):
 
 @pytest.mark.slow
 def test_two_processes_stop_together_and_go_on(tmp_path, small_data):
-  codes, said = finish(*start_two(tmp_path / 'whole', small_data, 60))
-  assert codes == [0, 0], said
+  codes, logs = finish(*start_two(tmp_path / 'whole', small_data, 60))
+  assert codes == [0, 0], logs
   processes = start_two(tmp_path / 'parts', small_data, 60)
   until = time.monotonic() + 300
   while not (
     orbax_checkpoints.latest_step(tmp_path / 'parts') or processes[0].poll() is not None or time.monotonic() > until
   ):
     time.sleep(0.01)
-  processes[1].send_signal(signal.SIGTERM)  # only one of them hears of it
-  codes, said = finish(*processes)
-  assert codes in ([143, 143], [0, 0]), said  # else they were done before
-  codes, said = finish(*start_two(tmp_path / 'parts', small_data, 60))
-  assert codes == [0, 0], said
-  assert 'begins anew' not in said[0]
+  processes[1].send_signal(signal.SIGTERM)  # only one of them receives it
+  codes, logs = finish(*processes)
+  assert codes in ([143, 143], [0, 0]), logs  # 0 if they were done before
+  codes, logs = finish(*start_two(tmp_path / 'parts', small_data, 60))
+  assert codes == [0, 0], logs
+  assert 'starts from the beginning' not in logs[0]
   assert losses(tmp_path / 'whole') == losses(tmp_path / 'parts')
 
 
@@ -106,18 +106,18 @@ def test_one_host_is_left_alone():
   batches = [{'x': np.ones((2, 3))}, {'x': np.ones((2, 5))}]
   assert list(multihost.same_batches(iter(batches), {'x': (2, 3)}, {'x': np.float32})) == batches
   assert (
-    multihost.texts_of_all(b'a') == [b'a']
+    multihost.gather_bytes(b'a') == [b'a']
     and multihost.is_first()
-    and multihost.any_says(True)
-    and not multihost.any_says(False)
+    and multihost.any_host(True)
+    and not multihost.any_host(False)
   )
 
 
 def test_hosts_without_a_batch_fill_up_with_zeros(monkeypatch):
-  """As seen by a host that has one batch, beside another that has two, the second of them longer."""
+  """Simulates a host with one batch; the other host has two, of which the second is longer."""
   others = iter([[1, 2, 3], [1, 2, 5], [0, 2, 3]])
   monkeypatch.setattr(multihost.jax, 'process_count', lambda: 2)
-  monkeypatch.setattr(multihost, '_from_all', lambda x: np.stack([x, next(others)]))
+  monkeypatch.setattr(multihost, '_all_gather', lambda x: np.stack([x, next(others)]))
   found = list(multihost.same_batches(iter([{'x': np.ones((2, 4))}]), {'x': (2, 3)}, {'x': np.float32}))
   np.testing.assert_array_equal(found[0]['x'], np.ones((2, 4)))
   assert len(found) == 2 and found[1]['x'].shape == (2, 5) and not found[1]['x'].any()

@@ -1,4 +1,4 @@
-"""A run that is killed or stopped, and started again, ends as one that never was."""
+"""A run that is killed or stopped, and then resumed, ends as an uninterrupted one."""
 
 import json
 import os
@@ -35,9 +35,9 @@ def start(model_dir, data):
 
 def finish(model_dir, data):
   process = start(model_dir, data)
-  said = process.communicate(timeout=300)[1]
-  assert process.returncode == 0, said
-  return said
+  log = process.communicate(timeout=300)[1]
+  assert process.returncode == 0, log
+  return log
 
 
 def wait_for(process, happened):
@@ -97,10 +97,10 @@ def test_killed_while_writing_then_terminated(tmp_path, small_data, unbroken):
   process = start(model_dir, small_data)
   assert wait_for(process, lambda: orbax_checkpoints.latest_step(model_dir) > killed_at)
   process.send_signal(signal.SIGTERM)
-  said = process.communicate(timeout=100)[1]
-  assert f'resuming from checkpoint_{killed_at}' in said and 'passing' not in said
-  if process.returncode:  # else it was done before it heard of it
-    assert process.returncode == 143 and 'saved checkpoint_' in said and 'Traceback' not in said
+  log = process.communicate(timeout=100)[1]
+  assert f'resuming from checkpoint_{killed_at}' in log and 'passing' not in log
+  if process.returncode:  # otherwise it was done before the signal
+    assert process.returncode == 143 and 'saved checkpoint_' in log and 'Traceback' not in log
   finish(model_dir, small_data)
   # What SIGTERM saved has gone with the oldest.
   assert_same_run(unbroken, model_dir)

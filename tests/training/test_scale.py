@@ -1,4 +1,4 @@
-"""Training on several devices and on several processes is training on one: the same losses, the same checkpoints."""
+"""Training on several devices or processes equals training on one device: the same losses and checkpoints."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 
-# What the processes below have in common. 8 devices are simulated on the CPU; the numbers go out as JSON.
+# Code shared by the processes below. 8 devices are simulated on the CPU; results are printed as JSON.
 COMMON = """
 import json, sys
 import jax, numpy as np
@@ -23,14 +23,15 @@ def features(rows=16, length=32, seed=0):
   targets[0, 5:] = 0
   return {
       'encoder_input_tokens': rng.normal(size=(rows, 32, 32)).astype(np.float32), 'decoder_target_tokens': targets,
-      'decoder_input_tokens': np.pad(targets, ((0, 0), (1, 0)))[:, :-1], 'decoder_loss_weights': (targets > 0).astype(np.int32),
+      'decoder_input_tokens': np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
+      'decoder_loss_weights': (targets > 0).astype(np.int32),
       'prior_tokens': rng.integers(3, 1000, (rows, length)).astype(np.int32),
   }
 
 def make(partitioner, optimizer=None, parts=None, dropout=0.0, dtype='float32', remat=False, layers=2, mlp=64):
   spec = config.ModelSpec(
-      network.T5Config(vocab_size=1536, emb_dim=32, num_heads=4, num_encoder_layers=layers, num_decoder_layers=layers, head_dim=8,
-                       mlp_dim=mlp, dropout_rate=dropout, memory_length=4, dtype=dtype),
+      network.T5Config(vocab_size=1536, emb_dim=32, num_heads=4, num_encoder_layers=layers, num_decoder_layers=layers,
+                       head_dim=8, mlp_dim=mlp, dropout_rate=dropout, memory_length=4, dtype=dtype),
       spectrograms.SpectrogramConfig(num_mel_bins=32), segment_frames=32, targets_length=32)
   model = models.MemoryEncoderDecoderModel(
       spec, optimizer or optimizers.adamw(1e-2), loss_normalizing_factor='NUM_REAL_TARGET_TOKENS', remat=remat)
@@ -46,7 +47,7 @@ def train(runner, steps=3):
 
 
 def run(code, *arguments, devices=8, timeout=600, more_flags=''):
-  """Runs a program that prints JSON in its last line, on so many simulated devices; returns what it printed."""
+  """Runs a program on simulated devices; returns the JSON of the last line that it prints."""
   flags = ' '.join([os.environ.get('XLA_FLAGS', ''), f'--xla_force_host_platform_device_count={devices}', more_flags])
   done = subprocess.run(
     [sys.executable, '-c', COMMON + textwrap.dedent(code), *map(str, arguments)],
@@ -64,8 +65,8 @@ def run(code, *arguments, devices=8, timeout=600, more_flags=''):
 def one_device():
   return run(
     """
-      optimizers_by_name = {'adamw': optimizers.adamw(1e-2), 'adafactor': adafactor.Adafactor(min_dim_size_to_factor=16)}
-      print(json.dumps({name: train(make(partitioning.PjitPartitioner(), o))[1] for name, o in optimizers_by_name.items()}))
+      both = {'adamw': optimizers.adamw(1e-2), 'adafactor': adafactor.Adafactor(min_dim_size_to_factor=16)}
+      print(json.dumps({name: train(make(partitioning.PjitPartitioner(), o))[1] for name, o in both.items()}))
       """,
     devices=1,
   )
@@ -102,20 +103,23 @@ def test_parameters_and_moments_are_split_and_stay_so():
 
       partitioner = partitioning.PjitPartitioner(num_partitions=4)
       runner = make(partitioner)
-      told = dry_running.training_bytes(runner, features())[:2]
+      estimated = dry_running.training_bytes(runner, features())[:2]
       state, _ = train(runner, 1)
       on_first = lambda tree: sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
       whole = dry_running.tree_bytes(state.params)
       first = lambda tree: {
-          jax.tree_util.keystr(path, simple=True, separator='/'): [list(x.shape), list(x.addressable_shards[0].data.shape)]
+          jax.tree_util.keystr(path, simple=True, separator='/'): [
+              list(x.shape), list(x.addressable_shards[0].data.shape)
+          ]
           for path, x in jax.tree_util.tree_leaves_with_path(tree)
       }
       placed = on_first(state.params), on_first(state.opt_state)
-      print(json.dumps([first(state.params), first(state.opt_state), dict(partitioner.mesh.shape), told, placed, whole]))
+      shape = dict(partitioner.mesh.shape)
+      print(json.dumps([first(state.params), first(state.opt_state), shape, estimated, placed, whole]))
       """
   )
-  params, moments, mesh, told, placed, whole = result
-  assert told == placed and told[0] < 0.3 * whole  # what --dry_run says of a device
+  params, moments, mesh, estimated, placed, whole = result
+  assert estimated == placed and estimated[0] < 0.3 * whole  # the bytes per device of --dry_run
   assert mesh == {'data': 2, 'model': 4}
   for kind in ('/mu/', '/nu/'):
     assert {name.split(kind)[1]: shapes for name, shapes in moments.items() if kind in name} == params
@@ -133,7 +137,7 @@ def test_parameters_and_moments_are_split_and_stay_so():
 
 
 def test_bfloat16_and_remat(one_device):
-  """bfloat16 activations stay near; rematerialisation changes nothing but the memory."""
+  """bfloat16 activations stay close to float32; rematerialization changes only the memory."""
   result = run(
     """
       def cost(remat):
@@ -160,7 +164,7 @@ def test_bfloat16_and_remat(one_device):
 
 
 def test_checkpoints_go_from_one_topology_to_another(tmp_path):
-  """Saved on 8 devices x 2 partitions, taken up on 4 partitions, on 1 device; what is read is bit for bit what was saved."""
+  """A checkpoint of 8 devices with 2 partitions is restored bit for bit with 4 partitions and on 1 device."""
   save = """
       from mrmt3.engine import saving
       runner = make(partitioning.PjitPartitioner(num_partitions=2))
@@ -170,7 +174,7 @@ def test_checkpoints_go_from_one_topology_to_another(tmp_path):
       saver.close()
       print(json.dumps(sum(float(np.abs(x).sum()) for x in jax.tree.leaves(jax.device_get(state)))))
       """
-  take_up = """
+  restore_position = """
       from mrmt3.engine import restoring
       runner = make(partitioning.PjitPartitioner(num_partitions=int(sys.argv[2])))
       state, origin = restoring.start_state(runner, None, sys.argv[1], features())
@@ -181,7 +185,7 @@ def test_checkpoints_go_from_one_topology_to_another(tmp_path):
       print(json.dumps([total, list(shard), float(numbers['loss'] / numbers['tokens'])]))
       """
   total = run(save, tmp_path)
-  results = [run(take_up, tmp_path, partitions, devices=n) for partitions, n in ((4, 8), (1, 1))]
+  results = [run(restore_position, tmp_path, partitions, devices=n) for partitions, n in ((4, 8), (1, 1))]
   assert [shard for _, shard, _ in results] == [[32, 16], [32, 64]]
   assert all(found == total for found, _, _ in results)
   np.testing.assert_allclose(results[0][2], results[1][2], rtol=1e-5)
@@ -191,33 +195,33 @@ def test_what_cannot_be_split_is_said():
   result = run(
     """
       from mrmt3.errors import UserError
-      said = []
+      messages = []
       def attempt(**arguments):
         try:
           batch = features()
           runner = make(partitioning.PjitPartitioner(**arguments))
-          runner.partitioner.check_batch_size(16 if len(said) != 2 else 12, 'train_dataset_cfg')
+          runner.partitioner.check_batch_size(16 if len(messages) != 2 else 12, 'train_dataset_cfg')
           runner.initial_state(batch)
-          said.append('nothing')
+          messages.append('nothing')
         except UserError as error:
-          said.append(str(error))
+          messages.append(str(error))
       attempt(num_partitions=3)
       attempt(model_parallel_submesh=(1, 1, 2))
       attempt(num_partitions=1)
       attempt(num_partitions=2, model_parallel_submesh=(1, 2))
       attempt(num_partitions=8, logical_axis_rules=[('embed', None)])
       attempt(logical_axis_rules=[('embed', 'rows')])
-      print(json.dumps(said))
+      print(json.dumps(messages))
       """
   )
   for line, part in zip(
     result,
     [
       'num_partitions is 3; such blocks must fill the 8 devices',
-      '2 whole numbers',
+      'it must be 2 integers',
       'batch_size 12 is not a multiple of the 8',
       'not both',
-      '8 partitions divide no parameter',
+      'can be split into 8 partitions',
       "'rows'",
     ],
     strict=True,

@@ -1,4 +1,4 @@
-"""Whole pieces scored while a model trains, in each memory mode, on several devices, within bounds of memory."""
+"""Scoring of whole pieces during training: in each memory mode, on several devices, with bounded host memory."""
 
 import dataclasses
 import functools
@@ -118,7 +118,7 @@ def test_memory_modes_hand_on_what_they_say(weights, small_spec, held):
   batch = {'encoder_input_tokens': inputs, 'decoder_target_tokens': targets, 'num_segments': np.array([[3], [2]])}
   empty = empty_segment(build_codec(small_spec.vocabulary))
   empty = np.tile(np.pad(empty, (0, 64 - len(empty))), (2, held))
-  said = {}
+  predicted = {}
   for memory in ('predicted', 'truth', 'none'):
     tokens = np.asarray(jax.jit(PieceEncoderDecoderModel(small_spec, memory=memory).predict_batch)(weights, batch))
     prior = empty
@@ -131,9 +131,9 @@ def test_memory_modes_hand_on_what_they_say(weights, small_spec, held):
       if memory != 'none':
         latest = expected if memory == 'predicted' else targets[:, segment]
         prior = np.concatenate([prior[:, 64:], latest], axis=1)
-    said[memory] = tokens
-  assert (said['truth'] != said['none']).any() and (said['predicted'] != said['none']).any()
-  if held == 2:  # the segment before the last is remembered too: what was changed in it is heard two segments later
+    predicted[memory] = tokens
+  assert (predicted['truth'] != predicted['none']).any() and (predicted['predicted'] != predicted['none']).any()
+  if held == 2:  # the memory also holds the segment before: changes in it affect the segment after next
     changed = {**batch, 'decoder_target_tokens': targets.copy()}
     changed['decoder_target_tokens'][0, 0, :20] = rng.integers(3, 1000, 20)
     model = PieceEncoderDecoderModel(small_spec, memory='truth')
@@ -230,14 +230,13 @@ def test_scores_are_the_same_on_any_number_of_devices(tmp_path, small_spec, caps
   }
   scores, tokens = results['1 device']
   assert scores['onset_f1'] > 0.1  # it has learnt something that could differ
-  for name, (others, said) in results.items():
-    real = [(one > 0) | (other > 0) for one, other in zip(tokens, said, strict=True)]
-    same = sum(int((one == other)[places].sum()) for one, other, places in zip(tokens, said, real, strict=True))
+  for name, (others, other_tokens) in results.items():
+    real = [(one > 0) | (other > 0) for one, other in zip(tokens, other_tokens, strict=True)]
+    same = sum(int((one == other)[places].sum()) for one, other, places in zip(tokens, other_tokens, real, strict=True))
     agreement = same / sum(int(places.sum()) for places in real)
     with capsys.disabled():
-      print(
-        f'\n{name}: {agreement:.2%} of {sum(int(places.sum()) for places in real)} tokens agree, onset F1 {others["onset_f1"]:.4f}'
-      )
+      count = sum(int(places.sum()) for places in real)
+      print(f'\n{name}: {agreement:.2%} of {count} tokens agree, onset F1 {others["onset_f1"]:.4f}')
     assert agreement > 0.99
     assert others == {key: pytest.approx(value, abs=1e-3) for key, value in scores.items()}
 
@@ -261,7 +260,8 @@ def test_fifty_pieces_of_four_minutes_take_less_than_3_gb(tmp_path):
       as_notes(np.stack([onsets, onsets + 0.3, pitches, velocities, zeros, zeros], axis=1)), track / 'MIDI' / 'S00.mid'
     )
     soundfile.write(track / 'mix_16k.wav', np.roll(sound, number * 999), 16000)
-    stem = '{audio_rendered: true, integrated_loudness: -20.0, is_drum: false, midi_saved: true, program_num: 0, inst_class: Piano}'
+    rendered = 'audio_rendered: true, integrated_loudness: -20.0, is_drum: false, midi_saved: true'
+    stem = f'{{{rendered}, program_num: 0, inst_class: Piano}}'
     (track / 'metadata.yaml').write_text(f'stems:\n  S00: {stem}\n')
   sizes = dict(
     emb_dim=32, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, head_dim=16, mlp_dim=32, memory_length=8
@@ -269,7 +269,7 @@ def test_fifty_pieces_of_four_minutes_take_less_than_3_gb(tmp_path):
   spec = config.ModelSpec(network.T5Config(vocab_size=1536, **sizes))
   shapes = spec.parameter_shapes()
   params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
-  # All that the decoder knows is a constant, and that says EOS: what is measured is how pieces go in and out.
+  # The decoder's output is a constant, EOS, so that only the input and output of pieces are measured.
   params['decoder']['token_embedder']['embedding'][:] = 10
   params['decoder']['decoder_norm']['scale'][:] = 1
   params['decoder']['logits_dense']['kernel'][:, 1] = 1
@@ -293,7 +293,7 @@ def test_fifty_pieces_of_four_minutes_take_less_than_3_gb(tmp_path):
       f'--gin.OUTPUT_DIR={tmp_path / "out"}',
       f'--gin.DATA_DIR={tmp_path / "data"}',
       '--gin.BATCH_SIZE=4',
-      '--gin.score_loggers.PictureLogger.pieces=1',
+      '--gin.seqio_loggers.PictureLogger.pieces=1',
       *bindings,
     ],
     capture_output=True,

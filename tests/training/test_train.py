@@ -1,4 +1,4 @@
-"""Training on a shrunken network: it learns, it resumes exactly, and it says what is wrong."""
+"""Training of a small network: it learns, it resumes exactly, and its errors name the mistake."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ def weights(model_dir):
 
 
 def scalars(path):
-  """Returns the lines of a JSONL file without what the clock says."""
+  """Returns the lines of a JSONL file without values that depend on the clock."""
   timed = {'examples_per_second', 'input_wait_share'}
   lines = [json.loads(line) for line in path.read_text().splitlines()]
   return [{key: value for key, value in line.items() if key not in timed} for line in lines]
@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path, small_data, small_s
 
 
 def test_accuracy_by_token_type(small_spec):
-  """The types' counts are those of the targets; their correct tokens add up to all correct ones."""
+  """The counts by type equal those of the targets; the correct tokens by type sum to all correct tokens."""
   targets = np.zeros((2, 64), np.int32)
   targets[:, :4] = [[1134, 1, 0, 0], [50, 1006, 1133, 1]]
   batch = {
@@ -138,8 +138,8 @@ def test_a_checkpoint_without_the_frame_head_can_be_trained_with_it(tmp_path, sm
     rate=0.0,
     model={'objective': FrameObjective()},
   )
-  said = capsys.readouterr().err
-  assert '(step 1), ' in said and 'frame_head fresh' in said and 'note_reader fresh' in said
+  output = capsys.readouterr().err
+  assert '(step 1), ' in output and 'frame_head fresh' in output and 'note_reader fresh' in output
   for a, b in zip(weights(tmp_path / 'first'), weights(tmp_path / 'second'), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-6)
   assert 'frame_head' in orbax_checkpoints.restore_target(tmp_path / 'second')[0]
@@ -153,8 +153,8 @@ def test_parts_that_a_checkpoint_lacks_begin_fresh_where_that_is_asked_for(tmp_p
     run(tmp_path / 'second', small_data, deeper, 1, restore=tmp_path / 'first', model={'fresh': 'memory_encoder'})
   parts = ('memory_encoder', 'decoder/layers_1', 'decoder/layers_0')
   run(tmp_path / 'third', small_data, deeper, 1, restore=tmp_path / 'first', rate=0.0, model={'fresh': parts})
-  said = capsys.readouterr().err
-  assert 'memory_encoder fresh, decoder/layers_1 fresh' in said and 'layers_0 fresh' not in said
+  output = capsys.readouterr().err
+  assert 'memory_encoder fresh, decoder/layers_1 fresh' in output and 'layers_0 fresh' not in output
   before, after = (orbax_checkpoints.restore_params(tmp_path / name)[0] for name in ('first', 'third'))
   for name in ('encoder', 'decoder'):
     for keys, x in jax.tree_util.tree_leaves_with_path(before[name]):
@@ -215,8 +215,8 @@ def test_broken_files_are_one_line(tmp_path, small_data, small_spec, capsys):
   shutil.copytree(small_data, data)
   (data / 'train' / 'Track00001' / 'MIDI' / 'S00.mid').write_bytes(b'junk')
   run(tmp_path / 'model', data, small_spec, 2)
-  said = [line for line in capsys.readouterr().err.splitlines() if 'left out' in line]
-  assert len(said) == 1 and '1 of 3 pieces' in said[0]
+  lines = [line for line in capsys.readouterr().err.splitlines() if 'left out' in line]
+  assert len(lines) == 1 and '1 of 3 pieces' in lines[0]
   shutil.copytree(data, tmp_path / 'worse')
   for path in (tmp_path / 'worse' / 'train').glob('*/MIDI/S00.mid'):
     path.write_bytes(b'junk')
@@ -232,15 +232,15 @@ def test_evaluation_without_an_example_that_fits(tmp_path, small_data, small_spe
 
 
 @pytest.mark.parametrize(
-  'arguments, said',
+  'arguments, message',
   [
     ({'total_steps': 1.5}, 'total_steps'),
     ({'total_steps': 2, 'microbatches': 3}, 'num_microbatches'),
     ({'total_steps': 2, 'eval_period': 0}, 'eval_period'),
   ],
 )
-def test_numbers_that_do_not_fit(tmp_path, small_data, small_spec, arguments, said):
-  with pytest.raises(UserError, match=said):
+def test_numbers_that_do_not_fit(tmp_path, small_data, small_spec, arguments, message):
+  with pytest.raises(UserError, match=message):
     run(tmp_path / 'model', small_data, small_spec, **arguments)
   assert not (tmp_path / 'model').exists()
 
@@ -271,7 +271,7 @@ def test_changed_music_begins_the_data_anew(tmp_path, small_data, small_spec, ca
   for library in registration.LIBRARIES.values():
     library._splits.clear()
   run(tmp_path / 'model', data, small_spec, 4)
-  assert 'is of a run with other data; the data begins anew' in capsys.readouterr().err
+  assert 'is of a run with other data; the data starts from the beginning' in capsys.readouterr().err
 
 
 def test_no_data(tmp_path, small_spec):
@@ -327,7 +327,7 @@ def test_dry_run_shows_and_writes_nothing(tmp_path, small_data):
 
 
 @pytest.mark.parametrize(
-  'flags, said',
+  'flags, message',
   [
     (['--gin_file=runs/nothing.gin'], 'runs/nothing.gin'),
     (['--gin_file=runs/twin.gin', '--gin.train.totl_steps=3'], 'totl_steps'),
@@ -335,7 +335,7 @@ def test_dry_run_shows_and_writes_nothing(tmp_path, small_data):
     (['--gin_file=runs/twin.gin', '--gin.DATA_DIR=/nowhere', '--gin.MODEL_DIR=/dev/null/x'], '/nowhere'),
   ],
 )
-def test_command_mistakes_are_one_line(flags, said):
+def test_command_mistakes_are_one_line(flags, message):
   result = command(*flags)
   assert result.returncode == 2
-  assert said in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr
+  assert message in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr

@@ -1,4 +1,4 @@
-"""Two processes over loopback that train together: as one does, through whatever ends them."""
+"""Training with two processes over loopback equals training with one, also when processes are killed or stopped."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def start(model_dir, data, hosts=2, devices=1, steps=STEPS, more=()):
   return processes
 
 
-def said(model_dir, index):
+def log_of(model_dir, index):
   with open(f'{model_dir}.{index}') as log:
     return log.read()
 
@@ -76,7 +76,7 @@ def kill(processes):
 
 def finish(model_dir, data, **kwargs):
   codes = wait(start(model_dir, data, **kwargs))
-  assert not any(codes), [said(model_dir, index)[-2000:] for index in range(len(codes))]
+  assert not any(codes), [log_of(model_dir, index)[-2000:] for index in range(len(codes))]
 
 
 def wait_until(processes, happened):
@@ -125,25 +125,25 @@ def unbroken(tmp_path_factory, data):
 
 
 def test_two_processes_are_one(tmp_path, data, unbroken):
-  """Each reads its own shard of the data; together they have the examples, and the losses, of one process."""
+  """Each process reads its shard of the data; together they have the examples and the losses of one process."""
   one = tmp_path / 'one'
   finish(one, data, hosts=1)
   together, alone = losses(unbroken), losses(one)
   # All batches have the same examples, in another order.
   np.testing.assert_allclose(together, alone, rtol=1e-5)
-  assert 'other process' not in said(unbroken, 0)
-  assert said(unbroken, 1).count('train step') == 0  # only the first one talks
-  # Another topology takes up the checkpoint: weights and moments as they were, the data from its beginning.
+  assert 'other process' not in log_of(unbroken, 0)
+  assert log_of(unbroken, 1).count('train step') == 0  # only the first one reports
+  # Another topology restores the checkpoint: the same parameters and moments, the data from the beginning.
   (tmp_path / 'moved').mkdir()
   newest = orbax_checkpoints.checkpoint_folder(unbroken, STEPS)
   os.symlink(newest, tmp_path / 'moved' / newest.name)
   finish(tmp_path / 'moved', data, devices=2, steps=STEPS + 1, more=['--gin.NUM_PARTITIONS=2'])
-  assert f'resuming from checkpoint_{STEPS}' in said(tmp_path / 'moved', 0)
+  assert f'resuming from checkpoint_{STEPS}' in log_of(tmp_path / 'moved', 0)
   assert abs(losses(tmp_path / 'moved')[-1][1] / alone[-1][1] - 1) < 0.2
 
 
 def run_all(script, gin_file, model_dir, data, out, hosts):
-  """Runs mrmt3.eval or mrmt3.infer on a checkpoint of `start`'s, with so many processes, and returns what each has printed."""
+  """Runs mrmt3.eval or mrmt3.infer on a checkpoint of `start` with several processes; returns the output of each."""
   flags = [
     '--gin_file=models/tiny.gin',
     f'--gin_file={gin_file}',
@@ -210,7 +210,7 @@ def test_a_lost_process_ends_the_other(tmp_path, data, lost):
   killed = time.monotonic()
   codes = wait(processes, 100)
   assert time.monotonic() - killed < 60
-  log = said(model_dir, 1 - lost)
+  log = log_of(model_dir, 1 - lost)
   # Process 0 is where they meet: without the relay, jax would abort the other.
   assert codes[1 - lost] == 75
   assert 'another process of this run is lost' in log and 'Traceback' not in log and 'stack trace' not in log
@@ -223,21 +223,21 @@ def test_sigterm_to_one_stops_both_after_the_same_step(tmp_path, data, unbroken)
   wait_until(processes, lambda: latest(model_dir))
   processes[1].terminate()
   codes = wait(processes)
-  if any(codes):  # else they were done before they heard of it
-    assert codes == [143, 143], said(model_dir, 0)
-    assert 'saved checkpoint_' in said(model_dir, 0)
+  if any(codes):  # otherwise they were done before the signal
+    assert codes == [143, 143], log_of(model_dir, 0)
+    assert 'saved checkpoint_' in log_of(model_dir, 0)
   finish(model_dir, data)
   assert_same_run(unbroken, model_dir)
 
 
 def drill(model_dir, data, rng, most, steps=STEPS):
-  """Kills a random process, or both, at random moments, and starts again, until it was done `most` times or all is done."""
+  """Kills one process or both at random times and restarts them, up to `most` times or until the run is done."""
   kills = 0
   while kills < most and latest(model_dir) < steps:
     processes = start(model_dir, data)
     before, at_once = latest(model_dir), rng.random() < 0.5
-    # Mostly after some progress, so that the drill comes to an end; sometimes before anything was done. Then a process that is
-    # left may still be waiting for the other one to start, which it does for minutes.
+    # Mostly after some progress, so that the run ends at some point; sometimes before any. Then a process that is left
+    # may wait for the other one to start, which takes minutes.
     if rng.random() < 0.8:
       wait_until(processes, lambda before=before: latest(model_dir) > before)
     else:
@@ -262,7 +262,7 @@ def test_killed_and_started_again(tmp_path, data, unbroken):
 
 @pytest.mark.slow
 def test_preemption_drill(tmp_path, data, unbroken):
-  """Twenty times killed at random; a run that is done before that begins anew."""
+  """Kills processes 20 times at random; starts a new run if one is done before."""
   rng, kills = random.Random(1), 0
   for attempt in range(20):
     model_dir = tmp_path / f'model_{attempt}'

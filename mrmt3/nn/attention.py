@@ -92,7 +92,8 @@ def attend_in_blocks(
 ) -> jax.Array:
   """As `attend`, for training: a block of queries at a time, weights computed again in the backward pass.
 
-  So no array of queries x keys is kept but the dropout's masks, and a causal attention skips most of what it must not see.
+  So no array of queries x keys is kept but the dropout's masks, and a causal attention skips most of what it must not
+  see.
 
   Args:
     queries: `[batch, heads, queries, head_dim]`.

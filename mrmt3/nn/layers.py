@@ -251,8 +251,8 @@ class MultiHeadDotProductAttention(nn.Module):
       real: bool `[batch, queries]`; the other queries get the mean of all values. None: all are real.
       seen: bool `[batch, keys]`, the keys that real queries see, or None: all.
       causal: whether real query i sees keys 0..i only.
-      mask: what else is to hold for a key to be seen (> 0), broadcastable to `[batch, heads, queries, keys]`, or None. It is
-        slower: there is an array of queries x keys then.
+      mask: what else is to hold for a key to be seen (> 0), broadcastable to `[batch, heads, queries, keys]`, or None.
+        It is slower: there is an array of queries x keys then.
 
     Returns:
       `[batch, queries, features]`.

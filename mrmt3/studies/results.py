@@ -27,8 +27,8 @@ def alone(folder: Path) -> Iterator[int]:
   Yields a file descriptor. A process that inherits it keeps the folder locked until it ends, so that a training that
   outlives a killed study is not started twice.
   """
-  # A plain flock lasts until every process that inherited the descriptor has closed it. filelock keeps its descriptor to itself,
-  # and its release unlocks for all of them.
+  # A plain flock lasts until every process that inherited the descriptor has closed it. filelock keeps its descriptor
+  # to itself, and its release unlocks for all of them.
   with open(files.make_folder(folder) / _LOCK_NAME, 'a') as lock:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

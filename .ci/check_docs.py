@@ -1,8 +1,8 @@
-"""Runs or dry-runs every shell line in the given Markdown files.
+"""Run or dry-run every shell line in the given Markdown files.
 
-A block that starts with ```sh is run, line after line, in one scratch folder. A word after it (```sh long, data, network,
-tpu) says why it cannot be run here; its lines are checked without being run: options against the real parser, gin files by parsing,
-make targets with -n, launch_tpu.sh with --dry_run.
+A block that starts with ```sh is run, line after line, in one scratch folder. A word after it (```sh long, data,
+network, tpu) gives the reason why it cannot run here. Its lines are checked instead: options by the real parser, gin
+files by parsing them, make targets with -n, launch_tpu.sh with --dry_run.
 """
 
 import re

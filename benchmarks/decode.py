@@ -31,7 +31,7 @@ VOCABULARY, FRAMES, MEL, EOS = 1536, 256, 512, 1
 
 
 def best_time(function, runs: int) -> float:
-  """Returns the shortest time of `runs` calls of a function, s."""
+  """Return the shortest time of `runs` calls of a function, s."""
   times = []
   for _ in range(runs):
     start = time.perf_counter()
@@ -41,21 +41,21 @@ def best_time(function, runs: int) -> float:
 
 
 def make_inputs(batch: int):
-  """Returns random log-mel frames, float32 `[batch, frames, mel]`."""
+  """Return random log-mel frames, float32 `[batch, frames, mel]`."""
   import numpy as np
 
   return np.random.default_rng(0).normal(size=(batch, FRAMES, MEL)).astype(np.float32)
 
 
 def without_eos(params: dict) -> dict:
-  """Returns a Flax network's parameters with a logit of 0 for EOS, which is never the largest of 1536 random logits."""
+  """Return a Flax network's parameters with a logit of 0 for EOS, which is never the largest of 1536 random logits."""
   kernel = params['decoder']['logits_dense']['kernel']
   params['decoder']['logits_dense']['kernel'] = kernel.at[:, EOS].set(0)
   return params
 
 
 def ours(size: dict, batch: int, length: int, dtype: str):
-  """Returns a function that decodes with mrmt3 in a dtype and returns the tokens, int32 `[batch, length]`."""
+  """Return a function that decodes with mrmt3 in a dtype and return the tokens, int32 `[batch, length]`."""
   import jax
   import numpy as np
 
@@ -192,7 +192,7 @@ def hf_t5(size: dict, batch: int, length: int):
 
 
 def read_rate() -> float:
-  """Returns the bytes per second at which all cores together read an array larger than the caches."""
+  """Return the bytes per second at which all cores together read an array larger than the caches."""
   from concurrent.futures import ThreadPoolExecutor
 
   import numpy as np
@@ -209,7 +209,7 @@ def read_rate() -> float:
 
 
 def bytes_per_step(size: dict, batch: int, length: int) -> float:
-  """Returns the bytes that a decoder step reads, averaged over positions: float32 weights, keys and values."""
+  """Return the bytes that a decoder step reads, averaged over positions: float32 weights, keys and values."""
   emb, joined, mlp = size['emb_dim'], size['num_heads'] * size['head_dim'], size['mlp_dim']
   weights = size['num_decoder_layers'] * (6 * emb * joined + 3 * emb * mlp) + emb * VOCABULARY
   keys_values = size['num_decoder_layers'] * 2 * joined * (FRAMES + length / 2) * batch
@@ -217,7 +217,7 @@ def bytes_per_step(size: dict, batch: int, length: int) -> float:
 
 
 def measure(side: str, size: dict, batch: int, length: int, runs: int) -> dict:
-  """Runs one side in this process and returns its seconds and tokens."""
+  """Run one side in this process and return its seconds and tokens."""
   if side == 'rate':
     return {'rate': read_rate()}
   functions = {'t5x': t5x, 'mr_mt3': mr_mt3, 'hf_t5': hf_t5}
@@ -235,7 +235,7 @@ def measure(side: str, size: dict, batch: int, length: int, runs: int) -> dict:
 
 
 def main() -> None:
-  """Runs the sides and prints a table."""
+  """Run the sides and print a table."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='base', help='size of the network (default: base)')
   parser.add_argument('--batch', type=int, default=1, help='rows per batch (default: 1)')

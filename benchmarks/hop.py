@@ -20,7 +20,7 @@ SCORES = ('onset_f1', 'onset_program_f1', 'leakage_ratio', 'instrument_detection
 
 
 def main() -> None:
-  """Transcribes the pieces with each hop and prints a table."""
+  """Transcribe the pieces with each hop and print a table."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--checkpoint', required=True, help='checkpoint to transcribe with')
   parser.add_argument('--data', required=True, help='data set in the Slakh2100 layout')

@@ -43,7 +43,7 @@ MEMORY_EVERY = 500  # examples between two measurements of the memory
 
 
 def our_dataset(data_dir: str, spec, log_mel_on: str, cache_dir: str):
-  """Returns an infinite tf.data.Dataset of batches, as in `mrmt3.train`."""
+  """Return an infinite tf.data.Dataset of batches, as in `mrmt3.train`."""
   from mrmt3.data.example_config import ExampleConfig
   from mrmt3.data.feature_converters import MemoryFeatureConverter
   from mrmt3.engine import utils
@@ -65,12 +65,12 @@ def our_dataset(data_dir: str, spec, log_mel_on: str, cache_dir: str):
 
 
 def lengths_of(spec) -> dict[str, int]:
-  """Returns the feature lengths of both pipelines."""
+  """Return the feature lengths of both pipelines."""
   return {'inputs': spec.segment_frames, 'targets': spec.targets_length}
 
 
 def measure_ours(data_dir: str, spec, cache_dir: str, seconds: float) -> dict[str, dict]:
-  """Returns `mt3_pipeline.measure` of 'host' and 'device', and 'prepare': seconds from files to events."""
+  """Return `mt3_pipeline.measure` of 'host' and 'device', and 'prepare': seconds from files to events."""
   from mrmt3 import vocabularies
   from mrmt3.data import piece_cache
   from mrmt3.data.sources.slakh import SlakhFolder
@@ -91,7 +91,7 @@ def measure_ours(data_dir: str, spec, cache_dir: str, seconds: float) -> dict[st
 
 
 def prepare_records(records: Path, spec, cache_dir: str) -> float:
-  """Returns the seconds that mrmt3 needs to prepare MT3's records."""
+  """Return the seconds that mrmt3 needs to prepare MT3's records."""
   from mrmt3 import vocabularies
   from mrmt3.data import piece_cache
   from mrmt3.data.sources.mt3_records import Mt3Records
@@ -104,7 +104,7 @@ def prepare_records(records: Path, spec, cache_dir: str) -> float:
 
 
 def measure_mt3(args: argparse.Namespace, spec, records: Path) -> dict:
-  """Runs mt3_pipeline.py on the records; SystemExit with the end of its output if it fails."""
+  """Run mt3_pipeline.py on the records; SystemExit with the end of its output if it fails."""
   paths = [*filter(None, [args.mt3, args.t5x, os.environ.get('PYTHONPATH')])]
   command = [args.python, mt3_pipeline.__file__, str(records), '--seconds', str(args.seconds)]
   command += ['--batch-size', str(BATCH_SIZE), '--lengths', json.dumps(lengths_of(spec))]
@@ -118,7 +118,7 @@ def measure_mt3(args: argparse.Namespace, spec, records: Path) -> dict:
 
 
 def measure_memory(data_dir: str, spec, cache_dir: str) -> None:
-  """Makes 20,000 examples with the log-mel on the host, and prints this process's memory."""
+  """Make 20,000 examples with the log-mel on the host, and print this process's memory."""
   import psutil
 
   from mrmt3.training.data_iterator import DataIterator
@@ -138,7 +138,7 @@ def measure_memory(data_dir: str, spec, cache_dir: str) -> None:
 
 
 def print_table(ours: dict, mt3: dict | None, audio_seconds: float) -> None:
-  """Prints figures, ratios and target ratios."""
+  """Print figures, ratios and target ratios."""
 
   def row(name, unit, our_figure, mt3_figure=None, target=None):
     ratio = ''
@@ -169,7 +169,7 @@ def print_table(ours: dict, mt3: dict | None, audio_seconds: float) -> None:
 
 
 def render(folder: str) -> str:
-  """Renders half an hour of music into a folder and returns it."""
+  """Render half an hour of music into a folder and return it."""
   command = [sys.executable, '-m', 'mrmt3', 'dataset', 'build', '--recipe', 'corpus', '--hours', '0.5', folder]
   if code := subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
     raise SystemExit(code)  # the command has printed the reason
@@ -177,7 +177,7 @@ def render(folder: str) -> str:
 
 
 def main() -> None:
-  """Renders, measures, prints."""
+  """Render, measures, prints."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--data', metavar='DIR', help='data set in the Slakh layout, with a train split')
   parser.add_argument('--mt3', metavar='DIR', help='checkout of magenta/mt3')

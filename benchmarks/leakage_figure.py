@@ -21,7 +21,7 @@ _CHORDS = ((60, 64, 67), (57, 60, 64), (53, 57, 60), (55, 59, 62))
 
 
 def piece() -> np.ndarray:
-  """Returns the reference, a note array of eight seconds."""
+  """Return the reference, a note array of eight seconds."""
   rows = [(0.5 * place, 0.5 * place + 0.45, pitch, 90, VIOLIN, 0) for place, pitch in enumerate(_MELODY)]
   for place, chord in enumerate(_CHORDS):
     rows += [(2.0 * place, 2.0 * place + 1.8, pitch, 70, PIANO, 0) for pitch in chord]
@@ -30,7 +30,7 @@ def piece() -> np.ndarray:
 
 
 def leaked(notes: np.ndarray) -> np.ndarray:
-  """Returns a transcription with correct notes whose instruments change from segment to segment."""
+  """Return a transcription with correct notes whose instruments change from segment to segment."""
   notes = notes.copy()
   predicted = {
     VIOLIN: (VIOLIN, VIOLA, VIOLIN, CELLO),
@@ -43,7 +43,7 @@ def leaked(notes: np.ndarray) -> np.ndarray:
 
 
 def describe() -> str:
-  """Returns the scores of the example, one per line."""
+  """Return the scores of the example, one per line."""
   reference, estimate = piece(), leaked(piece())
   scores = metric_registry.evaluate_piece(reference, estimate)
   instruments = ', '.join(instrument_name(*instrument) for instrument in instruments_of(estimate))
@@ -61,7 +61,7 @@ def describe() -> str:
 
 
 def main(argv: list[str]) -> int:
-  """Writes the figure and prints its scores; returns the exit code."""
+  """Write the figure and print its scores; return the exit code."""
   if len(argv) != 1:
     print('mrmt3: error: usage: python benchmarks/leakage_figure.py OUT.png', file=sys.stderr)
     return 2

@@ -19,7 +19,7 @@ WARM_UP_SECONDS = 5  # until tf.data's autotuning has settled
 
 
 def write_records(path: str | os.PathLike, source, split: str, sample_rate: int) -> None:
-  """Writes the pieces of a split as TFRecords in the layout of MT3's Slakh data.
+  """Write the pieces of a split as TFRecords in the layout of MT3's Slakh data.
 
   Args:
     path: file to write.
@@ -129,7 +129,7 @@ def run(records: str, seconds: float, batch_size: int, lengths: dict[str, int]) 
 
 
 def main() -> None:
-  """Prints the result of `run` as JSON in the last line, and exits immediately."""
+  """Print the result of `run` as JSON in the last line, and exits immediately."""
   parser = argparse.ArgumentParser()
   parser.add_argument('records')
   parser.add_argument('--seconds', type=float, required=True)

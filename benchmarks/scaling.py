@@ -47,7 +47,7 @@ CORES = {'A100-80': 96, 'H100': 208, 'v5e': 224, 'v5p': 208}  # per host
 
 
 def parameters() -> int:
-  """Returns the base model's number of parameters (without memory)."""
+  """Return the base model's number of parameters (without memory)."""
   emb, joined, mlp = SIZE['emb_dim'], SIZE['num_heads'] * SIZE['head_dim'], SIZE['mlp_dim']
   attention, feed_forward = 4 * emb * joined, 3 * emb * mlp
   encoder = SIZE['num_encoder_layers'] * (attention + feed_forward + 2 * emb) + emb + MEL * emb
@@ -56,7 +56,7 @@ def parameters() -> int:
 
 
 def all_reduce_seconds(chip: str, chips: int) -> float:
-  """Returns the time to all-reduce float32 gradients over all chips: a ring within a pod, and hosts between pods."""
+  """Return the time to all-reduce float32 gradients over all chips: a ring within a pod, and hosts between pods."""
   gradient = 4.0 * parameters()
   within = min(chips, POD[chip])
   seconds = 2 * (within - 1) / within * gradient / CHIPS[chip][3]
@@ -68,7 +68,7 @@ def all_reduce_seconds(chip: str, chips: int) -> float:
 
 
 def partitioned_bytes(partitions: int, rows: int) -> float:
-  """Returns the bytes (float32) that a device all-reduces per step if a copy of the model is split over `partitions`.
+  """Return the bytes (float32) that a device all-reduces per step if a copy of the model is split over `partitions`.
 
   These are its part of the gradients, and the activations after (backward: before) every attention and MLP.
   """
@@ -79,7 +79,7 @@ def partitioned_bytes(partitions: int, rows: int) -> float:
 
 
 def activation_bytes(rows: int, remat: bool) -> float:
-  """Returns the bytes that the forward pass stores for the backward pass, bfloat16 (logits float32)."""
+  """Return the bytes that the forward pass stores for the backward pass, bfloat16 (logits float32)."""
   emb, joined, mlp = SIZE['emb_dim'], SIZE['num_heads'] * SIZE['head_dim'], SIZE['mlp_dim']
   attention = 2 * emb + 4 * joined  # input, normalized input; queries, keys, values, output
   feed_forward = 2 * emb + 4 * mlp  # input, normalized input; two projections, the activation, the product
@@ -89,7 +89,7 @@ def activation_bytes(rows: int, remat: bool) -> float:
 
 
 def table(utilisation: float, batch: int, prices: dict) -> list[list[str]]:
-  """Returns the rows of the table of chips, as text."""
+  """Return the rows of the table of chips, as text."""
   flops, state = products(SIZE, 1, LENGTH), 16.0 * parameters()  # weights, gradients, two moments
   rows = []
   for chip, chips in SETUPS:
@@ -125,7 +125,7 @@ def table(utilisation: float, batch: int, prices: dict) -> list[list[str]]:
 
 
 def strong(utilisation: float, batch: int) -> list[list[str]]:
-  """Returns the rows of the table of v5e chips that share one batch, as text."""
+  """Return the rows of the table of v5e chips that share one batch, as text."""
   flops, rows = products(SIZE, 1, LENGTH), []
   for chips in (1, 8, 64, 256, 512):
     compute = batch / chips * flops / (CHIPS['v5e'][0] * utilisation)
@@ -163,7 +163,7 @@ _BYTES = {'f32': 4, 'bf16': 2, 's32': 4, 'u32': 4, 'pred': 1, 'f16': 2, 's64': 8
 
 
 def collectives(text: str) -> dict[str, list[float]]:
-  """Returns {kind: [count, bytes of the results]} of the collectives in an optimized HLO program."""
+  """Return {kind: [count, bytes of the results]} of the collectives in an optimized HLO program."""
   found = {}
   for line in text.splitlines():
     match = re.search(
@@ -180,7 +180,7 @@ def collectives(text: str) -> dict[str, list[float]]:
 
 
 def compiled(partitions: int, batch: int) -> dict:
-  """Compiles a step of the base model for this process's devices and returns XLA's analysis of it."""
+  """Compile a step of the base model for this process's devices and return XLA's analysis of it."""
   import jax
 
   from mrmt3 import config, models, network
@@ -212,7 +212,7 @@ def _compile_in_subprocess(devices: int, partitions: int, batch: int) -> dict:
 
 
 def compare() -> None:
-  """Prints the figures of compiled programs and the calculated ones."""
+  """Print the figures of compiled programs and the calculated ones."""
   count = parameters()
   print('program                           quantity                    compiled      calculated  ratio')
   for devices, partitions in ((8, 1), (8, 2)):
@@ -234,7 +234,7 @@ def compare() -> None:
 
 
 def main() -> None:
-  """Prints the tables."""
+  """Print the tables."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument(
     '--utilisation', type=float, default=0.25, help='share of the peak that matrix products reach (default: 0.25)'

@@ -19,7 +19,7 @@ NOTES, SECONDS, INSTRUMENTS = 3000, 240.0, (0, 24, 33, 40, 48, 80)
 
 
 def make_piece(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-  """Returns a reference and a transcription: onsets off by some ms, 10 % of the pitches and 20 % of programs wrong."""
+  """Return a reference and a transcription: onsets off by some ms, 10 % of the pitches and 20 % of programs wrong."""
   rows = np.zeros((NOTES, 6))
   rows[:, 0] = np.sort(rng.uniform(0, SECONDS - 2, NOTES))
   rows[:, 1] = rows[:, 0] + rng.uniform(0.05, 1.5, NOTES)
@@ -33,7 +33,7 @@ def make_piece(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fastest(function, repeats: int = 5) -> tuple[float, object]:
-  """Returns (seconds of the fastest call, result)."""
+  """Return (seconds of the fastest call, result)."""
   best, result = float('inf'), None
   for _ in range(repeats):
     start = time.perf_counter()
@@ -43,7 +43,7 @@ def fastest(function, repeats: int = 5) -> tuple[float, object]:
 
 
 def main() -> None:
-  """Prints the figures."""
+  """Print the figures."""
   reference, estimate = make_piece(np.random.default_rng(0))
   columns = []
   for notes in (reference, estimate):

@@ -20,7 +20,7 @@ BOUND_MS = 1.0
 
 
 def single_step_tokens(codec) -> np.ndarray:
-  """Returns a segment before run-length encoding, int32 ids: single-step shifts, and three ids per event."""
+  """Return a segment before run-length encoding, int32 ids: single-step shifts, and three ids per event."""
   from mrmt3.event_codec import Event
 
   rng = np.random.default_rng(0)
@@ -33,7 +33,7 @@ def single_step_tokens(codec) -> np.ndarray:
 
 
 def milliseconds(function, repeats: int) -> float:
-  """Returns the median time of a call, ms."""
+  """Return the median time of a call, ms."""
   function()
   times = []
   for _ in range(repeats):
@@ -44,7 +44,7 @@ def milliseconds(function, repeats: int) -> float:
 
 
 def over_data_set(module, codec, tokens, segments: int):
-  """Returns a function that encodes a data set of segments with a module's functions and returns the last one."""
+  """Return a function that encodes a data set of segments with a module's functions and return the last one."""
   import tensorflow as tf
 
   dataset = tf.data.Dataset.from_tensors({'targets': tokens}).repeat(segments)
@@ -61,7 +61,7 @@ def over_data_set(module, codec, tokens, segments: int):
 
 
 def main() -> None:
-  """Measures and prints."""
+  """Measure and print."""
   from mrmt3 import run_length_encoding as ours
   from mrmt3.vocabularies import VocabularyConfig, build_codec
 

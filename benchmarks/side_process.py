@@ -18,7 +18,7 @@ def run(
   variables: Mapping[str, str] | None = None,
   timeout: float | None = None,
 ) -> Any:
-  """Runs a script on the CPU and returns the last line of its output, parsed as JSON.
+  """Run a script on the CPU and return the last line of its output, parsed as JSON.
 
   Args:
     script: path of the script.

@@ -31,7 +31,7 @@ VOCABULARY, FRAMES, MEL = 1536, 256, 512
 
 
 def make_batch(batch: int, length: int) -> dict:
-  """Returns random features of `batch` examples; the last quarter of each target is padding."""
+  """Return random features of `batch` examples; the last quarter of each target is padding."""
   import numpy as np
 
   rng = np.random.default_rng(0)
@@ -46,7 +46,7 @@ def make_batch(batch: int, length: int) -> dict:
 
 
 def our_step(size: dict, batch: dict):
-  """Returns mrmt3's jitted step (state, batch) -> (state, ...) and the initial state."""
+  """Return mrmt3's jitted step (state, batch) -> (state, ...) and the initial state."""
   import jax
 
   from mrmt3 import config, models, network
@@ -99,7 +99,7 @@ def t5x_step(size: dict, batch: dict):
 
 
 def measure(side: str, size: dict, batch: int, length: int, steps: int) -> dict:
-  """Compiles and runs one side's step in this process; returns its figures."""
+  """Compile and run one side's step in this process; return its figures."""
   import jax
 
   features = make_batch(batch, length)
@@ -125,7 +125,7 @@ def measure(side: str, size: dict, batch: int, length: int, steps: int) -> dict:
 
 
 def products(size: dict, batch: int, length: int) -> float:
-  """Returns the floating-point operations of the matrix products of a step (causal attention counted in full)."""
+  """Return the floating-point operations of the matrix products of a step (causal attention counted in full)."""
   emb, joined, mlp = size['emb_dim'], size['num_heads'] * size['head_dim'], size['mlp_dim']
 
   def layer(queries, contexts):
@@ -141,7 +141,7 @@ def products(size: dict, batch: int, length: int) -> float:
 
 
 def matmul_rate() -> float:
-  """Returns the floating-point operations per second of a large matrix product in this process."""
+  """Return the floating-point operations per second of a large matrix product in this process."""
   import jax
   import jax.numpy as jnp
 
@@ -156,7 +156,7 @@ def matmul_rate() -> float:
 
 
 def main() -> None:
-  """Runs the sides and prints a table."""
+  """Run the sides and print a table."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--size', choices=SIZES, default='base', help='size of the network (default: base)')
   parser.add_argument('--batch', type=int, help='examples per step (default: 4 for base, 16 for the others)')

@@ -138,7 +138,7 @@ SLAKH_CONFIG = _config('slakh', f'{_BUCKET}/slakh', _STEMS_RECORD, _SUBSETS)
 
 
 def local_pattern(name: str, pattern: str) -> str:
-  """Maps a file pattern in MT3's buckets to local files: the same file names in MRMT3_RECORDS/<name>.
+  """Map a file pattern in MT3's buckets to local files: the same file names in MRMT3_RECORDS/<name>.
 
   Without MRMT3_RECORDS, and for patterns elsewhere, the pattern is returned unchanged.
   """

@@ -29,7 +29,7 @@ class Stage:
 
 
 def run_stage(name: str, command: list[str]) -> Stage:
-  """Runs a command, with its output shown; UserError if it fails."""
+  """Run a command, with its output shown; UserError if it fails."""
   print(f'\n== {name}\n$ {" ".join(command)}', flush=True)
   start = time.monotonic()
   process = subprocess.Popen([sys.executable, '-m', 'mrmt3', *command[1:]])
@@ -47,7 +47,7 @@ def run_stage(name: str, command: list[str]) -> Stage:
 
 
 def prepare_folder(folder: Path) -> None:
-  """Makes an empty folder for a demo; an earlier demo's is emptied. UserError if other files are in it."""
+  """Make an empty folder for a demo; an earlier demo's is emptied. UserError if other files are in it."""
   marker = folder / MARKER
   if folder.exists() and not marker.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise UserError(f'{folder} exists and is not a folder of an earlier demo; choose another folder with -o')
@@ -59,7 +59,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def lay_out_tracks(data: Path, folder: Path, labels: Mapping[str, str]) -> dict[str, slakh_layout.Track]:
-  """Writes the reference notes of a data set as MIDI to `folder`/reference, and copies the audio to `folder`/audio.
+  """Write the reference notes of a data set as MIDI to `folder`/reference, and copies the audio to `folder`/audio.
 
   Args:
     data: a folder in Slakh's layout.
@@ -82,7 +82,7 @@ def lay_out_tracks(data: Path, folder: Path, labels: Mapping[str, str]) -> dict[
 
 
 def show_song(folder: Path, song: str) -> None:
-  """Writes song.mid, the transcription of a track, and song.png, a plot of its reference and its transcription."""
+  """Write song.mid, the transcription of a track, and song.png, a plot of its reference and its transcription."""
   with files.atomic_path(folder / 'song.mid') as temporary:
     shutil.copyfile(folder / 'transcription' / f'{song}.mid', temporary)
   reference, estimate = (midi.read_midi(folder / kind / f'{song}.mid') for kind in ('reference', 'transcription'))
@@ -91,13 +91,13 @@ def show_song(folder: Path, song: str) -> None:
 
 
 def print_stages(stages: Sequence[Stage]) -> None:
-  """Prints the time and memory of each stage."""
+  """Print the time and memory of each stage."""
   for stage in stages:
     print(f'{stage.name:<20} {stage.seconds:7.0f} s   peak {stage.megabytes:6.0f} MB')
 
 
 def run_bundled(output: str, seed: int, note: str) -> int:
-  """Renders, transcribes, scores and plots songs in `output`; returns 0. UserError if a command fails."""
+  """Render, transcribes, scores and plots songs in `output`; return 0. UserError if a command fails."""
   folder = Path(output)
   prepare_folder(folder)
   data = folder / 'data'
@@ -118,7 +118,7 @@ WANTED_ONSET_F1 = 0.9  # mean over the learnt songs
 
 
 def run_training(output: str, steps: int | None, seed: int, note: str) -> int:
-  """Renders songs, trains on them, transcribes, scores and plots in `output`; returns the exit code (see cli.demo)."""
+  """Render songs, trains on them, transcribes, scores and plots in `output`; return the exit code (see cli.demo)."""
   folder = Path(output)
   prepare_folder(folder)
   data, model = folder / 'data', folder / 'model'
@@ -156,6 +156,6 @@ def run_training(output: str, steps: int | None, seed: int, note: str) -> int:
 
 
 def learnt_onset_f1(scores: dict) -> float:
-  """Returns the mean onset F1 of the learnt songs from the JSON of `mrmt3 evaluate`."""
+  """Return the mean onset F1 of the learnt songs from the JSON of `mrmt3 evaluate`."""
   values = [piece['onset_f1'] for name, piece in scores['pieces'].items() if name.startswith('learnt')]
   return sum(values) / len(values)

@@ -9,5 +9,5 @@ class UserError(Exception):
 
 
 def first_line(error) -> str:
-  """Returns the first line of an exception's message, up to 200 characters, or its type if there is no message."""
+  """Return the first line of an exception's message, up to 200 characters, or its type if there is no message."""
   return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

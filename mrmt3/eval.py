@@ -24,7 +24,7 @@ def evaluate(
   use_orbax: bool = True,
   dry_run: bool = False,
 ) -> dict[int, dict]:
-  """Evaluates one checkpoint, or all checkpoints of a folder.
+  """Evaluate one checkpoint, or all checkpoints of a folder.
 
   Writes output_dir/config.gin. Writes and prints one line per checkpoint, in
   output_dir/inference_eval/<task>-metrics.jsonl. With RestoreCheckpointConfig.mode 'all', checkpoints that already have
@@ -83,7 +83,7 @@ def evaluate(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command line; returns the exit code, see `training.main`."""
+  """Run the command line; return the exit code, see `training.main`."""
   return training_main.main(evaluate, 'python -m mrmt3.eval', __doc__.split('\n')[0], argv)
 
 

@@ -37,7 +37,7 @@ class Codec:
   """
 
   def __init__(self, max_shift_steps: int, steps_per_second: float, event_ranges: Sequence[EventRange]):
-    """Assigns the ids; ValueError if a type has two ranges (`shift` always has one) or a range is empty."""
+    """Assign the ids; ValueError if a type has two ranges (`shift` always has one) or a range is empty."""
     self.steps_per_second = steps_per_second
     ranges = (EventRange(SHIFT, 0, max_shift_steps), *event_ranges)
     types = [r.type for r in ranges]
@@ -68,30 +68,30 @@ class Codec:
     return tuple(Event(r.type, value) for r in self.event_ranges for value in range(r.min_value, r.max_value + 1))
 
   def has_type(self, event_type: str) -> bool:
-    """Returns whether the codec has the event type."""
+    """Return whether the codec has the event type."""
     return event_type in self._ranges
 
   def encode_event(self, event: Event) -> int:
-    """Returns the id of an event; ValueError if the type is unknown or the value is out of range."""
+    """Return the id of an event; ValueError if the type is unknown or the value is out of range."""
     event_range = self._range(event.type)
     if not event_range.min_value <= event.value <= event_range.max_value:
       raise ValueError(f'{event} is not within {event_range.min_value}..{event_range.max_value}')
     return self._first_ids[event.type] + event.value - event_range.min_value
 
   def decode_event_index(self, index: int) -> Event:
-    """Returns the event of an id; ValueError if the id is out of range."""
+    """Return the event of an id; ValueError if the id is out of range."""
     if not 0 <= index < self.num_classes:
       raise ValueError(f'no event has the id {index}: ids are 0..{self.num_classes - 1}')
     return self.events[index]
 
   def event_type_range(self, event_type: str) -> tuple[int, int]:
-    """Returns the (first, last) id of an event type; ValueError if the type is unknown."""
+    """Return the (first, last) id of an event type; ValueError if the type is unknown."""
     event_range = self._range(event_type)
     first_id = self._first_ids[event_type]
     return first_id, first_id + event_range.max_value - event_range.min_value
 
   def is_shift_event_index(self, index: int) -> bool:
-    """Returns whether an id, or each id of an array, is a time shift; the id of a shift is its number of steps."""
+    """Return whether an id, or each id of an array, is a time shift; the id of a shift is its number of steps."""
     return (index >= 0) & (index <= self.max_shift_steps)
 
   def _range(self, event_type: str) -> EventRange:

@@ -22,7 +22,7 @@ MODES = ('predict', 'score', 'predict_with_aux')
 
 
 def write_inferences_to_file(path, inferences, task_ds, mode: str, vocabulary=None) -> None:
-  """Writes one JSON line per example: inputs (features `*_pretokenized` only), prediction or score, and aux values.
+  """Write one JSON line per example: inputs (features `*_pretokenized` only), prediction or score, and aux values.
 
   Args:
     path: output file.
@@ -73,7 +73,7 @@ def infer(
   use_orbax: bool = True,
   dry_run: bool = False,
 ) -> list[Path]:
-  """Predicts every example of a split, or of one of its shards, and writes the results with `write_fn`.
+  """Predict every example of a split, or of one of its shards, and write the results with `write_fn`.
 
   An interrupted run resumes after its last complete chunk. Chunks of another checkpoint, or of another size, are an
   error.
@@ -148,7 +148,7 @@ def infer(
 
 
 def _check(mode, checkpoint_period, shard_id, num_shards, fallback_init_rng, restore_checkpoint_cfg) -> None:
-  """Raises UserError for invalid arguments of `infer`."""
+  """Raise UserError for invalid arguments of `infer`."""
   from mrmt3.engine import utils
 
   if mode not in MODES:
@@ -163,7 +163,7 @@ def _check(mode, checkpoint_period, shard_id, num_shards, fallback_init_rng, res
 
 
 def _predictor(model, mode: str, params, batch_size: int, partitioner):
-  """Returns the prediction.Predictor of a mode."""
+  """Return the prediction.Predictor of a mode."""
   from mrmt3.training import prediction
 
   step = {'predict': model.predict_batch, 'score': model.score_batch}.get(mode, model.predict_batch_with_aux)
@@ -185,7 +185,7 @@ class _ChunkWriter:
     self._chunks = FolderJournal(f'{path}-chunks', lambda number: f'chunk{number:05}')
 
   def _claim(self) -> None:
-    """Records what the chunks are made with; UserError on every host if there are chunks of other settings."""
+    """Record what the chunks are made with; UserError on every host if there are chunks of other settings."""
     from mrmt3.training import multihost
     from mrmt3.utils import files
 
@@ -205,7 +205,7 @@ class _ChunkWriter:
       raise problem or UserError(f'{folder} cannot be used; see the message of the first host')
 
   def write_all(self, predictor: Callable, task_ds, model_ds) -> None:
-    """Writes the missing chunks; UserError if the split has no examples."""
+    """Write the missing chunks; UserError if the split has no examples."""
     from mrmt3.training import multihost
 
     self._claim()
@@ -232,7 +232,7 @@ class _ChunkWriter:
       self._write(str(temporary), (outputs, aux) if self._takes_pair else outputs, examples)
 
   def finish(self, merge: bool) -> None:
-    """Merges the chunks into one file, if `merge` is set, and marks it as complete."""
+    """Merge the chunks into one file, if `merge` is set, and marks it as complete."""
     from mrmt3.utils import files
 
     if merge:
@@ -245,14 +245,14 @@ class _ChunkWriter:
 
 
 def _takes_predictions_alone(write_fn: Callable) -> bool:
-  """Returns whether `inferences` is annotated as a Sequence: magenta/mt3 precedes the pairs of t5x."""
+  """Return whether `inferences` is annotated as a Sequence: magenta/mt3 precedes the pairs of t5x."""
   wrapped = inspect.unwrap(write_fn)
   annotation = inspect.get_annotations(wrapped).get('inferences')
   return typing.get_origin(annotation) is Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command line; returns the exit code, see `training.main`."""
+  """Run the command line; return the exit code, see `training.main`."""
   return training_main.main(infer, 'python -m mrmt3.infer', __doc__.split('\n')[0], argv)
 
 

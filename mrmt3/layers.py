@@ -36,7 +36,7 @@ dynamic_vector_slice_in_dim = jax.vmap(jax.lax.dynamic_slice_in_dim, in_axes=(No
 
 
 def sinusoidal(min_scale: float = 1.0, max_scale: float = 10000.0, dtype: DType = jnp.float32) -> Initializer:
-  """Returns an initializer of sinusoidal position tables, float32 `[length, features]`.
+  """Return an initializer of sinusoidal position tables, float32 `[length, features]`.
 
   The first half of the features is sines, the second half cosines. Frequencies fall geometrically from `min_scale` to
   `min_scale / max_scale * min_scale`. The initializer raises ValueError for other dtypes and shapes.
@@ -127,7 +127,7 @@ class MultiHeadDotProductAttention(nn.Module):
     decode: bool = False,
     deterministic: bool = False,
   ) -> Array:
-    """Returns the attention output, `[batch, queries, features]`.
+    """Return the attention output, `[batch, queries, features]`.
 
     With `decode`, the first call allocates the collection `cache` for the length of its inputs. Each further call takes
     one position and appends its key and value to the cache.
@@ -186,7 +186,7 @@ class MultiHeadDotProductAttention(nn.Module):
     )(x)
 
   def _cached(self, query, key, value):
-    """Returns (keys, values, position): all so far, `[batch, length, heads, head_dim]`; the first position is None.
+    """Return (keys, values, position): all so far, `[batch, length, heads, head_dim]`; the first position is None.
 
     The cache is `[batch, heads, head_dim, length]`, as in t5x.
     """
@@ -230,7 +230,7 @@ class DenseGeneral(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Array) -> Array:
-    """Returns the input with `axis` replaced by `features`, which come last."""
+    """Return the input with `axis` replaced by `features`, which come last."""
     features = _as_tuple(self.features)
     axes = tuple(axis % inputs.ndim for axis in _as_tuple(self.axis))
     sizes = tuple(inputs.shape[axis] for axis in axes)
@@ -267,7 +267,7 @@ class MlpBlock(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Array, decode: bool = False, deterministic: bool = False) -> Array:
-    """Returns `[..., length, features]` for inputs of that shape."""
+    """Return `[..., length, features]` for inputs of that shape."""
     dense = functools.partial(DenseGeneral, dtype=self.dtype, kernel_init=self.kernel_init)
     names = ['wi'] if len(self.activations) == 1 else [f'wi_{index}' for index in range(len(self.activations))]
     parts = [
@@ -302,12 +302,12 @@ class Embed(nn.Module):
   one_hot: bool = False
 
   def setup(self):
-    """Creates the table."""
+    """Create the table."""
     shape = (self.num_embeddings, self.features)
     self.embedding = param_with_axes('embedding', self.embedding_init, shape, jnp.float32, axes=('vocab', 'embed'))
 
   def __call__(self, inputs: Array) -> Array:
-    """Returns the embeddings `[..., features]` of ids, int `[...]`; ValueError for other dtypes."""
+    """Return the embeddings `[..., features]` of ids, int `[...]`; ValueError for other dtypes."""
     if self.cast_input_dtype:
       inputs = inputs.astype(self.cast_input_dtype)
     if not jnp.issubdtype(inputs.dtype, jnp.integer):
@@ -318,7 +318,7 @@ class Embed(nn.Module):
     return with_sharding_constraint(table[inputs], ('batch', 'length', 'embed'))
 
   def attend(self, query: Array) -> Array:
-    """Returns the dot products of `query` `[..., features]` with each embedding, `[..., num_embeddings]`."""
+    """Return the dot products of `query` `[..., features]` with each embedding, `[..., num_embeddings]`."""
     return jnp.dot(query, jnp.asarray(self.embedding, self.attend_dtype or self.dtype).T)
 
 
@@ -339,7 +339,7 @@ class FixedEmbed(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Array, *, decode: bool = False) -> Array:
-    """Returns the embeddings of positions, int `[batch, length]`; with `decode` of the next one, `[1, features]`."""
+    """Return the embeddings of positions, int `[batch, length]`; with `decode` of the next one, `[1, features]`."""
     table = self.embedding_init(None, (self.max_length, self.features), self.dtype)
     if not decode:
       return jnp.take(table, inputs, axis=0)
@@ -364,7 +364,7 @@ class LayerNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Returns the normalized `x` `[..., features]`."""
+    """Return the normalized `x` `[..., features]`."""
     x = jnp.asarray(x, jnp.float32)
     scale = param_with_axes('scale', self.scale_init, (x.shape[-1],), jnp.float32, axes=('embed',))
     inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
@@ -378,7 +378,7 @@ def make_attention_mask(
   extra_batch_dims: int = 0,
   dtype: DType = jnp.float32,
 ) -> Array:
-  """Returns `pairwise_fn` of each query and key, `[batch, 1, queries, keys]`; the axis of size 1 is for the heads.
+  """Return `pairwise_fn` of each query and key, `[batch, 1, queries, keys]`; the axis of size 1 is for the heads.
 
   Args:
     query_input: `[batch, queries]`.
@@ -392,7 +392,7 @@ def make_attention_mask(
 
 
 def make_causal_mask(x: Array, extra_batch_dims: int = 0, dtype: DType = jnp.float32) -> Array:
-  """Returns a causal mask `[batch, 1, length, length]` for `x` `[batch, length]`: query i attends to keys 0..i."""
+  """Return a causal mask `[batch, 1, length, length]` for `x` `[batch, length]`: query i attends to keys 0..i."""
   positions = jnp.broadcast_to(jnp.arange(x.shape[-1], dtype=jnp.int32), x.shape)
   return make_attention_mask(positions, positions, jnp.greater_equal, extra_batch_dims, dtype)
 
@@ -405,13 +405,13 @@ def _same_rank(arrays) -> list:
 
 
 def combine_masks(*masks: Array | None, dtype: DType = jnp.float32) -> Array | None:
-  """Returns the logical AND of the masks that are not None, or None. AssertionError if their ranks differ."""
+  """Return the logical AND of the masks that are not None, or None. AssertionError if their ranks differ."""
   given = _same_rank(masks)
   return functools.reduce(jnp.logical_and, given).astype(dtype) if given else None
 
 
 def combine_biases(*masks: Array | None) -> Array | None:
-  """Returns the sum of the biases that are not None, or None. AssertionError if their ranks differ."""
+  """Return the sum of the biases that are not None, or None. AssertionError if their ranks differ."""
   given = _same_rank(masks)
   return functools.reduce(operator.add, given) if given else None
 
@@ -422,7 +422,7 @@ def make_decoder_mask(
   decoder_causal_attention: Array | None = None,
   decoder_segment_ids: Array | None = None,
 ) -> Array:
-  """Returns a decoder's mask `[batch, 1, length, length]`: causal, without padding, and within packed examples.
+  """Return a decoder's mask `[batch, 1, length, length]`: causal, without padding, and within packed examples.
 
   Args:
     decoder_target_tokens: `[batch, length]`, 0 is padding.

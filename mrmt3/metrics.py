@@ -32,7 +32,7 @@ def transcription_metrics(
   frame_velocity_threshold: int = 30,
   lengthened_sweep: bool = False,
 ) -> dict[str, Any]:
-  """Returns MT3's scores under MT3's names, their histograms over pieces, and summaries of some pieces.
+  """Return MT3's scores under MT3's names, their histograms over pieces, and summaries of some pieces.
 
   Args:
     targets: unique_id and ref_ns of each segment; ref_ns is the piece's NoteSequence in one of its segments, and None
@@ -95,7 +95,7 @@ def _scored_notes(ns) -> np.ndarray:
 
 
 def _tracks(reference, estimate, track_specs):
-  """Yields (name, reference, estimate, is_drum): all pitched notes under the name '', then each track."""
+  """Yield (name, reference, estimate, is_drum): all pitched notes under the name '', then each track."""
   yield '', reference[~reference['is_drum']], estimate[~estimate['is_drum']], False
   for spec in track_specs:
     program = 0 if spec.is_drum else spec.program

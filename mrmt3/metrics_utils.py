@@ -40,14 +40,14 @@ class Scores(NamedTuple):
 
 
 def scores_from_counts(matches: int, reference: int, estimate: int) -> Scores:
-  """Returns the scores from the numbers of matches, reference items and estimated items; 0 where there are none."""
+  """Return the scores from the numbers of matches, reference items and estimated items; 0 where there are none."""
   precision = matches / estimate if estimate else 0.0
   recall = matches / reference if reference else 0.0
   return Scores(precision, recall, 2 * matches / (reference + estimate) if matches else 0.0)
 
 
 def validate_notes(notes: np.ndarray, name: str) -> None:
-  """Raises ValueError if a note table cannot be scored; `name` is its name in the message."""
+  """Raise ValueError if a note table cannot be scored; `name` is its name in the message."""
   if not isinstance(notes, np.ndarray) or notes.dtype != NOTE_DTYPE or notes.ndim != 1:
     raise ValueError(f'{name} is not a note table; make one with note_array.as_notes')
   for wrong, what in (
@@ -63,7 +63,7 @@ def validate_notes(notes: np.ndarray, name: str) -> None:
 
 
 def map_programs(notes: np.ndarray, granularity: str) -> np.ndarray:
-  """Returns each note's instrument as a number, int32 `[n]`: its mapped program, or 128 for drums.
+  """Return each note's instrument as a number, int32 `[n]`: its mapped program, or 128 for drums.
 
   Granularities, as in MT3: 'flat' (program 0), 'midi_class' (program rounded down to a multiple of 8) and 'full' (the
   program itself). ValueError for others.
@@ -84,7 +84,7 @@ def match_notes(
   offset_ratio: float = OFFSET_RATIO,
   offset_min_tolerance: float = OFFSET_MIN_TOLERANCE,
 ) -> np.ndarray:
-  """Returns a maximum matching of notes, int64 `[matches, 2]`: indices (reference, estimate), ordered by reference.
+  """Return a maximum matching of notes, int64 `[matches, 2]`: indices (reference, estimate), ordered by reference.
 
   Two notes can match if their pitches are equal and their onsets are within `onset_tolerance` s. Each note matches at
   most once.
@@ -126,7 +126,7 @@ def match_notes(
 
 
 def _match_keys(notes: np.ndarray, granularity: str | None) -> np.ndarray:
-  """Returns keys, int64 `[n]`; only notes with equal keys can match."""
+  """Return keys, int64 `[n]`; only notes with equal keys can match."""
   instruments = 0 if granularity is None else map_programs(notes, granularity).astype(np.int64)
   return instruments * 128 + notes['pitch']
 
@@ -136,7 +136,7 @@ def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _onset_candidates(ref_keys, ref_onsets, est_keys, est_onsets, tolerance):
-  """Returns indices (reference, estimate) of all pairs with equal keys and onsets within about the tolerance."""
+  """Return indices (reference, estimate) of all pairs with equal keys and onsets within about the tolerance."""
   reach = tolerance + 10.0**-_DISTANCE_DECIMALS
   # Put keys and times on one axis. Keys are so far apart that the window of an onset never overlaps the next key.
   span = 2 * reach + 1 + max(ref_onsets.max(initial=0), est_onsets.max(initial=0))
@@ -150,7 +150,7 @@ def _onset_candidates(ref_keys, ref_onsets, est_keys, est_onsets, tolerance):
 
 
 def _largest_matching(ref_index, est_index, num_reference, num_estimate):
-  """Returns a maximum matching among the pairs, int64 `[matches, 2]`."""
+  """Return a maximum matching among the pairs, int64 `[matches, 2]`."""
   if not len(ref_index):
     return np.zeros((0, 2), np.int64)
   from scipy.sparse import csr_array
@@ -163,7 +163,7 @@ def _largest_matching(ref_index, est_index, num_reference, num_estimate):
 
 
 def unmatched(pairs: np.ndarray, num_reference: int, num_estimate: int) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the indices of the reference notes and the estimated notes that are not in `pairs` (of `match_notes`)."""
+  """Return the indices of the reference notes and the estimated notes that are not in `pairs` (of `match_notes`)."""
   return (
     np.setdiff1d(np.arange(num_reference), pairs[:, 0]),
     np.setdiff1d(np.arange(num_estimate), pairs[:, 1]),
@@ -171,14 +171,14 @@ def unmatched(pairs: np.ndarray, num_reference: int, num_estimate: int) -> tuple
 
 
 def lengthen_notes(notes: np.ndarray, min_duration: float = MIN_DURATION) -> np.ndarray:
-  """Returns a copy of the table in which each note lasts at least `min_duration` s."""
+  """Return a copy of the table in which each note lasts at least `min_duration` s."""
   notes = notes.copy()
   notes['offset'] = np.maximum(notes['offset'], notes['onset'] + min_duration)
   return notes
 
 
 def get_pianoroll(notes: np.ndarray, frames_per_second: float = FRAMES_PER_SECOND) -> np.ndarray:
-  """Returns a piano roll of summed velocities, int64 `[128 pitches, frames]`, as pretty_midi's get_piano_roll.
+  """Return a piano roll of summed velocities, int64 `[128 pitches, frames]`, as pretty_midi's get_piano_roll.
 
   A note is active from the frame of its onset until that of its offset (exclusive); times are rounded down. The roll
   ends with the last offset. Notes shorter than a frame may be lost: call `lengthen_notes` first, as MT3 does.
@@ -192,7 +192,7 @@ def get_pianoroll(notes: np.ndarray, frames_per_second: float = FRAMES_PER_SECON
 
 
 def table_pianoroll(notes: np.ndarray, frames_per_second: float, is_drum: bool) -> np.ndarray:
-  """Returns MT3's piano roll of a note table, float64 `[128 pitches, frames]`.
+  """Return MT3's piano roll of a note table, float64 `[128 pitches, frames]`.
 
   Notes last at least 50 ms. With `is_drum` all notes last exactly 50 ms; without it drum notes have velocity 0.
   """
@@ -206,14 +206,14 @@ def table_pianoroll(notes: np.ndarray, frames_per_second: float, is_drum: bool) 
 
 
 def get_prettymidi_pianoroll(ns, fps: float, is_drum: bool) -> np.ndarray:
-  """Returns `table_pianoroll` of a NoteSequence; unlike in MT3, the NoteSequence is not modified."""
+  """Return `table_pianoroll` of a NoteSequence; unlike in MT3, the NoteSequence is not modified."""
   return table_pianoroll(note_sequence_to_notes(ns), fps, is_drum)
 
 
 def frame_metrics(
   ref_pianoroll: np.ndarray, est_pianoroll: np.ndarray, velocity_threshold: float = VELOCITY_THRESHOLD
 ) -> Scores:
-  """Returns the scores of active (pitch, frame) pairs of two piano rolls `[128, frames]`, as in MT3.
+  """Return the scores of active (pitch, frame) pairs of two piano rolls `[128, frames]`, as in MT3.
 
   A reference frame is active above `velocity_threshold`, an estimated one above 0. The shorter roll is padded with
   silence.
@@ -227,7 +227,7 @@ def frame_metrics(
 def event_predictions_to_notes(
   predictions: Iterable[Mapping[str, Any]], codec: Codec, *, frames_per_second: float = 125, **options
 ) -> tuple[np.ndarray, DecodingStats]:
-  """Decodes the segments of a piece to a sorted note table and decoding statistics.
+  """Decode the segments of a piece to a sorted note table and decoding statistics.
 
   This is MT3's event_predictions_to_ns for note tables.
 
@@ -247,7 +247,7 @@ def event_predictions_to_notes(
 def combine_predictions_by_id(
   predictions: Iterable[Mapping[str, Any]], combine_predictions_fn: Callable[[list[Mapping[str, Any]]], Any]
 ) -> dict[Any, Any]:
-  """Returns `{unique_id: combine_predictions_fn(its predictions)}`; predictions are mappings with a 'unique_id'."""
+  """Return `{unique_id: combine_predictions_fn(its predictions)}`; predictions are mappings with a 'unique_id'."""
   groups = collections.defaultdict(list)
   for prediction in predictions:
     groups[prediction['unique_id']].append(prediction)
@@ -261,7 +261,7 @@ def decode_and_combine_predictions(
   decode_tokens_fn: Callable[[Any, Any, float, float | None], tuple[int, int]],
   flush_state_fn: Callable[[Any], Any],
 ) -> tuple[Any, int, int]:
-  """Decodes the segments of a piece one after another (as in MT3).
+  """Decode the segments of a piece one after another (as in MT3).
 
   Args:
     predictions: segments in any order, each with start_time (s) and est_tokens.
@@ -286,7 +286,7 @@ def decode_and_combine_predictions(
 def event_predictions_to_ns(
   predictions: Iterable[Mapping[str, Any]], codec: Codec, encoding_spec: NoteEncodingSpecType
 ) -> dict[str, Any]:
-  """Decodes the segments of a piece to a NoteSequence (as in MT3; imports note_seq).
+  """Decode the segments of a piece to a NoteSequence (as in MT3; imports note_seq).
 
   Args:
     predictions: segments in any order, each with start_time (s), est_tokens (regular ids `[tokens]`) and raw_inputs
@@ -319,7 +319,7 @@ def event_predictions_to_ns(
 def predicted_pieces(
   predictions: Iterable[Mapping[str, Any]], unique_ids: Iterable[Any], codec: Codec, encoding_spec: NoteEncodingSpecType
 ) -> dict[Any, dict[str, Any]]:
-  """Returns {unique_id: event_predictions_to_ns of its segments}; ValueError if the pieces are not `unique_ids`."""
+  """Return {unique_id: event_predictions_to_ns of its segments}; ValueError if the pieces are not `unique_ids`."""
   expected = set(unique_ids)
   combine = functools.partial(event_predictions_to_ns, codec=codec, encoding_spec=encoding_spec)
   pieces = combine_predictions_by_id(predictions, combine)

@@ -25,7 +25,7 @@ def mix_transcription_examples(
   max_examples_per_mix: int | None = None,
   shuffle_buffer_size: int = seqio.SHUFFLE_BUFFER_SIZE,
 ) -> tf.data.Dataset:
-  """Mixes 1 to `max_examples_per_mix` examples into one; each number is equally likely.
+  """Mix 1 to `max_examples_per_mix` examples into one; each number is equally likely.
 
   Args:
     ds: examples whose inputs are samples and whose targets are run-length encoded regular ids.

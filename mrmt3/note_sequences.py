@@ -116,7 +116,7 @@ class NoteDecodingState:
 
 
 def decode_note_event(state: NoteDecodingState, time: float, event: Event, codec: Codec) -> None:
-  """Applies an event at `time` (s) to the state; ValueError if it is invalid, when only the time changes."""
+  """Apply an event at `time` (s) to the state; ValueError if it is invalid, when only the time changes."""
   _advance(state, time)
   if event.type == 'pitch':
     _decode_pitch(state, event.value)
@@ -129,7 +129,7 @@ def decode_note_event(state: NoteDecodingState, time: float, event: Event, codec
 
 
 def decode_note_onset_event(state: NoteDecodingState, time: float, event: Event, codec: Codec) -> None:
-  """Applies an event of an onsets-only encoding: each pitch is a note of `DEFAULT_NOTE_DURATION`."""
+  """Apply an event of an onsets-only encoding: each pitch is a note of `DEFAULT_NOTE_DURATION`."""
   if event.type != 'pitch':
     raise ValueError(f'unexpected event {event}')
   state.notes.append((time, time + DEFAULT_NOTE_DURATION, event.value, DEFAULT_VELOCITY, 0, False))
@@ -142,7 +142,7 @@ def _advance(state, time):
 
 
 def _decode_state_change(state, event, codec):
-  """Applies a velocity or program event; returns whether the event was one of these."""
+  """Apply a velocity or program event; return whether the event was one of these."""
   if event.type == 'velocity':
     num_bins = vocabularies.num_velocity_bins_from_codec(codec)
     state.current_velocity = vocabularies.bin_to_velocity(event.value, num_bins)
@@ -184,7 +184,7 @@ def _end_note(state, key, time):
 
 
 def begin_tied_pitches_section(state: NoteDecodingState) -> None:
-  """Begins a segment that has a tie section. Velocity, program and time carry over from the previous segment."""
+  """Begin a segment that has a tie section. Velocity, program and time carry over from the previous segment."""
   state.tied_pitches.clear()
   state.is_tie_section = True
 
@@ -217,7 +217,7 @@ def flush_note_decoding_state(state: NoteDecodingState):
 
 
 def _begin_plain_segment(state):
-  """Does nothing, since a segment without a tie section does not change the state."""
+  """Do nothing, since a segment without a tie section does not change the state."""
 
 
 class NoteEncodingSpecType(EventEncodingSpec):
@@ -247,7 +247,7 @@ NoteEncodingWithTiesSpec = dataclasses.replace(
 
 
 def encoding_spec(ties: bool, onsets_only: bool = False) -> NoteEncodingSpecType:
-  """Returns the encoding spec: with a tie section (`ties`), onsets only (`onsets_only`), or onsets and offsets.
+  """Return the encoding spec: with a tie section (`ties`), onsets only (`onsets_only`), or onsets and offsets.
 
   Raises:
     ValueError: both are set.
@@ -292,7 +292,7 @@ class SegmentDecoder:
     discard_without_eos: bool = False,
     keep_notes: bool = True,
   ):
-    """Starts a piece.
+    """Start a piece.
 
     Args:
       codec: the codec of the tokens.
@@ -320,7 +320,7 @@ class SegmentDecoder:
     self.stats = DecodingStats()
 
   def segment(self, model_ids: np.ndarray, start_frame: int, next_frame: int | None = None) -> np.ndarray:
-    """Adds the next segment; decodes the previous one, and this one if `next_frame` is given.
+    """Add the next segment; decodes the previous one, and this one if `next_frame` is given.
 
     Args:
       model_ids: int `[tokens]`; ids after the first end of sequence are ignored.
@@ -373,7 +373,7 @@ class SegmentDecoder:
     self.stats.dropped_events += dropped
 
   def _start(self, frame):
-    """Returns the start of a segment, in steps or in seconds."""
+    """Return the start of a segment, in steps or in seconds."""
     if self._in_steps:
       return covering_step(frame, self._codec, self._frames_per_second)
     time = frame / float(self._frames_per_second)
@@ -383,7 +383,7 @@ class SegmentDecoder:
 def decode_piece(
   segments: Iterable[np.ndarray], start_frames: Sequence[int], codec: Codec, **options
 ) -> tuple[np.ndarray, DecodingStats]:
-  """Decodes a whole piece; returns (sorted note table, statistics).
+  """Decode a whole piece; return (sorted note table, statistics).
 
   Args:
     segments: model ids, int `[tokens]`, of each segment.

@@ -33,21 +33,21 @@ class PitchBendError(Exception):
 
 
 def guitarset_instrument_to_program(instrument: str) -> int:
-  """Returns program 24, the first guitar, for GuitarSet's only instrument, 'Clean Guitar'; ValueError for others."""
+  """Return program 24, the first guitar, for GuitarSet's only instrument, 'Clean Guitar'; ValueError for others."""
   if instrument != _GUITAR:
     raise ValueError(f'unknown GuitarSet instrument {instrument!r}; it must be {_GUITAR!r}')
   return _GUITAR_PROGRAM
 
 
 def urmp_instrument_to_program(urmp_instrument: str) -> int:
-  """Returns the program of an URMP instrument code such as 'vn'; ValueError for an unknown one."""
+  """Return the program of an URMP instrument code such as 'vn'; ValueError for an unknown one."""
   if urmp_instrument not in URMP_PROGRAMS:
     raise ValueError(f'unknown URMP instrument {urmp_instrument!r}; it must be one of {", ".join(URMP_PROGRAMS)}')
   return URMP_PROGRAMS[urmp_instrument]
 
 
 def slakh_class_to_program_and_is_drum(slakh_class: str) -> tuple[int, bool]:
-  """Returns (program, is_drum) of a Slakh class or 'Drums'; ValueError for an unknown one."""
+  """Return (program, is_drum) of a Slakh class or 'Drums'; ValueError for an unknown one."""
   if slakh_class == 'Drums':
     return 0, True
   if slakh_class not in SLAKH_CLASSES:
@@ -56,7 +56,7 @@ def slakh_class_to_program_and_is_drum(slakh_class: str) -> tuple[int, bool]:
 
 
 def add_track_to_notesequence(ns, track, program: int, is_drum: bool, ignore_pitch_bends: bool) -> None:
-  """Adds a track's notes, extended by its sustain pedal, to a NoteSequence with the given program.
+  """Add a track's notes, extended by its sustain pedal, to a NoteSequence with the given program.
 
   Raises:
     PitchBendError: the track has pitch bends, and `ignore_pitch_bends` is False.
@@ -79,7 +79,7 @@ def tokenize_transcription_example(
   audio_is_samples: bool,
   id_feature_key: str | None = None,
 ) -> tf.data.Dataset:
-  """Tokenizes records with one NoteSequence ('sequence') and one audio signal ('audio').
+  """Tokenize records with one NoteSequence ('sequence') and one audio signal ('audio').
 
   Args:
     ds: the records.
@@ -125,7 +125,7 @@ def tokenize_guitarset_example(
   onsets_only: bool,
   include_ties: bool,
 ) -> tf.data.Dataset:
-  """Tokenizes GuitarSet's records as `tokenize_example_with_program_lookup`; all notes are of a guitar."""
+  """Tokenize GuitarSet's records as `tokenize_example_with_program_lookup`; all notes are of a guitar."""
 
   def name_instrument(record):
     others = {key: value for key, value in record.items() if key != 'sequence'}
@@ -153,7 +153,7 @@ def tokenize_example_with_program_lookup(
   inst_name_to_program_fn: Callable[[str], int],
   id_feature_key: str | None = None,
 ) -> tf.data.Dataset:
-  """Tokenizes records with a NoteSequence per instrument ('instrument_sequences') and a wav file ('audio').
+  """Tokenize records with a NoteSequence per instrument ('instrument_sequences') and a wav file ('audio').
 
   See `tokenize_transcription_example` for the other arguments and the result. Pitch bends raise `PitchBendError`.
 
@@ -181,7 +181,7 @@ def tokenize_slakh_example(
   track_specs: Sequence[TrackSpec] | None,
   ignore_pitch_bends: bool,
 ) -> tf.data.Dataset:
-  """Tokenizes records of Slakh and Cerberus4: a NoteSequence per stem ('note_sequences') and the mix ('mix', samples).
+  """Tokenize records of Slakh and Cerberus4: a NoteSequence per stem ('note_sequences') and the mix ('mix', samples).
 
   See `tokenize_transcription_example` for the other arguments and the result. 'mix' and 'stems' are dropped.
 
@@ -233,7 +233,7 @@ def _decoded(audio, config) -> np.ndarray:
 
 
 def _join_tracks(sequences, tracks, ignore_pitch_bends):
-  """Joins serialized NoteSequences into one, each with its (program, is_drum)."""
+  """Join serialized NoteSequences into one, each with its (program, is_drum)."""
   if len(sequences) != len(tracks):
     raise ValueError(f'a record has {len(sequences)} note sequences but {len(tracks)} instruments')
   ns = note_sequence_protos.new_note_sequence()
@@ -245,7 +245,7 @@ def _join_tracks(sequences, tracks, ignore_pitch_bends):
 
 
 def _tokenize(ds, read, features, id_key, config, codec, onsets_only, include_ties, dropped) -> tf.data.Dataset:
-  """Tokenizes records with `read`: values of `features` -> (NoteSequence, samples), or None to drop the record."""
+  """Tokenize records with `read`: values of `features` -> (NoteSequence, samples), or None to drop the record."""
   spec = note_sequences.encoding_spec(onsets_only=onsets_only, ties=include_ties)
 
   def tokenize(name, *values):
@@ -305,20 +305,20 @@ def _tokenize(ds, read, features, id_key, config, codec, onsets_only, include_ti
 
 
 def add_unique_id(ds: tf.data.Dataset) -> tf.data.Dataset:
-  """Adds unique_id, int64 `[1]`, the index of the example."""
+  """Add unique_id, int64 `[1]`, the index of the example."""
   return ds.enumerate().map(lambda i, example: {**example, 'unique_id': [i]}, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 @seqio.map_over_dataset
 def pad_notesequence_array(ex):
-  """Makes `sequence` an array over frames, empty except for the first one, so that it can be split with the frames."""
+  """Make `sequence` an array over frames, empty except for the first one, so that it can be split with the frames."""
   count = tf.shape(ex['input_times'])[0]
   return {**ex, 'sequence': tf.concat([[ex['sequence']], tf.fill([count - 1], '')], axis=0)}
 
 
 @seqio.map_over_dataset
 def add_dummy_targets(ex):
-  """Adds empty targets, which seqio needs even if the metrics use the notes."""
+  """Add empty targets, which seqio needs even if the metrics use the notes."""
   return {**ex, 'targets': tf.zeros([0], tf.int32)}
 
 
@@ -333,7 +333,7 @@ def split_tokens(
   additional_feature_keys: Sequence[str] | None = None,
   passthrough_feature_keys: Sequence[str] | None = None,
 ) -> tf.data.Dataset:
-  """Splits each example into consecutive segments of `max_tokens_per_segment`; the last one may be shorter.
+  """Split each example into consecutive segments of `max_tokens_per_segment`; the last one may be shorter.
 
   Args:
     dataset: the examples; empty ones are dropped.
@@ -373,7 +373,7 @@ def select_random_chunk(
   passthrough_feature_keys: Sequence[str] | None = None,
   uniform_random_start: bool = False,
 ) -> tf.data.Dataset:
-  """Selects a random segment of each example.
+  """Select a random segment of each example.
 
   Args:
     dataset: the examples; empty ones are dropped.
@@ -404,13 +404,13 @@ def select_random_chunk(
 
 
 def _max_length(sequence_length, output_features, key) -> int:
-  """Returns the maximum length of a feature without its EOS."""
+  """Return the maximum length of a feature without its EOS."""
   return sequence_length[key] - bool(output_features[key].add_eos)
 
 
 @seqio.map_over_dataset
 def compute_spectrograms(ex, spectrogram_config: SpectrogramConfig):
-  """Replaces inputs (samples `[frames, hop]`) by the log-mel `[frames, mel]`; adds raw_inputs (samples `[n]`)."""
+  """Replace inputs (samples `[frames, hop]`) by the log-mel `[frames, mel]`; adds raw_inputs (samples `[n]`)."""
   samples = spectrograms.flatten_frames(ex['inputs'])
   return {**ex, 'inputs': spectrograms.compute_spectrogram(samples, spectrogram_config), 'raw_inputs': samples}
 
@@ -421,7 +421,7 @@ def handle_too_long(
   sequence_length: seqio.preprocessors.SequenceLengthType,
   skip: bool = False,
 ) -> tf.data.Dataset:
-  """Drops examples with a feature that is too long if `skip` is set; otherwise they raise an error with its name."""
+  """Drop examples with a feature that is too long if `skip` is set; otherwise they raise an error with its name."""
 
   def sizes(example):
     return [
@@ -450,7 +450,7 @@ def handle_too_long(
 def map_midi_programs(
   ds: tf.data.Dataset, codec: Codec, granularity_type: str = 'full', feature_key: str = 'targets'
 ) -> tf.data.Dataset:
-  """Maps the programs in a feature of regular ids to one of `vocabularies.PROGRAM_GRANULARITIES`."""
+  """Map the programs in a feature of regular ids to one of `vocabularies.PROGRAM_GRANULARITIES`."""
   granularity = PROGRAM_GRANULARITIES[granularity_type]
 
   def change(example):

@@ -45,7 +45,7 @@ class EventEncodingSpec:
 
 
 def run_length_encode(steps: np.ndarray, event_ids: np.ndarray, codec: Codec) -> np.ndarray:
-  """Encodes events as token ids, with a time shift before the first event of each step.
+  """Encode events as token ids, with a time shift before the first event of each step.
 
   Args:
     steps: int `[events]`, steps since the start of the segment, not decreasing, from 0.
@@ -76,7 +76,7 @@ def run_length_encode(steps: np.ndarray, event_ids: np.ndarray, codec: Codec) ->
 def remove_redundant_state_changes(
   tokens: np.ndarray, codec: Codec, state_change_event_types: Iterable[str] = STATE_CHANGE_TYPES
 ) -> np.ndarray:
-  """Removes state changes that repeat the previous one of their type from ids `[n]`; the state starts unset."""
+  """Remove state changes that repeat the previous one of their type from ids `[n]`; the state starts unset."""
   tokens = np.asarray(tokens)
   keep = np.full(len(tokens), True)
   for event_type in state_change_event_types:
@@ -88,7 +88,7 @@ def remove_redundant_state_changes(
 
 
 def run_length_encode_shifts(tokens: np.ndarray, codec: Codec) -> np.ndarray:
-  """Converts ids `[n]` with single-step shifts to ids with shifts from the start of the row.
+  """Convert ids `[n]` with single-step shifts to ids with shifts from the start of the row.
 
   Shifts after the last event are dropped.
   """
@@ -107,7 +107,7 @@ def encode_and_index_events(
   encoding_state_to_events_fn: Callable[[Any], Sequence[Event]] | None = None,
   repeat_last_state: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-  """Encodes a piece's events as ids with single-step shifts, indexed by audio frame (as in MT3).
+  """Encode a piece's events as ids with single-step shifts, indexed by audio frame (as in MT3).
 
   Args:
     state: encoding state at the start; updated in place.
@@ -161,14 +161,14 @@ def encode_and_index_events(
 
 
 def _over_dataset(function):
-  """Turns a function over features into one over seqio data sets."""
+  """Turn a function over features into one over seqio data sets."""
   import seqio
 
   return seqio.map_over_dataset(function)
 
 
 def _on_tensor(function: Callable[[np.ndarray], np.ndarray], tokens):
-  """Applies a numpy function to a tensor of ids; returns an int32 tensor `[n]`."""
+  """Apply a numpy function to a tensor of ids; return an int32 tensor `[n]`."""
   import tensorflow as tf
 
   made = tf.numpy_function(lambda ids: function(ids).astype(np.int32), [tokens], tf.int32, stateful=False)
@@ -177,7 +177,7 @@ def _on_tensor(function: Callable[[np.ndarray], np.ndarray], tokens):
 
 
 def extract_target_sequence_with_indices(ds, state_events_end_token: int | None = None):
-  """Extracts the targets of an audio segment from those of the piece (as in MT3; imports seqio).
+  """Extract the targets of an audio segment from those of the piece (as in MT3; imports seqio).
 
   Args:
     ds: data set with targets, input_event_start_indices, input_event_end_indices and, with an end token, state_events
@@ -201,7 +201,7 @@ def extract_target_sequence_with_indices(ds, state_events_end_token: int | None 
 def remove_redundant_state_changes_fn(
   codec: Codec, feature_key: str = 'targets', state_change_event_types: Sequence[str] = ()
 ) -> Callable:
-  """Returns `remove_redundant_state_changes` of a feature as a function over data sets (as in MT3; imports seqio)."""
+  """Return `remove_redundant_state_changes` of a feature as a function over data sets (as in MT3; imports seqio)."""
 
   def remove(features):
     tokens = _on_tensor(
@@ -213,7 +213,7 @@ def remove_redundant_state_changes_fn(
 
 
 def run_length_encode_shifts_fn(codec: Codec, feature_key: str = 'targets') -> Callable:
-  """Returns `run_length_encode_shifts` of a feature as a function over data sets (as in MT3; imports seqio)."""
+  """Return `run_length_encode_shifts` of a feature as a function over data sets (as in MT3; imports seqio)."""
 
   def encode(features):
     tokens = _on_tensor(lambda ids: run_length_encode_shifts(ids, codec), features[feature_key])
@@ -223,7 +223,7 @@ def run_length_encode_shifts_fn(codec: Codec, feature_key: str = 'targets') -> C
 
 
 def merge_run_length_encoded_targets(targets, codec: Codec):
-  """Merges rows of run-length encoded ids `[tracks, length]`, padded with 0, into one row (as in MT3).
+  """Merge rows of run-length encoded ids `[tracks, length]`, padded with 0, into one row (as in MT3).
 
   Events are ordered by step, then by track; at step 0 the order of tracks is reversed.
 
@@ -253,7 +253,7 @@ def decode_events(
   codec: Codec,
   decode_event_fn: Callable[..., None],
 ) -> tuple[int, int]:
-  """Decodes the ids of a segment into `state`.
+  """Decode the ids of a segment into `state`.
 
   The sum of consecutive shifts is the time since the start of the segment. Any ids are accepted.
 

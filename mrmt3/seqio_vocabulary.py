@@ -13,7 +13,7 @@ class GenericTokenVocabulary(seqio.Vocabulary):
   """
 
   def __init__(self, regular_ids: int, extra_ids: int = 0):
-    """Takes the number of regular ids, and of further ids that are never used."""
+    """Take the number of regular ids, and of further ids that are never used."""
     super().__init__(extra_ids=extra_ids)
     self._num_regular_ids = regular_ids
 

@@ -9,17 +9,17 @@ import gin
 
 
 def tf_float32(x) -> tf.Tensor:
-  """Returns a tensor or array as a float32 tensor."""
+  """Return a tensor or array as a float32 tensor."""
   return tf.cast(x, tf.float32) if tf.is_tensor(x) else tf.convert_to_tensor(x, tf.float32)
 
 
 def safe_log(x, eps: float = 1e-5) -> tf.Tensor:
-  """Returns the natural logarithm of `x`, or of `eps` where `x` is not positive."""
+  """Return the natural logarithm of `x`, or of `eps` where `x` is not positive."""
   return tf.math.log(tf.where(x > 0.0, x, eps))
 
 
 def stft(audio, frame_size: int = 2048, overlap: float = 0.75, pad_end: bool = True) -> tf.Tensor:
-  """Returns the short-time Fourier transform (periodic Hann window), complex64 `[..., frames, bins]`.
+  """Return the short-time Fourier transform (periodic Hann window), complex64 `[..., frames, bins]`.
 
   Args:
     audio: samples `[n]`, `[batch, n]` or `[batch, n, 1]`.
@@ -36,7 +36,7 @@ def stft(audio, frame_size: int = 2048, overlap: float = 0.75, pad_end: bool = T
 
 @gin.register(module='mrmt3.spectral_ops')
 def compute_mag(audio, size: int = 2048, overlap: float = 0.75, pad_end: bool = True) -> tf.Tensor:
-  """Returns magnitudes, float32 `[..., frames, bins]`; see `stft` for the arguments."""
+  """Return magnitudes, float32 `[..., frames, bins]`; see `stft` for the arguments."""
   return tf.abs(stft(audio, size, overlap, pad_end))
 
 
@@ -51,7 +51,7 @@ def compute_mel(
   pad_end: bool = True,
   sample_rate: int = 16000,
 ) -> tf.Tensor:
-  """Returns mel magnitudes, float32 `[..., frames, bins]`, of triangular filters from `lo_hz` to `hi_hz` in mel."""
+  """Return mel magnitudes, float32 `[..., frames, bins]`, of triangular filters from `lo_hz` to `hi_hz` in mel."""
   magnitude = compute_mag(audio, fft_size, overlap, pad_end)
   filters = tf.signal.linear_to_mel_weight_matrix(bins, magnitude.shape[-1], sample_rate, lo_hz, hi_hz)
   return tf.tensordot(magnitude, filters, 1)
@@ -68,5 +68,5 @@ def compute_logmel(
   pad_end: bool = True,
   sample_rate: int = 16000,
 ) -> tf.Tensor:
-  """Returns the natural logarithm of `compute_mel`, with 0 replaced by 1e-5."""
+  """Return the natural logarithm of `compute_mel`, with 0 replaced by 1e-5."""
   return safe_log(compute_mel(audio, lo_hz, hi_hz, bins, fft_size, overlap, pad_end, sample_rate))

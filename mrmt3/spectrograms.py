@@ -98,17 +98,17 @@ class SpectrogramConfig:
 
 
 def input_depth(spectrogram_config: SpectrogramConfig) -> int:
-  """Returns the number of values per input frame of the network."""
+  """Return the number of values per input frame of the network."""
   return spectrogram_config.num_mel_bins
 
 
 def num_frames(num_samples: int, config: SpectrogramConfig) -> int:
-  """Returns the number of frames of a piece of `num_samples`, which is padded by at least one sample (as in MT3)."""
+  """Return the number of frames of a piece of `num_samples`, which is padded by at least one sample (as in MT3)."""
   return num_samples // config.hop_width + 1
 
 
 def split_audio(samples, spectrogram_config: SpectrogramConfig):
-  """Splits samples `[n]` into non-overlapping frames `[ceil(n / hop), hop]`; the last one is padded with zeros."""
+  """Split samples `[n]` into non-overlapping frames `[ceil(n / hop), hop]`; the last one is padded with zeros."""
   hop = spectrogram_config.hop_width
   if is_tensor(samples):
     import tensorflow as tf
@@ -119,7 +119,7 @@ def split_audio(samples, spectrogram_config: SpectrogramConfig):
 
 
 def flatten_frames(frames):
-  """Joins frames `[..., frames, hop]` to samples `[..., frames * hop]`, also for JAX; the inverse of `split_audio`."""
+  """Join frames `[..., frames, hop]` to samples `[..., frames * hop]`, also for JAX; the inverse of `split_audio`."""
   if is_tensor(frames):
     import tensorflow as tf
 
@@ -130,7 +130,7 @@ def flatten_frames(frames):
 def piece_segments(
   samples: np.ndarray, config: SpectrogramConfig, segment_frames: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Splits a piece into non-overlapping segments.
+  """Split a piece into non-overlapping segments.
 
   The piece is padded by at least one sample, so a piece whose length is a multiple of the hop gets one more frame (as
   in MT3).
@@ -155,7 +155,7 @@ def piece_segments(
 def cut_segments(
   blocks: Iterable[np.ndarray], config: SpectrogramConfig, segment_frames: int
 ) -> Iterator[tuple[np.ndarray, int, bool]]:
-  """Splits a stream of samples into segments, as `piece_segments`.
+  """Split a stream of samples into segments, as `piece_segments`.
 
   Args:
     blocks: the piece's samples in blocks of any length, float32 `[n]`.
@@ -180,7 +180,7 @@ def cut_segments(
 
 
 def hz_to_mel(hz):
-  """Converts frequencies in Hz (a float, a list or an array) to mel, float64; all front ends share this scale."""
+  """Convert frequencies in Hz (a float, a list or an array) to mel, float64; all front ends share this scale."""
   return 2595.0 * np.log10(1.0 + np.asarray(hz, np.float64) / 700.0)
 
 
@@ -190,7 +190,7 @@ def _mel_to_hz(mel):
 
 @functools.lru_cache(maxsize=8)
 def mel_filterbank(config: SpectrogramConfig) -> np.ndarray:
-  """Returns the filter weights, float64 `[fft_size // 2 + 1, num_mel_bins]`, read-only; `mt3` has 0 at DC."""
+  """Return the filter weights, float64 `[fft_size // 2 + 1, num_mel_bins]`, read-only; `mt3` has 0 at DC."""
   bins = np.arange(config.fft_size // 2 + 1) * config.sample_rate / config.fft_size
   edges = np.linspace(*hz_to_mel([config.mel_lo_hz, config.mel_hi_hz]), config.num_mel_bins + 2)
   if config.front_end == 'mt3':
@@ -229,7 +229,7 @@ def _log_and_scale(mel, config: SpectrogramConfig, xp):
 
 
 def compute_spectrogram(samples, spectrogram_config: SpectrogramConfig):
-  """Computes the (scaled) log-mel of samples `[..., n]`, float32 `[..., ceil(n / hop), mel]`.
+  """Compute the (scaled) log-mel of samples `[..., n]`, float32 `[..., ceil(n / hop), mel]`.
 
   Frame k covers the `fft_size` samples from k * hop; the end is padded with zeros.
   """
@@ -281,7 +281,7 @@ def log_mel(samples, config: SpectrogramConfig):
 
 
 def clear_invalid_frames(spectrogram, valid_frames):
-  """Sets the frames after the end of the audio to 0 (numpy or JAX arrays).
+  """Set the frames after the end of the audio to 0 (numpy or JAX arrays).
 
   Args:
     spectrogram: `[..., frames, mel]`, after the logarithm and the scaling.
@@ -295,7 +295,7 @@ def clear_invalid_frames(spectrogram, valid_frames):
 
 
 def segment_inputs(samples: np.ndarray, config: SpectrogramConfig, segment_frames: int) -> np.ndarray:
-  """Computes a piece's network inputs, float32 `[segments, segment_frames, mel]`, from its samples `[n]` with numpy.
+  """Compute a piece's network inputs, float32 `[segments, segment_frames, mel]`, from its samples `[n]` with numpy.
 
   The log-mel of a segment depends only on the samples of this segment, as in training.
   """

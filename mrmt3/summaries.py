@@ -29,7 +29,7 @@ def prettymidi_pianoroll(
   fps: float,
   num_seconds: float = _AUDIO_SECONDS,
 ) -> dict[str, seqio.metrics.MetricValue]:
-  """Returns an image summary per track, with the estimate in blue and the reference in green.
+  """Return an image summary per track, with the estimate in blue and the reference in green.
 
   Args:
     track_pianorolls: name ('' for all instruments) -> (estimate, reference) of each piece, velocities `[128, frames]`.
@@ -55,7 +55,7 @@ def audio_summaries(
   spectrogram_config: SpectrogramConfig,
   num_seconds: float = _AUDIO_SECONDS,
 ) -> dict[str, seqio.metrics.MetricValue]:
-  """Returns the summary 'audio': the predictions' raw_inputs, truncated or padded to `num_seconds`."""
+  """Return the summary 'audio': the predictions' raw_inputs, truncated or padded to `num_seconds`."""
   del targets
   rate = spectrogram_config.sample_rate
   samples = _audio(predictions, rate, num_seconds)
@@ -75,7 +75,7 @@ def transcription_summaries(
   num_seconds: float = _AUDIO_SECONDS,
   pianoroll_frames_per_second: float = _PIANOROLL_FRAMES_PER_SECOND,
 ) -> dict[str, seqio.metrics.MetricValue]:
-  """Returns the summaries 'input_with_transcription' (audio left, notes right), 'pianoroll' and 'onset_pianoroll'.
+  """Return the summaries 'input_with_transcription' (audio left, notes right), 'pianoroll' and 'onset_pianoroll'.
 
   Notes are features of the targets ('ref_' and a suffix) and of the predictions ('est_' and a suffix): a NoteSequence,
   or onsets (s) and frequencies (Hz) with optional offsets (s) and confidences (0 to 1).
@@ -124,7 +124,7 @@ def transcription_summaries(
 
 
 def _audio(examples, sample_rate, num_seconds) -> np.ndarray:
-  """Returns the first seconds of each example's raw_inputs, float64 `[examples, samples]`."""
+  """Return the first seconds of each example's raw_inputs, float64 `[examples, samples]`."""
   samples = np.zeros((len(examples), round(num_seconds * sample_rate)))
   for row, example in zip(samples, examples, strict=True):
     own = example['raw_inputs'][: len(row)]
@@ -133,7 +133,7 @@ def _audio(examples, sample_rate, num_seconds) -> np.ndarray:
 
 
 def _note_sequence(example, prefix, suffixes, num_seconds):
-  """Returns the notes of an example's first seconds as a NoteSequence."""
+  """Return the notes of an example's first seconds as a NoteSequence."""
   from note_seq import sequences_lib
 
   ns, onsets, offsets, frequencies, confidences = (example[prefix + suffix] if suffix else None for suffix in suffixes)
@@ -145,7 +145,7 @@ def _note_sequence(example, prefix, suffixes, num_seconds):
 
 
 def _played(ns, sample_rate, num_seconds) -> np.ndarray:
-  """Returns the synthesized notes, float `[samples]`; silence, with a warning, if they cannot be synthesized."""
+  """Return the synthesized notes, float `[samples]`; silence, with a warning, if they cannot be synthesized."""
   try:
     return sonify.play_notes(note_sequence_protos.note_sequence_to_notes(ns), num_seconds, sample_rate)
   except (ModuleNotFoundError, UserError) as error:
@@ -154,7 +154,7 @@ def _played(ns, sample_rate, num_seconds) -> np.ndarray:
 
 
 def _images(reference, estimate, start_times, track_specs, num_seconds, frames_per_second):
-  """Returns piano rolls of onsets and of active notes, `[height, frames, 3]` each, highest pitch first."""
+  """Return piano rolls of onsets and of active notes, `[height, frames, 3]` each, highest pitch first."""
   from note_seq import sequences_lib
 
   def rolls(ns):

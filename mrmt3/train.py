@@ -36,7 +36,7 @@ def train(
   use_orbax: bool = True,
   gc_period: int = 0,
 ) -> float:
-  """Trains to `total_steps`.
+  """Train to `total_steps`.
 
   A run starts from the latest checkpoint in model_dir, else from checkpoint_cfg.restore, else from initial parameters.
   A run that is resumed from a checkpoint ends with the same parameters as one that was not interrupted.
@@ -154,7 +154,7 @@ def train(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the command line; returns the exit code, see `training.main`."""
+  """Run the command line; return the exit code, see `training.main`."""
   return training_main.main(train, 'python -m mrmt3.train', __doc__.split('\n')[0], argv)
 
 

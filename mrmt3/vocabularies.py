@@ -59,7 +59,7 @@ class VocabularyConfig:
 
 
 def build_codec(vocab_config: VocabularyConfig) -> Codec:
-  """Returns the codec with the event types shift, pitch, velocity, tie, program and drum.
+  """Return the codec with the event types shift, pitch, velocity, tie, program and drum.
 
   Raises:
     ValueError: the longest shift is below one step, or the number of velocity bins is out of range.
@@ -82,7 +82,7 @@ def build_codec(vocab_config: VocabularyConfig) -> Codec:
 
 
 def num_embeddings(vocabulary) -> int:
-  """Returns the number of rows of an embedding table: all ids, rounded up to a multiple of 128.
+  """Return the number of rows of an embedding table: all ids, rounded up to a multiple of 128.
 
   `vocabulary` is a seqio vocabulary, as in MT3, or a `Codec` or `VocabularyConfig`.
   """
@@ -96,7 +96,7 @@ def num_embeddings(vocabulary) -> int:
 
 
 def token_types(codec: Codec) -> dict[str, tuple[int, int]]:
-  """Returns {token type: (first, last) model id} for time, pitch, velocity, program, drum, tie and eos."""
+  """Return {token type: (first, last) model id} for time, pitch, velocity, program, drum, tie and eos."""
   ids = {'time': codec.event_type_range('shift')}
   ids |= {name: codec.event_type_range(name) for name in ('pitch', 'velocity', 'program', 'drum', 'tie')}
   shifted = {name: (first + SPECIAL_TOKENS, last + SPECIAL_TOKENS) for name, (first, last) in ids.items()}
@@ -104,18 +104,18 @@ def token_types(codec: Codec) -> dict[str, tuple[int, int]]:
 
 
 def num_velocity_bins_from_codec(codec: Codec) -> int:
-  """Returns the number of velocity bins, without 0."""
+  """Return the number of velocity bins, without 0."""
   first_id, last_id = codec.event_type_range('velocity')
   return last_id - first_id
 
 
 def velocity_to_bin(velocity, num_velocity_bins: int):
-  """Returns the bin, 0..num_velocity_bins, of a MIDI velocity 0..127 (int or integer array); 0 stays 0."""
+  """Return the bin, 0..num_velocity_bins, of a MIDI velocity 0..127 (int or integer array); 0 stays 0."""
   return -(-num_velocity_bins * velocity // MAX_VELOCITY)
 
 
 def bin_to_velocity(velocity_bin, num_velocity_bins: int):
-  """Returns the highest MIDI velocity of a bin (int or integer array)."""
+  """Return the highest MIDI velocity of a bin (int or integer array)."""
   return MAX_VELOCITY * velocity_bin // num_velocity_bins
 
 
@@ -133,14 +133,14 @@ class ProgramGranularity:
 
 
 def drop_programs(tokens, codec: Codec):
-  """Removes program events from regular ids (array or tensor)."""
+  """Remove program events from regular ids (array or tensor)."""
   tokens = tokens if is_tensor(tokens) else np.asarray(tokens)
   first_id, last_id = codec.event_type_range('program')
   return tokens[(tokens < first_id) | (tokens > last_id)]
 
 
 def programs_to_midi_classes(tokens, codec: Codec):
-  """Replaces each program in regular ids (array or tensor) by the first one of its MIDI class (8 programs)."""
+  """Replace each program in regular ids (array or tensor) by the first one of its MIDI class (8 programs)."""
   tokens = tokens if is_tensor(tokens) else np.asarray(tokens)
   where = sys.modules['tensorflow'].where if is_tensor(tokens) else np.where
   first_id, last_id = codec.event_type_range('program')
@@ -160,12 +160,12 @@ PROGRAM_GRANULARITIES = {
 
 
 def encode_ids(regular_ids) -> np.ndarray:
-  """Returns the model ids of regular ids, int32 of the same shape."""
+  """Return the model ids of regular ids, int32 of the same shape."""
   return np.asarray(regular_ids, np.int32) + SPECIAL_TOKENS
 
 
 def decode_ids(model_ids, codec: Codec) -> np.ndarray:
-  """Returns the regular ids of model ids, int32 of the same shape.
+  """Return the regular ids of model ids, int32 of the same shape.
 
   Along the last axis, everything from the first end of sequence on becomes `DECODED_EOS_ID`. Before it, ids that are
   not regular (padding, unknown, extra and out of range) become `DECODED_INVALID_ID`.
@@ -178,13 +178,13 @@ def decode_ids(model_ids, codec: Codec) -> np.ndarray:
 
 
 def encode_decoded_ids(decoded_ids) -> np.ndarray:
-  """Returns the model ids of the result of `decode_ids`, int32 of the same shape; invalid ids become `UNK_ID`."""
+  """Return the model ids of the result of `decode_ids`, int32 of the same shape; invalid ids become `UNK_ID`."""
   ids = np.asarray(decoded_ids, np.int32)
   return np.where(ids < 0, np.where(ids == DECODED_EOS_ID, EOS_ID, UNK_ID), encode_ids(ids)).astype(np.int32)
 
 
 def vocabulary_from_codec(codec: Codec):
-  """Returns the seqio vocabulary of a codec, with `NUM_EXTRA_IDS` extra ids (as in MT3). Imports seqio."""
+  """Return the seqio vocabulary of a codec, with `NUM_EXTRA_IDS` extra ids (as in MT3). Imports seqio."""
   from mrmt3.seqio_vocabulary import GenericTokenVocabulary
 
   return GenericTokenVocabulary(codec.num_classes, extra_ids=NUM_EXTRA_IDS)

@@ -19,7 +19,7 @@ def task(
   cache_bytes: int = 0,
   cache_dir: str | None = None,
 ) -> str:
-  """Registers a task over ComMU's folder and returns its name.
+  """Register a task over ComMU's folder and return its name.
 
   See `data.sources.commu.CommuFolder` for the layout and the splits, and `tasks.slakh.task` for the arguments.
   """

@@ -22,7 +22,7 @@ def task(
   cache_bytes: int = 0,
   cache_dir: str | None = None,
 ) -> str:
-  """Registers a task over a folder of a data set and returns its name.
+  """Register a task over a folder of a data set and return its name.
 
   Notes that overlap are cut where `examples.trim` and the data set's entry in the catalogue say so.
 

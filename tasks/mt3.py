@@ -42,7 +42,7 @@ def construct_task_name(
   vocab_config: vocabularies.VocabularyConfig = VOCAB_CONFIG_FULL,
   task_suffix: str | None = None,
 ) -> str:
-  """Returns a task's name, e.g. 'slakh_notes_ties_vb1_train': prefix, differences from the default configs, suffix."""
+  """Return a task's name, e.g. 'slakh_notes_ties_vb1_train': prefix, differences from the default configs, suffix."""
   parts = (task_prefix, spectrogram_config.abbrev_str, vocab_config.abbrev_str, task_suffix)
   return '_'.join(part for part in parts if part)
 
@@ -56,7 +56,7 @@ class RecordsSource(seqio.TFExampleDataSource):
     self._patterns = dict(split_to_filepattern)
 
   def list_shards(self, split: str) -> list[str]:
-    """Returns the split's files, sorted; UserError if there are none."""
+    """Return the split's files, sorted; UserError if there are none."""
     pattern = datasets.local_pattern(self._name, self._patterns[split])
     try:
       files = sorted(tf.io.gfile.glob(pattern))
@@ -70,7 +70,7 @@ class RecordsSource(seqio.TFExampleDataSource):
     return files
 
   def count_records(self, split: str) -> int:
-    """Returns the number of records; UserError if the files are not local."""
+    """Return the number of records; UserError if the files are not local."""
     files = self.list_shards(split)
     if any('://' in file for file in files):
       raise UserError(
@@ -88,7 +88,7 @@ def add_transcription_task_to_registry(
   include_ties: bool,
   skip_too_long: bool = False,
 ) -> None:
-  """Registers a data set's training task (suffix 'train'), evaluation tasks, and their mixture (suffix 'eval').
+  """Register a data set's training task (suffix 'train'), evaluation tasks, and their mixture (suffix 'eval').
 
   Args:
     dataset_config: the data set.
@@ -163,7 +163,7 @@ def add_transcription_task_to_registry(
 
 
 def _random_segment(codec, include_ties) -> list[Callable]:
-  """Returns the preprocessors from a tokenized piece to a random segment with its targets."""
+  """Return the preprocessors from a tokenized piece to a random segment with its targets."""
   cut = {
     'feature_key': 'inputs',
     'additional_feature_keys': ['input_event_start_indices', 'input_event_end_indices', 'input_state_event_indices'],
@@ -185,7 +185,7 @@ def _random_segment(codec, include_ties) -> list[Callable]:
 
 
 def _consecutive_segments() -> list[Callable]:
-  """Returns the preprocessors from a tokenized piece to its segments, without targets: the metrics use the notes."""
+  """Return the preprocessors from a tokenized piece to its segments, without targets: the metrics use the notes."""
   return [
     seqio.CacheDatasetPlaceholder(),
     preprocessors.add_unique_id,
@@ -243,7 +243,7 @@ MIXTURE_TEST_TASK_NAMES = []
 
 
 def _mixing_rate(task: seqio.Task, split: str) -> float:
-  """Returns a task's mixing rate, from the number of examples in its cache, or of its records if there is no cache.
+  """Return a task's mixing rate, from the number of examples in its cache, or of its records if there is no cache.
 
   The source does not report the number to seqio, which would then keep small data sets, with their audio, in memory.
   """

@@ -32,7 +32,7 @@ def task(
   cache_bytes: int = 0,
   cache_dir: str | None = None,
 ) -> str:
-  """Registers a mixture of `mt3_records` tasks and returns its name.
+  """Register a mixture of `mt3_records` tasks and return its name.
 
   A data set with n examples per epoch in `split` has the rate n ** (1 / temperature). With sampling 'random' and 'mt3'
   n is its length in segments or chunks, as in MT3.
@@ -71,5 +71,5 @@ def task(
 
 
 def _rate(task, temperature, split) -> float:
-  """Returns a task's mixing rate; seqio's own count of examples would make it keep small data sets in memory."""
+  """Return a task's mixing rate; seqio's own count of examples would make it keep small data sets in memory."""
   return float(task.source.num_records(split)) ** (1 / temperature)

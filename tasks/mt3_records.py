@@ -23,7 +23,7 @@ def task(
   cache_bytes: int = 0,
   cache_dir: str | None = None,
 ) -> str:
-  """Registers a task over one of MT3's data sets and returns its name.
+  """Register a task over one of MT3's data sets and return its name.
 
   `examples.trim` trims overlapping notes of Slakh and Cerberus4 only, as in MT3.
 

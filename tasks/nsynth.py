@@ -20,7 +20,7 @@ def task(
   cache_dir: str | None = None,
   left_out: Sequence[str] = LEFT_OUT,
 ) -> str:
-  """Registers a task over NSynth's folders and returns its name.
+  """Register a task over NSynth's folders and return its name.
 
   See `data.sources.nsynth.NsynthFolder` for the layout and `left_out`, and `tasks.slakh.task` for the other arguments.
   """

@@ -21,7 +21,7 @@ def task(
   cache_dir: str | None = None,
   left_out: Sequence[str] = LEFT_OUT,
 ) -> str:
-  """Registers a task over TFDS's records of NSynth and returns its name.
+  """Register a task over TFDS's records of NSynth and return its name.
 
   See `data.sources.nsynth.NsynthRecords` for `left_out`, and `tasks.slakh.task` for the other arguments.
   """

@@ -17,7 +17,7 @@ def task(
   cache_bytes: int = 0,
   cache_dir: str | None = None,
 ) -> str:
-  """Registers a task over a folder of pairs like song.wav and song.mid and returns its name.
+  """Register a task over a folder of pairs like song.wav and song.mid and return its name.
 
   See `data.sources.audio_midi_folder.OwnFolder` for pairs and splits, and `tasks.slakh.task` for the arguments.
   """

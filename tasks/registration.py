@@ -25,7 +25,7 @@ def add_task(
   cache_bytes: int = 0,
   cache_dir: str | None = None,
 ) -> str:
-  """Registers a task, unless it is registered already, and returns its name, which contains a hash of all arguments.
+  """Register a task, unless it is registered already, and return its name, which contains a hash of all arguments.
 
   Features: inputs, float32 `[frames, depth]`; targets and prior_targets, int32 `[length]` with EOS. For whole pieces:
   inputs `[segments, frames, depth]` and targets `[segments, length]`. See `data.seqio_preprocessors`.
@@ -105,13 +105,13 @@ def _features(library):
 
 
 def _identity(source, spec, config, *cache) -> str:
-  """Returns the text that a task's name hashes. It must not change, so that older runs find their data."""
+  """Return the text that a task's name hashes. It must not change, so that older runs find their data."""
   parts = (repr(source), fingerprint_repr(spec), _config_repr(config), *map(repr, cache))
   return f'({", ".join(parts)})'
 
 
 def _config_repr(config: ExampleConfig) -> str:
-  """Returns the `repr` of a config, including two former options at their defaults."""
+  """Return the `repr` of a config, including two former options at their defaults."""
   return repr(config).replace(
     ', max_pieces_per_mix=', ', shuffle_ties=False, shuffle_probability=1.0, max_pieces_per_mix='
   )

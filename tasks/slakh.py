@@ -20,7 +20,7 @@ def task(
   cache_bytes: int = 0,
   cache_dir: str | None = None,
 ) -> str:
-  """Registers a task over a Slakh-layout folder and returns its name.
+  """Register a task over a Slakh-layout folder and return its name.
 
   Features: inputs, targets and prior_targets, see `tasks.registration.add_task`.
 

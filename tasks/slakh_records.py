@@ -17,7 +17,7 @@ def task(
   cache_bytes: int = 0,
   cache_dir: str | None = None,
 ) -> str:
-  """Registers a task over sharded records (audio, NoteSequence, id) and returns its name.
+  """Register a task over sharded records (audio, NoteSequence, id) and return its name.
 
   The records have no stems, so stem subsets are not available. See `tasks.slakh.task` for the arguments.
   """

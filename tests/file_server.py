@@ -38,7 +38,7 @@ class Server:
 
 @contextlib.contextmanager
 def running():
-  """Yields a `Server` that runs during the block."""
+  """Yield a `Server` that runs during the block."""
   state = Server()
 
   class Handler(http.server.BaseHTTPRequestHandler):
@@ -96,7 +96,7 @@ def running():
 
 
 def bucket(server, items, page=2):
-  """Serves a bucket's listing in pages, and its objects."""
+  """Serve a bucket's listing in pages, and its objects."""
 
   def listing(path):
     query = urllib.parse.parse_qs(urllib.parse.urlparse(path).query)

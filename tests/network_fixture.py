@@ -42,13 +42,13 @@ T5X_CONFIG = network.T5Config(
 
 @functools.cache
 def params():
-  """Returns the parameters of network.npz."""
+  """Return the parameters of network.npz."""
   return pytorch_names.params_from_torch(WEIGHTS, CONFIG, NUM_MEL_BINS)
 
 
 @functools.cache
 def t5x_params():
-  """Returns the parameters of t5x_legacy.npz, read from the zarr arrays of the checkpoint."""
+  """Return the parameters of t5x_legacy.npz, read from the zarr arrays of the checkpoint."""
   import tensorstore
   from flax import traverse_util
 

@@ -45,7 +45,7 @@ NSYNTH_FAMILIES = (
 
 
 def notes_of(seed: int, program: int = 0, count: int = 6):
-  """Returns a note table of consecutive notes."""
+  """Return a note table of consecutive notes."""
   rng = np.random.default_rng(seed)
   onsets = np.round(np.linspace(0.25, SECONDS - 0.75, count), 2)
   return as_notes(
@@ -54,7 +54,7 @@ def notes_of(seed: int, program: int = 0, count: int = 6):
 
 
 def sound_of(notes, rate: int = RATE, seconds: float = SECONDS):
-  """Returns sines at the pitches of notes, float32 `[n]`."""
+  """Return sines at the pitches of notes, float32 `[n]`."""
   time = np.arange(round(seconds * rate)) / rate
   samples = np.zeros(len(time))
   for note in notes:
@@ -64,13 +64,13 @@ def sound_of(notes, rate: int = RATE, seconds: float = SECONDS):
 
 
 def write_wav(path: Path, samples, rate: int = RATE, channels: int = 1) -> None:
-  """Writes a 16-bit wav file, the same samples in every channel."""
+  """Write a 16-bit wav file, the same samples in every channel."""
   path.parent.mkdir(parents=True, exist_ok=True)
   soundfile.write(path, np.repeat(samples[:, None], channels, axis=1), rate, subtype='PCM_16')
 
 
 def write_commu(root: Path, clips: int = 20, audio: bool = True) -> Path:
-  """Writes ComMU: the table, the MIDI files in the two folders of their publication, and (not published) audio."""
+  """Write ComMU: the table, the MIDI files in the two folders of their publication, and (not published) audio."""
   instruments = ('acoustic_piano', 'string_violin-1', 'synth_bell', 'bell')
   columns = ['', 'audio_key', 'chord_progressions', 'bpm', 'inst', 'num_measures', 'split_data', 'id']
   root.mkdir(parents=True)
@@ -94,7 +94,7 @@ def write_commu(root: Path, clips: int = 20, audio: bool = True) -> Path:
 
 
 def write_nsynth(root: Path, split: str = 'valid') -> Path:
-  """Writes a split of NSynth: nsynth-<split>/examples.json and audio/*.wav, four seconds each."""
+  """Write a split of NSynth: nsynth-<split>/examples.json and audio/*.wav, four seconds each."""
   folder = root / f'nsynth-{split}'
   table = {}
   for number, (name, (family, pitch, velocity)) in enumerate(NSYNTH.items()):
@@ -119,12 +119,12 @@ def write_nsynth(root: Path, split: str = 'valid') -> Path:
 
 
 def nsynth_sound(pitch: int):
-  """Returns the four seconds of a note of NSynth, float32 `[64000]`."""
+  """Return the four seconds of a note of NSynth, float32 `[64000]`."""
   return sound_of(as_notes([(0.0, 3.5, pitch, 100, 0, 0)]), seconds=4.0)
 
 
 def write_tfds_nsynth(root: Path, split: str = 'valid') -> Path:
-  """Writes the same notes as TFDS does, with the features of its builder; returns the folder of the records."""
+  """Write the same notes as TFDS does, with the features of its builder; return the folder of the records."""
   import tensorflow_datasets as tfds
   from tensorflow_datasets.datasets.nsynth.nsynth_dataset_builder import Builder
 
@@ -166,7 +166,7 @@ def write_tfds_nsynth(root: Path, split: str = 'valid') -> Path:
 
 
 def write_maestro(root: Path, version: str = '3.0.0') -> Path:
-  """Writes MAESTRO: the table and, in a folder a year, stereo wav files at 44.1 kHz and MIDI files with the pedal."""
+  """Write MAESTRO: the table and, in a folder a year, stereo wav files at 44.1 kHz and MIDI files with the pedal."""
   columns = ['canonical_composer', 'canonical_title', 'split', 'year', 'midi_filename', 'audio_filename', 'duration']
   ending = 'midi'
   (root / '2018').mkdir(parents=True)
@@ -200,7 +200,7 @@ GUITARSET = ('00_BN1-129-Eb_comp', '00_Jazz2-110-Bb_solo', '03_SS3-84-Bb_comp')
 
 
 def write_guitarset(root: Path) -> Path:
-  """Writes GuitarSet: JAMS files with the notes of six strings, and the two recordings of each piece in mono."""
+  """Write GuitarSet: JAMS files with the notes of six strings, and the two recordings of each piece in mono."""
   (root / 'annotation').mkdir(parents=True)
   for number, name in enumerate(GUITARSET):
     notes = notes_of(number)
@@ -228,7 +228,7 @@ def write_guitarset(root: Path) -> Path:
 
 
 def write_musicnet(root: Path) -> Path:
-  """Writes MusicNet: wav files of 32-bit floats at 44.1 kHz and tables with times in samples, and EM's MIDI files."""
+  """Write MusicNet: wav files of 32-bit floats at 44.1 kHz and tables with times in samples, and EM's MIDI files."""
   for name in MUSICNET_IDS:
     part = 'test' if name == '1819' else 'train'
     notes = notes_of(int(name), program=41)
@@ -248,7 +248,7 @@ def write_musicnet(root: Path) -> Path:
 
 
 def _record(layout, number):
-  """Returns a record of two tracks in a layout that nothing is converted to here."""
+  """Return a record of two tracks in a layout that nothing is converted to here."""
   names = {'urmp': [b'vn', b'fl'], 'cerberus4': [b'bass', b'drums', b'guitar', b'piano']}[layout]
   tables = [notes_of(number + track) for track in range(len(names))]
   sequences = [serialize_notes(table, 'x', SECONDS) for table in tables]
@@ -284,7 +284,7 @@ def _record(layout, number):
 
 
 def write_published(root: Path, name: str) -> Path:
-  """Writes `root/<name>`: two records of URMP or Cerberus4 in the first file of each published split."""
+  """Write `root/<name>`: two records of URMP or Cerberus4 in the first file of each published split."""
   layout, paths = PUBLISHED[name]
   for split, pattern in paths.items():
     path = root / name / pattern.replace('?????', '00000').replace('0000?', '00000')
@@ -296,7 +296,7 @@ def write_published(root: Path, name: str) -> Path:
 
 
 def write_originals(root: Path) -> dict[str, Path]:
-  """Writes all data sets that can be converted, and returns their folders by the names they are converted under."""
+  """Write all data sets that can be converted, and return their folders by the names they are converted under."""
   maestro, musicnet = root / 'maestro', write_musicnet(root / 'musicnet')
   write_maestro(maestro / 'v3')
   return {
@@ -309,7 +309,7 @@ def write_originals(root: Path) -> dict[str, Path]:
 
 
 def write_records(root: Path, slakh: Path | None = None) -> Path:
-  """Writes MT3's data sets into `root`, the folder of each; those that can be converted from their original folders.
+  """Write MT3's data sets into `root`, the folder of each; those that can be converted from their original folders.
 
   Args:
     root: the folder of records.

@@ -210,7 +210,7 @@ def test_a_digest_of_a_model_is_that_of_its_old_file():
 
 
 def test_an_unknown_kind_of_network_is_named():
-  with pytest.raises(UserError, match="'perceiver'.*framewise"):
+  with pytest.raises(UserError, match=r"'perceiver'.*framewise"):
     spec_json.from_json('{"network": {"kind": "perceiver", "vocab_size": 1536}}')
 
 

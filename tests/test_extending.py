@@ -25,7 +25,7 @@ def test_a_section_that_is_not_there_is_an_error():
 
 @pytest.fixture
 def add_metric(monkeypatch):
-  """Returns a function that does what "Add a metric" says and returns the test's code."""
+  """Return a function that does what "Add a metric" says and return the test's code."""
   functions, scores = list(metric_registry._FUNCTIONS), dict(metric_registry.SCORES)
 
   def add():

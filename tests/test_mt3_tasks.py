@@ -73,7 +73,7 @@ def slakh_record(seed, notes):
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  """Registers tasks over two records; returns (base name, notes by track)."""
+  """Register tasks over two records; return (base name, notes by track)."""
   path = tmp_path_factory.mktemp('records') / 'slakh.tfrecord'
   notes = {f'Track{seed}': make_notes(seed) for seed in (1, 2)}
   with tf.io.TFRecordWriter(str(path)) as writer:

@@ -16,13 +16,13 @@ FINE_CODEC = build_codec(VocabularyConfig(num_velocity_bins=127))
 
 
 def model_ids(events, eos=True):
-  """Returns model ids of 'type value' events, e.g. 'shift 5, pitch 60'."""
+  """Return model ids of 'type value' events, e.g. 'shift 5, pitch 60'."""
   pairs = [event.split() for event in events.split(',') if event.strip()]
   return np.array([CODEC.encode_event(Event(kind, int(value))) + 3 for kind, value in pairs] + [1] * eos, np.int32)
 
 
 def play(*segments, frames=250, **options):
-  """Decodes segments of 2 s each; returns rows of (onset, offset, pitch, program, is_drum), invalid and dropped."""
+  """Decode segments of 2 s each; return rows of (onset, offset, pitch, program, is_drum), invalid and dropped."""
   ids = [model_ids(s) if isinstance(s, str) else s for s in segments]
   notes, stats = decode_piece(ids, [frames * i for i in range(len(ids))], CODEC, **options)
   rows = [
@@ -204,7 +204,7 @@ def _as_trimmed_notes(rows):
 
 
 def round_trip(notes, lengths, **options):
-  """Encodes into segments of the lengths in turn until the piece is over, and decodes."""
+  """Encode into segments of the lengths in turn until the piece is over, and decodes."""
   piece = encode_piece(notes, FINE_CODEC)
   piece_frames = 300  # most pieces are longer: the last segment has the rest
   starts, segments, start = [], [], 0

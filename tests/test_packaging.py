@@ -89,7 +89,7 @@ def test_training_says_what_to_install(tmp_path, plain_environment):
 
 @pytest.mark.slow
 def test_wheel_holds_gin_files_and_tasks(tmp_path):
-  """Builds a wheel (the build's own requirements come from the package index)."""
+  """Build a wheel (the build's own requirements come from the package index)."""
   subprocess.run(
     [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', str(tmp_path), str(ROOT)],
     check=True,

@@ -43,7 +43,7 @@ def test_redundant_state_changes_are_removed_per_type():
 
 
 def play(tokens, start_time=1.0, max_time=None):
-  """Returns (events with times, invalid, dropped); pitch 9 is refused."""
+  """Return (events with times, invalid, dropped); pitch 9 is refused."""
   decoded = []
 
   def decode(state, time, event, codec):

@@ -59,11 +59,11 @@ class Source:
   spec: ModelSpec | None = None
 
   def name_of(self, path: str) -> str:
-    """Returns the name in this file of a parameter such as 'encoder/layers_0/mlp/wo/kernel'."""
+    """Return the name in this file of a parameter such as 'encoder/layers_0/mlp/wo/kernel'."""
     return pytorch_names.torch_name(path) if self.format in _UNDER_TORCH_NAMES else path
 
   def shape_of(self, path: str) -> tuple[int, ...]:
-    """Returns the shape of a parameter; UserError if the file does not have it."""
+    """Return the shape of a parameter; UserError if the file does not have it."""
     name = self.name_of(path)
     if name not in self.arrays:
       raise UserError(f'{self.path}: {name} is missing; is this a checkpoint of MT3 or MR-MT3?')
@@ -93,7 +93,7 @@ class Choices:
 
 
 def open_source(path: str | os.PathLike) -> Source:
-  """Opens a checkpoint of any known kind. UserError if there is none, or it is broken."""
+  """Open a checkpoint of any known kind. UserError if there is none, or it is broken."""
   path = Path(path)
   if path.is_dir() or not path.exists():
     return _open_folder(orbax_checkpoints.find_checkpoint(path))
@@ -119,7 +119,7 @@ def open_source(path: str | os.PathLike) -> Source:
 
 
 def _without_prefix(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns the weights without the name of the module that holds the network, where all have it in front."""
+  """Return the weights without the name of the module that holds the network, where all have it in front."""
   prefix = 'model.'
   if all(name.startswith(prefix) for name in weights):
     return {name.removeprefix(prefix): array for name, array in weights.items()}
@@ -142,7 +142,7 @@ def _open_folder(folder: Path) -> Source:
 
 
 def list_arrays(source: Source) -> list[str]:
-  """Returns a line for each array, name, shape and dtype, and one with their sum."""
+  """Return a line for each array, name, shape and dtype, and one with their sum."""
   rows = [(name, str(array.shape), array.dtype.name) for name, array in sorted(source.arrays.items())]
   widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
   lines = [f'{name:{widths[0]}}  {shape:{widths[1]}}  {dtype}' for name, shape, dtype in rows]
@@ -236,7 +236,7 @@ def _memory_length(source: Source) -> int:
 
 
 def params_of(source: Source, spec: ModelSpec, allow_missing: tuple[str, ...] = (), seed: int = 0) -> dict:
-  """Returns a checkpoint's parameter tree, float32, views of its arrays where possible.
+  """Return a checkpoint's parameter tree, float32, views of its arrays where possible.
 
   Args:
     source: the checkpoint.
@@ -282,7 +282,7 @@ def params_of(source: Source, spec: ModelSpec, allow_missing: tuple[str, ...] = 
 
 
 def fresh_memory(config: network.T5Config, seed: int) -> dict:
-  """Returns start values of the memory's parameters, as training from scratch draws them."""
+  """Return start values of the memory's parameters, as training from scratch draws them."""
   import jax
   import jax.numpy as jnp
 
@@ -308,7 +308,7 @@ def target_format(path: str | os.PathLike, layout: str) -> str:
 
 
 def check_target(path: str | os.PathLike, kind: str) -> None:
-  """Raises UserError if a destination cannot be written, or is a folder that holds checkpoints."""
+  """Raise UserError if a destination cannot be written, or is a folder that holds checkpoints."""
   path = Path(path)
   if kind in _LAYOUTS.values():
     taken = (path / orbax_checkpoints.STATE_NAME).exists() or packed.is_packed(path)
@@ -321,7 +321,7 @@ def check_target(path: str | os.PathLike, kind: str) -> None:
 
 
 def write(path: str | os.PathLike, kind: str, params: dict, spec: ModelSpec, step: int) -> Path:
-  """Writes a parameter tree as a checkpoint of the given format, whole or not at all, and returns where it is.
+  """Write a parameter tree as a checkpoint of the given format, whole or not at all, and return where it is.
 
   Raises:
     UserError: if it cannot be written, or the network has parts that the format has no names for.
@@ -355,7 +355,7 @@ def write(path: str | os.PathLike, kind: str, params: dict, spec: ModelSpec, ste
 
 
 def describe(spec: ModelSpec) -> str:
-  """Returns a line about a model: sizes, and what else decides whether its weights are used right."""
+  """Return a line about a model: sizes, and what else decides whether its weights are used right."""
   network, front = spec.network, spec.spectrogram
   memory = network.describe_memory()
   if network.uses_prior:

@@ -37,12 +37,12 @@ _DATA_FILE_BYTES = 1 << 24  # Orbax keeps what goes into a file in memory until 
 
 
 def checkpoint_folder(model_dir: str | os.PathLike, step: int) -> Path:
-  """Returns where the checkpoint of a step lies."""
+  """Return where the checkpoint of a step lies."""
   return Path(model_dir) / f'checkpoint_{step}'
 
 
 def checkpoint_steps(model_dir: str | os.PathLike) -> list[int]:
-  """Returns the steps that have a checkpoint in `model_dir`, ascending; none if there is no such folder."""
+  """Return the steps that have a checkpoint in `model_dir`, ascending; none if there is no such folder."""
   try:
     names = os.listdir(model_dir)
   except OSError:
@@ -51,7 +51,7 @@ def checkpoint_steps(model_dir: str | os.PathLike) -> list[int]:
 
 
 def latest_step(model_dir: str | os.PathLike) -> int | None:
-  """Returns the newest step with a checkpoint in `model_dir`, or None."""
+  """Return the newest step with a checkpoint in `model_dir`, or None."""
   steps = checkpoint_steps(model_dir)
   return steps[-1] if steps else None
 
@@ -63,7 +63,7 @@ def save_checkpoint(
   spec: ModelSpec | None,
   more_files: Mapping[str, bytes] = types.MappingProxyType({}),
 ) -> Path:
-  """Writes a checkpoint and returns its folder; one of the same step is replaced.
+  """Write a checkpoint and return its folder; one of the same step is replaced.
 
   Args:
     model_dir: made if missing.
@@ -98,20 +98,20 @@ def save_checkpoint(
 
 
 def remove_old(model_dir: str | os.PathLike, keep: int) -> None:
-  """Removes all but the `keep` newest checkpoints (at least one is kept)."""
+  """Remove all but the `keep` newest checkpoints (at least one is kept)."""
   for step in checkpoint_steps(model_dir)[: -max(1, keep)]:
     _remove(checkpoint_folder(model_dir, step))
 
 
 def clear_unfinished(model_dir: str | os.PathLike) -> None:
-  """Removes what a run that was killed had begun to write or to remove."""
+  """Remove what a run that was killed had begun to write or to remove."""
   for prefix in (_WRITING, _REMOVING):
     for left_over in Path(model_dir).glob(f'{prefix}*'):
       shutil.rmtree(left_over, ignore_errors=True)
 
 
 def _remove(folder: Path) -> None:
-  """Removes a checkpoint; it loses its name first, so that nobody ever finds half of one."""
+  """Remove a checkpoint; it loses its name first, so that nobody ever finds half of one."""
   if folder.exists():
     leaving = Path(tempfile.mkdtemp(prefix=_REMOVING, dir=folder.parent))
     folder.replace(leaving)
@@ -125,7 +125,7 @@ _ALIASES = (BUNDLED, 'box')
 
 
 def find_checkpoint(path: str | os.PathLike) -> Path:
-  """Returns the checkpoint folder that `path` names: itself, or the newest one in it; UserError if there is none.
+  """Return the checkpoint folder that `path` names: itself, or the newest one in it; UserError if there is none.
 
   A path that does not exist may be the name of the bundled model, `BUNDLED`, or of a published checkpoint that
   `mrmt3 fetch` has put into the cache.
@@ -154,7 +154,7 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
 
 
 def read_spec(path: str | os.PathLike) -> ModelSpec:
-  """Returns the specification of the checkpoint that `path` names. UserError if there is none or it is broken."""
+  """Return the specification of the checkpoint that `path` names. UserError if there is none or it is broken."""
   file = find_checkpoint(path) / SPEC_NAME
   try:
     return spec_json.from_json(file.read_text(encoding='utf-8'))
@@ -170,7 +170,7 @@ def read_spec(path: str | os.PathLike) -> ModelSpec:
 
 
 def restore_params(path: str | os.PathLike) -> tuple[dict, ModelSpec, int]:
-  """Reads the parameters only, not the optimizer's state.
+  """Read the parameters only, not the optimizer's state.
 
   Args:
     path: a checkpoint_<step> folder, or a model_dir of which the newest is taken.
@@ -219,7 +219,7 @@ def _step_of(folder: Path) -> int:
 
 
 def restore_state(path: str | os.PathLike, like):
-  """Reads a whole state, bit for bit, into numpy arrays.
+  """Read a whole state, bit for bit, into numpy arrays.
 
   Args:
     path: a checkpoint_<step> folder, or a model_dir of which the newest is taken.
@@ -280,7 +280,7 @@ def _restore(checkpointer, folder: Path, item, partial: bool):
 
 @contextlib.contextmanager
 def _quiet_orbax():
-  """Keeps Orbax from logging what is no trouble (numpy arrays have no sharding)."""
+  """Keep Orbax from logging what is no trouble (numpy arrays have no sharding)."""
   loggers = [logging.getLogger('absl'), logging.getLogger('orbax')]
   levels = [logger.level for logger in loggers]
   for logger in loggers:
@@ -294,7 +294,7 @@ def _quiet_orbax():
 
 @contextlib.contextmanager
 def _reading(folder: Path):
-  """Turns whatever a broken checkpoint makes Orbax raise into a UserError."""
+  """Turn whatever a broken checkpoint makes Orbax raise into a UserError."""
   report = sys.unraisablehook
 
   def report_others(unraisable):
@@ -315,7 +315,7 @@ def _reading(folder: Path):
 
 
 def check_shapes(wanted, found, folder: Path) -> None:
-  """Raises UserError naming the first array that is missing, left over or of another shape."""
+  """Raise UserError naming the first array that is missing, left over or of another shape."""
   import jax
 
   def shapes(tree):

@@ -21,12 +21,12 @@ DTYPES = ('bfloat16', 'float32')
 
 
 def is_packed(folder: Path) -> bool:
-  """Returns whether a folder is such a checkpoint."""
+  """Return whether a folder is such a checkpoint."""
   return (folder / WEIGHTS_NAME).is_file()
 
 
 def save(folder: Path, params: Mapping, spec: ModelSpec, about: Mapping | None = None, dtype: str = 'bfloat16') -> None:
-  """Writes a folder; what was in it before is replaced file by file.
+  """Write a folder; what was in it before is replaced file by file.
 
   Args:
     folder: made if missing.
@@ -55,7 +55,7 @@ def save(folder: Path, params: Mapping, spec: ModelSpec, about: Mapping | None =
 
 
 def read_params(folder: Path) -> dict:
-  """Returns the parameter tree, float32 numpy arrays. UserError if the file is broken."""
+  """Return the parameter tree, float32 numpy arrays. UserError if the file is broken."""
   import safetensors
   from flax import traverse_util
 

@@ -43,7 +43,7 @@ _TABLES = re.compile(_TABLE.format('.*'))
 
 
 def torch_name(path: str) -> str:
-  """Returns the PyTorch name of a parameter such as 'encoder/layers_0/mlp/wo/kernel'; KeyError if there is none."""
+  """Return the PyTorch name of a parameter such as 'encoder/layers_0/mlp/wo/kernel'; KeyError if there is none."""
   for ours, theirs in _NAMES:
     match = re.fullmatch(ours, path)
     if match:
@@ -53,7 +53,7 @@ def torch_name(path: str) -> str:
 
 
 def params_from_torch(weights: Mapping[str, np.ndarray], config: network.T5Config, num_mel_bins: int) -> dict:
-  """Returns the network's parameter tree, float32, from a PyTorch state dict of numpy arrays; views where possible.
+  """Return the network's parameter tree, float32, from a PyTorch state dict of numpy arrays; views where possible.
 
   Raises:
     UserError: naming the weights that are missing, left over, of the wrong shape, or stored twice and different.
@@ -70,13 +70,13 @@ def params_from_torch(weights: Mapping[str, np.ndarray], config: network.T5Confi
 
 
 def as_kernel(path: str, weight: np.ndarray) -> np.ndarray:
-  """Returns a PyTorch weight as the parameter at `path`, float32: transposed if that is a kernel."""
+  """Return a PyTorch weight as the parameter at `path`, float32: transposed if that is a kernel."""
   weight = np.asarray(weight, np.float32)
   return weight.T if path.endswith('kernel') else weight
 
 
 def left_over_weights(weights: Mapping[str, np.ndarray]) -> list[str]:
-  """Returns the names in a state dict but for position tables and second copies.
+  """Return the names in a state dict but for position tables and second copies.
 
   Raises:
     UserError: for a second copy that differs from the first.
@@ -93,7 +93,7 @@ def left_over_weights(weights: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def position_kind(weights: Mapping[str, np.ndarray]) -> str | None:
-  """Returns which position table a state dict has, 'mt3' or 'mr_mt3'; None if it has none. UserError for any other.
+  """Return which position table a state dict has, 'mt3' or 'mr_mt3'; None if it has none. UserError for any other.
 
   The ports' own is 'mr_mt3', also where the weights were trained with the other one (mt3.pth).
   """
@@ -111,7 +111,7 @@ def position_kind(weights: Mapping[str, np.ndarray]) -> str | None:
 
 
 def torch_from_params(params: Mapping, positions: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-  """Returns (weights by PyTorch name, second name -> first name) of a parameter tree; kernels are transposed views.
+  """Return (weights by PyTorch name, second name -> first name) of a parameter tree; kernels are transposed views.
 
   The position table is among them: the ports take it from the file, so that they compute with the one that the weights
   were trained with, 'mt3' or 'mr_mt3'.
@@ -144,7 +144,7 @@ def problems(
   name_of: Callable[[str], str],
   names: Iterable[str],
 ) -> list[str]:
-  """Returns what keeps arrays from being a network's parameters, a short text each; empty if they fit.
+  """Return what keeps arrays from being a network's parameters, a short text each; empty if they fit.
 
   Args:
     found: arrays by parameter path, each among `wanted`.
@@ -163,6 +163,6 @@ def problems(
 
 
 def in_one_line(texts: list[str]) -> str:
-  """Returns the first few texts and how many more there are."""
+  """Return the first few texts and how many more there are."""
   more = len(texts) - _NAMED
   return '; '.join(texts[:_NAMED]) + (f'; and {more} more' if more > 0 else '')

@@ -102,7 +102,7 @@ def fingerprint_text(spec: ModelSpec) -> str:
 
 
 def fingerprint_repr(spec: ModelSpec) -> str:
-  """Return a text like `fingerprint_text`, in the form of the first versions' `repr`; names of tasks are digests of it."""
+  """Return a text like `fingerprint_text` in the form of the first versions' `repr`; task names are digests of it."""
   flat = _flat_network(spec)
   if flat is None:
     return repr(spec)

@@ -258,22 +258,22 @@ KNOWN = (
 
 
 def sources() -> dict[str, str]:
-  """Returns all tasks that read a data set: name -> 'module:function', see `KnownDataset.sources`."""
+  """Return all tasks that read a data set: name -> 'module:function', see `KnownDataset.sources`."""
   return {task: function for known in KNOWN for task, function in known.sources.items()}
 
 
 def trims(task: str) -> bool:
-  """Returns whether overlapping notes of a task's data set may be trimmed, see `KnownDataset.trim`."""
+  """Return whether overlapping notes of a task's data set may be trimmed, see `KnownDataset.trim`."""
   return all(known.trim for known in KNOWN if task in known.sources)
 
 
 def originals() -> dict[str, str]:
-  """Returns the data sets that can be converted: name -> 'module:function', see `KnownDataset.original`."""
+  """Return the data sets that can be converted: name -> 'module:function', see `KnownDataset.original`."""
   return {known.name: known.original for known in KNOWN if known.original}
 
 
 def open_source(task: str, folder: str | os.PathLike):
-  """Opens a data set as in training.
+  """Open a data set as in training.
 
   Args:
     task: a key of `sources`, e.g. 'slakh' or 'mt3_records:musicnet_em'.
@@ -293,7 +293,7 @@ def open_source(task: str, folder: str | os.PathLike):
 
 
 def open_original(name: str, folder: str | os.PathLike, options):
-  """Opens a data set's original folder for conversion.
+  """Open a data set's original folder for conversion.
 
   Args:
     name: a key of `originals`.
@@ -333,7 +333,7 @@ class Found:
 
 
 def find(more: Sequence[str | os.PathLike] = ()) -> list[Found]:
-  """Returns all data sets, with their folders below the usual places, MRMT3_DATA, MRMT3_RECORDS and `more`."""
+  """Return all data sets, with their folders below the usual places, MRMT3_DATA, MRMT3_RECORDS and `more`."""
   places = [*more, *os.environ.get(DATA, '').split(':'), os.environ.get(RECORDS, ''), *_PLACES]
   folders = list({folder: None for place in places if place for folder in _below(Path(os.path.expanduser(place)))})
   return [Found(known, _marked(folders, known, known.marks), _marked(folders, known, known.records)) for known in KNOWN]
@@ -346,7 +346,7 @@ def _marked(folders, known, marks):
 
 
 def _below(place: Path) -> list[Path]:
-  """Returns a place and its subfolders down to _DEPTH, without hidden and track folders; [] if it does not exist."""
+  """Return a place and its subfolders down to _DEPTH, without hidden and track folders; [] if it does not exist."""
   found, level = [], [place] if place.is_dir() else []
   for _ in range(_DEPTH + 1):
     found += level
@@ -371,7 +371,7 @@ def _is_marked(folder, marks):
 
 
 def lines(found: Sequence[Found]) -> list[str]:
-  """Returns the list as lines of text."""
+  """Return the list as lines of text."""
   text = []
   for one in found:
     known = one.known
@@ -392,7 +392,7 @@ def _prepare(one):
 
 
 def as_json(found: Sequence[Found]) -> list[dict]:
-  """Returns the list as JSON values."""
+  """Return the list as JSON values."""
   return [
     {
       'name': one.known.name,

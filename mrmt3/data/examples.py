@@ -82,7 +82,7 @@ class Library:
     self._empty = segment_targets.empty_segment(self.codec)
 
   def open(self, split: str) -> tuple[piece_cache.PieceStore, piece_cache.EventStore]:
-    """Returns the decoded pieces of a split and their events; UserError if no piece is usable."""
+    """Return the decoded pieces of a split and their events; UserError if no piece is usable."""
     with self._lock:
       if split not in self._splits:
         store = piece_cache.prepare(
@@ -104,11 +104,11 @@ class Library:
       return self._splits[split]
 
   def frames(self, split: str) -> np.ndarray:
-    """Returns the number of frames of each piece, int64 `[pieces]`."""
+    """Return the number of frames of each piece, int64 `[pieces]`."""
     return self.open(split)[0].lengths // self.spec.spectrogram.hop_width + 1
 
   def drawn(self, split: str, window: Window) -> Window:
-    """Returns the window with stems and transpositions drawn from its seed, as configured."""
+    """Return the window with stems and transpositions drawn from its seed, as configured."""
     parts = window.parts
     if self.config.stem_subset_rate:
       store, _ = self.open(split)
@@ -127,7 +127,7 @@ class Library:
     return stems
 
   def tokens(self, split: str, window: Window) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Returns the window's target tokens and the tokens of each prior segment, int32 model ids `[n]`, EOS last.
+    """Return the window's target tokens and the tokens of each prior segment, int32 model ids `[n]`, EOS last.
 
     Both are encoded in the same way. A missing prior segment becomes the empty segment (tie, EOS).
     """
@@ -152,7 +152,7 @@ class Library:
     return self.config.shuffle
 
   def _encoder(self, split, window):
-    """Returns a function (start frame, frames, shuffle, generator) -> tokens of the mix of the window's parts."""
+    """Return a function (start frame, frames, shuffle, generator) -> tokens of the mix of the window's parts."""
     store, events = self.open(split)
     main, lead = window.parts[0], 0
     piece_frames = self._end_frame(store, main)
@@ -177,7 +177,7 @@ class Library:
     return encode
 
   def _compose(self, store, window):
-    """Returns the events of the mix of all parts, and their delay relative to the first part in frames."""
+    """Return the events of the mix of all parts, and their delay relative to the first part in frames."""
     # Notes of another part, or of one that is played slower, can begin before the first part's time 0. A delay makes
     # their times positive; it is an integer number of frames, steps and seconds. Without such parts no delay is needed,
     # and times round as in the piece itself.
@@ -209,7 +209,7 @@ class Library:
     ), lead_frames
 
   def samples(self, split: str, window: Window, start_frame: int | None = None, num_frames: int | None = None):
-    """Returns the mixed samples of an example, float32 frames `[valid frames, hop]`, up to the end of the first part.
+    """Return the mixed samples of an example, float32 frames `[valid frames, hop]`, up to the end of the first part.
 
     Args:
       split: name of the split.
@@ -231,19 +231,19 @@ class Library:
     return mix.reshape(frames, hop)
 
   def _end_frame(self, store, main):
-    """Returns the end of the first part in frames, at its playback speed."""
+    """Return the end of the first part in frames, at its playback speed."""
     written = spectrograms.num_frames(store.entries[main.piece].samples, self.spec.spectrogram)
     return main.start_frame + max(1, int((written - main.start_frame) / main.speed))
 
   def inputs(self, frames: np.ndarray) -> np.ndarray:
-    """Returns the model's inputs for sample frames `[frames, hop]`: log-mel `[frames, mel]`, or the frames."""
+    """Return the model's inputs for sample frames `[frames, hop]`: log-mel `[frames, mel]`, or the frames."""
     if self.config.log_mel_on == 'device':
       return frames
     return spectrograms.compute_spectrogram(frames.reshape(-1), self.spec.spectrogram)
 
 
 def _transposed(notes, part, start):
-  """Returns the notes of a transposed part that starts at `start` (s); drums keep their pitch."""
+  """Return the notes of a transposed part that starts at `start` (s); drums keep their pitch."""
   if not part.semitones:
     return notes
   for name in ('onset', 'offset'):
@@ -253,7 +253,7 @@ def _transposed(notes, part, start):
 
 
 def _part_samples(store, part, start, lead, size):
-  """Returns `size` samples of a part.
+  """Return `size` samples of a part.
 
   The part begins at sample `start` of its piece; the result begins `lead` samples later (earlier if negative).
   """
@@ -268,7 +268,7 @@ def _part_samples(store, part, start, lead, size):
 
 
 def fit_tokens(tokens: np.ndarray, limit: int | None, on_overflow: str, what: str) -> np.ndarray | None:
-  """Returns at most `limit` tokens `[n]`, or None if the example is to be skipped.
+  """Return at most `limit` tokens `[n]`, or None if the example is to be skipped.
 
   Raises:
     UserError: there are too many tokens and `on_overflow` is 'error'.

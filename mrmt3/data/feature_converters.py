@@ -5,7 +5,7 @@ import tensorflow as tf
 
 
 def _pad(x, length: int | None):
-  """Returns `x` `[n, ...]` padded with 0 to `[length, ...]`; unchanged if `length` is None; longer `x` is an error."""
+  """Return `x` `[n, ...]` padded with 0 to `[length, ...]`; unchanged if `length` is None; longer `x` is an error."""
   if length is None or x.shape[0] == length:
     return x
   padded = tf.pad(x, [[0, length - tf.shape(x)[0]]] + [[0, 0]] * (len(x.shape) - 1))
@@ -31,7 +31,7 @@ class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
   PACKING_FEATURE_DTYPES = None
 
   def __init__(self, pack: bool = False, **kwargs):
-    """Raises ValueError with `pack`: a segment's frames cannot share an example."""
+    """Raise ValueError with `pack`: a segment's frames cannot share an example."""
     if pack:
       raise ValueError('packing is not supported with continuous inputs; set pack = False')
     # Padding fails on features that are too long. seqio's length check would add two steps per example.
@@ -50,7 +50,7 @@ class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
     return {name: features[name] for name in self.TASK_FEATURES}
 
   def _convert_features(self, ds, task_feature_lengths):
-    """Pads and renames features in one map; see the class."""
+    """Pad and rename features in one map; see the class."""
 
     def convert(example):
       features = self._task_features(example)
@@ -59,7 +59,7 @@ class ContinuousInputsEncDecFeatureConverter(seqio.FeatureConverter):
     return ds.map(convert)
 
   def get_model_feature_lengths(self, task_feature_lengths):
-    """Returns the padded length of each model feature."""
+    """Return the padded length of each model feature."""
     decoder = dict.fromkeys(
       list(ContinuousInputsEncDecFeatureConverter.MODEL_FEATURES)[1:], task_feature_lengths['targets']
     )
@@ -102,7 +102,7 @@ class MemoryFeatureConverter(ContinuousInputsEncDecFeatureConverter):
     }
 
   def get_model_feature_lengths(self, task_feature_lengths):
-    """Returns the padded length of each model feature."""
+    """Return the padded length of each model feature."""
     lengths = super().get_model_feature_lengths(task_feature_lengths)
     return {
       **lengths,
@@ -138,7 +138,7 @@ class PredictedPriorFeatureConverter(MemoryFeatureConverter):
     }
 
   def get_model_feature_lengths(self, task_feature_lengths):
-    """Returns the padded length of each model feature."""
+    """Return the padded length of each model feature."""
     lengths = super().get_model_feature_lengths(task_feature_lengths)
     return {**lengths, 'prior_input_tokens': task_feature_lengths['prior_inputs'], 'prior_input_frames': 1}
 
@@ -214,7 +214,7 @@ class PieceFeatureConverter(seqio.FeatureConverter):
     }
 
   def get_model_feature_lengths(self, task_feature_lengths):
-    """Returns None for each model feature, because lengths vary with the piece."""
+    """Return None for each model feature, because lengths vary with the piece."""
     del task_feature_lengths
     return dict.fromkeys(self.MODEL_FEATURES)
 
@@ -235,7 +235,7 @@ class PieceOrSegmentFeatureConverter(PieceFeatureConverter):
     self._segment_converter_cls = segment_converter_cls
 
   def __call__(self, ds, task_feature_lengths):
-    """Returns the model features of a dataset of task features."""
+    """Return the model features of a dataset of task features."""
     if ds.element_spec['inputs'].shape.rank == 2:
       return self._segment_converter_cls(pack=False)(ds, task_feature_lengths)
     return super().__call__(ds, task_feature_lengths)

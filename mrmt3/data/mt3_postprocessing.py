@@ -13,14 +13,14 @@ _SLACK = 0.02  # steps; tolerance for rounding, since input_times are float32
 
 
 def trim_eos(tokens: Sequence[int]) -> np.ndarray:
-  """Returns the regular ids, int32 `[n]`, before the first end of sequence (`DECODED_EOS_ID`)."""
+  """Return the regular ids, int32 `[n]`, before the first end of sequence (`DECODED_EOS_ID`)."""
   tokens = np.array(tokens, np.int32)
   ends = np.flatnonzero(tokens == DECODED_EOS_ID)
   return tokens[: ends[0]] if len(ends) else tokens
 
 
 def segment_start_time(first_frame_time: float, codec: Codec, start_times: str = 'steps') -> float:
-  """Returns the time in s of the last token step that is not after a segment's first frame.
+  """Return the time in s of the last token step that is not after a segment's first frame.
 
   'float' rounds as MT3 does. About a tenth of the segments then start a step early, and events on the boundary are
   lost. ValueError if `start_times` is unknown.
@@ -33,7 +33,7 @@ def segment_start_time(first_frame_time: float, codec: Codec, start_times: str =
 
 
 def parse_reference(sequence: bytes):
-  """Parses a serialized NoteSequence; returns None if it is empty. Imports note_seq."""
+  """Parse a serialized NoteSequence; return None if it is empty. Imports note_seq."""
   from note_seq.protobuf import music_pb2
 
   return music_pb2.NoteSequence.FromString(sequence) if sequence else None
@@ -42,7 +42,7 @@ def parse_reference(sequence: bytes):
 def postprocess(
   tokens: Sequence[int], example: Mapping[str, Any], is_target: bool, codec: Codec, start_times: str = 'steps'
 ) -> dict[str, Any]:
-  """Returns a target or prediction of a segment, as `metrics.transcription_metrics` takes it.
+  """Return a target or prediction of a segment, as `metrics.transcription_metrics` takes it.
 
   Args:
     tokens: regular ids, int `[n]`.

@@ -94,7 +94,7 @@ class _Index:
     self.notes = entry.notes_offset + entry.notes
 
   def add(self, name: str, entry: Entry | None) -> None:
-    """Records a finished piece; `entry` is None if it was left out."""
+    """Record a finished piece; `entry` is None if it was left out."""
     self.journal.add({'name': name} if entry is None else dataclasses.asdict(entry))
     if entry is not None:
       self._include(entry)
@@ -122,7 +122,7 @@ class PieceStore:
     return self._stems is not None
 
   def audio(self, index: int, start: int = 0, stop: int | None = None, stems: np.ndarray | None = None) -> np.ndarray:
-    """Returns float32 samples `[stop - start]` of a piece, with zeros outside the piece.
+    """Return float32 samples `[stop - start]` of a piece, with zeros outside the piece.
 
     Args:
       index: number of the piece.
@@ -149,17 +149,17 @@ class PieceStore:
     return samples
 
   def notes(self, index: int) -> np.ndarray:
-    """Returns the note array of a piece, untrimmed; read-only."""
+    """Return the note array of a piece, untrimmed; read-only."""
     entry = self.entries[index]
     return self._notes[entry.notes_offset : entry.notes_offset + entry.notes]
 
   def note_stems(self, index: int) -> np.ndarray:
-    """Returns the stem number of each note, int32 `[notes]`."""
+    """Return the stem number of each note, int32 `[notes]`."""
     entry = self.entries[index]
     return self._stems[entry.notes_offset : entry.notes_offset + entry.notes]
 
   def skipped(self) -> list[dict]:
-    """Returns the lines of skipped.jsonl: piece, problem, count, text, action (see `piece_validation`).
+    """Return the lines of skipped.jsonl: piece, problem, count, text, action (see `piece_validation`).
 
     Of several lines with the same problem of a piece, it returns the one with the highest count.
     """
@@ -172,14 +172,14 @@ class PieceStore:
     return list(latest.values())
 
   def note_problem(self, name: str, problem: Problem) -> None:
-    """Appends a line to skipped.jsonl, if it is writable. Safe with several processes."""
+    """Append a line to skipped.jsonl, if it is writable. Safe with several processes."""
     with contextlib.suppress(OSError), open(self.folder / 'skipped.jsonl', 'a', encoding='utf-8') as file:
       file.write(json.dumps(_problem(name, problem)) + '\n')
 
   def encode(
     self, codec: Codec, granularity: str = 'full', trim: bool = True, rounded_order: bool = False
   ) -> 'EventStore':
-    """Returns the events of all pieces, memory-mapped. They are encoded on first use and kept in the store's folder."""
+    """Return the events of all pieces, memory-mapped. They are encoded on first use and kept in the store's folder."""
     what = (FORMAT, _COLUMNS, codec.steps_per_second, codec.event_ranges, granularity, trim, rounded_order)
     digest = hashlib.sha256(repr(what).encode())
     path = self.folder / f'events-{digest.hexdigest()[:12]}'
@@ -215,7 +215,7 @@ class EventStore:
     self._events = _mapped(folder / 'events.bin', np.int32)
 
   def events(self, index: int) -> segment_targets.PieceEvents:
-    """Returns the events of a piece."""
+    """Return the events of a piece."""
     first, last = self._starts[index], self._starts[index + 1]
     return segment_targets.PieceEvents(*self._events[_COLUMNS * first : _COLUMNS * last].reshape(_COLUMNS, -1))
 
@@ -231,7 +231,7 @@ def prepare(
   workers: int | None = None,
   progress: bool = True,
 ) -> PieceStore:
-  """Returns the store of a split. Builds it if it does not exist or the source has changed.
+  """Return the store of a split. Builds it if it does not exist or the source has changed.
 
   Args:
     source: the data source.
@@ -272,7 +272,7 @@ def _first_reason(store: PieceStore) -> str:
 
 
 def _fill(folder, source, split, sample_rate, stems, strict, workers, progress) -> None:
-  """Reads all pieces that are missing in the store, and prints a summary of problems."""
+  """Read all pieces that are missing in the store, and print a summary of problems."""
   from mrmt3.utils.parallel import parallel_if_long, with_bar
 
   names = source.list_pieces(split)
@@ -302,7 +302,7 @@ def _fill(folder, source, split, sample_rate, stems, strict, workers, progress) 
 
 
 def _workers_from_environment() -> int:
-  """Returns the value of MRMT3_WORKERS, 0 if it is not set; UserError if it is not a number."""
+  """Return the value of MRMT3_WORKERS, 0 if it is not set; UserError if it is not a number."""
   text = os.environ.get('MRMT3_WORKERS', '0')
   if not text.isdecimal():
     raise UserError(f'MRMT3_WORKERS is {text!r}; set it to a number of processes')
@@ -320,7 +320,7 @@ class _Result:
 
 
 def _read(source: PieceSource, split: str, sample_rate: int, stems: bool, name: str) -> _Result:
-  """Reads and validates one piece, in a worker process."""
+  """Read and validate one piece, in a worker process."""
   try:
     content = source.read_piece(split, name, sample_rate, stems)
   except UserError as error:
@@ -343,12 +343,12 @@ def _problem(name: str, problem: Problem) -> dict:
 
 
 def _serious(problems: Iterable[dict]) -> list[dict]:
-  """Returns the problems that caused a piece to be left out or notes to be dropped."""
+  """Return the problems that caused a piece to be left out or notes to be dropped."""
   return [problem for problem in problems if problem['action'] in (LEFT_OUT, DROPPED)]
 
 
 def _as_stored(samples: np.ndarray) -> np.ndarray:
-  """Returns the samples as int16 if that is lossless, otherwise as float32."""
+  """Return the samples as int16 if that is lossless, otherwise as float32."""
   scaled = samples * np.float32(_FULL_SCALE)
   if scaled.size and (scaled.min() < -_FULL_SCALE or scaled.max() > _FULL_SCALE - 1):
     return np.asarray(samples, np.float32)
@@ -374,7 +374,7 @@ class _Writer:
     self._files['skipped.jsonl'] = open(folder / 'skipped.jsonl', 'a', encoding='utf-8')  # noqa: SIM115
 
   def add(self, name: str, result: _Result) -> None:
-    """Appends a piece, or records that it was left out."""
+    """Append a piece, or records that it was left out."""
     entry = None
     if result.samples is not None:
       entry = Entry(
@@ -406,26 +406,26 @@ class _Writer:
 
 
 def _drop_remarks(skipped: Path, names: Container[str]) -> None:
-  """Removes lines from skipped.jsonl whose pieces are not in the index; an interrupted run has written them."""
+  """Remove lines from skipped.jsonl whose pieces are not in the index; an interrupted run has written them."""
   if skipped.exists():
     lines = [line for line in skipped.read_bytes().splitlines(keepends=True) if line.endswith(b'\n')]
     skipped.write_bytes(b''.join(line for line in lines if json.loads(line)['piece'] in names))
 
 
 def _mapped(path: Path, dtype) -> np.ndarray:
-  """Returns a file as a read-only memory-mapped array `[n]`, or an empty array for an empty file (not mappable)."""
+  """Return a file as a read-only memory-mapped array `[n]`, or an empty array for an empty file (not mappable)."""
   return np.memmap(path, dtype, mode='r').view(np.ndarray) if path.stat().st_size else np.zeros(0, dtype)
 
 
 def _locked(path: Path) -> filelock.FileLock:
-  """Returns a lock that one process at a time holds; the others wait until it is done (or gone)."""
+  """Return a lock that one process at a time holds; the others wait until it is done (or gone)."""
   # Without the fallback to a file whose existence is the lock: it outlives a process that dies on another machine.
   return filelock.FileLock(path, fallback_to_soft=False)
 
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-  """Turns an OSError, such as a full disk, into a UserError. The next run resumes from what was written."""
+  """Turn an OSError, such as a full disk, into a UserError. The next run resumes from what was written."""
   try:
     yield
   except OSError as error:

@@ -36,17 +36,17 @@ class PieceSource(Protocol):
   """A data source: a set of pieces in splits."""
 
   def splits(self) -> tuple[str, ...]:
-    """Returns the names of the existing splits, e.g. ('train', 'validation', 'test')."""
+    """Return the names of the existing splits, e.g. ('train', 'validation', 'test')."""
 
   def list_pieces(self, split: str) -> list[str]:
-    """Returns the unique names of a split's pieces, in a fixed order; UserError if there are none."""
+    """Return the unique names of a split's pieces, in a fixed order; UserError if there are none."""
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one piece; if it is unusable, a UserError of one line names the file."""
+    """Read one piece; if it is unusable, a UserError of one line names the file."""
 
   # Sources with notes in separate files also have `read_notes(split, name)`, which returns read_piece's notes without
   # reading audio. Sources of Slakh tracks have `read_published_notes(split, name)`, see
   # `slakh_layout.read_published_notes`.
 
   def fingerprint(self, split: str) -> str:
-    """Returns a text that changes when the pieces of a split change (names, sizes, times), without reading them."""
+    """Return a text that changes when the pieces of a split change (names, sizes, times), without reading them."""

@@ -18,7 +18,7 @@ def piece_targets(
   shuffle: Shuffle | None = None,
   rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-  """Returns the targets of consecutive segments, int32 model ids `[segments, targets_length]`, padded with 0.
+  """Return the targets of consecutive segments, int32 model ids `[segments, targets_length]`, padded with 0.
 
   Args:
     notes: note array of the piece. Programs are mapped to Slakh classes and overlapping notes trimmed, as in training.

@@ -71,7 +71,7 @@ class Checked:
 
 
 def check_piece(content: PieceContent, sample_rate: int) -> Checked:
-  """Returns the piece with its usable notes, and its problems (see the module's table)."""
+  """Return the piece with its usable notes, and its problems (see the module's table)."""
   problem = _audio_problem(content.samples)
   if problem:
     return Checked(None, [problem])
@@ -107,7 +107,7 @@ def _audio_problem(samples):
 
 
 def _usable_notes(content, seconds):
-  """Returns (which notes are usable, bool `[notes]`; problems). A note counts only for the first of its problems."""
+  """Return (which notes are usable, bool `[notes]`; problems). A note counts only for the first of its problems."""
   notes = content.notes
   onset, offset = notes['onset'], notes['offset']
   tests = {
@@ -134,7 +134,7 @@ def _outside(values, low):
 
 
 def _note_problem(name, notes, wrong, what, action):
-  """Returns a list with one problem, or an empty list if no note is `wrong`, bool `[notes]`."""
+  """Return a list with one problem, or an empty list if no note is `wrong`, bool `[notes]`."""
   count = int(wrong.sum())
   if not count:
     return []
@@ -143,7 +143,7 @@ def _note_problem(name, notes, wrong, what, action):
 
 
 def _note_warnings(notes, seconds):
-  """Returns the problems of usable notes."""
+  """Return the problems of usable notes."""
   late = notes['offset'] > seconds + END_TOLERANCE
   problems = _note_problem('ends-after-end', notes, late, f'end after the audio, at {seconds:.3f} s', KEPT)
   problems += _note_problem('overlap', notes, _overlapping(notes), 'begin while the same note still sounds', KEPT)
@@ -155,7 +155,7 @@ def _note_warnings(notes, seconds):
 
 
 def _overlapping(notes):
-  """Returns whether another note of the same pitch and instrument sounds when a note begins, bool `[notes]`."""
+  """Return whether another note of the same pitch and instrument sounds when a note begins, bool `[notes]`."""
   order = np.lexsort((notes['onset'], notes['pitch'], notes['program'], notes['is_drum']))
   ordered = notes[order]
   begins = np.ones(len(notes), bool)

@@ -40,7 +40,7 @@ MAX_SKIPPED = 1000  # consecutive examples with too many tokens; one more is an 
 
 @seqio.map_over_dataset
 def draw_window(record, segment_frames: int, sampling: str):
-  """Adds start_frame and num_frames, drawn uniformly from the record's chunk according to `ExampleConfig.sampling`.
+  """Add start_frame and num_frames, drawn uniformly from the record's chunk according to `ExampleConfig.sampling`.
 
   'grid' takes the chunk itself. 'random' and 'mr_mt3' take a full segment within the chunk (the whole chunk if it is
   shorter). 'mt3' takes a segment that overlaps the chunk and cuts it at the chunk's ends.
@@ -63,7 +63,7 @@ def draw_window(record, segment_frames: int, sampling: str):
 
 
 def add_mix(dataset: tf.data.Dataset, library: examples.Library, max_pieces: int) -> tf.data.Dataset:
-  """Adds mix_pieces and mix_starts (int32 `[n, max_pieces - 1]`) to blocks: other segments to mix into the example.
+  """Add mix_pieces and mix_starts (int32 `[n, max_pieces - 1]`) to blocks: other segments to mix into the example.
 
   The number of segments in a mix is uniform in 1..max_pieces; unused places are NO_PIECE. Pieces are drawn in
   proportion to their length, starts uniformly.
@@ -94,7 +94,7 @@ _WINDOW_FIELDS = ('split', 'index', 'start_frame', 'num_frames', 'prior_starts',
 
 
 def _window(library, split, index, start, num_frames, prior_starts, seed, mix_pieces=(), mix_starts=()):
-  """Returns (split, Window) of a record's fields, given as numpy values."""
+  """Return (split, Window) of a record's fields, given as numpy values."""
   parts = [Part(int(index), int(start))]
   parts += [Part(int(p), int(s)) for p, s in zip(mix_pieces, mix_starts, strict=True) if p != NO_PIECE]
   window = Window(tuple(parts), int(num_frames), tuple(prior_starts.tolist()), tuple(seed.view(np.uint64).tolist()))
@@ -103,7 +103,7 @@ def _window(library, split, index, start, num_frames, prior_starts, seed, mix_pi
 
 
 def example_window(library: examples.Library, example) -> tuple[str, Window]:
-  """Returns (split, window) of a task's example, given as numpy values. The window defines the example's audio."""
+  """Return (split, window) of a task's example, given as numpy values. The window defines the example's audio."""
   return _window(library, *(example[name] for name in _WINDOW_FIELDS if name in example))
 
 
@@ -115,7 +115,7 @@ def add_targets_and_inputs(
   *,
   cache_bytes: int = 0,
 ) -> tf.data.Dataset:
-  """Splits blocks into examples and adds all features that come from pieces.
+  """Split blocks into examples and add all features that come from pieces.
 
   | feature | type | content |
   |---|---|---|
@@ -179,7 +179,7 @@ class _Cutter:
     self._inputs_of = _InputsCache(library, cache_bytes)
 
   def arrays(self) -> tuple[tuple, tuple, tuple]:
-    """Returns the arrays' names, dtypes and shapes."""
+    """Return the arrays' names, dtypes and shapes."""
     names, kinds = ('targets', 'prior_targets', 'inputs'), (tf.int32, tf.int32, tf.float32)
     frames = [None, None, self._inputs_of.depth]
     shapes = [None, None], [None, None], frames
@@ -203,7 +203,7 @@ class _Cutter:
     return np.array(kept, np.int32), lengths, *padded
 
   def _fitting_tokens(self, split, window):
-    """Returns (targets, prior_targets), or None if the example is skipped."""
+    """Return (targets, prior_targets), or None if the example is skipped."""
     targets, priors = self._library.tokens(split, window)
     main = window.parts[0]
     targets = self._overflow.fit(targets, self._target_limit, split, main.piece, main.start_frame)
@@ -219,7 +219,7 @@ class _Cutter:
     return targets, np.concatenate([np.pad(prior, (0, self._prior_limit - len(prior))) for prior in priors])
 
   def _inputs(self, split, window):
-    """Returns (inputs,), or (inputs, prior_inputs) if they are configured."""
+    """Return (inputs,), or (inputs, prior_inputs) if they are configured."""
     library, inputs = self._library, self._inputs_of(split, window)
     if not library.config.prior_inputs:
       return (inputs,)
@@ -230,7 +230,7 @@ class _Cutter:
 
 
 def _padded(arrays, end: tuple, kind: tf.DType) -> np.ndarray:
-  """Returns arrays `[length, *end]` as one `[n, longest or 1, *end]`, padded with 0."""
+  """Return arrays `[length, *end]` as one `[n, longest or 1, *end]`, padded with 0."""
   # tf.data crashes when it slices rows of an array without elements.
   longest = max(1, max(map(len, arrays), default=0))
   whole = np.empty((len(arrays), longest, *end), kind.as_numpy_dtype)
@@ -251,7 +251,7 @@ class _InputsCache:
     self._kept = {}
 
   def __call__(self, split: str, window: Window) -> np.ndarray:
-    """Returns float32 `[valid frames, depth]`."""
+    """Return float32 `[valid frames, depth]`."""
     key = split, window.parts[0].piece, window.parts[0].start_frame, window.num_frames
     inputs = self._kept.get(key)
     if inputs is None:
@@ -306,7 +306,7 @@ class _Overflow:
     return examples.fit_tokens(tokens, limit, policy, what)
 
   def fitted(self) -> None:
-    """Resets the count of consecutive examples with too many tokens."""
+    """Reset the count of consecutive examples with too many tokens."""
     self._in_a_row = 0
 
 
@@ -318,7 +318,7 @@ def _write_problems(unwritten: dict) -> None:
 def add_whole_piece(
   dataset: tf.data.Dataset, library: examples.Library, sequence_length=None, output_features=None
 ) -> tf.data.Dataset:
-  """Turns blocks into one example per piece with all its segments in order, so that memory can be carried over.
+  """Turn blocks into one example per piece with all its segments in order, so that memory can be carried over.
 
   | feature | type | content |
   |---|---|---|

@@ -35,11 +35,11 @@ class SegmentSource(seqio.DataSource):
     return True
 
   def list_shards(self, split: str) -> list[str]:
-    """Returns the split's name as its only shard."""
+    """Return the split's name as its only shard."""
     return [split]
 
   def chunks(self, split: str) -> tuple[np.ndarray, int]:
-    """Returns (cumulative number of records at the end of each piece, int64 `[pieces]`; frames per chunk)."""
+    """Return (cumulative number of records at the end of each piece, int64 `[pieces]`; frames per chunk)."""
     config, segment = self._library.config, self._library.spec.segment_frames
     frames = self._library.frames(split)
     if config.sampling == PIECES:
@@ -50,15 +50,15 @@ class SegmentSource(seqio.DataSource):
     return np.cumsum(-(-frames // width)), width
 
   def fingerprint(self, split: str) -> str:
-    """Returns a text that changes when the pieces of a split change."""
+    """Return a text that changes when the pieces of a split change."""
     return self._library.source.fingerprint(split)
 
   def piece_names(self, split: str) -> list[str]:
-    """Returns the pieces' names, in order of their numbers."""
+    """Return the pieces' names, in order of their numbers."""
     return self._library.open(split)[0].names
 
   def num_records(self, split: str) -> int:
-    """Returns the number of examples per epoch of the split."""
+    """Return the number of examples per epoch of the split."""
     return int(self.chunks(split)[0][-1])
 
   @contextlib.contextmanager
@@ -71,7 +71,7 @@ class SegmentSource(seqio.DataSource):
       self._start = 0
 
   def get_dataset(self, split='train', shuffle=True, seed=None, shard_info=None) -> tf.data.Dataset:
-    """Returns one identical element per record of this host and epoch, for `in_blocks`; UserError for an empty split.
+    """Return one identical element per record of this host and epoch, for `in_blocks`; UserError for an empty split.
 
     An element has the field order, int64 `[6]`: split number, number of records, number of hosts, this host, seed,
     whether to shuffle.
@@ -93,7 +93,7 @@ class SegmentSource(seqio.DataSource):
     return dataset.with_options(options)
 
   def in_blocks(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Turns the elements of `get_dataset` into blocks of up to BLOCK records; fields get a leading axis.
+    """Turn the elements of `get_dataset` into blocks of up to BLOCK records; fields get a leading axis.
 
     Call it after `repeat`, because serial numbers count across epochs.
     """
@@ -115,7 +115,7 @@ class SegmentSource(seqio.DataSource):
     return dataset.enumerate(self._start).batch(BLOCK).map(add)
 
   def _records(self, split: np.int64, numbers: np.ndarray, seed: np.int64, epochs: np.ndarray):
-    """Returns the fields of records: split, piece, index, frames, chunk_start and chunk_end `[n]`, seed `[n, 2]`."""
+    """Return the fields of records: split, piece, index, frames, chunk_start and chunk_end `[n]`, seed `[n, 2]`."""
     split = self.splits[split]
     store, _ = self._library.open(split)
     if self._tables.get(split, (None,))[0] is not store:
@@ -133,12 +133,12 @@ class SegmentSource(seqio.DataSource):
 
 
 def _share(count, hosts, host):
-  """Returns the number of records per epoch of a host."""
+  """Return the number of records per epoch of a host."""
   return (count - host + hosts - 1) // hosts
 
 
 def _permuted(numbers, count, seed, epochs):
-  """Returns numbers below `count`, permuted within their epochs. The permutation is computed number by number.
+  """Return numbers below `count`, permuted within their epochs. The permutation is computed number by number.
 
   A shuffle buffer would be part of the iterator's state, which TensorFlow traverses for every example. That takes
   milliseconds for a split of 100,000 records.
@@ -150,7 +150,7 @@ def _permuted(numbers, count, seed, epochs):
 
 
 def _seeds(seed, epochs, numbers) -> np.ndarray:
-  """Returns a seed for each record of each epoch, int64 `[n, 2]`, well mixed (SplitMix64)."""
+  """Return a seed for each record of each epoch, int64 `[n, 2]`, well mixed (SplitMix64)."""
   mixed = splitmix64.first_output
   state = mixed(np.uint64(seed) + mixed(epochs.astype(np.uint64)))
   low = mixed(state ^ mixed(numbers.astype(np.uint64)))

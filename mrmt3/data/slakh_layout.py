@@ -70,7 +70,7 @@ class Track:
 
 
 def find_tracks(root: str | os.PathLike, split: str | None = None) -> list[Track]:
-  """Returns the tracks of a data set, sorted by split and number.
+  """Return the tracks of a data set, sorted by split and number.
 
   Args:
     root: the data set's folder, or (if `split` is None) the folder of a split.
@@ -101,7 +101,7 @@ def _tracks_in(folder):
 
 
 def read_metadata(track: Track) -> dict:
-  """Returns the content of a track's metadata.yaml; UserError if it is missing or has no stems."""
+  """Return the content of a track's metadata.yaml; UserError if it is missing or has no stems."""
   import yaml
 
   path = track.path / 'metadata.yaml'
@@ -119,7 +119,7 @@ def read_metadata(track: Track) -> dict:
 
 
 def read_stems(track: Track) -> list[StemInfo]:
-  """Returns the audible stems of a track that have labels, sorted by name; UserError if the metadata is broken."""
+  """Return the audible stems of a track that have labels, sorted by name; UserError if the metadata is broken."""
   metadata = read_metadata(track)
   midi_folder = _midi_folder(track, metadata)
   audio_folder = track.path / str(metadata.get('audio_dir') or 'stems')
@@ -131,7 +131,7 @@ def read_stems(track: Track) -> list[StemInfo]:
 
 
 def unlabelled_stems(track: Track) -> tuple[str, ...]:
-  """Returns the audible stems without a MIDI file, e.g. 'S03 (Guitar)'; UserError if the metadata is broken."""
+  """Return the audible stems without a MIDI file, e.g. 'S03 (Guitar)'; UserError if the metadata is broken."""
   stems = read_metadata(track)['stems'].items()
   unlabelled = [(str(name), entry) for name, entry in stems if _is_audible(entry) and not entry.get('midi_saved', True)]
   return tuple(
@@ -169,12 +169,12 @@ def _stem_info(track, name, entry, midi_folder, audio_folder):
 
 
 def read_stem_notes(stem: StemInfo) -> np.ndarray:
-  """Returns the note array of one stem with its Slakh class as program; UserError if its MIDI file is broken."""
+  """Return the note array of one stem with its Slakh class as program; UserError if its MIDI file is broken."""
   return read_stem_notes_counted(stem)[0]
 
 
 def read_stem_notes_counted(stem: StemInfo) -> tuple[np.ndarray, int]:
-  """Returns (notes as in `read_stem_notes`, number of notes lost in reading, see `notes.midi.read_midi_counted`)."""
+  """Return (notes as in `read_stem_notes`, number of notes lost in reading, see `notes.midi.read_midi_counted`)."""
   from mrmt3.notes.midi import read_midi_counted
 
   if not stem.midi_path.is_file():
@@ -188,7 +188,7 @@ def read_stem_notes_counted(stem: StemInfo) -> tuple[np.ndarray, int]:
 
 
 def read_published_notes(track: Track) -> np.ndarray:
-  """Returns the notes of all MIDI files of a track, with the files' programs and 0 for drums, as one sorted note array.
+  """Return the notes of all MIDI files of a track, with the files' programs and 0 for drums, as one sorted note array.
 
   Published scores use this reference. It includes stems that are not in the mix and programs that no model can predict.
 
@@ -202,7 +202,7 @@ def read_published_notes(track: Track) -> np.ndarray:
 
 
 def read_notes(track: Track) -> np.ndarray:
-  """Returns the notes of all labelled stems of a track as one sorted note array, untrimmed.
+  """Return the notes of all labelled stems of a track as one sorted note array, untrimmed.
 
   Raises:
     UserError: the metadata or a stem's MIDI file is missing or broken.

@@ -52,7 +52,7 @@ def cache(
   overwrite: bool = False,
   part_bytes: int = PART_BYTES,
 ) -> list[Cached]:
-  """Caches tasks, each one atomically, and returns the new caches. Tasks that are cached in `folder` are skipped.
+  """Cache tasks, each one atomically, and return the new caches. Tasks that are cached in `folder` are skipped.
 
   Args:
     tasks: registered names.
@@ -126,7 +126,7 @@ def _check(tasks, min_shards):
 
 @contextlib.contextmanager
 def _short_errors():
-  """Turns errors of reading, writing and Beam into a UserError of one line."""
+  """Turn errors of reading, writing and Beam into a UserError of one line."""
   import tensorflow as tf
 
   try:
@@ -158,7 +158,7 @@ def _run_as_seqio(tool, tasks, folder, modules, pipeline_options, overwrite):
 
 
 def _run_in_parts(name, folder, modules, pipeline_options, min_shards, seed, part_bytes):
-  """Writes a task's cache as in `seqio_cache_tasks`, one part of the source files at a time."""
+  """Write a task's cache as in `seqio_cache_tasks`, one part of the source files at a time."""
   import seqio
   from seqio import beam_utils
 
@@ -176,7 +176,7 @@ def _run_in_parts(name, folder, modules, pipeline_options, min_shards, seed, par
 
 
 def _parts(shards, part_bytes):
-  """Returns groups of (number, file) with at most `part_bytes` each, or a single file. Missing files count 0 bytes."""
+  """Return groups of (number, file) with at most `part_bytes` each, or a single file. Missing files count 0 bytes."""
   parts, size = [[]], 0
   for number, shard in shards:
     own = os.path.getsize(shard) if os.path.isfile(shard) else 0
@@ -189,7 +189,7 @@ def _parts(shards, part_bytes):
 
 
 def _run_part(step, task, shards, folder, count, pipeline_options):
-  """Writes `folder` with `count` files of examples, info.json and stats.json."""
+  """Write `folder` with `count` files of examples, info.json and stats.json."""
   import apache_beam as beam
   from apache_beam.options.pipeline_options import PipelineOptions
   from seqio import beam_utils
@@ -205,7 +205,7 @@ def _run_part(step, task, shards, folder, count, pipeline_options):
 
 
 def _join(made: Path, parts: int, split: str):
-  """Merges the parts' files under the names that seqio expects."""
+  """Merge the parts' files under the names that seqio expects."""
   import seqio
 
   folders = [made / f'part{number}' for number in range(parts)]
@@ -233,7 +233,7 @@ def _join(made: Path, parts: int, split: str):
 
 
 def _move(made: Path, folder: Path, name: str):
-  """Moves a task's cache to its place and removes an older one."""
+  """Move a task's cache to its place and remove an older one."""
   old = folder / name
   if old.exists():
     old.rename(made / f'{name}.before')

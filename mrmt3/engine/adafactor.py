@@ -9,7 +9,7 @@ from mrmt3.errors import UserError
 
 
 def standard_logical_factor_rules(rules: Mapping | None = None) -> Mapping | None:
-  """Returns the logical axes to factor, as in t5x; None by default, since rank-2 kernels are factored by size alone."""
+  """Return the logical axes to factor, as in t5x; None by default, since rank-2 kernels are factored by size alone."""
   return rules
 
 

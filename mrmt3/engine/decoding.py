@@ -26,7 +26,7 @@ class DecodingState:
 
 
 def _rows(tree, change: Callable):
-  """Applies `change` to all arrays of a cache that have rows; scalars, which are positions, stay."""
+  """Apply `change` to all arrays of a cache that have rows; scalars, which are positions, stay."""
   return jax.tree.map(lambda x: change(x) if x.ndim else x, tree)
 
 
@@ -46,7 +46,7 @@ def temperature_sample(
   topp: float = 0.0,
   cache_offset: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
-  """Samples tokens. With topk 1 (the default) or temperature 0 this is greedy decoding.
+  """Sample tokens. With topk 1 (the default) or temperature 0 this is greedy decoding.
 
   Args:
     inputs: int `[batch, length]`; only the shape is used (prompts are not supported).

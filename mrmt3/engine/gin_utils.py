@@ -15,7 +15,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def search_paths() -> list[str]:
-  """Returns the folders that are searched for gin files: the working folder, then the package's gin folder."""
+  """Return the folders that are searched for gin files: the working folder, then the package's gin folder."""
   return ['.', str(_PACKAGE / 'gin')]
 
 
@@ -27,7 +27,7 @@ class _Boolean(argparse.Action):
     super().__init__([*option_strings, *negative], dest, nargs='?', metavar='BOOL', **kwargs)
 
   def __call__(self, parser, namespace, value, option_string=None):
-    """Sets the flag."""
+    """Set the flag."""
     known = {'true': True, 't': True, '1': True, 'false': False, 'f': False, '0': False, None: True}
     value = value.lower() if value else value
     if value not in known or (value is not None and option_string.startswith('--no')):
@@ -36,7 +36,7 @@ class _Boolean(argparse.Action):
 
 
 def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Namespace:
-  """Parses t5x's flags.
+  """Parse t5x's flags.
 
   `--gin_file` and `--gin.NAME=VALUE` may be repeated; later ones override earlier ones.
 
@@ -98,7 +98,7 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
 
 
 def _quoted(value: str) -> str:
-  """Quotes paths and plain words, which gin would not parse as values (the shell has removed the user's quotes)."""
+  """Quote paths and plain words, which gin would not parse as values (the shell has removed the user's quotes)."""
   if re.match(r'\s*[\[({@%]', value):
     return value
   try:
@@ -109,7 +109,7 @@ def _quoted(value: str) -> str:
 
 
 def check_files(flags: argparse.Namespace) -> None:
-  """Raises UserError if a gin file is not on the search path; called before slow imports."""
+  """Raise UserError if a gin file is not on the search path; called before slow imports."""
   folders = [*flags.gin_search_paths, *search_paths()]
   for name in flags.gin_file:
     if not any((Path(folder) / name).is_file() for folder in folders):
@@ -117,7 +117,7 @@ def check_files(flags: argparse.Namespace) -> None:
 
 
 def _skip_plain_folders() -> None:
-  """Patches gin's readers to skip folders of the working folder, such as models/ or runs/, that hold no gin files.
+  """Patch gin's readers to skip folders of the working folder, such as models/ or runs/, that hold no gin files.
 
   gin takes such a folder for a Python package and raises TypeError if it has no __init__.py.
   """
@@ -143,7 +143,7 @@ class _Readers(list):
 
 
 def parse_config(flags: argparse.Namespace, complete: bool = True) -> None:
-  """Parses the gin files and bindings of `parse_flags` into gin's global configuration.
+  """Parse the gin files and bindings of `parse_flags` into gin's global configuration.
 
   Args:
     flags: result of `parse_flags`.
@@ -167,7 +167,7 @@ def parse_config(flags: argparse.Namespace, complete: bool = True) -> None:
 
 
 def one_line(error: BaseException) -> str:
-  """Returns a gin error's message as one line."""
+  """Return a gin error's message as one line."""
   if isinstance(error, SyntaxError) and error.filename:
     return f'{error.filename}, line {error.lineno}: {error.msg}'
   unset = re.search(r'(\w+)/macro\.value set to `%gin.REQUIRED`', str(error))
@@ -179,7 +179,7 @@ def one_line(error: BaseException) -> str:
 
 
 def summarize_gin_config(model_dir: str, summary_writer=None, step: int = 0) -> None:
-  """Writes model_dir/config.gin (all bindings) and operative_config.gin (all values used so far, with defaults).
+  """Write model_dir/config.gin (all bindings) and operative_config.gin (all values used so far, with defaults).
 
   Args:
     model_dir: the run's folder.
@@ -195,7 +195,7 @@ def summarize_gin_config(model_dir: str, summary_writer=None, step: int = 0) -> 
 
 
 def call(configured, *args, **kwargs):
-  """Calls a gin configurable; gin's errors about missing or wrong arguments become a one-line UserError."""
+  """Call a gin configurable; gin's errors about missing or wrong arguments become a one-line UserError."""
   try:
     return configured(*args, **kwargs)
   except (RuntimeError, TypeError, ValueError) as error:

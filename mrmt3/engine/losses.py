@@ -7,7 +7,7 @@ import jax.numpy as jnp
 def cross_entropy_with_logits(
   logits: jax.Array, targets: jax.Array, *, label_smoothing: float = 0.0, z_loss: float = 0.0
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns (loss, z-loss) of each token in nats, both float `[...]`; the loss includes the z-loss.
+  """Return (loss, z-loss) of each token in nats, both float `[...]`; the loss includes the z-loss.
 
   The loss is the Kullback-Leibler divergence from the smoothed target to the prediction (so a perfect prediction costs
   0), plus z_loss * log(Z)^2. A smoothed target has 1 - s at the label and s / (V - 1) elsewhere.

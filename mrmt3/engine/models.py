@@ -66,11 +66,11 @@ class EncoderDecoderModel:
     self._loss_normalizing_factor = loss_normalizing_factor
 
   def call_keywords(self, batch: Mapping[str, jax.Array]) -> dict:
-    """Returns the network's further keyword arguments, for encoding and for calls; none here."""
+    """Return the network's further keyword arguments, for encoding and for calls; none here."""
     return {}
 
   def get_initial_variables(self, rng: jax.Array, input_shapes: Mapping, input_types: Mapping | None = None):
-    """Returns initial variables (`params` and others) for batches of these shapes and dtypes, given by feature."""
+    """Return initial variables (`params` and others) for batches of these shapes and dtypes, given by feature."""
     types = input_types or {}
     inputs, tokens = (
       jnp.ones(input_shapes[name], types.get(name, jnp.float32))
@@ -79,12 +79,12 @@ class EncoderDecoderModel:
     return self.module.init(rng, inputs, tokens, tokens, decode=False, enable_dropout=False)
 
   def get_initial_params(self, rng: jax.Array, batch: Mapping[str, jax.Array]):
-    """Returns initial parameters; `batch` is any batch of the right shapes."""
+    """Return initial parameters; `batch` is any batch of the right shapes."""
     shapes, types = {k: x.shape for k, x in batch.items()}, {k: x.dtype for k, x in batch.items()}
     return jax.jit(lambda key: self.get_initial_variables(key, shapes, types)['params'])(rng)
 
   def _compute_logits(self, params, batch, dropout_rng=None, mutable=False, other_variables=None):
-    """Returns logits `[batch, length, vocabulary]`, with dropout if there is a key for it."""
+    """Return logits `[batch, length, vocabulary]`, with dropout if there is a key for it."""
     return self.module.apply(
       {'params': params, **(other_variables or {})},
       batch['encoder_input_tokens'],
@@ -97,7 +97,7 @@ class EncoderDecoderModel:
     )
 
   def loss_fn(self, params, batch: Mapping[str, jax.Array], dropout_rng: jax.Array | None):
-    """Returns (summed loss, sums over the batch).
+    """Return (summed loss, sums over the batch).
 
     The sums are `loss`, `z_loss`, `correct` (tokens), `tokens`, and `example_loss`, float `[batch]`. With `token_types`
     there are also `correct/TYPE` and `tokens/TYPE`.
@@ -132,7 +132,7 @@ class EncoderDecoderModel:
     return sums['loss'], sums
 
   def trim_batch(self, batch: Mapping):
-    """Returns a training batch (numpy arrays) without needless padding; unchanged here."""
+    """Return a training batch (numpy arrays) without needless padding; unchanged here."""
     return batch
 
   @property
@@ -141,7 +141,7 @@ class EncoderDecoderModel:
     return {}
 
   def loss_normalizer(self, sums: Mapping[str, jax.Array]) -> jax.Array | float:
-    """Returns the divisor of the summed loss and its gradient for a whole batch."""
+    """Return the divisor of the summed loss and its gradient for a whole batch."""
     if self._loss_normalizing_factor == 'NUM_REAL_TARGET_TOKENS':
       return jnp.maximum(sums['tokens'], 1.0)
     return 1.0 if self._loss_normalizing_factor is None else self._loss_normalizing_factor
@@ -151,7 +151,7 @@ class EncoderDecoderModel:
     return self.loss_fn(params, batch, None)
 
   def predict_batch(self, params, batch, rng=None, decoder_params=None, **kwargs) -> jax.Array:
-    """Returns tokens int32 `[batch, length]`; see `predict_batch_with_aux` for the arguments."""
+    """Return tokens int32 `[batch, length]`; see `predict_batch_with_aux` for the arguments."""
     return self.predict_batch_with_aux(params, batch, rng, decoder_params, **kwargs)[0]
 
   def predict_batch_with_aux(
@@ -164,7 +164,7 @@ class EncoderDecoderModel:
     num_decodes=1,
     prompt_with_targets=False,
   ):
-    """Decodes with the network's Flax cache collection, as in t5x.
+    """Decode with the network's Flax cache collection, as in t5x.
 
     Args:
       params: parameters.
@@ -219,7 +219,7 @@ class EncoderDecoderModel:
     return tokens, {'scores': scores}
 
   def score_batch(self, params, batch, return_intermediates: bool = False) -> jax.Array:
-    """Returns the log-probability of each example's targets, float32 `[batch]`; return_intermediates must be False."""
+    """Return the log-probability of each example's targets, float32 `[batch]`; return_intermediates must be False."""
     if return_intermediates:
       raise UserError('score_batch: return_intermediates is not supported; leave it at False')
     logits = self._compute_logits(params, batch)

@@ -16,7 +16,7 @@ OWN = 'mrmt3.engine'
 
 
 def use_own_engine() -> None:
-  """Makes the name `t5x` refer to `mrmt3.engine` in this process; UserError if the real t5x is already imported."""
+  """Make the name `t5x` refer to `mrmt3.engine` in this process; UserError if the real t5x is already imported."""
   loaded = sys.modules.get('t5x')
   if loaded is not None and loaded.__name__ != OWN:
     raise UserError('t5x is already imported, and a process uses one engine; start a new one: python -m mrmt3.train')
@@ -26,13 +26,13 @@ def use_own_engine() -> None:
 
 
 def t5x_module(name: str) -> types.ModuleType:
-  """Returns the module `t5x.<name>` of this process's engine."""
+  """Return the module `t5x.<name>` of this process's engine."""
   loaded = sys.modules.get('t5x')
   package = OWN if loaded is None else loaded.__name__
   return importlib.import_module(f'{package}.{name}')
 
 
 def is_own_engine() -> bool:
-  """Returns whether this process's engine is mrmt3's own."""
+  """Return whether this process's engine is mrmt3's own."""
   loaded = sys.modules.get('t5x')
   return loaded is None or loaded.__name__ == OWN

@@ -27,11 +27,11 @@ class OptimizerDef:
   uses_trainer_rate: bool = False
 
   def init(self, params):
-    """Returns the initial optimizer state for `params`."""
+    """Return the initial optimizer state for `params`."""
     return self.transform.init(params)
 
   def update(self, gradients, state, params, learning_rate: jax.Array):
-    """Returns (new parameters, new state) after one step."""
+    """Return (new parameters, new state) after one step."""
     updates, state = self.transform.update(gradients, state, params)
     if self.uses_trainer_rate:
       updates = jax.tree.map(lambda update: -learning_rate * update, updates)

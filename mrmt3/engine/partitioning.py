@@ -21,7 +21,7 @@ MESH_AXES = ('data', 'model')
 def standard_logical_axis_rules(
   activation_partitioning_dims: int = 1, parameter_partitioning_dims: int = 1, additional_rules: Rules | None = None
 ) -> Rules:
-  """Returns t5x's rules as (logical axis, mesh axis); None is replicated, and the first rule of an axis applies.
+  """Return t5x's rules as (logical axis, mesh axis); None is replicated, and the first rule of an axis applies.
 
   Args:
     activation_partitioning_dims: not supported, keep 1.
@@ -91,7 +91,7 @@ class PjitPartitioner:
     self.batch_sharding = NamedSharding(self.mesh, PartitionSpec('data'))
 
   def check_batch_size(self, batch_size: int, what: str) -> None:
-    """Raises UserError if the number of replicas does not divide the batch size; `what` names the data set."""
+    """Raise UserError if the number of replicas does not divide the batch size; `what` names the data set."""
     copies = self.mesh.shape['data']
     if batch_size % copies:
       devices = '' if copies == self.mesh.size else f' ({self.mesh.size} devices, {self.mesh.shape["model"]} each)'
@@ -99,7 +99,7 @@ class PjitPartitioner:
       raise UserError(f'{what}: batch_size {batch_size} is not a multiple of the {of}; set batch_size to one')
 
   def mesh_axes(self, names: Sequence[str | None], shape: Sequence[int]) -> PartitionSpec:
-    """Returns the PartitionSpec of an array with these logical axes.
+    """Return the PartitionSpec of an array with these logical axes.
 
     Each logical axis follows its first rule. A mesh axis is used once per array, and only if it divides the size.
     """
@@ -116,7 +116,7 @@ class PjitPartitioner:
     return PartitionSpec(*axes) if any(axes) else PartitionSpec()
 
   def shardings(self, params, logical_axes, tree):
-    """Returns a tree like `tree` with the sharding of each array.
+    """Return a tree like `tree` with the sharding of each array.
 
     Args:
       params: parameters, or their shapes.
@@ -150,11 +150,11 @@ class PjitPartitioner:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
   def place_batch(self, batch):
-    """Makes global arrays, sharded over `data`, of this process's arrays `[local batch, ...]`."""
+    """Make global arrays, sharded over `data`, of this process's arrays `[local batch, ...]`."""
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.batch_sharding, np.asarray(x)), batch)
 
   def place_state(self, state, shardings=None):
-    """Places a tree of arrays, which must be equal on all hosts.
+    """Place a tree of arrays, which must be equal on all hosts.
 
     Args:
       state: tree of arrays.
@@ -173,7 +173,7 @@ class PjitPartitioner:
 
 
 def _in_blocks(submesh: Sequence[int], by_topology: bool, what: str) -> np.ndarray:
-  """Returns the devices as `[replicas, partitions]`; each row is a block of the given shape within one host.
+  """Return the devices as `[replicas, partitions]`; each row is a block of the given shape within one host.
 
   Args:
     submesh: the block's shape.

@@ -23,7 +23,7 @@ class TrainState(flax.struct.PyTreeNode):
   opt_state: Any
 
   def state_dict(self) -> dict:
-    """Returns the state as a checkpoint's tree, in t5x's layout."""
+    """Return the state as a checkpoint's tree, in t5x's layout."""
     return {'target': self.params, 'state': {'step': self.step, 'param_states': self.opt_state}}
 
   @classmethod
@@ -60,20 +60,20 @@ class Trainer:
     self.eval_step = jax.jit(lambda params, batch: self.model.eval_fn(params, batch)[1])
 
   def check_batch_size(self, batch_size: int) -> None:
-    """Raises UserError if num_microbatches does not divide the batch size."""
+    """Raise UserError if num_microbatches does not divide the batch size."""
     if batch_size % (self.num_microbatches or 1):
       raise UserError(
         f'trainer.Trainer.num_microbatches is {self.num_microbatches}; it must divide the batch size, {batch_size}'
       )
 
   def initial_state(self, batch: Mapping[str, Any]) -> TrainState:
-    """Returns the state of step 0 with initial parameters, for batches shaped like `batch`."""
+    """Return the state of step 0 with initial parameters, for batches shaped like `batch`."""
     state = self.initial_state_unplaced(batch)
     self._shardings = self.shardings(state, batch)
     return self.partitioner.place_state(state, self._shardings)
 
   def shardings(self, state: TrainState, batch: Mapping[str, Any]) -> TrainState:
-    """Returns the sharding of each array of a state, or of its shapes; `batch` is any batch of the right shapes."""
+    """Return the sharding of each array of a state, or of its shapes; `batch` is any batch of the right shapes."""
     axes = logical_axes(self.model, batch) if self.partitioner.mesh.size > 1 else {}
     return self.partitioner.shardings(state.params, axes, state)
 
@@ -83,7 +83,7 @@ class Trainer:
     return TrainState(jnp.zeros((), jnp.int32), params, self.model.optimizer_def.init(params))
 
   def _gradients(self, params, batch, rng):
-    """Returns (gradients, sums) of the whole batch's summed loss, accumulated over microbatches."""
+    """Return (gradients, sums) of the whole batch's summed loss, accumulated over microbatches."""
     gradient_fn = jax.grad(self.model.loss_fn, has_aux=True)
     parts = self.num_microbatches or 1
     if parts == 1:
@@ -124,7 +124,7 @@ class Trainer:
 
 
 def logical_axes(model, batch: Mapping[str, Any]) -> dict[tuple, tuple[str, ...]]:
-  """Returns {path of a parameter: names of its axes}, for models that name them with flax.linen.partitioning."""
+  """Return {path of a parameter: names of its axes}, for models that name them with flax.linen.partitioning."""
   shapes, types = {k: x.shape for k, x in batch.items()}, {k: x.dtype for k, x in batch.items()}
   variables = jax.eval_shape(lambda key: model.get_initial_variables(key, shapes, types), jax.random.key(0))
   if 'params_axes' not in variables:
@@ -135,13 +135,13 @@ def logical_axes(model, batch: Mapping[str, Any]) -> dict[tuple, tuple[str, ...]
 
 
 def as_floats(numbers: list[Mapping[str, jax.Array]]) -> list[dict[str, float]]:
-  """Returns the metrics of several steps as Python floats, without the losses of single examples."""
+  """Return the metrics of several steps as Python floats, without the losses of single examples."""
   rows = jax.device_get([{key: x for key, x in row.items() if key != EXAMPLE_LOSS} for row in numbers])
   return [{key: float(x) for key, x in row.items()} for row in rows]
 
 
 def summarise(rows: list[Mapping[str, float]]) -> dict[str, float]:
-  """Summarizes the metrics of several steps.
+  """Summarize the metrics of several steps.
 
   Returns:
     Means per token of loss, z_loss, accuracy (0 to 1) and, if the model has it, frame_loss; tokens_per_step;

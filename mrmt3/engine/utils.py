@@ -15,7 +15,7 @@ from mrmt3.errors import UserError
 
 
 def _require_defaults(config, **unsupported) -> None:
-  """Raises UserError if a field of t5x that is not supported differs from its default."""
+  """Raise UserError if a field of t5x that is not supported differs from its default."""
   for field, default in unsupported.items():
     if getattr(config, field) != default:
       raise UserError(f'utils.{type(config).__name__}.{field} is not supported; leave it at {default!r}')
@@ -87,7 +87,7 @@ class SaveCheckpointConfig:
       raise UserError(f'utils.SaveCheckpointConfig.period is {self.period}; it must be a number of steps of at least 1')
 
   def is_due(self, step: int, total_steps: int) -> bool:
-    """Returns whether to save a checkpoint after `step` steps."""
+    """Return whether to save a checkpoint after `step` steps."""
     periodic = self.period is not None and step % self.period == 0
     return periodic or step == total_steps or step in (self.checkpoint_steps or ())
 
@@ -129,13 +129,13 @@ class CheckpointConfig:
 
 
 def require(supported: bool, what: str) -> None:
-  """Raises UserError that `what` is not supported, unless `supported` is true."""
+  """Raise UserError that `what` is not supported, unless `supported` is true."""
   if not supported:
     raise UserError(f'{what} is not supported; leave it at its default')
 
 
 def resolve_task(config: DatasetConfig):
-  """Returns the seqio task or mixture that a config names, after importing its module; UserError if there is none."""
+  """Return the seqio task or mixture that a config names, after importing its module; UserError if there is none."""
   import importlib
 
   import seqio
@@ -157,25 +157,25 @@ def resolve_task(config: DatasetConfig):
 
 
 def piece_names(config: DatasetConfig) -> Sequence[str]:
-  """Returns the names of the pieces that a task's examples are cut from, by number; empty if the source has none."""
+  """Return the names of the pieces that a task's examples are cut from, by number; empty if the source has none."""
   names = getattr(getattr(resolve_task(config), 'source', None), 'piece_names', None)
   return names(config.split) if names else ()
 
 
 def lengths_or_none(config: DatasetConfig) -> dict | None:
-  """Returns task_feature_lengths as a dict, or None if all lengths are None (whole pieces)."""
+  """Return task_feature_lengths as a dict, or None if all lengths are None (whole pieces)."""
   lengths = dict(config.task_feature_lengths or {})
   return lengths if any(length is not None for length in lengths.values()) else None
 
 
 def batch_shapes(feature_shapes: Mapping[str, Sequence], batch_size: int) -> tuple[dict, dict]:
-  """Returns (shapes, dtypes) of a batch of features of these shapes; unknown lengths become 1."""
+  """Return (shapes, dtypes) of a batch of features of these shapes; unknown lengths become 1."""
   shapes = {k: (batch_size, *(1 if n is None else n for n in shape)) for k, shape in feature_shapes.items()}
   return shapes, {k: jnp.float32 if k.startswith('encoder_input') else jnp.int32 for k in shapes}
 
 
 def task_examples(task, config: DatasetConfig, shard_id: int, num_shards: int):
-  """Returns one epoch of a seqio task as a tf.data.Dataset: every num_shards-th example, in order."""
+  """Return one epoch of a seqio task as a tf.data.Dataset: every num_shards-th example, in order."""
   dataset = task.get_dataset(
     lengths_or_none(config),
     split=config.split,
@@ -196,7 +196,7 @@ def get_dataset(
   num_epochs: int | None = None,
   start: tuple[int, int] = (0, 0),
 ):
-  """Returns this host's part of a tf.data.Dataset of model features, batched `[batch / hosts, ...]`.
+  """Return this host's part of a tf.data.Dataset of model features, batched `[batch / hosts, ...]`.
 
   Args:
     config: the data set.
@@ -236,12 +236,12 @@ def get_dataset(
 
 
 def counts_records(config: DatasetConfig) -> bool:
-  """Returns whether the data can be opened at any record: true for our tasks, false for mixtures and other tasks."""
+  """Return whether the data can be opened at any record: true for our tasks, false for mixtures and other tasks."""
   return hasattr(getattr(resolve_task(config), 'source', None), 'starting_at') and not config.use_cached
 
 
 def dataset_from(config: DatasetConfig, feature_converter_cls, seed: int) -> Callable | None:
-  """Returns a function of the two numbers of `start` to the training data set from there on, or None if impossible."""
+  """Return a function of the two numbers of `start` to the training data set from there on, or None if impossible."""
   if not counts_records(config):
     return None
   return lambda *start: get_dataset(config, feature_converter_cls, seed=seed, start=start)
@@ -270,7 +270,7 @@ _open_iterators = weakref.WeakSet()
 
 
 def close_at_exit(iterator) -> None:
-  """Registers an iterator, whose `close` is called when the process ends if it still exists.
+  """Register an iterator, whose `close` is called when the process ends if it still exists.
 
   Otherwise the exit could hang: a thread of tf.data that calls a Python function waits for the interpreter's lock, and
   the interpreter waits for the thread.
@@ -301,12 +301,12 @@ class NumpyIterator(Iterator):
       return next(self._iterator)
 
   def close(self) -> None:
-    """Stops the pipeline's threads; no elements are left."""
+    """Stop the pipeline's threads; no elements are left."""
     self._iterator = iter(())
 
 
 def iterate(dataset) -> NumpyIterator:
-  """Returns an iterator over a tf.data.Dataset's elements as numpy trees; re-raises a preprocessor's UserError."""
+  """Return an iterator over a tf.data.Dataset's elements as numpy trees; re-raises a preprocessor's UserError."""
   return NumpyIterator(dataset)
 
 
@@ -331,7 +331,7 @@ def create_learning_rate_scheduler(
   step_offset: int = 0,
   min_learning_rate: float = 1e-8,
 ) -> Callable[[Any], jax.Array]:
-  """Returns step -> learning rate as a product of named factors, with t5x's names and defaults.
+  """Return step -> learning rate as a product of named factors, with t5x's names and defaults.
 
   - constant: base_learning_rate.
   - linear_warmup: min(1, step / warmup_steps).

@@ -15,13 +15,13 @@ INSTRUMENT_LEVELS = (0, 1, 2, 3, 5, 7, 10)
 
 
 def level_names(levels: tuple[int, ...]) -> list[str]:
-  """Returns the names of the bins: '1', '4-5', ..., '13+'."""
+  """Return the names of the bins: '1', '4-5', ..., '13+'."""
   ranges = zip(levels, [*(level - 1 for level in levels[1:]), None], strict=True)
   return [f'{low}+' if high is None else f'{low}' if low == high else f'{low}-{high}' for low, high in ranges]
 
 
 def polyphony(reference: np.ndarray, times: np.ndarray) -> np.ndarray:
-  """Returns the number of pitched reference notes that sound at each time, int64 `[times]`, at least 1.
+  """Return the number of pitched reference notes that sound at each time, int64 `[times]`, at least 1.
 
   A note sounds from 50 ms before its onset, so that the notes of an arpeggiated chord count together, until its offset
   (exclusive).
@@ -37,7 +37,7 @@ def polyphony(reference: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def polyphony_counts(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
-  """Returns (matches, reference notes, estimated notes) by polyphony, int64 `[levels, 3]`.
+  """Return (matches, reference notes, estimated notes) by polyphony, int64 `[levels, 3]`.
 
   Notes are matched by onset and pitch; instruments and drums are ignored. A reference note counts at the polyphony of
   its onset, a matched estimated note at that of its reference note, and an unmatched one at the polyphony of the
@@ -57,7 +57,7 @@ def polyphony_counts(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
 
 
 def level_scores(counts: np.ndarray, levels: tuple[int, ...] = POLYPHONY_LEVELS) -> dict[str, Scores]:
-  """Returns {bin: scores} of counts, int `[levels, 3]`, for the bins that have notes."""
+  """Return {bin: scores} of counts, int `[levels, 3]`, for the bins that have notes."""
   named = zip(level_names(levels), counts.tolist(), strict=True)
   return {name: scores_from_counts(*row) for name, row in named if row[1] or row[2]}
 
@@ -65,7 +65,7 @@ def level_scores(counts: np.ndarray, levels: tuple[int, ...] = POLYPHONY_LEVELS)
 def means_by_level(
   pieces: Iterable[tuple[int, Mapping[str, float]]], names: Iterable[str]
 ) -> dict[str, dict[str, float]]:
-  """Returns mean scores by number of instruments.
+  """Return mean scores by number of instruments.
 
   Args:
     pieces: (number of instruments, scores) of each piece.

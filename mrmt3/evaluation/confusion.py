@@ -20,7 +20,7 @@ _PLACES = np.array([*_PROGRAMS, 128])  # the classes in the numbering of metrics
 
 
 def instrument_confusion(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
-  """Returns the number of notes by reference class and estimated class, int64 `[36, 36]`.
+  """Return the number of notes by reference class and estimated class, int64 `[36, 36]`.
 
   Entry [i, j] counts reference notes of class i that the estimate assigns to class j. The last column counts missed
   notes, the last row false positives. Row i sums to the reference notes of class i, column j to the estimated notes of
@@ -43,7 +43,7 @@ def instrument_confusion(reference: np.ndarray, estimate: np.ndarray) -> np.ndar
 
 
 def class_scores(confusion: np.ndarray) -> dict[str, Scores]:
-  """Returns {class name: scores} for the classes with reference or estimated notes.
+  """Return {class name: scores} for the classes with reference or estimated notes.
 
   A note is correct if its onset, pitch and class are. The matrix may be the sum over several pieces. Notes are then
   pooled, since most classes do not occur in every piece, so that a mean over pieces is not defined.
@@ -56,7 +56,7 @@ def class_scores(confusion: np.ndarray) -> dict[str, Scores]:
 
 
 def macro_f1(confusion: np.ndarray) -> float:
-  """Returns the unweighted mean F1 (0 to 1) over the classes with reference notes; 0 if there are none."""
+  """Return the unweighted mean F1 (0 to 1) over the classes with reference notes; 0 if there are none."""
   reference = confusion.sum(axis=1)[:NOBODY]
   scores = class_scores(confusion)
   f1 = [scores[name].f1 for name, notes in zip(CLASS_NAMES, reference, strict=True) if notes]
@@ -64,7 +64,7 @@ def macro_f1(confusion: np.ndarray) -> float:
 
 
 def most_confused(confusion: np.ndarray, most: int = 10) -> list[tuple[str, str, int, float]]:
-  """Returns the largest off-diagonal entries, largest first.
+  """Return the largest off-diagonal entries, largest first.
 
   Args:
     confusion: see `instrument_confusion`.

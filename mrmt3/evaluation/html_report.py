@@ -32,7 +32,7 @@ def write(
   *,
   title: str,
 ) -> Path:
-  """Writes folder/index.html and returns its path.
+  """Write folder/index.html and return its path.
 
   Args:
     folder: made where it is missing.
@@ -76,7 +76,7 @@ class Row(NamedTuple):
 
 
 def render(summaries, references, systems, title: str) -> str:
-  """Returns the page; arguments as `write`'s."""
+  """Return the page; arguments as `write`'s."""
   return html_page.render(
     __package__,
     'report.html',
@@ -117,7 +117,7 @@ def _score_rows(summaries):
 
 
 def _verdict(score, base, other, test):
-  """Returns what a paired test says; of ratios, the system whose ratio is nearer to 1 is better."""
+  """Return what a paired test says; of ratios, the system whose ratio is nearer to 1 is better."""
   if score.better == 'near_one':
     # 2/3 and 4/3 are as far away but for a rounding.
     distances = ([round(abs(value - 1), 9) for value in summary.values(score.name)] for summary in (base, other))
@@ -223,7 +223,7 @@ def _worst(summaries, references, systems):
 
 
 def _roll(reference, estimate) -> str:
-  """Returns a picture as base64, '' where the notes can no longer be read."""
+  """Return a picture as base64, '' where the notes can no longer be read."""
   from mrmt3.plots import piano_roll
 
   try:

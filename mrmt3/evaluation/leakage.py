@@ -26,7 +26,7 @@ _NONE = 0.5  # replaces a count of 0 in a logarithm
 
 
 def instrument_set(notes: np.ndarray, counting: str = 'slakh_classes', name: str = 'the table') -> set:
-  """Returns the distinct instruments in a note table.
+  """Return the distinct instruments in a note table.
 
   Args:
     notes: note table.
@@ -46,7 +46,7 @@ def instrument_set(notes: np.ndarray, counting: str = 'slakh_classes', name: str
 
 
 def leakage_ratio(reference: np.ndarray, estimate: np.ndarray, *, counting: str = 'slakh_classes') -> float:
-  """Returns the number of estimated instruments divided by that of reference instruments (phi in MR-MT3).
+  """Return the number of estimated instruments divided by that of reference instruments (phi in MR-MT3).
 
   1 is best. Above 1 notes have leaked to instruments that do not play; below 1 instruments are missing. If the
   reference has no notes, the ratio is 1 + the number of estimated instruments.
@@ -56,7 +56,7 @@ def leakage_ratio(reference: np.ndarray, estimate: np.ndarray, *, counting: str 
 
 
 def log_leakage_ratio(reference: np.ndarray, estimate: np.ndarray, *, counting: str = 'slakh_classes') -> float:
-  """Returns |ln(estimated instruments / reference instruments)|; 0 is best.
+  """Return |ln(estimated instruments / reference instruments)|; 0 is best.
 
   In a mean over pieces, too many and too few instruments do not cancel out as in the ratio: twice as many and half as
   many both give ln 2. No instrument counts as half an instrument, so that every piece has a finite value and an empty
@@ -67,7 +67,7 @@ def log_leakage_ratio(reference: np.ndarray, estimate: np.ndarray, *, counting: 
 
 
 def instrument_detection(reference: np.ndarray, estimate: np.ndarray, *, counting: str = 'slakh_classes') -> Scores:
-  """Returns precision, recall and F1 of the set of instruments, as in MR-MT3; all 1 if both sets are empty."""
+  """Return precision, recall and F1 of the set of instruments, as in MR-MT3; all 1 if both sets are empty."""
   ref_set, est_set = _instrument_sets(reference, estimate, counting)
   if not ref_set and not est_set:
     return Scores(1.0, 1.0, 1.0)
@@ -75,7 +75,7 @@ def instrument_detection(reference: np.ndarray, estimate: np.ndarray, *, countin
 
 
 def leaked_note_ratio(reference: np.ndarray, estimate: np.ndarray) -> float:
-  """Returns the share (0 to 1) of estimated notes that are correct except for the instrument (Slakh class or drums).
+  """Return the share (0 to 1) of estimated notes that are correct except for the instrument (Slakh class or drums).
 
   Notes are first matched within their instrument. An estimated note left over that then matches a reference note left
   over has leaked. Unisons of two instruments are therefore no leakage, and neither is a note that is predicted twice,
@@ -86,7 +86,7 @@ def leaked_note_ratio(reference: np.ndarray, estimate: np.ndarray) -> float:
 
 
 def track_switches_per_minute(reference: np.ndarray, estimate: np.ndarray) -> float:
-  """Returns how often per minute a reference instrument's matched notes change their estimated instrument.
+  """Return how often per minute a reference instrument's matched notes change their estimated instrument.
 
   The matched notes of each reference instrument (Slakh class or drums) are ordered by onset, then pitch. A switch is a
   note whose estimated instrument differs from that of the note before. The duration is the reference's last offset; the
@@ -128,7 +128,7 @@ def pair_own_instrument_first(reference: np.ndarray, estimate: np.ndarray) -> Pa
 
 
 def slakh_tables(reference: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Validates both tables and maps them to Slakh classes.
+  """Validate both tables and maps them to Slakh classes.
 
   They are sorted as well, since the pairs that matching finds can depend on the order of notes.
   """

@@ -141,7 +141,7 @@ SCORES: dict[str, Score] = {
 
 
 def register(function: Function, *scores: Score) -> None:
-  """Adds a metric, behind those there are.
+  """Add a metric, behind those there are.
 
   Args:
     function: computes a piece's numbers, finite floats by name; names that no other function has.
@@ -158,14 +158,14 @@ def register(function: Function, *scores: Score) -> None:
 
 
 def shown_in(place: str) -> list[Score]:
-  """Returns the scores that are shown in one of PLACES, in order."""
+  """Return the scores that are shown in one of PLACES, in order."""
   return [score for score in SCORES.values() if place in score.shown_in]
 
 
 def evaluate_piece(
   reference: np.ndarray, estimate: np.ndarray, *, published_reference: np.ndarray | None = None, mt3_suite: bool = False
 ) -> dict[str, float]:
-  """Returns all scores of a piece by name.
+  """Return all scores of a piece by name.
 
   ==============================================  ==========================================================
   name                                            meaning

@@ -63,7 +63,7 @@ def onset_scores(
   drums: bool = True,
   onset_tolerance: float = metrics_utils.ONSET_TOLERANCE,
 ) -> Scores:
-  """Returns the scores of onsets and pitches, instruments ignored; with drums as in MR-MT3, without as in MT3."""
+  """Return the scores of onsets and pitches, instruments ignored; with drums as in MR-MT3, without as in MT3."""
   return _note_scores(reference, estimate, drums=drums, onset_tolerance=onset_tolerance)
 
 
@@ -75,7 +75,7 @@ def onset_offset_scores(
   onset_tolerance: float = metrics_utils.ONSET_TOLERANCE,
   offset_min_tolerance: float = metrics_utils.OFFSET_MIN_TOLERANCE,
 ) -> Scores:
-  """Returns the scores of onsets, offsets and pitches, instruments ignored; by default without drums, as in MT3."""
+  """Return the scores of onsets, offsets and pitches, instruments ignored; by default without drums, as in MT3."""
   return _note_scores(
     reference,
     estimate,
@@ -89,7 +89,7 @@ def onset_offset_scores(
 def program_scores(
   reference: np.ndarray, estimate: np.ndarray, granularity: str = 'midi_class', *, offsets: bool = False
 ) -> Scores:
-  """Returns the scores of notes on the right instrument: onsets as in MR-MT3, with `offsets` as in MT3.
+  """Return the scores of notes on the right instrument: onsets as in MR-MT3, with `offsets` as in MT3.
 
   Published as a mean over instruments (program at the granularity, is_drum), precision weighted by estimated and
   recall by reference notes. In such a mean the weights cancel the denominators, so that it is the plain share of notes
@@ -100,7 +100,7 @@ def program_scores(
 
 
 def mt3_program_scores(reference: np.ndarray, estimate: np.ndarray) -> tuple[Scores, dict[str, tuple[Scores, Scores]]]:
-  """Returns MT3's scores of notes on the right instrument.
+  """Return MT3's scores of notes on the right instrument.
 
   Returns:
     (onset scores of drums, `{granularity: (program scores with offsets, the same of pitched notes only)}`).
@@ -120,7 +120,7 @@ def mt3_program_scores(reference: np.ndarray, estimate: np.ndarray) -> tuple[Sco
 def velocity_scores(
   reference: np.ndarray, estimate: np.ndarray, *, drums: bool = False, offsets: bool = False
 ) -> Scores:
-  """Returns the scores of notes with a correct velocity (mir_eval.transcription_velocity), as in MT3.
+  """Return the scores of notes with a correct velocity (mir_eval.transcription_velocity), as in MT3.
 
   Reference velocities are scaled to 0..1 and the estimated ones fitted to them by a straight line over the matched
   notes; what is then within 0.1 counts.
@@ -141,7 +141,7 @@ def velocity_scores(
 
 
 def frame_scores(reference: np.ndarray, estimate: np.ndarray, *, drums: bool = False) -> Scores:
-  """Returns the scores of active (pitch, frame) pairs at 62.5 frames/s, as in MT3.
+  """Return the scores of active (pitch, frame) pairs at 62.5 frames/s, as in MT3.
 
   Notes last at least 50 ms; reference notes need a velocity above 30. Instruments are ignored.
   """
@@ -154,7 +154,7 @@ def frame_scores(reference: np.ndarray, estimate: np.ndarray, *, drums: bool = F
 def tolerance_sweep(
   reference: np.ndarray, estimate: np.ndarray, *, lengthened: bool = False
 ) -> dict[float, tuple[Scores, Scores]]:
-  """Returns `{tolerance s: (onset scores, onset + offset scores)}` without drums, for MT3's six tolerances.
+  """Return `{tolerance s: (onset scores, onset + offset scores)}` without drums, for MT3's six tolerances.
 
   The tolerance is that of onsets and the smallest one of offsets. `lengthened` makes notes last at least 50 ms first,
   which happens to them in MT3's program by accident: for comparison only.
@@ -186,12 +186,12 @@ class Piece(NamedTuple):
 
 
 def onset_metrics(piece: Piece) -> dict[str, float]:
-  """Returns `onset_scores` with drums: onset_*."""
+  """Return `onset_scores` with drums: onset_*."""
   return _named('onset', onset_scores(piece.reference, piece.estimate))
 
 
 def onset_program_metrics(piece: Piece) -> dict[str, float]:
-  """Returns `program_scores` of onsets in each granularity: onset_program_*."""
+  """Return `program_scores` of onsets in each granularity: onset_program_*."""
   result = {}
   for granularity in GRANULARITIES:
     result |= _named('onset_program', program_scores(piece.reference, piece.estimate, granularity), granularity)
@@ -199,7 +199,7 @@ def onset_program_metrics(piece: Piece) -> dict[str, float]:
 
 
 def no_drums_metrics(piece: Piece) -> dict[str, float]:
-  """Returns the scores of pitched notes: onset_no_drums_*, onset_offset_no_drums_*."""
+  """Return the scores of pitched notes: onset_no_drums_*, onset_offset_no_drums_*."""
   return {
     **_named('onset_no_drums', onset_scores(piece.reference, piece.estimate, drums=False)),
     **_named('onset_offset_no_drums', onset_offset_scores(piece.reference, piece.estimate)),
@@ -207,7 +207,7 @@ def no_drums_metrics(piece: Piece) -> dict[str, float]:
 
 
 def mt3_program_metrics(piece: Piece) -> dict[str, float]:
-  """Returns `mt3_program_scores`: onset_offset_program_*, nondrum_onset_offset_program_*, drum_onset_*."""
+  """Return `mt3_program_scores`: onset_offset_program_*, nondrum_onset_offset_program_*, drum_onset_*."""
   drums, programs = mt3_program_scores(piece.reference, piece.estimate)
   result = {}
   for granularity, (every, pitched) in programs.items():
@@ -217,28 +217,28 @@ def mt3_program_metrics(piece: Piece) -> dict[str, float]:
 
 
 def instrument_metrics(piece: Piece) -> dict[str, float]:
-  """Returns leakage ratios, detection and numbers of instruments, counted in Slakh classes."""
+  """Return leakage ratios, detection and numbers of instruments, counted in Slakh classes."""
   return _instrument_scores(piece.reference, piece.estimate, 'slakh_classes')
 
 
 def published_instrument_metrics(piece: Piece) -> dict[str, float]:
-  """Returns the same as `instrument_metrics`, counted in raw programs: published_*."""
+  """Return the same as `instrument_metrics`, counted in raw programs: published_*."""
   scores = _instrument_scores(piece.published_reference, piece.estimate, 'published')
   return {f'published_{name}': score for name, score in scores.items()}
 
 
 def leaked_note_metrics(piece: Piece) -> dict[str, float]:
-  """Returns `leakage.leaked_note_ratio`."""
+  """Return `leakage.leaked_note_ratio`."""
   return {'leaked_note_ratio': leaked_note_ratio(piece.reference, piece.estimate)}
 
 
 def track_switch_metrics(piece: Piece) -> dict[str, float]:
-  """Returns `leakage.track_switches_per_minute`."""
+  """Return `leakage.track_switches_per_minute`."""
   return {'track_switches_per_minute': track_switches_per_minute(piece.reference, piece.estimate)}
 
 
 def mt3_suite_metrics(piece: Piece) -> dict[str, float]:
-  """Returns MT3's frame and velocity scores and its tolerance sweep, all without drums."""
+  """Return MT3's frame and velocity scores and its tolerance sweep, all without drums."""
   reference, estimate, _ = piece
   result = _named('frame', frame_scores(reference, estimate))
   result |= _named('onset_velocity', velocity_scores(reference, estimate))
@@ -250,7 +250,7 @@ def mt3_suite_metrics(piece: Piece) -> dict[str, float]:
 
 
 def _prepare(reference, estimate, drums=True):
-  """Returns both tables, checked, and without drums unless these are wanted."""
+  """Return both tables, checked, and without drums unless these are wanted."""
   validate_notes(reference, 'reference')
   validate_notes(estimate, 'estimate')
   if drums:
@@ -259,19 +259,19 @@ def _prepare(reference, estimate, drums=True):
 
 
 def _note_scores(reference, estimate, *, drums=True, **matching) -> Scores:
-  """Returns the scores of `match_notes` with the given arguments."""
+  """Return the scores of `match_notes` with the given arguments."""
   reference, estimate = _prepare(reference, estimate, drums)
   return scores_from_counts(len(match_notes(reference, estimate, **matching)), len(reference), len(estimate))
 
 
 def _named(name: str, scores: Scores, granularity: str = 'midi_class') -> dict[str, float]:
-  """Returns the three scores under the names that `metric_registry.evaluate_piece` explains."""
+  """Return the three scores under the names that `metric_registry.evaluate_piece` explains."""
   suffix = '' if granularity == 'midi_class' else f'_{granularity}'
   return {f'{name}_{part}{suffix}': float(score) for part, score in scores._asdict().items()}
 
 
 def _instrument_scores(reference, estimate, counting):
-  """Returns leakage ratio, detection and numbers of instruments, counted one way."""
+  """Return leakage ratio, detection and numbers of instruments, counted one way."""
   ref_set, est_set = instrument_set(reference, counting, 'reference'), instrument_set(estimate, counting, 'estimate')
   return {
     'leakage_ratio': leakage_ratio(reference, estimate, counting=counting),

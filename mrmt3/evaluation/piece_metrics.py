@@ -37,7 +37,7 @@ class Postprocessor:
   spec: ModelSpec
 
   def __call__(self, decoded, example, is_target: bool = False) -> PieceNotes:
-    """Returns the piece's name and notes.
+    """Return the piece's name and notes.
 
     Args:
       decoded: of a prediction, regular ids of every segment, EOS and invalid ones negative, as the task's vocabulary
@@ -60,7 +60,7 @@ _last: tuple[list, summary.Summary] | None = None  # predictions, as they came, 
 
 
 def summarise(targets: list[PieceNotes], predictions: list[PieceNotes]) -> summary.Summary:
-  """Returns all scores of the pieces; asked again about the same list of predictions, it does not compute them again.
+  """Return all scores of the pieces; asked again about the same list of predictions, it does not compute them again.
 
   Without the feature notes, the references are decoded from the targets, quantized to token steps.
   """
@@ -75,5 +75,5 @@ def summarise(targets: list[PieceNotes], predictions: list[PieceNotes]) -> summa
 
 
 def scores(targets: list[PieceNotes], predictions: list[PieceNotes]) -> dict[str, float]:
-  """Returns all scalars of the pieces, see `summary.Summary.scalars`; a metric function for seqio."""
+  """Return all scalars of the pieces, see `summary.Summary.scalars`; a metric function for seqio."""
   return summarise(targets, predictions).scalars()

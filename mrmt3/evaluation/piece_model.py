@@ -57,7 +57,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     return functools.partial(PieceOrSegmentFeatureConverter, segment_converter_cls, segments=self._segments)
 
   def get_initial_variables(self, rng, input_shapes, input_types=None):
-    """Returns fresh variables; of the shapes only the last dimensions count, which every segment has."""
+    """Return fresh variables; of the shapes only the last dimensions count, which every segment has."""
     del input_shapes, input_types
     spec = self.spec
     inputs = jnp.zeros((1, spec.segment_frames, spec.spectrogram.num_mel_bins))
@@ -67,7 +67,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     return self.initialized(fresh)
 
   def predict_batch(self, params, batch, rng=None, decoder_params=None, **kwargs) -> jax.Array:
-    """Returns int32 `[batch, segments, length]`: tokens, EOS, padding (0) of every segment; padded segments are 0.
+    """Return int32 `[batch, segments, length]`: tokens, EOS, padding (0) of every segment; padded segments are 0.
 
     This is a pure function. `rng`, `decoder_params` and further arguments are those of t5x, and are ignored.
     """
@@ -90,20 +90,20 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     return jnp.moveaxis(tokens, 0, 1)
 
   def predict_batch_with_aux(self, params, batch, rng=None, decoder_params=None, **kwargs):
-    """Returns (tokens of `predict_batch`, {'scores': float32 `[batch]`, the log-probability of a piece's tokens})."""
+    """Return (tokens of `predict_batch`, {'scores': float32 `[batch]`, the log-probability of a piece's tokens})."""
     tokens = self.predict_batch(params, batch, rng, decoder_params, **kwargs)
     more = batch['decoder_target_tokens'].shape[-1] - tokens.shape[-1]
     padded = jnp.pad(tokens, ((0, 0), (0, 0), (0, max(0, more))))
     return tokens, {'scores': self._score(params, {**batch, 'decoder_target_tokens': padded}, padded > 0)}
 
   def score_batch(self, params, batch, return_intermediates: bool = False) -> jax.Array:
-    """Returns the log-probability of each piece's targets, float32 `[batch]`; the memory is that of the targets."""
+    """Return the log-probability of each piece's targets, float32 `[batch]`; the memory is that of the targets."""
     if return_intermediates:
       raise UserError('score_batch returns no intermediates; leave return_intermediates at False')
     return self._score(params, batch, batch['decoder_loss_weights'] > 0)
 
   def _by_segment(self, batch):
-    """Returns inputs, frames that are there, and targets, the segments in front."""
+    """Return inputs, frames that are there, and targets, the segments in front."""
     inputs = batch['encoder_input_tokens']
     frames = batch.get('encoder_input_frames')
     frames = jnp.full(inputs.shape[:2], inputs.shape[2]) if frames is None else frames
@@ -126,7 +126,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
     return jax.lax.scan(segment, memory.empty(self.spec, len(weights)), tuple(by_segment))[1].sum(axis=0)
 
   def _after_truth(self, remembered, targets):
-    """Returns the memory after a segment's targets `[rows, length]`, which are laid out as in training."""
+    """Return the memory after a segment's targets `[rows, length]`, which are laid out as in training."""
     return memory.after(remembered, targets, dataclasses.replace(self.spec, prior_layout='targets'))
 
   def _encode(self, params, inputs, frames, remembered):
@@ -141,7 +141,7 @@ class PieceEncoderDecoderModel(MemoryEncoderDecoderModel):
 def evaluating_pieces(
   model: MemoryEncoderDecoderModel, segments: int | None = None, memory: str = 'predicted', log_mel_on: str = 'device'
 ) -> PieceEncoderDecoderModel:
-  """Returns a model that trains as the given one and evaluates whole pieces, for gin files that extend a training run.
+  """Return a model that trains as the given one and evaluates whole pieces, for gin files that extend a training run.
 
   Args:
     model: a MemoryEncoderDecoderModel with all that is bound to it.

@@ -28,7 +28,7 @@ class PieceTranscriber:
   """
 
   def __init__(self, checkpoint: str | os.PathLike, memory: str = 'predicted', batch_size: int | None = None):
-    """Restores a checkpoint.
+    """Restore a checkpoint.
 
     Args:
       checkpoint: a checkpoint_<step> folder, or a folder of them, of which the latest is used.
@@ -51,7 +51,7 @@ class PieceTranscriber:
   def transcribe(
     self, pieces: Iterable[tuple[str, np.ndarray, np.ndarray | None]]
   ) -> Iterator[tuple[str, np.ndarray, DecodingStats]]:
-    """Transcribes pieces; one batch of them is held in memory.
+    """Transcribe pieces; one batch of them is held in memory.
 
     Args:
       pieces: (name, float32 samples `[n]`, reference note table or None) of each piece; the reference is needed only

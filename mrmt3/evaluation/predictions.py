@@ -20,7 +20,7 @@ HEADER = 'mrmt3_predictions'
 
 
 def read(path: Path, model: Path | None = None) -> dict[str, Callable[[], np.ndarray]]:
-  """Returns {piece: function that returns its note table, or raises UserError if the piece failed}.
+  """Return {piece: function that returns its note table, or raises UserError if the piece failed}.
 
   Args:
     path: the file.
@@ -49,7 +49,7 @@ def read(path: Path, model: Path | None = None) -> dict[str, Callable[[], np.nda
 
 
 def _lines(path):
-  """Yields (number, object) of the lines of a JSONL file; an incomplete last line is skipped."""
+  """Yield (number, object) of the lines of a JSONL file; an incomplete last line is skipped."""
   try:
     text = path.read_text()
   except (OSError, UnicodeDecodeError) as error:
@@ -91,7 +91,7 @@ class Writer:
   """
 
   def __init__(self, path: Path, made_by: Mapping):
-    """Opens or makes the file; UserError if it holds predictions that something else made (`made_by`, JSON)."""
+    """Open or makes the file; UserError if it holds predictions that something else made (`made_by`, JSON)."""
     self._journal = Journal(
       path,
       settings={HEADER: 1, **made_by},
@@ -103,10 +103,10 @@ class Writer:
     self._journal.retain(self.done)
 
   def add(self, name: str, notes: np.ndarray | None, made_of: list[str], problem: str = '') -> None:
-    """Writes a piece's notes, or why there are none; a later line overrides an earlier one. UserError if that fails."""
+    """Write a piece's notes, or why there are none; a later line overrides an earlier one. UserError if that fails."""
     rows = [] if notes is None else as_rows(notes).tolist()
     self._journal.add({'piece': name, 'notes': rows, 'made_of': made_of, 'problem': problem})
 
   def close(self) -> None:
-    """Closes the file."""
+    """Close the file."""
     self._journal.close()

@@ -44,7 +44,7 @@ class Estimate(NamedTuple):
 
 
 def find_references(path: Path, *, task: str | None = None, split: str | None = None) -> dict[str, Reference]:
-  """Returns the references by name, in a fixed order.
+  """Return the references by name, in a fixed order.
 
   Args:
     path: a MIDI file; a folder of MIDI files, with or without audio files of the same names; or a folder in the
@@ -150,7 +150,7 @@ def _source_audio(source, split, name, sample_rate):
 
 
 def find_estimates(path: Path, model: Path | None = None) -> dict[str, Estimate]:
-  """Returns the transcriptions at a path by name.
+  """Return the transcriptions at a path by name.
 
   Args:
     path: a MIDI file, a folder of MIDI files, or a .jsonl file of predictions.
@@ -177,7 +177,7 @@ def find_estimates(path: Path, model: Path | None = None) -> dict[str, Estimate]
 
 
 def midi_files(folder: Path) -> dict[str, Path]:
-  """Returns {relative path without suffix: path} of the MIDI files below a folder, sorted.
+  """Return {relative path without suffix: path} of the MIDI files below a folder, sorted.
 
   Raises:
     UserError: two files differ only in their suffix.
@@ -234,7 +234,7 @@ def match(
 
 
 def _match_endings(references, estimates, taken):
-  """Returns {reference: estimate} if all unmatched estimates are named as references plus one common ending."""
+  """Return {reference: estimate} if all unmatched estimates are named as references plus one common ending."""
   taken = {id(estimate) for estimate in taken if estimate}
   free = {name: estimate for name, estimate in _unique_names(estimates).items() if id(estimates[estimate]) not in taken}
   own = _unique_names(references)
@@ -249,6 +249,6 @@ def _match_endings(references, estimates, taken):
 
 
 def _unique_names(names):
-  """Returns {last part: name} of the relative paths whose last part occurs once."""
+  """Return {last part: name} of the relative paths whose last part occurs once."""
   counts = collections.Counter(Path(name).name for name in names)
   return {Path(name).name: name for name in names if counts[Path(name).name] == 1}

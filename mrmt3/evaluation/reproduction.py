@@ -95,7 +95,7 @@ def run(
   tracks: int | None = None,
   quiet: bool = False,
 ) -> Result:
-  """Transcribes and scores a split of a data set in Slakh2100's layout with one checkpoint.
+  """Transcribe and scores a split of a data set in Slakh2100's layout with one checkpoint.
 
   Args:
     checkpoint: a folder, or a published checkpoint's name, which is fetched if it is not here.
@@ -133,12 +133,12 @@ def run(
 
 
 def transcriptions(folder: Path) -> FolderJournal:
-  """Returns the transcriptions of tracks in a folder, a MIDI file per track."""
+  """Return the transcriptions of tracks in a folder, a MIDI file per track."""
   return FolderJournal(folder, lambda track: f'{track.name}.mid')
 
 
 def transcribe(params, spec, tracks: list[slakh_layout.Track], folder: Path, quiet: bool = False) -> dict[str, str]:
-  """Writes `folder/<track>.mid` of each track that has none; returns the names of those that failed, and why."""
+  """Write `folder/<track>.mid` of each track that has none; return the names of those that failed, and why."""
   from mrmt3.audio import files as audio_files
   from mrmt3.inference.transcriber import Transcriber
   from mrmt3.notes import midi
@@ -169,7 +169,7 @@ def transcribe(params, spec, tracks: list[slakh_layout.Track], folder: Path, qui
 
 
 def score(name: str, tracks: list[slakh_layout.Track], folder: Path, failed: dict[str, str]) -> tuple[Result, dict]:
-  """Returns (result, `{way: {track: scores}}`) of the transcriptions in a folder; those of `failed` count as empty."""
+  """Return (result, `{way: {track: scores}}`) of the transcriptions in a folder; those of `failed` count as empty."""
   from mrmt3.notes.midi import read_midi
 
   paths = {track.name: transcriptions(folder).path(track) for track in tracks}
@@ -187,13 +187,13 @@ def score(name: str, tracks: list[slakh_layout.Track], folder: Path, failed: dic
 
 
 def score_name(column: str, way: str) -> str:
-  """Returns the name in `metric_registry.evaluate_piece` of a table's column."""
+  """Return the name in `metric_registry.evaluate_piece` of a table's column."""
   name = _SCORES[column]
   return f'published_{name}' if way == 'published' and column in ('leakage ratio', 'instrument F1') else name
 
 
 def table(results: list[Result]) -> str:
-  """Returns aligned lines: each checkpoint counted in both ways, then the published figures, marked as such."""
+  """Return aligned lines: each checkpoint counted in both ways, then the published figures, marked as such."""
   rows = [
     (f'{result.name} ({way})', [f'{result.means[way][score_name(column, way)]:.3f}' for column in COLUMNS])
     for result in results

@@ -31,7 +31,7 @@ def transcribe(
   memory: str,
   batch_size: int | None,
 ) -> dict[str, Estimate]:
-  """Transcribes the audio of the references with a checkpoint, and returns the transcriptions.
+  """Transcribe the audio of the references with a checkpoint, and return the transcriptions.
 
   A piece whose audio cannot be read is recorded as failed; the others are transcribed.
 
@@ -94,7 +94,7 @@ def transcribe_pieces(
   record: Callable[[str, np.ndarray | None, str], None],
   **progress,
 ) -> None:
-  """Transcribes pieces and records each one when it is done; those whose audio cannot be read are recorded at the end.
+  """Transcribe pieces and records each one when it is done; those whose audio cannot be read are recorded at the end.
 
   Args:
     transcribe: takes (name, samples, reference or None) of the pieces, yields (name, note table, anything else) of
@@ -129,7 +129,7 @@ def _audio_of(reference, sample_rate):
 
 
 def _tables(reference):
-  """Returns (a reference's notes, its notes for the published scores or None if these are the same)."""
+  """Return (a reference's notes, its notes for the published scores or None if these are the same)."""
   return reference.read(), reference.read_published and reference.read_published()
 
 
@@ -141,7 +141,7 @@ def score(
   mt3_suite: bool = False,
   workers: int = 0,
 ) -> summary.Summary:
-  """Scores a system's transcriptions in several processes.
+  """Score a system's transcriptions in several processes.
 
   Args:
     name: name of the system.
@@ -180,7 +180,7 @@ def score(
 
 
 def _score(job, mt3_suite):
-  """Reads and scores one piece; runs in a worker process."""
+  """Read and scores one piece; runs in a worker process."""
   name, reference, read_estimate = job
   estimate, problem = None, ''
   if read_estimate is not None:
@@ -198,7 +198,7 @@ def _score(job, mt3_suite):
 
 
 def _key(reference: Reference, estimate: Estimate | None, mt3_suite: bool) -> str:
-  """Returns a key of everything that a result depends on: fingerprints of files, or a hash of saved predictions."""
+  """Return a key of everything that a result depends on: fingerprints of files, or a hash of saved predictions."""
   if estimate is None:
     estimate_state = ''
   elif '.jsonl' in estimate.file.name:
@@ -211,7 +211,7 @@ def _key(reference: Reference, estimate: Estimate | None, mt3_suite: bool) -> st
 
 
 def _known(journal: Journal, keys: Mapping[str, str]) -> dict[str, summary.PieceResult]:
-  """Returns {piece: result} of the recorded results with these keys; skips broken lines and those that lack a score."""
+  """Return {piece: result} of the recorded results with these keys; skips broken lines and those that lack a score."""
   results = {}
   for piece, key in keys.items():
     line = journal.find(piece, key)

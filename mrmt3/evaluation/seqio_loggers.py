@@ -28,7 +28,7 @@ def _numbers(metrics) -> dict[str, float]:
 
 
 def _pieces(targets, inferences) -> tuple[list, list]:
-  """Returns (references, predictions), the same list objects as the metric's; empty lists if they are not of pieces."""
+  """Return (references, predictions), the same list objects as the metric's; empty lists if they are not of pieces."""
   predictions = (inferences or {}).get('prediction') or []
   both = [*(targets or []), *predictions]
   is_pieces = targets and len(targets) == len(predictions) and all(isinstance(side, PieceNotes) for side in both)
@@ -74,7 +74,7 @@ class JsonLogger(seqio.loggers.Logger):
 
 
 def write_metrics_line(path: Path, step: int, numbers: dict[str, float]) -> None:
-  """Adds {'step': step, **numbers} to a JSONL file, atomically; a line of the same step is replaced."""
+  """Add {'step': step, **numbers} to a JSONL file, atomically; a line of the same step is replaced."""
   lines = path.read_text().splitlines() if path.exists() else []
   kept = [line for line in lines if line.strip() and json.loads(line).get('step') != step]
   with files.atomic_path(path) as temporary:
@@ -125,7 +125,7 @@ class PictureLogger(seqio.loggers.Logger):
     return np.asarray(figure.canvas.buffer_rgba())[..., :3]
 
   def _play(self, target, prediction) -> np.ndarray | None:
-    """Returns audio, float32 `[samples, 2]`, or None if it cannot be synthesized."""
+    """Return audio, float32 `[samples, 2]`, or None if it cannot be synthesized."""
     if not self._audio:
       return None
     from mrmt3.audio import sonify
@@ -145,7 +145,7 @@ class PictureLogger(seqio.loggers.Logger):
 
 
 def _begin(notes, seconds):
-  """Returns the notes with an onset before `seconds`, truncated there."""
+  """Return the notes with an onset before `seconds`, truncated there."""
   notes = notes[notes['onset'] < seconds].copy()
   notes['offset'] = np.minimum(notes['offset'], seconds)
   return notes

@@ -140,7 +140,7 @@ def _sign_flip_p(moved: np.ndarray, resamples: int, seed: int) -> float:
 
 
 def _batch(values: np.ndarray) -> int:
-  """Returns how many resamples are drawn at once."""
+  """Return how many resamples are drawn at once."""
   return max(1, _AT_ONCE // len(values))
 
 

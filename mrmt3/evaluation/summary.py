@@ -29,7 +29,7 @@ class PieceResult:
   problem: str = ''
 
   def to_dict(self) -> dict:
-    """Returns the result as a JSON object that `from_dict` reads exactly; of the matrix only nonzero entries."""
+    """Return the result as a JSON object that `from_dict` reads exactly; of the matrix only nonzero entries."""
     places = np.argwhere(self.confusion)
     names = (*confusion.CLASS_NAMES, '')
     cells = [[names[row], names[column], int(self.confusion[row, column])] for row, column in places]
@@ -61,7 +61,7 @@ def score_piece(
   problem: str = '',
   mt3_suite: bool = False,
 ) -> PieceResult:
-  """Scores a piece.
+  """Score a piece.
 
   Args:
     name: name of the piece.
@@ -128,24 +128,24 @@ class Summary:
     return np.sum([piece.polyphony for piece in self.pieces], axis=0)
 
   def values(self, name: str) -> list[float]:
-    """Returns a score of each piece."""
+    """Return a score of each piece."""
     return [piece.scores[name] for piece in self.pieces]
 
   def interval(self, name: str) -> statistics.Interval:
-    """Returns the 95 % interval of a score's mean."""
+    """Return the 95 % interval of a score's mean."""
     return statistics.bootstrap_interval(self.values(name))
 
   def by_instruments(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Returns mean scores by number of instruments, see `breakdowns.means_by_level`."""
+    """Return mean scores by number of instruments, see `breakdowns.means_by_level`."""
     pairs = [(round(piece.scores['instruments_reference']), piece.scores) for piece in self.pieces]
     return breakdowns.means_by_level(pairs, names)
 
   def worst(self, name: str = 'onset_program_f1', most: int = 5) -> list[PieceResult]:
-    """Returns the pieces with the lowest score."""
+    """Return the pieces with the lowest score."""
     return sorted(self.pieces, key=lambda piece: piece.scores[name])[:most]
 
   def scalars(self) -> dict[str, float]:
-    """Returns all scalars for TensorBoard by name: means, 'class_f1/NAME', 'onset_f1_by_polyphony/BIN', ..."""
+    """Return all scalars for TensorBoard by name: means, 'class_f1/NAME', 'onset_f1_by_polyphony/BIN', ..."""
     result = {
       **self.mean,
       'failed_pieces': float(len(self.failed)),
@@ -159,7 +159,7 @@ class Summary:
     return result
 
   def as_json(self) -> dict:
-    """Returns the summary, without the single pieces, as a JSON object."""
+    """Return the summary, without the single pieces, as a JSON object."""
     ends = {name: [None if np.isnan(end) else end for end in self.interval(name)] for name in self.mean}
     classes = {name: scores._asdict() for name, scores in confusion.class_scores(self.confusion).items()}
     levels = {name: scores._asdict() for name, scores in breakdowns.level_scores(self.polyphony).items()}
@@ -176,7 +176,7 @@ class Summary:
 
 
 def compare(first: Summary, second: Summary, names: Sequence[str]) -> dict[str, statistics.Comparison]:
-  """Returns {score: paired test} of two systems on the same pieces; ValueError if the pieces differ."""
+  """Return {score: paired test} of two systems on the same pieces; ValueError if the pieces differ."""
   if [piece.name for piece in first.pieces] != [piece.name for piece in second.pieces]:
     raise ValueError(
       'the two summaries have different pieces; score both systems on the same pieces, in the same order'

@@ -114,7 +114,7 @@ class FramewiseConfig(NetworkConfig):
 
   @property
   def uses_prior(self) -> bool:
-    """Always: notes that continue and the instruments so far are read from prior tokens."""
+    """Alway: notes that continue and the instruments so far are read from prior tokens."""
     return True
 
   def num_encoder_frames(self, frames: int) -> int:

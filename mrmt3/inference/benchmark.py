@@ -36,13 +36,13 @@ class Timing:
     return self.audio / self.total
 
   def shares(self) -> dict[str, float]:
-    """Returns the parts' shares of the total; the rest is from tokens to notes, and between the parts."""
+    """Return the parts' shares of the total; the rest is from tokens to notes, and between the parts."""
     parts = {name: getattr(self, name) / self.total for name in ('log_mel', 'encoder', 'decoder')}
     return {**parts, 'rest': max(0.0, 1 - sum(parts.values()))}
 
 
 def measure(transcriber: Transcriber, samples: np.ndarray, runs: int = 3) -> Timing:
-  """Transcribes samples `[n]` at the model's rate `runs` times and returns the fastest of everything."""
+  """Transcribe samples `[n]` at the model's rate `runs` times and return the fastest of everything."""
   spec = transcriber.spec
   result = transcriber.transcribe(samples)  # compiles
   cut, valid = spectrograms.piece_segments(np.asarray(samples, np.float32), spec.spectrogram, spec.segment_frames)

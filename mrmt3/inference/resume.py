@@ -13,7 +13,7 @@ VERSION = 1
 
 
 def fingerprint(params, spec, options: dict) -> str:
-  """Returns a text that differs where other tokens may come out: of another model or with other options."""
+  """Return a text that differs where other tokens may come out: of another model or with other options."""
   return weights_fingerprint(params, fingerprint_text(spec) + json.dumps(options, sort_keys=True))
 
 
@@ -26,7 +26,7 @@ class Journal:
   """
 
   def __init__(self, output: Path, audio: Path, model: str):
-    """Reads what is known; what belongs to other audio or another model is not used."""
+    """Read what is known; what belongs to other audio or another model is not used."""
     self.path = journal_path(output)
     try:
       state = audio.stat()
@@ -42,7 +42,7 @@ class Journal:
     self._count = 0  # segments that were passed to `add`
 
   def add(self, segments) -> None:
-    """Records further segments; the first ones are those that are known already. UserError if that is not possible."""
+    """Record further segments; the first ones are those that are known already. UserError if that is not possible."""
     for segment in segments:
       if self._journal.find(self._count) is None:
         self._journal.add(segment.tokens.tolist())
@@ -56,5 +56,5 @@ class Journal:
 
 
 def journal_path(output: Path) -> Path:
-  """Returns where the journal of an output lies."""
+  """Return where the journal of an output lies."""
   return output.with_name(f'.{output.name}.resume')

@@ -31,7 +31,7 @@ class ConditionedPiece(NamedTuple):
 def decode(
   transcriber: Transcriber, pieces: Sequence[ConditionedPiece], rows: int, allowed: np.ndarray | None = None
 ) -> list[list[np.ndarray]]:
-  """Decodes pieces greedily.
+  """Decode pieces greedily.
 
   Args:
     transcriber: the model.
@@ -59,7 +59,7 @@ def decode(
 
 
 def _over_devices(inputs):
-  """Returns the inputs with their rows spread over this host's devices, or as they are if these do not divide them."""
+  """Return the inputs with their rows spread over this host's devices, or as they are if these do not divide them."""
   import jax
   from jax.sharding import Mesh, NamedSharding, PartitionSpec
 

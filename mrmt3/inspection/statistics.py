@@ -49,7 +49,7 @@ class Segment:
 
 
 def segments_of(example: Mapping, codec: Codec, segment_frames: int, prior_segments: int = 1) -> list[Segment]:
-  """Returns the segments of a task's example: one, or all segments of a whole piece.
+  """Return the segments of a task's example: one, or all segments of a whole piece.
 
   Args:
     example: features and fields of a record. targets are `[length]`, or `[segments, length]` for a whole piece, where
@@ -85,7 +85,7 @@ def segments_of(example: Mapping, codec: Codec, segment_frames: int, prior_segme
 
 
 def without_padding(tokens: np.ndarray) -> np.ndarray:
-  """Returns tokens `[n]` without trailing padding, int32."""
+  """Return tokens `[n]` without trailing padding, int32."""
   tokens = np.asarray(tokens, np.int32)
   kept = np.flatnonzero(tokens != PAD_ID)
   return tokens[: kept[-1] + 1 if len(kept) else 0]
@@ -119,7 +119,7 @@ class Lengths:
 
 
 def measure_lengths(lengths: Sequence[int], limit: int) -> Lengths:
-  """Returns the statistics of lengths `[n]`, n at least 1; `limit` is the maximum number of tokens."""
+  """Return the statistics of lengths `[n]`, n at least 1; `limit` is the maximum number of tokens."""
   lengths = np.asarray(lengths, np.int64)
   edges = np.ceil(limit * np.arange(1, BINS + 1) / BINS).astype(np.int64)
   places = np.searchsorted(edges, lengths, side='left')
@@ -137,7 +137,7 @@ def measure_lengths(lengths: Sequence[int], limit: int) -> Lengths:
 
 
 def token_shares(tokens: np.ndarray, codec: Codec) -> dict[str, float]:
-  """Returns the share of each token type in model ids `[n]`: the codec's types, EOS and other. Shares sum to 1."""
+  """Return the share of each token type in model ids `[n]`: the codec's types, EOS and other. Shares sum to 1."""
   tokens = np.asarray(tokens, np.int64)
   types = [r.type for r in codec.event_ranges]
   firsts = [codec.event_type_range(name)[0] + SPECIAL_TOKENS for name in types]
@@ -168,7 +168,7 @@ class Hops:
 
 
 def measure_hops(segments: Sequence[Segment], segment_frames: int) -> Hops | None:
-  """Returns the statistics of the segments' hops; None if the task does not provide prior segments and positions."""
+  """Return the statistics of the segments' hops; None if the task does not provide prior segments and positions."""
   if not segments or any(s.priors is None or s.prior_starts is None or s.start_frame is None for s in segments):
     return None
   start = np.array([s.start_frame for s in segments])
@@ -208,7 +208,7 @@ class Instruments:
 
 
 def measure_instruments(groups: Iterable[Iterable[tuple[int, bool]]], of: str = 'piece') -> Instruments:
-  """Returns statistics of the instruments (program, is_drum) of each piece or segment."""
+  """Return statistics of the instruments (program, is_drum) of each piece or segment."""
   sizes, players, count = collections.Counter(), collections.Counter(), 0
   for group in groups:
     group = set(group)
@@ -223,7 +223,7 @@ def measure_instruments(groups: Iterable[Iterable[tuple[int, bool]]], of: str = 
 
 
 def instruments_in(tokens: np.ndarray, codec: Codec) -> list[tuple[int, bool]]:
-  """Returns the distinct instruments (program, is_drum) in model ids `[n]`."""
+  """Return the distinct instruments (program, is_drum) in model ids `[n]`."""
   regular = np.unique(np.asarray(tokens)) - SPECIAL_TOKENS
   first, last = codec.event_type_range('program')
   programs = regular[(regular >= first) & (regular <= last)] - first
@@ -260,7 +260,7 @@ def measure(
   segment_frames: int,
   pieces: Iterable[Iterable[tuple[int, bool]]] | None = None,
 ) -> Report:
-  """Returns the statistics of segments.
+  """Return the statistics of segments.
 
   Args:
     segments: at least one segment.
@@ -308,7 +308,7 @@ class SegmentEvent:
 
 
 def read_events(tokens: np.ndarray, codec: Codec) -> list[SegmentEvent]:
-  """Returns the events of a segment's model ids `[n]` up to EOS, in order. State changes are applied to the events."""
+  """Return the events of a segment's model ids `[n]` up to EOS, in order. State changes are applied to the events."""
   step = shifted = 0
   program, velocity = None, note_sequences.DEFAULT_VELOCITY
   ends = np.flatnonzero(np.asarray(tokens) == EOS_ID)
@@ -342,7 +342,7 @@ def read_events(tokens: np.ndarray, codec: Codec) -> list[SegmentEvent]:
 
 
 def segment_notes(tokens: np.ndarray, codec: Codec, seconds: float) -> np.ndarray:
-  """Returns the notes of a single segment as a sorted note array, with times since its start in s.
+  """Return the notes of a single segment as a sorted note array, with times since its start in s.
 
   Tied notes begin at the start of the segment. Notes without offset end with the segment.
 
@@ -365,19 +365,19 @@ def segment_notes(tokens: np.ndarray, codec: Codec, seconds: float) -> np.ndarra
 
 
 def pitch_name(pitch: int) -> str:
-  """Returns the name of a MIDI pitch, e.g. 'C4' for 60."""
+  """Return the name of a MIDI pitch, e.g. 'C4' for 60."""
   return f'{_NOTE_NAMES[pitch % 12]}{pitch // 12 - 1}'
 
 
 def drum_name(pitch: int) -> str:
-  """Returns the General MIDI name of a drum key, or its number."""
+  """Return the General MIDI name of a drum key, or its number."""
   import pretty_midi
 
   return pretty_midi.note_number_to_drum_name(pitch) or f'drum {pitch}'
 
 
 def event_line(event: SegmentEvent, with_velocity: bool = False) -> str:
-  """Returns an event as text: time in s, kind, instrument, note."""
+  """Return an event as text: time in s, kind, instrument, note."""
   time = f'{event.time:6.2f}'
   if event.kind == UNKNOWN:
     return f'{time}  {UNKNOWN}    token {event.pitch} is not an event'
@@ -391,7 +391,7 @@ def event_line(event: SegmentEvent, with_velocity: bool = False) -> str:
 
 
 def event_lines(tokens: np.ndarray, codec: Codec) -> list[str]:
-  """Returns the events of a segment's model ids `[n]` as text, one line per event."""
+  """Return the events of a segment's model ids `[n]` as text, one line per event."""
   with_velocity = vocabularies.num_velocity_bins_from_codec(codec) > 1
   lines = [event_line(event, with_velocity) for event in read_events(tokens, codec)] or ['        no events']
   if EOS_ID not in np.asarray(tokens):
@@ -400,7 +400,7 @@ def event_lines(tokens: np.ndarray, codec: Codec) -> list[str]:
 
 
 def heading(segment: Segment, frames_per_second: Fraction, segment_frames: int) -> tuple[str, str]:
-  """Returns the headings of a segment and of its prior segment: position in s, number of tokens, hop."""
+  """Return the headings of a segment and of its prior segment: position in s, number of tokens, hop."""
 
   def place(start):
     first, last = (float(frame / frames_per_second) for frame in (start, start + segment_frames))
@@ -417,7 +417,7 @@ def heading(segment: Segment, frames_per_second: Fraction, segment_frames: int) 
 
 
 def side_by_side(segment: Segment, codec: Codec, frames_per_second: Fraction, segment_frames: int) -> list[str]:
-  """Returns lines of text: the events of a segment and, in further columns, of its prior segments, latest first."""
+  """Return lines of text: the events of a segment and, in further columns, of its prior segments, latest first."""
   left, right = heading(segment, frames_per_second, segment_frames)
   columns = [[left, *event_lines(segment.targets, codec)]]
   if segment.priors is not None:
@@ -430,7 +430,7 @@ def side_by_side(segment: Segment, codec: Codec, frames_per_second: Fraction, se
 
 
 def report_lines(report: Report) -> list[str]:
-  """Returns a report as lines of text."""
+  """Return a report as lines of text."""
   names = list(report.lengths)
   lines = ['tokens/segment    ' + ''.join(f'{name:<{_BAR + 10}}' for name in names).rstrip()]
   shown = list(report.lengths.values())
@@ -487,7 +487,7 @@ def _bar(share):
 
 
 def as_json(report: Report) -> dict:
-  """Returns a report as JSON values, with hops as text such as '1'."""
+  """Return a report as JSON values, with hops as text such as '1'."""
   content = dataclasses.asdict(report)
   for name, value in (content['hops'] or {}).items():
     if isinstance(value, dict):
@@ -496,7 +496,7 @@ def as_json(report: Report) -> dict:
 
 
 def segment_as_json(segment: Segment, codec: Codec) -> dict:
-  """Returns a segment with its tokens and events as JSON values."""
+  """Return a segment with its tokens and events as JSON values."""
   rows = {'targets': [segment.targets], 'prior_targets': segment.priors or ()}
   found = {
     name: [{'tokens': row.tolist(), 'events': [dataclasses.asdict(e) for e in read_events(row, codec)]} for row in own]

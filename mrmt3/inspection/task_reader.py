@@ -91,7 +91,7 @@ def find(
   gin_search_paths: str = '',
   main_module: ModuleType | None = None,
 ) -> Found:
-  """Returns the task or mixture of a name. Replaces gin's configuration.
+  """Return the task or mixture of a name. Replaces gin's configuration.
 
   Args:
     name: a name registered with seqio; a data set of a training's gin files ('train' for train/utils.DatasetConfig);
@@ -159,7 +159,7 @@ def _task_names(name):
 
 
 def _declaration(name, data, is_run):
-  """Returns gin text that binds the task or data set of a name; UserError for an unknown name."""
+  """Return gin text that binds the task or data set of a name; UserError for an unknown name."""
   if data is None and is_run:
     return f'from t5x import utils\ntask_reader.chosen.dataset_cfg = @{_identifier(name)}/utils.DatasetConfig()\n'
   known = sorted({*task_modules(), *catalogue.sources()})
@@ -192,12 +192,12 @@ def _identifier(name):
 
 
 def chosen(task=None, dataset_cfg=None, spec=None) -> SimpleNamespace:
-  """Holds gin's values for a name: a task's name or a utils.DatasetConfig, and the ModelSpec."""
+  """Hold gin's values for a name: a task's name or a utils.DatasetConfig, and the ModelSpec."""
   return SimpleNamespace(task=task, dataset_cfg=dataset_cfg, spec=spec)
 
 
 def _from_gin(declaration, gin_files, gin_bindings, gin_search_paths, main_module=None):
-  """Parses the declaration, the files and the bindings (later ones take precedence) and returns `chosen`."""
+  """Parse the declaration, the files and the bindings (later ones take precedence) and return `chosen`."""
   argv = [f'--gin_file={file}' for file in gin_files or [DEFAULT_GIN]] + [
     f'--gin.{binding}' for binding in gin_bindings
   ]
@@ -222,7 +222,7 @@ def _from_gin(declaration, gin_files, gin_bindings, gin_search_paths, main_modul
 
 
 def unset():
-  """Raises a UserError for an unset gin macro. Its gin scope is the macro's name."""
+  """Raise a UserError for an unset gin macro. Its gin scope is the macro's name."""
   name = gin.current_scope_str().split('/')[-1]
   raise UserError(f'gin: {name} is not set; add --gin.{name}=VALUE')
 
@@ -307,7 +307,7 @@ class Reading:
 
 
 def read(found: Found, count: int, shown: int, seed: int = 0) -> Reading:
-  """Reads examples in random order. Long examples are not skipped.
+  """Read examples in random order. Long examples are not skipped.
 
   Args:
     found: the task.
@@ -388,14 +388,14 @@ def _note_features(features, example, output_features, prior_segments):
 
 
 def _epoch(found):
-  """Returns the number of examples per epoch, None if that would require reading all of them."""
+  """Return the number of examples per epoch, None if that would require reading all of them."""
   if isinstance(found.task, seqio.Mixture) or not found.libraries:
     return None
   return found.task.source.num_records(found.split)
 
 
 def instruments_of_pieces(found: Found) -> list[list[tuple[int, bool]]] | None:
-  """Returns the instruments of each piece of the split; None if the pieces are unknown."""
+  """Return the instruments of each piece of the split; None if the pieces are unknown."""
   if not found.libraries or len(found.libraries) != len(_task_names(found.name)):
     return None
   stores = [library.open(found.split)[0] for library in found.libraries if found.split in library.source.splits()]
@@ -428,7 +428,7 @@ def _log_mel(samples, spec):
 
 
 def _library_of(found, example):
-  """Returns the library of an example, None if it has none."""
+  """Return the library of an example, None if it has none."""
   if not {'piece', 'index', 'frames'} <= example.keys():
     return None
   for library in found.libraries:

@@ -14,7 +14,7 @@ SMALLEST_QUERY_BLOCK = 64
 
 
 def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask=None) -> jax.Array:
-  """Attends without scaling the logits; softmax in float32.
+  """Attend without scaling the logits; softmax in float32.
 
   The weights are normalised after the product with the values: on a CPU that saves a pass over the largest array of the
   network, which costs as much as the products.
@@ -37,7 +37,7 @@ def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, mask=None) ->
 
 
 def parted(apart: int, *arrays: jax.Array) -> list[tuple[jax.Array, ...]]:
-  """Returns keys and values, each `[..., keys, head_dim]`, parted into what shares a softmax.
+  """Return keys and values, each `[..., keys, head_dim]`, parted into what shares a softmax.
 
   With `apart` 0 that is all of them; else all but the last `apart` ones, and these.
   """
@@ -47,12 +47,12 @@ def parted(apart: int, *arrays: jax.Array) -> list[tuple[jax.Array, ...]]:
 
 
 def attend_parts(queries: jax.Array, parts: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
-  """As `attend`, to keys and values of `parted`: each part has a softmax of its own, and what is found in each is added."""
+  """As `attend`, for keys and values of `parted`: each part has a softmax of its own, and the results are added."""
   return functools.reduce(operator.add, [attend(queries, *part) for part in parts])
 
 
 def _blocks(queries: int, keys: int, causal: bool) -> list[tuple[slice, slice]]:
-  """Returns the (queries, keys) of each block; a causal block needs no keys after its last query."""
+  """Return the (queries, keys) of each block; a causal block needs no keys after its last query."""
   size = max(SMALLEST_QUERY_BLOCK, -(-queries // QUERY_BLOCKS))
   ends = [min(start + size, queries) for start in range(0, queries, size)]
   return [(slice(end - (end - 1) % size - 1, end), slice(0, end if causal else keys)) for end in ends]
@@ -68,7 +68,7 @@ def _block_logits(queries, keys, seen, causal, rows, columns):
 
 
 def dropout_masks(key: jax.Array, rate: float, queries: jax.Array, keys: jax.Array, causal: bool) -> list[jax.Array]:
-  """Returns a mask for each block of `attend_in_blocks`, bool `[batch, heads, queries, keys]`: the weights that stay.
+  """Return a mask for each block of `attend_in_blocks`, bool `[batch, heads, queries, keys]`: the weights that stay.
 
   Args:
     key: random key.
@@ -159,7 +159,7 @@ attend_in_blocks.defvjp(_attend_forward, _attend_backward)
 
 
 def attend_to_prefix(queries: jax.Array, keys: jax.Array, values: jax.Array, position: jax.Array) -> jax.Array:
-  """Attends to keys 0..position only, of a cache that does not grow (`MultiHeadDotProductAttention`'s).
+  """Attend to keys 0..position only, of a cache that does not grow (`MultiHeadDotProductAttention`'s).
 
   Empty room in a cache costs as much as keys, so the shortest of a few prefixes that hold the position is taken.
 

@@ -33,14 +33,14 @@ PROJECTION_INITIALIZERS = {'mt3': _truncated_normal, 'mr_mt3': _uniform}
 
 
 def position_frequencies(features: int, kind: str = 'mt3') -> np.ndarray:
-  """Returns the angles a position of `sinusoidal_positions`, float64 `[features / 2]`."""
+  """Return the angles a position of `sinusoidal_positions`, float64 `[features / 2]`."""
   half = features // 2
   return 10000.0 ** -(np.arange(half) / (half - 1 if kind == 'mt3' else half))
 
 
 @functools.lru_cache(maxsize=16)
 def sinusoidal_positions(length: int, features: int, kind: str = 'mt3') -> np.ndarray:
-  """Returns the fixed position table, float32 `[length, features]`: sines in the first half, cosines in the second.
+  """Return the fixed position table, float32 `[length, features]`: sines in the first half, cosines in the second.
 
   Wavelengths run from 2 pi to 2 pi 10000; `mt3` reaches the longest one at the last sine, `mr_mt3` one step later.
   """
@@ -52,7 +52,7 @@ def sinusoidal_positions(length: int, features: int, kind: str = 'mt3') -> np.nd
 
 @jax.custom_vjp
 def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Returns the product of `x` `[..., n]` and `kernel` `[n, m]`.
+  """Return the product of `x` `[..., n]` and `kernel` `[n, m]`.
 
   A kernel's gradient is the product of two arrays along their rows, one of which has to be transposed first. Left alone
   that is the gradient of the output, often the larger one; here it is the smaller one.
@@ -85,14 +85,14 @@ class Dropout(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, enable_dropout: bool) -> jax.Array:
-    """Returns `x` `[..., length, features]` with features dropped and the others scaled up."""
+    """Return `x` `[..., length, features]` with features dropped and the others scaled up."""
     dims = (-2,) if self.shared else ()
     return nn.Dropout(self.rate, broadcast_dims=dims)(x, deterministic=not enable_dropout)
 
 
 @functools.partial(jax.checkpoint, static_argnums=2)
 def _normalise(x: jax.Array, scale: jax.Array, dtype) -> jax.Array:
-  """Returns `x` `[..., features]` with a mean square of 1, times `scale` `[features]`; computed again for gradients."""
+  """Return `x` `[..., features]` with a mean square of 1, times `scale` `[features]`; computed again for gradients."""
   x = x.astype(jnp.float32)
   inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
   return (x * inverse).astype(dtype) * scale.astype(dtype)
@@ -105,7 +105,7 @@ class LayerNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns `x` `[..., features]` normalised."""
+    """Return `x` `[..., features]` normalised."""
     scale = partitioning.param_with_axes('scale', nn.initializers.ones, (x.shape[-1],), jnp.float32, axes=('embed',))
     return _normalise(x, scale, self.dtype)
 
@@ -120,7 +120,7 @@ class Dense(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns `[..., features]`."""
+    """Return `[..., features]`."""
     return project(x.astype(self.dtype), self._kernel(x.shape[-1]))
 
   def _kernel(self, inputs):
@@ -134,7 +134,7 @@ class ChannelsFirstDense(Dense):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns `[features, ...]` for `x` `[channels, ...]`."""
+    """Return `[features, ...]` for `x` `[channels, ...]`."""
     # Not as a matrix: joined with others, the batch could not stay split over devices.
     return jnp.tensordot(self._kernel(len(x)).T, x.astype(self.dtype), axes=1)
 
@@ -148,7 +148,7 @@ class Embed(nn.Module):
 
   @nn.compact
   def __call__(self, tokens: jax.Array) -> jax.Array:
-    """Returns the rows for int tokens `[...]` as `[..., features]`."""
+    """Return the rows for int tokens `[...]` as `[..., features]`."""
     shape = (self.num_embeddings, self.features)
     table = partitioning.param_with_axes(
       'embedding', nn.initializers.normal(1.0), shape, jnp.float32, axes=('vocab', 'embed')
@@ -156,17 +156,17 @@ class Embed(nn.Module):
     return jnp.asarray(table, self.dtype)[tokens]
 
   def table(self) -> jax.Array:
-    """Returns all rows, `[num_embeddings, features]`; they must have been made by a call before."""
+    """Return all rows, `[num_embeddings, features]`; they must have been made by a call before."""
     return jnp.asarray(self.get_variable('params', 'embedding'), self.dtype)
 
   def attend(self, x: jax.Array) -> jax.Array:
-    """Returns the products of `x` `[..., features]` with every row, float32 `[..., num_embeddings]`."""
+    """Return the products of `x` `[..., features]` with every row, float32 `[..., num_embeddings]`."""
     return jnp.dot(x.astype(jnp.float32), self.get_variable('params', 'embedding').T)
 
 
 @functools.partial(jax.checkpoint, static_argnums=1)
 def _gate(parts: list[jax.Array], activations: tuple[str, ...]) -> jax.Array:
-  """Returns the product of the activated parts; what activations need for gradients is computed again, not kept."""
+  """Return the product of the activated parts; what activations need for gradients is computed again, not kept."""
   hidden = None
   for part, activation in zip(parts, activations, strict=True):
     if activation != 'linear':
@@ -187,7 +187,7 @@ class MlpBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, enable_dropout: bool) -> jax.Array:
-    """Returns `[..., length, features]` for `x` of that shape."""
+    """Return `[..., length, features]` for `x` of that shape."""
     init = MLP_INITIALIZERS[self.initializers]
     names = ['wi'] if len(self.activations) == 1 else [f'wi_{index}' for index in range(len(self.activations))]
     parts = [Dense(self.intermediate_dim, ('embed', 'mlp'), init, self.dtype, name=name)(x) for name in names]
@@ -211,7 +211,7 @@ class MultiHeadDotProductAttention(nn.Module):
   apart: int = 0
 
   def setup(self):
-    """Declares the parts."""
+    """Declare the parts."""
 
     def scaled_init(*args):
       return ATTENTION_INITIALIZER(*args) / np.sqrt(self.head_dim)  # stands in for scaling the logits
@@ -228,7 +228,7 @@ class MultiHeadDotProductAttention(nn.Module):
     return x.reshape(*x.shape[:2], self.num_heads, self.head_dim).transpose(0, 2, 1, 3)
 
   def keys_values(self, context: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the keys and values of `context` `[batch, length, features]`, each `[batch, heads, length, head_dim]`."""
+    """Return the keys and values of `context` `[batch, length, features]`, each `[batch, heads, length, head_dim]`."""
     return self._split_heads(self.key(context)), self._split_heads(self.value(context))
 
   def __call__(
@@ -242,7 +242,7 @@ class MultiHeadDotProductAttention(nn.Module):
     causal: bool = False,
     mask: jax.Array | None = None,
   ) -> jax.Array:
-    """Returns what the queries of `x` find in `context`.
+    """Return what the queries of `x` find in `context`.
 
     Args:
       x: `[batch, queries, features]`.
@@ -277,7 +277,7 @@ class MultiHeadDotProductAttention(nn.Module):
     return self.out(y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
 
   def _masked(self, x, context, enable_dropout, real, seen, causal, mask):
-    """Does what a call does where there is a mask."""
+    """Do what a call does where there is a mask."""
     queries, (keys, values) = self._split_heads(self.query(x)), self.keys_values(context)
     mask = mask > 0
     mask = mask if real is None else mask & real[:, None, :, None]
@@ -293,7 +293,7 @@ class MultiHeadDotProductAttention(nn.Module):
     return self.out(y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
 
   def step(self, x: jax.Array, keys: jax.Array, values: jax.Array, position: jax.Array | None = None) -> jax.Array:
-    """Does one query a row, without dropout.
+    """Do one query a row, without dropout.
 
     Args:
       x: `[batch, 1, features]`.

@@ -19,12 +19,12 @@ _NOT_XML = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]')  # not allowed
 
 
 def system_class(number: int) -> str:
-  """Returns the classes of the system of that number, counted from 0; they begin again after twice COLORS."""
+  """Return the classes of the system of that number, counted from 0; they begin again after twice COLORS."""
   return f's{number % COLORS}' + (' again' if number // COLORS % 2 else '')
 
 
 def standalone(svg: str, style: str) -> str:
-  """Returns an <svg> of this module as the text of an SVG file: with its namespace and a style sheet."""
+  """Return an <svg> of this module as the text of an SVG file: with its namespace and a style sheet."""
   element = ET.fromstring(svg)
   element.set('xmlns', 'http://www.w3.org/2000/svg')
   sheet = ET.Element('style')
@@ -34,7 +34,7 @@ def standalone(svg: str, style: str) -> str:
 
 
 def _add(parent: ET.Element, tag: str, attributes: Mapping[str, float | str], title: str = '') -> ET.Element:
-  """Adds an element; numbers are rounded to a tenth of a pixel. The title becomes a tooltip."""
+  """Add an element; numbers are rounded to a tenth of a pixel. The title becomes a tooltip."""
   texts = {name: _plain(value) if isinstance(value, str) else f'{value:.1f}' for name, value in attributes.items()}
   element = ET.SubElement(parent, tag, texts)
   if title:
@@ -43,7 +43,7 @@ def _add(parent: ET.Element, tag: str, attributes: Mapping[str, float | str], ti
 
 
 def _plain(text: str) -> str:
-  """Returns the text with characters that XML cannot hold replaced."""
+  """Return the text with characters that XML cannot hold replaced."""
   return _NOT_XML.sub('\N{REPLACEMENT CHARACTER}', text)
 
 
@@ -77,7 +77,7 @@ def _curve(svg: ET.Element, points: Sequence[tuple[float, float]], system: int) 
 
 
 def _upwards(y: float) -> str:
-  """Returns the transform of the label of a vertical axis whose middle is at `y`."""
+  """Return the transform of the label of a vertical axis whose middle is at `y`."""
   return f'rotate(-90 12 {y:.0f})'
 
 
@@ -87,7 +87,7 @@ def _ticks(most: int) -> list[int]:
 
 
 def leakage_scatter(systems: Mapping[str, Sequence[tuple[str, float, float]]]) -> str:
-  """Plots each piece's (name, reference instruments, estimated instruments); leakage is above the diagonal."""
+  """Plot each piece's (name, reference instruments, estimated instruments); leakage is above the diagonal."""
   points = [point for own in systems.values() for point in own]
   most = max(2, int(max((max(x, y) for _, x, y in points), default=2)) + 1)
   size, height = WIDTH - _LEFT - _RIGHT, WIDTH - 40
@@ -122,7 +122,7 @@ def leakage_scatter(systems: Mapping[str, Sequence[tuple[str, float, float]]]) -
 def curves(
   systems: Mapping[str, Mapping[str, float]], bins: Sequence[str], x_label: str, y_label: str, top: float = 1.0
 ) -> str:
-  """Draws a value, 0..top, over named bins, a curve a system; bins that a system lacks are left out of its curve."""
+  """Draw a value, 0..top, over named bins, a curve a system; bins that a system lacks are left out of its curve."""
   height = 270
   inner, step = height - _TOP - _BOTTOM, (WIDTH - _LEFT - _RIGHT) / max(len(bins), 1)
 
@@ -146,7 +146,7 @@ def curves(
 
 
 def strips(systems: Mapping[str, Sequence[tuple[str, float]]], label: str) -> str:
-  """Draws the pieces' values, 0..1, as a dot each on a line a system, with a tick at the mean."""
+  """Draw the pieces' values, 0..1, as a dot each on a line a system, with a tick at the mean."""
   height = 34 + 54 * len(systems)
   size = WIDTH - 2 * _RIGHT
 
@@ -169,7 +169,7 @@ def strips(systems: Mapping[str, Sequence[tuple[str, float]]], label: str) -> st
 
 
 def bars(rows: Mapping[str, Sequence[float | None]], label: str) -> str:
-  """Draws horizontal bars, 0..1, of named rows: one for each system, None where it has none."""
+  """Draw horizontal bars, 0..1, of named rows: one for each system, None where it has none."""
   systems = max((len(values) for values in rows.values()), default=1)
   row_height, name_width = 10 + 11 * systems, 166
   height, size = 22 + row_height * len(rows), WIDTH - name_width - 40
@@ -195,7 +195,7 @@ def bars(rows: Mapping[str, Sequence[float | None]], label: str) -> str:
 def heat_map(
   counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], missed: str, label: str
 ) -> str:
-  """Draws counts as shades of their row's sum, with the share in percent where it is 1 or more.
+  """Draw counts as shades of their row's sum, with the share in percent where it is 1 or more.
 
   Where a row meets the column of its name all is right; the column `missed` has a colour of its own.
   """
@@ -226,7 +226,7 @@ def heat_map(
 
 
 def frontier(systems: Mapping[str, Sequence[tuple[str, float, float]]], x_label: str, y_label: str) -> str:
-  """Draws points (name, x, y), 0..1, of each system, joined in their order; right and up is better."""
+  """Draw points (name, x, y), 0..1, of each system, joined in their order; right and up is better."""
   height, size = 330, WIDTH - _LEFT - _RIGHT
   inner = height - _TOP - _BOTTOM
   svg = _svg(WIDTH, height, f'{y_label} against {x_label}')

@@ -28,7 +28,7 @@ class Figure(NamedTuple):
 
 
 def render(package: str, template: str, **values) -> str:
-  """Returns a page that needs no other file.
+  """Return a page that needs no other file.
 
   Args:
     package: the package whose folder `templates` holds the template, such as 'mrmt3.evaluation'.
@@ -39,7 +39,7 @@ def render(package: str, template: str, **values) -> str:
 
 
 def style() -> str:
-  """Returns the style sheet, for charts in files of their own."""
+  """Return the style sheet, for charts in files of their own."""
   return _environment(__package__).get_template('style.css').render()
 
 

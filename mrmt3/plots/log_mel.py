@@ -38,7 +38,7 @@ def plot_segments(
   seconds: float,
   title: str = '',
 ):
-  """Plots rows of panels, e.g. the prior segment and the segment itself, and returns the matplotlib Figure.
+  """Plot rows of panels, e.g. the prior segment and the segment itself, and return the matplotlib Figure.
 
   The mel axis is resampled to a pitch axis. A note is a rectangle from its onset to its offset at its fundamental; the
   energy above it is its overtones. Drums are ticks along the lower edge.
@@ -80,14 +80,14 @@ def plot_segments(
 
 
 def mel_place(pitch, spectrogram: SpectrogramConfig):
-  """Converts MIDI pitches (a float or an array) to positions on the mel axis, in bins."""
+  """Convert MIDI pitches (a float or an array) to positions on the mel axis, in bins."""
   low, high = (hz_to_mel(hz) for hz in (spectrogram.mel_lo_hz, spectrogram.mel_hi_hz))
   hz = 440.0 * 2.0 ** ((np.asarray(pitch, np.float64) - 69) / 12)
   return (hz_to_mel(hz) - low) / (high - low) * (spectrogram.num_mel_bins + 1) - 1
 
 
 def _colors(notes):
-  """Returns {(program, is_drum): color}; programs of one Slakh class share a color."""
+  """Return {(program, is_drum): color}; programs of one Slakh class share a color."""
   players = instruments_of(notes)
   classes = {player: player if player[1] else (slakh_class_program(player[0]), False) for player in players}
   palette = piano_roll.instrument_colors(list(dict.fromkeys(classes.values())))
@@ -95,13 +95,13 @@ def _colors(notes):
 
 
 def _pitches(spectrogram):
-  """Returns the lowest and the highest pitch shown."""
+  """Return the lowest and the highest pitch shown."""
   top = 69 + 12 * np.log2(spectrogram.mel_hi_hz / 440)
   return _LOWEST, min(_HIGHEST, top)
 
 
 def _image(log_mel, spectrogram):
-  """Returns the log-mel resampled to a linear pitch axis, `[pitches, frames]`."""
+  """Return the log-mel resampled to a linear pitch axis, `[pitches, frames]`."""
   low, high = _pitches(spectrogram)
   places = mel_place(np.arange(low, high, _STEP), spectrogram)
   bins = np.arange(log_mel.shape[1])

@@ -54,7 +54,7 @@ def piano_roll(
   title: str = '',
   seconds: float | None = None,
 ):
-  """Plots the reference (if any) above the transcription and returns the matplotlib Figure.
+  """Plot the reference (if any) above the transcription and return the matplotlib Figure.
 
   Both share the time axis, the pitch axis and the colors. Each instrument (Slakh class or drums) has a color; the
   legend marks instruments that only one of the two has. Drums have a lane below the pitched notes. The width grows with
@@ -93,7 +93,7 @@ def piano_roll(
 
 
 def save(figure, path: str | os.PathLike) -> None:
-  """Writes a figure atomically; UserError if the format is unknown or the file cannot be written."""
+  """Write a figure atomically; UserError if the format is unknown or the file cannot be written."""
   formats = figure.canvas.get_supported_filetypes()
   if Path(path).suffix[1:].lower() not in formats:
     raise UserError(f'cannot draw {path}: unknown picture format {Path(path).suffix!r}; use .png, .pdf or .svg')
@@ -102,7 +102,7 @@ def save(figure, path: str | os.PathLike) -> None:
 
 
 def instrument_colors(instruments: list[tuple[int, bool]]) -> dict[tuple[int, bool], str]:
-  """Returns {(program of a Slakh class, is_drum): color}; up to 12 pitched instruments have distinct colors.
+  """Return {(program of a Slakh class, is_drum): color}; up to 12 pitched instruments have distinct colors.
 
   A class has the same color in every figure, unless another class has taken it.
   """
@@ -149,19 +149,19 @@ class _Layout:
     self.size = width, self.legend_top + (0.27 * (1 + self.legend[-1][1]) + 0.12) * scale
 
   def box(self, top, height):
-    """Returns [left, bottom, width, height], in figure fractions, of a rectangle as wide as the panels."""
+    """Return [left, bottom, width, height], in figure fractions, of a rectangle as wide as the panels."""
     width, total = self.size
     return [self.left / width, 1 - (top + height) / total, self.inner_width / width, height / total]
 
   def text(self, figure, x, y, text, *, size, **style):
-    """Draws text at `x` inches from the panels' left side and `y` inches below the figure's upper edge."""
+    """Draw text at `x` inches from the panels' left side and `y` inches below the figure's upper edge."""
     width, total = self.size
     style = {'color': _INK, 'va': 'top'} | style
     figure.text((self.left + x) / width, 1 - y / total, text, size=size * self.scale, **style)
 
 
 def _legend_entries(panels, colors):
-  """Returns (name, color) of each instrument; names mark instruments of one panel only."""
+  """Return (name, color) of each instrument; names mark instruments of one panel only."""
   present = {panel.lower(): set(instruments_of(notes)) for panel, notes in panels.items()}
   entries = []
   for instrument, color in colors.items():
@@ -172,7 +172,7 @@ def _legend_entries(panels, colors):
 
 
 def _flow(entries, width, scale):
-  """Returns [(x in inches, row, name, color)]: the legend entries, wrapped into rows; at least one, possibly empty."""
+  """Return [(x in inches, row, name, color)]: the legend entries, wrapped into rows; at least one, possibly empty."""
   placed, x, row = [], 0.0, 0
   for name, color in entries:
     needed = (0.6 + _text_width(name, 10)) * scale
@@ -184,7 +184,7 @@ def _flow(entries, width, scale):
 
 
 def _text_width(text, size, weight='normal'):
-  """Returns the width of a text in inches; `size` in points."""
+  """Return the width of a text in inches; `size` in points."""
   from matplotlib.font_manager import FontProperties
   from matplotlib.textpath import TextPath
 
@@ -192,7 +192,7 @@ def _text_width(text, size, weight='normal'):
 
 
 def _pitch_range(pitches):
-  """Returns the (low, high) pitches shown: all notes with a margin, and at least _MIN_SEMITONES."""
+  """Return the (low, high) pitches shown: all notes with a margin, and at least _MIN_SEMITONES."""
   if not len(pitches):
     return 45.0, 45.0 + _MIN_SEMITONES
   low, high = pitches.min() - 2.0, pitches.max() + 2.0
@@ -201,7 +201,7 @@ def _pitch_range(pitches):
 
 
 def _draw_panel(figure, layout, index, name, notes):
-  """Draws one piano roll with its drum lane and heading."""
+  """Draw one piano roll with its drum lane and heading."""
   last = index == len(layout.panel_tops) - 1
   top = layout.panel_tops[index]
   heading = f'{_count(len(notes), "note")}, {_count(len(instruments_of(notes)), "instrument")}'
@@ -222,7 +222,7 @@ def _count(number, noun):
 
 
 def _style_axes(axes, layout, *, time_labels):
-  """Applies the common style and time axis."""
+  """Apply the common style and time axis."""
   axes.set_xlim(0, layout.seconds)
   axes.set_facecolor(_PAPER)
   for spine in axes.spines.values():
@@ -237,7 +237,7 @@ def _style_axes(axes, layout, *, time_labels):
 
 
 def _draw_pitched(axes, layout, notes):
-  """Draws notes as bars with a darker left end, which separates repeated notes."""
+  """Draw notes as bars with a darker left end, which separates repeated notes."""
   from matplotlib.collections import PolyCollection
 
   low, high = layout.pitches
@@ -256,7 +256,7 @@ def _draw_pitched(axes, layout, notes):
 
 
 def _longest_first(notes):
-  """Returns the instruments by mean duration, longest first, so that short notes are drawn over long ones."""
+  """Return the instruments by mean duration, longest first, so that short notes are drawn over long ones."""
 
   def mean_duration(instrument):
     own = notes[notes['program'] == instrument[0]]
@@ -266,13 +266,13 @@ def _longest_first(notes):
 
 
 def _bars(left, right, middle, half_height):
-  """Returns the corners of rectangles, `[n, 4, 2]`."""
+  """Return the corners of rectangles, `[n, 4, 2]`."""
   low, high = middle - half_height, middle + half_height
   return np.stack([np.stack(corner, -1) for corner in ((left, low), (right, low), (right, high), (left, high))], 1)
 
 
 def _draw_drums(axes, layout, notes):
-  """Draws drum notes as ticks, with one row per kind of drum."""
+  """Draw drum notes as ticks, with one row per kind of drum."""
   axes.set_ylim(-0.5, len(layout.rows) - 0.5)
   axes.set_yticks(range(len(layout.rows)), [_ROW_NAMES[row] for row in layout.rows])
   axes.tick_params(axis='y', labelsize=7.5 * layout.scale)
@@ -281,7 +281,7 @@ def _draw_drums(axes, layout, notes):
 
 
 def _draw_legend(figure, layout):
-  """Draws the legend below the panels."""
+  """Draw the legend below the panels."""
   from matplotlib.patches import Rectangle
 
   (width, height), side = layout.size, 0.15 * layout.scale

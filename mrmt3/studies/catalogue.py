@@ -37,7 +37,7 @@ class TrainingRun:
   overrides: tuple[str, ...] = ()
 
   def flags(self) -> list[str]:
-    """Returns the training flags of this run, which follow the base's flags."""
+    """Return the training flags of this run, which follow the base's flags."""
     names = [] if self.l_agg is None else [f'l_agg_{self.l_agg}']
     names += [] if self.max_hop is None else [f'l_max_hop_{self.max_hop}']
     names += ['no_shuffle'] if self.shuffle is False else []
@@ -79,7 +79,7 @@ class Study:
 
 
 def _ladder(prefix: str = '', **fields) -> tuple[TrainingRun, ...]:
-  """Returns the paper's ablation from MT3 to MR-MT3: each run adds a component; all are compared with the first."""
+  """Return the paper's ablation from MT3 to MR-MT3: each run adds a component; all are compared with the first."""
   steps = [
     ('baseline', 0, 1, False),
     ('memory', 64, 1, False),

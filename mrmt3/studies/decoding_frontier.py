@@ -17,7 +17,7 @@ SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 def measure(transcriber, params, pieces, results):
-  """Returns (tables, figures, remarks) of a network on pieces; see `probe_study.run`."""
+  """Return (tables, figures, remarks) of a network on pieces; see `probe_study.run`."""
   del params
   free = {}
 
@@ -49,14 +49,14 @@ def measure(transcriber, params, pieces, results):
 
 
 def frequent(notes: np.ndarray, share: float) -> InstrumentChoice:
-  """Returns the instruments with at least a share of the notes in a note array, and always the most frequent one."""
+  """Return the instruments with at least a share of the notes in a note array, and always the most frequent one."""
   instruments, counts = np.unique(np.where(notes['is_drum'], -1, notes['program']), return_counts=True)
   kept = instruments[(counts >= share * counts.sum()) | (counts == counts.max(initial=0))]
   return InstrumentChoice(frozenset(int(program) for program in kept if program >= 0), bool((kept == -1).any()))
 
 
 def _restricted(transcriber, pieces, free, share):
-  """Returns each piece's tokens, transcribed with frequent instruments only; `free` are the unrestricted tokens."""
+  """Return each piece's tokens, transcribed with frequent instruments only; `free` are the unrestricted tokens."""
   predicted = {}
   for piece in pieces:
     notes, _ = transcription.decode_segments(free[piece.name], transcriber.spec)

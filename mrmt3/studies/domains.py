@@ -38,7 +38,7 @@ _PITCHES = (48, 53, 58, 63, 68, 74)
 
 
 def write_stems(data: Path, folder: Path, *, which: str = ALL_STEMS, mixtures: bool = False) -> Path:
-  """Makes a data set whose pieces are single stems, and returns its folder. An existing folder is kept.
+  """Make a data set whose pieces are single stems, and return its folder. An existing folder is kept.
 
   Args:
     data: data set in the Slakh2100 layout, with audio of its stems.
@@ -84,7 +84,7 @@ def write_stems(data: Path, folder: Path, *, which: str = ALL_STEMS, mixtures: b
 
 
 def _link_stem(track, stem, folder):
-  """Makes a track folder with one stem."""
+  """Make a track folder with one stem."""
   import yaml
 
   entry = slakh_layout.read_metadata(track)['stems'][stem.name]
@@ -96,7 +96,7 @@ def _link_stem(track, stem, folder):
 
 
 def write_notes(folder: Path, soundfont: Path | None = None) -> Path:
-  """Renders single notes like NSynth's and returns their folder of audio and MIDI files. An existing folder is kept.
+  """Render single notes like NSynth's and return their folder of audio and MIDI files. An existing folder is kept.
 
   Each file has 50 ms of silence and a note of 4 s. There are six pitches per family of NSynth. Requires symusic (the
   extra `dataset`).

@@ -52,7 +52,7 @@ CONDITIONS = (
 def remembered(
   transcriber: Transcriber, condition: Condition, prior: Sequence[np.ndarray], segment: int, rng: np.random.Generator
 ) -> memory.Memory:
-  """Returns the memory for a segment, one row, in the layout of the network's own output.
+  """Return the memory for a segment, one row, in the layout of the network's own output.
 
   Args:
     transcriber: the model.

@@ -20,7 +20,7 @@ _SHOWN = (AS_USED.name, '3 segments back', '20 % mistakes', "another piece's", '
 
 
 def measure(transcriber, params, pieces, results):
-  """Returns (tables, figures, remarks) of a network on pieces; see `probe_study.run`. UserError if it has no memory."""
+  """Return (tables, figures, remarks) of a network on pieces; see `probe_study.run`. UserError if it has no memory."""
   network = transcriber.spec.network
   if not network.uses_prior:
     raise UserError('memory-probe: the checkpoint has no memory (L_agg = 0); choose another --checkpoint')
@@ -90,7 +90,7 @@ def _decode(transcriber, pieces, condition, as_used):
 
 
 def _cost(transcriber, params, pieces, condition):
-  """Returns {piece: {'loss': nats per token, 'types': {type: [nats, tokens, attention on the memory per layer]}}}."""
+  """Return {piece: {'loss': nats per token, 'types': {type: [nats, tokens, attention on the memory per layer]}}}."""
   result, rng = {}, np.random.default_rng(0)
   for number, piece in enumerate(pieces):
     source = pieces[(number + 1) % len(pieces)].targets if condition.of_another else piece.targets
@@ -112,7 +112,7 @@ def _cost(transcriber, params, pieces, condition):
 
 
 def _pooled(costs, kind):
-  """Returns nats per token over all tokens of a type, None if there are none."""
+  """Return nats per token over all tokens of a type, None if there are none."""
   found = [piece['types'][kind] for piece in costs.values() if kind in piece['types']]
   return sum(entry[0] for entry in found) / sum(entry[1] for entry in found) if found else None
 
@@ -124,7 +124,7 @@ def _loss_row(condition, costs, types):
 
 
 def _attention(costs, types, transcriber):
-  """Returns the table of attention on the memory, and {type: [share]} for a chart."""
+  """Return the table of attention on the memory, and {type: [share]} for a chart."""
   network = transcriber.spec.network
   memory = network.memory_length * network.memory_segments
   states = network.num_encoder_frames(transcriber.spec.segment_frames) + getattr(network, 'num_candidates', 0)

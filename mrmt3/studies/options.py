@@ -43,7 +43,7 @@ class Options:
 
 
 def eval_steps(steps: int, count: int) -> list[int]:
-  """Returns `count` evenly spaced steps at which a training is scored; UserError if `count` does not divide `steps`."""
+  """Return `count` evenly spaced steps at which a training is scored; UserError if `count` does not divide `steps`."""
   if steps % count or steps < count:
     raise UserError(
       f'{steps} steps cannot be divided into {count} equal parts for scoring; make --steps a multiple of {count}, or '

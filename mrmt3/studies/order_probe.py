@@ -30,7 +30,7 @@ _SCORES = {
 
 
 def measure(transcriber, params, pieces, results):
-  """Returns (tables, figures, remarks) of a network on pieces; see `probe_study.run`."""
+  """Return (tables, figures, remarks) of a network on pieces; see `probe_study.run`."""
   found = {
     way: results.get(way, lambda which=which: _measure(transcriber, params, pieces, *which))
     for way, which in WAYS.items()
@@ -62,7 +62,7 @@ def measure(transcriber, params, pieces, results):
 
 
 def _by_type(costs, kinds):
-  """Returns {type: nats per token over all tokens of the type}, as text."""
+  """Return {type: nats per token over all tokens of the type}, as text."""
   cells = {}
   for kind in kinds:
     entries = [cost['types'][kind] for cost in costs.values() if kind in cost['types']]
@@ -72,7 +72,7 @@ def _by_type(costs, kinds):
 
 
 def _measure(transcriber, params, pieces, targets_too, memory_too):
-  """Returns {piece: loss, segment_loss, spread, types: {type: [nats, tokens]}}."""
+  """Return {piece: loss, segment_loss, spread, types: {type: [nats, tokens]}}."""
   spec, result = transcriber.spec, {}
   types = vocabularies.token_types(transcriber.codec)
   for number, piece in enumerate(pieces):

@@ -21,7 +21,7 @@ def transcribe(
   seed: int = 0,
   allowed: np.ndarray | None = None,
 ) -> dict[str, list[np.ndarray]]:
-  """Returns the tokens of each segment of each piece, int32 `[targets_length]` each, padded with 0.
+  """Return the tokens of each segment of each piece, int32 `[targets_length]` each, padded with 0.
 
   Args:
     transcriber: the model.
@@ -47,12 +47,12 @@ def transcribe(
 
 
 def _memory_of(transcriber, condition, source, rng):
-  """Returns the `ConditionedPiece.memory_of` of a condition; `source`: see `_sources`."""
+  """Return the `ConditionedPiece.memory_of` of a condition; `source`: see `_sources`."""
   return lambda decoded: remembered(transcriber, condition, source or decoded, len(decoded), rng)
 
 
 def _sources(pieces, number, condition, as_used):
-  """Returns the tokens of the segments that fill a piece's memory, None for the model's own predictions."""
+  """Return the tokens of the segments that fill a piece's memory, None for the model's own predictions."""
   if condition.of_another:
     own, other = pieces[number], pieces[(number + 1) % len(pieces)]
     segments = as_used[other.name]

@@ -22,12 +22,12 @@ class ProbePiece(NamedTuple):
   targets: np.ndarray
 
   def shuffled(self, spec: ModelSpec, shuffle: Shuffle, rng: np.random.Generator) -> np.ndarray:
-    """Returns the targets with the events of each time step permuted, int32 `[segments, length]`."""
+    """Return the targets with the events of each time step permuted, int32 `[segments, length]`."""
     return piece_targets(self.notes, spec, self.frames, len(self.mel), shuffle, rng)
 
 
 def load(references: Mapping[str, evaluation_sets.Reference], spec: ModelSpec) -> list[ProbePiece]:
-  """Reads all pieces into memory; UserError if one cannot be read."""
+  """Read all pieces into memory; UserError if one cannot be read."""
   pieces = []
   for name, reference in references.items():
     samples, notes = np.asarray(reference.audio(spec.spectrogram.sample_rate), np.float32), reference.read()

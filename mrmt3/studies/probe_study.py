@@ -12,7 +12,7 @@ from mrmt3.studies.results import Results
 
 
 def run(name: str, study: Study, folder: Path, options: Options) -> Path:
-  """Runs a study that trains nothing and returns the path of its HTML page; see `studies.run.run` for errors."""
+  """Run a study that trains nothing and return the path of its HTML page; see `studies.run.run` for errors."""
   probe = {
     catalogue.MEMORY_PROBE: memory_probe.measure,
     catalogue.ORDER_PROBE: order_probe.measure,

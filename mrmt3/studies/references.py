@@ -8,7 +8,7 @@ from mrmt3.evaluation import references as evaluation_references
 
 
 def references_of(data: Path, split: str | None, pieces: int | None) -> dict[str, evaluation_references.Reference]:
-  """Returns a folder's references with audio: those of the split, or all of them if the folder has no splits.
+  """Return a folder's references with audio: those of the split, or all of them if the folder has no splits.
 
   Args:
     data: the folder.

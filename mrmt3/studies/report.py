@@ -16,14 +16,14 @@ DIFFERENCES = (
 
 
 def strips(table: Table, score: str) -> Figure:
-  """Returns a strip plot: one line per row of a table, one dot per piece."""
+  """Return a strip plot: one line per row of a table, one dot per piece."""
   systems = {row.name: [(piece, scores[score]) for piece, scores in sorted(row.pieces.items())] for row in table.rows}
   title = f'{table.scores[score]}, {table.title}'
   return Figure(title, charts.strips(systems, title), 'dots are pieces; ticks are means')
 
 
 def curves(table: Table, scores: Sequence[str], axis: str) -> Figure:
-  """Returns a chart with one curve per score (within 0..1) of a table whose rows are values of one quantity."""
+  """Return a chart with one curve per score (within 0..1) of a table whose rows are values of one quantity."""
   systems = {table.scores[score]: {row.name: row.mean(score) for row in table.rows} for score in scores}
   bins = [row.name for row in table.rows]
   return Figure(
@@ -42,7 +42,7 @@ def frontier(systems: Mapping[str, Sequence[tuple[str, float, float]]], note: st
 
 
 def markdown(tables: Sequence[Table]) -> str:
-  """Returns the tables as Markdown."""
+  """Return the tables as Markdown."""
   parts = []
   for table in tables:
     parts += [f'## {table.title}', '', *([table.note, ''] if table.note else []), *_lines(table.grid()), '']
@@ -63,7 +63,7 @@ def _line(cells):
 def write(
   folder: Path, title: str, question: str, tables: Sequence[Table], figures: Sequence[Figure], remarks: Sequence[str]
 ) -> Path:
-  """Writes the report and returns the path of its HTML page.
+  """Write the report and return the path of its HTML page.
 
   Args:
     folder: the study's folder.

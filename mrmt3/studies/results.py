@@ -16,13 +16,13 @@ _LOCK_NAME = '.lock'
 
 
 def slug(name: str) -> str:
-  """Returns a name in a form that is safe in paths."""
+  """Return a name in a form that is safe in paths."""
   return re.sub(r'[^\w.-]+', '_', name).strip('_')
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[int]:
-  """Locks a study's folder during a block; UserError if another study has locked it.
+  """Lock a study's folder during a block; UserError if another study has locked it.
 
   Yields a file descriptor. A process that inherits it keeps the folder locked until it ends, so that a training that
   outlives a killed study is not started twice.
@@ -53,7 +53,7 @@ class Results:
     self._found: dict[str, dict] = {}
 
   def begin(self, made: bool) -> None:
-    """Records the settings before there are results.
+    """Record the settings before there are results.
 
     A later run reuses data sets and partly trained networks, which do not record their settings themselves.
 
@@ -75,7 +75,7 @@ class Results:
     journal.check_settings(known, made_by, mismatch)
 
   def get(self, name: str, compute: Callable[[], Mapping], **more) -> dict:
-    """Returns a stored result; if there is none, calls `compute` and stores its result (JSON).
+    """Return a stored result; if there is none, calls `compute` and store its result (JSON).
 
     Args:
       name: name of the result.
@@ -106,7 +106,7 @@ class Results:
       raise UserError(f'{path} is not a result of a study; remove it') from error
 
   def write_lines(self) -> Path:
-    """Writes all results of this run to results.jsonl, one per line, and returns its path."""
+    """Write all results of this run to results.jsonl, one per line, and return its path."""
     path = self._folder / LINES_NAME
     with files.atomic_path(path) as temporary:
       temporary.write_text(''.join(json.dumps(known) + '\n' for known in self._found.values()), encoding='utf-8')

@@ -27,15 +27,15 @@ class Row:
   cells: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def values(self, score: str) -> list[float]:
-    """Returns a score of each piece, sorted by the pieces' names."""
+    """Return a score of each piece, sorted by the pieces' names."""
     return [self.pieces[name][score] for name in sorted(self.pieces)]
 
   def mean(self, score: str) -> float:
-    """Returns the mean over pieces."""
+    """Return the mean over pieces."""
     return float(np.mean(self.values(score)))
 
   def interval(self, score: str) -> statistics.Interval:
-    """Returns the 95 % bootstrap interval of the mean over pieces."""
+    """Return the 95 % bootstrap interval of the mean over pieces."""
     return statistics.bootstrap_interval(self.values(score))
 
 
@@ -58,14 +58,14 @@ class Table:
   note: str = ''
 
   def difference(self, row: Row, score: str) -> statistics.Comparison | None:
-    """Returns the paired difference of a row to its baseline; None if it has no baseline."""
+    """Return the paired difference of a row to its baseline; None if it has no baseline."""
     if row.baseline is None:
       return None
     others = {other.name: other for other in self.rows}
     return statistics.paired_test(others[row.baseline].values(score), row.values(score))
 
   def grid(self) -> list[list[str]]:
-    """Returns the table's cells as text, with a row of headings first."""
+    """Return the table's cells as text, with a row of headings first."""
     columns = list(dict.fromkeys(name for row in self.rows for name in row.cells))
     lines = [['', *self.scores.values(), *columns]]
     for row in self.rows:
@@ -74,7 +74,7 @@ class Table:
     return lines
 
   def differences(self) -> list[list[str]]:
-    """Returns the cells of a table of differences as text, with a row of headings first; [] if no row is compared."""
+    """Return the cells of a table of differences as text, with a row of headings first; [] if no row is compared."""
     rows = [row for row in self.rows if row.baseline is not None and self.compared]
     lines = [['', 'baseline', *(self.scores[score] for score in self.compared)]] if rows else []
     return lines + [
@@ -94,7 +94,7 @@ def _with_interval(mean, ends, form='.3f'):
 
 
 def mean_over_seeds(found: Sequence[Pieces]) -> dict[str, dict[str, float]]:
-  """Returns the mean of each piece's scores over several trainings, which must have the same pieces and scores."""
+  """Return the mean of each piece's scores over several trainings, which must have the same pieces and scores."""
   first = found[0]
   return {
     piece: {score: float(np.mean([pieces[piece][score] for pieces in found])) for score in scores}

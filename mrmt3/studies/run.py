@@ -22,7 +22,7 @@ from mrmt3.utils import files
 
 
 def run(name: str, out: Path, options: Options) -> Path:
-  """Runs a study of `catalogue.STUDIES` and returns the path of its HTML page.
+  """Run a study of `catalogue.STUDIES` and return the path of its HTML page.
 
   Args:
     name: name of the study.

@@ -8,7 +8,7 @@ from mrmt3.checkpoints import orbax as orbax_checkpoints
 
 
 def write(source: Path, folder: Path, memory_length: int | None, seed: int) -> Path:
-  """Writes a checkpoint's weights with another L_agg to `folder` and returns it. An existing checkpoint there is kept.
+  """Write a checkpoint's weights with another L_agg to `folder` and return it. An existing checkpoint there is kept.
 
   A new memory gets random weights, and an unused memory is dropped. Another nonzero L_agg changes no weights. Weights
   that only training uses (the frame head) are kept.

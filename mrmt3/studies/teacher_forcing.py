@@ -16,7 +16,7 @@ ROWS = 8  # segments per batch
 
 @functools.partial(jax.jit, static_argnames='spec')
 def _score(params, inputs, context, targets, *, spec: ModelSpec):
-  """Returns (loss `[rows, length]`, share of cross-attention on the memory `[layers, rows, length]`)."""
+  """Return (loss `[rows, length]`, share of cross-attention on the memory `[layers, rows, length]`)."""
   config = spec.network
   memory, shares = getattr(config, 'memory_length', 0) * config.num_prior_segments, []
 
@@ -49,7 +49,7 @@ def _score(params, inputs, context, targets, *, spec: ModelSpec):
 def score(
   params, spec: ModelSpec, inputs: np.ndarray, held: Memory, targets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the loss of each token and its attention on the memory.
+  """Return the loss of each token and its attention on the memory.
 
   Args:
     params: the network's parameters.
@@ -75,6 +75,6 @@ def score(
 
 
 def _rows(x, start):
-  """Returns ROWS rows of an array from `start`, padded with zero rows."""
+  """Return ROWS rows of an array from `start`, padded with zero rows."""
   rows = np.asarray(x)[start : start + ROWS]
   return np.pad(rows, ((0, ROWS - len(rows)), *[(0, 0)] * (rows.ndim - 1)))

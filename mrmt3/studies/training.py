@@ -26,7 +26,7 @@ _PEAK_NAME = 'peak_megabytes.json'
 
 
 def run(flags: Sequence[str], keep_open: Sequence[int] = ()) -> float:
-  """Trains with flags of `mrmt3.train` and returns the peak memory of the process, MB.
+  """Train with flags of `mrmt3.train` and return the peak memory of the process, MB.
 
   If this process is killed, the training gets SIGTERM (on Linux), saves a checkpoint and stops.
 
@@ -56,7 +56,7 @@ def run(flags: Sequence[str], keep_open: Sequence[int] = ()) -> float:
 
 
 def train(flags: Sequence[str], model_dir: Path, steps: int, keep_open: Sequence[int] = ()) -> None:
-  """Trains `model_dir` from its latest checkpoint to `steps`. See `run` for errors."""
+  """Train `model_dir` from its latest checkpoint to `steps`. See `run` for errors."""
   if orbax_checkpoints.latest_step(model_dir) == steps:
     return
   peak = run([*flags, f'--gin.MODEL_DIR={model_dir}', f'--gin.TRAIN_STEPS={steps}'], keep_open)
@@ -65,7 +65,7 @@ def train(flags: Sequence[str], model_dir: Path, steps: int, keep_open: Sequence
 
 
 def cost(model_dir: Path, batch_size: int) -> dict[str, float]:
-  """Returns the costs of a training that its logs contain. Other load on the machine affects them.
+  """Return the costs of a training that its logs contain. Other load on the machine affects them.
 
   | key | value |
   |---|---|

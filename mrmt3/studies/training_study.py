@@ -53,7 +53,7 @@ class TrainingStudy:
     self._results = Results(folder, made_by)
 
   def run(self) -> Path:
-    """Trains and scores the missing networks, and returns the path of the report, which is updated after each one."""
+    """Train and scores the missing networks, and return the path of the report, which is updated after each one."""
     self._results.begin(any(next(self._folder.glob(pattern), None) for pattern in _ARTIFACTS))
     data = self._data()
     tests = {test: self.references(test, data) for test in self._study.tests}
@@ -83,7 +83,7 @@ class TrainingStudy:
     return page
 
   def model_dir(self, run: TrainingRun, seed: int) -> Path:
-    """Returns the model_dir of a training."""
+    """Return the model_dir of a training."""
     return self._folder / 'cells' / f'{slug(run.name)}-{seed}' / 'model'
 
   def _data(self) -> Path:
@@ -95,7 +95,7 @@ class TrainingStudy:
     return self._folder / 'data'
 
   def references(self, test: str, data: Path) -> dict[str, evaluation_references.Reference]:
-    """Returns the first `pieces` references of a test. Rendered single notes, which are short, are used completely."""
+    """Return the first `pieces` references of a test. Rendered single notes, which are short, are used completely."""
     options = self._options
     if test == catalogue.NOTES:
       return (
@@ -141,7 +141,7 @@ class TrainingStudy:
     return flags
 
   def _start(self, run: TrainingRun, seed: int) -> Path | None:
-    """Returns the folder of the weights that initialize a run, None for random weights."""
+    """Return the folder of the weights that initialize a run, None for random weights."""
     source = self._options.init_from
     if run.starts_from is not None:
       source = self.model_dir(next(other for other in self._study.runs if other.name == run.starts_from), seed)
@@ -150,7 +150,7 @@ class TrainingStudy:
     return starting_weights.write(Path(source), self.model_dir(run, seed).with_name('start'), run.l_agg, seed)
 
   def _measure(self, run: TrainingRun, seed: int, data: Path, tests: dict) -> dict:
-    """Trains a network and scores it; returns {'cost': ..., 'scores': {step: {test: {piece: {score: value}}}}}."""
+    """Train a network and scores it; return {'cost': ..., 'scores': {step: {test: {piece: {score: value}}}}}."""
     model = self.model_dir(run, seed)
     training.train(self._flags(run, seed, data), files.make_folder(model), self._steps, [self._lock])
     scores = {}
@@ -216,7 +216,7 @@ class TrainingStudy:
 
 
 def cost_cells(found: Sequence[dict]) -> dict[str, str]:
-  """Returns the training costs of a run as table cells, means over its seeds."""
+  """Return the training costs of a run as table cells, means over its seeds."""
   forms = {
     'step_seconds': ('step, ms', lambda x: f'{1000 * x:.0f}'),
     'tokens_per_second': ('tokens/s', lambda x: f'{x:.0f}'),

@@ -19,7 +19,7 @@ WITH_MEMORY, WITHOUT_MEMORY = 0.95, 0.6  # class F1: at least, at most
 def run(
   output: str, *, steps: int | None, seed: int, train_pieces: int, test_pieces: int, notes: int | None = None
 ) -> dict[str, dict[str, float]]:
-  """Renders pieces to `output`, trains every variant for the same number of steps, and returns mean test scores.
+  """Render pieces to `output`, trains every variant for the same number of steps, and return mean test scores.
 
   Args:
     output: folder for data, models and scores.json; existing data and models are reused.
@@ -61,7 +61,7 @@ def run(
 
 
 def train(data: Path, model: Path, gin_files: tuple[str, ...], steps: int | None, seed: int) -> None:
-  """Trains gin/runs/twin.gin with overriding gin files in a subprocess."""
+  """Train gin/runs/twin.gin with overriding gin files in a subprocess."""
   from mrmt3.studies import training
 
   flags = [
@@ -75,7 +75,7 @@ def train(data: Path, model: Path, gin_files: tuple[str, ...], steps: int | None
 
 
 def score(data: Path, model: Path) -> dict[str, float]:
-  """Transcribes every test piece from its audio and returns the mean scores."""
+  """Transcribe every test piece from its audio and return the mean scores."""
   from mrmt3.audio import files as audio_files
   from mrmt3.evaluation import metric_registry
   from mrmt3.inference import transcriber as inference
@@ -91,5 +91,5 @@ def score(data: Path, model: Path) -> dict[str, float]:
 
 
 def verdict(scores: dict[str, dict[str, float]]) -> bool:
-  """Returns whether the network distinguishes the twins with memory, and cannot without it."""
+  """Return whether the network distinguishes the twins with memory, and cannot without it."""
   return scores['memory']['class_f1'] >= WITH_MEMORY and scores['L_agg = 0']['class_f1'] <= WITHOUT_MEMORY

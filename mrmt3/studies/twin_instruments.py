@@ -26,7 +26,7 @@ SAMPLE_RATE = 16000
 def compose(
   rng: np.random.Generator, segment_seconds: float, pairs: int, notes_per_segment: int = NOTES_PER_SEGMENT
 ) -> np.ndarray:
-  """Returns the note array of a piece of `pairs` cue segments, each followed by a twin segment.
+  """Return the note array of a piece of `pairs` cue segments, each followed by a twin segment.
 
   Notes begin on a grid and are shorter than its step, so none crosses a segment border. Each twin gets half of the
   pairs, in random order.
@@ -50,7 +50,7 @@ def compose(
 
 
 def _tone(pitch: int, seconds: float) -> np.ndarray:
-  """Returns a plucked harmonic tone `[n]`, the common timbre of the twins."""
+  """Return a plucked harmonic tone `[n]`, the common timbre of the twins."""
   time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
   frequency = 440.0 * 2.0 ** ((pitch - 69) / 12)
   tone = sum(np.sin(2 * np.pi * k * frequency * time) / k for k in range(1, 6))
@@ -59,7 +59,7 @@ def _tone(pitch: int, seconds: float) -> np.ndarray:
 
 
 def _drum(pitch: int, rng: np.random.Generator) -> np.ndarray:
-  """Returns a hit `[n]`: a falling sine for the bass drum, a noise burst for the snare."""
+  """Return a hit `[n]`: a falling sine for the bass drum, a noise burst for the snare."""
   time = np.arange(int(0.15 * SAMPLE_RATE)) / SAMPLE_RATE
   if pitch == CUES[0]:
     return np.sin(2 * np.pi * (50 * time - 2.0 * np.exp(-40 * time))) * np.exp(-20 * time)
@@ -67,7 +67,7 @@ def _drum(pitch: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def render(table: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
-  """Returns the notes as audio `[samples]` float32 at 16 kHz. It depends on drums and pitches, but not on programs."""
+  """Return the notes as audio `[samples]` float32 at 16 kHz. It depends on drums and pitches, but not on programs."""
   audio = np.zeros(samples)
   for note in table:
     sound = _drum(note['pitch'], rng) if note['is_drum'] else _tone(note['pitch'], note['offset'] - note['onset'])
@@ -79,7 +79,7 @@ def render(table: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndar
 def write_piece(
   folder: Path, rng: np.random.Generator, segment_seconds: float, pairs: int, uuid: str, notes_per_segment: int
 ) -> None:
-  """Composes, renders and writes one piece as a track folder in the Slakh layout, with one stem per instrument."""
+  """Compose, renders and write one piece as a track folder in the Slakh layout, with one stem per instrument."""
   table = compose(rng, segment_seconds, pairs, notes_per_segment)
   samples = round(2 * pairs * segment_seconds * SAMPLE_RATE)
   stems = []
@@ -98,7 +98,7 @@ def write_dataset(
   pairs: int = 4,
   notes_per_segment: int = NOTES_PER_SEGMENT,
 ) -> None:
-  """Writes a data set in the Slakh layout with the splits train and test. The same seed gives the same bytes.
+  """Write a data set in the Slakh layout with the splits train and test. The same seed gives the same bytes.
 
   Existing pieces are kept, so an interrupted call can be repeated.
   """

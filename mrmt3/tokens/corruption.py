@@ -16,7 +16,7 @@ _REPLACED_TYPES = ('pitch', 'drum', 'program')
 def corrupt_tokens(
   tokens: np.ndarray, codec: Codec, *, drop: float, replace: float, rng: np.random.Generator
 ) -> np.ndarray:
-  """Returns int32 model ids `[<= n]` in which some events are dropped or replaced.
+  """Return int32 model ids `[<= n]` in which some events are dropped or replaced.
 
   Args:
     tokens: int32 model ids `[n]` of a segment.

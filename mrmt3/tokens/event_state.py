@@ -32,7 +32,7 @@ def event_state(tokens: jax.Array, ranges: tuple[Range, ...], ends: tuple[Range,
   place = jnp.arange(tokens.shape[1])
 
   def latest(values, marked):
-    """Return the row of `values` `[batch, length, n]` at the last mark at or before each position, 0 where there is none."""
+    """Return the row of `values` `[batch, length, n]` at the last mark up to each position, 0 without one."""
     index = jax.lax.cummax(jnp.where(marked, place, -1), axis=1)[..., None]
     return jnp.where(index < 0, 0, jnp.take_along_axis(values, jnp.maximum(index, 0), axis=1))
 

@@ -34,13 +34,13 @@ TimedEvents = tuple[Sequence[float], Sequence[NoteEventData]]
 
 
 def note_sequence_to_onsets(ns) -> TimedEvents:
-  """Returns (times in s, events) of all onsets, sorted by pitch, drums included. Events have only a pitch."""
+  """Return (times in s, events) of all onsets, sorted by pitch, drums included. Events have only a pitch."""
   notes = sorted(ns.notes, key=lambda note: note.pitch)
   return [note.start_time for note in notes], [NoteEventData(note.pitch) for note in notes]
 
 
 def note_sequence_to_onsets_and_offsets(ns) -> TimedEvents:
-  """Returns (times in s, events): all offsets sorted by pitch, then all onsets sorted by pitch, without programs."""
+  """Return (times in s, events): all offsets sorted by pitch, then all onsets sorted by pitch, without programs."""
   notes = sorted(ns.notes, key=lambda note: note.pitch)
   times = [note.end_time for note in notes] + [note.start_time for note in notes]
   return times, [
@@ -52,7 +52,7 @@ def note_sequence_to_onsets_and_offsets(ns) -> TimedEvents:
 
 
 def note_sequence_to_onsets_and_offsets_and_programs(ns) -> TimedEvents:
-  """Returns (times in s, events): offsets of pitched notes, then all onsets, each by (is_drum, program, pitch)."""
+  """Return (times in s, events): offsets of pitched notes, then all onsets, each by (is_drum, program, pitch)."""
   notes = sorted(ns.notes, key=lambda note: (note.is_drum, note.program, note.pitch))
   pitched = [note for note in notes if not note.is_drum]
   times = [note.end_time for note in pitched] + [note.start_time for note in notes]
@@ -72,7 +72,7 @@ class NoteEncodingState:
 
 
 def note_event_data_to_events(state: NoteEncodingState | None, value: NoteEventData, codec: Codec) -> list[Event]:
-  """Returns the codec events of a note event: program, velocity, pitch | velocity, drum | velocity, pitch | pitch."""
+  """Return the codec events of a note event: program, velocity, pitch | velocity, drum | velocity, pitch | pitch."""
   if value.velocity is None:
     return [Event('pitch', value.pitch)]
   velocity_bin = vocabularies.velocity_to_bin(value.velocity, vocabularies.num_velocity_bins_from_codec(codec))
@@ -86,7 +86,7 @@ def note_event_data_to_events(state: NoteEncodingState | None, value: NoteEventD
 
 
 def note_encoding_state_to_events(state: NoteEncodingState) -> list[Event]:
-  """Returns a tie section: program and pitch of each sounding note, sorted by program and pitch, then the tie."""
+  """Return a tie section: program and pitch of each sounding note, sorted by program and pitch, then the tie."""
   sounding = sorted((program, pitch) for (pitch, program), velocity_bin in state.active_pitches.items() if velocity_bin)
   named = [event for program, pitch in sounding for event in (Event('program', program), Event('pitch', pitch))]
   return [*named, Event('tie', 0)]

@@ -50,12 +50,12 @@ class PieceEvents:
     return len(self.step)
 
   def to_array(self) -> np.ndarray:
-    """Returns the columns as one int32 array `[events, 7]`."""
+    """Return the columns as one int32 array `[events, 7]`."""
     return np.stack([getattr(self, field.name) for field in dataclasses.fields(self)], axis=-1)
 
   @classmethod
   def from_array(cls, array: np.ndarray) -> 'PieceEvents':
-    """Returns the events of an array from `to_array`, as views; ValueError for an array of another shape."""
+    """Return the events of an array from `to_array`, as views; ValueError for an array of another shape."""
     array = np.asarray(array, np.int32)
     num_columns = len(dataclasses.fields(cls))
     if array.ndim != 2 or array.shape[1] != num_columns:
@@ -66,7 +66,7 @@ class PieceEvents:
 def encode_piece(
   notes: np.ndarray, codec: Codec, granularity: str = 'full', *, onsets_only: bool = False, rounded_order: bool = False
 ) -> PieceEvents:
-  """Sorts the notes of a piece into events, once for all its segments.
+  """Sort the notes of a piece into events, once for all its segments.
 
   Args:
     notes: note array. Trim overlapping notes first if you do not want them.
@@ -130,7 +130,7 @@ def _check_notes(notes):
 
 
 def _next_step(step, key):
-  """Returns the step of the next event that has the same key `[events]`, `_NEVER` after the last one."""
+  """Return the step of the next event that has the same key `[events]`, `_NEVER` after the last one."""
   order = np.argsort(key, kind='stable')
   following = np.full(len(step), _NEVER, np.int32)
   same = key[order[1:]] == key[order[:-1]]
@@ -139,7 +139,7 @@ def _next_step(step, key):
 
 
 def covering_step(frame: int, codec: Codec, frames_per_second=FRAMES_PER_SECOND) -> int:
-  """Returns the last step that is not later than the start of a frame."""
+  """Return the last step that is not later than the start of a frame."""
   # Exact integer arithmetic without new Fraction objects: training calls this several times per example.
   steps, frames = codec.steps_per_second, frames_per_second
   if not isinstance(steps, int):
@@ -161,7 +161,7 @@ def segment_targets(
   shuffle: shuffling.Shuffle | None = None,
   rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-  """Returns the target of a segment: int32 model ids `[tokens]`, EOS included.
+  """Return the target of a segment: int32 model ids `[tokens]`, EOS included.
 
   Args:
     piece: the piece's events, from `encode_piece` with the same codec.
@@ -199,13 +199,13 @@ def segment_targets(
 
 
 def empty_segment(codec: Codec) -> np.ndarray:
-  """Returns the target of a segment without notes, `[tie, EOS]`: int32 model ids."""
+  """Return the target of a segment without notes, `[tie, EOS]`: int32 model ids."""
   tie_id, _ = codec.event_type_range('tie')
   return np.append(vocabularies.encode_ids([tie_id]), np.int32(EOS_ID))
 
 
 def _event_tokens(piece, window, start_step, codec, shuffle, rng):
-  """Returns the regular ids of the events in a slice of the piece, with every state change."""
+  """Return the regular ids of the events in a slice of the piece, with every state change."""
   step = piece.step[window] - start_step
   columns = piece.program[window], piece.velocity_bin[window], piece.pitch[window], piece.is_drum[window]
   if shuffle is not None:
@@ -222,7 +222,7 @@ def _event_tokens(piece, window, start_step, codec, shuffle, rng):
 
 
 def _tie_section(piece, first, start_step, codec):
-  """Returns regular ids: program and pitch of each note that sounds before event `first`, then the tie."""
+  """Return regular ids: program and pitch of each note that sounds before event `first`, then the tie."""
   sounding = (piece.until[:first] >= start_step).nonzero()[0]
   sounding = sounding[piece.tie_key[sounding].argsort(kind='stable')]
   tokens = np.empty(2 * len(sounding) + 1, np.int32)

@@ -32,7 +32,7 @@ class Shuffle:
 def shuffled_order(
   steps: np.ndarray, is_onset: np.ndarray, keys: np.ndarray, shuffle: Shuffle, rng: np.random.Generator
 ) -> np.ndarray:
-  """Returns a permutation `[events]` of a segment's events that moves them only within their step.
+  """Return a permutation `[events]` of a segment's events that moves them only within their step.
 
   Args:
     steps: int `[events]`, steps since the start of the segment, not decreasing.
@@ -53,7 +53,7 @@ def shuffled_order(
 
 
 def _rounds(steps, is_onset, keys):
-  """Returns each event's round within its step, int `[events]`: note-offs have even rounds, note-ons odd ones.
+  """Return each event's round within its step, int `[events]`: note-offs have even rounds, note-ons odd ones.
 
   The events of one key keep their order. Most steps have only rounds 0 (note-offs) and 1 (note-ons); a note shorter
   than a step ends in round 2.

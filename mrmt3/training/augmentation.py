@@ -42,7 +42,7 @@ class LogMelAugmentation:
   def __call__(
     self, log_mel: jax.Array, frames: jax.Array | None, rng: jax.Array, config: SpectrogramConfig
   ) -> jax.Array:
-    """Returns augmented log-mels `[batch, frames, mel]`.
+    """Return augmented log-mels `[batch, frames, mel]`.
 
     Args:
       log_mel: float `[batch, frames, mel]`, natural logarithms.
@@ -70,6 +70,6 @@ class LogMelAugmentation:
 
 
 def _interpolation(points: int, bins: int) -> np.ndarray:
-  """Returns weights of linear interpolation between equally spaced points, float32 `[points, bins]`."""
+  """Return weights of linear interpolation between equally spaced points, float32 `[points, bins]`."""
   place = np.linspace(0, points - 1, bins)
   return np.maximum(0.0, 1.0 - np.abs(place - np.arange(points)[:, None])).astype(np.float32)

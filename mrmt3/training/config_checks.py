@@ -10,20 +10,20 @@ from mrmt3.errors import UserError
 
 
 def check_defaults(**unsupported) -> None:
-  """Raises UserError for the first of these unsupported arguments of `train` that is set."""
+  """Raise UserError for the first of these unsupported arguments of `train` that is set."""
   for name, value in unsupported.items():
     utils.require(not value, f'train.{name}')
 
 
 def check_numbers(**numbers) -> None:
-  """Raises UserError for the first of these arguments of `train` that is not an integer of at least 0."""
+  """Raise UserError for the first of these arguments of `train` that is not an integer of at least 0."""
   for name, value in numbers.items():
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
       raise UserError(f'train.{name} is {value!r}; it must be an integer of at least 0')
 
 
 def check_periods(**periods) -> None:
-  """Raises UserError for the first of these periods of `train` (in steps) that is not an integer of at least 1."""
+  """Raise UserError for the first of these periods of `train` (in steps) that is not an integer of at least 1."""
   check_numbers(**periods)
   for name, value in periods.items():
     if value < 1:
@@ -31,7 +31,7 @@ def check_periods(**periods) -> None:
 
 
 def check_lengths(model, config, name: str) -> None:
-  """Raises UserError if a feature of the data set is longer than the model's spec allows.
+  """Raise UserError if a feature of the data set is longer than the model's spec allows.
 
   Args:
     model: the model; without a `spec` nothing is checked.
@@ -52,7 +52,7 @@ def check_lengths(model, config, name: str) -> None:
 
 
 def seed_or_clock(random_seed: int | None) -> int:
-  """Returns the seed; None means one from the clock, which is printed to stderr.
+  """Return the seed; None means one from the clock, which is printed to stderr.
 
   Raises:
     UserError: the seed is None in a run of several hosts, which must agree on it, or is not an integer of at least 0.

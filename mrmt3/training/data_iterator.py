@@ -27,7 +27,7 @@ class DataIterator(Iterator):
   """
 
   def __init__(self, dataset, open_at: Callable | None = None):
-    """Opens the data set.
+    """Open the data set.
 
     Args:
       dataset: a tf.data.Dataset of batches.
@@ -61,7 +61,7 @@ class DataIterator(Iterator):
     return batch
 
   def _count(self, records: np.ndarray) -> None:
-    """Updates the position: the record of the last example, and the number of examples already taken from it."""
+    """Update the position: the record of the last example, and the number of examples already taken from it."""
     if records[-1] < 0:  # records without numbers: the position counts from the beginning
       self._record, self._examples = 0, self._examples + len(records)
       return
@@ -70,7 +70,7 @@ class DataIterator(Iterator):
     self._record, self._examples = int(records[-1]), before + of_last
 
   def save(self, name: str = FILE) -> dict[str, bytes]:
-    """Returns the position after the last batch, as {file name: content}; the file names begin with `name`.
+    """Return the position after the last batch, as {file name: content}; the file names begin with `name`.
 
     Empty if TensorFlow cannot save the position, for example that of a Python generator.
     """
@@ -86,7 +86,7 @@ class DataIterator(Iterator):
       return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
   def restore(self, folder: Path, name: str = FILE) -> None:
-    """Restores the position from the files `name`.* in `folder`.
+    """Restore the position from the files `name`.* in `folder`.
 
     Raises:
       UserError: the files are missing, unreadable, or of another data set.
@@ -107,24 +107,24 @@ class DataIterator(Iterator):
       raise UserError(f'{folder}: cannot take up the position in the data ({first_line(error)})') from error
 
   def close(self) -> None:
-    """Stops the pipeline's threads, which could otherwise block the interpreter's exit."""
+    """Stop the pipeline's threads, which could otherwise block the interpreter's exit."""
     self._iterator = None
 
 
 def zero_batch(dataset) -> dict[str, np.ndarray]:
-  """Returns a batch of zeros with the data set's shapes and dtypes, without reading the data."""
+  """Return a batch of zeros with the data set's shapes and dtypes, without reading the data."""
   specs = {name: spec for name, spec in dataset.element_spec.items() if name != EXAMPLE_ID}
   return {name: np.zeros([n or 0 for n in spec.shape], spec.dtype.as_numpy_dtype) for name, spec in specs.items()}
 
 
 def split_ids(batch: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-  """Returns (model features, example ids); the ids are the feature `example_id`, or None if there is none."""
+  """Return (model features, example ids); the ids are the feature `example_id`, or None if there is none."""
   features = dict(batch)
   return features, features.pop(EXAMPLE_ID, None)
 
 
 def readable_ids(ids: np.ndarray, piece_names: Sequence[str] = ()) -> list[str] | None:
-  """Returns a readable name for each example, or None if the ids are unknown.
+  """Return a readable name for each example, or None if the ids are unknown.
 
   Args:
     ids: int `[examples, 2 or more]`, the piece's number and first frame (negative: unknown), or `[examples]` strings.

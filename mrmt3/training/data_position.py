@@ -16,7 +16,7 @@ _ORDER = 'records 1'  # change this when the order of examples for a seed, or th
 
 
 def data_fingerprint(config, seed: int) -> str:
-  """Returns a text that is equal for data sets that share positions.
+  """Return a text that is equal for data sets that share positions.
 
   Args:
     config: utils.DatasetConfig.
@@ -44,7 +44,7 @@ def data_fingerprint(config, seed: int) -> str:
 
 
 def position_files(batches: DataIterator, rows: list, fingerprint: str) -> dict[str, bytes]:
-  """Returns the files that `restore_position` reads, as {file name: content}; every host must call this.
+  """Return the files that `restore_position` reads, as {file name: content}; every host must call this.
 
   Args:
     batches: this host's iterator.
@@ -59,12 +59,12 @@ def position_files(batches: DataIterator, rows: list, fingerprint: str) -> dict[
 
 
 def _name() -> str:
-  """Returns the prefix of this host's position files."""
+  """Return the prefix of this host's position files."""
   return FILE if multihost.is_first() else f'{FILE}-host{jax.process_index()}'
 
 
 def restore_position(batches: DataIterator, model_dir: str, step: int, fingerprint: str) -> list[Mapping[str, float]]:
-  """Restores `batches` to the position saved with a step's checkpoint; returns its metrics not yet reported.
+  """Restore `batches` to the position saved with a step's checkpoint; return its metrics not yet reported.
 
   If the checkpoint has no position, or one in other data, the data starts from the beginning, with a line on stderr.
   """

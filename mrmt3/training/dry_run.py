@@ -9,7 +9,7 @@ MAX_EVENTS = 40
 
 
 def show(model, batch, params_shapes, partitioner, params_bytes: int, optimizer_bytes: int = 0) -> None:
-  """Prints the operative config, the mesh, a memory estimate and a batch.
+  """Print the operative config, the mesh, a memory estimate and a batch.
 
   Args:
     model: the model that would run.
@@ -41,7 +41,7 @@ def show(model, batch, params_shapes, partitioner, params_bytes: int, optimizer_
 
 
 def show_training(trainer, dataset, example_batch) -> float:
-  """Shows what a training would do; returns NaN in place of a loss.
+  """Show what a training would do; return NaN in place of a loss.
 
   Args:
     trainer: trainer.Trainer.
@@ -63,14 +63,14 @@ def show_training(trainer, dataset, example_batch) -> float:
 
 
 def training_bytes(trainer, example_batch):
-  """Returns (bytes of parameters per device, bytes of optimizer state per device, the parameters' shapes)."""
+  """Return (bytes of parameters per device, bytes of optimizer state per device, the parameters' shapes)."""
   state = jax.eval_shape(trainer.initial_state_unplaced, example_batch)
   shardings = trainer.shardings(state, example_batch)
   return tree_bytes(state.params, shardings.params), tree_bytes(state.opt_state, shardings.opt_state), state.params
 
 
 def tree_bytes(tree, shardings=None) -> int:
-  """Returns the bytes of a tree of arrays (or ShapeDtypeStructs): per device with shardings, in total without."""
+  """Return the bytes of a tree of arrays (or ShapeDtypeStructs): per device with shardings, in total without."""
   leaves = jax.tree.leaves(tree)
   places = [None] * len(leaves) if shardings is None else jax.tree.leaves(shardings)
   shapes = [x.shape if place is None else place.shard_shape(x.shape) for x, place in zip(leaves, places, strict=True)]
@@ -78,7 +78,7 @@ def tree_bytes(tree, shardings=None) -> int:
 
 
 def readable(model, tokens: np.ndarray) -> str:
-  """Returns tokens, int `[..., length]`, as event names if the model has a vocabulary, else as numbers."""
+  """Return tokens, int `[..., length]`, as event names if the model has a vocabulary, else as numbers."""
   ids = [int(token) for token in tokens.reshape(-1) if token][: MAX_EVENTS + 1]
   spec = getattr(model, 'spec', None)
   if spec is None:
@@ -101,7 +101,7 @@ def _name(codec, model_id: int) -> str:
 
 
 def show_prediction(model, dataset_cfg, partitioner, paths) -> dict:
-  """Shows what an evaluation or inference would do; returns an empty result."""
+  """Show what an evaluation or inference would do; return an empty result."""
   from mrmt3.engine import utils
   from mrmt3.training import restore
 

@@ -25,7 +25,7 @@ class Evaluations:
     evaluator_cls: Callable | None,
     folder: str,
   ):
-    """Opens the data sets, so that errors in them show before training and not hours later.
+    """Open the data sets, so that errors in them show before training and not hours later.
 
     Args:
       model: an engine.models.EncoderDecoderModel.
@@ -52,7 +52,7 @@ class Evaluations:
       utils.resolve_task(infer_cfg)
 
   def prepare(self) -> None:
-    """Reads the data set of the metrics, which is slow; UserError if the task has no metrics."""
+    """Read the data set of the metrics, which is slow; UserError if the task has no metrics."""
     if self._infer_cfg is not None:
       self._evaluator = InferenceEvaluator(
         self._model, self._infer_cfg, self._evaluator_cls, self._partitioner, self._folder
@@ -68,7 +68,7 @@ class Evaluations:
     return self._loss_cfg is not None
 
   def loss(self, train, params) -> dict[str, float]:
-    """Returns mean loss and accuracy over the evaluation data.
+    """Return mean loss and accuracy over the evaluation data.
 
     Args:
       train: trainer.Trainer.
@@ -94,11 +94,11 @@ class Evaluations:
     return trainer.summarise(trainer.as_floats(numbers))
 
   def metrics(self, params, step: int) -> None:
-    """Computes and writes the metrics of predictions, if the configuration asks for them."""
+    """Compute and write the metrics of predictions, if the configuration asks for them."""
     if self._evaluator is not None:
       self._evaluator.evaluate(params, step)
 
 
 def pad_batch(batch, rows: int):
-  """Pads a batch with rows of zeros, which have no loss weight, so that only one shape is compiled."""
+  """Pad a batch with rows of zeros, which have no loss weight, so that only one shape is compiled."""
   return {name: np.pad(x, [(0, rows - len(x))] + [(0, 0)] * (x.ndim - 1)) for name, x in batch.items()}

@@ -29,7 +29,7 @@ _LOST = re.compile(r'\bGloo\b|NCCL|coordination service|Connection (reset|closed
 
 
 def say_lost(reason: str) -> None:
-  """Prints that another process is lost, in one line."""
+  """Print that another process is lost, in one line."""
   print(
     f'mrmt3: error: another process of this run is lost ({reason}); see the end of each log, and start all of them '
     'again to go on from the last checkpoint',
@@ -39,7 +39,7 @@ def say_lost(reason: str) -> None:
 
 
 def is_loss(error: BaseException) -> bool:
-  """Returns whether an exception says that another process could not be reached, in a run of several."""
+  """Return whether an exception says that another process could not be reached, in a run of several."""
   return Watch.running is not None and _LOST.search(str(error)) is not None
 
 
@@ -73,7 +73,7 @@ class Watch:
       number += 1
 
   def end(self) -> None:
-    """Waits until all processes have come to their end."""
+    """Wait until all processes have come to their end."""
     try:
       self._client.wait_at_barrier('mrmt3_end', int(1000 * END_SECONDS))
     except Exception as error:
@@ -83,7 +83,7 @@ class Watch:
 
 
 def relay(address: str) -> str:
-  """Returns HOST:PORT on this machine; threads of this process forward its connections to another address and back.
+  """Return HOST:PORT on this machine; threads of this process forward its connections to another address and back.
 
   When nothing listens at that address any more, the process ends as for a loss. A client of the relay does not see the
   connection close before.
@@ -147,7 +147,7 @@ def _end(reason: str) -> NoReturn:
 
 
 def _reason(error: BaseException) -> str:
-  """Returns which processes a barrier has waited for in vain, where that is said, else the error's first words."""
+  """Return which processes a barrier has waited for in vain, where that is said, else the error's first words."""
   text = ' '.join(str(error).split())
   missing = re.search(r'timed out task names: *(.{1,80}?)(?= The| \[|$)', text)
   return missing[1] if missing else text[:120]

@@ -21,7 +21,7 @@ class InferenceEvaluator:
   """
 
   def __init__(self, model, config, evaluator_cls: Callable | None, partitioner, log_dir: str):
-    """Reads the data set.
+    """Read the data set.
 
     Args:
       model: an engine.models.EncoderDecoderModel.
@@ -62,11 +62,11 @@ class InferenceEvaluator:
     self.feature_shapes = self._evaluator.model_feature_shapes
 
   def is_done(self, step: int) -> bool:
-    """Returns whether the metrics of a step are written already."""
+    """Return whether the metrics of a step are written already."""
     return all(self._has_line(task.name, step) for task in self._evaluator.eval_tasks)
 
   def evaluate(self, params, step: int) -> dict[str, dict[str, float]]:
-    """Computes, writes and returns the metrics as {task: {metric: value}}.
+    """Compute, writes and return the metrics as {task: {metric: value}}.
 
     All hosts predict. Only the first one computes the metrics; the others return an empty dictionary.
 
@@ -95,7 +95,7 @@ class InferenceEvaluator:
     return results
 
   def _predictor(self, name: str, params) -> prediction.Predictor:
-    """Returns a jitted method of the model; it is compiled once per run, not once per evaluation."""
+    """Return a jitted method of the model; it is compiled once per run, not once per evaluation."""
     if name not in self._predictors:
       method = getattr(self._model, name)
       self._predictors[name] = prediction.Predictor(method, params, self._config.batch_size, self._partitioner)
@@ -114,7 +114,7 @@ class InferenceEvaluator:
 
 
 def _plain(values) -> dict[str, float]:
-  """Returns the numeric metrics as floats."""
+  """Return the numeric metrics as floats."""
   plain = {}
   for name, value in values.items():
     value = getattr(value, 'value', value)  # clu's Scalar

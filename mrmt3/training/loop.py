@@ -12,7 +12,7 @@ class Logs:
   """A run's scalars, configuration and progress line. Only the first host writes."""
 
   def __init__(self, model_dir: str, step: int, total_steps: int, state, origin: str, summarize_config_fn: Callable):
-    """Writes the configuration and model info, and prints where the run starts from to stderr.
+    """Write the configuration and model info, and print where the run starts from to stderr.
 
     Args:
       model_dir: the run's folder.
@@ -37,22 +37,22 @@ class Logs:
     return self._writers[name]
 
   def write(self, name: str, step: int, scalars) -> None:
-    """Writes scalars of a step to TensorBoard and <name>.jsonl."""
+    """Write scalars of a step to TensorBoard and <name>.jsonl."""
     if multihost.is_first():
       self._writer(name).write_scalars(step, scalars)
 
   def show(self, step: int, summary) -> None:
-    """Shows the latest loss and accuracy."""
+    """Show the latest loss and accuracy."""
     if self.progress:
       self.progress.show(step, summary)
 
   def advance(self) -> None:
-    """Counts one step."""
+    """Count one step."""
     if self.progress:
       self.progress.advance()
 
   def close(self) -> None:
-    """Closes the progress line and all files."""
+    """Close the progress line and all files."""
     for item in (self.progress, *self._writers.values()):
       if item:
         item.close()
@@ -98,7 +98,7 @@ class TrainRun:
     self._trim = trainer.model.trim_batch if multihost.count() == 1 else lambda batch: batch
 
   def to(self, total_steps: int, *, eval_period: int, stats_period: int, evaluate_first: bool, profile: int) -> float:
-    """Trains to `total_steps`, closes everything, and returns the last reported loss.
+    """Train to `total_steps`, closes everything, and return the last reported loss.
 
     Args:
       total_steps: steps to have done at the end.
@@ -161,7 +161,7 @@ class TrainRun:
     self._log.resume(since)
 
   def _should_stop(self, stop: preemption.StopRequest) -> bool:
-    """Returns whether any host has received SIGTERM; then all stop after the same step."""
+    """Return whether any host has received SIGTERM; then all stop after the same step."""
     if multihost.count() == 1:
       return stop.requested
     return self._step % AGREE_EVERY == 0 and multihost.any_host(stop.requested)

@@ -41,7 +41,7 @@ def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -
 
 
 def apply_flags(flags: argparse.Namespace) -> None:
-  """Connects several processes, and registers the flags' data folders with seqio."""
+  """Connect several processes, and registers the flags' data folders with seqio."""
   import seqio
 
   from mrmt3.training import multihost
@@ -59,7 +59,7 @@ def apply_flags(flags: argparse.Namespace) -> None:
 
 
 def main(function: Callable, prog: str, description: str, argv: Sequence[str] | None = None) -> int:
-  """Runs a gin-configured function from the command line and returns the exit code."""
+  """Run a gin-configured function from the command line and return the exit code."""
   try:
     _run(function, prog, description, sys.argv[1:] if argv is None else argv)
     return 0
@@ -86,7 +86,7 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
 
 
 def run_and_end(run: Callable[[], int]) -> None:
-  """Calls `run` and ends the process at once with the exit code it returns.
+  """Call `run` and ends the process at once with the exit code it returns.
 
   An orderly exit could hang, as a thread of TensorFlow may still run Python code.
   """

@@ -27,22 +27,22 @@ class ScalarWriter:
     self._lines = path.open('a', buffering=1)
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-    """Writes named numbers at a step."""
+    """Write named numbers at a step."""
     self._events.write_scalars(step, scalars)
     self._lines.write(json.dumps({'step': step, **{name: float(value) for name, value in scalars.items()}}) + '\n')
 
   def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-    """Writes named texts at a step, to TensorBoard only."""
+    """Write named texts at a step, to TensorBoard only."""
     self._events.write_texts(step, texts)
 
   def close(self) -> None:
-    """Flushes and closes both."""
+    """Flush and closes both."""
     self._events.close()
     self._lines.close()
 
 
 def _drop_later_lines(path: Path, step: int) -> None:
-  """Removes the lines of later steps, and an incomplete last line, from a JSONL file."""
+  """Remove the lines of later steps, and an incomplete last line, from a JSONL file."""
   if not path.exists():
     return
   kept = []
@@ -73,11 +73,11 @@ class TrainProgress:
     self._start = self._last_line = time.monotonic()
 
   def advance(self) -> None:
-    """Counts one step."""
+    """Count one step."""
     self._bar.update()
 
   def show(self, step: int, summary: Mapping[str, float]) -> None:
-    """Shows the latest loss and accuracy."""
+    """Show the latest loss and accuracy."""
     text = f'loss {summary["loss"]:.3f} accuracy {summary["accuracy"]:.3f}'
     self._bar.set_postfix_str(text)
     now = time.monotonic()
@@ -90,12 +90,12 @@ class TrainProgress:
       self._last_line = now
 
   def close(self) -> None:
-    """Closes the progress bar."""
+    """Close the progress bar."""
     self._bar.close()
 
 
 def write_model_info(model_dir: str, state) -> int:
-  """Writes a table of all arrays of a state to model_dir/model-info.txt; returns the number of parameters."""
+  """Write a table of all arrays of a state to model_dir/model-info.txt; return the number of parameters."""
   import jax
 
   rows, count = [], 0
@@ -113,12 +113,12 @@ class Profiler:
   """Writes a profile of some steps to <model_dir>/profile, for TensorBoard or Perfetto."""
 
   def __init__(self, model_dir: str, first: int, steps: int):
-    """Takes the first step to profile and the number of steps; 0 disables profiling."""
+    """Take the first step to profile and the number of steps; 0 disables profiling."""
     self._folder = Path(model_dir) / 'profile'
     self._first, self._end, self._running = first, first + steps, False
 
   def before(self, step: int, state) -> None:
-    """Starts or stops the profile; call this before each step, with the state that the step updates."""
+    """Start or stop the profile; call this before each step, with the state that the step updates."""
     import jax
 
     if step == self._first < self._end:
@@ -130,7 +130,7 @@ class Profiler:
       self.close()
 
   def close(self) -> None:
-    """Stops a running profile."""
+    """Stop a running profile."""
     import jax
 
     if self._running:

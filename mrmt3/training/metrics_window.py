@@ -28,7 +28,7 @@ class MetricsWindow:
     rows: Sequence[Mapping[str, float]] = (),
     piece_names: Callable[[], Sequence[str]] = tuple,
   ):
-    """Starts a window.
+    """Start a window.
 
     Args:
       batch_size: examples per step.
@@ -42,12 +42,12 @@ class MetricsWindow:
     self._start, self._waited, self._timed = time.perf_counter(), 0.0, 0
 
   def add(self, numbers: Mapping[str, jax.Array], ids: np.ndarray | None) -> None:
-    """Adds a step's metrics and the ids of its examples, if known (see `data_iterator.readable_ids`)."""
+    """Add a step's metrics and the ids of its examples, if known (see `data_iterator.readable_ids`)."""
     self._new.append(numbers)
     self._ids.append(ids)
 
   def check(self) -> None:
-    """Waits for the steps so far.
+    """Wait for the steps so far.
 
     Raises:
       UserError: a loss or gradient norm is not finite; the message names the step and its examples.
@@ -80,7 +80,7 @@ class MetricsWindow:
     return f'{kind} {named}' + (f' and {len(chosen) - MAX_IDS} more' if len(chosen) > MAX_IDS else '')
 
   def report(self, waited: float) -> dict[str, float]:
-    """Returns the summary of the steps since the last report, and starts a new window.
+    """Return the summary of the steps since the last report, and starts a new window.
 
     Args:
       waited: seconds that the run has waited for data since its start.
@@ -95,10 +95,10 @@ class MetricsWindow:
     return summary
 
   def pause(self) -> float:
-    """Stops the clock, for example during an evaluation; returns a time for `resume`."""
+    """Stop the clock, for example during an evaluation; return a time for `resume`."""
     self.check()
     return time.perf_counter()
 
   def resume(self, since: float) -> None:
-    """Excludes the time since `pause` from the speed."""
+    """Exclude the time since `pause` from the speed."""
     self._start += time.perf_counter() - since

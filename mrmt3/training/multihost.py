@@ -21,7 +21,7 @@ _TIMEOUT = 300  # seconds, as in jax.distributed
 
 
 def initialise(address: str | None, count: int | None, index: int | None, timeout: int | None = None) -> None:
-  """Connects this process with the others. On a TPU pod all arguments can be None; JAX detects them.
+  """Connect this process with the others. On a TPU pod all arguments can be None; JAX detects them.
 
   Args:
     address: HOST:PORT of process 0.
@@ -54,7 +54,7 @@ def initialise(address: str | None, count: int | None, index: int | None, timeou
 
 
 def _detect(timeout: int) -> tuple[str | None, int | None, int | None]:
-  """Returns what `initialise` takes, as JAX detects it from the cluster; None for what it cannot detect."""
+  """Return what `initialise` takes, as JAX detects it from the cluster; None for what it cannot detect."""
   from jax._src import clusters  # the public API detects them only while connecting
 
   known = os.environ.get('JAX_COORDINATOR_ADDRESS')
@@ -62,7 +62,7 @@ def _detect(timeout: int) -> tuple[str | None, int | None, int | None]:
 
 
 def _wait_for(address: str, index: int, count: int, timeout: int) -> None:
-  """Returns when something listens at the address; UserError if nothing does within `timeout` seconds."""
+  """Return when something listens at the address; UserError if nothing does within `timeout` seconds."""
   host, _, port = address.rpartition(':')
   until = time.monotonic() + timeout
   while True:
@@ -85,7 +85,7 @@ def _not_connected(address, count, index, reason: str) -> UserError:
 
 
 def leave() -> None:
-  """Disconnects when all hosts are done; a host that exits earlier would take the others down."""
+  """Disconnect when all hosts are done; a host that exits earlier would take the others down."""
   if heartbeat.Watch.running is not None:
     heartbeat.Watch.running.end()
   if jax.distributed.is_initialized():
@@ -93,17 +93,17 @@ def leave() -> None:
 
 
 def is_first() -> bool:
-  """Returns whether this is the first host, which writes files and messages."""
+  """Return whether this is the first host, which writes files and messages."""
   return jax.process_index() == 0
 
 
 def count() -> int:
-  """Returns the number of hosts."""
+  """Return the number of hosts."""
   return jax.process_count()
 
 
 def any_host(flag: bool) -> bool:
-  """Returns whether the flag is set on any host."""
+  """Return whether the flag is set on any host."""
   return flag if jax.process_count() == 1 else bool(_all_gather(np.array(flag)).any())
 
 
@@ -114,7 +114,7 @@ def _all_gather(x: np.ndarray) -> np.ndarray:
 
 
 def gather_bytes(content: bytes) -> list[bytes]:
-  """Returns the contents of all hosts, in their order."""
+  """Return the contents of all hosts, in their order."""
   if jax.process_count() == 1:
     return [content]
   sizes = _all_gather(np.array(len(content)))
@@ -126,7 +126,7 @@ def gather_bytes(content: bytes) -> list[bytes]:
 def same_batches(
   batches: Iterator[Mapping[str, np.ndarray]], like: Mapping[str, Sequence], dtypes: Mapping
 ) -> Iterator[dict]:
-  """Yields this host's batches, padded with zeros so that all hosts have equally many, of equal shapes.
+  """Yield this host's batches, padded with zeros so that all hosts have equally many, of equal shapes.
 
   Args:
     batches: batches of arrays `[rows, ...]`.
@@ -154,7 +154,7 @@ def _fill(x, shape, dtype) -> np.ndarray:
 
 
 def gather_arrays(tree):
-  """Gathers arrays that are sharded over the devices of all hosts; returns them as numpy arrays."""
+  """Gather arrays that are sharded over the devices of all hosts; return them as numpy arrays."""
   if jax.process_count() == 1:
     return jax.device_get(tree)
   from jax.experimental import multihost_utils
@@ -163,7 +163,7 @@ def gather_arrays(tree):
 
 
 def replicate(tree):
-  """Returns the tree with every array fully replicated, so that each host can read all of it."""
+  """Return the tree with every array fully replicated, so that each host can read all of it."""
   leaves = jax.tree.leaves(tree)
   if jax.process_count() == 1 or all(x.is_fully_replicated for x in leaves):
     return tree
@@ -173,7 +173,7 @@ def replicate(tree):
 
 
 def own_rows(x: jax.Array) -> np.ndarray:
-  """Returns the rows of an array `[batch]` that belong to this host's examples."""
+  """Return the rows of an array `[batch]` that belong to this host's examples."""
   if jax.process_count() == 1:
     return np.asarray(x)
   if x.is_fully_replicated:

@@ -33,7 +33,7 @@ class Predictor:
     self._batch_size, self._partitioner, self._seed = batch_size, partitioner, seed
 
   def __call__(self, dataset) -> list[tuple[int, object]]:
-    """Maps a tf.data.Dataset of (index, model features) to a list of (index, result of the step), ordered by index.
+    """Map a tf.data.Dataset of (index, model features) to a list of (index, result of the step), ordered by index.
 
     Several hosts share the work, and each gets all results.
     """
@@ -59,7 +59,7 @@ class Predictor:
 
 
 def as_arrays(results: list[tuple[int, object]]):
-  """Stacks the results, ordered by index, into one tree of arrays `[examples, ...]`, zero-padded to the longest."""
+  """Stack the results, ordered by index, into one tree of arrays `[examples, ...]`, zero-padded to the longest."""
   ordered = [result for _, result in sorted(results, key=lambda pair: pair[0])]
   return jax.tree.map(lambda *rows: _stack(rows), *ordered)
 
@@ -84,7 +84,7 @@ def uniform(results: list[tuple[int, object]]) -> list[tuple[int, object]]:
 
 
 def with_aux(run: Callable) -> Callable:
-  """Adapts a function that returns (index, (tokens, aux)) pairs to return ((index, tokens) pairs, lists of aux)."""
+  """Adapt a function that returns (index, (tokens, aux)) pairs to return ((index, tokens) pairs, lists of aux)."""
 
   def predict(dataset):
     results = run(dataset)

@@ -13,7 +13,7 @@ from mrmt3.nn.parameters import is_part, without_training_only
 
 
 def parameter_shapes(model, batch_shapes: dict, batch_types: dict):
-  """Returns the shapes of a model's parameters, without computing them.
+  """Return the shapes of a model's parameters, without computing them.
 
   Args:
     model: an engine.models.EncoderDecoderModel.
@@ -28,7 +28,7 @@ def parameter_shapes(model, batch_shapes: dict, batch_types: dict):
 
 
 def checkpoint_paths(config) -> list[Path]:
-  """Returns the checkpoints that a RestoreCheckpointConfig selects, oldest first; UserError if there is none."""
+  """Return the checkpoints that a RestoreCheckpointConfig selects, oldest first; UserError if there is none."""
   if config.mode != 'all':
     return [orbax_checkpoints.find_checkpoint(config.path)]
   steps = orbax_checkpoints.checkpoint_steps(config.path)
@@ -41,7 +41,7 @@ def checkpoint_paths(config) -> list[Path]:
 
 
 def restore(config, path: Path, shapes, optional: tuple[str, ...] = ()):
-  """Returns (parameters, step, missing optional parts) of a checkpoint.
+  """Return (parameters, step, missing optional parts) of a checkpoint.
 
   A missing or an unexpected parameter is an error, unlike in t5x with `strict = False`.
 
@@ -67,12 +67,12 @@ def restore(config, path: Path, shapes, optional: tuple[str, ...] = ()):
 
 
 def _part_of(keys: tuple[str, ...], names: tuple[str, ...]) -> str | None:
-  """Returns the first of the prefixes, such as 'a/b', that the parameter at these keys lies under, or None."""
+  """Return the first of the prefixes, such as 'a/b', that the parameter at these keys lies under, or None."""
   return next((name for name in names if is_part('/'.join(keys), name)), None)
 
 
 def _may_lack(model) -> tuple[str, ...]:
-  """Returns prefixes of parameters that a checkpoint may lack: parameters used only in training, and `model.fresh`."""
+  """Return prefixes of parameters that a checkpoint may lack: parameters used only in training, and `model.fresh`."""
   spec = getattr(model, 'spec', None)
   if spec is None:
     return ()
@@ -81,7 +81,7 @@ def _may_lack(model) -> tuple[str, ...]:
 
 
 def start_state(trainer, restore_cfg, model_dir: str, example_batch):
-  """Returns (state, description of its origin).
+  """Return (state, description of its origin).
 
   The state comes from the latest checkpoint in model_dir, else from restore_cfg.path, else it is initialized.
 

@@ -20,7 +20,7 @@ _UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEX
 
 @contextlib.contextmanager
 def only_run(model_dir: str) -> Iterator[None]:
-  """Holds a lock on a folder for as long as the block lasts; of several hosts the first one does.
+  """Hold a lock on a folder for as long as the block lasts; of several hosts the first one does.
 
   The lock is the operating system's, so it ends with the process, however that ends. Where a file system has no locks
   (some mounted buckets), there is none.
@@ -44,7 +44,7 @@ def only_run(model_dir: str) -> Iterator[None]:
 
 
 def _acquire(lock: filelock.FileLock, path: Path) -> bool:
-  """Acquires the lock and writes this process into its file; returns False where the file system has no locks."""
+  """Acquire the lock and write this process into its file; return False where the file system has no locks."""
   try:
     lock.acquire(timeout=WAIT_SECONDS)
     path.write_text(f'{os.getpid()} on {platform.node()}')

@@ -18,7 +18,7 @@ class CheckpointSaver:
   """
 
   def __init__(self, model_dir: str, spec=None, keep: int | None = None):
-    """Starts the thread and removes incomplete checkpoints.
+    """Start the thread and remove incomplete checkpoints.
 
     Args:
       model_dir: the run's folder.
@@ -32,7 +32,7 @@ class CheckpointSaver:
       orbax_checkpoints.clear_unfinished(model_dir)
 
   def save(self, step: int, state, files: Mapping[str, bytes]) -> None:
-    """Starts to save, after waiting for the previous checkpoint.
+    """Start to save, after waiting for the previous checkpoint.
 
     Args:
       step: steps done.
@@ -55,13 +55,13 @@ class CheckpointSaver:
       orbax_checkpoints.remove_old(self._model_dir, self._keep)
 
   def wait(self) -> None:
-    """Waits until nothing is being written; raises the writer's error, if any."""
+    """Wait until nothing is being written; raises the writer's error, if any."""
     running, self._running = self._running, None
     if running is not None:
       running.result()
 
   def close(self) -> None:
-    """Waits for the last checkpoint and ends the thread."""
+    """Wait for the last checkpoint and ends the thread."""
     try:
       self.wait()
     finally:

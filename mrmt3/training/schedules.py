@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def warmup_cosine(peak: float = 2e-4, warmup_steps: int = 64_500, total_steps: int = 1_031_200, floor: float = 1e-4):
-  """Returns MR-MT3's schedule, step -> learning rate.
+  """Return MR-MT3's schedule, step -> learning rate.
 
   The rate is peak * factor. The factor rises linearly from 0 to 1 over warmup_steps, then follows half a cosine to 0 at
   total_steps, but never falls below `floor`. After total_steps it stays at the floor.

@@ -20,7 +20,7 @@ def files_fingerprint(paths: Iterable[Path], root: Path) -> str:
 
 
 def weights_fingerprint(params, text: str) -> str:
-  """Returns a digest of a text and of a tree of arrays, in the order of the tree."""
+  """Return a digest of a text and of a tree of arrays, in the order of the tree."""
   import jax
   import numpy as np
 

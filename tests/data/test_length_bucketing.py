@@ -10,7 +10,7 @@ LENGTHS = np.random.default_rng(0).integers(1, 40, 100).tolist()
 
 
 def grouped(block=24, group=6, lengths=LENGTHS):
-  """Returns the examples (targets, inputs, number) in their new order."""
+  """Return the examples (targets, inputs, number) in their new order."""
 
   def examples():
     for number, length in enumerate(lengths):

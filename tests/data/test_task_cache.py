@@ -35,7 +35,7 @@ def records(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def cached(records, tmp_path_factory):
-  """Returns (folder of caches, printed text)."""
+  """Return (folder of caches, printed text)."""
   import contextlib
   import io
 

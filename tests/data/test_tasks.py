@@ -152,7 +152,7 @@ def test_published_chunks_leave_out_the_tail(small_data, small_spec, monkeypatch
 
 
 def chord_library(small_data, small_spec, **fields):
-  """Returns a library whose first training piece is two chords of 12 notes, a segment apart."""
+  """Return a library whose first training piece is two chords of 12 notes, a segment apart."""
   library = Library(SlakhFolder(str(small_data)), small_spec, ExampleConfig(**fields))
   rows = [(0.1, 0.2, pitch, 100, 0, 0) for pitch in range(60, 72)]
   rows += [(onset + FRAMES * 256 / 16000, offset + FRAMES * 256 / 16000, *rest) for onset, offset, *rest in rows]
@@ -352,7 +352,7 @@ def test_orders_of_epochs_have_nothing_in_common(count):
 
 
 def numbers_of(source, count, epochs):
-  """Returns the numbers of a split's records in order."""
+  """Return the numbers of a split's records in order."""
   dataset = source.in_blocks(source.get_dataset('train', shuffle=True, seed=3).repeat(epochs))
   return [int(record['chunk_start']) // FRAMES for record in dataset.unbatch().take(count).as_numpy_iterator()]
 
@@ -516,7 +516,7 @@ def test_stem_subsets_apply_to_audio_and_tokens(small_data, small_spec):
 
 
 def overlapping_library(tmp_path, small_spec, **fields):
-  """Returns a library of one piece: a note cut by a later one of its pitch, and onsets between two steps."""
+  """Return a library of one piece: a note cut by a later one of its pitch, and onsets between two steps."""
   rows = [(0.0, 4.0, 60, 100, 0, 0), (0.5, 0.8, 60, 100, 0, 0)]
   rows += [(2.2 + 0.005 * k, 3.9, 62 + k, 100, 0, 0) for k in range(1, 40, 2)]
   return Library(OnePiece(tuple(rows)), small_spec, ExampleConfig(**fields), str(tmp_path))

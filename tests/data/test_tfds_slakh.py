@@ -106,7 +106,7 @@ def test_built_again_only_from_the_same_tracks(slakh, built, tmp_path):
 
 
 def left(folder):
-  """Returns the files in a folder, except TFDS's list of known configurations."""
+  """Return the files in a folder, except TFDS's list of known configurations."""
   return [path for path in Path(folder).rglob('*') if path.is_file() and path.parent.name != '.config']
 
 

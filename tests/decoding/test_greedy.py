@@ -13,10 +13,9 @@ from mrmt3.tokens.token_ids import token_ids
 from mrmt3.vocabularies import VocabularyConfig, build_codec, num_embeddings
 
 
-def decode(params, config, inputs, prior, max_length, active=None, decoding=DecodingConfig()):
-  spec = ModelSpec(
-    config, vocabulary=VOCABULARY, targets_length=max_length + 2 + config.memory_length, decoding=decoding
-  )
+def decode(params, config, inputs, prior, max_length, active=None, no_repeated_events=False):
+  decoding, length = DecodingConfig(no_repeated_events), max_length + 2 + config.memory_length
+  spec = ModelSpec(config, vocabulary=VOCABULARY, targets_length=length, decoding=decoding)
   context = {'prior_tokens': prior} if config.uses_prior else {}
   tokens = greedy.transcribe_segments(params, inputs, context, active, spec=spec, max_length=max_length)
   return np.asarray(tokens)
@@ -110,7 +109,7 @@ def test_no_event_is_repeated_and_all_else_is_as_ranked():
   params = network.Transformer(config).init(jax.random.key(1), inputs, tokens, tokens, enable_dropout=False)['params']
   params = jax.tree.map(lambda x: np.array(x) * 3, params)
   with_repeats = decode(params, config, inputs, None, 90)
-  tokens = decode(params, config, inputs, None, 90, decoding=DecodingConfig(no_repeated_events=True))
+  tokens = decode(params, config, inputs, None, 90, no_repeated_events=True)
   counts = [most_frequent_event(row, ids) for row in tokens]
   assert max(counts) == 1 < 5 < max(most_frequent_event(row, ids) for row in with_repeats)
   apply = jax.jit(functools.partial(network.Transformer(config).apply, enable_dropout=False))
@@ -134,7 +133,7 @@ def next_state(state, token, ids):
 
 
 def most_frequent_event(tokens, ids):
-  """Returns how often the most frequent event is emitted."""
+  """Return how often the most frequent event is emitted."""
   state, found = (0, 0, 0, 0), collections.Counter({None: 0})
   for token in tokens:
     state = next_state(state, token, ids)

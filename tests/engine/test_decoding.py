@@ -13,14 +13,14 @@ VOCABULARY, LENGTH, EOS = 5, 4, 1
 
 
 def table(seed):
-  """Returns log-probabilities [position, last token, token]."""
+  """Return log-probabilities [position, last token, token]."""
   logits = np.random.default_rng(seed).normal(size=(LENGTH, VOCABULARY, VOCABULARY)) * 2
   logits[..., 0] = -1e9  # padding is never predicted
   return jax.nn.log_softmax(jnp.asarray(logits, jnp.float32))
 
 
 def network(log_p):
-  """Returns a step whose cache holds the position and the tokens so far, in place of keys and values."""
+  """Return a step whose cache holds the position and the tokens so far, in place of keys and values."""
 
   def step(state):
     position = state.cache['index']

@@ -17,7 +17,7 @@ from mrmt3.notes.note_array import empty_notes
 
 
 def cells(matrix):
-  """Returns {(reference class, estimated class): notes} of a confusion matrix."""
+  """Return {(reference class, estimated class): notes} of a confusion matrix."""
   names = (*confusion.CLASS_NAMES, 'none')
   return {(names[i], names[j]): int(matrix[i, j]) for i, j in np.argwhere(matrix)}
 

@@ -68,7 +68,7 @@ def run(*arguments):
 
 
 def hear(monkeypatch, notes_of):
-  """Makes every model predict `notes_of(samples)`; returns the lengths, in samples, of its inputs."""
+  """Make every model predict `notes_of(samples)`; return the lengths, in samples, of its inputs."""
   asked = []
 
   def transcribe(self, samples, progress=None):

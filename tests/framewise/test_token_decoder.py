@@ -67,7 +67,7 @@ notes = st.tuples(
 @settings(deadline=None, max_examples=25)
 @given(st.lists(notes, min_size=1, max_size=25), st.sampled_from([0, 25]))
 def test_certain_candidates_give_the_targets_token_by_token(rows, start):
-  """Ties, chords, several instruments and drums; unisons are left out."""
+  """Ty, chords, several instruments and drums; unisons are left out."""
   table = as_notes(
     [
       (on / 32, (on + length) / 32, pitch, 100, 0 if drum else program, drum)

@@ -51,7 +51,7 @@ def header(name):
 
 
 def commands(name):
-  """Returns (module, flags) of each training, evaluation or inference command in a file's header."""
+  """Return (module, flags) of each training, evaluation or inference command in a file's header."""
   text = re.sub(r'\\\n#\s*', '', header(name))
   found = re.findall(r'^#   python -m mrmt3\.(train|eval|infer) (.+)$', text, re.MULTILINE)
   return [(module, shlex.split(flags)) for module, flags in found]
@@ -91,7 +91,7 @@ def places(tmp_path_factory, small_data):
 
 
 def dry_run_flags(flags, places):
-  """Returns a command's flags with existing folders; output folders are `new`, which must not be written."""
+  """Return a command's flags with existing folders; output folders are `new`, which must not be written."""
   runs = {'own_folder': 'own_folder', 'commu': 'commu', 'mt3_mixture': 'mt3_mixture', 'dataset': 'commu'}
   data = next((folder for run, folder in runs.items() if any(f'runs/{run}.gin' in flag for flag in flags)), 'data')
   folders = {

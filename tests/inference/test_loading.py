@@ -42,7 +42,7 @@ SPEC = ModelSpec(
 
 @pytest.fixture
 def bundled(tmp_path, monkeypatch):
-  """Makes a model of random weights the bundled one."""
+  """Make a model of random weights the bundled one."""
   monkeypatch.setattr(orbax_checkpoints, 'BUNDLED_FOLDER', tmp_path / 'weights' / 'framewise')
   monkeypatch.chdir(tmp_path)
   shapes = SPEC.parameter_shapes()

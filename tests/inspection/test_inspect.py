@@ -65,7 +65,7 @@ COUNTS = {'shift': 4, 'pitch': 5, 'velocity': 3, 'tie': 4, 'program': 5, 'drum':
 
 @pytest.fixture(autouse=True)
 def _leave_no_engine_behind():
-  """Removes our engine from the name `t5x` and clears gin's configuration, both of which inspecting changes."""
+  """Remove our engine from the name `t5x` and clears gin's configuration, both of which inspecting changes."""
   before = set(sys.modules)
   yield
   gin.clear_config()
@@ -137,7 +137,7 @@ def mt3_data(tmp_path_factory, small_data):
 
 
 def inspect(capsys, *arguments):
-  """Returns the output of `mrmt3 inspect`, which must succeed."""
+  """Return the output of `mrmt3 inspect`, which must succeed."""
   capsys.readouterr()  # discards what making the data has printed
   assert main(['inspect', *map(str, arguments)]) == 0, capsys.readouterr().err
   return capsys.readouterr().out
@@ -184,7 +184,7 @@ MT3_SETS = ('maestrov1', 'maestrov3', 'guitarset', 'urmp', 'musicnet', 'musicnet
 
 
 def mt3_tasks():
-  """Returns (name, split) of the training and evaluation tasks and mixtures that MT3 registers."""
+  """Return (name, split) of the training and evaluation tasks and mixtures that MT3 registers."""
   import seqio
 
   names = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
@@ -445,7 +445,7 @@ seqio.MixtureRegistry.add('{name}_mixture', [('{name}', 1), ('{name}_twin', 1)])
 
 @pytest.fixture
 def foreign(tmp_path, monkeypatch):
-  """Makes a user's module of tasks that have neither prior segments nor pieces, like MT3's. Returns the tasks' name."""
+  """Make a user's module of tasks that have neither prior segments nor pieces, like MT3's. Returns the tasks' name."""
   name = f'foreign_{tmp_path.name}'
   rows = [row + [0] * (16 - len(row)) for row in SEGMENTS[:3]]
   (tmp_path / f'{name}.py').write_text(MODULE.format(segments=rows, name=name))
@@ -536,7 +536,7 @@ def test_mel_place_is_the_place_of_the_loudest_filter():
 
 
 def _spectrum(samples, low, high):
-  """Returns the magnitudes of a stretch of samples and their frequencies, Hz."""
+  """Return the magnitudes of a stretch of samples and their frequencies, Hz."""
   stretch = samples[round(low * 16000) : round(high * 16000)]
   return np.abs(np.fft.rfft(stretch * np.hanning(len(stretch)), 1 << 14)), np.fft.rfftfreq(1 << 14, 1 / 16000)
 

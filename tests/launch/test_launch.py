@@ -114,7 +114,7 @@ def calls(fake, verb=None):
 
 
 def error_of(result):
-  """Returns the only line on stderr of a failed run."""
+  """Return the only line on stderr of a failed run."""
   assert result.returncode == 2
   (line,) = result.stderr.splitlines()
   assert line.startswith('launch_tpu.sh: error: ')

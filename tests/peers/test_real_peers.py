@@ -57,7 +57,7 @@ pytestmark = pytest.mark.slow
 
 
 def named(variable):
-  """Returns the path that an environment variable names, else skips the test."""
+  """Return the path that an environment variable names, else skips the test."""
   if variable not in os.environ:
     pytest.skip(f'{variable} names no path')
   return Path(os.environ[variable]).absolute()
@@ -65,7 +65,7 @@ def named(variable):
 
 @pytest.fixture
 def run(tmp_path):
-  """Returns a function that runs a module of the peers' interpreter, with folders on PYTHONPATH, in tmp_path."""
+  """Return a function that runs a module of the peers' interpreter, with folders on PYTHONPATH, in tmp_path."""
   python = named('MRMT3_PEER_PYTHON')
   for name, text in STUBS.items():
     (tmp_path / 'stubs' / name).parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ def texts(figure):
 
 
 def bars(axes):
-  """Returns {color: [n, 4] rectangles left, low, right, high} of a roll's notes, without the marks of onsets."""
+  """Return {color: [n, 4] rectangles left, low, right, high} of a roll's notes, without the marks of onsets."""
   found = {}
   for collection in axes.collections:
     color = matplotlib.colors.to_hex(collection.get_facecolor()[0]) if len(collection.get_facecolor()) else None

@@ -53,12 +53,16 @@ def bound(name):
 for line in sys.stdin:
   gin.clear_config()
   gin_utils.parse_config(gin_utils.parse_flags(json.loads(line), 'train', ''))
-  names = ['L_MAX_HOP/macro.value', 'SHUFFLE_SCOPE/macro.value', 'utils.SaveCheckpointConfig.keep', 'TRAIN_STEPS/macro.value']
+  names = ('L_MAX_HOP/macro.value', 'SHUFFLE_SCOPE/macro.value', 'utils.SaveCheckpointConfig.keep')
+  names = (*names, 'TRAIN_STEPS/macro.value')
   network = gin.get_configurable('config.ModelSpec')().network
   assert network.kind != 'framewise'  # whose memory does not depend on L_agg
-  exposure = [bound(f'train/example_config.ExampleConfig.{name}') for name in ('prior_drop', 'prior_replace', 'memory_dropout')]
+  fields = ('prior_drop', 'prior_replace', 'memory_dropout')
+  exposure = [bound(f'train/example_config.ExampleConfig.{name}') for name in fields]
   exposure.append(bound('models.MemoryEncoderDecoderModel.predicted_prior'))
-  print(json.dumps([network.memory_attention, exposure, network.memory_length] + [gin.query_parameter(name) for name in names] + ['RESTORE/macro.value' in gin.config_str() or str(gin.query_parameter('RESTORE/macro.value'))]))
+  found = [network.memory_attention, exposure, network.memory_length, *map(gin.query_parameter, names)]
+  restores = 'RESTORE/macro.value' in gin.config_str() or str(gin.query_parameter('RESTORE/macro.value'))
+  print(json.dumps([*found, restores]))
 """
 
 
@@ -69,14 +73,14 @@ def weights(spec, seed):
 
 
 def read_half(reference, seed):
-  """Returns half of a reference's notes."""
+  """Return half of a reference's notes."""
   notes = reference.read()
   return notes[np.random.default_rng(seed).random(len(notes)) < 0.5]
 
 
 @pytest.fixture
 def trained(monkeypatch, small_spec):
-  """Replaces training by saving random weights, and transcription by half of the reference's notes.
+  """Replace training by saving random weights, and transcription by half of the reference's notes.
 
   Returns the flags of each training that was started.
   """
@@ -109,7 +113,7 @@ def trained(monkeypatch, small_spec):
 
 @pytest.fixture
 def small_study(monkeypatch):
-  """Replaces a study by one of two networks."""
+  """Replace a study by one of two networks."""
   runs = (TrainingRun('plain', l_agg=0), TrainingRun('memory', l_agg=64, max_hop=3, shuffle=True, baseline='plain'))
   monkeypatch.setitem(catalogue.STUDIES, 'l-agg', Study('Which?', runs=runs, eval_points=2, axis='L_agg', steps=4))
 

@@ -51,7 +51,7 @@ def test_same_seed_same_bytes(tmp_path):
 
 
 def twin_accuracy(model_dir, data) -> float:
-  """Returns the share of the test set's twin segments whose first twin program is right."""
+  """Return the share of the test set's twin segments whose first twin program is right."""
   transcriber = inference.Transcriber.load(model_dir)
   library = Library(SlakhFolder(str(data)), transcriber.spec, ExampleConfig())
   right = []

@@ -18,7 +18,7 @@ GRANULARITIES = ['flat', 'midi_class', 'full']
 
 
 def targets(rows, start_frame=0, num_frames=256, granularity='full', **options):
-  """Returns a segment's model ids as (event type, value) pairs, without EOS."""
+  """Return a segment's model ids as (event type, value) pairs, without EOS."""
   piece = encode_piece(as_notes(rows), CODEC, granularity)
   ids = segment_targets(piece, start_frame, num_frames, codec=CODEC, **options)
   assert ids.dtype == np.int32

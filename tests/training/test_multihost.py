@@ -114,7 +114,7 @@ def test_one_host_is_left_alone():
 
 
 def test_hosts_without_a_batch_fill_up_with_zeros(monkeypatch):
-  """Simulates a host with one batch; the other host has two, of which the second is longer."""
+  """Simulate a host with one batch; the other host has two, of which the second is longer."""
   others = iter([[1, 2, 3], [1, 2, 5], [0, 2, 3]])
   monkeypatch.setattr(multihost.jax, 'process_count', lambda: 2)
   monkeypatch.setattr(multihost, '_all_gather', lambda x: np.stack([x, next(others)]))

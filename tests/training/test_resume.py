@@ -41,7 +41,7 @@ def finish(model_dir, data):
 
 
 def wait_for(process, happened):
-  """Returns True when `happened()` is true, False when the process ends first."""
+  """Return True when `happened()` is true, False when the process ends first."""
   while process.poll() is None:
     if happened():
       return True

@@ -47,7 +47,7 @@ def train(runner, steps=3):
 
 
 def run(code, *arguments, devices=8, timeout=600, more_flags=''):
-  """Runs a program on simulated devices; returns the JSON of the last line that it prints."""
+  """Run a program on simulated devices; return the JSON of the last line that it prints."""
   flags = ' '.join([os.environ.get('XLA_FLAGS', ''), f'--xla_force_host_platform_device_count={devices}', more_flags])
   done = subprocess.run(
     [sys.executable, '-c', COMMON + textwrap.dedent(code), *map(str, arguments)],

@@ -31,7 +31,7 @@ LENGTHS = {'inputs': 32, 'targets': 64, 'prior_targets': 64}
 
 
 def scored_training(model_dir, data, spec, *, total_steps, eval_period, memory='predicted', batch_size=2, **model):
-  """Trains on random segments and scores the test split's pieces every eval_period steps."""
+  """Train on random segments and scores the test split's pieces every eval_period steps."""
   pieces = slakh.task(str(data), spec, ExampleConfig(sampling='pieces', log_mel_on='device'))
   segments = slakh.task(str(data), spec, ExampleConfig(sampling='grid'))
   return train.train(
@@ -193,7 +193,7 @@ def _free_port():
 
 
 def _evaluate(model_dir, data, out, devices=1, processes=1):
-  """Runs evaluate_on_devices.py and returns (metrics, tokens of each piece)."""
+  """Run evaluate_on_devices.py and return (metrics, tokens of each piece)."""
   environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
   environment['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={devices}'
   script, address = str(ROOT / 'tests' / 'evaluate_on_devices.py'), f'localhost:{_free_port()}'

@@ -23,7 +23,7 @@ def weights(model_dir):
 
 
 def scalars(path):
-  """Returns the lines of a JSONL file without values that depend on the clock."""
+  """Return the lines of a JSONL file without values that depend on the clock."""
   timed = {'examples_per_second', 'input_wait_share'}
   lines = [json.loads(line) for line in path.read_text().splitlines()]
   return [{key: value for key, value in line.items() if key not in timed} for line in lines]

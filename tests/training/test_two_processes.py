@@ -26,7 +26,7 @@ def free_port():
 
 
 def start(model_dir, data, hosts=2, devices=1, steps=STEPS, more=()):
-  """Starts the processes of a run; each has a log, <model_dir>.<index>."""
+  """Start the processes of a run; each has a log, <model_dir>.<index>."""
   flags = [
     '--gin_file=runs/twin.gin',
     f'--gin.MODEL_DIR={model_dir}',
@@ -80,7 +80,7 @@ def finish(model_dir, data, **kwargs):
 
 
 def wait_until(processes, happened):
-  """Returns when `happened()` is true, or a process has ended."""
+  """Return when `happened()` is true, or a process has ended."""
   while not happened() and all(process.poll() is None for process in processes):
     time.sleep(0.002)
 
@@ -143,7 +143,7 @@ def test_two_processes_are_one(tmp_path, data, unbroken):
 
 
 def run_all(script, gin_file, model_dir, data, out, hosts):
-  """Runs mrmt3.eval or mrmt3.infer on a checkpoint of `start` with several processes; returns the output of each."""
+  """Run mrmt3.eval or mrmt3.infer on a checkpoint of `start` with several processes; return the output of each."""
   flags = [
     '--gin_file=models/tiny.gin',
     f'--gin_file={gin_file}',
@@ -231,7 +231,7 @@ def test_sigterm_to_one_stops_both_after_the_same_step(tmp_path, data, unbroken)
 
 
 def drill(model_dir, data, rng, most, steps=STEPS):
-  """Kills one process or both at random times and restarts them, up to `most` times or until the run is done."""
+  """Kill one process or both at random times and restarts them, up to `most` times or until the run is done."""
   kills = 0
   while kills < most and latest(model_dir) < steps:
     processes = start(model_dir, data)
@@ -262,7 +262,7 @@ def test_killed_and_started_again(tmp_path, data, unbroken):
 
 @pytest.mark.slow
 def test_preemption_drill(tmp_path, data, unbroken):
-  """Kills processes 20 times at random; starts a new run if one is done before."""
+  """Kill processes 20 times at random; starts a new run if one is done before."""
   rng, kills = random.Random(1), 0
   for attempt in range(20):
     model_dir = tmp_path / f'model_{attempt}'

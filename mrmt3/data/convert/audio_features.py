@@ -10,7 +10,7 @@ from mrmt3.data.convert.base import read_bytes
 
 
 def as_file(path: Path, sample_rate: int | None) -> bytes:
-  """Returns the bytes of an audio file, or with a sample rate (Hz) the bytes of a mono 16-bit wav file of its audio.
+  """Return the bytes of an audio file, or with a sample rate (Hz) the bytes of a mono 16-bit wav file of its audio.
 
   Raises:
     UserError: the file cannot be read.
@@ -27,6 +27,6 @@ def as_file(path: Path, sample_rate: int | None) -> bytes:
 
 
 def velocity_range(velocity: np.ndarray) -> bytes:
-  """Returns note_seq's VelocityRange, serialized: the minimum (field 1) and maximum (field 2) velocity, at least 1."""
+  """Return note_seq's VelocityRange, serialized: the minimum (field 1) and maximum (field 2) velocity, at least 1."""
   low, high = (int(max(value, 1)) for value in (velocity.min(initial=127), velocity.max(initial=1)))
   return bytes([0x08, min(low, high), 0x10, high])

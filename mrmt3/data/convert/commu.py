@@ -44,7 +44,7 @@ def render(
   workers: int | None = None,
   progress: bool = True,
 ) -> Rendered:
-  """Renders every clip without audio to `data_dir/commu_audio/<id>.flac`. Each file is written atomically.
+  """Render every clip without audio to `data_dir/commu_audio/<id>.flac`. Each file is written atomically.
 
   Args:
     data_dir: the folder with commu_meta.csv and commu_midi.
@@ -85,7 +85,7 @@ def _synth(soundfont, sample_rate):
 
 
 def _render(data_dir, soundfont, sample_rate, name) -> float | str:
-  """Renders a clip and returns its length in s, or a line with the reason why it cannot be rendered."""
+  """Render a clip and return its length in s, or a line with the reason why it cannot be rendered."""
   source, files = CommuFolder(data_dir), midi_files(data_dir)
   if name not in files:
     return f'{name} has no MIDI file in {data_dir}'

@@ -43,7 +43,7 @@ class GuitarSet:
   sample_rate: int | None = None
 
   def splits(self) -> dict[str, list[str]]:
-    """Returns split -> sorted names; UserError if there are no annotations, or no recordings of them."""
+    """Return split -> sorted names; UserError if there are no annotations, or no recordings of them."""
     root = Path(self.folder)
     annotated = sorted(path.stem for path in (root / ANNOTATIONS).glob('*.jams'))
     if not annotated:
@@ -54,7 +54,7 @@ class GuitarSet:
     return in_splits(names, {name: _split(name) for name in names}, SPLITS)
 
   def features(self, name: str) -> Features:
-    """Returns audio (a wav file), sequence, id and velocity_range of a recording."""
+    """Return audio (a wav file), sequence, id and velocity_range of a recording."""
     audio = self._audio(name)
     notes = read_jams(Path(self.folder) / ANNOTATIONS / f'{name.rpartition("_")[0]}.jams')
     sequence = serialize_notes(notes, name, promised_seconds(audio) or 0.0)
@@ -77,7 +77,7 @@ def _split(name):
 
 
 def read_jams(path: Path) -> np.ndarray:
-  """Returns the notes of all strings in a JAMS file as a sorted note array; UserError for another kind of file."""
+  """Return the notes of all strings in a JAMS file as a sorted note array; UserError for another kind of file."""
   rows = []
   try:
     for annotation in json.loads(read_bytes(path))['annotations']:
@@ -94,5 +94,5 @@ def read_jams(path: Path) -> np.ndarray:
 
 
 def open_guitarset(folder: str, options: Options) -> GuitarSet:
-  """Opens GuitarSet."""
+  """Open GuitarSet."""
   return GuitarSet(folder, options.sample_rate)

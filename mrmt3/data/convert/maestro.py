@@ -31,12 +31,12 @@ class Maestro:
   sample_rate: int | None = None
 
   def splits(self) -> dict[str, list[str]]:
-    """Returns split -> sorted names; UserError if the csv file is missing or has other columns."""
+    """Return split -> sorted names; UserError if the csv file is missing or has other columns."""
     rows = self._rows()
     return in_splits(sorted(rows), {name: row['split'] for name, row in rows.items()}, SPLITS)
 
   def features(self, name: str) -> Features:
-    """Returns audio (a wav file), sequence, id and velocity_range of a performance."""
+    """Return audio (a wav file), sequence, id and velocity_range of a performance."""
     row = self._rows()[name]
     audio, midi = Path(self.folder) / row['audio_filename'], Path(self.folder) / row['midi_filename']
     notes, pedal = read_performance(midi)
@@ -66,10 +66,10 @@ class Maestro:
 
 
 def open_v1(folder: str, options: Options) -> Maestro:
-  """Opens MAESTRO 1.0.0."""
+  """Open MAESTRO 1.0.0."""
   return Maestro(folder, '1.0.0', options.sample_rate)
 
 
 def open_v3(folder: str, options: Options) -> Maestro:
-  """Opens MAESTRO 3.0.0."""
+  """Open MAESTRO 3.0.0."""
   return Maestro(folder, '3.0.0', options.sample_rate)

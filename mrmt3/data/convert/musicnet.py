@@ -47,7 +47,7 @@ class MusicNet:
   sample_rate: int = SAMPLE_RATE
 
   def splits(self) -> dict[str, list[str]]:
-    """Returns split -> sorted numbers; UserError if there are no recordings, or no labels for any of them."""
+    """Return split -> sorted numbers; UserError if there are no recordings, or no labels for any of them."""
     found = self._recordings()
     labelled = self._labels()
     names = sorted(found.keys() & labelled.keys())
@@ -59,7 +59,7 @@ class MusicNet:
     return in_splits(names, {name: split_of.get(name, 'train') for name in names}, SPLITS)
 
   def features(self, name: str) -> Features:
-    """Returns audio (samples), sample_rate, sequence and id of a recording."""
+    """Return audio (samples), sample_rate, sequence and id of a recording."""
     samples = read_audio(self._recordings()[name], self.sample_rate, whole=True)
     labels = self._labels()[name]
     notes = read_labels(labels) if labels.suffix == '.csv' else read_midi(labels)
@@ -86,7 +86,7 @@ class MusicNet:
 
 
 def read_labels(path: Path) -> np.ndarray:
-  """Returns the notes of a csv label file of MusicNet as a sorted note array; UserError for another kind of file."""
+  """Return the notes of a csv label file of MusicNet as a sorted note array; UserError for another kind of file."""
   try:
     with open(path, newline='', encoding='utf-8') as file:
       rows = [
@@ -108,12 +108,12 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def open_musicnet(folder: str, options: Options) -> MusicNet:
-  """Opens MusicNet."""
+  """Open MusicNet."""
   return MusicNet(folder, **options.rate)
 
 
 def open_musicnet_em(folder: str, options: Options) -> MusicNet:
-  """Opens MusicNet with the labels of MusicNet-EM; UserError if `options.labels` is not set."""
+  """Open MusicNet with the labels of MusicNet-EM; UserError if `options.labels` is not set."""
   if options.labels is None:
     raise UserError('musicnet_em needs the MIDI files of MusicNet-EM: add --labels DIR')
   return MusicNet(folder, options.labels, **options.rate)

@@ -32,7 +32,7 @@ class Slakh2100:
   sample_rate: int = SAMPLE_RATE
 
   def splits(self) -> dict[str, list[str]]:
-    """Returns split -> names in order of their numbers; UserError if there are no tracks."""
+    """Return split -> names in order of their numbers; UserError if there are no tracks."""
     names = {split: [] for split in slakh_layout.SPLITS}
     for track in slakh_layout.find_tracks(self.folder):
       if track.split in names:
@@ -43,7 +43,7 @@ class Slakh2100:
     return names
 
   def features(self, name: str) -> Features:
-    """Returns the features of MT3's records, with empty `stems`; UserError if a stem or the mix cannot be read."""
+    """Return the features of MT3's records, with empty `stems`; UserError if a stem or the mix cannot be read."""
     split, track_name, *number = name.split('/')
     track = slakh_layout.Track(Path(self.folder) / split / track_name)
     stems = slakh_layout.read_stems(track)
@@ -82,12 +82,12 @@ class Slakh2100:
 
 
 def _some(stems, *seed):
-  """Returns a random subset of the stems, the same for the same seed."""
+  """Return a random subset of the stems, the same for the same seed."""
   rng = np.random.default_rng(seed)
   count = rng.integers(min(LEAST_STEMS, len(stems)), len(stems) + 1)
   return [stems[i] for i in sorted(rng.choice(len(stems), count, replace=False))]
 
 
 def open_slakh(folder: str, options: Options) -> Slakh2100:
-  """Opens Slakh2100."""
+  """Open Slakh2100."""
   return Slakh2100(folder, options.subsets, **options.rate)

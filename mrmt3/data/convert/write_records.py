@@ -48,7 +48,7 @@ def convert(
   workers: int | None = None,
   progress: bool = True,
 ) -> Converted:
-  """Writes the folder `out/name` atomically. Pieces go to the files of a split in turn; no file is written empty.
+  """Write the folder `out/name` atomically. Pieces go to the files of a split in turn; no file is written empty.
 
   Args:
     name: one of `catalogue.originals`.
@@ -100,7 +100,7 @@ def convert(
 
 
 def files_of_split(name: str, split: str) -> list[str]:
-  """Returns the names of the files in which a split was published."""
+  """Return the names of the files in which a split was published."""
   pattern = PUBLISHED[name][1][split]
   if '?????' not in pattern:
     return [pattern]
@@ -109,7 +109,7 @@ def files_of_split(name: str, split: str) -> list[str]:
 
 
 def _files_by_priority(name, split):
-  """Returns a split's files, those for evaluation during training first: they get pieces even of a small data set."""
+  """Return a split's files, those for evaluation during training first: they get pieces even of a small data set."""
   files = files_of_split(name, split)
   part = PUBLISHED[name][1].get(f'{split}_subset', '')
   first = next((number for number, file in enumerate(files) if fnmatch.fnmatchcase(file, part)), 0)
@@ -117,7 +117,7 @@ def _files_by_priority(name, split):
 
 
 def _read(source, piece) -> tuple[bytes | None, str]:
-  """Returns (record, '') or (None, reason), in a worker process."""
+  """Return (record, '') or (None, reason), in a worker process."""
   try:
     return serialize_example(source.features(piece)), ''
   except UserError as error:

@@ -83,7 +83,7 @@ LAYOUTS = {
 
 
 def decode_record(data: bytes, layout: RecordLayout, where: str, sample_rate: int, stems: bool = False) -> PieceContent:
-  """Returns the piece of a record.
+  """Return the piece of a record.
 
   Sustain is applied per instrument, except to drums, as in MT3; pitch bends are ignored. Notes without length stay in
   the note array. If `stems` is set and the record has stems, the samples are their sum.
@@ -148,7 +148,7 @@ def _at_rate(samples, example, layout, where, sample_rate):
 
 
 def _stems(example, layout, where, sample_rate):
-  """Returns the stems, float32 `[stems, n]`, or None if the record has none."""
+  """Return the stems, float32 `[stems, n]`, or None if the record has none."""
   if layout.stems not in example or not len(example[layout.stems]):
     return None
   samples = _samples(example, layout.stems, where)
@@ -164,7 +164,7 @@ def _stems(example, layout, where, sample_rate):
 
 
 def _notes(example, layout, where):
-  """Returns (unsorted note array, index of each note's sequence as int32 `[notes]`)."""
+  """Return (unsorted note array, index of each note's sequence as int32 `[notes]`)."""
   sequences = _feature(example, layout.sequences, where)
   if layout.names is None:
     sequences = [_only(example, layout.sequences, where)]
@@ -198,7 +198,7 @@ def _notes(example, layout, where):
 
 
 def _sustained(sequence):
-  """Returns the notes of a NoteSequence with the sustain pedal of each instrument applied."""
+  """Return the notes of a NoteSequence with the sustain pedal of each instrument applied."""
   notes, instrument = sequence_notes(sequence)
   changes = [
     (c.time, c.control_value >= _PEDAL_DOWN, c.instrument)

@@ -57,7 +57,7 @@ _LISTS = {'bytes_list': None, 'float_list': np.float32, 'int64_list': np.int64}
 
 @functools.cache
 def _message(name):
-  """Returns the class of a message."""
+  """Return the class of a message."""
   from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
   pool = descriptor_pool.DescriptorPool()
@@ -105,7 +105,7 @@ class Example:
     return iter(self._features)
 
   def get(self, name: str, default=None):
-    """Returns a feature, or `default` if the example does not have it."""
+    """Return a feature, or `default` if the example does not have it."""
     return self[name] if name in self else default  # noqa: SIM401
 
   def __getitem__(self, name: str) -> list[bytes] | np.ndarray:
@@ -118,7 +118,7 @@ class Example:
 
 
 def serialize_example(features: Mapping[str, bytes | Sequence[bytes] | np.ndarray]) -> bytes:
-  """Returns features as a serialized tf.train.Example, sorted by name.
+  """Return features as a serialized tf.train.Example, sorted by name.
 
   Args:
     features: name -> bytes, a sequence of bytes, or a one-dimensional array. Floats are written as float32, integers
@@ -139,7 +139,7 @@ def serialize_example(features: Mapping[str, bytes | Sequence[bytes] | np.ndarra
 
 
 def _varint(number):
-  """Returns a number as a protocol buffer varint, seven bits per byte."""
+  """Return a number as a protocol buffer varint, seven bits per byte."""
   out = bytearray()
   while number > 127:
     out.append(number & 127 | 128)
@@ -148,7 +148,7 @@ def _varint(number):
 
 
 def parse_note_sequence(data: bytes):
-  """Returns a parsed NoteSequence (its notes and control changes); ValueError for other data."""
+  """Return a parsed NoteSequence (its notes and control changes); ValueError for other data."""
   from google.protobuf.message import DecodeError
 
   try:
@@ -160,7 +160,7 @@ def parse_note_sequence(data: bytes):
 def serialize_notes(
   notes: np.ndarray, sequence_id: str = '', total_time: float = 0.0, pedal: Iterable[tuple[float, int]] = ()
 ) -> bytes:
-  """Returns a note array as a serialized NoteSequence, without loss. Each program is one instrument; drums are 9.
+  """Return a note array as a serialized NoteSequence, without loss. Each program is one instrument; drums are 9.
 
   Args:
     notes: note array.
@@ -190,6 +190,6 @@ def serialize_notes(
 
 
 def sequence_notes(sequence) -> tuple[np.ndarray, np.ndarray]:
-  """Returns (note array in the sequence's order, instrument numbers as int64 `[notes]`) of a parsed NoteSequence."""
+  """Return (note array in the sequence's order, instrument numbers as int64 `[notes]`) of a parsed NoteSequence."""
   rows = [(n.start_time, n.end_time, n.pitch, n.velocity, n.program, n.is_drum) for n in sequence.notes]
   return np.array(rows, NOTE_DTYPE), np.array([n.instrument for n in sequence.notes], np.int64)

@@ -37,7 +37,7 @@ class Place:
 
 
 def find_files(folder: str | os.PathLike, pattern: str) -> list[Path]:
-  """Returns the sorted files of a pattern: 'name@10' (ten files, name-00000-of-00010 and so on), a glob or a file.
+  """Return the sorted files of a pattern: 'name@10' (ten files, name-00000-of-00010 and so on), a glob or a file.
 
   Raises:
     UserError: there are no such files, or some of the files of 'name@10' are missing.
@@ -63,7 +63,7 @@ def find_files(folder: str | os.PathLike, pattern: str) -> list[Path]:
 
 
 def find_records(path: Path) -> tuple[Place, ...]:
-  """Returns the places of a file's records; UserError if the file cannot be opened."""
+  """Return the places of a file's records; UserError if the file cannot be opened."""
   try:
     status = path.stat()
     return _find_records(path, status.st_size, status.st_mtime_ns)
@@ -98,7 +98,7 @@ def _place(header, at, size):
 
 
 def read_record(path: Path, number: int) -> bytes:
-  """Returns the data of record `number` of a file, counted from 0; UserError if it is damaged or does not exist."""
+  """Return the data of record `number` of a file, counted from 0; UserError if it is damaged or does not exist."""
   places = find_records(path)
   if not 0 <= number < len(places):
     raise UserError(f'{path} has no record {number}; it has {len(places)} records')
@@ -119,13 +119,13 @@ def read_record(path: Path, number: int) -> bytes:
 
 
 def framed(data: bytes) -> bytes:
-  """Returns the bytes of a record in a file: the data with its length and checksums."""
+  """Return the bytes of a record in a file: the data with its length and checksums."""
   length = struct.pack('<Q', len(data))
   header = length + _FOOTER.pack(masked_crc32c(length))
   return b''.join((header, data, _FOOTER.pack(masked_crc32c(data))))
 
 
 def masked_crc32c(data: bytes) -> int:
-  """Returns the CRC-32C as TFRecord files store it: rotated by 15 bits, plus a constant."""
+  """Return the CRC-32C as TFRecord files store it: rotated by 15 bits, plus a constant."""
   crc = google_crc32c.value(data)
   return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -50,21 +50,21 @@ class OwnFolder:
       raise UserError(f'fractions is {self.fractions}; it must be the shares of {", ".join(SPLITS)} and sum to 1')
 
   def splits(self) -> tuple[str, ...]:
-    """Returns the splits with pieces in them; UserError if there are no pairs of files in the folder."""
+    """Return the splits with pieces in them; UserError if there are no pairs of files in the folder."""
     return tuple(split for split, files in self._files().items() if files)
 
   def list_pieces(self, split: str) -> list[str]:
-    """Returns the pieces' names, sorted; UserError if there are none."""
+    """Return the pieces' names, sorted; UserError if there are none."""
     return sorted(self._split_files(split))
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one piece, without stems; UserError if one of its two files is missing, ambiguous or broken."""
+    """Read one piece, without stems; UserError if one of its two files is missing, ambiguous or broken."""
     audio, midi = (self._file(split, name, *kind) for kind in ((AUDIO_SUFFIXES, 'audio'), (MIDI_SUFFIXES, 'MIDI')))
     notes, lost = self._read_midi(midi)
     return PieceContent(read_audio(audio, sample_rate, whole=True), notes, lost_notes=lost)
 
   def read_notes(self, split: str, name: str) -> np.ndarray:
-    """Returns the notes of a piece; UserError if its MIDI file is missing, ambiguous or broken."""
+    """Return the notes of a piece; UserError if its MIDI file is missing, ambiguous or broken."""
     return self._read_midi(self._file(split, name, MIDI_SUFFIXES, 'MIDI'))[0]
 
   def _read_midi(self, path):
@@ -72,7 +72,7 @@ class OwnFolder:
     return map_to_slakh_classes(notes) if self.slakh_classes else notes, lost
 
   def _file(self, split, name, suffixes, kind):
-    """Returns a piece's file of the given kind."""
+    """Return a piece's file of the given kind."""
     root = Path(self.data_dir)
     folders = self._folders()
     if folders and not (root / split).is_dir():
@@ -90,7 +90,7 @@ class OwnFolder:
     return _only(siblings, suffixes, base, kind)
 
   def fingerprint(self, split: str) -> str:
-    """Returns a digest of the names, sizes and times of the split's files."""
+    """Return a digest of the names, sizes and times of the split's files."""
     files = [path for paths in self._split_files(split).values() for path in paths]
     return files_fingerprint(files, Path(self.data_dir))
 
@@ -104,7 +104,7 @@ class OwnFolder:
     return files
 
   def _files(self) -> dict[str, dict[str, list[Path]]]:
-    """Returns split -> name of a piece -> its files."""
+    """Return split -> name of a piece -> its files."""
     root = Path(self.data_dir)
     if not root.is_dir():
       raise UserError(f'no data set at {root}: no such folder; check data_dir')
@@ -124,7 +124,7 @@ class OwnFolder:
     return found if folders else self._divide(found[SPLITS[0]])
 
   def _divide(self, pieces):
-    """Divides the pieces among the splits by a number in 0..1 that depends on the piece's name only."""
+    """Divide the pieces among the splits by a number in 0..1 that depends on the piece's name only."""
     place = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64 for name in pieces}
     pairs = [name for name in pieces if _is_pair(pieces[name])]
     train, validation, _ = self.fractions
@@ -146,7 +146,7 @@ def _is_pair(paths):
 
 
 def _only(siblings, suffixes, base, kind):
-  """Returns the file of a kind; UserError if there is none or more than one."""
+  """Return the file of a kind; UserError if there is none or more than one."""
   files = sorted(path for path in siblings if path.suffix.lower() in suffixes)
   if not files:
     raise UserError(f'{base} has no {kind} file: expected {base.name}{" or ".join(suffixes)} in {base.parent}')

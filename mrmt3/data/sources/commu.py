@@ -81,16 +81,16 @@ class CommuFolder:
   data_dir: str
 
   def splits(self) -> tuple[str, ...]:
-    """Returns the splits with clips in them; UserError if there is no ComMU in the folder."""
+    """Return the splits with clips in them; UserError if there is no ComMU in the folder."""
     clips = self._clips()
     return tuple(split for split in SPLITS if clips[split])
 
   def list_pieces(self, split: str) -> list[str]:
-    """Returns the ids of the split's clips, sorted; UserError if there are none."""
+    """Return the ids of the split's clips, sorted; UserError if there are none."""
     return sorted(self._of(split))
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one clip, without stems; UserError if its MIDI or audio file is missing or broken."""
+    """Read one clip, without stems; UserError if its MIDI or audio file is missing or broken."""
     notes, lost = self._read_midi(split, name)
     audio = self._files()[1]
     if name not in audio:
@@ -98,11 +98,11 @@ class CommuFolder:
     return PieceContent(read_audio(audio[name], sample_rate, whole=True), notes, lost_notes=lost)
 
   def read_notes(self, split: str, name: str) -> np.ndarray:
-    """Returns the notes of a clip; UserError if its MIDI file is missing or broken."""
+    """Return the notes of a clip; UserError if its MIDI file is missing or broken."""
     return self._read_midi(split, name)[0]
 
   def _read_midi(self, split, name):
-    """Returns (a clip's notes, number of notes lost in reading its MIDI file)."""
+    """Return (a clip's notes, number of notes lost in reading its MIDI file)."""
     if name not in self._of(split):
       raise UserError(f'ComMU in {self.data_dir} has no clip {name!r} in the split {split!r}')
     midi = self._files()[0]
@@ -114,13 +114,13 @@ class CommuFolder:
     return as_played(notes, self._of(split)[name]), lost
 
   def fingerprint(self, split: str) -> str:
-    """Returns a digest of the names, sizes and times of the split's files and of the metadata."""
+    """Return a digest of the names, sizes and times of the split's files and of the metadata."""
     midi, audio = _find_files.__wrapped__(Path(self.data_dir), None)
     own = [files[name] for name in self._of(split) for files in (midi, audio) if name in files]
     return files_fingerprint([*own, find_metadata(self.data_dir)], Path(self.data_dir))
 
   def programs(self, split: str) -> dict[str, int]:
-    """Returns {id: program} of the split's clips, empty if there are none."""
+    """Return {id: program} of the split's clips, empty if there are none."""
     return self._clips().get(split, {})
 
   def _clips(self):
@@ -139,7 +139,7 @@ class CommuFolder:
 
 
 def find_metadata(data_dir: str) -> Path:
-  """Returns the path of ComMU's csv file in a folder; UserError if there is none."""
+  """Return the path of ComMU's csv file in a folder; UserError if there is none."""
   if not Path(data_dir).is_dir():
     raise UserError(f'no data set at {data_dir}: no such folder; check data_dir')
   for name in METADATA:
@@ -149,19 +149,19 @@ def find_metadata(data_dir: str) -> Path:
 
 
 def midi_files(data_dir: str) -> dict[str, Path]:
-  """Returns {id: MIDI file} of ComMU's folder; UserError if the folder is not ComMU's."""
+  """Return {id: MIDI file} of ComMU's folder; UserError if the folder is not ComMU's."""
   return _find_files(Path(data_dir), find_metadata(data_dir).stat().st_mtime_ns)[0]
 
 
 def as_played(notes: np.ndarray, program: int) -> np.ndarray:
-  """Returns a clip's notes with the program it is rendered with, instead of the programs of its MIDI file."""
+  """Return a clip's notes with the program it is rendered with, instead of the programs of its MIDI file."""
   notes = notes.copy()
   notes['program'], notes['is_drum'] = program, False
   return notes
 
 
 def split_clips(instruments: dict[str, str]) -> dict[str, dict[str, int]]:
-  """Returns MR-MT3's splits, split -> {id: program}, given {id: inst} in the order of the csv file.
+  """Return MR-MT3's splits, split -> {id: program}, given {id: inst} in the order of the csv file.
 
   An instrument has the clips whose `inst` contains its name. A clip can match two instruments ('bell', 'synth_bell').
   The one with fewer clips decides its split. Clips that match none are left out.
@@ -196,7 +196,7 @@ def _read_clips(path: Path, _changed):
 
 @functools.lru_cache(maxsize=4)
 def _find_files(root: Path, _changed):
-  """Returns ({id: MIDI file}, {id: audio file}) of the files in a folder."""
+  """Return ({id: MIDI file}, {id: audio file}) of the files in a folder."""
   midi, audio = {}, {}
   for path in files_below(root):
     if path.suffix.lower() == '.mid':

@@ -108,7 +108,7 @@ class Mt3Records:
       raise UserError(f'unknown record layout {self.layout!r}; choose one of {", ".join(LAYOUTS)}')
 
   def splits(self) -> tuple[str, ...]:
-    """Returns the splits whose files exist; UserError if none do, or some files of 'name@10' are missing."""
+    """Return the splits whose files exist; UserError if none do, or some files of 'name@10' are missing."""
     if not Path(self.data_dir).is_dir():
       raise UserError(f'no data set at {self.data_dir}: no such folder; check data_dir')
     found, errors = [], []
@@ -123,7 +123,7 @@ class Mt3Records:
     return tuple(found)
 
   def list_pieces(self, split: str) -> list[str]:
-    """Returns the records' names, in order of file and position; UserError if there are none."""
+    """Return the records' names, in order of file and position; UserError if there are none."""
     root = Path(self.data_dir)
     names = [
       f'{file.relative_to(root).as_posix()}#{number}'
@@ -135,7 +135,7 @@ class Mt3Records:
     return names
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one record; with `stems` also the stems, if the record has them.
+    """Read one record; with `stems` also the stems, if the record has them.
 
     Raises:
       UserError: the record is damaged, does not match the layout, or has an unknown instrument name.
@@ -149,7 +149,7 @@ class Mt3Records:
     )
 
   def fingerprint(self, split: str) -> str:
-    """Returns a digest of the names, sizes and times of the split's files."""
+    """Return a digest of the names, sizes and times of the split's files."""
     return files_fingerprint(self._files(split), Path(self.data_dir))
 
   def _files(self, split):
@@ -160,7 +160,7 @@ class Mt3Records:
 
 
 def published(name: str, data_dir: str) -> Mt3Records:
-  """Returns one of MT3's data sets, whose files in `data_dir` have their published names.
+  """Return one of MT3's data sets, whose files in `data_dir` have their published names.
 
   Args:
     name: one of `PUBLISHED`: maestrov1, maestrov3, guitarset, urmp, musicnet, musicnet_em, cerberus4, slakh.

@@ -44,7 +44,7 @@ PROGRAMS = {
 
 
 def one_note(samples: np.ndarray, sample_rate: int, family: str, pitch: int, velocity: int) -> PieceContent:
-  """Returns a note's samples, float32 `[n]`, as a piece that begins with silence."""
+  """Return a note's samples, float32 `[n]`, as a piece that begins with silence."""
   samples = np.concatenate([np.zeros(round(SILENCE * sample_rate), np.float32), samples])
   return PieceContent(samples, _notes_of(family, pitch, velocity))
 
@@ -83,34 +83,34 @@ class NsynthFolder(_Nsynth):
   """
 
   def splits(self) -> tuple[str, ...]:
-    """Returns the existing splits among train, validation and test; UserError if there are none."""
+    """Return the existing splits among train, validation and test; UserError if there are none."""
     return tuple(self._folders())
 
   def list_pieces(self, split: str) -> list[str]:
-    """Returns the notes' names, sorted, e.g. 'bass_synthetic_033-022-050'; UserError if there are none."""
+    """Return the notes' names, sorted, e.g. 'bass_synthetic_033-022-050'; UserError if there are none."""
     names = sorted(name for name, note in self._notes(split).items() if note[0] not in self.left_out)
     if not names:
       raise UserError(f'{self._folder(split)} has only notes of {", ".join(self.left_out)}, which left_out excludes')
     return names
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one note, without stems; UserError if it is unknown, or its wav file is missing or broken."""
+    """Read one note, without stems; UserError if it is unknown, or its wav file is missing or broken."""
     known = self._known(split, name)
     return one_note(read_audio(self._audio(split, name), sample_rate, whole=True), sample_rate, *known)
 
   def read_notes(self, split: str, name: str) -> np.ndarray:
-    """Returns the note array of one note; UserError if it is unknown."""
+    """Return the note array of one note; UserError if it is unknown."""
     return _notes_of(*self._known(split, name))
 
   def _known(self, split, name):
-    """Returns (family, pitch, velocity) of a note."""
+    """Return (family, pitch, velocity) of a note."""
     notes = self._notes(split)
     if name not in notes:
       raise UserError(f'{self._folder(split)} has no note {name!r}; check examples.json')
     return notes[name]
 
   def fingerprint(self, split: str) -> str:
-    """Returns a digest of the names, sizes and times of the split's files."""
+    """Return a digest of the names, sizes and times of the split's files."""
     folder = self._folder(split)
     return files_fingerprint(
       [folder / 'examples.json', *(self._audio(split, name) for name in self.list_pieces(split))], folder
@@ -144,7 +144,7 @@ class NsynthFolder(_Nsynth):
 
 @functools.lru_cache(maxsize=4)
 def _read_notes(path: Path, _changed) -> dict[str, tuple[str, int, int]]:
-  """Returns {name: (family, pitch, velocity)} of an examples.json."""
+  """Return {name: (family, pitch, velocity)} of an examples.json."""
   try:
     table = json.loads(path.read_bytes())
     notes = {
@@ -174,12 +174,12 @@ class NsynthRecords(_Nsynth):
   """
 
   def splits(self) -> tuple[str, ...]:
-    """Returns the existing splits among train, validation and test; UserError if there is no data set."""
+    """Return the existing splits among train, validation and test; UserError if there is no data set."""
     tfds_splits = TfdsRecords(self.data_dir).splits()
     return tuple(split for split, name in _TFDS_SPLITS.items() if name in tfds_splits)
 
   def list_pieces(self, split: str) -> list[str]:
-    """Returns the records' names, in order of file and position; UserError if there are none.
+    """Return the records' names, in order of file and position; UserError if there are none.
 
     Damaged records are listed as well, and reading one raises an error.
     """
@@ -192,7 +192,7 @@ class NsynthRecords(_Nsynth):
     return names
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one record, without stems; UserError if it is damaged or has other features."""
+    """Read one record, without stems; UserError if it is damaged or has other features."""
     example, where = self.read_example(name)
     family, pitch, velocity = (
       _family(example, where),
@@ -207,11 +207,11 @@ class NsynthRecords(_Nsynth):
     return one_note(samples, sample_rate, family, pitch, velocity)
 
   def fingerprint(self, split: str) -> str:
-    """Returns a digest of the names, sizes and times of the split's files."""
+    """Return a digest of the names, sizes and times of the split's files."""
     return TfdsRecords(self.data_dir).fingerprint(self._split(split))
 
   def read_example(self, name: str) -> tuple[Example, str]:
-    """Returns (the features of a record, its name in error messages)."""
+    """Return (the features of a record, its name in error messages)."""
     data, where = TfdsRecords(self.data_dir).read_record(name)
     try:
       return Example(data), where
@@ -240,7 +240,7 @@ def _family(example, where):
 
 @functools.lru_cache(maxsize=8)
 def _families(source: NsynthRecords, split: str, _fingerprint: str) -> dict[str, str | None]:
-  """Returns {record: family} of a TFDS split, with None for records that cannot be read."""
+  """Return {record: family} of a TFDS split, with None for records that cannot be read."""
   families = {}
   for name in TfdsRecords(source.data_dir).list_pieces(split):
     try:

@@ -29,7 +29,7 @@ class SlakhFolder:
   data_dir: str
 
   def splits(self) -> tuple[str, ...]:
-    """Returns the existing splits among train, validation, test and omitted; UserError if there are none."""
+    """Return the existing splits among train, validation, test and omitted; UserError if there are none."""
     root = Path(self.data_dir)
     if not root.is_dir():
       raise UserError(f'no data set at {root}: no such folder; check data_dir')
@@ -41,11 +41,11 @@ class SlakhFolder:
     return found
 
   def list_pieces(self, split: str) -> list[str]:
-    """Returns the tracks' names in order of their numbers, e.g. 'Track00001'; UserError if there are none."""
+    """Return the tracks' names in order of their numbers, e.g. 'Track00001'; UserError if there are none."""
     return [track.name for track in slakh_layout.find_tracks(self.data_dir, split)]
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one track. With `stems`, its samples are the sum of the labelled stems, padded to the longest one.
+    """Read one track. With `stems`, its samples are the sum of the labelled stems, padded to the longest one.
 
     Raises:
       UserError: metadata, a stem's MIDI file or the audio is missing or broken; with `stems`, no stem is audible.
@@ -67,25 +67,25 @@ class SlakhFolder:
     return PieceContent(audio.sum(axis=0), notes[order], audio, note_stem[order], lost)
 
   def read_notes(self, split: str, name: str) -> np.ndarray:
-    """Returns the notes of a track; UserError if metadata or a stem's MIDI file is missing or broken."""
+    """Return the notes of a track; UserError if metadata or a stem's MIDI file is missing or broken."""
     return slakh_layout.read_notes(self._track(split, name))
 
   def read_published_notes(self, split: str, name: str) -> np.ndarray:
-    """Returns the notes of a track as in `slakh_layout.read_published_notes`."""
+    """Return the notes of a track as in `slakh_layout.read_published_notes`."""
     return slakh_layout.read_published_notes(self._track(split, name))
 
   def _track(self, split, name):
     return slakh_layout.Track(Path(self.data_dir) / split / name)
 
   def fingerprint(self, split: str) -> str:
-    """Returns a digest of the names, sizes and times of all files of the split's tracks."""
+    """Return a digest of the names, sizes and times of all files of the split's tracks."""
     root = Path(self.data_dir) / split
     files = [file for track in slakh_layout.find_tracks(self.data_dir, split) for file in files_below(track.path)]
     return files_fingerprint(files, root)
 
 
 def _stack(rows: list[np.ndarray]) -> np.ndarray:
-  """Returns signals `[n]` of different lengths as float32 `[rows, longest]`."""
+  """Return signals `[n]` of different lengths as float32 `[rows, longest]`."""
   stacked = np.zeros((len(rows), max(map(len, rows))), np.float32)
   for place, row in zip(stacked, rows, strict=True):
     place[: len(row)] = row

@@ -33,20 +33,20 @@ class TfdsRecords:
   data_dir: str
 
   def splits(self) -> tuple[str, ...]:
-    """Returns the splits of the data set; UserError if there is no data set."""
+    """Return the splits of the data set; UserError if there is no data set."""
     return tuple(_read_info(self._folder())[1])
 
   def list_pieces(self, split: str) -> list[str]:
-    """Returns the records' names, in order of file and position; UserError if there are none or a file is missing."""
+    """Return the records' names, in order of file and position; UserError if there are none or a file is missing."""
     return [f'{file.name}#{number}' for file, size in self._files(split) for number in range(size)]
 
   def read_piece(self, split: str, name: str, sample_rate: int, stems: bool = False) -> PieceContent:
-    """Reads one record, without stems; UserError if it is damaged or has other features."""
+    """Read one record, without stems; UserError if it is damaged or has other features."""
     data, where = self.read_record(name)
     return decode_record(data, _LAYOUT, where, sample_rate)
 
   def read_record(self, name: str) -> tuple[bytes, str]:
-    """Returns (a record's bytes, its name in error messages); UserError if it is damaged or does not exist."""
+    """Return (a record's bytes, its name in error messages); UserError if it is damaged or does not exist."""
     file, _, number = name.rpartition('#')
     path = self._folder() / file
     if not file or not number.isdecimal() or not path.is_file():
@@ -55,14 +55,14 @@ class TfdsRecords:
     return (_read_array_record if is_array else read_record)(path, int(number)), f'{path}: record {number}'
 
   def fingerprint(self, split: str) -> str:
-    """Returns a digest of the names, sizes and times of the split's files."""
+    """Return a digest of the names, sizes and times of the split's files."""
     return files_fingerprint([file for file, _ in self._files(split)], self._folder())
 
   def _folder(self) -> Path:
     return _find_folder(Path(self.data_dir))
 
   def _files(self, split):
-    """Returns [(file, number of records)] of a split."""
+    """Return [(file, number of records)] of a split."""
     folder = self._folder()
     splits = _read_info(folder)[1]
     if split not in splits:
@@ -75,7 +75,7 @@ class TfdsRecords:
 
 @functools.lru_cache(maxsize=64)
 def _find_folder(root: Path) -> Path:
-  """Returns the folder with dataset_info.json: `root`, or the only one up to three levels below it."""
+  """Return the folder with dataset_info.json: `root`, or the only one up to three levels below it."""
   levels = ('', '*/', '*/*/', '*/*/*/')
   found = next((files for level in levels if (files := sorted(root.glob(f'{level}{_INFO}')))), [])
   found = [file for file in found if '.incomplete' not in str(file.relative_to(root))]
@@ -87,7 +87,7 @@ def _find_folder(root: Path) -> Path:
 
 
 def _read_info(folder):
-  """Returns (file format, {split: [(file, number of records)]}) of a data set."""
+  """Return (file format, {split: [(file, number of records)]}) of a data set."""
   path = folder / _INFO
   try:
     return _parse_info(path, path.stat().st_mtime_ns)

@@ -82,7 +82,7 @@ class SlakhRecords(tfds.core.GeneratorBasedBuilder):
     return {split: self._generate_examples(source, split) for split in splits}
 
   def _generate_examples(self, source: SlakhFolder, split: str) -> Iterator[tuple[str, dict]]:
-    """Yields (name, features) of the usable tracks of a split; UserError if there are none."""
+    """Yield (name, features) of the usable tracks of a split; UserError if there are none."""
     from mrmt3.utils.parallel import parallel_if_long
 
     names = source.list_pieces(split)
@@ -110,12 +110,12 @@ def _splits(source: SlakhFolder) -> list[str]:
 
 
 def _origin(source: SlakhFolder) -> dict[str, str]:
-  """Returns the fingerprint of each split."""
+  """Return the fingerprint of each split."""
   return {split: source.fingerprint(split) for split in _splits(source)}
 
 
 def _check_origin(folder: Path, source: SlakhFolder) -> None:
-  """Raises UserError if `folder` has records that were built from other tracks."""
+  """Raise UserError if `folder` has records that were built from other tracks."""
   path = folder / BUILT_FROM
   if path.is_file() and json.loads(path.read_text('utf-8')) != _origin(source):
     raise UserError(
@@ -134,7 +134,7 @@ def _manual_folder(dl_manager) -> Path:
 
 
 def _read(source: SlakhFolder, split: str, name: str) -> tuple[dict | None, list[Problem]]:
-  """Returns (a track's features, or None if it is left out; its problems), in a worker process."""
+  """Return (a track's features, or None if it is left out; its problems), in a worker process."""
   track = Track(Path(source.data_dir) / split / name)
   try:
     checked = check_piece(source.read_piece(split, name, _RATE), _RATE)
@@ -163,7 +163,7 @@ def build(
   file_format: str = 'tfrecord',
   num_shards: int | None = None,
 ) -> Path:
-  """Builds the records if they do not exist, and returns their folder, `<data_dir>/slakh_records/<name>/1.0.0`.
+  """Build the records if they do not exist, and return their folder, `<data_dir>/slakh_records/<name>/1.0.0`.
 
   Args:
     slakh_dir: the folder with train, validation and test (any of them).

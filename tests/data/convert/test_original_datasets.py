@@ -42,7 +42,7 @@ def records(tmp_path_factory, originals):
 
 
 def pieces(source):
-  """Returns {(split, name): content}, without the subsets of splits."""
+  """Return {(split, name): content}, without the subsets of splits."""
   splits = [split for split in source.splits() if not split.endswith('_subset')]
   return {(split, name): source.read_piece(split, name, RATE) for split in splits for name in source.list_pieces(split)}
 

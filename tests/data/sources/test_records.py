@@ -36,7 +36,7 @@ def wav(samples, rate=44100):
 
 
 def sequence(notes, pedal=(), instrument=0):
-  """Returns a NoteSequence as note_seq writes it; `pedal` is (time, value, instrument)."""
+  """Return a NoteSequence as note_seq writes it; `pedal` is (time, value, instrument)."""
   import note_seq
 
   proto = note_seq.NoteSequence(id='x', filename='x.mid', ticks_per_quarter=220)
@@ -86,7 +86,7 @@ def write_records(path, records):
 
 
 def band(names, tables, rate=RATE, **changes):
-  """Returns a record of Slakh or Cerberus4."""
+  """Return a record of Slakh or Cerberus4."""
   stems = np.stack([tone(110 * (number + 2), rate=rate) for number in range(len(names))])
   features = {
     'audio_sample_rate': rate,
@@ -108,7 +108,7 @@ def band(names, tables, rate=RATE, **changes):
 
 
 def records_of(layout):
-  """Returns (record, its notes) in a layout."""
+  """Return (record, its notes) in a layout."""
   if layout == 'maestro':
     notes = as_notes([(0.1, 0.3, 60, 90, 0, 0)])
     return example(audio=wav(tone(440, rate=44100)), sequence=sequence(notes), id=b'm'), notes
@@ -255,7 +255,7 @@ def damage(path, at):
 
 
 def outcomes(path):
-  """Returns the error or the number of notes of each listed record."""
+  """Return the error or the number of notes of each listed record."""
   source = Mt3Records(str(path.parent), 'musicnet', {'train': 'a.tfrecord@1'})
   found = []
   for name in source.list_pieces('train'):

@@ -32,7 +32,7 @@ def say_lost(reason: str) -> None:
   """Print that another process is lost, in one line."""
   print(
     f'mrmt3: error: another process of this run is lost ({reason}); see the end of each log, and start all of them '
-    'again to go on from the last checkpoint',
+    'again to resume from the last checkpoint',
     file=sys.stderr,
     flush=True,
   )

@@ -92,7 +92,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path, small_data, small_s
   run(tmp_path, small_data, small_spec, 2)
   before = weights(tmp_path)
   # The third step's update makes the weights NaN, the fourth step's loss shows it.
-  with pytest.raises(UserError, match=r'the loss is nan at step 4, examples (Track0000\d from frame \d+; ){4}look'):
+  with pytest.raises(UserError, match=r'the loss is nan at step 4, examples (Track0000\d from frame \d+; ){4}check'):
     run(tmp_path, small_data, small_spec, 6, rate=float('nan'))
   assert orbax_checkpoints.checkpoint_steps(tmp_path) == [2]
   for a, b in zip(before, weights(tmp_path), strict=True):
@@ -260,7 +260,7 @@ def test_what_is_wrong_with_the_evaluation_is_said_at_the_start(tmp_path, small_
   assert not (tmp_path / 'model').exists()
 
 
-def test_changed_music_begins_the_data_anew(tmp_path, small_data, small_spec, capsys):
+def test_with_changed_pieces_the_data_starts_from_the_beginning(tmp_path, small_data, small_spec, capsys):
   from mrmt3.tasks import registration
 
   data = tmp_path / 'data'

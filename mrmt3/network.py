@@ -123,6 +123,11 @@ class T5Config(NetworkConfig):
     return self.memory_length > 0
 
   @property
+  def num_memory_frames(self) -> int:
+    """How many memory frames follow the encoder frames."""
+    return self.memory_length * self.memory_segments
+
+  @property
   def num_prior_segments(self) -> int:
     """How many prior segments `prior_tokens` holds."""
     return self.memory_segments
@@ -160,6 +165,8 @@ class T5Config(NetworkConfig):
 
   def check_format(self, path) -> None:
     """Raise UserError if the published format has no place for what the network does."""
+    if self.kind != T5Config.kind:
+      super().check_format(path)
     if self.decoupled_frames:
       raise UserError(
         f'{path}: the memory has an attention of its own (memory_attention), unlike the published one; '

@@ -256,7 +256,7 @@ def params_of(source: Source, spec: ModelSpec, allow_missing: tuple[str, ...] = 
   wanted = {path: shape.shape for path, shape in shapes.items()}
   unused = set(config.training_only) - {path.split('/')[0] for path in wanted}
   arrays = {name: array for name, array in source.arrays.items() if name.split('/')[0] not in unused}
-  has_memory = bool(getattr(config, 'memory_length', 0))
+  has_memory = config.num_memory_frames > 0
   if not has_memory:
     arrays = {name: array for name, array in arrays.items() if not _MEMORY_NAME.match(name)}
   in_torch = source.format in _UNDER_TORCH_NAMES

@@ -78,6 +78,7 @@ _FLAT_DEFAULTS = {
   'copy_threshold': 0.0,
   'instrument_memory': 0.0,
 }
+_FLAT_KINDS = ('mr_mt3', 'framewise', 'hybrid')
 _RENAMED_BACK = {new: old for old, new in _RENAMED.items()}
 
 
@@ -112,7 +113,10 @@ def fingerprint_repr(spec: ModelSpec) -> str:
 
 
 def _flat_network(spec: ModelSpec) -> dict | None:
-  """Return a network in the flat configuration of the first versions, None if it has other fields."""
+  """Return a network in the flat configuration of the first versions, None if they had no such model."""
+  decoding = dataclasses.replace(spec.decoding, no_repeated_events=False)
+  if spec.network.kind not in _FLAT_KINDS or decoding != DecodingConfig():
+    return None
   network = {_RENAMED_BACK.get(field.name, field.name): field.name for field in dataclasses.fields(spec.network)}
   network = {old: getattr(spec.network, new) for old, new in network.items()}
   if not network.keys() <= {*_FLAT_DEFAULTS, 'vocab_size', 'event_state', 'last_event'}:

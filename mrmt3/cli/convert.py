@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
   params = conversion.params_of(source, spec, tuple(args.allow_missing), args.seed)
   written = conversion.write(args.target, kind, params, spec, source.step)
   print(f'{written}: {conversion.describe(spec)}')
-  has_memory = bool(getattr(spec.network, 'memory_length', 0))  # as in MR-MT3
+  has_memory = spec.network.num_memory_frames > 0
   if source.memory_names and not has_memory:
     print(f'left out: the {len(source.memory_names)} arrays of an unused memory (L_agg is 0)')
   if has_memory and not source.memory_names:

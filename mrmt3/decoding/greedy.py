@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from mrmt3.decoding.logits_processors import AllowedTokens, LogitsProcessor, NoRepeatedEvents
+from mrmt3.decoding.logits_processors import AllowedTokens, LogitsProcessor
 from mrmt3.decoding.step_decoder import StepDecoder
 from mrmt3.special_tokens import EOS_ID, PAD_ID, START_ID
 
@@ -92,7 +92,7 @@ def decode_encoded(
     int32 `[batch, max_length]`, as `greedy_decode`.
   """
   decoder = spec.step_decoder(max_length)
-  processors = (NoRepeatedEvents(spec.token_ids),) if spec.decoding.no_repeated_events else ()
+  processors = spec.decoding.logits_processors(spec.token_ids)
   weights = decoder.pack(params) if weights is None else weights
   return greedy_decode(decoder, weights, encoded, max_length, active, allowed, processors)
 

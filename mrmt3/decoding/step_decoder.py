@@ -22,7 +22,8 @@ class StepDecoder(Protocol):
       weights: what `pack` returned.
       encoded: what `encode` returned.
       length: positions there is room for.
-      allowed: bool `[vocab]`, the tokens that may be emitted, or None: all. The loop masks the logits with it as well.
+      allowed: bool `[vocab]`, the tokens that may be emitted, or None: all. The loop masks the
+        logits in any case; a decoder that weighs alternatives of its own leaves the others out before it does.
     """
 
   def step(self, weights: Any, tokens: jax.Array, position: jax.Array, cache: Any) -> tuple[jax.Array, Any]:

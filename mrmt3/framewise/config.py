@@ -59,6 +59,7 @@ class FramewiseConfig(NetworkConfig):
 
   kind: ClassVar[str] = 'framewise'
   has_frame_heads: ClassVar[bool] = True
+  has_decoder: ClassVar[bool] = False
 
   vocab_size: int
   dtype: Any = 'float32'

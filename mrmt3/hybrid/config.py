@@ -69,6 +69,10 @@ class HybridConfig(T5Config):
     """Return how many encoder frames come of that many log-mel frames, candidates and memory not counted."""
     return -(-frames // self.time_stride)
 
+  def num_context_frames(self, frames: int) -> int:
+    """Return how many frames the decoder attends to besides the memory: encoder frames and note candidates."""
+    return self.num_encoder_frames(frames) + self.num_candidates
+
   def validate(self, spec) -> None:
     """Raise UserError if the log-mels are not those that the front end reads."""
     super().validate(spec)
@@ -80,9 +84,3 @@ class HybridConfig(T5Config):
     from mrmt3.hybrid.initialization import init_from_token_embeddings
 
     return init_from_token_embeddings(params, spec) if self.num_candidates else params
-
-  def check_format(self, path) -> None:
-    """Raise UserError: the published format has no place for the harmonic front end, candidates and event state."""
-    if self.front != LINEAR or self.num_candidates or self.event_state or self.output_positions:
-      raise UserError(f'{path}: a hybrid network has parts that the published one has not; use one of our own layouts')
-    super().check_format(path)

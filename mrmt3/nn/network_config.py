@@ -35,12 +35,14 @@ class NetworkConfig(abc.ABC):
       knowing.
     has_frame_heads: whether `module` takes `with_frame_head` and its network predicts frame-level labels, which
       `framewise.objective.FrameObjective` trains.
+    has_decoder: whether a decoder with parameters predicts the tokens.
   """
 
   kind: ClassVar[str]
   training_only: ClassVar[tuple[str, ...]] = ('frame_head', 'note_reader')  # of the frame loss, whatever it trained
   optional_parts: ClassVar[tuple[str, ...]] = ('decoder', 'memory_encoder', 'frame_head', 'note_reader')
   has_frame_heads: ClassVar[bool] = False
+  has_decoder: ClassVar[bool] = True
 
   @abc.abstractmethod
   def module(self, tokens: TokenIds, *, remat: bool = False) -> nn.Module:
@@ -68,6 +70,11 @@ class NetworkConfig(abc.ABC):
     return 1
 
   @property
+  def num_memory_frames(self) -> int:
+    """How many of the frames that `encode` returns come from prior tokens; they are the last ones."""
+    return 0
+
+  @property
   def min_prior_length(self) -> int:
     """The least number of prior tokens that the network takes."""
     return 1
@@ -75,6 +82,10 @@ class NetworkConfig(abc.ABC):
   def num_encoder_frames(self, frames: int) -> int:
     """Return how many encoder frames come of that many log-mel frames."""
     return frames
+
+  def num_context_frames(self, frames: int) -> int:
+    """Return how many frames the decoder attends to besides the memory, for that many log-mel frames."""
+    return self.num_encoder_frames(frames)
 
   def validate(self, spec: ModelSpec) -> None:  # noqa: B027  most networks fit every model
     """Check the network against the rest of the model. Raises UserError naming what does not fit."""

@@ -62,7 +62,7 @@ def measure(transcriber, params, pieces, results):
   by_type = {kind: {c.name: _pooled(costs[c.name], kind) for c in asked} for kind in types}
   tables = [decoded, losses]
   figures = [report.strips(decoded, HEADLINE), _loss_figure(by_type, [c.name for c in asked if c.name in _SHOWN])]
-  if not getattr(network, 'memory_length', 0):
+  if not network.num_memory_frames:
     remarks.append(
       'The network has no decoder, and so no cross-attention. Its probabilities are without the threshold.'
     )
@@ -126,8 +126,8 @@ def _loss_row(condition, costs, types):
 def _attention(costs, types, transcriber):
   """Return the table of attention on the memory, and {type: [share]} for a chart."""
   network = transcriber.spec.network
-  memory = network.memory_length * network.memory_segments
-  states = network.num_encoder_frames(transcriber.spec.segment_frames) + getattr(network, 'num_candidates', 0)
+  memory = network.num_memory_frames
+  states = network.num_context_frames(transcriber.spec.segment_frames)
   rows, shares = [], {}
   for kind in types:
     found = {name: piece['types'][kind] for name, piece in costs.items() if kind in piece['types']}

@@ -54,7 +54,7 @@ def measure(transcriber, params, pieces, results):
     f'dots are pieces, ticks are means; 1.0 is {top:.3f} nats per token',
   )
   remarks = []
-  if not hasattr(transcriber.spec.network, 'num_decoder_layers'):
+  if not transcriber.spec.network.has_decoder:
     remarks.append(
       'The network has no decoder: its note candidates come in the written order, so no other order can be likely.'
     )

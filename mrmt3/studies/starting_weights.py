@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mrmt3.checkpoints import conversion
 from mrmt3.checkpoints import orbax as orbax_checkpoints
+from mrmt3.network import T5Config
 
 
 def write(source: Path, folder: Path, memory_length: int | None, seed: int) -> Path:
@@ -27,7 +28,7 @@ def write(source: Path, folder: Path, memory_length: int | None, seed: int) -> P
   params, step = orbax_checkpoints.restore_target(orbax_checkpoints.find_checkpoint(source))
   spec = orbax_checkpoints.read_spec(source)
   # A network without memory of tokens has no decoder either: the run tells what starts fresh.
-  if memory_length is not None and hasattr(spec.network, 'memory_length'):
+  if memory_length is not None and isinstance(spec.network, T5Config):
     network = spec.network.replace(memory_length=memory_length)
     params = {name: part for name, part in params.items() if memory_length or name != 'memory_encoder'}
     if memory_length and 'memory_encoder' not in params:

@@ -18,7 +18,7 @@ ROWS = 8  # segments per batch
 def _score(params, inputs, context, targets, *, spec: ModelSpec):
   """Return (loss `[rows, length]`, share of cross-attention on the memory `[layers, rows, length]`)."""
   config = spec.network
-  memory, shares = getattr(config, 'memory_length', 0) * config.num_prior_segments, []
+  memory, shares = config.num_memory_frames, []
 
   def watch(next_function, args, kwargs, context):
     module = context.module

@@ -171,7 +171,7 @@ def test_write_track_replaces_a_track(folder):
   [
     ([], '0 stems'),
     ([Stem(130, False, BASS, tone(82))], 'program 130'),
-    ([Stem(30, False, GUITAR, np.zeros(RATE, np.float32))], 'none of the stems'),
+    ([Stem(30, False, GUITAR, np.zeros(RATE, np.float32))], 'no stem of the track is audible'),
     ([Stem(30, False, GUITAR, np.full(RATE, np.nan, np.float32))], 'S00 has NaN'),
   ],
 )

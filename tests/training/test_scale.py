@@ -99,7 +99,7 @@ def test_losses_on_meshes_are_those_of_one_device(one_device):
 def test_parameters_and_moments_are_split_and_stay_so():
   result = run(
     """
-      from mrmt3.engine import dry_running
+      from mrmt3.training import dry_run as dry_running
 
       partitioner = partitioning.PjitPartitioner(num_partitions=4)
       runner = make(partitioner)
@@ -166,7 +166,7 @@ def test_bfloat16_and_remat(one_device):
 def test_checkpoints_go_from_one_topology_to_another(tmp_path):
   """A checkpoint of 8 devices with 2 partitions is restored bit for bit with 4 partitions and on 1 device."""
   save = """
-      from mrmt3.engine import saving
+      from mrmt3.training import save as saving
       runner = make(partitioning.PjitPartitioner(num_partitions=2))
       state, _ = train(runner)
       saver = saving.CheckpointSaver(sys.argv[1], runner.model.spec)
@@ -175,7 +175,7 @@ def test_checkpoints_go_from_one_topology_to_another(tmp_path):
       print(json.dumps(sum(float(np.abs(x).sum()) for x in jax.tree.leaves(jax.device_get(state)))))
       """
   restore_position = """
-      from mrmt3.engine import restoring
+      from mrmt3.training import restore as restoring
       runner = make(partitioning.PjitPartitioner(num_partitions=int(sys.argv[2])))
       state, origin = restoring.start_state(runner, None, sys.argv[1], features())
       assert origin == 'resuming from checkpoint_3'

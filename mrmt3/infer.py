@@ -232,7 +232,7 @@ class _ChunkWriter:
       self._write(str(temporary), (outputs, aux) if self._takes_pair else outputs, examples)
 
   def finish(self, merge: bool) -> None:
-    """Merge the chunks into one file, if `merge` is set, and marks it as complete."""
+    """Merge the chunks into one file, if `merge` is set, and mark it as complete."""
     from mrmt3.utils import files
 
     if merge:

@@ -167,7 +167,7 @@ def system_names(estimates: list[str]) -> dict[str, Path]:
 
 
 def format_table(summary) -> str:
-  """Format an `evaluation.Summary` as a table: a row per piece, then the mean and its confidence interval."""
+  """Format a `summary.Summary` as a table: a row per piece, then the mean and its confidence interval."""
   from mrmt3.evaluation import metric_registry
 
   columns = {score.name: score.column or score.heading for score in metric_registry.shown_in('table')}

@@ -53,7 +53,7 @@ class TrainingStudy:
     self._results = Results(folder, made_by)
 
   def run(self) -> Path:
-    """Train and scores the missing networks, and return the path of the report, which is updated after each one."""
+    """Train and score the missing networks, and return the path of the report, which is updated after each one."""
     self._results.begin(any(next(self._folder.glob(pattern), None) for pattern in _ARTIFACTS))
     data = self._data()
     tests = {test: self.references(test, data) for test in self._study.tests}
@@ -150,7 +150,7 @@ class TrainingStudy:
     return starting_weights.write(Path(source), self.model_dir(run, seed).with_name('start'), run.l_agg, seed)
 
   def _measure(self, run: TrainingRun, seed: int, data: Path, tests: dict) -> dict:
-    """Train a network and scores it; return {'cost': ..., 'scores': {step: {test: {piece: {score: value}}}}}."""
+    """Train a network and score it; return {'cost': ..., 'scores': {step: {test: {piece: {score: value}}}}}."""
     model = self.model_dir(run, seed)
     training.train(self._flags(run, seed, data), files.make_folder(model), self._steps, [self._lock])
     scores = {}

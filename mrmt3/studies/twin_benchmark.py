@@ -19,7 +19,7 @@ WITH_MEMORY, WITHOUT_MEMORY = 0.95, 0.6  # class F1: at least, at most
 def run(
   output: str, *, steps: int | None, seed: int, train_pieces: int, test_pieces: int, notes: int | None = None
 ) -> dict[str, dict[str, float]]:
-  """Render pieces to `output`, trains every variant for the same number of steps, and return mean test scores.
+  """Render pieces to `output`, train every variant for the same number of steps, and return mean test scores.
 
   Args:
     output: folder for data, models and scores.json; existing data and models are reused.

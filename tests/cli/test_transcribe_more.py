@@ -221,12 +221,12 @@ def test_an_interrupted_run_resumes(model, tmp_path, monkeypatch, capsys):
 def test_a_journal_of_another_song_or_model_is_ignored(model, tmp_path):
   song = tmp_path / 'song.wav'
   song.write_bytes(b'abc')
-  first = resume.Journal(tmp_path / 'a.mid', song, 'model')
+  first = resume.SegmentJournal(tmp_path / 'a.mid', song, 'model')
   first.add([run_jobs.batched_pieces.Segment(0.0, np.array([5, 1]))])
-  assert [row.tolist() for row in resume.Journal(tmp_path / 'a.mid', song, 'model').known] == [[5, 1]]
-  assert not resume.Journal(tmp_path / 'a.mid', song, 'other').known
+  assert [row.tolist() for row in resume.SegmentJournal(tmp_path / 'a.mid', song, 'model').known] == [[5, 1]]
+  assert not resume.SegmentJournal(tmp_path / 'a.mid', song, 'other').known
   song.write_bytes(b'abcd')
-  assert not resume.Journal(tmp_path / 'a.mid', song, 'model').known
+  assert not resume.SegmentJournal(tmp_path / 'a.mid', song, 'model').known
 
 
 def test_progress_as_json_and_errors_in_it(model, album, tmp_path, capsys):

@@ -65,7 +65,7 @@ COUNTS = {'shift': 4, 'pitch': 5, 'velocity': 3, 'tie': 4, 'program': 5, 'drum':
 
 @pytest.fixture(autouse=True)
 def _leave_no_engine_behind():
-  """Remove our engine from the name `t5x` and clears gin's configuration, both of which inspecting changes."""
+  """Remove our engine from the name `t5x` and clear gin's configuration, both of which inspecting changes."""
   before = set(sys.modules)
   yield
   gin.clear_config()

@@ -10,8 +10,8 @@ import numpy as np
 
 from mrmt3.errors import UserError
 from mrmt3.evaluation import breakdowns, confusion, statistics
-from mrmt3.evaluation import summary as evaluation
 from mrmt3.evaluation.metric_registry import SCORES, shown_in
+from mrmt3.evaluation.summary import Summary, compare
 from mrmt3.notes.note_array import empty_notes
 from mrmt3.plots import charts, html_page
 from mrmt3.plots.html_page import Figure
@@ -26,7 +26,7 @@ _MOST_FAILED = 50
 
 def write(
   folder: Path,
-  summaries: Mapping[str, evaluation.Summary],
+  summaries: Mapping[str, Summary],
   references: Mapping,
   systems: Mapping[str, Mapping],
   *,
@@ -37,8 +37,8 @@ def write(
   Args:
     folder: made where it is missing.
     summaries: by system, on the same pieces; the others are compared with the first. Six have a colour of their own.
-    references: `evaluation_sets.Reference` by piece, for the piano rolls.
-    systems: by system and piece, `evaluation_sets.Estimate` or None.
+    references: `references.Reference` by piece, for the piano rolls.
+    systems: by system and piece, `references.Estimate` or None.
     title: of the page.
 
   Raises:
@@ -105,7 +105,7 @@ def _cell(summary, score, verdict=None):
 
 def _score_rows(summaries):
   base, *others = summaries.values()
-  compared = [evaluation.compare(base, other, list(SCORES)) for other in others]
+  compared = [compare(base, other, list(SCORES)) for other in others]
   lines = []
   for score in SCORES.values():
     verdicts = [_verdict(score, base, other, tests[score.name]) for other, tests in zip(others, compared, strict=True)]

@@ -78,9 +78,9 @@ def score(data: Path, model: Path) -> dict[str, float]:
   """Transcribe every test piece from its audio and return the mean scores."""
   from mrmt3.audio import files as audio_files
   from mrmt3.evaluation import metric_registry
-  from mrmt3.inference import transcriber as inference
+  from mrmt3.inference.transcriber import Transcriber
 
-  transcriber = inference.Transcriber.load(model)
+  transcriber = Transcriber.load(model)
   onset, by_class = [], []
   for track in slakh_layout.find_tracks(data, 'test'):
     samples = audio_files.read_audio(track.audio_path, transcriber.spec.spectrogram.sample_rate)

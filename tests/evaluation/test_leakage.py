@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from note_tables import note, note_tables, table
 
 from mrmt3.evaluation import breakdowns, confusion, leakage, metric_registry, note_scores, statistics
-from mrmt3.evaluation import summary as evaluation
+from mrmt3.evaluation.summary import PieceResult, Summary, compare, score_piece
 from mrmt3.notes.instruments import map_to_slakh_classes
 from mrmt3.notes.note_array import empty_notes
 
@@ -230,7 +230,7 @@ def test_resampling_depends_on_the_seed_alone(monkeypatch):
 
 
 def summary_of(pairs):
-  return evaluation.Summary([evaluation.score_piece(name, *pair) for name, pair in pairs.items()])
+  return Summary([score_piece(name, *pair) for name, pair in pairs.items()])
 
 
 def test_summary():
@@ -247,18 +247,18 @@ def test_summary():
   assert scalars['onset_f1_by_polyphony/1'] == pytest.approx(2 * 6 / (9 + 6))
   assert scalars['leakage_ratio_by_instruments/3-4'] == pytest.approx(2 / 3)
   assert summary.as_json()['most_confused'] == [('Violin', 'Acoustic Piano', 1, 1 / 6)]
-  assert evaluation.compare(summary, summary, ['onset_f1'])['onset_f1'].p_value == 1
+  assert compare(summary, summary, ['onset_f1'])['onset_f1'].p_value == 1
   with pytest.raises(ValueError, match='same pieces'):
-    evaluation.compare(summary, evaluation.Summary(summary.pieces[:2]), ['onset_f1'])
+    compare(summary, Summary(summary.pieces[:2]), ['onset_f1'])
   with pytest.raises(ValueError, match='no pieces'):
-    evaluation.Summary([])
+    Summary([])
 
 
 @settings(max_examples=20, deadline=None)
 @given(note_tables(), note_tables())
 def test_a_line_of_json_holds_a_result_exactly(reference, estimate):
-  result = evaluation.score_piece('a/b', reference, estimate)
-  read = evaluation.PieceResult.from_dict(json.loads(json.dumps(result.to_dict())))
+  result = score_piece('a/b', reference, estimate)
+  read = PieceResult.from_dict(json.loads(json.dumps(result.to_dict())))
   assert read.scores == result.scores and (read.name, read.problem) == ('a/b', '')
   np.testing.assert_array_equal(read.confusion, result.confusion)
   np.testing.assert_array_equal(read.polyphony, result.polyphony)
@@ -266,4 +266,4 @@ def test_a_line_of_json_holds_a_result_exactly(reference, estimate):
 
 def test_says_which_piece_is_wrong():
   with pytest.raises(ValueError, match='song: estimate has a pitch outside'):
-    evaluation.score_piece('song', table(note(0, 60)), table(note(0, 200)))
+    score_piece('song', table(note(0, 60)), table(note(0, 200)))

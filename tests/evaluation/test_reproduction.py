@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mrmt3.audio import files as audio_files
-from mrmt3.checkpoints import fetch as fetching
+from mrmt3.checkpoints import fetch as checkpoint_fetch
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.checkpoints import published
 from mrmt3.cli import reproduce
@@ -177,7 +177,7 @@ def test_a_published_name_is_fetched_first(data, model, tmp_path, monkeypatch, c
     params, spec, step = orbax_checkpoints.restore_params(model)
     orbax_checkpoints.save_checkpoint(published.checkpoint_folder(what.name), step, {'target': params}, spec)
 
-  monkeypatch.setattr(fetching, 'fetch', fetch)
+  monkeypatch.setattr(checkpoint_fetch, 'fetch', fetch)
   assert run('--data', data, '-o', tmp_path / 'out', '--tracks', 1, '--quiet') == 0
   assert fetched == ['mt3', 'mr-mt3-0', 'mr-mt3-64-hop3']
   rows = rows_of(capsys.readouterr().out)

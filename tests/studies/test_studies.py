@@ -23,7 +23,7 @@ from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.cli import study as study_command
 from mrmt3.data import slakh_layout
 from mrmt3.errors import UserError
-from mrmt3.evaluation import references as evaluation_sets
+from mrmt3.evaluation import references as evaluation_references
 from mrmt3.evaluation import score_pieces
 from mrmt3.inspection import task_reader
 from mrmt3.nn import parameters
@@ -102,7 +102,7 @@ def trained(monkeypatch, small_spec):
     params, _, step = orbax_checkpoints.restore_params(checkpoint)
     seed = int(1000 * abs(params['encoder']['encoder_norm']['scale'][0])) + step
     return {
-      name: evaluation_sets.Estimate(functools.partial(read_half, one, seed), Path(checkpoint))
+      name: evaluation_references.Estimate(functools.partial(read_half, one, seed), Path(checkpoint))
       for name, one in references.items()
     }
 
@@ -501,7 +501,7 @@ def test_a_data_set_without_stems_is_named(tmp_path):
 
 def test_single_notes_are_as_nsynth_s(tmp_path):
   pytest.importorskip('symusic')
-  references = evaluation_sets.find_references(domains.write_notes(tmp_path / 'notes'))
+  references = evaluation_references.find_references(domains.write_notes(tmp_path / 'notes'))
   assert len(references) == 54
   programs = set()
   for reference in references.values():

@@ -424,7 +424,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(systems):
   assert 'url(' not in text and '@import' not in text and 'http' not in text
   for words in (
     'Leakage ratio',
-    'What is heard as what: leaks',
+    'Instrument confusion: leaks',
     'The worst pieces',
     'd <&',
     'p = 0.125',

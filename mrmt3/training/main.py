@@ -81,7 +81,7 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
   except Exception as error:
     if not heartbeat.is_loss(error):
       raise
-    heartbeat.say_lost(first_line(error)[:120])
+    heartbeat.report_lost_process(first_line(error)[:120])
     return heartbeat.EXIT_CODE
 
 

@@ -181,7 +181,7 @@ def test_the_paper_s_comparisons_are_declared():
   [
     (['l-agg', '--checkpoint', 'x'], 'trains its networks; leave --checkpoint out'),
     (['memory-probe', '--checkpoint', 'x', '--steps', 5], 'examines a checkpoint; leave --steps out'),
-    (['memory-probe', '--checkpoint', 'x', '--moments', 5], 'examines a checkpoint; leave --moments out'),
+    (['memory-probe', '--checkpoint', 'x', '--eval-points', 5], 'examines a checkpoint; leave --eval-points out'),
     (['frontier', '--checkpoint', 'x', '--gin', 'SEED=1'], 'leave --gin out'),
     (['order-probe', '--checkpoint', 'x', '--init-from', 'y'], 'leave --init-from out'),
   ],
@@ -231,7 +231,7 @@ def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tm
 
 def test_the_requested_number_of_evaluation_points_is_scored(small_data, trained, small_study, tmp_path):
   words = ('l-agg', '-o', tmp_path / 'out', '--data', small_data, '--base', 'runs/twin.gin')
-  assert run(*words, '--moments', 1) == 0
+  assert run(*words, '--eval-points', 1) == 0
   assert '--gin.SAVE_PERIOD=4' in trained[0] and '--gin.utils.SaveCheckpointConfig.keep=1' in trained[0]
   lines = [json.loads(line) for line in (tmp_path / 'out' / 'results.jsonl').read_text().splitlines()]
   assert (
@@ -243,7 +243,7 @@ def test_the_requested_number_of_evaluation_points_is_scored(small_data, trained
   path = tmp_path / 'out' / 'made_by.json'
   path.write_text(json.dumps({**json.loads(path.read_text()), 'what is no setting any more': 1}))
   with pytest.raises(UserError, match='other settings \\(what is no setting any more\\)'):
-    run(*words, '--moments', 1)
+    run(*words, '--eval-points', 1)
 
 
 def test_scores_of_another_version_are_computed_again(small_data, trained, small_study, tmp_path):
@@ -437,8 +437,8 @@ def test_a_training_ends_with_the_study_that_began_it(tmp_path):
 def test_mistakes_are_one_line(small_data, tmp_path):
   for words, message in (
     (('ablations', '--data', small_data, '--steps', 7), '7 steps cannot be divided into 5 equal parts'),
-    (('ablations', '--data', small_data, '--moments', 3), '4000 steps cannot be divided into 3 equal parts'),
-    (('l-agg', '--moments', 0), '--moments is 0'),
+    (('ablations', '--data', small_data, '--eval-points', 3), '4000 steps cannot be divided into 3 equal parts'),
+    (('l-agg', '--eval-points', 0), '--eval-points is 0'),
     (('memory-probe', '--data', small_data), 'give --checkpoint DIR and --data DIR'),
     (('memory-probe', '--checkpoint', tmp_path), 'give --checkpoint DIR and --data DIR'),
     (('l-agg', '--seeds', 0), '--seeds is 0'),

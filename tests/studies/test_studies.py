@@ -303,9 +303,16 @@ def test_resumes_where_it_was_stopped(small_data, trained, small_study, tmp_path
 
 
 def test_a_network_starts_from_another(small_data, trained, monkeypatch, tmp_path):
-  runs = (TrainingRun('first', l_agg=0), TrainingRun('second', l_agg=32, starts_from='first', baseline='first'))
+  runs = (
+    TrainingRun('first', l_agg=0),
+    TrainingRun('second', l_agg=32, starts_from='first', baseline='first', label='2nd'),
+  )
   monkeypatch.setitem(catalogue.STUDIES, 'continual', Study('?', runs=runs, steps=2))
   run('continual', '-o', tmp_path / 'out', '--data', small_data)
+  # Reports have the label, stored results the name.
+  text, stored = (tmp_path / 'out' / name for name in ('study.md', 'results.jsonl'))
+  assert '| 2nd |' in text.read_text() and 'second' not in text.read_text()
+  assert [json.loads(line)['name'] for line in stored.read_text().splitlines()] == ['first 0', 'second 0']
   first, second = trained
   assert not any('INIT_FROM' in flag for flag in first)
   start = tmp_path / 'out' / 'cells' / 'second-0' / 'start'

@@ -18,7 +18,7 @@ def fingerprint(params, spec, options: dict) -> str:
 
 
 class SegmentJournal:
-  """The tokens of a file's segments: a `journal.Journal` in a hidden file beside the output, a list of ids per segment.
+  """The tokens of a file's segments: a `journal.Journal` in a hidden file next to the output, one list per segment.
 
   Attributes:
     path: of the hidden file.

@@ -1,7 +1,10 @@
-# make demo   the main job on real music, offline, in its own virtual environment; make demo-train learns songs from scratch
-# make test   all quick tests; make test-slow the others; make lint; make docs-check the shell lines of the documentation;
+# make demo   the main job on real music, offline, in its own virtual environment;
+#             make demo-train learns songs from scratch
+# make test   all quick tests; make test-slow the others; make lint;
+#             make docs-check the shell lines of the documentation;
 #             make cache-env a virtual environment for mrmt3 dataset cache, make test-cache its tests;
-#             make test-peers those that run t5x and magenta/mt3, if their checkouts are named (tests/peers/test_real_peers.py);
+#             make test-peers those that run t5x and magenta/mt3, if their checkouts are named
+#             (tests/peers/test_real_peers.py);
 #             make report-check the report of scores in a browser (Debian: apt-get install chromium)
 PYTHON ?= python3
 VENV ?= .venv
@@ -35,10 +38,12 @@ test-slow: $(VENV)/test.done
 
 lint: $(VENV)/test.done
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 
 docs-check: $(VENV)/test.done
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/check_docs.py README.md docs/data.md docs/engine.md docs/fidelity.md docs/checkpoints.md \
-	  docs/metrics.md docs/extending.md docs/scaling.md docs/transcribe.md docs/method.md docs/model-card/README.md
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/check_docs.py README.md docs/data.md docs/engine.md \
+	  docs/fidelity.md docs/checkpoints.md docs/metrics.md docs/extending.md docs/scaling.md docs/transcribe.md \
+	  docs/method.md docs/model-card/README.md
 
 report-check: $(VENV)/test.done
 	MRMT3_BROWSER_NEEDED=1 $(BIN)/python -m pytest -q -rs tests/evaluation/test_report_browser.py

@@ -30,7 +30,7 @@ DATASET = [
 EXTRAS = {
   'train': TRAIN,
   'dataset': DATASET,
-  # Beam holds protobuf back, and seqio imports with that only beside this sentencepiece: an environment of its own.
+  # Beam needs an old protobuf, and with that seqio imports only with this sentencepiece: an environment of its own.
   'cache': [*TRAIN, 'apache-beam>=2.77', 'sentencepiece==0.2.1'],
   'm4a': ['av>=12'],
   # What a t5x checkout on PYTHONPATH needs; t5x itself is not on the package index.

@@ -33,13 +33,13 @@ build_parser().parse_args(sys.argv[1:])
 
 
 def lines_of(block: str) -> list[str]:
-  """Returns the block's commands, continued lines joined, comments and empty lines left out."""
+  """Return the block's commands, continued lines joined, comments and empty lines left out."""
   joined = block.replace('\\\n', ' ')
   return [line for line in (part.strip() for part in joined.splitlines()) if line and not line.startswith('#')]
 
 
 def dry_command(line: str) -> list[str]:
-  """Returns the command that checks a line without running it."""
+  """Return the command that checks a line without running it."""
   words = shlex.split(line, comments=True)
   if words[0] == 'make':
     return ['make', '-C', str(ROOT), '-n', *words[1:]]
@@ -53,7 +53,7 @@ def dry_command(line: str) -> list[str]:
 
 
 def check(path: Path, scratch: Path) -> tuple[int, int]:
-  """Checks one file and returns (lines checked, lines that failed)."""
+  """Check one file and return (lines checked, lines that failed)."""
   checked = failed = 0
   for match in FENCE.finditer(path.read_text()):
     tags = set(match[1].split())
@@ -74,7 +74,7 @@ def check(path: Path, scratch: Path) -> tuple[int, int]:
 
 
 def main() -> int:
-  """Checks the files named on the command line; exit code 1 if any line failed."""
+  """Check the files named on the command line; exit code 1 if any line failed."""
   with tempfile.TemporaryDirectory() as scratch:
     results = [check(Path(name).resolve(), Path(scratch)) for name in sys.argv[1:]]
   checked, failed = (sum(column) for column in zip(*results, strict=True))

@@ -14,7 +14,7 @@ import numpy as np
 from mrmt3.audio import files as audio_files
 from mrmt3.data import slakh_layout
 from mrmt3.evaluation import metric_registry
-from mrmt3.inference import transcriber as inference
+from mrmt3.inference.transcriber import Transcriber
 
 SCORES = ('onset_f1', 'onset_program_f1', 'leakage_ratio', 'instrument_detection_f1')
 
@@ -29,7 +29,7 @@ def main() -> None:
   parser.add_argument('--hops', type=int, nargs='+', default=[1, 2, 4, 8], help='hops to measure (default: 1 2 4 8)')
   parser.add_argument('--runs', type=int, default=2, help='number of runs per hop (default: 2)')
   args = parser.parse_args()
-  transcriber = inference.Transcriber.load(args.checkpoint)
+  transcriber = Transcriber.load(args.checkpoint)
   pieces = [
     (slakh_layout.read_notes(track), audio_files.read_audio(track.audio_path, transcriber.sample_rate))
     for track in slakh_layout.find_tracks(args.data, args.split)[: args.pieces]

@@ -177,7 +177,7 @@ def render(folder: str) -> str:
 
 
 def main() -> None:
-  """Render, measures, prints."""
+  """Render, measure and print."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--data', metavar='DIR', help='data set in the Slakh layout, with a train split')
   parser.add_argument('--mt3', metavar='DIR', help='checkout of magenta/mt3')

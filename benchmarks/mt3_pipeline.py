@@ -60,7 +60,7 @@ def write_records(path: str | os.PathLike, source, split: str, sample_rate: int)
 
 
 def measure(batches: Iterator[dict], seconds: float) -> dict:
-  """Times an infinite stream of batches of model features after a warm-up.
+  """Time an infinite stream of batches of model features after a warm-up.
 
   Returns:
     examples_per_second; cpu_seconds, the processor time per example, which is more reliable on a busy machine; and
@@ -84,7 +84,7 @@ def measure(batches: Iterator[dict], seconds: float) -> dict:
 
 
 def run(records: str, seconds: float, batch_size: int, lengths: dict[str, int]) -> dict:
-  """Times MT3's pipeline over records from `write_records`. Returns the figures of `measure` and tokenize_seconds."""
+  """Time MT3's pipeline over records from `write_records`. Returns the figures of `measure` and tokenize_seconds."""
   import seqio
   import tensorflow as tf
   from mt3 import datasets, models, preprocessors, tasks  # noqa: F401
@@ -129,7 +129,7 @@ def run(records: str, seconds: float, batch_size: int, lengths: dict[str, int]) 
 
 
 def main() -> None:
-  """Print the result of `run` as JSON in the last line, and exits immediately."""
+  """Print the result of `run` as JSON in the last line, and exit immediately."""
   parser = argparse.ArgumentParser()
   parser.add_argument('records')
   parser.add_argument('--seconds', type=float, required=True)

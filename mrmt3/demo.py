@@ -59,7 +59,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 def lay_out_tracks(data: Path, folder: Path, labels: Mapping[str, str]) -> dict[str, slakh_layout.Track]:
-  """Write the reference notes of a data set as MIDI to `folder`/reference, and copies the audio to `folder`/audio.
+  """Write the reference notes of a data set as MIDI to `folder`/reference, and copy the audio to `folder`/audio.
 
   Args:
     data: a folder in Slakh's layout.
@@ -97,7 +97,7 @@ def print_stages(stages: Sequence[Stage]) -> None:
 
 
 def run_bundled(output: str, seed: int, note: str) -> int:
-  """Render, transcribes, scores and plots songs in `output`; return 0. UserError if a command fails."""
+  """Render, transcribe, score and plot songs in `output`; return 0. UserError if a command fails."""
   folder = Path(output)
   prepare_folder(folder)
   data = folder / 'data'
@@ -118,7 +118,7 @@ WANTED_ONSET_F1 = 0.9  # mean over the learnt songs
 
 
 def run_training(output: str, steps: int | None, seed: int, note: str) -> int:
-  """Render songs, trains on them, transcribes, scores and plots in `output`; return the exit code (see cli.demo)."""
+  """Render songs in `output`, train on them, transcribe, score and plot; return the exit code (see cli.demo)."""
   folder = Path(output)
   prepare_folder(folder)
   data, model = folder / 'data', folder / 'model'

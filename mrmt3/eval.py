@@ -51,7 +51,7 @@ def evaluate(
   """
   from mrmt3.engine import gin_utils, utils
   from mrmt3.training import config_checks, multihost, restore
-  from mrmt3.training import dry_run as dry_running
+  from mrmt3.training.dry_run import show_prediction
   from mrmt3.training.inference_evaluator import InferenceEvaluator
   from mrmt3.utils import files
 
@@ -63,7 +63,7 @@ def evaluate(
   config_checks.check_lengths(model, dataset_cfg, 'dataset_cfg')
   paths = restore.checkpoint_paths(restore_checkpoint_cfg)
   if dry_run:
-    return dry_running.show_prediction(model, dataset_cfg, partitioner, paths)
+    return show_prediction(model, dataset_cfg, partitioner, paths)
 
   evaluator = InferenceEvaluator(model, dataset_cfg, inference_evaluator_cls, partitioner, output_dir)
   files.make_folder(output_dir)

@@ -109,7 +109,7 @@ def infer(
 
   from mrmt3.engine import gin_utils, utils
   from mrmt3.training import config_checks, multihost, restore
-  from mrmt3.training import dry_run as dry_running
+  from mrmt3.training.dry_run import show_prediction
   from mrmt3.utils import files
 
   del checkpoint_ds_iter, use_orbax
@@ -119,7 +119,7 @@ def infer(
   config_checks.check_lengths(model, dataset_cfg, 'dataset_cfg')
   paths = restore.checkpoint_paths(restore_checkpoint_cfg)
   if dry_run:
-    return dry_running.show_prediction(model, dataset_cfg, partitioner, paths)
+    return show_prediction(model, dataset_cfg, partitioner, paths)
   files.make_folder(output_dir)
   if shard_id == 0 and multihost.is_first():
     (summarize_config_fn or gin_utils.summarize_gin_config)(output_dir, None, 0)
@@ -232,7 +232,7 @@ class _ChunkWriter:
       self._write(str(temporary), (outputs, aux) if self._takes_pair else outputs, examples)
 
   def finish(self, merge: bool) -> None:
-    """Merge the chunks into one file, if `merge` is set, and marks it as complete."""
+    """Merge the chunks into one file, if `merge` is set, and mark it as complete."""
     from mrmt3.utils import files
 
     if merge:

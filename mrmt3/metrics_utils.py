@@ -178,10 +178,10 @@ def lengthen_notes(notes: np.ndarray, min_duration: float = MIN_DURATION) -> np.
 
 
 def get_pianoroll(notes: np.ndarray, frames_per_second: float = FRAMES_PER_SECOND) -> np.ndarray:
-  """Return a piano roll of summed velocities, int64 `[128 pitches, frames]`, as pretty_midi's get_piano_roll.
+  """Return a piano roll of summed velocities, int64 `[128 pitches, frames]`, as in pretty_midi's get_piano_roll.
 
   A note is active from the frame of its onset until that of its offset (exclusive); times are rounded down. The roll
-  ends with the last offset. Notes shorter than a frame may be lost: call `lengthen_notes` first, as MT3 does.
+  ends with the last offset. Notes shorter than a frame may be lost: call `lengthen_notes` first, as in MT3.
   """
   start = (notes['onset'] * frames_per_second).astype(np.int64)
   stop = (notes['offset'] * frames_per_second).astype(np.int64)

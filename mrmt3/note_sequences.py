@@ -198,7 +198,7 @@ def _end_tie_section(state):
 
 
 def end_all_notes(state: NoteDecodingState) -> np.ndarray:
-  """Ends all active notes and returns all notes as a note table, in order of completion.
+  """End all active notes and return all notes as a note table, in order of completion.
 
   The active notes end at the current time, but not before `MIN_NOTE_DURATION` after the last onset (as in MT3).
   """
@@ -210,7 +210,7 @@ def end_all_notes(state: NoteDecodingState) -> np.ndarray:
 
 
 def flush_note_decoding_state(state: NoteDecodingState):
-  """Ends all active notes and returns all notes as a NoteSequence with instruments assigned. Imports note_seq."""
+  """End all active notes and return all notes as a NoteSequence with instruments assigned. Imports note_seq."""
   end_all_notes(state)
   assign_instruments(state.note_sequence)
   return state.note_sequence
@@ -346,7 +346,7 @@ class SegmentDecoder:
     return complete
 
   def finish(self) -> tuple[np.ndarray, DecodingStats]:
-    """Ends the piece; returns (sorted note table, statistics). Without keep_notes, only the remaining notes."""
+    """End the piece; return (sorted note table, statistics). Without keep_notes, only the remaining notes."""
     self._decode_pending(None)
     return note_tables.sort_notes(end_all_notes(self._state)), self.stats
 

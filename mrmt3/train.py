@@ -78,8 +78,8 @@ def train(
 
   from mrmt3.engine import utils
   from mrmt3.training import config_checks, data_iterator, data_position, loop, restore, run_lock
-  from mrmt3.training import dry_run as dry_running
   from mrmt3.training import evaluate as training_evaluate
+  from mrmt3.training.dry_run import show_training
   from mrmt3.utils import files
 
   del concurrent_metrics, use_orbax
@@ -112,7 +112,7 @@ def train(
   trainer = trainer_cls(model=model, partitioner=partitioner, rng=jax.random.key(random_seed))
   trainer.check_batch_size(batch_size)
   if dry_run:
-    return dry_running.show_training(trainer, dataset, example_batch)
+    return show_training(trainer, dataset, example_batch)
 
   # Start state.
   files.make_folder(model_dir)

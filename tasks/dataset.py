@@ -24,7 +24,7 @@ def task(
 ) -> str:
   """Register a task over a folder of a data set and return its name.
 
-  Notes that overlap are cut where `examples.trim` and the data set's entry in the catalogue say so.
+  Overlapping notes are cut if `examples.trim` and the data set's entry in the catalogue ask for it.
 
   Args:
     name: a key of `catalogue.sources`, e.g. 'commu'.

@@ -25,7 +25,7 @@ from mrmt3.nn.network_config import NetworkConfig
 
 
 def check(spec, small_data, folder):
-  """Train a model for one step, saves it, loads it and transcribes with it; return its parameters."""
+  """Train a model for one step, save it, load it and transcribe with it; return its parameters."""
   small_training.run(folder, small_data, spec, 1)
   params, found, step = orbax_checkpoints.restore_params(folder)
   assert found == spec and step == 1

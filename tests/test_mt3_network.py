@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from mrmt3 import layers, models, network
 from mrmt3.engine import decoding
-from mrmt3.nn import layers as transformer_blocks
+from mrmt3.nn import layers as nn_layers
 
 CONFIG, FIXTURE = fixture.T5X_CONFIG, fixture.T5X
 
@@ -181,7 +181,7 @@ def attention_inputs():
 def test_attention_is_that_of_the_blocks():
   x, context = attention_inputs()
   module = layers.MultiHeadDotProductAttention(num_heads=3, head_dim=4)
-  block = transformer_blocks.MultiHeadDotProductAttention(3, 4, 12)
+  block = nn_layers.MultiHeadDotProductAttention(3, 4, 12)
   params = module.init(jax.random.key(0), x, context, deterministic=True)['params']
   seen = np.array([[1] * 7, [1] * 4 + [0] * 3])
   mask = layers.make_attention_mask(np.ones((2, 7)), seen)
@@ -228,7 +228,7 @@ def test_mlp_is_that_of_the_blocks():
   x, _ = attention_inputs()
   module = layers.MlpBlock(9, ('gelu', 'linear'))
   params = module.init(jax.random.key(0), x, deterministic=True)['params']
-  block = transformer_blocks.MlpBlock(9)
+  block = nn_layers.MlpBlock(9)
   made = module.apply({'params': params}, x, deterministic=True)
   np.testing.assert_allclose(made, block.apply({'params': params}, x, False), atol=1e-6)
   plain = layers.MlpBlock(9, (nn.relu,))
@@ -255,7 +255,7 @@ def test_embeddings():
 
 
 def test_positions():
-  table = transformer_blocks.sinusoidal_positions(9, 8)
+  table = nn_layers.sinusoidal_positions(9, 8)
   made = layers.sinusoidal()(None, (9, 8))
   np.testing.assert_allclose(made, table, atol=1e-6)
   fixed = layers.FixedEmbed(8, max_length=9)

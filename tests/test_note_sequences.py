@@ -204,7 +204,7 @@ def _as_trimmed_notes(rows):
 
 
 def round_trip(notes, lengths, **options):
-  """Encode into segments of the lengths in turn until the piece is over, and decodes."""
+  """Encode into segments of the lengths in turn until the piece is over, and decode them."""
   piece = encode_piece(notes, FINE_CODEC)
   piece_frames = 300  # most pieces are longer: the last segment has the rest
   starts, segments, start = [], [], 0

@@ -48,7 +48,7 @@ class Source:
     path: the file or folder.
     format: OURS, T5X, T5X_LEGACY, TORCH, LIGHTNING or NPZ.
     arrays: by name as the file has them; PyTorch's are not read before they are used.
-    step: training steps done, 0 where the file does not say.
+    step: training steps done, 0 if the file does not record them.
     spec: from its model.json, or from a PyTorch file of ours; None without one.
   """
 
@@ -191,7 +191,7 @@ def _implied_spec(source: Source, choices: Choices) -> ModelSpec:
   num_heads = choices.num_heads or (6 if joined == _PUBLISHED_JOINED else None)
   if num_heads is None:
     raise UserError(
-      f'{source.path}: its attention has {joined} columns, which say nothing of the heads; add --num-heads N'
+      f'{source.path}: the {joined} columns of its attention do not determine the number of heads; add --num-heads N'
     )
   memory_length = choices.memory_length
   if memory_length is None:
@@ -231,7 +231,7 @@ def _memory_length(source: Source) -> int:
     return 0
   match = _LENGTH_IN_NAME.search(source.path.name)
   if not match:
-    raise UserError(f'{source.path} has a memory, but does not say how many frames of it are used; add --l-agg N')
+    raise UserError(f'{source.path} has a memory, but no number of memory frames in its name; add --l-agg N')
   return int(match[1])
 
 
@@ -337,7 +337,7 @@ def write(path: str | os.PathLike, kind: str, params: dict, spec: ModelSpec, ste
   if kind == PACKED:
     packed.save(path, params, spec, {'step': step})
     return path
-  spec.network.check_format(path)  # what no array would tell
+  spec.network.check_format(path)  # what the format cannot hold
   weights, copies = pytorch_names.torch_from_params(params, spec.network.positions)
   if kind == NPZ:
     with atomic_path(path) as temporary:
@@ -362,6 +362,6 @@ def describe(spec: ModelSpec) -> str:
     memory += f' (prior tokens: {spec.prior_layout})'
   return (
     f'{network.describe()}; log-mel {front.front_end}, scaling {front.scaling}; '
-    f'{spec.segment_frames} frames a segment, {spec.vocabulary.num_velocity_bins} velocity '
+    f'{spec.segment_frames} frames per segment, {spec.vocabulary.num_velocity_bins} velocity '
     f'bin{"" if spec.vocabulary.num_velocity_bins == 1 else "s"}, {"ties" if spec.ties else "no ties"}; {memory}'
   )

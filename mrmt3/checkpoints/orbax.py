@@ -4,7 +4,7 @@
     <model_dir>/checkpoint_<step>/data.*       where the run stood in its data, see training/data_iterator.py
     <model_dir>/checkpoint_<step>/state/       Orbax PyTree {target: parameters, state: {step, param_states}}, as t5x
 
-Checkpoints of `packed_checkpoints`, made to be given away, and t5x's own are read too.
+Checkpoints of `packed`, made to be given away, and t5x's own are read too.
 
 A checkpoint appears under its name when all of it has been written.
 """
@@ -160,9 +160,7 @@ def read_spec(path: str | os.PathLike) -> ModelSpec:
     return spec_json.from_json(file.read_text(encoding='utf-8'))
   except FileNotFoundError as error:
     folder = file.parent
-    raise UserError(
-      f'{folder} does not say what it is a model of; run `mrmt3 convert {folder} DST` and use DST'
-    ) from error
+    raise UserError(f'{folder} has no {SPEC_NAME}; run `mrmt3 convert {folder} DST` and use DST') from error
   except (OSError, ValueError) as error:
     raise UserError(f'cannot read {file}: {error}') from error
   except UserError as error:

@@ -106,7 +106,7 @@ def position_kind(weights: Mapping[str, np.ndarray]) -> str | None:
         kinds[kind] = name
         break
     else:
-      raise UserError(f'weights: {name} is no position table of MT3 or MR-MT3; say which to take, with --positions')
+      raise UserError(f'weights: {name} is no position table of MT3 or MR-MT3; choose one with --positions')
   return 'mt3' if 'mt3' in kinds else next(iter(kinds), None)
 
 

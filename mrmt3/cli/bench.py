@@ -9,7 +9,7 @@ def add_parser(subparsers) -> None:
   tests = bench.add_subparsers(dest='test', required=True, metavar='TEST')
   memory = tests.add_parser(
     'memory',
-    help='test whether the memory tells twin instruments apart',
+    help='test whether the memory distinguishes twin instruments',
     description='Renders pieces in which two programs share one timbre and only a cue in the previous segment '
     'identifies the program. Trains a small network on them with and without memory, and scores both on other pieces. '
     'Expected: class F1 at least 0.95 with memory, at most 0.6 without. Takes about ten minutes on 2 cores.',

@@ -78,7 +78,7 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Print and write the scores; returns 0."""
-  from mrmt3.evaluation import references as evaluation_sets
+  from mrmt3.evaluation import references as evaluation_references
   from mrmt3.evaluation import score_pieces
 
   _check(args)
@@ -88,13 +88,13 @@ def run(args: argparse.Namespace) -> int:
     _check_kinds(reference, estimate)
     if name == _checkpoint_name(args):
       raise UserError(f'two systems have the name {name}; give one another name: NAME={estimate}')
-  references = evaluation_sets.find_references(reference, task=args.task, split=args.split)
+  references = evaluation_references.find_references(reference, task=args.task, split=args.split)
   if args.pieces:
     references = dict(list(references.items())[: args.pieces])
   systems = {}
   for name, estimate in names.items():
-    found = evaluation_sets.find_estimates(estimate, args.model and Path(args.model))
-    systems[name] = evaluation_sets.match(references, found, estimate)
+    found = evaluation_references.find_estimates(estimate, args.model and Path(args.model))
+    systems[name] = evaluation_references.match(references, found, estimate)
   output = args.output or args.report
   output = output and Path(output)
   if args.checkpoint:
@@ -167,7 +167,7 @@ def system_names(estimates: list[str]) -> dict[str, Path]:
 
 
 def format_table(summary) -> str:
-  """Format an `evaluation.Summary` as a table: a row per piece, then the mean and its confidence interval."""
+  """Format a `summary.Summary` as a table: a row per piece, then the mean and its confidence interval."""
   from mrmt3.evaluation import metric_registry
 
   columns = {score.name: score.column or score.heading for score in metric_registry.shown_in('table')}
@@ -193,11 +193,11 @@ def _row(name, scores, width, widths):
 def format_comparison(summaries) -> str:
   """Format several systems as a table: mean and interval of each score, and p values relative to the first system."""
   from mrmt3.evaluation import metric_registry
-  from mrmt3.evaluation import summary as evaluation
+  from mrmt3.evaluation.summary import compare
 
   shown = metric_registry.shown_in('comparison')
   (first, base), *others = summaries.items()
-  compared = {name: evaluation.compare(base, other, [score.name for score in shown]) for name, other in others}
+  compared = {name: compare(base, other, [score.name for score in shown]) for name, other in others}
   table = [['', first, *(cell for name, _ in others for cell in (name, 'p'))]]
   for score in shown:
     cells = [_with_interval(base, score.name)]
@@ -224,7 +224,7 @@ def _nan_to_none(test):
 def _write_json(target, summaries):
   """Write all scores to a file or stdout (-)."""
   from mrmt3.evaluation import metric_registry
-  from mrmt3.evaluation import summary as evaluation
+  from mrmt3.evaluation.summary import compare
 
   reports = {
     name: {'pieces': {piece.name: piece.scores for piece in summary.pieces}, **summary.as_json()}
@@ -234,7 +234,7 @@ def _write_json(target, summaries):
   if len(reports) > 1:
     first, *others = summaries
     shown = [score.name for score in metric_registry.shown_in('comparison')]
-    compared = {name: evaluation.compare(summaries[first], summaries[name], shown) for name in others}
+    compared = {name: compare(summaries[first], summaries[name], shown) for name in others}
     differences = {name: {key: _nan_to_none(test) for key, test in tests.items()} for name, tests in compared.items()}
     report = {'systems': reports, f'compared_with_{first}': differences}
   text = json.dumps(report, indent=2) + '\n'

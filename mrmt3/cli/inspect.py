@@ -197,7 +197,7 @@ def _shown_lines(found, reading):
   for number, shown in enumerate(reading.shown, 1):
     lines += ['', f'example {number} {shown.segment.piece}'.rstrip()]
     frames = found.spec.spectrogram.frame_rate
-    lines += inspection_statistics.side_by_side(shown.segment, found.codec, frames, found.spec.segment_frames)
+    lines += inspection_statistics.event_columns(shown.segment, found.codec, frames, found.spec.segment_frames)
   return lines
 
 

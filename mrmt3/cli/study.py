@@ -8,7 +8,7 @@ from mrmt3.errors import UserError
 
 _TRAINED = (
   'steps',
-  'moments',
+  'eval-points',
   'seeds',
   'batch-size',
   'base',
@@ -66,11 +66,13 @@ def add_parser(subparsers) -> None:
   trained = parser.add_argument_group(f'studies that train ({", ".join(training)})')
   trained.add_argument('--steps', type=int, metavar='N', help='training steps of each network (default: 4000)')
   trained.add_argument(
-    '--moments',
+    '--eval-points',
     type=int,
     metavar='N',
     help="number of times that each network is scored in training, the last step included (default: the study's)",
   )
+  # The option's first name.
+  trained.add_argument('--moments', dest='eval_points', type=int, help=argparse.SUPPRESS)
   trained.add_argument('--seeds', type=int, metavar='K', help='number of training runs per network (default: 1)')
   trained.add_argument('--batch-size', type=int, metavar='N', help='examples per step (default: 16)')
   trained.add_argument(
@@ -111,9 +113,10 @@ def run(args: argparse.Namespace) -> int:
   if args.dry_run:
     if not study.runs:
       raise UserError(f'{args.name} trains no network; leave --dry-run out')
-    for cell in study.runs:
-      start = f', from {cell.starts_from!r}' if cell.starts_from else ''
-      print(f'{cell.name}: {cell.data}{start}: {" ".join([*(f"--gin_file={file}" for file in base), *cell.flags()])}')
+    labels = {each.name: each.label for each in study.runs}
+    for each in study.runs:
+      start = f', from {labels[each.starts_from]!r}' if each.starts_from else ''
+      print(f'{each.label}: {each.data}{start}: {" ".join([*(f"--gin_file={file}" for file in base), *each.flags()])}')
     return 0
   from mrmt3.studies import run as run_study
   from mrmt3.studies.options import Options
@@ -128,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
     pieces=args.pieces,
     checkpoint=args.checkpoint,
     steps=args.steps,
-    eval_points=args.moments,
+    eval_points=args.eval_points,
     seeds=args.seeds or 1,
     batch_size=args.batch_size or 16,
     base=base,
@@ -146,7 +149,7 @@ def _check(args):
   """Raise UserError for numbers out of range, and for options of another kind of study."""
   from mrmt3.studies import catalogue
 
-  for name in ('pieces', 'steps', 'moments', 'seeds', 'batch-size'):
+  for name in ('pieces', 'steps', 'eval-points', 'seeds', 'batch-size'):
     value = getattr(args, name.replace('-', '_'))
     if value is not None and value < 1:
       raise UserError(f'--{name} is {value}; it must be at least 1')

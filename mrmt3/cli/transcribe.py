@@ -92,15 +92,15 @@ def run(args: argparse.Namespace) -> int:
   if not piped and args.output is None:
     raise UserError('no output is given; add -o song.mid or -o FOLDER')
 
-  from mrmt3.inference import jobs as transcription_jobs
   from mrmt3.inference import loading
+  from mrmt3.inference.jobs import plan_jobs
 
   if piped:
-    jobs = transcription_jobs.plan_jobs(['stdin.wav'], args.output, outputs) if args.output else []
+    jobs = plan_jobs(['stdin.wav'], args.output, outputs) if args.output else []
     if not jobs and any(file is not None for file in outputs.values()):
       raise UserError('-: stdout has the notes only; for other files add -o song.mid')
   else:
-    jobs = transcription_jobs.plan_jobs(args.inputs, args.output, outputs)
+    jobs = plan_jobs(args.inputs, args.output, outputs)
   default = loading.default_model() if args.checkpoint is None else None
   if args.checkpoint is None and default is None:
     raise UserError(loading.NO_CHECKPOINT)

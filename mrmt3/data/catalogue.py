@@ -77,7 +77,7 @@ KNOWN = (
     'https://zenodo.org/records/4599666',
     'CC BY 4.0',
     'about 105 GB',
-    '145 hours; 969 as MT3 mixes it',
+    '145 hours; 969 as mixed in MT3',
     ('train/Track*/metadata.yaml', 'validation/Track*/metadata.yaml', 'test/Track*/metadata.yaml'),
     ('slakh_multi_full_*.tfrecord-*',),
     f"none needed; for MT3's tasks: {_CONVERT.format('slakh')}",

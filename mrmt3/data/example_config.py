@@ -38,7 +38,7 @@ class ExampleConfig:
     stem_subset_rate: probability that an example has only a random subset of the stems (needs stems).
     max_transposition: maximum random transposition of each piece in semitones, up or down, by resampling, so that speed
       changes as well. Drums keep their pitch in the tokens (0: no transposition).
-    trim: whether overlapping notes of one pitch and instrument are cut at the next onset (as MT3 does for Slakh).
+    trim: whether overlapping notes of one pitch and instrument are cut at the next onset (as in MT3 for Slakh).
     granularity: 'flat', 'midi_class' or 'full' programs.
     rounded_order: whether times are rounded to steps before events are sorted by time (papers: after). Notes of a chord
       played by hand differ by about 10 ms, which is inaudible; sorted by exact time, their order is unpredictable.

@@ -6,7 +6,7 @@ _LENGTH = 'length of '
 
 
 def group_by_length(dataset: tf.data.Dataset, block: int, group: int) -> tf.data.Dataset:
-  """Reorder examples: sorts each `block` by target length, cuts it into groups and shuffle the groups.
+  """Reorder examples: sort each `block` by target length, cut it into groups and shuffle the groups.
 
   The seed of the block's first example determines the order of its groups, so the order is reproducible. An incomplete
   last block is sorted, not shuffled.

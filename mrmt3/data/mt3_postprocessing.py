@@ -22,7 +22,7 @@ def trim_eos(tokens: Sequence[int]) -> np.ndarray:
 def segment_start_time(first_frame_time: float, codec: Codec, start_times: str = 'steps') -> float:
   """Return the time in s of the last token step that is not after a segment's first frame.
 
-  'float' rounds as MT3 does. About a tenth of the segments then start a step early, and events on the boundary are
+  'float' rounds as in MT3. About a tenth of the segments then start a step early, and events on the boundary are
   lost. ValueError if `start_times` is unknown.
   """
   if start_times not in START_TIMES:

@@ -374,7 +374,7 @@ class _Writer:
     self._files['skipped.jsonl'] = open(folder / 'skipped.jsonl', 'a', encoding='utf-8')  # noqa: SIM115
 
   def add(self, name: str, result: _Result) -> None:
-    """Append a piece, or records that it was left out."""
+    """Append a piece, or record that it was left out."""
     entry = None
     if result.samples is not None:
       entry = Entry(

@@ -1,7 +1,7 @@
-"""Tolerant MIDI reader: any MIDI file as a score, with written programs and a separate drum part.
+"""Tolerant MIDI parser: any MIDI file as a score, with written programs and a separate drum part.
 
 Files from the web often violate the standard (invalid key signatures, notes without a note-off, a truncated last
-chunk), and MIDI libraries reject them. This reader uses only note-on, note-off, program, sustain pedal, tempo and metre
+chunk), and MIDI libraries reject them. This parser uses only note-on, note-off, program, sustain pedal, tempo and metre
 events. Pitch bends are ignored.
 """
 

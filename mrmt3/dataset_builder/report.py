@@ -60,7 +60,7 @@ def track_stats(track: slakh_layout.Track) -> TrackStats | str:
 
 
 def piece_stats(source: PieceSource, piece: tuple[str, str]) -> TrackStats | str:
-  """Return the statistics of a piece (split, name) of a source, or a line that says why it cannot be read."""
+  """Return the statistics of a piece (split, name) of a source, or one line on why it cannot be read."""
   split, name = piece
   try:
     content = source.read_piece(split, name, SAMPLE_RATE)

@@ -1,4 +1,4 @@
-"""A report of scores as one HTML page that needs nothing else: no scripts, no fonts, no files beside it."""
+"""A report of scores as one HTML page that needs nothing else: no scripts, no fonts, no other files."""
 
 import base64
 import io
@@ -10,8 +10,8 @@ import numpy as np
 
 from mrmt3.errors import UserError
 from mrmt3.evaluation import breakdowns, confusion, statistics
-from mrmt3.evaluation import summary as evaluation
 from mrmt3.evaluation.metric_registry import SCORES, shown_in
+from mrmt3.evaluation.summary import Summary, compare
 from mrmt3.notes.note_array import empty_notes
 from mrmt3.plots import charts, html_page
 from mrmt3.plots.html_page import Figure
@@ -26,7 +26,7 @@ _MOST_FAILED = 50
 
 def write(
   folder: Path,
-  summaries: Mapping[str, evaluation.Summary],
+  summaries: Mapping[str, Summary],
   references: Mapping,
   systems: Mapping[str, Mapping],
   *,
@@ -37,8 +37,8 @@ def write(
   Args:
     folder: made where it is missing.
     summaries: by system, on the same pieces; the others are compared with the first. Six have a colour of their own.
-    references: `evaluation_sets.Reference` by piece, for the piano rolls.
-    systems: by system and piece, `evaluation_sets.Estimate` or None.
+    references: `references.Reference` by piece, for the piano rolls.
+    systems: by system and piece, `references.Estimate` or None.
     title: of the page.
 
   Raises:
@@ -105,7 +105,7 @@ def _cell(summary, score, verdict=None):
 
 def _score_rows(summaries):
   base, *others = summaries.values()
-  compared = [evaluation.compare(base, other, list(SCORES)) for other in others]
+  compared = [compare(base, other, list(SCORES)) for other in others]
   lines = []
   for score in SCORES.values():
     verdicts = [_verdict(score, base, other, tests[score.name]) for other, tests in zip(others, compared, strict=True)]
@@ -117,7 +117,7 @@ def _score_rows(summaries):
 
 
 def _verdict(score, base, other, test):
-  """Return what a paired test says; of ratios, the system whose ratio is nearer to 1 is better."""
+  """Return the result of a paired test as text; of ratios, the system whose ratio is nearer to 1 is better."""
   if score.better == 'near_one':
     # 2/3 and 4/3 are as far away but for a rounding.
     distances = ([round(abs(value - 1), 9) for value in summary.values(score.name)] for summary in (base, other))
@@ -138,10 +138,10 @@ def _leakage(summaries):
   by_count = {name: _column(s.by_instruments(['leakage_ratio']), 'leakage_ratio') for name, s in summaries.items()}
   top = float(np.ceil(max(1.0, *(value for own in by_count.values() for value in own.values()))))
   bins = _bins(by_count, breakdowns.INSTRUMENT_LEVELS)
-  by_instruments = charts.curves(by_count, bins, 'instruments that play', 'leakage ratio', top)
+  by_instruments = charts.curves(by_count, bins, 'reference instruments', 'leakage ratio', top)
   strips = charts.strips(leaked, 'Share of leaked notes')
   return [
-    Figure('Instruments heard and instruments that play', charts.leakage_scatter(points), 'a dot is a piece'),
+    Figure('Detected and reference instruments', charts.leakage_scatter(points), 'one dot per piece'),
     Figure('Leaked notes', strips, 'share of a piece’s notes; the tick is the mean'),
     Figure('Leakage ratio by number of instruments', by_instruments, '1 is right'),
   ]
@@ -162,9 +162,9 @@ def _f1(summaries):
   }
   bins, counts = _bins(levels, breakdowns.POLYPHONY_LEVELS), _bins(by_count, breakdowns.INSTRUMENT_LEVELS)
   polyphony = charts.curves(levels, bins, 'notes that sound at once', 'onset F1')
-  by_instruments = charts.curves(by_count, counts, 'instruments that play', 'onset + program F1')
+  by_instruments = charts.curves(by_count, counts, 'reference instruments', 'onset + program F1')
   return [
-    *(Figure(SCORES[key].heading, strip, 'a dot is a piece; the tick is the mean') for key, strip in strips.items()),
+    *(Figure(SCORES[key].heading, strip, 'one dot per piece; the tick is the mean') for key, strip in strips.items()),
     Figure('Onset F1 by polyphony', polyphony, 'pitched notes of all pieces together'),
     Figure('Onset + program F1 by number of instruments', by_instruments, 'means over pieces'),
   ]
@@ -180,7 +180,7 @@ def _bins(systems, levels):
 
 def _classes(summaries):
   scores = [confusion.class_scores(summary.confusion) for summary in summaries.values()]
-  # Only classes that play: what is merely heard has an F1 of 0 and is seen in the confusion.
+  # Only classes of the reference: one that is detected but does not play has an F1 of 0 and is in the confusion.
   reference = next(iter(summaries.values())).confusion.sum(axis=1)
   names = [name for name, notes in zip(confusion.CLASS_NAMES, reference, strict=False) if notes]
   if not names:
@@ -201,14 +201,14 @@ def _confusions(summaries):
     columns = [j for j in range(confusion.NOBODY) if matrix[:, j].sum()]
     if not rows:
       continue
-    names = (*confusion.CLASS_NAMES, 'not heard')
+    names = (*confusion.CLASS_NAMES, 'missed')
     shown = [*columns, confusion.NOBODY]
     counts = matrix[np.ix_(rows, shown)].tolist()
     labels = [names[i] for i in rows], [names[j] for j in shown]
-    chart = charts.heat_map(counts, *labels, names[-1], 'Confusion of instruments')
+    chart = charts.heat_map(counts, *labels, names[-1], 'Instrument confusion')
     invented = int(matrix[confusion.NOBODY].sum())
-    note = f'percent of the notes of each row; besides, {invented:,} notes were heard that nobody plays'
-    figures.append(Figure(f'What is heard as what: {name}', chart, note))
+    note = f'percent of the notes of each row; {invented:,} detected notes are not in the reference'
+    figures.append(Figure(f'Instrument confusion: {name}', chart, note))
   return figures
 
 
@@ -231,11 +231,11 @@ def _roll(reference, estimate) -> str:
   except UserError:
     return ''
   try:
-    said = estimate.read() if estimate else empty_notes()
+    estimated = estimate.read() if estimate else empty_notes()
   except UserError:
-    said = empty_notes()
-  end = float(max(notes['offset'].max(initial=0), said['offset'].max(initial=0), 1.0))
-  figure = piano_roll.piano_roll(None, notes, said, seconds=min(end, _ROLL_SECONDS))
+    estimated = empty_notes()
+  end = float(max(notes['offset'].max(initial=0), estimated['offset'].max(initial=0), 1.0))
+  figure = piano_roll.piano_roll(None, notes, estimated, seconds=min(end, _ROLL_SECONDS))
   file = io.BytesIO()
   figure.savefig(file, format='png', dpi=_ROLL_DPI)
   return base64.b64encode(file.getvalue()).decode()

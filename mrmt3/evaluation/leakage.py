@@ -114,7 +114,7 @@ class Pairs(NamedTuple):
 
 
 def pair_own_instrument_first(reference: np.ndarray, estimate: np.ndarray) -> Pairs:
-  """Matches notes within their instrument, then the notes left over across instruments.
+  """Match notes within their instrument, then the notes left over across instruments.
 
   Args:
     reference: note table in Slakh classes, see `slakh_tables`.
@@ -128,7 +128,7 @@ def pair_own_instrument_first(reference: np.ndarray, estimate: np.ndarray) -> Pa
 
 
 def slakh_tables(reference: np.ndarray, estimate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Validate both tables and maps them to Slakh classes.
+  """Validate both tables and map them to Slakh classes.
 
   They are sorted as well, since the pairs that matching finds can depend on the order of notes.
   """

@@ -53,91 +53,9 @@ class Score:
 
 Function = Callable[[Piece], Mapping[str, float]]
 
-# In the order of the JSON files.
-_FUNCTIONS: list[Function] = [
-  note_scores.onset_metrics,
-  note_scores.onset_program_metrics,
-  note_scores.no_drums_metrics,
-  note_scores.mt3_program_metrics,
-  note_scores.instrument_metrics,
-  note_scores.published_instrument_metrics,
-  note_scores.leaked_note_metrics,
-  note_scores.track_switch_metrics,
-]
-
-# In the order of the tables.
-SCORES: dict[str, Score] = {
-  score.name: score
-  for score in (
-    Score('onset_f1', 'Onset F1', 'right pitch, begun within 50 ms', column='onset F1'),
-    Score(
-      'onset_no_drums_f1',
-      'Onset F1, no drums',
-      'the same of pitched notes',
-      column='onset F1, no drums',
-      shown_in=('comparison',),
-    ),
-    Score(
-      'onset_offset_no_drums_f1',
-      'Onset + offset F1, no drums',
-      'and ended in time',
-      column='onset+offset F1, no drums',
-      shown_in=('comparison',),
-    ),
-    Score(
-      'onset_program_f1',
-      'Onset + program F1',
-      'and on an instrument of the right family',
-      column='onset+program F1',
-    ),
-    Score('onset_program_f1_full', 'Onset + program F1, full', 'and with the right program', shown_in=('log',)),
-    Score('onset_offset_program_f1', 'Onset + offset + program F1', 'all of it', shown_in=('log',)),
-    Score(
-      'leakage_ratio',
-      'Leakage ratio',
-      'instruments heard / instruments that play; 1 is right',
-      better='near_one',
-      column='leakage ratio',
-    ),
-    Score(
-      'log_leakage_ratio',
-      '|log leakage ratio|',
-      'how far from right, either way; 0 is right',
-      better='lower',
-      shown_in=('comparison', 'log'),
-    ),
-    Score(
-      'leaked_note_ratio',
-      'Leaked notes',
-      'share of notes right but for their instrument; 0 is right',
-      better='lower',
-      column='leaked notes',
-      shown_in=('comparison', 'log'),
-    ),
-    Score(
-      'track_switches_per_minute',
-      'Track switches a minute',
-      'a line goes over to another instrument; 0 is right',
-      better='lower',
-      column='switches per minute',
-      shown_in=('comparison', 'log'),
-    ),
-    Score('instrument_detection_f1', 'Instrument F1', 'which instruments play', column='instrument F1'),
-    Score(
-      'published_leakage_ratio',
-      'Leakage ratio, as published',
-      'raw programs, drums among them',
-      better='near_one',
-      shown_in=('log',),
-    ),
-    Score(
-      'published_instrument_detection_f1',
-      'Instrument F1, as published',
-      'raw programs, drums among them',
-      shown_in=('log',),
-    ),
-  )
-}
+# What `register` was given, in that order; the tables show the scores in it.
+_FUNCTIONS: list[Function] = []
+SCORES: dict[str, Score] = {}
 
 
 def register(function: Function, *scores: Score) -> None:
@@ -186,7 +104,7 @@ def evaluate_piece(
   to the name of the others (onset_program_f1_full). Registered metrics follow.
 
   Args:
-    reference: note table (`notes.NOTE_DTYPE`).
+    reference: note table (`note_array.NOTE_DTYPE`).
     estimate: note table.
     published_reference: what the published_ scores are counted in, where `reference` is not as published: a Slakh
       track's with raw programs, see `slakh_layout.read_published_notes`.
@@ -204,3 +122,99 @@ def evaluate_piece(
       raise ValueError(f'two metrics have numbers called {", ".join(sorted(twice))}')
     result |= numbers
   return result
+
+
+register(
+  note_scores.onset_metrics,
+  Score('onset_f1', 'Onset F1', 'right pitch, begun within 50 ms', column='onset F1'),
+)
+register(
+  note_scores.no_drums_metrics,
+  Score(
+    'onset_no_drums_f1',
+    'Onset F1, no drums',
+    'the same of pitched notes',
+    column='onset F1, no drums',
+    shown_in=('comparison',),
+  ),
+  Score(
+    'onset_offset_no_drums_f1',
+    'Onset + offset F1, no drums',
+    'and ended in time',
+    column='onset+offset F1, no drums',
+    shown_in=('comparison',),
+  ),
+)
+register(
+  note_scores.onset_program_metrics,
+  Score(
+    'onset_program_f1',
+    'Onset + program F1',
+    'and on an instrument of the right family',
+    column='onset+program F1',
+  ),
+  Score('onset_program_f1_full', 'Onset + program F1, full', 'and with the right program', shown_in=('log',)),
+)
+register(
+  note_scores.mt3_program_metrics,
+  Score('onset_offset_program_f1', 'Onset + offset + program F1', 'all of it', shown_in=('log',)),
+)
+register(
+  note_scores.leakage_metrics,
+  Score(
+    'leakage_ratio',
+    'Leakage ratio',
+    'detected / reference instruments; 1 is right',
+    better='near_one',
+    column='leakage ratio',
+  ),
+  Score(
+    'log_leakage_ratio',
+    '|log leakage ratio|',
+    'how far from right, either way; 0 is right',
+    better='lower',
+    shown_in=('comparison', 'log'),
+  ),
+)
+register(
+  note_scores.leaked_note_metrics,
+  Score(
+    'leaked_note_ratio',
+    'Leaked notes',
+    'share of notes right but for their instrument; 0 is right',
+    better='lower',
+    column='leaked notes',
+    shown_in=('comparison', 'log'),
+  ),
+)
+register(
+  note_scores.track_switch_metrics,
+  Score(
+    'track_switches_per_minute',
+    'Track switches per minute',
+    'a line goes over to another instrument; 0 is right',
+    better='lower',
+    column='switches per minute',
+    shown_in=('comparison', 'log'),
+  ),
+)
+register(
+  note_scores.instrument_detection_metrics,
+  Score('instrument_detection_f1', 'Instrument F1', 'which instruments play', column='instrument F1'),
+)
+register(
+  note_scores.published_instrument_metrics,
+  Score(
+    'published_leakage_ratio',
+    'Leakage ratio, as published',
+    'raw programs, drums among them',
+    better='near_one',
+    shown_in=('log',),
+  ),
+  Score(
+    'published_instrument_detection_f1',
+    'Instrument F1, as published',
+    'raw programs, drums among them',
+    shown_in=('log',),
+  ),
+)

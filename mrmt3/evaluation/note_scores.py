@@ -216,15 +216,22 @@ def mt3_program_metrics(piece: Piece) -> dict[str, float]:
   return result | _named('drum_onset', drums)
 
 
-def instrument_metrics(piece: Piece) -> dict[str, float]:
-  """Return leakage ratios, detection and numbers of instruments, counted in Slakh classes."""
-  return _instrument_scores(piece.reference, piece.estimate, 'slakh_classes')
+def leakage_metrics(piece: Piece) -> dict[str, float]:
+  """Return leakage ratios and numbers of instruments, counted in Slakh classes."""
+  return _leakage_scores(piece.reference, piece.estimate, 'slakh_classes')
+
+
+def instrument_detection_metrics(piece: Piece) -> dict[str, float]:
+  """Return `leakage.instrument_detection`, counted in Slakh classes: instrument_detection_*."""
+  return _detection_scores(piece.reference, piece.estimate, 'slakh_classes')
 
 
 def published_instrument_metrics(piece: Piece) -> dict[str, float]:
-  """Return the same as `instrument_metrics`, counted in raw programs: published_*."""
-  scores = _instrument_scores(piece.published_reference, piece.estimate, 'published')
-  return {f'published_{name}': score for name, score in scores.items()}
+  """Return the same as `leakage_metrics` and `instrument_detection_metrics`, counted in raw programs: published_*."""
+  tables = piece.published_reference, piece.estimate, 'published'
+  return {
+    f'published_{name}': x for scores in (_leakage_scores, _detection_scores) for name, x in scores(*tables).items()
+  }
 
 
 def leaked_note_metrics(piece: Piece) -> dict[str, float]:
@@ -270,13 +277,17 @@ def _named(name: str, scores: Scores, granularity: str = 'midi_class') -> dict[s
   return {f'{name}_{part}{suffix}': float(score) for part, score in scores._asdict().items()}
 
 
-def _instrument_scores(reference, estimate, counting):
-  """Return leakage ratio, detection and numbers of instruments, counted one way."""
+def _leakage_scores(reference, estimate, counting):
+  """Return leakage ratios and numbers of instruments, counted one way."""
   ref_set, est_set = instrument_set(reference, counting, 'reference'), instrument_set(estimate, counting, 'estimate')
   return {
     'leakage_ratio': leakage_ratio(reference, estimate, counting=counting),
     'log_leakage_ratio': log_leakage_ratio(reference, estimate, counting=counting),
-    **_named('instrument_detection', instrument_detection(reference, estimate, counting=counting)),
     'instruments_estimate': float(len(est_set)),
     'instruments_reference': float(len(ref_set)),
   }
+
+
+def _detection_scores(reference, estimate, counting):
+  """Return the scores of instrument detection, counted one way."""
+  return _named('instrument_detection', instrument_detection(reference, estimate, counting=counting))

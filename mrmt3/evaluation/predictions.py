@@ -91,7 +91,7 @@ class Writer:
   """
 
   def __init__(self, path: Path, made_by: Mapping):
-    """Open or makes the file; UserError if it holds predictions that something else made (`made_by`, JSON)."""
+    """Open or make the file; UserError if it holds predictions that something else made (`made_by`, JSON)."""
     self._journal = Journal(
       path,
       settings={HEADER: 1, **made_by},

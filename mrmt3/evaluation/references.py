@@ -193,7 +193,7 @@ def midi_files(folder: Path) -> dict[str, Path]:
 def match(
   references: Mapping[str, Reference], estimates: Mapping[str, Estimate], where: Path
 ) -> dict[str, Estimate | None]:
-  """Matches transcriptions to references by name.
+  """Match transcriptions to references by name.
 
   Names match as a whole, or else by their last part (TrackNNNNN). Transcriptions left over match without a suffix that
   all of them share, such as _basic_pitch. A single MIDI file always matches a single reference. Transcriptions

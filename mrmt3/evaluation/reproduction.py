@@ -95,14 +95,14 @@ def run(
   tracks: int | None = None,
   quiet: bool = False,
 ) -> Result:
-  """Transcribe and scores a split of a data set in Slakh2100's layout with one checkpoint.
+  """Transcribe and score a split of a data set in Slakh2100's layout with one checkpoint.
 
   Args:
     checkpoint: a folder, or a published checkpoint's name, which is fetched if it is not here.
     data: the data set's folder.
     out: the folder of all results.
     split: which split.
-    tracks: only the first so many tracks; None for all.
+    tracks: maximum number of tracks, the first ones; None: all.
     quiet: no progress on stderr.
 
   Raises:

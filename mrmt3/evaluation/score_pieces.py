@@ -94,7 +94,7 @@ def transcribe_pieces(
   record: Callable[[str, np.ndarray | None, str], None],
   **progress,
 ) -> None:
-  """Transcribe pieces and records each one when it is done; those whose audio cannot be read are recorded at the end.
+  """Transcribe pieces and record each one when it is done; those whose audio cannot be read are recorded at the end.
 
   Args:
     transcribe: takes (name, samples, reference or None) of the pieces, yields (name, note table, anything else) of
@@ -180,7 +180,7 @@ def score(
 
 
 def _score(job, mt3_suite):
-  """Read and scores one piece; runs in a worker process."""
+  """Read and score one piece; runs in a worker process."""
   name, reference, read_estimate = job
   estimate, problem = None, ''
   if read_estimate is not None:

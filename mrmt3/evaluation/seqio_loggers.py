@@ -91,7 +91,7 @@ class PictureLogger(seqio.loggers.Logger):
     output_dir: folder of the events, as for seqio.TensorBoardLogger.
     pieces: number of pieces; 0 logs nothing.
     seconds: length of the excerpt from each piece's start, s.
-    audio: whether to log audio; needs symusic (the extra `dataset`). If it is missing, a line on stderr says so.
+    audio: whether to log audio; needs symusic (the extra `dataset`). If it is missing, a warning goes to stderr.
   """
 
   def __init__(self, output_dir: str, pieces: int = _PIECES, seconds: float = _SECONDS, audio: bool = True):

@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 from mrmt3.errors import UserError
 from mrmt3.framewise.harmonic_stacking import MEL_RANGE
+from mrmt3.network import KINDS
 from mrmt3.nn.config_checks import check_activations, check_choice, check_dtype, check_flag, check_rate, check_sizes
 from mrmt3.nn.network_config import NetworkConfig
 from mrmt3.tokens import batched_parsing
 from mrmt3.tokens.token_ids import TokenIds
 
-KINDS = ('mt3', 'mr_mt3')
 _SIZES = (
   'vocab_size',
   'emb_dim',
@@ -51,7 +51,7 @@ class FramewiseConfig(NetworkConfig):
     emission_threshold: the probability from which a candidate is emitted, 0.01 .. 1; 0: emit the likeliest token, which
       for the best F1 is too cautious.
     instrument_prior: exponent of the instruments' shares so far, by which class probabilities are weighted
-      (`note_heads.weigh_classes`): 1 as in Bayes' rule, 0: none.
+      (`candidates.weigh_classes`): 1 as in Bayes' rule, 0: none.
 
   Raises:
     UserError: a value is out of range; the message names the field.
@@ -115,7 +115,7 @@ class FramewiseConfig(NetworkConfig):
 
   @property
   def uses_prior(self) -> bool:
-    """Alway: notes that continue and the instruments so far are read from prior tokens."""
+    """Always: notes that continue and the instruments so far are read from prior tokens."""
     return True
 
   def num_encoder_frames(self, frames: int) -> int:
@@ -123,7 +123,7 @@ class FramewiseConfig(NetworkConfig):
     return -(-frames // self.time_stride)
 
   def validate(self, spec) -> None:
-    """Raise UserError unless frames are time steps, there are ties, and log-mels are those the front end reads."""
+    """Raise UserError unless encoder frames are time steps and log-mels are those that the front end reads."""
     check_mel_range(spec)
     rate = spec.spectrogram.frame_rate / self.time_stride
     if rate != spec.vocabulary.steps_per_second:

@@ -14,7 +14,6 @@ from mrmt3.framewise import token_decoder
 from mrmt3.framewise.candidates import weigh_candidates
 from mrmt3.framewise.encoder import HarmonicEncoder
 from mrmt3.framewise.note_heads import DRUMS, OFFSETS, ONSETS, FrameHead, FrameTargets, NoteHeads
-from mrmt3.layers import make_attention_mask
 from mrmt3.tokens import batched_parsing
 from mrmt3.tokens.token_ids import TokenIds
 
@@ -101,12 +100,11 @@ class FramewiseTransformer(nn.Module):
 
   def _encode(self, inputs, segment_ids, enable_dropout, prior_tokens, class_counts=None, adjacent=None):
     """Return what `encode` does, the encoder frames and the pitch features."""
-    mask = None if segment_ids is None else make_attention_mask(segment_ids, segment_ids, jnp.equal)
-    frames, pitches = self.encoder.with_pitches(inputs, mask, not enable_dropout)
     if segment_ids is not None:
       raise ValueError('examples cannot be packed where each has note candidates; leave encoder_segment_ids out')
     if prior_tokens is None:
       raise ValueError('a framewise network needs prior tokens, if only those of an empty segment')
+    frames, pitches = self.encoder.with_pitches(inputs, None, not enable_dropout)
     config = self.config
     events = self.note_reader.candidates(frames, config.num_candidates, pitches)
     if config.instrument_prior:

@@ -35,7 +35,7 @@ class FrameObjective:
     """Return what `NetworkConfig.module` needs in training. Raises UserError for a network without frame heads."""
     if not spec.network.has_frame_heads:
       raise UserError(
-        f'FrameObjective: a network of kind {spec.network.kind!r} has no frame heads; choose framewise or hybrid'
+        f'FrameObjective: a network of kind {spec.network.kind!r} has no frame heads; choose a network with frame heads'
       )
     return {'with_frame_head': True}
 

@@ -98,7 +98,7 @@ def sequence_logits(ids: TokenIds, rows: jax.Array, tokens: jax.Array, vocab_siz
   """
   candidates, state = of_rows(rows), event_state(tokens, ids.state)
   emitted = jax.lax.cummax(completes(ids, candidates, tokens, state).astype(jnp.int8), axis=1) > 0
-  return copied_logits(ids, candidates, tokens, state, emitted, vocab_size)
+  return candidate_logits(ids, candidates, tokens, state, emitted, vocab_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,14 +145,14 @@ class CandidateDecoder:
     emitted = cache['emitted'] | completes(ids, candidates, tokens[:, None], state[:, None])[:, 0]
     args = (x[:, None] for x in (tokens, state, emitted))
     config = self.config
-    logits = copied_logits(ids, candidates, *args, config.vocab_size, config.emission_threshold, cache['allowed'])
+    logits = candidate_logits(ids, candidates, *args, config.vocab_size, config.emission_threshold, cache['allowed'])
     return logits[:, 0], {**cache, 'state': state, 'emitted': emitted}
 
 
 def completes(ids: TokenIds, candidates: NoteCandidates, tokens: jax.Array, state: jax.Array) -> jax.Array:
   """Return whether a token completes the event of a candidate, or the same one a frame away; bool `[batch, length, n]`.
 
-  Arguments are those of `copied_logits`. Only the tie section, where instruments are known, distinguishes them.
+  Arguments are those of `candidate_logits`. Only the tie section, where instruments are known, distinguishes them.
   """
   position, token = _position(ids, tokens, state), tokens[..., None]
   is_drum = _within(token, ids.drum)
@@ -166,7 +166,7 @@ def completes(ids: TokenIds, candidates: NoteCandidates, tokens: jax.Array, stat
   return same & (jnp.abs(position.frame - candidates.frames[:, None]) <= _SAME_EVENT)
 
 
-def copied_logits(
+def candidate_logits(
   ids: TokenIds,
   candidates: NoteCandidates,
   tokens: jax.Array,

@@ -12,7 +12,7 @@ from mrmt3.notes.instruments import NUM_CLASSES
 from mrmt3.tokens.batched_parsing import NUM_PITCHES
 
 _NEVER = -1e9
-_LOUDNESS = 1.5  # of a candidate, per unit of certainty
+_GAIN = 1.5  # of a candidate's embedding, per unit of certainty
 _WAVELENGTHS = (2.0, 256.0)  # encoder frames, of `time_code`
 
 
@@ -26,7 +26,7 @@ def time_code(frames: np.ndarray, features: int) -> np.ndarray:
   """Return codes of times, float32 `[n, features]`: sines, then cosines.
 
   Two codes are nearly orthogonal from some five frames on. In the position table, half of the features hardly change
-  within a segment, so that a query finds it hard to tell one moment from the next.
+  within a segment, so that a query hardly distinguishes one time from the next.
 
   Args:
     frames: `[n]`, times in encoder frames, fractions included.
@@ -72,9 +72,9 @@ class CandidateNoteHeads(NoteHeads):
     times = self.time(jnp.asarray(time_code(np.arange(frames.shape[1]), self.features)))
     names = self.name_of_kind[kinds] + jnp.dot(candidates.classes, self.name_of_class) + times[places]
     # An unlikely candidate has a small embedding, so that it draws little attention.
-    loudness = jnp.minimum(1.0, _LOUDNESS * certain)
-    names = loudness[..., None] * names
-    before = self.before(jnp.einsum('bnm,bmd->bnd', _event_before(loudness), names))
+    gain = jnp.minimum(1.0, _GAIN * certain)
+    names = gain[..., None] * names
+    before = self.before(jnp.einsum('bnm,bmd->bnd', _event_before(gain), names))
     features = self.event_features(frames, pitches, places, kinds)
     return names + before + self.carried(features) + certain[..., None] * self.certainty
 

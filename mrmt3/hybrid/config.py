@@ -20,8 +20,8 @@ class HybridConfig(T5Config):
     front: 'linear' (as in MT3: an encoder frame is a map of one log-mel frame) or 'harmonic' (`HarmonicStacking`).
     front_channels: widths of the harmonic front end, see `HarmonicStacking`.
     time_stride: log-mel frames that the harmonic front end makes one encoder frame of.
-    output_positions: add the position table to the encoder's output as well. Cross-attention then tells frames apart by
-      their time from the first step on, which a decoder otherwise takes most of a short training to learn.
+    output_positions: add the position table to the encoder's output as well. Cross-attention can then distinguish
+      frames by their time from the first step on, which otherwise takes most of a short training to learn.
     num_candidates: how many of the likeliest onsets and offsets the decoder sees as further encoder frames; 0: none.
     event_state: add to each decoder input embeddings of the last time, velocity, program and tie token up to there. A
       decoder otherwise has to learn to look them up before it can learn anything that depends on them.

@@ -1,4 +1,4 @@
-"""Start values of the hybrid network: its decoder looks up the note candidates at its current time, and copies them."""
+"""Start values of the hybrid network: its decoder looks up the note candidates at its current time and emits them."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,19 +12,19 @@ from mrmt3.tokens.batched_parsing import NUM_PITCHES
 from mrmt3.vocabularies import build_codec
 
 _AHEAD = (0.0, 2.0, 5.0)  # encoder frames that the decoder's layers look ahead
-_AFTER = 2.0  # what comes after the last event is louder than that event itself
+_AFTER = 2.0  # what comes after the last event weighs more than that event itself
 
 
 def init_from_token_embeddings(params: dict, spec: ModelSpec) -> dict:
   """Return fresh parameters in which note candidates and tokens have the same embeddings.
 
   A time shift's embedding is what `CandidateNoteHeads` adds to a candidate of that time. A kind's is the sum of its
-  pitch's (or drum's) and its velocity's (0 for offsets, the loudest for onsets), a class's that of its program.
+  pitch's (or drum's) and its velocity's (0 for offsets, the highest for onsets), a class's that of its program.
   Cross-attention starts near the identity, so that it sees frames with embeddings in common and passes them on to the
   logits. The first layer looks at candidates at the decoder's current time and, with `last_event`, after its last
   event; the next ones look ahead. Training changes all of this freely.
   """
-  codec, reader = build_codec(spec.vocabulary), params['note_reader']
+  codec, heads = build_codec(spec.vocabulary), params['note_reader']
   table = params['decoder']['token_embedder']['embedding']
 
   def ids(event, values):
@@ -33,30 +33,30 @@ def init_from_token_embeddings(params: dict, spec: ModelSpec) -> dict:
   steps = np.arange(codec.max_shift_steps + 1)
   frames = steps / codec.steps_per_second * float(spec.spectrogram.frame_rate)
   codes = time_code(frames / spec.network.time_stride, spec.network.emb_dim)
-  table = table.at[ids('shift', steps)].set(codes @ reader['time']['kernel'])
+  table = table.at[ids('shift', steps)].set(codes @ heads['time']['kernel'])
 
   low, high = codec.event_type_range('pitch')
   known = np.clip(np.arange(NUM_PITCHES), codec.decode_event_index(low).value, codec.decode_event_index(high).value)
   pitches, drums = table[ids('pitch', known)], table[ids('drum', np.arange(NUM_PITCHES))]
-  soft, loud = (codec.decode_event_index(index).value for index in codec.event_type_range('velocity'))
-  ends, begins = (table[ids('velocity', [value])] for value in (soft, loud))
+  lowest, highest = (codec.decode_event_index(index).value for index in codec.event_type_range('velocity'))
+  ends, begins = (table[ids('velocity', [value])] for value in (lowest, highest))
   kinds = jnp.concatenate([pitches + begins, drums + begins, pitches + ends])
   classes = table[ids('program', sorted(SLAKH_CLASSES.values()))]
   decoder = {**params['decoder'], 'token_embedder': {**params['decoder']['token_embedder'], 'embedding': table}}
   if spec.network.last_event:
-    decoder['event_map'] = _AFTER * reader['before']['kernel']
+    decoder['event_map'] = _AFTER * heads['before']['kernel']
   for index in range(spec.network.num_decoder_layers):
     layer = decoder[f'layers_{index}']
     ahead = _AHEAD[min(index, len(_AHEAD) - 1)]
     decoder[f'layers_{index}'] = {
       **layer,
       'encoder_decoder_attention': _looking_up(
-        layer['encoder_decoder_attention'], _later(reader['time']['kernel'], ahead)
+        layer['encoder_decoder_attention'], _later(heads['time']['kernel'], ahead)
       ),
       'self_attention': _softened(layer['self_attention'], 'out'),
       'mlp': _softened(layer['mlp'], 'wo'),
     }
-  return {**params, 'decoder': decoder, 'note_reader': {**reader, 'name_of_kind': kinds, 'name_of_class': classes}}
+  return {**params, 'decoder': decoder, 'note_reader': {**heads, 'name_of_kind': kinds, 'name_of_class': classes}}
 
 
 def _later(time_kernel, frames: float):

@@ -32,7 +32,7 @@ class Timing:
 
   @property
   def real_time_factor(self) -> float:
-    """Seconds of audio a second: above 1 is faster than the music."""
+    """Seconds of audio per second: above 1 is faster than the music."""
     return self.audio / self.total
 
   def shares(self) -> dict[str, float]:

@@ -17,8 +17,8 @@ def fingerprint(params, spec, options: dict) -> str:
   return weights_fingerprint(params, fingerprint_text(spec) + json.dumps(options, sort_keys=True))
 
 
-class Journal:
-  """The tokens of a file's segments: a `journal.Journal` in a hidden file beside the output, a list of ids per segment.
+class SegmentJournal:
+  """The tokens of a file's segments: a `journal.Journal` in a hidden file next to the output, one list per segment.
 
   Attributes:
     path: of the hidden file.
@@ -49,7 +49,7 @@ class Journal:
       self._count += 1
 
   def close(self, done: bool) -> None:
-    """Ends the work on the file; what is written is kept unless the output is there."""
+    """End the work on the file; what is written is kept unless the output is there."""
     if done:
       self._journal.remove()
     self._journal.close()

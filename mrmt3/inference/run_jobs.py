@@ -15,7 +15,7 @@ from mrmt3.errors import UserError
 from mrmt3.inference import batched_pieces
 from mrmt3.inference.instrument_merging import merge_small_instruments
 from mrmt3.inference.jobs import Job
-from mrmt3.inference.resume import Journal, fingerprint, journal_path
+from mrmt3.inference.resume import SegmentJournal, fingerprint, journal_path
 from mrmt3.inference.transcription import Transcription
 from mrmt3.notes import export, midi
 from mrmt3.notes.instruments import instruments_of, map_to_slakh_classes
@@ -111,7 +111,7 @@ def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
       begun[id(job)] = time.perf_counter()
       known = ()
       if settings.resume:
-        journals[id(job)] = Journal(job.midi, job.audio, model)
+        journals[id(job)] = SegmentJournal(job.midi, job.audio, model)
         known = journals[id(job)].known
       yield batched_pieces.Piece(audio_files.audio_blocks(job.audio, transcriber.sample_rate), job, known)
 

@@ -242,7 +242,7 @@ class Transcriber:
     if sample_rate is None:
       return self.sample_rate
     if not 0 < sample_rate < 1 << 31:
-      raise UserError(f'sample_rate is {sample_rate}; give the samples a second, such as 44100')
+      raise UserError(f'sample_rate is {sample_rate}; give the samples per second, such as 44100')
     return int(sample_rate)
 
 

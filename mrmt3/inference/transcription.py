@@ -50,15 +50,15 @@ class Transcription:
 
   def pretty_midi(self):
     """Return the notes as a `pretty_midi.PrettyMIDI` with a named track per instrument; times are not rounded."""
-    from mrmt3.notes import midi as midi_io
+    from mrmt3.notes.midi import notes_to_pretty_midi
 
-    return midi_io.notes_to_pretty_midi(self.notes)
+    return notes_to_pretty_midi(self.notes)
 
   def midi(self) -> bytes:
     """Return the bytes of a MIDI file with the notes, see `notes.midi.write_midi`."""
-    from mrmt3.notes import midi as midi_io
+    from mrmt3.notes.midi import midi_bytes
 
-    return midi_io.midi_bytes(self.notes)
+    return midi_bytes(self.notes)
 
 
 def decode_segments(segments: Sequence[np.ndarray], spec: 'ModelSpec') -> tuple[np.ndarray, DecodingStats]:

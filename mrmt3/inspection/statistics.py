@@ -416,7 +416,7 @@ def heading(segment: Segment, frames_per_second: Fraction, segment_frames: int) 
   return own, f'prior: {where}{len(segment.priors[-1])} tokens{hop}'
 
 
-def side_by_side(segment: Segment, codec: Codec, frames_per_second: Fraction, segment_frames: int) -> list[str]:
+def event_columns(segment: Segment, codec: Codec, frames_per_second: Fraction, segment_frames: int) -> list[str]:
   """Return lines of text: the events of a segment and, in further columns, of its prior segments, latest first."""
   left, right = heading(segment, frames_per_second, segment_frames)
   columns = [[left, *event_lines(segment.targets, codec)]]

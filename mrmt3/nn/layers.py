@@ -199,7 +199,7 @@ class MlpBlock(nn.Module):
 class MultiHeadDotProductAttention(nn.Module):
   """Multi-head attention; heads are joined in the kernels (`joined_kv`), apart in keys and values.
 
-  With `apart`, the last so many keys have a softmax of their own, and what is found in both is added.
+  With `apart`, the last `apart` keys have a softmax of their own, and the two results are added.
   """
 
   num_heads: int
@@ -293,7 +293,7 @@ class MultiHeadDotProductAttention(nn.Module):
     return self.out(y.transpose(0, 2, 1, 3).reshape(*x.shape[:2], -1))
 
   def step(self, x: jax.Array, keys: jax.Array, values: jax.Array, position: jax.Array | None = None) -> jax.Array:
-    """Do one query a row, without dropout.
+    """Attend with one query per row, without dropout.
 
     Args:
       x: `[batch, 1, features]`.

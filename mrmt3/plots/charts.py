@@ -95,7 +95,7 @@ def leakage_scatter(systems: Mapping[str, Sequence[tuple[str, float, float]]]) -
   def place(x, y):
     return _LEFT + x / most * size, height - _BOTTOM - y / most * (height - _BOTTOM - _TOP)
 
-  svg = _svg(WIDTH, height, 'Instruments heard against instruments that play, a dot a piece')
+  svg = _svg(WIDTH, height, 'Detected vs. reference instruments, one dot per piece')
   for tick in _ticks(most):
     x, y = place(tick, tick)
     _line(svg, _LEFT, y, WIDTH - _RIGHT, y)
@@ -107,22 +107,22 @@ def leakage_scatter(systems: Mapping[str, Sequence[tuple[str, float, float]]]) -
   seen = {}
   for number, own in enumerate(systems.values()):
     for name, x, y in own:
-      # Points of one place stand beside each other.
+      # Points of one place are drawn next to each other.
       rank = seen[x, y] = seen.get((x, y), -1) + 1
       column, row = rank % 5, rank // 5
       cx, cy = place(x, y)
-      title = f'{name}: {y:g} instruments heard, {x:g} play'
+      title = f'{name}: {y:g} instruments detected, {x:g} in the reference'
       cx, cy = cx + (column + 1) // 2 * 7 * (-1) ** column, cy + (row + 1) // 2 * 7 * (-1) ** row
       _dot(svg, cx, cy, number, title)
-  _text(svg, _LEFT + size / 2, height - 6, 'instruments that play')
-  _text(svg, 12, height / 2, 'instruments heard', transform=_upwards(height / 2))
+  _text(svg, _LEFT + size / 2, height - 6, 'reference instruments')
+  _text(svg, 12, height / 2, 'detected instruments', transform=_upwards(height / 2))
   return _to_text(svg)
 
 
 def curves(
   systems: Mapping[str, Mapping[str, float]], bins: Sequence[str], x_label: str, y_label: str, top: float = 1.0
 ) -> str:
-  """Draw a value, 0..top, over named bins, a curve a system; bins that a system lacks are left out of its curve."""
+  """Draw a value, 0..top, over named bins, one curve per system; bins that a system lacks are left out of its curve."""
   height = 270
   inner, step = height - _TOP - _BOTTOM, (WIDTH - _LEFT - _RIGHT) / max(len(bins), 1)
 
@@ -146,7 +146,7 @@ def curves(
 
 
 def strips(systems: Mapping[str, Sequence[tuple[str, float]]], label: str) -> str:
-  """Draw the pieces' values, 0..1, as a dot each on a line a system, with a tick at the mean."""
+  """Draw the pieces' values, 0..1, as one dot each on one line per system, with a tick at the mean."""
   height = 34 + 54 * len(systems)
   size = WIDTH - 2 * _RIGHT
 
@@ -214,7 +214,7 @@ def heat_map(
       kind = 'right' if columns[column] == name else 'missed' if columns[column] == missed else 'wrong'
       side = f'{cell - 2}'
       box = {'x': f'{left + column * cell}', 'y': f'{y}', 'width': side, 'height': side, 'rx': '3'}
-      as_what = columns[column] if columns[column] == missed else f'heard as {columns[column]}'
+      as_what = columns[column] if columns[column] == missed else f'detected as {columns[column]}'
       _add(svg, 'rect', {**box, 'class': 'cell'})
       shade = {'class': kind, 'style': f'fill-opacity:{share**0.6:.2f}'}
       _add(svg, 'rect', {**box, **shade}, f'{name}, {as_what}: {count} notes, {share:.1%}')
@@ -229,7 +229,7 @@ def frontier(systems: Mapping[str, Sequence[tuple[str, float, float]]], x_label:
   """Draw points (name, x, y), 0..1, of each system, joined in their order; right and up is better."""
   height, size = 330, WIDTH - _LEFT - _RIGHT
   inner = height - _TOP - _BOTTOM
-  svg = _svg(WIDTH, height, f'{y_label} against {x_label}')
+  svg = _svg(WIDTH, height, f'{y_label} vs. {x_label}')
   for part in range(6):
     x, y = _LEFT + part / 5 * size, _TOP + part / 5 * inner
     _line(svg, _LEFT, y, WIDTH - _RIGHT, y)

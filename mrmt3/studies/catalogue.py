@@ -15,8 +15,8 @@ class TrainingRun:
   """One network to train.
 
   Attributes:
-    name: name in tables and in the journal.
-    l_agg: number of memory states, one of those in gin/ablations; None keeps the base's.
+    name: name in the journal and in paths, which never changes.
+    l_agg: number of memory frames, one of those in gin/ablations; None keeps the base's.
     max_hop: L_max_hop, likewise.
     shuffle: whether training permutes the events of one time step; None keeps the base's setting.
     ablations: names of additional files in gin/ablations.
@@ -24,6 +24,7 @@ class TrainingRun:
     starts_from: name of the run of the same study whose weights initialize it; None: random weights.
     baseline: name of the run that it is compared with; None: no comparison.
     overrides: additional gin bindings.
+    label: name in tables and messages; '': the same as `name`.
   """
 
   name: str
@@ -35,6 +36,11 @@ class TrainingRun:
   starts_from: str | None = None
   baseline: str | None = None
   overrides: tuple[str, ...] = ()
+  label: str = ''
+
+  def __post_init__(self):
+    if not self.label:
+      object.__setattr__(self, 'label', self.name)
 
   def flags(self) -> list[str]:
     """Return the training flags of this run, which follow the base's flags."""
@@ -120,7 +126,7 @@ STUDIES = {
     runs=_continual(),
   ),
   'l-agg': Study(
-    'How many memory states (L_agg) are best, and what do they cost?',
+    'How many memory frames (L_agg) are best, and what do they cost?',
     runs=_values('l_agg', (0, 32, 64, 128)),
     axis='L_agg',
   ),
@@ -129,8 +135,16 @@ STUDIES = {
     'cross-attention?',
     runs=(
       TrainingRun('baseline', 0, 1, False),
-      TrainingRun('one softmax', 64, 1, False, baseline='baseline'),
-      TrainingRun('its own softmax', 64, 1, False, ablations=('decoupled_attention',), baseline='baseline'),
+      TrainingRun('one softmax', 64, 1, False, baseline='baseline', label='joint attention'),
+      TrainingRun(
+        'its own softmax',
+        64,
+        1,
+        False,
+        ablations=('decoupled_attention',),
+        baseline='baseline',
+        label='decoupled attention',
+      ),
     ),
     eval_points=5,
   ),
@@ -145,11 +159,11 @@ STUDIES = {
     runs=(
       TrainingRun('true prior', 64, 1, False),
       *(
-        TrainingRun(name, 64, 1, False, ablations=(file,), baseline='true prior')
-        for name, file in (
-          ('prior with mistakes', 'corrupted_prior'),
-          ('prior now and then empty', 'memory_dropout'),
-          ('prior now and then its own words', 'predicted_prior'),
+        TrainingRun(name, 64, 1, False, ablations=(file,), baseline='true prior', label=label)
+        for name, file, label in (
+          ('prior with mistakes', 'corrupted_prior', 'corrupted prior'),
+          ('prior now and then empty', 'memory_dropout', 'memory dropout'),
+          ('prior now and then its own words', 'predicted_prior', 'predicted prior'),
         )
       ),
     ),

@@ -26,6 +26,7 @@ def measure(transcriber, params, pieces, results):
     raise UserError('memory-probe: the checkpoint has no memory (L_agg = 0); choose another --checkpoint')
   conditions = [condition for condition in CONDITIONS if len(pieces) > 1 or not condition.of_another]
   remarks = [] if len(pieces) > 1 else ["With one piece there is no other piece's memory."]
+  # 'said' and 'truth with': the names that stored results have.
   predicted = results.get('said', lambda: _predict(transcriber, pieces))
   as_used = {
     name: [transcriber.padded(np.array(tokens, np.int32)) for tokens in segments]
@@ -127,7 +128,7 @@ def _attention(costs, types, transcriber):
   """Return the table of attention on the memory, and {type: [share]} for a chart."""
   network = transcriber.spec.network
   memory = network.num_memory_frames
-  states = network.num_context_frames(transcriber.spec.segment_frames)
+  frames = network.num_context_frames(transcriber.spec.segment_frames)
   rows, shares = [], {}
   for kind in types:
     found = {name: piece['types'][kind] for name, piece in costs.items() if kind in piece['types']}
@@ -136,8 +137,8 @@ def _attention(costs, types, transcriber):
     rows.append(Row(kind, pieces, cells={f'layer {index}': f'{share:.3f}' for index, share in enumerate(layers)}))
     shares[kind] = [float(layers.mean())]
   note = (
-    f'At true tokens of that type. With uniform attention over all {states + memory} states, the {memory} of the '
-    f'memory would get {memory / (states + memory):.3f}.'
+    f'At true tokens of that type. With uniform attention over all {frames + memory} frames, the {memory} of the '
+    f'memory would get {memory / (frames + memory):.3f}.'
   )
   return Table('share of cross-attention on the memory', {'share': 'share'}, rows, note=note), shares
 

@@ -47,6 +47,6 @@ def eval_steps(steps: int, count: int) -> list[int]:
   if steps % count or steps < count:
     raise UserError(
       f'{steps} steps cannot be divided into {count} equal parts for scoring; make --steps a multiple of {count}, or '
-      'change --moments'
+      'change --eval-points'
     )
   return [steps * (index + 1) // count for index in range(count)]

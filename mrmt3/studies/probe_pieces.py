@@ -8,7 +8,7 @@ import numpy as np
 from mrmt3 import spectrograms
 from mrmt3.config import ModelSpec
 from mrmt3.data.piece_targets import piece_targets
-from mrmt3.evaluation import references as evaluation_sets
+from mrmt3.evaluation import references as evaluation_references
 from mrmt3.tokens.shuffling import Shuffle
 
 
@@ -26,7 +26,7 @@ class ProbePiece(NamedTuple):
     return piece_targets(self.notes, spec, self.frames, len(self.mel), shuffle, rng)
 
 
-def load(references: Mapping[str, evaluation_sets.Reference], spec: ModelSpec) -> list[ProbePiece]:
+def load(references: Mapping[str, evaluation_references.Reference], spec: ModelSpec) -> list[ProbePiece]:
   """Read all pieces into memory; UserError if one cannot be read."""
   pieces = []
   for name, reference in references.items():

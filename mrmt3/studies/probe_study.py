@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mrmt3.checkpoints import orbax as orbax_checkpoints
-from mrmt3.inference import transcriber as inference
+from mrmt3.inference.transcriber import Transcriber
 from mrmt3.studies import catalogue, decoding_frontier, memory_probe, order_probe, probe_pieces, report
 from mrmt3.studies.catalogue import Study
 from mrmt3.studies.options import Options
@@ -20,7 +20,7 @@ def run(name: str, study: Study, folder: Path, options: Options) -> Path:
   }[study.kind]
   checkpoint = orbax_checkpoints.find_checkpoint(options.checkpoint)
   params, spec, step = orbax_checkpoints.restore_params(checkpoint)
-  transcriber = inference.Transcriber(params, spec)
+  transcriber = Transcriber(params, spec)
   references = references_of(options.data, options.split, options.pieces)
   pieces = probe_pieces.load(references, spec)
   results = Results(

@@ -36,9 +36,8 @@ def curves(table: Table, scores: Sequence[str], axis: str) -> Figure:
 
 def frontier(systems: Mapping[str, Sequence[tuple[str, float, float]]], note: str) -> Figure:
   """Return a chart of instrument F1 over onset F1, given (name, onset F1, instrument F1) of each system's points."""
-  return Figure(
-    'Notes against instruments', charts.frontier(systems, 'onset F1', 'instrument F1'), note, tuple(systems)
-  )
+  chart = charts.frontier(systems, 'onset F1', 'instrument F1')
+  return Figure('Instrument F1 vs. onset F1', chart, note, tuple(systems))
 
 
 def markdown(tables: Sequence[Table]) -> str:

@@ -75,7 +75,7 @@ class Results:
     journal.check_settings(known, made_by, mismatch)
 
   def get(self, name: str, compute: Callable[[], Mapping], **more) -> dict:
-    """Return a stored result; if there is none, calls `compute` and store its result (JSON).
+    """Return a stored result; if there is none, call `compute` and store its result (JSON).
 
     Args:
       name: name of the result.

@@ -27,7 +27,7 @@ def write(source: Path, folder: Path, memory_length: int | None, seed: int) -> P
     return folder
   params, step = orbax_checkpoints.restore_target(orbax_checkpoints.find_checkpoint(source))
   spec = orbax_checkpoints.read_spec(source)
-  # A network without memory of tokens has no decoder either: the run tells what starts fresh.
+  # A network without memory of tokens has no decoder either: the run reports what starts fresh.
   if memory_length is not None and isinstance(spec.network, T5Config):
     network = spec.network.replace(memory_length=memory_length)
     params = {name: part for name, part in params.items() if memory_length or name != 'memory_encoder'}

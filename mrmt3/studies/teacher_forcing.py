@@ -28,9 +28,9 @@ def _score(params, inputs, context, targets, *, spec: ModelSpec):
       and module.name == 'encoder_decoder_attention'
       and context.method_name == '__call__'
     ):
-      x, states = args[:2]
+      x, frames = args[:2]
       queries = module.query(x).reshape(*x.shape[:2], module.num_heads, module.head_dim)
-      keys, _ = module.keys_values(states)
+      keys, _ = module.keys_values(frames)
       weights = jax.nn.softmax(jnp.einsum('bqhd,bhkd->bhqk', queries, keys).astype(jnp.float32))
       shares.append(weights[..., -memory:].sum(axis=-1).mean(axis=1))
     return next_function(*args, **kwargs)
@@ -60,7 +60,7 @@ def score(
 
   Returns:
     (negative log-probability of each token in nats, float32 `[segments, length]`; share of the cross-attention on the
-    memory's states, mean over heads, within 0..1, float32 `[layers, segments, length]`, with 0 layers for a network
+    memory frames, mean over heads, within 0..1, float32 `[layers, segments, length]`, with 0 layers for a network
     without memory or with decoupled cross-attention). Values at padding are undefined.
   """
   losses, shares = [], []

@@ -17,7 +17,9 @@ from mrmt3.studies.scores import HEADLINE, SCORES, pieces_of
 from mrmt3.utils import files
 
 _CURVE_SCORES = ('onset_f1', 'onset_program_f1', 'leaked_note_ratio', 'instrument_detection_f1')  # within 0..1
-_ARTIFACTS = ('cells/*/*/checkpoint_*', 'single', 'stems', 'both')  # depend on the settings, as results do
+# Runs were once called cells, and eval points moments. Existing folders, files and settings keep these names.
+_RUNS_FOLDER, _SYSTEM = 'cells', 'cell'
+_ARTIFACTS = (f'{_RUNS_FOLDER}/*/*/checkpoint_*', 'single', 'stems', 'both')  # depend on the settings, as results do
 BUILT_PIECES, BUILT_SECONDS = 60, 60.0  # size of the data set that is built if none is given
 
 
@@ -51,9 +53,10 @@ class TrainingStudy:
       'init_from': options.init_from,
     }
     self._results = Results(folder, made_by)
+    self._labels = {run.name: run.label for run in study.runs}
 
   def run(self) -> Path:
-    """Train and scores the missing networks, and return the path of the report, which is updated after each one."""
+    """Train and score the missing networks, and return the path of the report, which is updated after each one."""
     self._results.begin(any(next(self._folder.glob(pattern), None) for pattern in _ARTIFACTS))
     data = self._data()
     tests = {test: self.references(test, data) for test in self._study.tests}
@@ -64,7 +67,7 @@ class TrainingStudy:
     found: dict[str, list[dict]] = {}
     for run in self._study.runs:
       for seed in range(self._options.seeds):
-        where = f'{run.name}, seed {seed}' if self._options.seeds > 1 else run.name
+        where = f'{run.label}, seed {seed}' if self._options.seeds > 1 else run.label
         print(f'{self._name}: {where}', file=sys.stderr, flush=True)
         found.setdefault(run.name, []).append(
           self._results.get(
@@ -84,7 +87,7 @@ class TrainingStudy:
 
   def model_dir(self, run: TrainingRun, seed: int) -> Path:
     """Return the model_dir of a training."""
-    return self._folder / 'cells' / f'{slug(run.name)}-{seed}' / 'model'
+    return self._folder / _RUNS_FOLDER / f'{slug(run.name)}-{seed}' / 'model'
 
   def _data(self) -> Path:
     if self._options.data is not None:
@@ -150,7 +153,7 @@ class TrainingStudy:
     return starting_weights.write(Path(source), self.model_dir(run, seed).with_name('start'), run.l_agg, seed)
 
   def _measure(self, run: TrainingRun, seed: int, data: Path, tests: dict) -> dict:
-    """Train a network and scores it; return {'cost': ..., 'scores': {step: {test: {piece: {score: value}}}}}."""
+    """Train a network and score it; return {'cost': ..., 'scores': {step: {test: {piece: {score: value}}}}}."""
     model = self.model_dir(run, seed)
     training.train(self._flags(run, seed, data), files.make_folder(model), self._steps, [self._lock])
     scores = {}
@@ -159,9 +162,9 @@ class TrainingStudy:
       for test, references in tests.items():
         output = model.parent / f'{slug(test)}-{step}'
         estimates = score_pieces.transcribe(
-          references, str(model / f'checkpoint_{step}'), 'cell', output, 'predicted', None
+          references, str(model / f'checkpoint_{step}'), _SYSTEM, output, 'predicted', None
         )
-        summary = score_pieces.score('cell', references, estimates, output)
+        summary = score_pieces.score(_SYSTEM, references, estimates, output)
         scores[str(step)][test] = pieces_of(summary)
     return {'cost': training.cost(model, self._options.batch_size), 'scores': scores}
 
@@ -170,9 +173,9 @@ class TrainingStudy:
     for test in self._study.tests:
       rows = [
         Row(
-          run.name,
+          run.label,
           mean_over_seeds([one['scores'][last][test] for one in found[run.name]]),
-          run.baseline,
+          self._labels.get(run.baseline),
           cost_cells(found[run.name]),
         )
         for run in done
@@ -183,7 +186,7 @@ class TrainingStudy:
         figures.append(report.curves(tables[-1], _CURVE_SCORES, self._study.axis))
       if self._options.seeds > 1:
         seeds = [
-          Row(f'{run.name}, seed {seed}', one['scores'][last][test], f'{run.name}, seed 0' if seed else None)
+          Row(f'{run.label}, seed {seed}', one['scores'][last][test], f'{run.label}, seed 0' if seed else None)
           for run in done
           for seed, one in enumerate(found[run.name])
         ]
@@ -208,9 +211,9 @@ class TrainingStudy:
       points = []
       for step in self._eval_steps:
         pieces = mean_over_seeds([one['scores'][str(step)][self._study.tests[0]] for one in found[run.name]])
-        row = Row(run.name, pieces)
-        points.append((f'{run.name}, step {step}', row.mean('onset_f1'), row.mean('instrument_detection_f1')))
-      systems[run.name] = points
+        row = Row(run.label, pieces)
+        points.append((f'{run.label}, step {step}', row.mean('onset_f1'), row.mean('instrument_detection_f1')))
+      systems[run.label] = points
     note = f'{self._study.tests[0]}; one curve per training, from its first to its last evaluation'
     return report.frontier(systems, note)
 

@@ -19,7 +19,7 @@ WITH_MEMORY, WITHOUT_MEMORY = 0.95, 0.6  # class F1: at least, at most
 def run(
   output: str, *, steps: int | None, seed: int, train_pieces: int, test_pieces: int, notes: int | None = None
 ) -> dict[str, dict[str, float]]:
-  """Render pieces to `output`, trains every variant for the same number of steps, and return mean test scores.
+  """Render pieces to `output`, train every variant for the same number of steps, and return mean test scores.
 
   Args:
     output: folder for data, models and scores.json; existing data and models are reused.
@@ -78,9 +78,9 @@ def score(data: Path, model: Path) -> dict[str, float]:
   """Transcribe every test piece from its audio and return the mean scores."""
   from mrmt3.audio import files as audio_files
   from mrmt3.evaluation import metric_registry
-  from mrmt3.inference import transcriber as inference
+  from mrmt3.inference.transcriber import Transcriber
 
-  transcriber = inference.Transcriber.load(model)
+  transcriber = Transcriber.load(model)
   onset, by_class = [], []
   for track in slakh_layout.find_tracks(data, 'test'):
     samples = audio_files.read_audio(track.audio_path, transcriber.spec.spectrogram.sample_rate)

@@ -79,7 +79,7 @@ def render(table: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndar
 def write_piece(
   folder: Path, rng: np.random.Generator, segment_seconds: float, pairs: int, uuid: str, notes_per_segment: int
 ) -> None:
-  """Compose, renders and write one piece as a track folder in the Slakh layout, with one stem per instrument."""
+  """Compose, render and write one piece as a track folder in the Slakh layout, with one stem per instrument."""
   table = compose(rng, segment_seconds, pairs, notes_per_segment)
   samples = round(2 * pairs * segment_seconds * SAMPLE_RATE)
   stems = []

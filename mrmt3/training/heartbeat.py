@@ -1,6 +1,6 @@
-"""What happens when one of several processes is lost: the others end, within a minute, with a line that says so.
+"""What happens when one of several processes is lost: the others end within a minute and report it in one line.
 
-A step is done by all processes together, so those that are left would wait for ever. Beside the training each process
+A step is done by all processes together, so those that are left would wait for ever. During training each process
 comes, every few seconds, to a barrier of JAX's coordination service; when one does not, the others end. JAX's own
 heartbeats do the same a little later, with an abort.
 
@@ -28,7 +28,7 @@ NO_PROXY = 'no_grpc_proxy'  # gRPC's variable, in lower case; without it gRPC ta
 _LOST = re.compile(r'\bGloo\b|NCCL|coordination service|Connection (reset|closed)|heartbeat', re.IGNORECASE)
 
 
-def say_lost(reason: str) -> None:
+def report_lost_process(reason: str) -> None:
   """Print that another process is lost, in one line."""
   print(
     f'mrmt3: error: another process of this run is lost ({reason}); see the end of each log, and start all of them '
@@ -39,7 +39,7 @@ def say_lost(reason: str) -> None:
 
 
 def is_loss(error: BaseException) -> bool:
-  """Return whether an exception says that another process could not be reached, in a run of several."""
+  """Return whether an exception is the loss of another process, in a run of several."""
   return Watch.running is not None and _LOST.search(str(error)) is not None
 
 
@@ -142,12 +142,12 @@ def _connect(address: str) -> socket.socket:
 
 
 def _end(reason: str) -> NoReturn:
-  say_lost(reason)
+  report_lost_process(reason)
   os._exit(EXIT_CODE)
 
 
 def _reason(error: BaseException) -> str:
-  """Return which processes a barrier has waited for in vain, where that is said, else the error's first words."""
+  """Return the processes that a barrier has waited for in vain if the error names them, else its first words."""
   text = ' '.join(str(error).split())
   missing = re.search(r'timed out task names: *(.{1,80}?)(?= The| \[|$)', text)
   return missing[1] if missing else text[:120]

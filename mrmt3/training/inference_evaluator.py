@@ -66,7 +66,7 @@ class InferenceEvaluator:
     return all(self._has_line(task.name, step) for task in self._evaluator.eval_tasks)
 
   def evaluate(self, params, step: int) -> dict[str, dict[str, float]]:
-    """Compute, writes and return the metrics as {task: {metric: value}}.
+    """Compute, write and return the metrics as {task: {metric: value}}.
 
     All hosts predict. Only the first one computes the metrics; the others return an empty dictionary.
 
@@ -109,7 +109,7 @@ class InferenceEvaluator:
     return any(json.loads(line).get('step') == step for line in path.read_text().splitlines() if line.strip())
 
   def close(self) -> None:
-    """Ends the evaluator's threads."""
+    """End the evaluator's threads."""
     self._evaluator.close()
 
 

@@ -98,7 +98,7 @@ class TrainRun:
     self._trim = trainer.model.trim_batch if multihost.count() == 1 else lambda batch: batch
 
   def to(self, total_steps: int, *, eval_period: int, stats_period: int, evaluate_first: bool, profile: int) -> float:
-    """Train to `total_steps`, closes everything, and return the last reported loss.
+    """Train to `total_steps`, close everything, and return the last reported loss.
 
     Args:
       total_steps: steps to have done at the end.

@@ -41,7 +41,7 @@ def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -
 
 
 def apply_flags(flags: argparse.Namespace) -> None:
-  """Connect several processes, and registers the flags' data folders with seqio."""
+  """Connect several processes, and register the flags' data folders with seqio."""
   import seqio
 
   from mrmt3.training import multihost
@@ -81,12 +81,12 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
   except Exception as error:
     if not heartbeat.is_loss(error):
       raise
-    heartbeat.say_lost(first_line(error)[:120])
+    heartbeat.report_lost_process(first_line(error)[:120])
     return heartbeat.EXIT_CODE
 
 
 def run_and_end(run: Callable[[], int]) -> None:
-  """Call `run` and ends the process at once with the exit code it returns.
+  """Call `run` and end the process at once with the exit code it returns.
 
   An orderly exit could hang, as a thread of TensorFlow may still run Python code.
   """

@@ -36,7 +36,7 @@ class ScalarWriter:
     self._events.write_texts(step, texts)
 
   def close(self) -> None:
-    """Flush and closes both."""
+    """Flush and close both."""
     self._events.close()
     self._lines.close()
 

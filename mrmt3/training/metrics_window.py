@@ -80,7 +80,7 @@ class MetricsWindow:
     return f'{kind} {named}' + (f' and {len(chosen) - MAX_IDS} more' if len(chosen) > MAX_IDS else '')
 
   def report(self, waited: float) -> dict[str, float]:
-    """Return the summary of the steps since the last report, and starts a new window.
+    """Return the summary of the steps since the last report, and start a new window.
 
     Args:
       waited: seconds that the run has waited for data since its start.

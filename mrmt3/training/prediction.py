@@ -76,7 +76,7 @@ def _fill(x: np.ndarray, rows: int) -> np.ndarray:
 
 
 def uniform(results: list[tuple[int, object]]) -> list[tuple[int, object]]:
-  """Zero-pads all results to the longest one, since seqio's evaluator needs equal shapes."""
+  """Zero-pad all results to the longest one, since seqio's evaluator needs equal shapes."""
   if not results:
     return results
   stacked = as_arrays(results)

@@ -61,7 +61,7 @@ class CheckpointSaver:
       running.result()
 
   def close(self) -> None:
-    """Wait for the last checkpoint and ends the thread."""
+    """Wait for the last checkpoint and end the thread."""
     try:
       self.wait()
     finally:

@@ -163,7 +163,7 @@ def test_t5x_layout_can_be_loaded_directly(published, tmp_path):
   assert_same(params, fixture.params())
   assert (spec, step) == (SPEC, 77)
   (orbax_checkpoints.find_checkpoint(tmp_path / 't5x') / 'model.json').unlink()
-  with pytest.raises(UserError, match='does not say what it is a model of; run `mrmt3 convert'):
+  with pytest.raises(UserError, match=r'has no model\.json; run `mrmt3 convert'):
     orbax_checkpoints.restore_params(tmp_path / 't5x')
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mrmt3.checkpoints import conversion, download, published, pytorch_files, pytorch_names, spec_json
-from mrmt3.checkpoints import fetch as fetching
 from mrmt3.checkpoints import orbax as orbax_checkpoints
+from mrmt3.checkpoints.fetch import is_here
 from mrmt3.cli import fetch, transcribe
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
@@ -242,4 +242,4 @@ def test_transcribe_takes_a_name(server, tmp_path):
 def test_no_cache_folder(monkeypatch):
   monkeypatch.setattr(published, 'cache_root', lambda: None)
   with pytest.raises(UserError, match='MRMT3_CACHE'):
-    fetching.is_here(published.named('mt3'))
+    is_here(published.named('mt3'))

@@ -7,7 +7,7 @@ from evaluate_command import piece, run
 
 from mrmt3.errors import UserError
 from mrmt3.evaluation import metric_registry
-from mrmt3.evaluation import references as evaluation_sets
+from mrmt3.evaluation import references as evaluation_references
 from mrmt3.notes.midi import read_midi, write_midi
 
 
@@ -114,10 +114,10 @@ def test_matches_by_path_then_by_name(tmp_path, capsys):
   for name in ('one', 'y/mix', 'z/two', 'mix'):
     write_midi(piece(), tmp_path / 'est' / f'{name}.MID')
   references, estimates = (
-    evaluation_sets.find_references(tmp_path / 'ref'),
-    evaluation_sets.find_estimates(tmp_path / 'est'),
+    evaluation_references.find_references(tmp_path / 'ref'),
+    evaluation_references.find_estimates(tmp_path / 'est'),
   )
-  pairs = evaluation_sets.match(references, estimates, tmp_path / 'est')
+  pairs = evaluation_references.match(references, estimates, tmp_path / 'est')
   names = {name: found and found.file.relative_to(tmp_path / 'est').as_posix() for name, found in pairs.items()}
   # A mix.mid in the root could belong to either piece, so it matches none.
   assert names == {'two': 'z/two.MID', 'x/mix': None, 'x/one': 'one.MID', 'y/mix': 'y/mix.MID'}

@@ -24,7 +24,7 @@ from mrmt3.cli import transcribe
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.inference import instrument_merging, resume, run_jobs
-from mrmt3.inference import jobs as transcription_jobs
+from mrmt3.inference.jobs import OUTPUTS, plan_jobs
 from mrmt3.notes import instruments
 from mrmt3.notes import midi as midi_io
 from mrmt3.notes.note_array import as_notes
@@ -86,7 +86,7 @@ def test_a_folder_is_mirrored_and_one_bad_file_does_not_stop_it(model, album, tm
 
 def test_patterns_and_output_inside_the_input(album):
   def names(*audio, out):
-    jobs = transcription_jobs.plan_jobs(list(map(str, audio)), str(out), {})
+    jobs = plan_jobs(list(map(str, audio)), str(out), {})
     return [job.midi.relative_to(out).as_posix() for job in jobs]
 
   assert names(album / '**/*.flac', out='o') == ['live/two.mid', 'same.mid']
@@ -103,7 +103,7 @@ def test_patterns_and_output_inside_the_input(album):
   with pytest.raises(UserError, match='has no audio'):
     names(album / 'empty', out='o')
   with pytest.raises(UserError, match='is an input'):
-    transcription_jobs.plan_jobs([str(album / 'one.wav')], str(album), {'audio': str(album / 'one.wav')})
+    plan_jobs([str(album / 'one.wav')], str(album), {'audio': str(album / 'one.wav')})
 
 
 def pipe(model, data, *arguments):
@@ -221,12 +221,12 @@ def test_an_interrupted_run_resumes(model, tmp_path, monkeypatch, capsys):
 def test_a_journal_of_another_song_or_model_is_ignored(model, tmp_path):
   song = tmp_path / 'song.wav'
   song.write_bytes(b'abc')
-  first = resume.Journal(tmp_path / 'a.mid', song, 'model')
+  first = resume.SegmentJournal(tmp_path / 'a.mid', song, 'model')
   first.add([run_jobs.batched_pieces.Segment(0.0, np.array([5, 1]))])
-  assert [row.tolist() for row in resume.Journal(tmp_path / 'a.mid', song, 'model').known] == [[5, 1]]
-  assert not resume.Journal(tmp_path / 'a.mid', song, 'other').known
+  assert [row.tolist() for row in resume.SegmentJournal(tmp_path / 'a.mid', song, 'model').known] == [[5, 1]]
+  assert not resume.SegmentJournal(tmp_path / 'a.mid', song, 'other').known
   song.write_bytes(b'abcd')
-  assert not resume.Journal(tmp_path / 'a.mid', song, 'model').known
+  assert not resume.SegmentJournal(tmp_path / 'a.mid', song, 'model').known
 
 
 def test_progress_as_json_and_errors_in_it(model, album, tmp_path, capsys):
@@ -262,8 +262,8 @@ def test_every_output_opens_in_common_libraries(tmp_path):
   from mrmt3.inference.transcription import Transcription
   from mrmt3.note_sequences import DecodingStats
 
-  job = transcription_jobs.plan_jobs(['song.wav'], str(tmp_path), {kind: '' for kind in transcription_jobs.OUTPUTS})[0]
-  svg = transcription_jobs.plan_jobs(['song.wav'], str(tmp_path), {'plot': str(tmp_path / 'song.svg')})[0]
+  job = plan_jobs(['song.wav'], str(tmp_path), {kind: '' for kind in OUTPUTS})[0]
+  svg = plan_jobs(['song.wav'], str(tmp_path), {'plot': str(tmp_path / 'song.svg')})[0]
   result = Transcription(NOTES, DecodingStats(segments=2), [], 3.0)
   for each in (job, svg):
     run_jobs.write_outputs(each, result)

@@ -15,7 +15,7 @@ from paths import ROOT
 
 from mrmt3 import metrics_utils
 from mrmt3.evaluation import metric_registry, note_scores
-from mrmt3.evaluation import summary as evaluation
+from mrmt3.evaluation.summary import Summary, score_piece
 from mrmt3.notes.note_array import as_notes, empty_notes
 from mrmt3.tokens.segment_targets import encode_piece, segment_targets
 from mrmt3.vocabularies import VocabularyConfig, build_codec
@@ -280,7 +280,7 @@ def test_tolerance_sweep():
 def test_means_and_failed_pieces():
   notes = table(note(0, 60), note(1, 62, 40))
   pieces = {'good': (notes, notes), 'half': (notes, notes[:1]), 'failed': (notes, None)}
-  summary = evaluation.Summary([evaluation.score_piece(name, *tables) for name, tables in pieces.items()])
+  summary = Summary([score_piece(name, *tables) for name, tables in pieces.items()])
   assert list(summary.failed) == ['failed']
   assert summary.values('onset_f1') == pytest.approx([1, 2 / 3, 0])
   assert summary.mean['onset_f1'] == pytest.approx(5 / 9)
@@ -306,7 +306,7 @@ def test_errors_name_the_invalid_note(row, message):
   with pytest.raises(ValueError, match=f'^estimate has .*{message}.*: note 1'):
     note_scores.leakage_ratio(good, bad)
   with pytest.raises(ValueError, match=f'^song: estimate has .*{message}'):
-    evaluation.score_piece('song', good, bad)
+    score_piece('song', good, bad)
   with pytest.raises(ValueError, match=r'^the table has'):
     note_scores.instrument_set(bad)
 

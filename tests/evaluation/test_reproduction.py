@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from mrmt3.audio import files as audio_files
-from mrmt3.checkpoints import fetch as fetching
+from mrmt3.checkpoints import fetch as checkpoint_fetch
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.checkpoints import published
 from mrmt3.cli import reproduce
@@ -25,7 +25,7 @@ BASS = [(0.0, 0.4, 40, 100, 33, 0), (0.5, 0.9, 43, 100, 33, 0)]
 DRUMS = [(0.25, 0.3, 38, 100, 0, 1)]
 LOST = [(0.1, 0.2, 72, 100, 73, 0)]  # in the MIDI files, but not in the mix
 # The stems in the mix, with Slakh classes: program 36 is a slap bass, an electric bass (33).
-HEARD = as_notes(PIANO + BASS + DRUMS)
+MIXED = as_notes(PIANO + BASS + DRUMS)
 
 
 def write_track(folder, seconds):
@@ -67,7 +67,7 @@ def run(*arguments):
   return command_line.run(reproduce, 'reproduce', 'slakh', *arguments)
 
 
-def hear(monkeypatch, notes_of):
+def predict_with(monkeypatch, notes_of):
   """Make every model predict `notes_of(samples)`; return the lengths, in samples, of its inputs."""
   asked = []
 
@@ -85,7 +85,7 @@ def rows_of(text):
 
 
 def test_a_perfect_transcription_in_both_ways(data, model, tmp_path, monkeypatch, capsys):
-  asked = hear(monkeypatch, lambda _: HEARD)
+  asked = predict_with(monkeypatch, lambda _: MIXED)
   assert run('--data', data, '--checkpoint', model, '-o', tmp_path / 'out') == 0
   assert sorted(asked) == [4000, 8000, 12000]
   out = capsys.readouterr().out
@@ -111,12 +111,12 @@ def test_goes_on_where_it_was_stopped(data, model, tmp_path, monkeypatch, capsys
   def stopped(samples):
     if len(samples) > 4000:
       raise KeyboardInterrupt
-    return HEARD
+    return MIXED
 
-  hear(monkeypatch, stopped)
+  predict_with(monkeypatch, stopped)
   with pytest.raises(KeyboardInterrupt):
     run(*arguments)
-  asked = hear(monkeypatch, lambda _: HEARD)
+  asked = predict_with(monkeypatch, lambda _: MIXED)
   run(*arguments)
   assert asked == [8000, 12000]
   assert run(*arguments) == 0
@@ -125,7 +125,7 @@ def test_goes_on_where_it_was_stopped(data, model, tmp_path, monkeypatch, capsys
 
 
 def test_other_weights_do_not_mix(data, model, tmp_path, monkeypatch):
-  hear(monkeypatch, lambda _: HEARD)
+  predict_with(monkeypatch, lambda _: MIXED)
   run('--data', data, '--checkpoint', model, '-o', tmp_path / 'out', '--tracks', 1, '--quiet')
   params, spec, _ = orbax_checkpoints.restore_params(model)
   params['decoder']['decoder_norm']['scale'] = params['decoder']['decoder_norm']['scale'] + 1
@@ -135,7 +135,7 @@ def test_other_weights_do_not_mix(data, model, tmp_path, monkeypatch):
 
 
 def test_failed_pieces_count_as_empty_and_are_named(data, model, tmp_path, monkeypatch, capsys):
-  hear(monkeypatch, lambda _: HEARD)
+  predict_with(monkeypatch, lambda _: MIXED)
   (data / 'test' / 'Track00002' / 'mix.wav').write_text('not audio')
   assert run('--data', data, '--checkpoint', model, '-o', tmp_path / 'out', '--quiet') == 2
   captured = capsys.readouterr()
@@ -169,7 +169,7 @@ def test_two_checkpoints_with_a_real_network(data, model, tmp_path, capsys):
 
 def test_a_published_name_is_fetched_first(data, model, tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('MRMT3_CACHE', str(tmp_path / 'cache'))
-  hear(monkeypatch, lambda _: HEARD)
+  predict_with(monkeypatch, lambda _: MIXED)
   fetched = []
 
   def fetch(what, quiet):
@@ -177,7 +177,7 @@ def test_a_published_name_is_fetched_first(data, model, tmp_path, monkeypatch, c
     params, spec, step = orbax_checkpoints.restore_params(model)
     orbax_checkpoints.save_checkpoint(published.checkpoint_folder(what.name), step, {'target': params}, spec)
 
-  monkeypatch.setattr(fetching, 'fetch', fetch)
+  monkeypatch.setattr(checkpoint_fetch, 'fetch', fetch)
   assert run('--data', data, '-o', tmp_path / 'out', '--tracks', 1, '--quiet') == 0
   assert fetched == ['mt3', 'mr-mt3-0', 'mr-mt3-64-hop3']
   rows = rows_of(capsys.readouterr().out)
@@ -200,7 +200,7 @@ def test_mistakes_are_one_line(data, model, tmp_path, monkeypatch):
 
 
 def test_a_broken_note_of_whose_transcriptions(data, model, tmp_path, monkeypatch):
-  hear(monkeypatch, lambda _: HEARD)
+  predict_with(monkeypatch, lambda _: MIXED)
   folder = tmp_path / 'out' / 'model'
   folder.mkdir(parents=True)
   (folder / reproduction.RUN_NAME).write_text('{')

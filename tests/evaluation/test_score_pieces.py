@@ -11,7 +11,7 @@ from evaluate_command import piece, run
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.errors import UserError
 from mrmt3.evaluation import predictions
-from mrmt3.evaluation import references as evaluation_sets
+from mrmt3.evaluation import references as evaluation_references
 from mrmt3.inference.transcriber import Transcriber
 from mrmt3.network import Transformer
 from mrmt3.notes.midi import write_midi
@@ -55,7 +55,7 @@ def test_a_checkpoint_scores_as_its_transcriptions(small_data, checkpoint, tmp_p
   )
   capsys.readouterr()
   transcriber = Transcriber.load(checkpoint)
-  references = evaluation_sets.find_references(small_data, split='train')
+  references = evaluation_references.find_references(small_data, split='train')
   saved = predictions.read(tmp_path / 'out' / f'predictions-{checkpoint.name}.jsonl')
   assert list(saved) == list(references) and len(saved) == 3
   notes = 0
@@ -177,7 +177,7 @@ def test_a_task_s_pieces_are_scored_again_when_their_notes_change(small_data, tm
 
   shutil.copytree(small_data / 'test', tmp_path / 'set' / 'test')
   (track,) = (tmp_path / 'set' / 'test').iterdir()
-  ((_, reference),) = evaluation_sets.find_references(tmp_path / 'set', task='slakh').items()
+  ((_, reference),) = evaluation_references.find_references(tmp_path / 'set', task='slakh').items()
   write_midi(reference.read(), tmp_path / 'est' / f'{track.name}.mid')
   found = []
   for _ in range(2):
@@ -237,7 +237,7 @@ def test_published_counts_are_of_raw_programs(tmp_path):
   write_midi(piece(program=73)[:1], track / 'MIDI' / 'S03.mid')  # of a stem that is not in the mix
   stems['S03'] = {**stems['S00'], 'audio_rendered': False, 'program_num': 73}
   (track / 'metadata.yaml').write_text(yaml.safe_dump({'midi_dir': 'MIDI', 'stems': stems}))
-  (reference,) = evaluation_sets.find_references(tmp_path / 'set').values()
+  (reference,) = evaluation_references.find_references(tmp_path / 'set').values()
   write_midi(reference.read(), tmp_path / 'est' / 'Track00001.mid')
   for task in ((), ('--task', 'slakh')):
     data = tmp_path / 'set'
@@ -277,7 +277,7 @@ def test_scores_are_read_again_until_a_file_changes(tmp_path, monkeypatch):
 def test_scores_of_several_processes_are_those_of_one(small_data, tmp_path, monkeypatch):
   from mrmt3.utils import parallel
 
-  references = evaluation_sets.find_references(small_data)
+  references = evaluation_references.find_references(small_data)
   writer = predictions.Writer(tmp_path / 'saved.jsonl', {})
   for name, reference in references.items():
     writer.add(name, reference.read(), ['', ''])
@@ -297,20 +297,20 @@ def test_scores_of_several_processes_are_those_of_one(small_data, tmp_path, monk
 def test_references_as_tasks_read_them(small_data, checkpoint, tmp_path):
   from mrmt3.audio.files import write_audio
 
-  references = evaluation_sets.find_references(small_data, split='train')
-  as_task = evaluation_sets.find_references(small_data, task='slakh', split='train')
+  references = evaluation_references.find_references(small_data, split='train')
+  as_task = evaluation_references.find_references(small_data, task='slakh', split='train')
   assert list(as_task) == [name.rpartition('/')[2] for name in references]
   for one, other in zip(references.values(), as_task.values(), strict=True):
     np.testing.assert_array_equal(one.read(), other.read())
     np.testing.assert_array_equal(one.audio(16000), other.audio(16000))
-  assert 'test/Track00000' in evaluation_sets.find_references(small_data, task='slakh')
+  assert 'test/Track00000' in evaluation_references.find_references(small_data, task='slakh')
   write_midi(piece(program=31), tmp_path / 'own' / 'test' / 'song.mid')
   write_audio(tmp_path / 'own' / 'test' / 'song.wav', np.full(16000, 0.1, np.float32), 16000)
-  (own,) = evaluation_sets.find_references(tmp_path / 'own', task='own_folder', split='test').values()
+  (own,) = evaluation_references.find_references(tmp_path / 'own', task='own_folder', split='test').values()
   assert set(own.read()['program']) == {0, 29}  # in Slakh classes, as it is trained on
   for task, message in (('mt3_records', 'no task'), ('mt3_records:nothing', 'nothing'), ('slakh', 'no splits')):
     with pytest.raises(UserError, match=message):
-      evaluation_sets.find_references(tmp_path / 'own' / 'test', task=task)
+      evaluation_references.find_references(tmp_path / 'own' / 'test', task=task)
   assert run(tmp_path / 'own', '--task', 'own_folder', '--split', 'test', '--checkpoint', checkpoint) == 0
 
 
@@ -349,8 +349,8 @@ def test_predictions_of_infer(small_spec, checkpoint, tmp_path):
 
 def test_endings_of_other_transcribers(tmp_path):
   def found(references, estimates):
-    made = {name: evaluation_sets.Estimate(None, tmp_path / name) for name in estimates}
-    matched = evaluation_sets.match(dict.fromkeys(references), made, tmp_path)
+    made = {name: evaluation_references.Estimate(None, tmp_path / name) for name in estimates}
+    matched = evaluation_references.match(dict.fromkeys(references), made, tmp_path)
     return {name: estimate and estimate.file.name for name, estimate in matched.items()}
 
   assert found(['a', 'b', 'c'], ['a_basic_pitch', 'b_basic_pitch']) == {
@@ -424,7 +424,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(systems):
   assert 'url(' not in text and '@import' not in text and 'http' not in text
   for words in (
     'Leakage ratio',
-    'What is heard as what: leaks',
+    'Instrument confusion: leaks',
     'The worst pieces',
     'd <&',
     'p = 0.125',

@@ -96,5 +96,5 @@ def test_a_wrong_weight_is_refused(weight):
 
 
 def test_a_network_without_frame_heads_is_refused():
-  with pytest.raises(UserError, match="kind 'mr_mt3' has no frame heads; choose framewise or hybrid"):
+  with pytest.raises(UserError, match="kind 'mr_mt3' has no frame heads; choose a network with frame heads"):
     MemoryEncoderDecoderModel(ModelSpec(T5Config(vocab_size=1536)), objective=FrameObjective())

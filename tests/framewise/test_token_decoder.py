@@ -51,7 +51,7 @@ def logits_of(candidates, inputs, threshold=0.0, allowed=None):
 def _logits(candidates, tokens, allowed, threshold):
   state = event_state(tokens, IDS.state)
   emitted = jax.lax.cummax(token_decoder.completes(IDS, candidates, tokens, state).astype(jnp.int8), axis=1) > 0
-  return token_decoder.copied_logits(IDS, candidates, tokens, state, emitted, VOCAB_SIZE, threshold, allowed)
+  return token_decoder.candidate_logits(IDS, candidates, tokens, state, emitted, VOCAB_SIZE, threshold, allowed)
 
 
 def tok(kind, value=0):

@@ -3,8 +3,8 @@
 Run it with the package of a checkout of that commit, in an environment with the extra `test`; other code would make
 other files, and is refused:
 
-    PYTHONPATH=CHECKOUT python tests/golden/make_golden.py            makes all of them anew PYTHONPATH=CHECKOUT python
-    tests/golden/make_golden.py NAME ...   only these cases (patterns), the inputs being there
+    PYTHONPATH=CHECKOUT python tests/golden/make_golden.py            all of them
+    PYTHONPATH=CHECKOUT python tests/golden/make_golden.py NAME ...   only these cases (patterns); needs the inputs
 
 What a case consists of is said in `golden_runs`. Inputs (`songs`, `slakh`, `midi`, `commu`) are made first, then the
 runs to start from (`training`), then for every case what comes out (`expected`). A journal is made of an uninterrupted

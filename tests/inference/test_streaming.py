@@ -20,8 +20,8 @@ from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.inference import batched_pieces
-from mrmt3.inference import transcriber as inference
 from mrmt3.inference.instrument_filter import InstrumentChoice
+from mrmt3.inference.transcriber import Transcriber
 from mrmt3.notes import midi as midi_io
 from mrmt3.notes.note_array import NOTE_DTYPE, Note, sort_notes
 from mrmt3.spectrograms import SpectrogramConfig
@@ -41,7 +41,7 @@ def musical_params():
 
 @pytest.fixture(scope='module')
 def transcriber():
-  return inference.Transcriber(musical_params(), SPEC)
+  return Transcriber(musical_params(), SPEC)
 
 
 def noise(samples, seed=0):
@@ -144,7 +144,7 @@ def test_hop_remembers_the_segment_that_far_back(monkeypatch):
     return predicted
 
   monkeypatch.setattr(greedy, 'transcribe_segments', fake)
-  transcriber = inference.Transcriber(fixture.params(), SPEC)
+  transcriber = Transcriber(fixture.params(), SPEC)
   result = transcriber.transcribe(noise(7 * SEGMENT - 1), hop=3)
   assert [s.tokens[0] for s in result.segments] == [100, 101, 102, 200, 201, 202, 300]
   assert [list(p[:, 0]) for p in priors] == [[1134] * 3, [100, 101, 102], [200, -1, -1]]
@@ -224,9 +224,7 @@ def test_load_by_folder(tmp_path):
   spec = dataclasses.replace(SPEC, prior_layout='start_token')
   orbax_checkpoints.save_checkpoint(tmp_path, 5, {'target': fixture.params()}, spec)
   loaded = mrmt3.load(tmp_path).transcribe(noise(2 * SEGMENT)).notes
-  np.testing.assert_array_equal(
-    loaded, inference.Transcriber(fixture.params(), spec).transcribe(noise(2 * SEGMENT)).notes
-  )
+  np.testing.assert_array_equal(loaded, Transcriber(fixture.params(), spec).transcribe(noise(2 * SEGMENT)).notes)
   with pytest.raises(UserError, match='no such checkpoint'):
     mrmt3.load(tmp_path / 'none')
 

@@ -7,7 +7,8 @@ import pytest
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
-from mrmt3.inference import transcriber as inference
+from mrmt3.inference.batched_pieces import until_eos
+from mrmt3.inference.transcriber import Transcriber
 from mrmt3.note_sequences import decode_piece
 from mrmt3.spectrograms import SpectrogramConfig
 
@@ -21,7 +22,7 @@ SPEC = ModelSpec(
 
 
 def test_published_memory_chain():
-  transcriber = inference.Transcriber(fixture.params(), SPEC)
+  transcriber = Transcriber(fixture.params(), SPEC)
   rows = np.concatenate(list(transcriber.decode(fixture.FIXTURE['inputs'][:, None])))
   np.testing.assert_array_equal(rows, fixture.FIXTURE['generated'][:, 1:])
 
@@ -36,7 +37,7 @@ def test_memory_chain_passes_the_tokens_on_as_in_training(monkeypatch):
     return np.pad(answers[len(priors) - 1], (0, max_length))[None, :max_length]
 
   monkeypatch.setattr(greedy, 'transcribe_segments', fake)
-  transcriber = inference.Transcriber(fixture.params(), dataclasses.replace(SPEC, prior_layout='targets'))
+  transcriber = Transcriber(fixture.params(), dataclasses.replace(SPEC, prior_layout='targets'))
   list(transcriber.decode(fixture.FIXTURE['inputs'][:, None]))
   assert [p.shape for p in priors] == [(1, 48)] * 3
   for prior, expected in zip(priors, [[1134, 1], *answers], strict=False):
@@ -54,9 +55,7 @@ def test_several_prior_segments_are_the_latest_ones(monkeypatch):
 
   monkeypatch.setattr(greedy, 'transcribe_segments', fake)
   network = dataclasses.replace(SPEC.network, memory_segments=2)
-  transcriber = inference.Transcriber(
-    fixture.params(), dataclasses.replace(SPEC, network=network, prior_layout='targets')
-  )
+  transcriber = Transcriber(fixture.params(), dataclasses.replace(SPEC, network=network, prior_layout='targets'))
   list(transcriber.decode(fixture.FIXTURE['inputs'][:, None]))
   predicted = [[1134, 1], [1134, 1], *answers]
   for step, prior in enumerate(priors):
@@ -70,7 +69,7 @@ def samples():
 
 
 def test_transcribe(samples):
-  transcriber = inference.Transcriber(fixture.params(), SPEC)
+  transcriber = Transcriber(fixture.params(), SPEC)
   calls = []
   result = transcriber.transcribe(samples, progress=lambda *args: calls.append(args))
   total = len(samples) / 16000
@@ -86,9 +85,7 @@ def test_transcribe(samples):
 def test_without_memory_segments_are_independent(samples):
   spec = dataclasses.replace(SPEC, network=dataclasses.replace(SPEC.network, memory_length=0), prior_layout='targets')
   params = {name: part for name, part in fixture.params().items() if name != 'memory_encoder'}
-  rows = [
-    inference.Transcriber(params, spec, segments_at_once=at_once).transcribe(samples).segments for at_once in (1, 2)
-  ]
+  rows = [Transcriber(params, spec, segments_at_once=at_once).transcribe(samples).segments for at_once in (1, 2)]
   assert [len(row) for row in rows] == [3, 3]
   for one, two in zip(*rows, strict=True):
     np.testing.assert_array_equal(one.tokens, two.tokens)
@@ -103,7 +100,7 @@ def test_without_ties_notes_begin_at_once(monkeypatch):
     SPEC, network=dataclasses.replace(SPEC.network, memory_length=0), prior_layout='targets', ties=False
   )
   params = {name: part for name, part in fixture.params().items() if name != 'memory_encoder'}
-  transcriber = inference.Transcriber(params, spec, segments_at_once=1)
+  transcriber = Transcriber(params, spec, segments_at_once=1)
 
   def ids(*events):
     return [*(transcriber.codec.encode_event(Event(*event)) + vocabularies.SPECIAL_TOKENS for event in events), 1]
@@ -117,19 +114,19 @@ def test_without_ties_notes_begin_at_once(monkeypatch):
 
 
 def test_empty_audio_is_a_short_silence():
-  result = inference.Transcriber(fixture.params(), SPEC).transcribe(np.zeros(0, np.float32))
+  result = Transcriber(fixture.params(), SPEC).transcribe(np.zeros(0, np.float32))
   assert len(result.segments) == 1
 
 
 def test_until_eos():
-  np.testing.assert_array_equal(inference.until_eos(np.array([4, 1, 0, 0])), [4, 1])
-  np.testing.assert_array_equal(inference.until_eos(np.array([4, 5])), [4, 5])
+  np.testing.assert_array_equal(until_eos(np.array([4, 1, 0, 0])), [4, 1])
+  np.testing.assert_array_equal(until_eos(np.array([4, 5])), [4, 5])
 
 
 def test_load(tmp_path, samples):
   orbax_checkpoints.save_checkpoint(tmp_path, 5, {'target': fixture.params()}, SPEC)
-  loaded = inference.Transcriber.load(tmp_path).transcribe(samples)
-  made = inference.Transcriber(fixture.params(), SPEC).transcribe(samples)
+  loaded = Transcriber.load(tmp_path).transcribe(samples)
+  made = Transcriber(fixture.params(), SPEC).transcribe(samples)
   np.testing.assert_array_equal(loaded.notes, made.notes)
   with pytest.raises(UserError, match='no such checkpoint'):
-    inference.Transcriber.load(tmp_path / 'none')
+    Transcriber.load(tmp_path / 'none')

@@ -22,7 +22,7 @@ from mrmt3.inspection import statistics as inspection_statistics
 from mrmt3.inspection import task_reader
 from mrmt3.notes import midi
 from mrmt3.notes.note_array import as_notes, trim_overlapping_notes
-from mrmt3.plots import log_mel as segment_plots
+from mrmt3.plots.log_mel import Panel, mel_place, plot_segments
 from mrmt3.tokens import segment_targets
 
 SMALL = [
@@ -65,7 +65,7 @@ COUNTS = {'shift': 4, 'pitch': 5, 'velocity': 3, 'tie': 4, 'program': 5, 'drum':
 
 @pytest.fixture(autouse=True)
 def _leave_no_engine_behind():
-  """Remove our engine from the name `t5x` and clears gin's configuration, both of which inspecting changes."""
+  """Remove our engine from the name `t5x` and clear gin's configuration, both of which inspecting changes."""
   before = set(sys.modules)
   yield
   gin.clear_config()
@@ -507,8 +507,8 @@ def test_notes_are_plotted_over_their_energy():
   sounds = (time >= 0.8) & (time < 1.3)
   log_mel = spectrograms.compute_spectrogram(0.3 * np.sin(2 * np.pi * 440 * time) * sounds, config)
   notes = as_notes([(0.8, 1.3, 69, 100, 40, 0), (0.9, 0.91, 38, 100, 0, 1)])
-  panels = [segment_plots.Panel('prior', None, None), segment_plots.Panel('own', log_mel, notes)]
-  figure = segment_plots.plot_segments(None, [panels], config, 2.048, 'A4')
+  panels = [Panel('prior', None, None), Panel('own', log_mel, notes)]
+  figure = plot_segments(None, [panels], config, 2.048, 'A4')
   empty, axes = figure.axes
   assert not empty.images and not empty.collections
   (image,) = axes.images
@@ -532,7 +532,7 @@ def test_mel_place_is_the_place_of_the_loudest_filter():
   bank = spectrograms.mel_filterbank(config)
   for fft_bin in (40, 100, 400):
     pitch = 69 + 12 * np.log2(fft_bin * 16000 / 2048 / 440)
-    assert bank[fft_bin].argmax() == round(float(segment_plots.mel_place(pitch, config)))
+    assert bank[fft_bin].argmax() == round(float(mel_place(pitch, config)))
 
 
 def _spectrum(samples, low, high):

@@ -14,7 +14,7 @@ from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.cli import study as study_command
 from mrmt3.data.piece_targets import piece_targets
 from mrmt3.errors import UserError
-from mrmt3.evaluation import references as evaluation_sets
+from mrmt3.evaluation import references as evaluation_references
 from mrmt3.evaluation.piece_model import PieceEncoderDecoderModel
 from mrmt3.evaluation.piece_transcriber import PieceTranscriber
 from mrmt3.inference import memory
@@ -67,7 +67,7 @@ def checkpoint(tmp_path_factory, params, small_spec):
 
 @pytest.fixture(scope='module')
 def pieces(small_data, small_spec):
-  return probe_pieces.load(evaluation_sets.find_references(small_data, split='train'), small_spec)
+  return probe_pieces.load(evaluation_references.find_references(small_data, split='train'), small_spec)
 
 
 def notes_of(transcriber, predicted):
@@ -80,7 +80,7 @@ def run(*words):
 
 def test_normal_use_gives_the_transcribers_notes(transcriber, pieces, small_data):
   predicted = notes_of(transcriber, probe_decoding.transcribe(transcriber, pieces, AS_USED))
-  references = evaluation_sets.find_references(small_data, split='train')
+  references = evaluation_references.find_references(small_data, split='train')
   assert len(predicted) == 3 and sum(map(len, predicted.values()))
   for name, reference in references.items():
     np.testing.assert_array_equal(predicted[name], transcriber.transcribe(reference.audio(16000)).notes)
@@ -91,7 +91,7 @@ def test_normal_use_gives_the_transcribers_notes(transcriber, pieces, small_data
 )
 def test_truth_and_nothing_are_those_of_evaluate(transcriber, pieces, small_data, checkpoint, mode, condition):
   predicted = notes_of(transcriber, probe_decoding.transcribe(transcriber, pieces, condition))
-  references = evaluation_sets.find_references(small_data, split='train')
+  references = evaluation_references.find_references(small_data, split='train')
   triples = ((name, reference.audio(16000), reference.read()) for name, reference in references.items())
   for name, notes, _ in PieceTranscriber(checkpoint, mode).transcribe(triples):
     np.testing.assert_array_equal(predicted[name], notes)

@@ -23,7 +23,7 @@ from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.cli import study as study_command
 from mrmt3.data import slakh_layout
 from mrmt3.errors import UserError
-from mrmt3.evaluation import references as evaluation_sets
+from mrmt3.evaluation import references as evaluation_references
 from mrmt3.evaluation import score_pieces
 from mrmt3.inspection import task_reader
 from mrmt3.nn import parameters
@@ -102,7 +102,7 @@ def trained(monkeypatch, small_spec):
     params, _, step = orbax_checkpoints.restore_params(checkpoint)
     seed = int(1000 * abs(params['encoder']['encoder_norm']['scale'][0])) + step
     return {
-      name: evaluation_sets.Estimate(functools.partial(read_half, one, seed), Path(checkpoint))
+      name: evaluation_references.Estimate(functools.partial(read_half, one, seed), Path(checkpoint))
       for name, one in references.items()
     }
 
@@ -181,7 +181,7 @@ def test_the_paper_s_comparisons_are_declared():
   [
     (['l-agg', '--checkpoint', 'x'], 'trains its networks; leave --checkpoint out'),
     (['memory-probe', '--checkpoint', 'x', '--steps', 5], 'examines a checkpoint; leave --steps out'),
-    (['memory-probe', '--checkpoint', 'x', '--moments', 5], 'examines a checkpoint; leave --moments out'),
+    (['memory-probe', '--checkpoint', 'x', '--eval-points', 5], 'examines a checkpoint; leave --eval-points out'),
     (['frontier', '--checkpoint', 'x', '--gin', 'SEED=1'], 'leave --gin out'),
     (['order-probe', '--checkpoint', 'x', '--init-from', 'y'], 'leave --init-from out'),
   ],
@@ -231,7 +231,7 @@ def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tm
 
 def test_the_requested_number_of_evaluation_points_is_scored(small_data, trained, small_study, tmp_path):
   words = ('l-agg', '-o', tmp_path / 'out', '--data', small_data, '--base', 'runs/twin.gin')
-  assert run(*words, '--moments', 1) == 0
+  assert run(*words, '--eval-points', 1) == 0
   assert '--gin.SAVE_PERIOD=4' in trained[0] and '--gin.utils.SaveCheckpointConfig.keep=1' in trained[0]
   lines = [json.loads(line) for line in (tmp_path / 'out' / 'results.jsonl').read_text().splitlines()]
   assert (
@@ -243,7 +243,7 @@ def test_the_requested_number_of_evaluation_points_is_scored(small_data, trained
   path = tmp_path / 'out' / 'made_by.json'
   path.write_text(json.dumps({**json.loads(path.read_text()), 'what is no setting any more': 1}))
   with pytest.raises(UserError, match='other settings \\(what is no setting any more\\)'):
-    run(*words, '--moments', 1)
+    run(*words, '--eval-points', 1)
 
 
 def test_scores_of_another_version_are_computed_again(small_data, trained, small_study, tmp_path):
@@ -303,9 +303,16 @@ def test_resumes_where_it_was_stopped(small_data, trained, small_study, tmp_path
 
 
 def test_a_network_starts_from_another(small_data, trained, monkeypatch, tmp_path):
-  runs = (TrainingRun('first', l_agg=0), TrainingRun('second', l_agg=32, starts_from='first', baseline='first'))
+  runs = (
+    TrainingRun('first', l_agg=0),
+    TrainingRun('second', l_agg=32, starts_from='first', baseline='first', label='2nd'),
+  )
   monkeypatch.setitem(catalogue.STUDIES, 'continual', Study('?', runs=runs, steps=2))
   run('continual', '-o', tmp_path / 'out', '--data', small_data)
+  # Reports have the label, stored results the name.
+  text, stored = (tmp_path / 'out' / name for name in ('study.md', 'results.jsonl'))
+  assert '| 2nd |' in text.read_text() and 'second' not in text.read_text()
+  assert [json.loads(line)['name'] for line in stored.read_text().splitlines()] == ['first 0', 'second 0']
   first, second = trained
   assert not any('INIT_FROM' in flag for flag in first)
   start = tmp_path / 'out' / 'cells' / 'second-0' / 'start'
@@ -437,8 +444,8 @@ def test_a_training_ends_with_the_study_that_began_it(tmp_path):
 def test_mistakes_are_one_line(small_data, tmp_path):
   for words, message in (
     (('ablations', '--data', small_data, '--steps', 7), '7 steps cannot be divided into 5 equal parts'),
-    (('ablations', '--data', small_data, '--moments', 3), '4000 steps cannot be divided into 3 equal parts'),
-    (('l-agg', '--moments', 0), '--moments is 0'),
+    (('ablations', '--data', small_data, '--eval-points', 3), '4000 steps cannot be divided into 3 equal parts'),
+    (('l-agg', '--eval-points', 0), '--eval-points is 0'),
     (('memory-probe', '--data', small_data), 'give --checkpoint DIR and --data DIR'),
     (('memory-probe', '--checkpoint', tmp_path), 'give --checkpoint DIR and --data DIR'),
     (('l-agg', '--seeds', 0), '--seeds is 0'),
@@ -501,7 +508,7 @@ def test_a_data_set_without_stems_is_named(tmp_path):
 
 def test_single_notes_are_as_nsynth_s(tmp_path):
   pytest.importorskip('symusic')
-  references = evaluation_sets.find_references(domains.write_notes(tmp_path / 'notes'))
+  references = evaluation_references.find_references(domains.write_notes(tmp_path / 'notes'))
   assert len(references) == 54
   programs = set()
   for reference in references.values():

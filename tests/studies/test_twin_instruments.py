@@ -12,7 +12,7 @@ from mrmt3.data.example_config import ExampleConfig
 from mrmt3.data.examples import Library, Part, Window
 from mrmt3.data.sources.slakh import SlakhFolder
 from mrmt3.engine import optimizers, partitioning, trainer, utils
-from mrmt3.inference import transcriber as inference
+from mrmt3.inference.transcriber import Transcriber
 from mrmt3.models import MemoryEncoderDecoderModel
 from mrmt3.studies import twin_instruments
 from mrmt3.training import schedules
@@ -52,7 +52,7 @@ def test_same_seed_same_bytes(tmp_path):
 
 def twin_accuracy(model_dir, data) -> float:
   """Return the share of the test set's twin segments whose first twin program is right."""
-  transcriber = inference.Transcriber.load(model_dir)
+  transcriber = Transcriber.load(model_dir)
   library = Library(SlakhFolder(str(data)), transcriber.spec, ExampleConfig())
   right = []
   for piece, track in enumerate(slakh_layout.find_tracks(data, 'test')):

@@ -6,8 +6,7 @@ import pytest
 from paths import FIXTURES
 
 from mrmt3.notes.note_array import as_notes, empty_notes, trim_overlapping_notes
-from mrmt3.tokens import segment_targets as segment_tokens
-from mrmt3.tokens.segment_targets import PieceEvents, encode_piece, segment_targets
+from mrmt3.tokens.segment_targets import PieceEvents, covering_step, empty_segment, encode_piece, segment_targets
 from mrmt3.tokens.shuffling import Shuffle
 from mrmt3.vocabularies import VocabularyConfig, build_codec
 
@@ -158,8 +157,8 @@ def test_nothing_is_tied_after_the_last_event():
   rows = [(0.0, 1.0, 60, 80, 0, 0)]
   assert targets(rows, 256, 256) == [('tie', 0)]
   piece = encode_piece(as_notes(rows), CODEC)
-  np.testing.assert_array_equal(segment_targets(piece, 256, 256, codec=CODEC), segment_tokens.empty_segment(CODEC))
-  np.testing.assert_array_equal(segment_tokens.empty_segment(CODEC), [1134, 1])
+  np.testing.assert_array_equal(segment_targets(piece, 256, 256, codec=CODEC), empty_segment(CODEC))
+  np.testing.assert_array_equal(empty_segment(CODEC), [1134, 1])
 
 
 def test_a_piece_without_notes_has_empty_segments():
@@ -176,10 +175,10 @@ def test_the_last_frame_takes_all_that_remains():
 
 
 def test_segments_start_at_the_step_that_covers_the_frame():
-  steps = [segment_tokens.covering_step(frame, CODEC) for frame in range(6)]
+  steps = [covering_step(frame, CODEC) for frame in range(6)]
   assert steps == [0, 0, 1, 2, 3, 4]
-  assert segment_tokens.covering_step(3840, CODEC) == 3072  # 30.72 s, where floating point is a step early
-  assert segment_tokens.covering_step(3, CODEC, Fraction(22050, 256)) == 3
+  assert covering_step(3840, CODEC) == 3072  # 30.72 s, where floating point is a step early
+  assert covering_step(3, CODEC, Fraction(22050, 256)) == 3
 
 
 @pytest.mark.parametrize('length', [1, 3, 64, 256])
@@ -215,7 +214,7 @@ def test_onsets_only_are_pitches_only():
   piece = encode_piece(notes, CODEC, onsets_only=True)
   ids = segment_targets(piece, 0, 256, codec=CODEC, ties=False)
   np.testing.assert_array_equal(ids, [1001 + 50 + 3, 50 + 3, 1001 + 36 + 3, 1001 + 60 + 3, 1])
-  np.testing.assert_array_equal(segment_targets(piece, 100, 256, codec=CODEC), segment_tokens.empty_segment(CODEC))
+  np.testing.assert_array_equal(segment_targets(piece, 100, 256, codec=CODEC), empty_segment(CODEC))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ LENGTHS = {'inputs': 32, 'targets': 64, 'prior_targets': 64}
 
 
 def scored_training(model_dir, data, spec, *, total_steps, eval_period, memory='predicted', batch_size=2, **model):
-  """Train on random segments and scores the test split's pieces every eval_period steps."""
+  """Train on random segments and score the test split's pieces every eval_period steps."""
   pieces = slakh.task(str(data), spec, ExampleConfig(sampling='pieces', log_mel_on='device'))
   segments = slakh.task(str(data), spec, ExampleConfig(sampling='grid'))
   return train.train(

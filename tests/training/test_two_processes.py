@@ -231,7 +231,7 @@ def test_sigterm_to_one_stops_both_after_the_same_step(tmp_path, data, unbroken)
 
 
 def drill(model_dir, data, rng, most, steps=STEPS):
-  """Kill one process or both at random times and restarts them, up to `most` times or until the run is done."""
+  """Kill one process or both at random times and restart them, up to `most` times or until the run is done."""
   kills = 0
   while kills < most and latest(model_dir) < steps:
     processes = start(model_dir, data)

@@ -8,7 +8,7 @@ from mrmt3.utils.tensorflow_setup import start_tensorflow
 
 
 def main(arguments: list[str] | None = None) -> int:
-  """Build the records, prints their folder, and return the exit code."""
+  """Build the records, print their folder, and return the exit code."""
   parser = argparse.ArgumentParser('python -m mrmt3.data.tfds_slakh', description=__doc__)
   parser.add_argument('slakh_dir', help='folder with train, validation and test')
   parser.add_argument('data_dir', help='folder of data sets of TensorFlow Datasets')

@@ -191,7 +191,7 @@ def test_mistakes_are_one_line(data, model, tmp_path, monkeypatch):
     (('--data', data, '--split', 'validation'), 'no split'),
     (('--data', data, '--checkpoint', tmp_path / 'none'), 'no such checkpoint'),
     (('--data', data, '--checkpoint', 'mt4'), 'no such checkpoint'),
-    (('--data', data, '--tracks', 0), '--tracks 0'),
+    (('--data', data, '--tracks', 0), '--tracks is 0'),
     (('--data', data, '--checkpoint', model, '-o', data / 'test' / 'Track00001' / 'mix.wav'), 'cannot make the folder'),
   ):
     with pytest.raises(UserError, match=message) as error:

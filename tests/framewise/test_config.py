@@ -67,9 +67,9 @@ def test_there_are_no_fields_for_a_decoder_or_a_memory():
 
 def test_an_encoder_frame_must_be_a_time_step():
   spec_of()
-  with pytest.raises(UserError, match=r'31\.25 frames a second and 32 steps'):
+  with pytest.raises(UserError, match=r'31\.25 frames and 32 steps per second'):
     spec_of(mels=dataclasses.replace(MELS, hop_width=256))
-  with pytest.raises(UserError, match='64 frames a second and 32 steps'):
+  with pytest.raises(UserError, match='64 frames and 32 steps per second'):
     spec_of(CONFIG.replace(time_stride=1))
 
 

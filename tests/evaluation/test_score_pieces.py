@@ -469,7 +469,7 @@ def test_mistakes_are_one_clear_line(systems, checkpoint, small_data):
     ((systems / 'ref',), 'nothing to score'),
     ((systems / 'ref', systems / 'right', '--memory', 'none'), 'add --checkpoint'),
     ((systems / 'ref', systems / 'right', '--pieces', 0), '--pieces is 0'),
-    ((systems / 'ref', systems / 'right', systems / 'ref' / '..' / 'right'), 'both called right'),
+    ((systems / 'ref', systems / 'right', systems / 'ref' / '..' / 'right'), 'have the same name right'),
     ((systems / 'ref', '--checkpoint', checkpoint), 'the references have no audio'),
     ((systems / 'ref', systems / 'right', '--task', 'nothing'), "no task 'nothing'"),
     ((systems / 'ref', systems / 'right', '--split', 'test'), "no split 'test'"),

@@ -32,4 +32,6 @@ print('made one', flush=True)
 def test_a_process_ends_with_an_iterator_in_use(iterator):
   script = SCRIPT.replace('{}', iterator)
   done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, timeout=120, check=False)
-  assert (done.returncode, done.stdout, done.stderr) == (0, 'made one\n', '')
+  # TensorFlow warns, at times, that it cannot save the position of a Python function.
+  lines = [line for line in done.stderr.splitlines() if not line.startswith('W0000')]
+  assert (done.returncode, done.stdout, lines) == (0, 'made one\n', [])

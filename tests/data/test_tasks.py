@@ -759,7 +759,7 @@ def test_predicted_prior_tokens_are_the_networks_output(small_data, small_spec):
   empty = np.pad([EMPTY], [(0, 0), (0, 62)]).astype(np.int32)
   for row in range(1, 5):
     predicted = greedy.transcribe_segments(
-      params, batch['prior_input_tokens'][row][None], empty, config=small_spec.network, max_length=64
+      params, batch['prior_input_tokens'][row][None], {'prior_tokens': empty}, spec=small_spec, max_length=64
     )
     np.testing.assert_array_equal(prior[row], predicted[0])
   loss, _ = model.loss_fn(params, batch, jax.random.key(2))

@@ -4,7 +4,7 @@ It is called as MT3's `Transformer`, so training, evaluation and inference treat
 candidates as rows, `decode` the logits that follow from them. There is no decoder to train.
 """
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,6 @@ from mrmt3.framewise.encoder import HarmonicEncoder
 from mrmt3.framewise.note_heads import DRUMS, OFFSETS, ONSETS, FrameHead, FrameTargets, NoteHeads
 from mrmt3.tokens import batched_parsing
 from mrmt3.tokens.token_ids import TokenIds
-
-if TYPE_CHECKING:
-  from mrmt3.framewise.config import FramewiseConfig
 
 
 def frame_logits(
@@ -48,13 +45,13 @@ class FramewiseTransformer(nn.Module):
   """The network.
 
   Attributes:
-    config: sizes.
+    config: a `config.FramewiseConfig`.
     tokens: the model ids of the vocabulary's tokens.
     remat: compute the inside of each layer again for the gradient instead of keeping it.
     with_frame_head: add the head `frame_head` that only training has.
   """
 
-  config: 'FramewiseConfig'
+  config: Any
   tokens: TokenIds
   remat: bool = False
   with_frame_head: bool = False

@@ -1,7 +1,7 @@
 """MR-MT3's decoder with the event state added to its inputs."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +13,13 @@ from mrmt3.nn import layers
 from mrmt3.tokens.event_state import event_state, next_event_state
 from mrmt3.tokens.token_ids import Range, TokenIds
 
-if TYPE_CHECKING:
-  from mrmt3.hybrid.config import HybridConfig
 
-
-def _ends(config: 'HybridConfig', tokens: TokenIds) -> tuple[Range, ...]:
+def _ends(config: Any, tokens: TokenIds) -> tuple[Range, ...]:
   """Return the kinds of tokens that complete an event, if the decoder's inputs include the last event."""
   return tokens.event_ends if config.last_event else ()
 
 
-def state_width(config: 'HybridConfig', tokens: TokenIds) -> int:
+def state_width(config: Any, tokens: TokenIds) -> int:
   """Return how many numbers the event state of a position has."""
   kinds = len(tokens.state)
   return 2 * kinds + 1 if config.last_event else kinds

@@ -46,7 +46,7 @@ def test_all_data_sets_are_listed(capsys):
 
 
 def test_what_the_entries_name_is_there(tmp_path):
-  """Every function opens a folder, or says in one line what is not in it."""
+  """Every function opens a folder, or reports in one line what it lacks."""
   assert {f'mt3_records:{name}' for name in PUBLISHED} <= catalogue.sources().keys()
   for task in catalogue.sources():
     with pytest.raises(UserError):

@@ -6,7 +6,7 @@ other files, and is refused:
     PYTHONPATH=CHECKOUT python tests/golden/make_golden.py            all of them
     PYTHONPATH=CHECKOUT python tests/golden/make_golden.py NAME ...   only these cases (patterns); needs the inputs
 
-What a case consists of is said in `golden_runs`. Inputs (`songs`, `slakh`, `midi`, `commu`) are made first, then the
+`golden_runs` describes what a case consists of. Inputs (`songs`, `slakh`, `midi`, `commu`) are made first, then the
 runs to start from (`training`), then for every case what comes out (`expected`). A journal is made of an uninterrupted
 run: what it left is cut down to what an interruption would have left, and the finished part is altered, so that a later
 run which ignores the journal cannot come to the same end. What the old code makes of that is expected, and has to agree

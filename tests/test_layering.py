@@ -79,7 +79,7 @@ def _find_modules():
 
 
 def _imports(source):
-  """Yield (dotted name, whether inside a function) of all imports, without those for type checkers only."""
+  """Yield (dotted name, whether inside a function) of all imports, those for type checkers included."""
   waiting = [(ast.parse(source), False)]
   while waiting:
     node, lazy = waiting.pop()
@@ -88,9 +88,6 @@ def _imports(source):
     elif isinstance(node, ast.ImportFrom):
       assert not node.level, 'relative import'
       yield from ((f'{node.module}.{alias.name}', lazy) for alias in node.names)
-    elif isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING':
-      waiting += [(child, lazy) for child in node.orelse]
-      continue
     lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
     waiting += [(child, lazy) for child in ast.iter_child_nodes(node)]
 
@@ -154,6 +151,7 @@ def test_imports_are_found():
   assert set(_imports(source)) == {
     ('mrmt3.errors', False),
     ('mrmt3.network', False),
+    ('mrmt3.config.ModelSpec', False),
     ('mrmt3.tokens.shuffling.Shuffle', True),
   }
   assert _named_modules("A = ['mrmt3.network:T5Config', 'mrmt3.errors', 'network']") == {

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,6 @@ import jax.numpy as jnp
 from mrmt3.decoding.logits_processors import AllowedTokens, LogitsProcessor
 from mrmt3.decoding.step_decoder import StepDecoder
 from mrmt3.special_tokens import EOS_ID, PAD_ID, START_ID
-
-if TYPE_CHECKING:
-  from mrmt3.config import ModelSpec
 
 
 def greedy_decode(
@@ -71,7 +68,7 @@ def greedy_decode(
 def decode_encoded(
   params,
   encoded: jax.Array,
-  spec: 'ModelSpec',
+  spec: Any,
   max_length: int,
   active: jax.Array | None = None,
   allowed: jax.Array | None = None,
@@ -82,7 +79,7 @@ def decode_encoded(
   Args:
     params: the network's parameters; not needed with `weights`.
     encoded: what the network's `encode` returned.
-    spec: of the model.
+    spec: the model's `config.ModelSpec`.
     max_length: most tokens a row can have, EOS included.
     active: as in `greedy_decode`.
     allowed: as in `greedy_decode`.
@@ -106,7 +103,7 @@ def transcribe_segments(
   allowed: jax.Array | None = None,
   weights: Any = None,
   *,
-  spec: 'ModelSpec',
+  spec: Any,
   max_length: int,
 ) -> jax.Array:
   """Encode segments with their memory and decode them greedily; jitted, compiled once per shape.
@@ -118,7 +115,7 @@ def transcribe_segments(
     active: bool `[batch]`, rows to decode, or None: all.
     allowed: bool `[vocab]`, the tokens that may be emitted, or None: all.
     weights: what `pack` returned, or None.
-    spec: of the model.
+    spec: the model's `config.ModelSpec`.
     max_length: most tokens a row can have, EOS included.
 
   Returns:
@@ -130,6 +127,6 @@ def transcribe_segments(
 
 
 @functools.partial(jax.jit, static_argnames='spec')
-def pack(params: dict, spec: 'ModelSpec') -> Any:
+def pack(params: dict, spec: Any) -> Any:
   """Return a network's parameters laid out for decoding, so that it is not done for every segment; jitted."""
   return spec.step_decoder(spec.targets_length).pack(params)

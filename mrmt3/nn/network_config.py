@@ -18,9 +18,6 @@ from mrmt3.notes.instruments import NUM_CLASSES
 if TYPE_CHECKING:
   from flax import linen as nn
 
-  from mrmt3.config import ModelSpec
-  from mrmt3.decoding.step_decoder import StepDecoder
-  from mrmt3.inference.memory import Memory
   from mrmt3.tokens.token_ids import TokenIds
 
 
@@ -56,8 +53,8 @@ class NetworkConfig(abc.ABC):
     """
 
   @abc.abstractmethod
-  def step_decoder(self, tokens: TokenIds, max_length: int) -> StepDecoder:
-    """Return what decodes one position at a time, for sequences of up to `max_length` tokens."""
+  def step_decoder(self, tokens: TokenIds, max_length: int) -> Any:
+    """Return a `decoding.step_decoder.StepDecoder` for sequences of up to `max_length` tokens."""
 
   @property
   def uses_prior(self) -> bool:
@@ -87,15 +84,15 @@ class NetworkConfig(abc.ABC):
     """Return how many frames the decoder attends to besides the memory, for that many log-mel frames."""
     return self.num_encoder_frames(frames)
 
-  def validate(self, spec: ModelSpec) -> None:  # noqa: B027  most networks fit every model
-    """Check the network against the rest of the model. Raises UserError naming what does not fit."""
+  def validate(self, spec: Any) -> None:  # noqa: B027  most networks fit every model
+    """Check the network against the rest of the model, a `config.ModelSpec`; UserError naming what does not fit."""
 
-  def initialize(self, params: Mapping, spec: ModelSpec) -> Mapping:
+  def initialize(self, params: Mapping, spec: Any) -> Mapping:
     """Return fresh parameters with the start values that depend on the vocabulary; by default as they are."""
     return params
 
-  def encoder_context(self, memory: Memory) -> dict[str, Any]:
-    """Return the keyword arguments of `encode` that come from prior segments; none for a network without memory."""
+  def encoder_context(self, memory: Any) -> dict[str, Any]:
+    """Return the arguments of `encode` that come from prior segments, an `inference.memory.Memory`; none by default."""
     return {'prior_tokens': memory.tokens} if self.uses_prior else {}
 
   @property

@@ -63,8 +63,9 @@ def test_slakh_lists_splits_and_tracks_by_number(data):
   assert source.list_pieces('train') == ['Track00001', 'Track00009', 'Track00010']
   with pytest.raises(UserError, match="no split 'validation'"):
     source.list_pieces('validation')
+  assert SlakhFolder(str(data / 'train')).splits() == ('train',)
   with pytest.raises(UserError, match='no splits'):
-    SlakhFolder(str(data / 'train')).splits()
+    SlakhFolder(str(data / 'train' / 'Track00001')).splits()
   with pytest.raises(UserError, match='no such folder'):
     SlakhFolder(str(data / 'nowhere')).splits()
 
@@ -104,7 +105,7 @@ def test_slakh_resamples_and_fills_short_stems(data):
 
 def test_slakh_leaves_out_silent_and_unsaved_stems(data):
   def change(stems):
-    del stems['S01']['integrated_loudness']
+    stems['S01']['integrated_loudness'] = float('-inf')
     stems['S02']['midi_saved'] = False
 
   edit(data / 'train' / 'Track00001', change)

@@ -162,7 +162,8 @@ def split_folder(root: Path, split: str) -> Path:
   own = _split_of_folder(root)
   if split == own and _track_folders(root):
     return root
-  has = 'expected a folder of that name there'
+  found = [name for name in (*SPLITS, OMITTED) if (root / name).is_dir()]
+  has = f'it has {", ".join(found)}' if found else 'expected a folder of that name there'
   if _track_folders(root):
     has = f'its tracks are in no split folder and count as {own!r}'
   raise UserError(f'the data set {root} has no split {split!r}: {has}')

@@ -120,7 +120,7 @@ def find_tracks(root: str | os.PathLike, split: str | None = None) -> list[Track
   elif is_track(root):
     return [Track(root if root.name else root.resolve())]
   else:
-    folders = {name: folder for name, folder in split_folders(root).items() if name != OMITTED}
+    folders = {name: folder for name, folder in split_folders(root).items() if name != OMITTED or folder == root}
   tracks = [track for name, folder in folders.items() for track in _tracks_in(folder, name)]
   if not tracks:
     where = root if split is None else folders[split]

@@ -229,10 +229,11 @@ def test_tracks_without_split_folders_are_for_training(babyslakh):
     source.list_pieces('test')
 
 
-def test_a_folder_of_tracks_is_the_split_it_is_named_after(babyslakh):
-  folder = babyslakh.rename(babyslakh.with_name('validation'))
-  assert SlakhFolder(str(folder)).splits() == ('validation',)
-  assert {track.split for track in slakh_layout.find_tracks(folder)} == {'validation'}
+@pytest.mark.parametrize('name', ['validation', 'omitted'])
+def test_a_folder_of_tracks_is_the_split_it_is_named_after(babyslakh, name):
+  folder = babyslakh.rename(babyslakh.with_name(name))
+  assert SlakhFolder(str(folder)).splits() == (name,)
+  assert [track.split for track in slakh_layout.find_tracks(folder)] == [name] * 2
   with pytest.raises(UserError, match='no split'):
     slakh_layout.find_tracks(folder, 'train')
 

@@ -14,8 +14,9 @@ onset+program F1  of these, with an instrument of the right family (MIDI class)
 leakage ratio     detected instruments / reference instruments; 1 is right
 instrument F1     detection of the instruments that play
 Instruments are Slakh classes; all drums are one. The mean is over pieces; a
-transcription that is missing or cannot be read counts as empty. docs/metrics.md
-defines the scores.
+transcription that is missing or cannot be read counts as empty. A reference that
+cannot be read is left out. The exit code is then 2, except for transcriptions that
+are missing. Hidden files are ignored. docs/metrics.md defines the scores.
 
 EST is a MIDI file, a folder of them, or predictions saved as .jsonl (by --output
 here, or by mrmt3 infer: then add --model). Several ESTs are compared with each
@@ -77,7 +78,7 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-  """Print and write the scores; returns 0."""
+  """Print and write the scores; returns 0, or 2 if references or transcriptions cannot be read."""
   from mrmt3.evaluation import references as evaluation_references
   from mrmt3.evaluation import score_pieces
 
@@ -111,6 +112,11 @@ def run(args: argparse.Namespace) -> int:
     which = f'{name}: ' if len(summaries) > 1 else ''
     for piece, problem in summary.failed.items():
       print(f'mrmt3: warning: {which}{piece} counts as empty: {problem}', file=sys.stderr)
+  unreadable = next(iter(summaries.values())).unreadable
+  for piece, problem in unreadable.items():
+    print(f'mrmt3: error: {piece} is left out: {problem}', file=sys.stderr)
+  if unreadable:
+    print(f'mrmt3: error: {len(unreadable)} of {len(references)} references cannot be read', file=sys.stderr)
   if args.json != '-':
     print(format_table(next(iter(summaries.values()))) if len(summaries) == 1 else format_comparison(summaries))
   if args.json:
@@ -120,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
 
     page = html_report.write(Path(args.report), summaries, references, systems, title=reference.resolve().name)
     print(f'wrote {page}', file=sys.stderr)
-  return 0
+  return 2 if unreadable or any(summary.unreadable_estimates for summary in summaries.values()) else 0
 
 
 def _check(args):

@@ -27,14 +27,17 @@ def add_parser(subparsers) -> None:
     help=f'published checkpoint or a folder; repeatable (default: {", ".join(_DEFAULT)})',
   )
   slakh.add_argument('-o', '--output', default='reproduce', metavar='FOLDER', help='output folder (default: reproduce)')
-  slakh.add_argument('--split', default='test', help='split to use (default: test)')
+  slakh.add_argument('--split', help='split to use (default: test, or all tracks of a folder without splits)')
   slakh.add_argument('--tracks', type=int, metavar='N', help='use only the first N tracks (default: all)')
   slakh.add_argument('--quiet', action='store_true', help='print no progress')
   slakh.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-  """Run the evaluation; returns 0, or 2 if pieces could not be transcribed (they are listed, and count as empty)."""
+  """Run the evaluation; returns 0, or 2 if pieces fail, which are listed.
+
+  Pieces that cannot be transcribed count as empty. Those whose reference cannot be read are left out.
+  """
   from mrmt3.errors import UserError
   from mrmt3.evaluation import reproduction
   from mrmt3.utils import compilation_cache
@@ -47,7 +50,10 @@ def run(args: argparse.Namespace) -> int:
     result = reproduction.run(checkpoint, args.data, args.output, args.split, args.tracks, args.quiet)
     for name, reason in result.failed.items():
       print(f'mrmt3: error: {name} counts as empty: {reason}', file=sys.stderr)
+    for name, reason in result.unreadable.items():
+      print(f'mrmt3: error: {name} is left out: {reason}', file=sys.stderr)
     results.append(result)
-  print(f'{results[0].pieces} pieces of the split {args.split} of {args.data}')
+  split = reproduction.choose_tracks(args.data, args.split)[0].split
+  print(f'{results[0].pieces} pieces of the split {split} of {args.data}')
   print(reproduction.table(results))
-  return 2 if any(result.failed for result in results) else 0
+  return 2 if any(result.failed or result.unreadable for result in results) else 0

@@ -171,7 +171,8 @@ def _is_installed(name, collection):
 
 
 def _midi_files(folder):
-  return sorted(path for path in folder.rglob('*') if path.suffix.lower() in _MIDI_SUFFIXES and path.is_file())
+  found = (path for path in folder.rglob('*') if path.suffix.lower() in _MIDI_SUFFIXES and path.is_file())
+  return sorted(path for path in found if not any(part.startswith('.') for part in path.relative_to(folder).parts))
 
 
 def _list_games(name):

@@ -152,7 +152,9 @@ def resolve_task(config: DatasetConfig):
   except ValueError as error:
     raise UserError(f'there is no task or mixture {config.mixture_or_task_name!r}') from error
   if isinstance(task, seqio.Task) and config.split not in task.splits:
-    raise UserError(f'{task.name} has no split {config.split!r}; it has {", ".join(task.splits)}')
+    raise UserError(
+      f'{task.name} has no split {config.split!r}; it has {", ".join(task.splits)}: set split of its DatasetConfig'
+    )
   return task
 
 

@@ -85,6 +85,7 @@ def render(summaries, references, systems, title: str) -> str:
     systems=list(summaries),
     cards={name: [_cell(summary, score) for score in shown_in('table')] for name, summary in summaries.items()},
     failed={name: list(summary.failed.items()) for name, summary in summaries.items() if summary.failed},
+    unreadable=list(next(iter(summaries.values())).unreadable.items()),
     most_failed=_MOST_FAILED,
     scores=_score_rows(summaries),
     leakage=_leakage(summaries),

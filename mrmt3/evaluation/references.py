@@ -6,16 +6,16 @@ Note tables and audio are read lazily, by functions that can be pickled for othe
 import collections
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from mrmt3.data import catalogue
+from mrmt3.data import catalogue, slakh_layout
 from mrmt3.data.sources.audio_midi_folder import AUDIO_SUFFIXES, MIDI_SUFFIXES
 from mrmt3.errors import UserError
-from mrmt3.utils.fingerprints import files_fingerprint
+from mrmt3.utils.fingerprints import files_below, files_fingerprint
 
 
 class Reference(NamedTuple):
@@ -48,8 +48,8 @@ def find_references(path: Path, *, task: str | None = None, split: str | None = 
 
   Args:
     path: a MIDI file; a folder of MIDI files, with or without audio files of the same names; or a folder in the
-      Slakh2100 layout. References of Slakh are the stems' MIDI files, since all_src.mid has wrong octaves and stems
-      that are not in the mix.
+      Slakh2100 layout, or one of its tracks. References of Slakh are the stems' MIDI files, since all_src.mid has
+      wrong octaves and stems that are not in the mix. Hidden files are ignored.
     task: one of `catalogue.sources`, to read the folder as training does; None detects the layout.
     split: 'test', ...; None uses all splits.
 
@@ -63,8 +63,8 @@ def find_references(path: Path, *, task: str | None = None, split: str | None = 
   if task is not None:
     return _of_source(catalogue.open_source(task, path.resolve()), split)
   if path.is_file():
-    return {path.stem: _midi_reference(path)}
-  if any(path.glob('Track*/metadata.yaml')) or any(path.glob('*/Track*/metadata.yaml')):
+    return {path.stem: _midi_reference(path, path.parent.iterdir())}
+  if slakh_layout.is_dataset(path):
     return _slakh_references(path, split)
   folder = path
   if split is not None:
@@ -74,13 +74,18 @@ def find_references(path: Path, *, task: str | None = None, split: str | None = 
   files = midi_files(folder)
   if not files:
     raise UserError(f'{folder} has no MIDI files and no Slakh tracks; give a folder with references')
-  return {name: _midi_reference(file) for name, file in files.items()}
+  named = collections.defaultdict(list)
+  for file in files_below(folder):
+    named[file.with_suffix('')].append(file)
+  return {name: _midi_reference(file, named[file.with_suffix('')]) for name, file in files.items()}
 
 
-def _midi_reference(path):
+def _midi_reference(path: Path, siblings: Iterable[Path]) -> Reference:
+  """Return the reference of a MIDI file, with the audio file of its name among files of the same folder."""
   from mrmt3.notes.midi import read_midi
 
-  audio = next((found for found in map(path.with_suffix, AUDIO_SUFFIXES) if found.is_file()), None)
+  audios = {file.suffix.lower(): file for file in sorted(siblings) if file.stem == path.stem and file.is_file()}
+  audio = next((audios[suffix] for suffix in AUDIO_SUFFIXES if suffix in audios), None)
   read_samples = audio and functools.partial(_read_audio, audio)
   return Reference(
     functools.partial(read_midi, path),
@@ -90,22 +95,17 @@ def _midi_reference(path):
 
 
 def _slakh_references(folder, split):
-  from mrmt3.data import slakh_layout
-
-  return {
-    track.path.relative_to(folder).as_posix(): _slakh_reference(track)
-    for track in slakh_layout.find_tracks(folder, split)
-  }
+  tracks = slakh_layout.find_tracks(folder, split)
+  if split is None and slakh_layout.is_track(folder):
+    return {tracks[0].name: _slakh_reference(tracks[0])}
+  return {track.path.relative_to(folder).as_posix(): _slakh_reference(track) for track in tracks}
 
 
 def _slakh_reference(track):
-  from mrmt3.data import slakh_layout
-
   read, published = (
     functools.partial(each, track) for each in (slakh_layout.read_notes, slakh_layout.read_published_notes)
   )
-  notes, audio = [track.path / 'metadata.yaml', *track.path.glob('*/*.mid')], track.path.glob('mix*')
-  states = (files_fingerprint(files, track.path) for files in (notes, audio))
+  states = (files_fingerprint(files, track.path) for files in (track.label_files(), track.mixes()))
   return Reference(read, functools.partial(_slakh_audio, track), *states, published)
 
 
@@ -177,12 +177,12 @@ def find_estimates(path: Path, model: Path | None = None) -> dict[str, Estimate]
 
 
 def midi_files(folder: Path) -> dict[str, Path]:
-  """Return {relative path without suffix: path} of the MIDI files below a folder, sorted.
+  """Return {relative path without suffix: path} of the MIDI files below a folder that are not hidden, sorted.
 
   Raises:
     UserError: two files differ only in their suffix.
   """
-  paths = sorted(path for path in folder.rglob('*') if path.suffix.lower() in MIDI_SUFFIXES and path.is_file())
+  paths = [path for path in files_below(folder) if path.suffix.lower() in MIDI_SUFFIXES and path.is_file()]
   named = {path.relative_to(folder).with_suffix('').as_posix(): path for path in paths}
   duplicates = [path for path in paths if path not in named.values()]
   if duplicates:

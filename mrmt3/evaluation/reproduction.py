@@ -24,8 +24,10 @@ from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.checkpoints import published
 from mrmt3.checkpoints.spec_json import fingerprint_text
 from mrmt3.data import slakh_layout
+from mrmt3.errors import UserError
 from mrmt3.evaluation import score_pieces
 from mrmt3.evaluation.references import Estimate, Reference
+from mrmt3.evaluation.summary import Summary
 from mrmt3.utils import files
 from mrmt3.utils.fingerprints import weights_fingerprint
 from mrmt3.utils.journal import FolderJournal
@@ -76,22 +78,24 @@ class Result:
 
   Attributes:
     name: the checkpoint's.
-    pieces: how many pieces.
+    pieces: number of pieces that were scored.
     means: way -> all scores of `metric_registry.evaluate_piece`.
     failed: names of pieces that count as empty, and why.
+    unreadable: names of pieces that are left out, because their reference cannot be read, and why.
   """
 
   name: str
   pieces: int
   means: dict[str, dict[str, float]]
   failed: dict[str, str]
+  unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def run(
   checkpoint: str,
   data: str | os.PathLike,
   out: str | os.PathLike,
-  split: str = 'test',
+  split: str | None = None,
   tracks: int | None = None,
   quiet: bool = False,
 ) -> Result:
@@ -101,15 +105,15 @@ def run(
     checkpoint: a folder, or a published checkpoint's name, which is fetched if it is not here.
     data: the data set's folder.
     out: the folder of all results.
-    split: which split.
+    split: which split; None: test, or all tracks of a data set without splits.
     tracks: maximum number of tracks, the first ones; None: all.
     quiet: no progress on stderr.
 
   Raises:
-    UserError: if there is no such checkpoint or split, a reference is broken, or `out` holds transcriptions by other
-      weights.
+    UserError: if there is no such checkpoint or split, all references are broken, or `out` holds transcriptions by
+      other weights.
   """
-  chosen = slakh_layout.find_tracks(data, split)[:tracks]
+  chosen = choose_tracks(data, split)[:tracks]
   if not Path(checkpoint).exists() and published.folder_of(checkpoint) is not None:
     from mrmt3.checkpoints import fetch
 
@@ -126,10 +130,18 @@ def run(
   )
   failed = transcribe(params, spec, chosen, folder, quiet)
   result, pieces = score(name, chosen, folder, failed)
-  report = {**dataclasses.asdict(result), 'data': str(data), 'split': split, 'scores': pieces}
+  report = {**dataclasses.asdict(result), 'data': str(data), 'split': chosen[0].split, 'scores': pieces}
+  if not result.unreadable:
+    del report['unreadable']
   with files.atomic_path(folder / SCORES_NAME) as temporary:
     temporary.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
   return result
+
+
+def choose_tracks(data: str | os.PathLike, split: str | None) -> list[slakh_layout.Track]:
+  """Return the tracks of a split; for None those of test, or all tracks of a data set without splits."""
+  has_splits = any((Path(data) / name).is_dir() for name in slakh_layout.SPLITS)
+  return slakh_layout.find_tracks(data, split or ('test' if has_splits else None))
 
 
 def transcriptions(folder: Path) -> FolderJournal:
@@ -181,9 +193,17 @@ def score(name: str, tracks: list[slakh_layout.Track], folder: Path, failed: dic
   for way, read in {'published': slakh_layout.read_published_notes, 'default': slakh_layout.read_notes}.items():
     references = {track.name: Reference(functools.partial(read, track)) for track in tracks}
     summaries[way] = score_pieces.score(f'{name} ({way})', references, estimates, None)
+  # Both ways score the same pieces, to be comparable.
+  unreadable = {piece: problem for one in summaries.values() for piece, problem in one.unreadable.items()}
+  for way, found in summaries.items():
+    kept = [piece for piece in found.pieces if piece.name not in unreadable]
+    if not kept:
+      raise UserError(f'no reference can be read in both ways; the first: {next(iter(unreadable.values()))}')
+    summaries[way] = Summary(kept, unreadable)
   means = {way: summary.mean for way, summary in summaries.items()}
   scores = {way: {piece.name: piece.scores for piece in summary.pieces} for way, summary in summaries.items()}
-  return Result(name, len(tracks), means, {**summaries['default'].failed, **failed}), scores
+  failed = {piece: why for piece, why in {**summaries['default'].failed, **failed}.items() if piece not in unreadable}
+  return Result(name, len(summaries['default'].pieces), means, failed, unreadable), scores
 
 
 def score_name(column: str, way: str) -> str:

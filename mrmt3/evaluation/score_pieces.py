@@ -8,12 +8,14 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from mrmt3.errors import UserError
 from mrmt3.evaluation import metric_registry, predictions, summary
 from mrmt3.evaluation.references import Estimate, Reference
+from mrmt3.metrics_utils import validate_notes
 from mrmt3.utils import files
 from mrmt3.utils.fingerprints import files_fingerprint
 from mrmt3.utils.journal import Journal
@@ -33,7 +35,8 @@ def transcribe(
 ) -> dict[str, Estimate]:
   """Transcribe the audio of the references with a checkpoint, and return the transcriptions.
 
-  A piece whose audio cannot be read is recorded as failed; the others are transcribed.
+  A piece whose audio cannot be read is recorded as failed; the others are transcribed. Pieces whose reference cannot
+  be read are skipped: `score` names them.
 
   Args:
     references: references by name.
@@ -45,7 +48,7 @@ def transcribe(
     batch_size: see `piece_transcriber.PieceTranscriber`.
 
   Raises:
-    UserError: no reference has audio, the checkpoint or a reference cannot be read, or the file is of another
+    UserError: no reference has audio, the checkpoint or all references cannot be read, or the file is of another
       checkpoint.
   """
   import shutil
@@ -68,9 +71,15 @@ def transcribe(
   made_of = {piece: [one.audio_state, one.state if memory == 'truth' else ''] for piece, one in references.items()}
   todo = {piece: reference for piece, reference in references.items() if writer.done.get(piece) != made_of[piece]}
 
+  unreadable = {}
+
   def pieces():
     for piece, reference in todo.items():
-      notes = _tables(reference)[0]  # fails before the transcription if the reference cannot be read
+      try:
+        notes = _tables(reference)[0]  # transcribing takes much longer than reading the reference
+      except UserError as error:
+        unreadable[piece] = str(error)
+        continue
       yield piece, functools.partial(_audio_of, reference, sample_rate), notes if memory == 'truth' else None
 
   def record(piece, notes, problem):
@@ -80,12 +89,14 @@ def transcribe(
     bar = {'desc': 'transcribe', 'unit': 'piece', 'disable': not sys.stderr.isatty()}
     transcribe_pieces(transcriber.transcribe, pieces(), record, total=len(todo), **bar)
     writer.close()
+    if len(unreadable) == len(references):
+      raise UserError(_none_readable(unreadable))
     readers = predictions.read(path)
   finally:
     writer.close()
     if output is None:
       shutil.rmtree(folder, ignore_errors=True)
-  return {piece: Estimate(readers[piece], path) for piece in references}
+  return {piece: Estimate(readers[piece], path) for piece in references if piece not in unreadable}
 
 
 def transcribe_pieces(
@@ -128,6 +139,11 @@ def _audio_of(reference, sample_rate):
   return reference.audio(sample_rate)
 
 
+def _none_readable(unreadable):
+  first = next(iter(unreadable.values()))
+  return f'none of the {len(unreadable)} references can be read; the first: {first}' if len(unreadable) > 1 else first
+
+
 def _tables(reference):
   """Return (a reference's notes, its notes for the published scores or None if these are the same)."""
   return reference.read(), reference.read_published and reference.read_published()
@@ -143,6 +159,8 @@ def score(
 ) -> summary.Summary:
   """Score a system's transcriptions in several processes.
 
+  A piece whose reference cannot be read is left out of the scores and listed in the summary.
+
   Args:
     name: name of the system.
     references: references by name.
@@ -153,7 +171,7 @@ def score(
     workers: number of processes; 0 is one per CPU core.
 
   Raises:
-    UserError: a reference cannot be read, or a table cannot be scored.
+    UserError: no reference can be read, or a table cannot be scored.
   """
   from tqdm import tqdm
 
@@ -161,35 +179,52 @@ def score(
 
   path = output and files.make_folder(output) / SCORES_NAME.format(_file_name(name))
   keys = {piece: _key(reference, estimates.get(piece), mt3_suite) for piece, reference in references.items()}
-  journal, results = None, {}
+  journal, results, unreadable = None, {}, {}
   if path:
     journal = Journal(path, item=lambda line: line['result']['piece'], fingerprint=lambda line: line['key'])
     results = _known(journal, keys)
     journal.retain(results)
   todo = [piece for piece in references if piece not in results]
-  jobs = [(piece, references[piece], estimates[piece] and estimates[piece].read) for piece in todo]
+  jobs = [(piece, references[piece], (estimate := estimates.get(piece)) and estimate.read) for piece in todo]
   new = parallel_if_long(functools.partial(_score, mt3_suite=mt3_suite), jobs, workers or os.cpu_count() or 1)
   with journal or contextlib.nullcontext():
     for result in tqdm(
       new, total=len(jobs), desc=f'score {name}', unit='piece', leave=False, disable=not sys.stderr.isatty()
     ):
+      if isinstance(result, _Unreadable):
+        unreadable[result.name] = result.problem
+        continue
       results[result.name] = result
       if journal:
         journal.add({'key': keys[result.name], 'result': result.to_dict()})
-  return summary.Summary([results[piece] for piece in references])
+  if not results:
+    raise UserError(_none_readable(unreadable))
+  return summary.Summary([results[piece] for piece in references if piece in results], unreadable)
+
+
+class _Unreadable(NamedTuple):
+  """A piece whose reference cannot be read, and why."""
+
+  name: str
+  problem: str
 
 
 def _score(job, mt3_suite):
   """Read and score one piece; runs in a worker process."""
   name, reference, read_estimate = job
+  try:
+    notes, published = _tables(reference)
+    validate_notes(notes, 'the reference')
+  except (UserError, ValueError) as error:
+    return _Unreadable(name, str(error))
   estimate, problem = None, ''
   if read_estimate is not None:
     try:
       estimate = read_estimate()
-    except UserError as error:
-      problem = str(error)
+      validate_notes(estimate, 'the transcription')
+    except (UserError, ValueError) as error:
+      estimate, problem = None, str(error)
   try:
-    notes, published = _tables(reference)
     return summary.score_piece(
       name, notes, estimate, published_reference=published, problem=problem, mt3_suite=mt3_suite
     )

@@ -9,6 +9,8 @@ import numpy as np
 from mrmt3.evaluation import breakdowns, confusion, metric_registry, statistics
 from mrmt3.notes.note_array import empty_notes
 
+MISSING = 'there is no transcription of it'
+
 
 @dataclasses.dataclass(frozen=True)
 class PieceResult:
@@ -75,7 +77,7 @@ def score_piece(
     ValueError: a table cannot be scored; the message begins with the piece's name.
   """
   if estimate is None:
-    estimate, problem = empty_notes(), problem or 'there is no transcription of it'
+    estimate, problem = empty_notes(), problem or MISSING
   try:
     scores = metric_registry.evaluate_piece(
       reference, estimate, published_reference=published_reference, mt3_suite=mt3_suite
@@ -95,12 +97,14 @@ class Summary:
 
   Attributes:
     pieces: the results, in order.
+    unreadable: {piece: problem} of the pieces whose reference cannot be read. They are not in any score.
 
   Raises:
     ValueError: there are no pieces.
   """
 
   pieces: Sequence[PieceResult]
+  unreadable: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     if not self.pieces:
@@ -110,6 +114,11 @@ class Summary:
   def failed(self) -> dict[str, str]:
     """{piece: problem} of the pieces without a transcription, which count as empty."""
     return {piece.name: piece.problem for piece in self.pieces if piece.problem}
+
+  @property
+  def unreadable_estimates(self) -> dict[str, str]:
+    """{piece: problem} of the pieces whose transcription exists but failed or cannot be read."""
+    return {piece: problem for piece, problem in self.failed.items() if problem != MISSING}
 
   @functools.cached_property
   def mean(self) -> dict[str, float]:
@@ -172,6 +181,7 @@ class Summary:
       'by_instruments': self.by_instruments([score.name for score in metric_registry.shown_in('log')]),
       'most_confused': confusion.most_confused(self.confusion),
       'counted_as_empty': self.failed,
+      **({'unreadable_references': dict(self.unreadable)} if self.unreadable else {}),
     }
 
 

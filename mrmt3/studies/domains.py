@@ -54,8 +54,8 @@ def write_stems(data: Path, folder: Path, *, which: str = ALL_STEMS, mixtures: b
   temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=files.make_folder(folder.parent)))
   try:
     found = 0
-    for split in slakh_layout.SPLITS:
-      if not (data / split).is_dir():
+    for split in slakh_layout.split_folders(data):
+      if split == slakh_layout.OMITTED:
         continue
       number = 0
       for track in slakh_layout.find_tracks(data, split):

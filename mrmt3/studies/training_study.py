@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mrmt3.errors import UserError
 from mrmt3.evaluation import references as evaluation_references
 from mrmt3.evaluation import score_pieces
 from mrmt3.studies import catalogue, domains, report, starting_weights, training
@@ -165,6 +166,9 @@ class TrainingStudy:
           references, str(model / f'checkpoint_{step}'), _SYSTEM, output, 'predicted', None
         )
         summary = score_pieces.score(_SYSTEM, references, estimates, output)
+        if summary.unreadable:  # networks are compared on the same pieces
+          piece, problem = next(iter(summary.unreadable.items()))
+          raise UserError(f'the reference of {piece} in {test} cannot be read: {problem}')
         scores[str(step)][test] = pieces_of(summary)
     return {'cost': training.cost(model, self._options.batch_size), 'scores': scores}
 

@@ -93,7 +93,7 @@ def test_an_unreadable_estimate_counts_as_empty(folders, capsys):
   reference, estimate = folders
   (estimate / 'b.mid').write_bytes((estimate / 'b.mid').read_bytes()[:30])
   (estimate / 'c.midi').write_text('not MIDI')
-  assert run(reference, estimate) == 0
+  assert run(reference, estimate) == 2
   captured = capsys.readouterr()
   assert [line.split(':')[1:3] for line in captured.err.splitlines()] == [
     [' warning', f' {name} counts as empty'] for name in 'bc'
@@ -101,11 +101,71 @@ def test_an_unreadable_estimate_counts_as_empty(folders, capsys):
   assert table_rows(captured.out)['mean of 3 pieces'][0] == 0.333
 
 
-def test_an_unreadable_reference_is_an_error(folders):
+def test_an_unreadable_reference_is_left_out_and_named(folders, tmp_path, capsys):
   reference, estimate = folders
+  write_midi(piece(), estimate / 'c.mid')
   (reference / 'b.mid').write_text('not MIDI')
-  with pytest.raises(UserError, match=str(reference / 'b.mid')):
-    run(reference, estimate)
+  words = (reference, estimate, '-o', tmp_path / 'out', '--report', tmp_path / 'page', '--json', tmp_path / 's.json')
+  for _ in range(2):  # from scratch, and from the saved scores
+    assert run(*words) == 2
+    captured = capsys.readouterr()
+    assert table_rows(captured.out)['mean of 2 pieces'] == [1, 1, 1, 1]
+    named, counted, *_ = captured.err.splitlines()
+    assert named.startswith(f'mrmt3: error: b is left out: cannot read {reference / "b.mid"}')
+    assert counted == 'mrmt3: error: 1 of 3 references cannot be read'
+    report = json.loads((tmp_path / 's.json').read_text())
+    assert report['pieces'].keys() == {'a', 'c'} and report['unreadable_references'].keys() == {'b'}
+    assert '1 reference cannot be read' in (tmp_path / 'page' / 'index.html').read_text()
+  write_midi(piece(), reference / 'b.mid')
+  assert run(*words) == 0
+  assert 'mean of 3 pieces' in table_rows(capsys.readouterr().out)
+
+
+def test_without_a_readable_reference_there_are_no_scores(folders, tmp_path):
+  reference, estimate = folders
+  for path in reference.iterdir():
+    path.write_bytes(b'')
+  with pytest.raises(UserError, match=r'none of the 3 references can be read; the first: .*a\.mid') as caught:
+    run(reference, estimate, '--json', tmp_path / 'scores.json')
+  assert '\n' not in str(caught.value) and not (tmp_path / 'scores.json').exists()
+
+
+def test_hidden_files_and_folders_are_ignored(folders, capsys):
+  _, estimate = folders
+  write_midi(piece(), estimate / 'c.mid')
+  write_midi(piece(), estimate / 'b.mid')
+  for folder in folders:
+    (folder / '._a.mid').write_bytes(b'\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        ')
+    (folder / '.cache').mkdir()
+    write_midi(piece(), folder / '.cache' / 'd.mid')
+  assert run(*folders) == 0
+  captured = capsys.readouterr()
+  assert table_rows(captured.out)['mean of 3 pieces'] == [1, 1, 1, 1] and captured.err == ''
+
+
+def test_saved_notes_that_cannot_be_scored_count_as_empty(folders, tmp_path, capsys):
+  reference, _ = folders
+  rows = {'a': [[0, 1, 60, 100, 0, 0]], 'b': [[float('nan'), 1, 60, 100, 0, 0]], 'c': [[1, 0.5, 60, 100, 0, 0]]}
+  lines = [json.dumps({'piece': name, 'notes': notes, 'made_of': [], 'problem': ''}) for name, notes in rows.items()]
+  (tmp_path / 'saved.jsonl').write_text('\n'.join(lines) + '\n')
+  assert run(reference, tmp_path / 'saved.jsonl') == 2
+  captured = capsys.readouterr()
+  assert [line.split(':')[2] for line in captured.err.splitlines()] == [f' {name} counts as empty' for name in 'bc']
+  assert table_rows(captured.out)['a'][0] == pytest.approx(1 / 3, abs=1e-3)
+
+
+def test_audio_of_a_reference_may_have_an_upper_case_suffix(tmp_path):
+  from mrmt3.audio.files import write_audio
+
+  for name in ('one/song', 'two/song', 'two/songs'):
+    write_midi(piece(), tmp_path / f'{name}.mid')
+  for folder in ('one', 'two'):
+    write_audio(tmp_path / 'sound.wav', np.full(160, 0.1, np.float32), 16000)
+    (tmp_path / 'sound.wav').rename(tmp_path / folder / 'song.WAV')
+  references = evaluation_references.find_references(tmp_path)
+  assert [name for name, reference in references.items() if reference.audio] == ['one/song', 'two/song']
+  assert len(references['two/song'].audio(16000)) == 160
+  assert evaluation_references.find_references(tmp_path / 'one' / 'song.mid')['song'].audio
 
 
 def test_matches_by_path_then_by_name(tmp_path, capsys):

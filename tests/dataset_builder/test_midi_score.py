@@ -256,6 +256,14 @@ def folder(tmp_path_factory):
   return folder
 
 
+def test_hidden_midi_files_are_no_sources(tmp_path):
+  for name in ('song.mid', '._song.mid', '.old/song.mid', 'more/SONG.MID'):
+    (tmp_path / 'music' / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / 'music' / name).write_bytes(band(0, 4))
+  library = sources.Library(music21=False, folders=(('music', tmp_path / 'music'),))
+  assert [name.partition('music/')[2] for name in library.sources()] == ['more/SONG.MID', 'song.mid']
+
+
 def test_data_set_of_midi_files(folder, tmp_path, capsys):
   lines = []
   report = build.build(

@@ -143,6 +143,27 @@ def test_failed_pieces_count_as_empty_and_are_named(data, model, tmp_path, monke
   assert rows_of(captured.out)['model (default)'][:2] == ['0.667', '0.667']
 
 
+def test_unreadable_references_are_left_out_and_named(data, model, tmp_path, monkeypatch, capsys):
+  predict_with(monkeypatch, lambda _: MIXED)
+  next((data / 'test' / 'Track00002' / 'MIDI').iterdir()).write_bytes(b'not MIDI')
+  assert run('--data', data, '--checkpoint', model, '-o', tmp_path / 'out', '--quiet') == 2
+  captured = capsys.readouterr()
+  assert 'Track00002 is left out: ' in captured.err and len(captured.err.splitlines()) == 1
+  assert captured.out.startswith('2 pieces of the split test')
+  assert rows_of(captured.out)['model (default)'][:2] == ['1.000', '1.000']
+
+
+def test_tracks_without_split_folders(data, model, tmp_path, monkeypatch, capsys):
+  predict_with(monkeypatch, lambda _: MIXED)
+  (data / 'test').rename(tmp_path / 'babyslakh_16k')
+  for more in ((), ('--split', 'train')):
+    words = ('--data', tmp_path / 'babyslakh_16k', '--checkpoint', model, '-o', tmp_path / 'out', '--quiet', *more)
+    assert run(*words) == 0
+    assert capsys.readouterr().out.startswith('3 pieces of the split train')
+  with pytest.raises(UserError, match="no split 'test': its tracks are in no split folder and count as 'train'"):
+    run(*words, '--split', 'test')
+
+
 def test_two_checkpoints_with_a_real_network(data, model, tmp_path, capsys):
   (tmp_path / 'other').symlink_to(model)
   assert (

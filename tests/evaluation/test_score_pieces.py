@@ -134,7 +134,7 @@ def test_a_piece_whose_audio_is_broken_counts_as_empty(checkpoint, tmp_path, cap
     write_midi(piece(), tmp_path / 'set' / f'{name}.mid')
   write_audio(tmp_path / 'set' / 'good.wav', np.zeros(16000, np.float32), 16000)
   (tmp_path / 'set' / 'bad.wav').write_text('no sound')
-  assert run(tmp_path / 'set', '--checkpoint', checkpoint, '--report', tmp_path / 'report') == 0
+  assert run(tmp_path / 'set', '--checkpoint', checkpoint, '--report', tmp_path / 'report') == 2
   err = capsys.readouterr().err
   assert (
     'bad counts as empty: ' in err and 'mute counts as empty: there is no audio' in err and 'good counts' not in err
@@ -199,14 +199,15 @@ def test_a_task_s_broken_audio_counts_as_empty_and_a_broken_reference_is_not_tra
   first, second, _ = sorted((tmp_path / 'set' / 'train').iterdir())
   next(second.glob('mix*')).write_text('no sound')
   words = (tmp_path / 'set', '--task', 'slakh', '--split', 'train', '--checkpoint', checkpoint, '-o', tmp_path / 'out')
-  assert run(*words) == 0
+  assert run(*words) == 2
   assert f'{second.name} counts as empty: ' in capsys.readouterr().err
   next((first / 'MIDI').iterdir()).unlink()
   path = tmp_path / 'out' / f'predictions-{checkpoint.name}.jsonl'
   path.unlink()
-  with pytest.raises(UserError, match=first.name):
-    run(*words)
-  assert len(path.read_text().splitlines()) == 1  # the header
+  assert run(*words, '--json', tmp_path / 'scores.json') == 2
+  assert f'{first.name} is left out: ' in capsys.readouterr().err
+  pieces = [json.loads(line)['piece'] for line in path.read_text().splitlines()[1:]]
+  assert first.name not in pieces and sorted(pieces) == sorted(scores_of(tmp_path / 'scores.json'))
 
 
 def test_a_piece_that_fails_once_its_audio_has_changed_has_no_old_notes(tmp_path):

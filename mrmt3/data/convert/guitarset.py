@@ -45,7 +45,7 @@ class GuitarSet:
   def splits(self) -> dict[str, list[str]]:
     """Return split -> sorted names; UserError if there are no annotations, or no recordings of them."""
     root = Path(self.folder)
-    annotated = sorted(path.stem for path in (root / ANNOTATIONS).glob('*.jams'))
+    annotated = sorted(path.stem for path in (root / ANNOTATIONS).glob('[!.]*.jams'))
     if not annotated:
       raise UserError(f'no GuitarSet in {root}: expected {ANNOTATIONS}/*.jams there')
     names = [f'{name}_{kind}' for name in annotated for kind in RECORDINGS if self._audio(f'{name}_{kind}').is_file()]

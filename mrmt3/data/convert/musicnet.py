@@ -62,7 +62,7 @@ class MusicNet:
     """Return audio (samples), sample_rate, sequence and id of a recording."""
     samples = read_audio(self._recordings()[name], self.sample_rate, whole=True)
     labels = self._labels()[name]
-    notes = read_labels(labels) if labels.suffix == '.csv' else read_midi(labels)
+    notes = read_labels(labels) if labels.suffix.lower() == '.csv' else read_midi(labels)
     return {
       'id': name.encode(),
       'sample_rate': np.array([self.sample_rate], np.float32),
@@ -71,18 +71,24 @@ class MusicNet:
     }
 
   def _recordings(self):
-    found = {path.stem: path for part in _FOLDERS for path in (Path(self.folder) / f'{part}_data').glob('*.wav')}
+    found = self._by_number('data', '.wav')
     if not found:
       raise UserError(f'no MusicNet in {self.folder}: expected train_data/*.wav there')
     return found
 
   def _labels(self):
     if self.labels is None:
-      return {path.stem: path for part in _FOLDERS for path in (Path(self.folder) / f'{part}_labels').glob('*.csv')}
+      return self._by_number('labels', '.csv')
     if not Path(self.labels).is_dir():
       raise UserError(f'no labels at {self.labels}: no such folder; check --labels')
     files = [path for path in files_below(Path(self.labels)) if path.suffix.lower() in ('.mid', '.midi')]
     return {number[1]: path for path in files if (number := _NUMBER.match(path.name))}
+
+  def _by_number(self, kind, suffix):
+    """Return {name without suffix: path} of the files in train_KIND and test_KIND that are not hidden."""
+    folders = [Path(self.folder) / f'{part}_{kind}' for part in _FOLDERS]
+    files = [path for folder in folders if folder.is_dir() for path in files_below(folder)]
+    return {path.stem: path for path in files if path.suffix.lower() == suffix}
 
 
 def read_labels(path: Path) -> np.ndarray:

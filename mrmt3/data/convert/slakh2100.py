@@ -1,7 +1,6 @@
 """Slakh2100's folder, for records like MT3's with a NoteSequence per stem and the samples of the mix."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +20,7 @@ class Slakh2100:
   """A folder in the Slakh2100 layout as a `base.Original`. A piece's name is e.g. 'train/Track00001'.
 
   Attributes:
-    folder: the folder that contains train, validation and test.
+    folder: the folder that contains train, validation and test, or one with tracks and no splits.
     subsets: number of random sub-mixes per training track (MT3 trains on 10), named 'train/Track00001/0' and so on.
       Each has at least LEAST_STEMS stems, if the track has that many. 0 writes the mix of each track.
     sample_rate: Hz, of the samples written.
@@ -45,10 +44,10 @@ class Slakh2100:
   def features(self, name: str) -> Features:
     """Return the features of MT3's records, with empty `stems`; UserError if a stem or the mix cannot be read."""
     split, track_name, *number = name.split('/')
-    track = slakh_layout.Track(Path(self.folder) / split / track_name)
+    track = slakh_layout.find_track(self.folder, split, track_name)
     stems = slakh_layout.read_stems(track)
     if not stems:
-      raise UserError(f'{track.path / "metadata.yaml"} lists no audible stem with labels: replace or remove the track')
+      raise UserError(f'{track.metadata_path} lists no audible stem with labels: replace or remove the track')
     if number:
       stems = _some(stems, int(track_name[5:]), int(number[0]))
       audio = [read_audio(stem.audio_path, self.sample_rate, whole=True) for stem in stems]

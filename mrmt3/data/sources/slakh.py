@@ -12,18 +12,17 @@ from mrmt3.errors import UserError
 from mrmt3.notes.note_array import empty_notes, sort_order
 from mrmt3.utils.fingerprints import files_below, files_fingerprint
 
-OMITTED = 'omitted'  # Slakh2100's fourth folder: duplicates of tracks in the other three
-
 
 @dataclasses.dataclass(frozen=True)
 class SlakhFolder:
   """A data set in the Slakh2100 layout as a `piece_source.PieceSource`.
 
   Programs are Slakh classes, 0 for drums. Sustain is applied, pitch bends are ignored. Stems that were not rendered,
-  are silent (no integrated_loudness) or have no MIDI file are left out, as in MT3.
+  are silent or have no MIDI file are left out, as in MT3.
 
   Attributes:
-    data_dir: the folder that contains train, validation and test (any of them). `omitted` is read only on request.
+    data_dir: the folder that contains train, validation and test (any of them), or one with tracks and no splits, see
+      `slakh_layout`. `omitted` is read only on request.
   """
 
   data_dir: str
@@ -33,10 +32,10 @@ class SlakhFolder:
     root = Path(self.data_dir)
     if not root.is_dir():
       raise UserError(f'no data set at {root}: no such folder; check data_dir')
-    found = tuple(name for name in (*slakh_layout.SPLITS, OMITTED) if (root / name).is_dir())
+    found = tuple(slakh_layout.split_folders(root))
     if not found:
       raise UserError(
-        f'no splits in {root}: expected folders named {", ".join(slakh_layout.SPLITS)} (Slakh2100 layout)'
+        f'no splits in {root}: expected folders named {", ".join(slakh_layout.SPLITS)}, or of tracks (Slakh2100 layout)'
       )
     return found
 
@@ -53,7 +52,7 @@ class SlakhFolder:
     track = self._track(split, name)
     infos = slakh_layout.read_stems(track)
     if stems and not infos:
-      raise UserError(f'{track.path / "metadata.yaml"} lists no audible stem with labels: replace or remove the track')
+      raise UserError(f'{track.metadata_path} lists no audible stem with labels: replace or remove the track')
     read = [slakh_layout.read_stem_notes_counted(info) for info in infos]
     tables, lost = [table for table, _ in read], sum(count for _, count in read)
     notes = np.concatenate(tables) if tables else empty_notes()
@@ -75,11 +74,11 @@ class SlakhFolder:
     return slakh_layout.read_published_notes(self._track(split, name))
 
   def _track(self, split, name):
-    return slakh_layout.Track(Path(self.data_dir) / split / name)
+    return slakh_layout.find_track(self.data_dir, split, name)
 
   def fingerprint(self, split: str) -> str:
     """Return a digest of the names, sizes and times of all files of the split's tracks."""
-    root = Path(self.data_dir) / split
+    root = slakh_layout.split_folder(Path(self.data_dir), split)
     files = [file for track in slakh_layout.find_tracks(self.data_dir, split) for file in files_below(track.path)]
     return files_fingerprint(files, root)
 

@@ -78,7 +78,12 @@ def _find_folder(root: Path) -> Path:
   """Return the folder with dataset_info.json: `root`, or the only one up to three levels below it."""
   levels = ('', '*/', '*/*/', '*/*/*/')
   found = next((files for level in levels if (files := sorted(root.glob(f'{level}{_INFO}')))), [])
-  found = [file for file in found if '.incomplete' not in str(file.relative_to(root))]
+  inside = {file: file.relative_to(root) for file in found}
+  found = [
+    file
+    for file, path in inside.items()
+    if '.incomplete' not in str(path) and not any(part.startswith('.') for part in path.parts)
+  ]
   if not found:
     raise UserError(f'no records at {root}: expected {_INFO} there; build them with python -m mrmt3.data.tfds_slakh')
   if len(found) > 1:

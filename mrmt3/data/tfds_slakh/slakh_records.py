@@ -29,7 +29,7 @@ import tensorflow_datasets as tfds
 
 from mrmt3.data.piece_validation import KEPT, LEFT_OUT, Problem, check_piece
 from mrmt3.data.records.messages import serialize_notes
-from mrmt3.data.slakh_layout import SPLITS, Track
+from mrmt3.data.slakh_layout import SPLITS, find_track
 from mrmt3.data.sources.slakh import SlakhFolder
 from mrmt3.errors import UserError
 
@@ -102,7 +102,7 @@ class SlakhRecords(tfds.core.GeneratorBasedBuilder):
           written += 1
           yield name, features
     if not written:
-      raise UserError(f'no usable tracks in {Path(source.data_dir) / split}: {last.text}')
+      raise UserError(f'no usable tracks in the split {split!r} of {source.data_dir}: {last.text}')
 
 
 def _splits(source: SlakhFolder) -> list[str]:
@@ -135,7 +135,7 @@ def _manual_folder(dl_manager) -> Path:
 
 def _read(source: SlakhFolder, split: str, name: str) -> tuple[dict | None, list[Problem]]:
   """Return (a track's features, or None if it is left out; its problems), in a worker process."""
-  track = Track(Path(source.data_dir) / split / name)
+  track = find_track(source.data_dir, split, name)
   try:
     checked = check_piece(source.read_piece(split, name, _RATE), _RATE)
     if checked.content is None:

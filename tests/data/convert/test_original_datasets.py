@@ -1,6 +1,8 @@
 """Tests of converting MAESTRO, GuitarSet, MusicNet and Slakh from their original folders to MT3's records."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +142,25 @@ def test_musicnet_and_its_better_labels(originals, records):
       np.testing.assert_allclose(content.notes['onset'], truth['onset'], atol=1e-3)
       np.testing.assert_allclose(content.notes['offset'], truth['offset'], atol=1e-3)
   assert len(VALIDATION) == len(TEST) == len(set(VALIDATION) | set(TEST)) / 2 == 15
+
+
+def test_hidden_files_are_no_pieces(originals, tmp_path):
+  for name in ('guitarset', 'musicnet'):
+    folder = Path(shutil.copytree(originals[name], tmp_path / name))
+    splits = catalogue.open_original(name, folder, Options()).splits()
+    for path in [path for path in folder.rglob('*') if path.is_file()]:
+      path.with_name(f'._{path.name}').write_bytes(b'\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        ')
+    assert any(splits.values()) and catalogue.open_original(name, folder, Options()).splits() == splits
+
+
+def test_musicnet_with_suffixes_in_upper_case(originals, tmp_path):
+  folder = Path(shutil.copytree(originals['musicnet'], tmp_path / 'musicnet'))
+  before = catalogue.open_original('musicnet', folder, Options())
+  splits, features = before.splits(), before.features('1727')
+  for path in [*folder.rglob('*.wav'), *folder.rglob('*.csv')]:
+    path.rename(path.with_suffix(path.suffix.upper()))
+  after = catalogue.open_original('musicnet', folder, Options())
+  assert after.splits() == splits and after.features('1727')['sequence'] == features['sequence']
 
 
 def test_slakh_whole_and_in_random_parts(small_data, tmp_path):

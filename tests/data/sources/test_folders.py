@@ -63,8 +63,9 @@ def test_slakh_lists_splits_and_tracks_by_number(data):
   assert source.list_pieces('train') == ['Track00001', 'Track00009', 'Track00010']
   with pytest.raises(UserError, match="no split 'validation'"):
     source.list_pieces('validation')
+  assert SlakhFolder(str(data / 'train')).splits() == ('train',)
   with pytest.raises(UserError, match='no splits'):
-    SlakhFolder(str(data / 'train')).splits()
+    SlakhFolder(str(data / 'train' / 'Track00001')).splits()
   with pytest.raises(UserError, match='no such folder'):
     SlakhFolder(str(data / 'nowhere')).splits()
 
@@ -104,7 +105,7 @@ def test_slakh_resamples_and_fills_short_stems(data):
 
 def test_slakh_leaves_out_silent_and_unsaved_stems(data):
   def change(stems):
-    del stems['S01']['integrated_loudness']
+    stems['S01']['integrated_loudness'] = float('-inf')
     stems['S02']['midi_saved'] = False
 
   edit(data / 'train' / 'Track00001', change)
@@ -197,6 +198,39 @@ def test_own_folder_pairs_at_any_depth(tmp_path):
     assert content.stems is None and content.samples.dtype == np.float32
     assert len(content.samples) == pytest.approx(48000 if 'take' in name else 24000, abs=2000 * (name == 'tape'))
     np.testing.assert_allclose(as_rows(content.notes), as_rows(map_to_slakh_classes(GUITAR)), atol=1e-9)
+
+
+def test_own_folder_ignores_hidden_files_and_the_case_of_suffixes(tmp_path):
+  add_pair(tmp_path, 'song')
+  add_pair(tmp_path, 'album/other')
+  for path in (tmp_path / 'album').iterdir():
+    path.rename(path.with_suffix(path.suffix.upper()))
+  for name in ('._song.mid', '._song.wav', 'album/._other.MID', '._album', '.DS_Store'):
+    (tmp_path / name).write_bytes(b'\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        ')
+  add_pair(tmp_path, '.Trashes/old')
+  add_pair(tmp_path, 'album/.old/song')
+  source = OwnFolder(str(tmp_path), (1.0, 0.0, 0.0))
+  assert source.list_pieces('train') == ['album/other', 'song']
+  for name in source.list_pieces('train'):
+    assert len(source.read_piece('train', name, RATE).notes) == len(GUITAR)
+
+
+def test_a_broken_piece_of_ones_own_is_named_and_the_others_are_described(tmp_path, capsys):
+  import command_line
+
+  from mrmt3.cli import dataset, evaluate
+
+  for name in 'abc':
+    add_pair(tmp_path / 'own', name)
+    write_midi(map_to_slakh_classes(GUITAR), tmp_path / 'est' / f'{name}.mid')
+  (tmp_path / 'own' / 'b.mid').write_bytes(b'MThd')
+  assert command_line.run(dataset, 'dataset', 'report', tmp_path / 'own', '--task', 'own_folder') == 2
+  captured = capsys.readouterr()
+  assert '2 tracks of 2 pieces' in captured.out and 'b.mid' in captured.err and len(captured.err.splitlines()) == 1
+  words = (tmp_path / 'own', tmp_path / 'est', '--task', 'own_folder')
+  assert command_line.run(evaluate, 'evaluate', *words) == 2
+  captured = capsys.readouterr()
+  assert 'mean of 2 pieces' in captured.out and 'b is left out: ' in captured.err
 
 
 def test_own_folder_keeps_general_midi_programs_when_asked(tmp_path):

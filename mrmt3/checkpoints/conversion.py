@@ -15,7 +15,7 @@ import numpy as np
 
 from mrmt3 import network
 from mrmt3.checkpoints import orbax as orbax_checkpoints
-from mrmt3.checkpoints import packed, pytorch_files, pytorch_names, spec_json, t5x_legacy
+from mrmt3.checkpoints import npz_files, packed, pytorch_files, pytorch_names, spec_json, t5x_legacy
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.spectrograms import SpectrogramConfig
@@ -100,12 +100,12 @@ def open_source(path: str | os.PathLike) -> Source:
   try:
     with path.open('rb') as file:
       start = file.read(64)
-    if path.suffix == '.npz':
-      return _open_npz(path)
-  except (OSError, ValueError) as error:
-    raise UserError(f'cannot read {path}: {getattr(error, "strerror", None) or error}') from error
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror or error}') from error
   if start.startswith(_LFS_POINTER):
     raise UserError(f'{path} is only a pointer of Git LFS, not the weights: run `git lfs pull` there, or `mrmt3 fetch`')
+  if path.suffix == '.npz':
+    return Source(path, NPZ, _without_prefix(npz_files.read_npz(path)), 0)
   if path.name == t5x_legacy.FILE:
     return _open_folder(path.parent)
   if not pytorch_files.is_torch_file(path):
@@ -124,11 +124,6 @@ def _without_prefix(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   if all(name.startswith(prefix) for name in weights):
     return {name.removeprefix(prefix): array for name, array in weights.items()}
   return dict(weights)
-
-
-def _open_npz(path: Path) -> Source:
-  with np.load(path, allow_pickle=False) as file:
-    return Source(path, NPZ, _without_prefix({name: file[name] for name in file.files}), 0)
 
 
 def _open_folder(folder: Path) -> Source:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mrmt3 import network
-from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.checkpoints import npz_files, packed, pytorch_files, pytorch_names, spec_json, t5x_legacy
+from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.spectrograms import SpectrogramConfig
@@ -63,11 +63,13 @@ class Source:
     return pytorch_names.torch_name(path) if self.format in _UNDER_TORCH_NAMES else path
 
   def shape_of(self, path: str) -> tuple[int, ...]:
-    """Return the shape of a parameter; UserError if the file does not have it."""
+    """Return the shape of a matrix among the parameters; UserError if the file does not have it."""
     name = self.name_of(path)
     if name not in self.arrays:
       raise UserError(f'{self.path}: {name} is missing; is this a checkpoint of MT3 or MR-MT3?')
     shape = self.arrays[name].shape
+    if len(shape) != 2:
+      raise UserError(f'{self.path}: {name} has the shape {shape}, not two dimensions; is this MT3 or MR-MT3?')
     return shape[::-1] if self.format in _UNDER_TORCH_NAMES and path.endswith('kernel') else shape
 
   @property
@@ -179,10 +181,7 @@ def _implied_spec(source: Source, choices: Choices) -> ModelSpec:
   vocab_size, emb_dim = source.shape_of('decoder/token_embedder/embedding')
   num_mel_bins = source.shape_of('encoder/continuous_inputs_projection/kernel')[0]
   joined = source.shape_of('encoder/layers_0/attention/query/kernel')[1]
-  layers = {
-    field: 1 + max((int(match[1]) for match in map(re.compile(pattern).match, source.arrays) if match), default=0)
-    for field, pattern in _LAYERS.items()
-  }
+  layers = {field: _num_layers(source, pattern) for field, pattern in _LAYERS.items()}
   num_heads = choices.num_heads or (6 if joined == _PUBLISHED_JOINED else None)
   if num_heads is None:
     raise UserError(
@@ -219,6 +218,17 @@ def _implied_spec(source: Source, choices: Choices) -> ModelSpec:
     prior_layout='start_token' if is_mr_mt3 else 'targets',
     ties=not is_piano,
   )
+
+
+def _num_layers(source: Source, pattern: str) -> int:
+  """Return how many layers the names of a source number; UserError for more than it has arrays."""
+  numbers = {match[1] for match in map(re.compile(pattern).match, source.arrays) if match}
+  last = max(numbers, key=lambda digits: (len(digits), digits), default='0')
+  if len(last) > 9 or int(last) >= len(source.arrays):
+    raise UserError(
+      f'{source.path}: an array is named after layer {last:.20}, but there are {len(source.arrays)} arrays'
+    )
+  return 1 + int(last)
 
 
 def _memory_length(source: Source) -> int:

@@ -1,7 +1,7 @@
 """Reading of .npz files of weights. What a file declares is checked before anything is allocated.
 
-A file of a few bytes can declare an array of 128 TiB, and a compressed one can hold 10 GB of zeros. Both are rejected by
-their headers: the arrays of a file of weights take about as many bytes as the file.
+A file of a few bytes can declare an array of 128 TiB, and a compressed one can hold 10 GB of zeros. Both are rejected
+by their headers: the arrays of a file of weights take about as many bytes as the file.
 """
 
 import math

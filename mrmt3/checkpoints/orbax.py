@@ -26,6 +26,7 @@ from mrmt3.checkpoints import packed, published, spec_json, t5x_legacy
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError, first_line
 from mrmt3.nn.parameters import without_training_only
+from mrmt3.utils import bounded_files, strict_json
 from mrmt3.utils.files import make_folder
 
 SPEC_NAME = 'model.json'
@@ -157,14 +158,14 @@ def read_spec(path: str | os.PathLike) -> ModelSpec:
   """Return the specification of the checkpoint that `path` names. UserError if there is none or it is broken."""
   file = find_checkpoint(path) / SPEC_NAME
   try:
-    return spec_json.from_json(file.read_text(encoding='utf-8'))
+    return spec_json.from_json(bounded_files.read_bytes(file, strict_json.MAX_BYTES).decode())
   except FileNotFoundError as error:
     folder = file.parent
     raise UserError(
       f'{folder} does not say what it is a model of; run `mrmt3 convert {folder} DST` and use DST'
     ) from error
   except (OSError, ValueError) as error:
-    raise UserError(f'cannot read {file}: {error}') from error
+    raise UserError(f'cannot read {file}: {getattr(error, "strerror", None) or first_line(error)}') from error
   except UserError as error:
     raise UserError(f'{file}: {error}') from error
 

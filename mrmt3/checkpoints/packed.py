@@ -14,7 +14,7 @@ import numpy as np
 from mrmt3.checkpoints import spec_json
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError, first_line
-from mrmt3.utils import files
+from mrmt3.utils import bounded_files, files, strict_json
 
 WEIGHTS_NAME, SPEC_NAME, ABOUT_NAME = 'weights.safetensors', 'model.json', 'about.json'
 DTYPES = ('bfloat16', 'float32')
@@ -79,7 +79,7 @@ def _array(shape, dtype: str, data) -> np.ndarray:
 def read_about(folder: Path) -> dict:
   """Return the contents of about.json; an empty dict without one."""
   try:
-    about = json.loads((folder / ABOUT_NAME).read_text(encoding='utf-8'))
+    about = strict_json.loads(bounded_files.read_bytes(folder / ABOUT_NAME, strict_json.MAX_BYTES))
   except (OSError, ValueError):
     return {}
   return about if isinstance(about, dict) else {}

@@ -11,6 +11,7 @@ A checkpoint appears under its name when all of it has been written.
 
 import contextlib
 import logging
+import math
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3.checkpoints import packed, published, spec_json, t5x_legacy
+from mrmt3.checkpoints import limits, packed, published, spec_json, t5x_legacy
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError, first_line
 from mrmt3.nn.parameters import without_training_only
@@ -33,6 +34,7 @@ SPEC_NAME = 'model.json'
 STATE_NAME = 'state'
 
 _WRITING, _REMOVING = '.writing_', '.removing_'
+_METADATA, _MAX_METADATA_BYTES = '_METADATA', 1 << 24
 _FOLDER = re.compile(r'checkpoint_(\d+)')
 _DATA_FILE_BYTES = 1 << 24  # Orbax keeps what goes into a file in memory until it is full
 
@@ -207,11 +209,40 @@ def restore_target(path: str | os.PathLike) -> tuple[dict, int]:
 
 
 def _target(checkpointer, folder: Path):
+  stored = _check_folder(folder)
   metadata = checkpointer.metadata((folder / STATE_NAME).absolute()).item_metadata
   tree = {} if metadata is None else metadata.tree
   if 'target' not in tree:
     raise UserError(f'{folder}: {STATE_NAME}/ holds no parameters; it is broken or was not copied as a whole')
+  _check_arrays(tree['target'], stored)
   return _restore(checkpointer, folder, {'target': tree['target']}, partial=True)['target']
+
+
+def _check_folder(folder: Path) -> int:
+  """Return the bytes of a checkpoint's folder; ValueError if it leads elsewhere, or its metadata is not plausible."""
+  stored = limits.folder_bytes(folder)
+  metadata = folder / STATE_NAME / _METADATA
+  if metadata.is_file():
+    tree = strict_json.loads(bounded_files.read_bytes(metadata, _MAX_METADATA_BYTES), _MAX_METADATA_BYTES)
+    for entry in tree['tree_metadata'].values():
+      limits.check_path(str(key['key']) for key in entry['key_metadata'])
+  return stored
+
+
+def _check_arrays(tree, stored: int) -> None:
+  """Raise ValueError unless the arrays of a metadata tree are numbers that `stored` bytes can hold."""
+  import jax
+
+  declared = 0
+  for leaf in jax.tree.leaves(tree):
+    shape, dtype = getattr(leaf, 'shape', None), getattr(leaf, 'dtype', None)
+    if shape is None or dtype is None:
+      raise ValueError('something under target is not an array')
+    declared += math.prod(shape) * np.dtype(dtype).itemsize
+    storage = getattr(leaf, 'storage', None)
+    if storage is not None and storage.chunk_shape is not None:
+      limits.check_expansion(math.prod(storage.chunk_shape) * np.dtype(dtype).itemsize, stored)
+  limits.check_expansion(declared, stored)
 
 
 def _step_of(folder: Path) -> int:
@@ -234,6 +265,7 @@ def restore_state(path: str | os.PathLike, like):
   """
   folder = find_checkpoint(path)
   with _reading(folder), _checkpointer() as checkpointer:
+    _check_folder(folder)
     state = _restore(checkpointer, folder, like, partial=False)
   check_shapes(like, state, folder)
   return state

@@ -9,9 +9,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from mrmt3.checkpoints import spec_json
+from mrmt3.checkpoints import limits, safetensors_files, spec_json
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError, first_line
 from mrmt3.utils import bounded_files, files, strict_json
@@ -56,24 +54,17 @@ def save(folder: Path, params: Mapping, spec: ModelSpec, about: Mapping | None =
 
 def read_params(folder: Path) -> dict:
   """Return the parameter tree, float32 numpy arrays. UserError if the file is broken."""
-  import safetensors
   from flax import traverse_util
 
   path = folder / WEIGHTS_NAME
   try:
-    arrays = {name: _array(**stored) for name, stored in safetensors.deserialize(path.read_bytes())}
-  except Exception as error:
+    arrays = {tuple(name.split('/')): array for name, array in safetensors_files.read(path).items()}
+    limits.check_paths(arrays)
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror or first_line(error)}') from error
+  except (ValueError, MemoryError) as error:
     raise UserError(f'{path}: cannot read the weights ({first_line(error)}); was it copied as a whole?') from error
-  return traverse_util.unflatten_dict(arrays, sep='/')
-
-
-def _array(shape, dtype: str, data) -> np.ndarray:
-  import ml_dtypes
-
-  types = {'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}
-  if dtype not in types:
-    raise UserError(f'an array is of type {dtype}')
-  return np.frombuffer(data, types[dtype]).astype(np.float32).reshape(shape)
+  return traverse_util.unflatten_dict(arrays)
 
 
 def read_about(folder: Path) -> dict:

@@ -16,6 +16,7 @@ import numpy as np
 from mrmt3.errors import UserError
 from mrmt3.notes.instruments import map_to_slakh_classes
 from mrmt3.notes.note_array import empty_notes, sort_notes
+from mrmt3.utils import bounded_files, strict_yaml
 
 SPLITS = ('train', 'validation', 'test')
 _TRACK_NAME = re.compile(r'Track\d+$')
@@ -102,19 +103,19 @@ def _tracks_in(folder):
 
 def read_metadata(track: Track) -> dict:
   """Return the content of a track's metadata.yaml; UserError if it is missing or has no stems."""
-  import yaml
-
   path = track.path / 'metadata.yaml'
-  loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
   try:
-    metadata = yaml.load(path.read_bytes(), Loader=loader)
+    metadata = strict_yaml.loads(bounded_files.read_bytes(path, strict_yaml.MAX_BYTES))
   except OSError as error:
     raise UserError(f'cannot read {path}: {error.strerror}') from error
-  except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-    raise UserError(f'{path} is not YAML ({" ".join(str(error).split())[:120]}); replace the file') from error
+  except ValueError as error:
+    raise UserError(f'{path} is not YAML ({str(error)[:120]}); replace the file') from error
   stems = metadata.get('stems') if isinstance(metadata, dict) else None
   if not isinstance(stems, dict) or not all(isinstance(stem, dict) for stem in stems.values()):
     raise UserError(f"{path} is not a Slakh track's metadata: it has no table of stems; replace the file")
+  for name in metadata['stems']:
+    if not re.fullmatch(r'[\w -]{1,80}', str(name)):  # it becomes a part of paths
+      raise UserError(f'{path}: {str(name)[:80]!r} is not the name of a stem, such as S00; replace the file')
   return metadata
 
 
@@ -153,7 +154,7 @@ def _stem_info(track, name, entry, midi_folder, audio_folder):
   is_drum = entry.get('is_drum') is True or program == _DRUM_PROGRAM_NUM
   if not is_drum and not (type(program) is int and 0 <= program < 128):
     raise UserError(
-      f'{track.path / "metadata.yaml"}: stem {name} has program_num {program!r}; it must be 0 to 127, 128 for drums'
+      f'{track.path / "metadata.yaml"}: stem {name} has program_num {program!r:.80}; it must be 0 to 127, 128 for drums'
     )
   audio_path = audio_folder / f'{name}.flac'
   if not audio_path.exists() and (audio_folder / f'{name}.wav').exists():

@@ -18,7 +18,7 @@ import pickletools
 
 import numpy as np
 
-MAX_WORK = 2_000_000  # instructions and copied elements; MR-MT3's checkpoints with optimizer state have 40,000
+MAX_WORK = 2_000_000  # instructions and copied elements; a tensor takes about 50
 
 _DTYPES = {
   'FloatStorage': 'f4',
@@ -203,6 +203,8 @@ class _Machine:
     self._memo[len(self._memo)] = self._top()
 
   def _get(self, index):
+    if int(index) not in self._memo:
+      raise ValueError('a value that was not stored before')
     self._stack.append(self._memo[int(index)])
 
   # Containers.

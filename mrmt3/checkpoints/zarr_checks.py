@@ -58,7 +58,10 @@ def _check_chunk(path: Path, expected: int) -> None:
   with path.open('rb') as file:
     while block := file.read(1 << 16):
       while block and not decompressor.eof:
-        total += len(decompressor.decompress(block, 1 << 20))
+        try:
+          total += len(decompressor.decompress(block, 1 << 20))
+        except zlib.error as error:
+          raise ValueError(f'{path.name!r:.80} is damaged ({error})') from error
         block = decompressor.unconsumed_tail
         if total > expected:
           raise ValueError(f'{path.name!r:.80} expands to more than {expected:,} bytes')

@@ -87,6 +87,12 @@ def bomb(folder):
   chunk.write_bytes(gzip.compress(bytes(300 << 20)))
 
 
+def damage(folder, change):
+  """Change the bytes of a chunk."""
+  chunk = next(path for path in first_array(folder).iterdir() if path.name != '.zarray')
+  chunk.write_bytes(change(chunk.read_bytes()))
+
+
 def nested(depth):
   node = np.zeros(1, np.float32)
   for _ in range(depth):
@@ -117,6 +123,10 @@ HOSTILE = {
   'dtype of objects': lambda f: edit_zarray(f, dtype='|O'),
   'dtype of 128 TiB': lambda f: edit_zarray(f, dtype='|V140737488355328'),
   'compressed bomb': bomb,
+  'damaged chunk': lambda f: damage(f, lambda data: data[:-8] + bytes(8)),
+  'truncated chunk': lambda f: damage(f, lambda data: data[:-20]),
+  'chunk of junk': lambda f: damage(f, lambda data: b'junk'),
+  'empty chunk': lambda f: damage(f, lambda data: b''),
   'unknown compressor': lambda f: edit_zarray(f, compressor={'id': 'blosc'}),
   'compressor of a number': lambda f: edit_zarray(f, compressor=3),
   'deep tree': lambda f: edit_tree(f, lambda t: t['optimizer']['target'].update(x=nested(200))),

@@ -118,11 +118,11 @@ def write(path, name):
 def test_hostile_files_are_one_line(tmp_path, name):
   path = tmp_path / 'x.npz'
   write(path, name)
-  memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+  memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
   with pytest.raises(UserError) as error:
     conversion.open_source(path)
   assert '\n' not in str(error.value) and len(str(error.value)) < 500 and str(path) in str(error.value)
-  assert time.monotonic() - start < 5
+  assert time.process_time() - start < 5
   assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100 << 10, 'more than 100 MB were taken'
 
 

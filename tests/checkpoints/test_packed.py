@@ -127,12 +127,12 @@ HOSTILE = {
 def test_hostile_weights_are_one_line(tmp_path, name):
   packed.save(tmp_path, random_params(), SPEC)
   (tmp_path / packed.WEIGHTS_NAME).write_bytes(HOSTILE[name])
-  start = time.monotonic()
+  start = time.process_time()
   for read in (orbax_checkpoints.restore_params, orbax_checkpoints.restore_target):
     with pytest.raises(UserError, match=r'weights\.safetensors') as error:
       read(tmp_path)
     assert str(error.value).isprintable() and len(str(error.value)) < 600
-  assert time.monotonic() - start < 5
+  assert time.process_time() - start < 5
 
 
 def test_reads_what_safetensors_writes(tmp_path):

@@ -305,12 +305,12 @@ def test_pickles_take_bounded_work(tmp_path, name, as_stream):
     path.write_bytes(STREAM_START + b'\x80\x02' + BOMBS[name] + b'\x80\x02].')
   else:
     zip_file(path, b'\x80\x02' + BOMBS[name], **{'0': bytes(16)})
-  start = time.monotonic()
+  start = time.process_time()
   with pytest.raises(UserError) as error:
     pytorch_files.read_torch(path)
   message = str(error.value)
   assert message.isprintable() and len(message) < 500 and str(path) in message
-  assert time.monotonic() - start < 20
+  assert time.process_time() - start < 20
 
 
 @pytest.mark.parametrize('keys', [shared() + b'.', b']' + shared() + b'a.', b'}.', b'](' + b'K\x01' * 9 + b'e.'])

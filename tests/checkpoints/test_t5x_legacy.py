@@ -146,11 +146,11 @@ HOSTILE = {
 @pytest.mark.parametrize('name', HOSTILE)
 def test_hostile_checkpoints_are_one_line(folder, name):
   HOSTILE[name](folder)
-  memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+  memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
   with pytest.raises(UserError) as error:
     orbax_checkpoints.restore_target(folder)
   assert str(error.value).isprintable() and len(str(error.value)) < 600 and str(folder) in str(error.value)
-  assert time.monotonic() - start < 10
+  assert time.process_time() - start < 10
   assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200 << 10
 
 

@@ -29,15 +29,15 @@ def test_reads_json():
   ],
 )
 def test_errors_are_short_and_quick(text, message):
-  start = time.monotonic()
+  start = time.process_time()
   with pytest.raises(ValueError, match=message) as error:
     strict_json.loads(text)
-  assert len(str(error.value)) < 300 and time.monotonic() - start < 2
+  assert len(str(error.value)) < 300 and time.process_time() - start < 2
 
 
 def test_many_keys_are_read_in_time():
   text = '{' + ','.join(f'"{i}": 0' for i in range(80_000)) + ', "7": 0}'
-  start = time.monotonic()
+  start = time.process_time()
   with pytest.raises(ValueError, match="'7'"):
     strict_json.loads(text)
-  assert time.monotonic() - start < 2
+  assert time.process_time() - start < 2

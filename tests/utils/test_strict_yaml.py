@@ -43,8 +43,8 @@ MERGES = b'a0: &a0 {x: 1}\n' + b''.join(b'a%d: &a%d {<<: [*a%d, *a%d]}\n' % (i, 
   ],
 )
 def test_errors_are_short_and_quick(data, message):
-  start = time.monotonic()
+  start = time.process_time()
   with pytest.raises(ValueError, match=message) as error:
     strict_yaml.loads(data)
   assert len(str(error.value)) < 300 and '\n' not in str(error.value)
-  assert time.monotonic() - start < 3
+  assert time.process_time() - start < 3

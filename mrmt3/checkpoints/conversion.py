@@ -158,6 +158,15 @@ def model_spec(source: Source, choices: Choices) -> ModelSpec:
   Raises:
     UserError: the checkpoint lacks arrays that show its sizes, or `choices` must name something.
   """
+  try:
+    return _chosen_spec(source, choices)
+  except UserError as error:
+    if str(source.path) in str(error):
+      raise
+    raise UserError(f'{source.path}: {error}') from error
+
+
+def _chosen_spec(source: Source, choices: Choices) -> ModelSpec:
   spec = source.spec or _implied_spec(source, choices)
   changes = {name: value for name, value in dataclasses.asdict(choices).items() if value is not None}
   parts = {}

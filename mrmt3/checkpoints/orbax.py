@@ -212,7 +212,7 @@ def _target(checkpointer, folder: Path):
   stored = _check_folder(folder)
   metadata = checkpointer.metadata((folder / STATE_NAME).absolute()).item_metadata
   tree = {} if metadata is None else metadata.tree
-  if 'target' not in tree:
+  if not isinstance(tree, Mapping) or not isinstance(tree.get('target'), Mapping) or not tree['target']:
     raise UserError(f'{folder}: {STATE_NAME}/ holds no parameters; it is broken or was not copied as a whole')
   _check_arrays(tree['target'], stored)
   return _restore(checkpointer, folder, {'target': tree['target']}, partial=True)['target']

@@ -54,6 +54,8 @@ def read_params(folder: Path) -> tuple[dict, int]:
 
 def _check_tree(target) -> None:
   """Raise ValueError unless the parameters are a tree of plain names, not deep, and arrays of numbers."""
+  if not isinstance(target, dict) or not target or _is_spec(target):
+    raise ValueError('it has no parameters')
   pending = [((), target)]
   while pending:
     path, node = pending.pop()

@@ -250,6 +250,8 @@ def test_the_piano_model_of_ismir_2021(tmp_path):
     (lambda w: w.pop('decoder_embed_tokens.weight'), 'decoder_embed_tokens.weight is missing'),
     (lambda w: w.update({'decoder_embed_tokens.weight': np.zeros(64)}), 'not two dimensions'),
     (lambda w: w.update({'proj.weight': np.float32(1)}), 'not two dimensions'),
+    (lambda w: w.update({'decoder_embed_tokens.weight': np.zeros((1536, 5))}), 'emb_dim is 5'),
+    (lambda w: w.update({'decoder_embed_tokens.weight': np.zeros((0, 64))}), 'vocab_size is 0'),
     (lambda w: w.update({'decoder.block.999999999.x': np.zeros(1)}), 'layer 999999999, but there are'),
     (lambda w: w.update({f'decoder.block.{"9" * 5000}.x': np.zeros(1)}), 'layer 9{20}, but there are'),
   ],

@@ -215,6 +215,10 @@ HOSTILE = {
   'huge metadata': lambda f: (f / 'state' / '_METADATA').write_bytes(b' ' * (20 << 20)),
   'shape of 128 TiB': lambda f: declare(f, [1 << 45]),
   'chunks of 128 TiB': lambda f: declare(f, [1], [1 << 45]),
+  'target of an array': lambda f: (
+    shutil.rmtree(f),
+    orbax_checkpoints.save_checkpoint(f.parent, 7, {'target': np.zeros(2), 'state': {}}, SPEC),
+  ),
   'an array and a group': lambda f: rename(f, 'target'),
 }
 

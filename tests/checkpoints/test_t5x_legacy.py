@@ -132,6 +132,11 @@ HOSTILE = {
   'deep tree': lambda f: edit_tree(f, lambda t: t['optimizer']['target'].update(x=nested(200))),
   'name with a slash': lambda f: edit_tree(f, lambda t: t['optimizer']['target'].update({'../x': np.zeros(1)})),
   'text in place of an array': lambda f: edit_tree(f, lambda t: t['optimizer']['target'].update(x='text')),
+  'target of an array': lambda f: edit_tree(f, lambda t: t['optimizer'].update(target=np.zeros(2))),
+  'target of a store': lambda f: edit_tree(
+    f, lambda t: t['optimizer'].update(target={'driver': 'zarr', 'kvstore': {'path': first_array(f).name}})
+  ),
+  'empty target': lambda f: edit_tree(f, lambda t: t['optimizer'].update(target={})),
   'negative step': lambda f: edit_tree(f, lambda t: t['optimizer']['state'].update(step=-1)),
   'step of an array': lambda f: edit_tree(f, lambda t: t['optimizer']['state'].update(step=np.zeros(5))),
   'no optimizer': lambda f: edit_tree(f, lambda t: t.pop('optimizer')),

@@ -6,13 +6,14 @@ import dataclasses
 import functools
 
 from mrmt3.decoding.options import DecodingConfig
-from mrmt3.errors import UserError
+from mrmt3.errors import UserError, first_line
 from mrmt3.nn.network_config import NetworkConfig
 from mrmt3.spectrograms import SpectrogramConfig
 from mrmt3.tokens.token_ids import TokenIds, token_ids
 from mrmt3.vocabularies import VocabularyConfig, build_codec, num_embeddings
 
 PRIOR_LAYOUTS = ('targets', 'start_token')
+_MAX_LENGTH = 1 << 20  # frames or tokens of a segment
 PARTS = {
   'network': NetworkConfig,
   'spectrogram': SpectrogramConfig,
@@ -53,16 +54,16 @@ class ModelSpec:
         raise UserError(f'model: {name} is {getattr(self, name)!r}; it must be a {part.__name__}')
     for name in ('segment_frames', 'targets_length'):
       value = getattr(self, name)
-      if not isinstance(value, int) or isinstance(value, bool) or value < 2:
-        raise UserError(f'model: {name} is {value!r}; it must be a whole number of at least 2')
+      if not isinstance(value, int) or isinstance(value, bool) or not 2 <= value <= _MAX_LENGTH:
+        raise UserError(f'model: {name} is {value!r:.80}; it must be a whole number in 2 .. {_MAX_LENGTH:,}')
     if self.prior_layout not in PRIOR_LAYOUTS:
-      raise UserError(f'model: prior_layout is {self.prior_layout!r}; it must be one of {", ".join(PRIOR_LAYOUTS)}')
+      raise UserError(f'model: prior_layout is {self.prior_layout!r:.80}; it must be one of {", ".join(PRIOR_LAYOUTS)}')
     if self.network.uses_prior and not self.ties:
       raise UserError('model: a network with a memory needs ties, an empty prior segment being a tie and the end')
     try:
       needed = num_embeddings(self.codec)
-    except (TypeError, ValueError) as error:
-      raise UserError(f'model: {error}') from error
+    except (TypeError, ValueError, OverflowError) as error:
+      raise UserError(f'model: {first_line(error)}') from error
     if self.network.vocab_size < needed:
       raise UserError(f'model: network.vocab_size is {self.network.vocab_size}; the vocabulary needs {needed}')
     self.network.validate(self)

@@ -27,7 +27,7 @@ def register(kind: str, path: str) -> None:
 
 def network_class(kind: str) -> type:
   """Return the configuration class of a kind of network. Raises UserError naming the known kinds."""
-  if kind not in NETWORKS:
-    raise UserError(f'model: unknown network kind {kind!r}; known are {", ".join(NETWORKS)}')
+  if not isinstance(kind, str) or kind not in NETWORKS:
+    raise UserError(f'model: unknown network kind {kind!r:.80}; known are {", ".join(NETWORKS)}')
   module, _, name = NETWORKS[kind].partition(':')
   return getattr(importlib.import_module(module), name)

@@ -27,6 +27,7 @@ MEL_LO_HZ = 20.0
 
 FRONT_ENDS = ('mt3', 'mr_mt3')
 SCALINGS = ('none', 'unit')
+_MAX_SIZES = {'sample_rate': 1 << 20, 'hop_width': 1 << 20, 'num_mel_bins': 1 << 12, 'fft_size': 1 << 16}
 
 LOG_FLOOR = 1e-5  # replaces magnitudes of 0 before the logarithm
 SCALE_RANGE = (-12.0, 5.0)  # range of log-mels that 'unit' scaling maps to 0..1
@@ -60,18 +61,18 @@ class SpectrogramConfig:
   mel_hi_hz: float = 7600.0
 
   def __post_init__(self):
-    for name in ('sample_rate', 'hop_width', 'num_mel_bins', 'fft_size'):
+    for name, most in _MAX_SIZES.items():
       value = getattr(self, name)
-      if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f'spectrogram: {name} is {value!r}; it must be an integer of at least 1')
+      if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise UserError(f'spectrogram: {name} is {value!r:.80}; it must be an integer in 1 .. {most:,}')
     if self.front_end not in FRONT_ENDS:
-      raise UserError(f'spectrogram: front_end is {self.front_end!r}; it must be one of {", ".join(FRONT_ENDS)}')
+      raise UserError(f'spectrogram: front_end is {self.front_end!r:.80}; it must be one of {", ".join(FRONT_ENDS)}')
     if self.scaling not in SCALINGS:
-      raise UserError(f'spectrogram: scaling is {self.scaling!r}; it must be one of {", ".join(SCALINGS)}')
+      raise UserError(f'spectrogram: scaling is {self.scaling!r:.80}; it must be one of {", ".join(SCALINGS)}')
     if not 0 <= self.mel_lo_hz < self.mel_hi_hz <= self.sample_rate / 2:
       raise UserError(
-        f'spectrogram: mel_lo_hz is {self.mel_lo_hz} and mel_hi_hz {self.mel_hi_hz}; they must be ascending and in '
-        f'0 .. {self.sample_rate / 2} Hz'
+        f'spectrogram: mel_lo_hz is {self.mel_lo_hz!r:.40} and mel_hi_hz {self.mel_hi_hz!r:.40}; they must be '
+        f'ascending and in 0 .. {self.sample_rate / 2} Hz'
       )
 
   @property

@@ -1,5 +1,7 @@
+import copy
 import dataclasses
 import json
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -97,12 +99,74 @@ def edited(**changes):
     (edited(segment_frames=0), 'segment_frames'),
     (edited(segment_frames=2.5), 'segment_frames'),
     (edited(prior_layout='none'), 'prior_layout'),
+    ('[' * 100_000, 'deeply'),
+    (edited(segment_frames=float('nan')), 'NaN'),
+    (edited(network__dropout_rate=1).replace('"dropout_rate": 1', '"dropout_rate": 1e999'), 'too large'),
+    ('{"network": {"vocab_size": 1536, "vocab_size": 1664}}', 'twice'),
+    ('{"network": {"vocab_size": ' + '9' * 5000 + '}}', '4300 digits'),
+    (edited(network__num_encoder_layers=10**9), 'num_encoder_layers .* at most 256'),
+    (edited(network__emb_dim=10**30), 'emb_dim .* at most'),
+    (edited(segment_frames=10**30), 'segment_frames'),
+    (edited(spectrogram__fft_size=10**30), 'fft_size'),
+    (edited(spectrogram__sample_rate=10**400), 'sample_rate'),
+    (edited(vocabulary__steps_per_second=10**400), 'vocab_size|wrong kind|too large'),
+    (edited(network__kind=['mr_mt3']), 'kind'),
+    (edited(network__kind={}), 'kind'),
+    (edited(network__kind='x' * 100_000), 'kind'),
+    (edited(network__dtype='int32'), 'dtype'),
+    (edited(network__dtype='(999999999999,)f4'), 'dtype'),
+    (edited(network__mlp_activations=[['gelu']]), 'mlp_activations'),
+    (edited(network__mlp_activations=['gelu'] * 1000), 'mlp_activations'),
+    (edited(colour='red' * 100_000), 'unknown field'),
+    (edited(prior_layout='red' * 100_000), 'prior_layout'),
+    ('{"network": {"vocab_size": 1536, "memory_softmax": ["own"]}}', 'memory_attention'),
+    ('{"network": {"vocab_size": 1536, "memory_softmax": "own", "memory_attention": "joint"}}', 'both'),
   ],
 )
 def test_nonsense_is_refused_in_one_line(text, message):
   with pytest.raises(UserError, match=message) as info:
     spec_json.from_json(text)
-  assert '\n' not in str(info.value)
+  assert '\n' not in str(info.value) and len(str(info.value)) < 500
+
+
+VALUES = (
+  *(None, True, False, 0, 1, -1, 2, 3, 7, 1 << 20, 1 << 63, 10**400, -(10**30), 0.0, 0.5, -1.5, 1e308),
+  *('', 'mt3', 'x' * 10_000, '\x00', 'float16', 'O', '<U8', 'mr_mt3', 'framewise', 'hybrid', 'targets'),
+  *([], [1], [[1]], ['gelu'], [0, 0, 0, 0], [10**9] * 4, [None] * 1000, {}, {'a': 1}, {'kind': 'hybrid'}),
+)
+BASES = (
+  SPEC,
+  ModelSpec(HybridConfig(1536)),
+  ModelSpec(FramewiseConfig(1152), vocabulary=VocabularyConfig(62.5, num_velocity_bins=1)),
+)
+
+
+def mutated(rng):
+  """Return the JSON of a model with up to three values replaced."""
+  values = json.loads(spec_json.to_json(rng.choice(BASES)))
+  for _ in range(rng.randint(1, 3)):
+    part, value = rng.choice([*values, 'other']), copy.deepcopy(rng.choice(VALUES))
+    inner = values.get(part)
+    if isinstance(inner, dict) and inner and rng.random() < 0.8:
+      inner[rng.choice([*inner, 'other', 'say_once', 'copied_tokens', 'proposals'])] = value
+    else:
+      values[part] = value
+  if isinstance(values.get('network'), dict) and rng.random() < 0.3:
+    values['network'].pop('kind', None)  # as in old files
+  return json.dumps(values)
+
+
+def test_any_value_in_any_place_is_read_or_refused_in_one_line():
+  rng = random.Random(0)
+  for _ in range(3000):
+    text = mutated(rng)
+    try:
+      spec = spec_json.from_json(text)
+    except UserError as error:
+      assert '\n' not in str(error) and len(str(error)) < 500, text
+    else:
+      assert spec_json.from_json(spec_json.to_json(spec)) == spec, text
+      assert isinstance(hash(spec), int)
 
 
 def test_parts_of_the_wrong_kind_are_refused():

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mrmt3 import network
+from mrmt3.checkpoints import npz_files, packed, pytorch_files, pytorch_names, spec_json, t5x_legacy
 from mrmt3.checkpoints import orbax as orbax_checkpoints
-from mrmt3.checkpoints import packed, pytorch_files, pytorch_names, spec_json, t5x_legacy
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.spectrograms import SpectrogramConfig
@@ -63,11 +63,13 @@ class Source:
     return pytorch_names.torch_name(path) if self.format in _UNDER_TORCH_NAMES else path
 
   def shape_of(self, path: str) -> tuple[int, ...]:
-    """Return the shape of a parameter; UserError if the file does not have it."""
+    """Return the shape of a matrix among the parameters; UserError if the file does not have it."""
     name = self.name_of(path)
     if name not in self.arrays:
       raise UserError(f'{self.path}: {name} is missing; is this a checkpoint of MT3 or MR-MT3?')
     shape = self.arrays[name].shape
+    if len(shape) != 2:
+      raise UserError(f'{self.path}: {name} has the shape {shape}, not two dimensions; is this MT3 or MR-MT3?')
     return shape[::-1] if self.format in _UNDER_TORCH_NAMES and path.endswith('kernel') else shape
 
   @property
@@ -100,12 +102,12 @@ def open_source(path: str | os.PathLike) -> Source:
   try:
     with path.open('rb') as file:
       start = file.read(64)
-    if path.suffix == '.npz':
-      return _open_npz(path)
-  except (OSError, ValueError) as error:
-    raise UserError(f'cannot read {path}: {getattr(error, "strerror", None) or error}') from error
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror or error}') from error
   if start.startswith(_LFS_POINTER):
     raise UserError(f'{path} is only a pointer of Git LFS, not the weights: run `git lfs pull` there, or `mrmt3 fetch`')
+  if path.suffix == '.npz':
+    return Source(path, NPZ, _without_prefix(npz_files.read_npz(path)), 0)
   if path.name == t5x_legacy.FILE:
     return _open_folder(path.parent)
   if not pytorch_files.is_torch_file(path):
@@ -124,11 +126,6 @@ def _without_prefix(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   if all(name.startswith(prefix) for name in weights):
     return {name.removeprefix(prefix): array for name, array in weights.items()}
   return dict(weights)
-
-
-def _open_npz(path: Path) -> Source:
-  with np.load(path, allow_pickle=False) as file:
-    return Source(path, NPZ, _without_prefix({name: file[name] for name in file.files}), 0)
 
 
 def _open_folder(folder: Path) -> Source:
@@ -161,6 +158,15 @@ def model_spec(source: Source, choices: Choices) -> ModelSpec:
   Raises:
     UserError: the checkpoint lacks arrays that show its sizes, or `choices` must name something.
   """
+  try:
+    return _chosen_spec(source, choices)
+  except UserError as error:
+    if str(source.path) in str(error):
+      raise
+    raise UserError(f'{source.path}: {error}') from error
+
+
+def _chosen_spec(source: Source, choices: Choices) -> ModelSpec:
   spec = source.spec or _implied_spec(source, choices)
   changes = {name: value for name, value in dataclasses.asdict(choices).items() if value is not None}
   parts = {}
@@ -184,10 +190,7 @@ def _implied_spec(source: Source, choices: Choices) -> ModelSpec:
   vocab_size, emb_dim = source.shape_of('decoder/token_embedder/embedding')
   num_mel_bins = source.shape_of('encoder/continuous_inputs_projection/kernel')[0]
   joined = source.shape_of('encoder/layers_0/attention/query/kernel')[1]
-  layers = {
-    field: 1 + max((int(match[1]) for match in map(re.compile(pattern).match, source.arrays) if match), default=0)
-    for field, pattern in _LAYERS.items()
-  }
+  layers = {field: _num_layers(source, pattern) for field, pattern in _LAYERS.items()}
   num_heads = choices.num_heads or (6 if joined == _PUBLISHED_JOINED else None)
   if num_heads is None:
     raise UserError(
@@ -224,6 +227,17 @@ def _implied_spec(source: Source, choices: Choices) -> ModelSpec:
     prior_layout='start_token' if is_mr_mt3 else 'targets',
     ties=not is_piano,
   )
+
+
+def _num_layers(source: Source, pattern: str) -> int:
+  """Return how many layers the names of a source number; UserError for more than it has arrays."""
+  numbers = {match[1] for match in map(re.compile(pattern).match, source.arrays) if match}
+  last = max(numbers, key=lambda digits: (len(digits), digits), default='0')
+  if len(last) > 9 or int(last) >= len(source.arrays):
+    raise UserError(
+      f'{source.path}: an array is named after layer {last:.20}, but there are {len(source.arrays)} arrays'
+    )
+  return 1 + int(last)
 
 
 def _memory_length(source: Source) -> int:

@@ -58,7 +58,7 @@ def fetch(what: Published, *, keep: bool = False, quiet: bool = False) -> Path:
 
 def _marker(what: Published) -> Path:
   """Return the file that marks an unfinished download of a bucket."""
-  return published.downloads_folder() / what.name / '.downloading'
+  return published.downloads_folder() / what.name / download.MARKER
 
 
 def _is_placed(what: Published) -> bool:
@@ -88,7 +88,10 @@ def _download(what: Published, quiet: bool) -> None:
     return
   objects = [o for o in download.list_bucket(what.listing, what.prefix) if not _is_optimizer_state(o.name)]
   files.make_folder(_marker(what).parent)
-  _marker(what).touch()
+  try:
+    _marker(what).touch()
+  except OSError as error:
+    raise UserError(f'cannot write {_marker(what)}: {error.strerror or error}') from error
   missing = [o for o in objects if not (what.source / o.name).is_file()]
   with _Progress(what.name, quiet, sum(o.size for o in missing)) as progress:
     pool = concurrent.futures.ThreadPoolExecutor(_PARALLEL_DOWNLOADS)

@@ -11,6 +11,7 @@ A checkpoint appears under its name when all of it has been written.
 
 import contextlib
 import logging
+import math
 import os
 import re
 import shutil
@@ -22,16 +23,18 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3.checkpoints import packed, published, spec_json, t5x_legacy
+from mrmt3.checkpoints import limits, packed, published, spec_json, t5x_legacy
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError, first_line
 from mrmt3.nn.parameters import without_training_only
+from mrmt3.utils import bounded_files, strict_json
 from mrmt3.utils.files import make_folder
 
 SPEC_NAME = 'model.json'
 STATE_NAME = 'state'
 
 _WRITING, _REMOVING = '.writing_', '.removing_'
+_METADATA, _MAX_METADATA_BYTES = '_METADATA', 1 << 24
 _FOLDER = re.compile(r'checkpoint_(\d+)')
 _DATA_FILE_BYTES = 1 << 24  # Orbax keeps what goes into a file in memory until it is full
 
@@ -157,12 +160,12 @@ def read_spec(path: str | os.PathLike) -> ModelSpec:
   """Return the specification of the checkpoint that `path` names. UserError if there is none or it is broken."""
   file = find_checkpoint(path) / SPEC_NAME
   try:
-    return spec_json.from_json(file.read_text(encoding='utf-8'))
+    return spec_json.from_json(bounded_files.read_bytes(file, strict_json.MAX_BYTES).decode())
   except FileNotFoundError as error:
     folder = file.parent
     raise UserError(f'{folder} has no {SPEC_NAME}; run `mrmt3 convert {folder} DST` and use DST') from error
   except (OSError, ValueError) as error:
-    raise UserError(f'cannot read {file}: {error}') from error
+    raise UserError(f'cannot read {file}: {getattr(error, "strerror", None) or first_line(error)}') from error
   except UserError as error:
     raise UserError(f'{file}: {error}') from error
 
@@ -204,11 +207,40 @@ def restore_target(path: str | os.PathLike) -> tuple[dict, int]:
 
 
 def _target(checkpointer, folder: Path):
+  stored = _check_folder(folder)
   metadata = checkpointer.metadata((folder / STATE_NAME).absolute()).item_metadata
   tree = {} if metadata is None else metadata.tree
-  if 'target' not in tree:
+  if not isinstance(tree, Mapping) or not isinstance(tree.get('target'), Mapping) or not tree['target']:
     raise UserError(f'{folder}: {STATE_NAME}/ holds no parameters; it is broken or was not copied as a whole')
+  _check_arrays(tree['target'], stored)
   return _restore(checkpointer, folder, {'target': tree['target']}, partial=True)['target']
+
+
+def _check_folder(folder: Path) -> int:
+  """Return the bytes of a checkpoint's folder; ValueError if it leads elsewhere, or its metadata is not plausible."""
+  stored = limits.folder_bytes(folder)
+  metadata = folder / STATE_NAME / _METADATA
+  if metadata.is_file():
+    tree = strict_json.loads(bounded_files.read_bytes(metadata, _MAX_METADATA_BYTES), _MAX_METADATA_BYTES)
+    for entry in tree['tree_metadata'].values():
+      limits.check_path(str(key['key']) for key in entry['key_metadata'])
+  return stored
+
+
+def _check_arrays(tree, stored: int) -> None:
+  """Raise ValueError unless the arrays of a metadata tree are numbers that `stored` bytes can hold."""
+  import jax
+
+  declared = 0
+  for leaf in jax.tree.leaves(tree):
+    shape, dtype = getattr(leaf, 'shape', None), getattr(leaf, 'dtype', None)
+    if shape is None or dtype is None:
+      raise ValueError('something under target is not an array')
+    declared += math.prod(shape) * np.dtype(dtype).itemsize
+    storage = getattr(leaf, 'storage', None)
+    if storage is not None and storage.chunk_shape is not None:
+      limits.check_expansion(math.prod(storage.chunk_shape) * np.dtype(dtype).itemsize, stored)
+  limits.check_expansion(declared, stored)
 
 
 def _step_of(folder: Path) -> int:
@@ -231,6 +263,7 @@ def restore_state(path: str | os.PathLike, like):
   """
   folder = find_checkpoint(path)
   with _reading(folder), _checkpointer() as checkpointer:
+    _check_folder(folder)
     state = _restore(checkpointer, folder, like, partial=False)
   check_shapes(like, state, folder)
   return state

@@ -9,12 +9,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from mrmt3.checkpoints import spec_json
+from mrmt3.checkpoints import limits, safetensors_files, spec_json
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError, first_line
-from mrmt3.utils import files
+from mrmt3.utils import bounded_files, files, strict_json
 
 WEIGHTS_NAME, SPEC_NAME, ABOUT_NAME = 'weights.safetensors', 'model.json', 'about.json'
 DTYPES = ('bfloat16', 'float32')
@@ -56,30 +54,23 @@ def save(folder: Path, params: Mapping, spec: ModelSpec, about: Mapping | None =
 
 def read_params(folder: Path) -> dict:
   """Return the parameter tree, float32 numpy arrays. UserError if the file is broken."""
-  import safetensors
   from flax import traverse_util
 
   path = folder / WEIGHTS_NAME
   try:
-    arrays = {name: _array(**stored) for name, stored in safetensors.deserialize(path.read_bytes())}
-  except Exception as error:
+    arrays = {tuple(name.split('/')): array for name, array in safetensors_files.read(path).items()}
+    limits.check_paths(arrays)
+  except OSError as error:
+    raise UserError(f'cannot read {path}: {error.strerror or first_line(error)}') from error
+  except (ValueError, MemoryError) as error:
     raise UserError(f'{path}: cannot read the weights ({first_line(error)}); was it copied as a whole?') from error
-  return traverse_util.unflatten_dict(arrays, sep='/')
-
-
-def _array(shape, dtype: str, data) -> np.ndarray:
-  import ml_dtypes
-
-  types = {'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16}
-  if dtype not in types:
-    raise UserError(f'an array is of type {dtype}')
-  return np.frombuffer(data, types[dtype]).astype(np.float32).reshape(shape)
+  return traverse_util.unflatten_dict(arrays)
 
 
 def read_about(folder: Path) -> dict:
   """Return the contents of about.json; an empty dict without one."""
   try:
-    about = json.loads((folder / ABOUT_NAME).read_text(encoding='utf-8'))
+    about = strict_json.loads(bounded_files.read_bytes(folder / ABOUT_NAME, strict_json.MAX_BYTES))
   except (OSError, ValueError):
     return {}
   return about if isinstance(about, dict) else {}

@@ -3,21 +3,13 @@
     zip (since PyTorch 1.6)    <name>/data.pkl, <name>/data/<key> (uncompressed storage of a tensor), <name>/version
     stream (before)            pickles of magic number, version, system, data, storage keys; then the storages
 
-A pickle is a program that can call any function. Its instructions are therefore checked before it is read:
-
-- Names that tensors consist of are mapped to classes of this module.
-- Names that training programs store next to their weights are mapped to a class that does nothing.
-- A file with any other name is rejected.
-
+A pickle is a program that can call any function. `pickled_tensors` interprets the few instructions that weights need.
 Storages are memory-mapped, so that an unused optimizer state costs nothing.
 """
 
-import collections
 import dataclasses
-import io
+import math
 import os
-import pickle
-import pickletools
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -25,254 +17,19 @@ from pathlib import Path
 
 import numpy as np
 
+from mrmt3.checkpoints.limits import check_expansion
+from mrmt3.checkpoints.pickled_tensors import RejectedError, Storage, Tensor, unpickle
 from mrmt3.errors import UserError, first_line
 from mrmt3.utils.files import atomic_path
 
 STATE_DICT = 'state_dict'  # key of the weights in PyTorch Lightning's checkpoints
 SPEC_NAME = 'mrmt3_model.json'  # member of the zip file, ignored by PyTorch
 
-_DTYPES = {
-  'FloatStorage': 'f4',
-  'DoubleStorage': 'f8',
-  'HalfStorage': 'f2',
-  'BFloat16Storage': 'bfloat16',
-  'LongStorage': 'i8',
-  'IntStorage': 'i4',
-  'ShortStorage': 'i2',
-  'CharStorage': 'i1',
-  'ByteStorage': 'u1',
-  'BoolStorage': '?',
-}
 _STREAM_MAGIC, _STREAM_VERSION = 0x1950A86A20F9469CFC6C, 1001
-_MAX_PICKLE_BYTES = 1 << 28  # names and shapes only; published files have less than 1 MB
+_MAX_PICKLE_BYTES = 1 << 26  # names and shapes only; published files have less than 1 MB
 _MAX_TEXT_BYTES = 1 << 20
 _ALIGNMENT = 64  # bytes, of a storage in the zip file, as in PyTorch
 _DATE = (1980, 1, 1, 0, 0, 0)  # constant, so that the same weights give the same file
-
-# Opcodes for containers, numbers, strings and global calls; no INST, OBJ, EXT*, BUFFER.
-_OPCODES = {
-  'PROTO',
-  'FRAME',
-  'STOP',
-  'MARK',
-  'POP',
-  'POP_MARK',
-  'DUP',
-  'NONE',
-  'NEWTRUE',
-  'NEWFALSE',
-  'INT',
-  'BININT',
-  'BININT1',
-  'BININT2',
-  'LONG',
-  'LONG1',
-  'LONG4',
-  'FLOAT',
-  'BINFLOAT',
-  'UNICODE',
-  'BINUNICODE',
-  'SHORT_BINUNICODE',
-  'BINUNICODE8',
-  'SHORT_BINSTRING',
-  'BINSTRING',
-  'SHORT_BINBYTES',
-  'BINBYTES',
-  'EMPTY_LIST',
-  'LIST',
-  'APPEND',
-  'APPENDS',
-  'EMPTY_TUPLE',
-  'TUPLE',
-  'TUPLE1',
-  'TUPLE2',
-  'TUPLE3',
-  'EMPTY_DICT',
-  'DICT',
-  'SETITEM',
-  'SETITEMS',
-  'EMPTY_SET',
-  'ADDITEMS',
-  'FROZENSET',
-  'GET',
-  'BINGET',
-  'LONG_BINGET',
-  'PUT',
-  'BINPUT',
-  'LONG_BINPUT',
-  'MEMOIZE',
-  'GLOBAL',
-  'STACK_GLOBAL',
-  'REDUCE',
-  'NEWOBJ',
-  'NEWOBJ_EX',
-  'BUILD',
-  'BINPERSID',
-}
-
-# Packages of objects that training programs store next to the weights; these objects are ignored.
-_IGNORED_PACKAGES = {'numpy', 'omegaconf', 'pytorch_lightning', 'lightning', 'lightning_fabric', 'pathlib', 'argparse'}
-_IGNORED = {
-  ('_codecs', 'encode'),
-  ('torch', 'device'),
-  ('torch.serialization', '_get_layout'),
-  ('typing', 'Any'),
-  ('collections', 'defaultdict'),
-  ('collections', 'Counter'),
-  *(('builtins', name) for name in ('set', 'dict', 'list', 'int', 'float', 'str', 'bool', 'tuple', 'bytearray')),
-  *(
-    ('torch', name)
-    for name in ('float32', 'float64', 'float16', 'bfloat16', 'int64', 'int32', 'int16', 'int8', 'uint8')
-  ),
-}
-
-
-class _RejectedError(Exception):
-  """The pickle uses something that no checkpoint needs."""
-
-
-class _Ignored:
-  """Placeholder for an ignored object; accepts every operation."""
-
-  __slots__ = ()
-
-  def __new__(cls, *args, **kwargs):
-    return object.__new__(cls)
-
-  def __call__(self, *args, **kwargs):
-    return self
-
-  def __setstate__(self, state):
-    pass
-
-  def __setitem__(self, key, value):
-    pass
-
-  def append(self, value):
-    pass
-
-  def extend(self, values):
-    pass
-
-  def add(self, value):
-    pass
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _StorageType:
-  dtype: str
-
-  def __setstate__(self, state):
-    raise _RejectedError('modifies the reader')
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Storage:
-  """A buffer of `size` elements in the file."""
-
-  key: str
-  dtype: np.dtype
-  size: int
-
-  def __setstate__(self, state):
-    raise _RejectedError('modifies the reader')
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Tensor:
-  """A view of a storage; offset and strides in elements."""
-
-  storage: _Storage
-  offset: int
-  shape: tuple[int, ...]
-  strides: tuple[int, ...]
-
-  def __setstate__(self, state):
-    # Python attributes of nn.Parameter and others, which are not needed.
-    pass
-
-
-class _Function:
-  """Replacement of a PyTorch function that a pickle may call. Has a slot, so that a pickle cannot modify it."""
-
-  __slots__ = ('_function',)
-
-  def __init__(self, function):
-    self._function = function
-
-  def __call__(self, *args):
-    return self._function(*args)
-
-  def __setstate__(self, state):
-    raise _RejectedError('modifies the reader')
-
-
-def _tensor(storage, offset, shape, strides, *_):
-  if not isinstance(storage, _Storage):
-    raise ValueError('a tensor without a storage')
-  shape, strides = tuple(shape), tuple(strides)
-  numbers = (offset, *shape, *strides)
-  if len(shape) != len(strides) or len(shape) > 8 or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
-    raise ValueError('a tensor with an invalid shape')
-  last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-  if 0 not in shape and last >= storage.size:
-    raise ValueError(f'a tensor that exceeds its storage of {storage.size} elements')
-  return _Tensor(storage, offset, shape, strides)
-
-
-_GLOBALS = {
-  ('collections', 'OrderedDict'): collections.OrderedDict,
-  ('torch', 'Size'): _Function(tuple),
-  ('torch._utils', '_rebuild_tensor_v2'): _Function(_tensor),
-  ('torch._utils', '_rebuild_tensor'): _Function(_tensor),
-  ('torch._utils', '_rebuild_parameter'): _Function(lambda tensor, *_: tensor),
-  ('torch._utils', '_rebuild_parameter_with_state'): _Function(lambda tensor, *_: tensor),
-  ('torch._tensor', '_rebuild_from_type_v2'): _Function(lambda make, _, args, *__: make(*args)),
-  **{('torch', name): _StorageType(dtype) for name, dtype in _DTYPES.items()},
-}
-
-
-def _global(module: str, name: str):
-  if (module, name) in _GLOBALS:
-    return _GLOBALS[module, name]
-  if (module, name) in _IGNORED or module.split('.')[0] in _IGNORED_PACKAGES or module.startswith('torch.optim.'):
-    return _Ignored
-  raise _RejectedError(f'uses {module}.{name}')
-
-
-class _Unpickler(pickle.Unpickler):
-  """Unpickler of a checked pickle; tensors become `_Tensor`."""
-
-  def find_class(self, module, name):
-    return _global(module, name)
-
-  def persistent_load(self, reference):
-    kind, storage_type, key, _, size, *view = reference
-    if kind != 'storage' or not isinstance(storage_type, _StorageType) or type(key) is not str or any(view):
-      raise ValueError(f'a reference to {str(kind)[:40]!r}')
-    if type(size) is not int or not 0 <= size < 1 << 48:
-      raise ValueError('a storage without a size')
-    return _Storage(key, _dtype(storage_type.dtype), size)
-
-
-def _dtype(name: str) -> np.dtype:
-  if name == 'bfloat16':
-    import ml_dtypes
-
-    return np.dtype(ml_dtypes.bfloat16)
-  return np.dtype(name)
-
-
-def _unpickle(data: bytes):
-  """Load a pickle whose instructions are all allowed; raises _RejectedError, or any exception if it is broken."""
-  for opcode, argument, _ in pickletools.genops(data):
-    if opcode.name not in _OPCODES:
-      raise _RejectedError(f'has the instruction {opcode.name}')
-    if opcode.name == 'GLOBAL':
-      _global(*argument.split(' ', 1))
-    elif opcode.name.endswith('PUT') and int(argument) > len(data):
-      raise _RejectedError('would exhaust the memory')
-  return _Unpickler(io.BytesIO(data)).load()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,8 +71,10 @@ def read_torch(path: str | os.PathLike) -> TorchFile:
     tree = tree if isinstance(tree, dict) else {}
     is_lightning = isinstance(tree.get(STATE_DICT), dict)
     tensors = tree[STATE_DICT] if is_lightning else tree
-    weights = {k: _array(v, open_storage) for k, v in tensors.items() if isinstance(k, str) and isinstance(v, _Tensor)}
-  except _RejectedError as error:
+    tensors = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
+    check_expansion(sum(map(_float32_bytes, tensors.values())), path.stat().st_size, ratio=8)
+    weights = {name: _array(tensor, open_storage) for name, tensor in tensors.items()}
+  except RejectedError as error:
     raise UserError(
       f'{path}: rejected, because its pickle {error}, which weights do not need; none of its code was run. '
       'Download the file from its publisher'
@@ -333,24 +92,22 @@ def read_torch(path: str | os.PathLike) -> TorchFile:
 
 
 def _read_zip(path: Path):
-  """Read a zip file: (tree, function that opens a _Storage as an array, text of SPEC_NAME or None)."""
+  """Read a zip file: (tree, function that opens a Storage as an array, text of SPEC_NAME or None)."""
   with zipfile.ZipFile(path) as archive:
     members = {info.filename: info for info in archive.infolist()}
     pickles = [name for name in members if name.count('/') == 1 and name.endswith('/data.pkl')]
     if len(pickles) != 1:
       raise ValueError('it has no data.pkl')
     folder = pickles[0].removesuffix('data.pkl')
-    if members[pickles[0]].file_size > _MAX_PICKLE_BYTES:
-      raise ValueError('its data.pkl is too large')
-    tree = _unpickle(archive.read(pickles[0]))
+    tree, _, _ = unpickle(_member(archive, members[pickles[0]], _MAX_PICKLE_BYTES))
 
     def text(name, default):
       info = members.get(f'{folder}{name}')
-      return archive.read(info).decode() if info and info.file_size < _MAX_TEXT_BYTES else default
+      return default if info is None else _member(archive, info, _MAX_TEXT_BYTES).decode()
 
     order, spec_json = text('byteorder', 'little').strip(), text(SPEC_NAME, None)
 
-  def open_storage(storage: _Storage) -> np.ndarray:
+  def open_storage(storage: Storage) -> np.ndarray:
     info = members.get(f'{folder}data/{storage.key}')
     if info is None:
       raise ValueError(f'storage {storage.key} is missing')
@@ -365,31 +122,35 @@ def _read_zip(path: Path):
   return tree, open_storage, spec_json
 
 
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
+  """Return the content of a member; ValueError if it is larger than `most` bytes, or unusually compressed."""
+  if info.file_size > most or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    raise ValueError(f'its {info.filename.rpartition("/")[2]!r:.80} is too large, or compressed in an unknown way')
+  return archive.read(info)
+
+
 def _read_stream(path: Path):
-  """Read a file of before PyTorch 1.6: (tree, function that opens a _Storage as an array, None)."""
+  """Read a file of before PyTorch 1.6: (tree, function that opens a Storage as an array, None)."""
   with path.open('rb') as file:
 
-    def read_pickle():
+    def read_pickle(most=1 << 16):
       start = file.tell()
-      for _ in pickletools.genops(file):
-        if file.tell() - start > _MAX_PICKLE_BYTES:
-          raise ValueError('its pickle is too large')
-      size = file.tell() - start
-      file.seek(start)
-      return _unpickle(file.read(size))
+      value, found, size = unpickle(file.read(most))
+      file.seek(start + size)
+      return value, found
 
-    if read_pickle() != _STREAM_MAGIC or read_pickle() != _STREAM_VERSION:
+    if read_pickle()[0] != _STREAM_MAGIC or read_pickle()[0] != _STREAM_VERSION:
       raise ValueError('it has no magic number')
-    system = read_pickle()
-    tree = read_pickle()
-    keys = read_pickle()
+    system, _ = read_pickle()
+    tree, storages = read_pickle(_MAX_PICKLE_BYTES)
+    keys, _ = read_pickle(_MAX_PICKLE_BYTES)
     begin = file.tell()
   is_big = isinstance(system, dict) and system.get('little_endian') is False
   offsets = {}
 
-  def open_storage(storage: _Storage) -> np.ndarray:
+  def open_storage(storage: Storage) -> np.ndarray:
     if not offsets:
-      offsets.update(_stream_offsets(path, begin, keys, tree, is_big))
+      offsets.update(_stream_offsets(path, begin, keys, storages, is_big))
     if storage.key not in offsets:
       raise ValueError(f'storage {storage.key} is missing')
     return _map(path, offsets[storage.key], storage, is_big)
@@ -397,30 +158,23 @@ def _read_stream(path: Path):
   return tree, open_storage, None
 
 
-def _stream_offsets(path, begin, keys, tree, is_big) -> dict[str, int]:
+def _stream_offsets(path, begin, keys, storages, is_big) -> dict[str, int]:
   """Return the byte offset of each storage in a stream; an 8-byte element count precedes each."""
-  storages = {}
-  pending, seen = [tree], set()
-  while pending:
-    node = pending.pop()
-    if isinstance(node, _Tensor):
-      storages[node.storage.key] = node.storage
-    elif isinstance(node, (dict, list, tuple)) and id(node) not in seen:
-      seen.add(id(node))
-      pending += node.values() if isinstance(node, dict) else node
+  if not isinstance(keys, list):
+    raise ValueError('it has no list of storages')
   offsets, offset = {}, begin
   with path.open('rb') as file:
     for key in keys:
       file.seek(offset)
       (count,) = struct.unpack('>q' if is_big else '<q', file.read(8))
-      if key not in storages or count < 0:
-        raise ValueError(f'storage {key} belongs to no tensor')
+      if not isinstance(key, str) or key not in storages or count < 0:
+        raise ValueError('a storage belongs to no tensor')
       offsets[key] = offset + 8
       offset += 8 + count * storages[key].dtype.itemsize
   return offsets
 
 
-def _map(path: Path, offset: int, storage: _Storage, is_big: bool) -> np.ndarray:
+def _map(path: Path, offset: int, storage: Storage, is_big: bool) -> np.ndarray:
   """Memory-map a storage as an array `[size]`; ValueError if the file is too short."""
   if not storage.size:
     return np.zeros(0, storage.dtype)
@@ -430,12 +184,18 @@ def _map(path: Path, offset: int, storage: _Storage, is_big: bool) -> np.ndarray
   return np.memmap(path, dtype, 'r', offset, (storage.size,))
 
 
-def _array(tensor: _Tensor, open_storage) -> np.ndarray:
+def _float32_bytes(tensor: Tensor) -> int:
+  return 4 * math.prod(tensor.shape)
+
+
+def _array(tensor: Tensor, open_storage) -> np.ndarray:
   numbers = open_storage(tensor.storage)
   if 0 in tensor.shape:
     return np.zeros(tensor.shape, numbers.dtype)
+  if math.prod(tensor.shape) > tensor.storage.size:
+    raise ValueError('a tensor that repeats the numbers of its storage')
   strides = [stride * numbers.itemsize for stride in tensor.strides]
-  # `_tensor` has checked that the view stays within the storage.
+  # `pickled_tensors` has checked that the view stays within the storage.
   return np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides, writeable=False)
 
 

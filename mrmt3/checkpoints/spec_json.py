@@ -9,7 +9,8 @@ import json
 from mrmt3 import model_registry
 from mrmt3.config import PARTS, ModelSpec
 from mrmt3.decoding.options import DecodingConfig
-from mrmt3.errors import UserError
+from mrmt3.errors import UserError, first_line
+from mrmt3.utils import strict_json
 
 _KIND = 'kind'
 # Old names of fields, where a field has only been renamed.
@@ -141,9 +142,16 @@ def from_json(text: str) -> ModelSpec:
     UserError: for anything else.
   """
   try:
-    values = json.loads(text)
-  except (ValueError, RecursionError) as error:
-    raise UserError(f'model: not JSON ({error})') from error
+    values = strict_json.loads(text)
+  except ValueError as error:
+    raise UserError(f'model: not JSON, or broken ({first_line(error)})') from error
+  try:
+    return _build(values)
+  except (TypeError, ValueError, ArithmeticError, RecursionError) as error:  # a value that no check expects
+    raise UserError(f'model: a value is of the wrong kind ({first_line(error)})') from error
+
+
+def _build(values) -> ModelSpec:
   if isinstance(values, dict) and isinstance(values.get('network'), dict) and _KIND not in values['network']:
     values = _with_kind(values)
   values = _known_fields(ModelSpec, values, 'model')
@@ -160,9 +168,14 @@ def from_json(text: str) -> ModelSpec:
 
 def _with_kind(values: dict) -> dict:
   """Return the values of an old file in today's form."""
-  old = {_RENAMED.get(name, name): value for name, value in values['network'].items()}
+  network = values['network']
+  for before, now in _RENAMED.items():
+    if before in network and now in network:
+      raise UserError(f'model: network has both {before!r} and {now!r}, an old and a new name of one field')
+  old = {_RENAMED.get(name, name): value for name, value in network.items()}
   if 'memory_attention' in old:
-    old['memory_attention'] = _MEMORY_ATTENTION.get(old['memory_attention'], old['memory_attention'])
+    attention = old['memory_attention']
+    old['memory_attention'] = _MEMORY_ATTENTION.get(attention, attention) if isinstance(attention, str) else attention
   values = {**values, 'decoding': dataclasses.asdict(DecodingConfig(bool(old.pop('say_once', False))))}
   beyond = {name: old.get(name, default) for name, default in _BEYOND_MR_MT3.items()}
   if old.get('copied_tokens'):
@@ -185,16 +198,16 @@ def _with_kind(values: dict) -> dict:
 def _known_fields(cls, values, where: str) -> dict:
   """Return a copy of `values` if they are a JSON object that `cls` can be built of, else raise UserError."""
   if not isinstance(values, dict):
-    raise UserError(f'model: {where} is {values!r}; it must be a JSON object')
+    raise UserError(f'model: {where} is {values!r:.80}; it must be a JSON object')
   fields = {field.name: field for field in dataclasses.fields(cls)}
   for name in values.keys() - fields.keys():
-    raise UserError(f'model: {where} has an unknown field {name!r}; was it written by a newer version of mrmt3?')
+    raise UserError(f'model: {where} has an unknown field {name!r:.80}; was it written by a newer version of mrmt3?')
   for name, field in fields.items():
     if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
       raise UserError(f'model: {where} has no field {name!r}')
     default = field.default
     if name in values and isinstance(default, (bool, int, float, str)) and not _same_kind(values[name], default):
-      raise UserError(f'model: {where}.{name} is {values[name]!r}; it must be a {type(default).__name__}')
+      raise UserError(f'model: {where}.{name} is {values[name]!r:.80}; it must be a {type(default).__name__}')
   return dict(values)
 
 

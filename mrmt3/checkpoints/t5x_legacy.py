@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from mrmt3.checkpoints import limits, zarr_checks
 from mrmt3.errors import UserError, first_line
+from mrmt3.utils import bounded_files
 from mrmt3.utils.files import atomic_folder
 
 FILE = 'checkpoint'
 
 _VERSION = 3
+_MAX_FILE_BYTES = 1 << 28  # places of the arrays and the small ones; the large ones lie in folders
 _FACTORED = 128  # smallest dimension that Adafactor factors, as in MT3's configuration
 
 
@@ -35,9 +38,13 @@ def read_params(folder: Path) -> tuple[dict, int]:
   from flax import serialization
 
   try:
-    tree = serialization.msgpack_restore((folder / FILE).read_bytes())
+    limits.folder_bytes(folder)
+    tree = serialization.msgpack_restore(bounded_files.read_bytes(folder / FILE, _MAX_FILE_BYTES))
     optimizer = tree['optimizer']
     target, step = optimizer['target'], int(np.asarray(optimizer['state']['step']))
+    if step < 0:
+      raise ValueError(f'its step is {step}')
+    _check_tree(target)
   except Exception as error:
     raise UserError(
       f'{folder / FILE}: not a checkpoint of t5x ({first_line(error)}); copy or download it again'
@@ -45,10 +52,29 @@ def read_params(folder: Path) -> tuple[dict, int]:
   return _read(target, folder), step
 
 
+def _check_tree(target) -> None:
+  """Raise ValueError unless the parameters are a tree of plain names, not deep, and arrays of numbers."""
+  if not isinstance(target, dict) or not target or _is_spec(target):
+    raise ValueError('it has no parameters')
+  pending = [((), target)]
+  while pending:
+    path, node = pending.pop()
+    if path:
+      limits.check_path(path)
+    if isinstance(node, dict) and not _is_spec(node):
+      pending += [((*path, name), value) for name, value in node.items()]
+    elif not isinstance(node, dict) and np.asarray(node).dtype.kind not in 'biufV':  # V: bfloat16
+      raise ValueError(f'{"/".join(path)} is not an array')
+
+
+def _is_spec(node: dict) -> bool:
+  return isinstance(node.get('driver'), str)
+
+
 def _read(node, folder: Path):
   if not isinstance(node, dict):
     return np.asarray(node, np.float32)
-  if isinstance(node.get('driver'), str):
+  if _is_spec(node):
     return _read_array(node, folder)
   return {name: _read(value, folder) for name, value in node.items()}
 
@@ -57,15 +83,19 @@ def _read_array(spec: dict, folder: Path) -> np.ndarray:
   import tensorstore
 
   spec = spec.get('base', spec)  # wrapped by the 'cast' driver
-  store = spec.get('kvstore') or {}
-  path = store.get('path') or spec.get('path') or ''
-  array_folder = folder / Path(path.rstrip('/')).name
-  if not path or not array_folder.is_dir():
-    raise UserError(f'{folder}: the array {path or spec} is missing; copy the complete checkpoint')
+  store = spec.get('kvstore') or {} if isinstance(spec, dict) else {}
+  path = store.get('path') or spec.get('path') if isinstance(store, dict) else None
+  name = Path(path.rstrip('/')).name if isinstance(path, str) else ''
+  array_folder = folder / name
+  if name in ('', '..') or not array_folder.is_dir():
+    raise UserError(f'{folder}: the array {name!r:.80} is missing; copy the complete checkpoint')
   try:
-    local = {'driver': spec['driver'], 'kvstore': {'driver': 'file', 'path': f'{array_folder.absolute()}/'}}
+    if spec['driver'] != 'zarr':
+      raise ValueError(f'it is of an unknown format, {spec["driver"]!r:.80}')
+    zarr_checks.check_array(array_folder)
+    local = {'driver': 'zarr', 'kvstore': {'driver': 'file', 'path': f'{array_folder.absolute()}/'}}
     return np.asarray(tensorstore.open(local).result().read().result(), np.float32)
-  except (ValueError, KeyError) as error:
+  except (ValueError, KeyError, TypeError, OSError, MemoryError) as error:
     raise UserError(
       f'{array_folder}: cannot read the array ({first_line(error)}); copy the checkpoint again'
     ) from error

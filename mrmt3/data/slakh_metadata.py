@@ -6,10 +6,12 @@ cannot be understood is an error, because a guess would give wrong labels.
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from mrmt3.errors import UserError
+from mrmt3.utils import bounded_files, strict_yaml
 
 _DRUM_PROGRAM_NUM = 128
 _DRUM_CLASS = 'drums'
@@ -57,18 +59,18 @@ class StemEntry:
 
 def read_metadata_file(path: Path) -> dict:
   """Return the content of a metadata.yaml; UserError if it is missing or has no table of stems."""
-  import yaml
-
-  loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
   try:
-    metadata = yaml.load(path.read_bytes(), Loader=loader)
+    metadata = strict_yaml.loads(bounded_files.read_bytes(path, strict_yaml.MAX_BYTES))
   except OSError as error:
     raise UserError(f'cannot read {path}: {error.strerror}') from error
-  except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+  except ValueError as error:
     raise UserError(f'{path} is not YAML ({" ".join(str(error).split())[:120]}); replace the file') from error
   stems = metadata.get('stems') if isinstance(metadata, dict) else None
   if not isinstance(stems, dict) or not all(isinstance(stem, dict) for stem in stems.values()):
     raise UserError(f"{path} is not a Slakh track's metadata: it has no table of stems; replace the file")
+  for name in metadata['stems']:
+    if not re.fullmatch(r'[\w -]{1,80}', str(name)):  # it becomes a part of paths
+      raise UserError(f'{path}: {str(name)[:80]!r} is not the name of a stem, such as S00; replace the file')
   return metadata
 
 

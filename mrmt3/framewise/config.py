@@ -166,9 +166,9 @@ class FramewiseConfig(NetworkConfig):
 def check_channels(config) -> None:
   """Check the field `front_channels` and make it a tuple."""
   channels = config.front_channels
-  whole = isinstance(channels, (list, tuple)) and all(isinstance(n, int) and n > 0 for n in channels)
+  whole = isinstance(channels, (list, tuple)) and all(isinstance(n, int) and 0 < n <= 4096 for n in channels)
   if not whole or len(channels) != 4:
-    raise UserError(f'network: front_channels are {channels!r}; give four whole numbers above 0')
+    raise UserError(f'network: front_channels are {channels!r:.80}; give four whole numbers in 1 .. 4096')
   object.__setattr__(config, 'front_channels', tuple(channels))
 
 

@@ -27,7 +27,7 @@ def introduce(folder: Path) -> str:
   from mrmt3.checkpoints import packed
 
   about = packed.read_about(folder)
-  return '; '.join(about[part] for part in ('name', 'trained_on', 'reaches') if part in about)
+  return '; '.join(about[part] for part in ('name', 'trained_on', 'reaches') if isinstance(about.get(part), str))
 
 
 def find_model(name: str | os.PathLike | None) -> Path:

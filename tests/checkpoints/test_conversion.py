@@ -248,6 +248,12 @@ def test_the_piano_model_of_ismir_2021(tmp_path):
     ),
     (lambda w: w.update({'encoder.embed_tokens.weight': np.zeros((64, 64))}), 'differs from proj.weight'),
     (lambda w: w.pop('decoder_embed_tokens.weight'), 'decoder_embed_tokens.weight is missing'),
+    (lambda w: w.update({'decoder_embed_tokens.weight': np.zeros(64)}), 'not two dimensions'),
+    (lambda w: w.update({'proj.weight': np.float32(1)}), 'not two dimensions'),
+    (lambda w: w.update({'decoder_embed_tokens.weight': np.zeros((1536, 5))}), 'emb_dim is 5'),
+    (lambda w: w.update({'decoder_embed_tokens.weight': np.zeros((0, 64))}), 'vocab_size is 0'),
+    (lambda w: w.update({'decoder.block.999999999.x': np.zeros(1)}), 'layer 999999999, but there are'),
+    (lambda w: w.update({f'decoder.block.{"9" * 5000}.x': np.zeros(1)}), 'layer 9{20}, but there are'),
   ],
 )
 def test_mismatches_raise_one_line(change, message, tmp_path):
@@ -342,7 +348,7 @@ def test_a_failed_write_leaves_nothing(published, tmp_path, monkeypatch):
   [
     ('x.ckpt', b'version https://git-lfs.github.com/spec/v1\noid sha256:b8\n', 'pointer of Git LFS'),
     ('x.ckpt', b'', 'not a checkpoint'),
-    ('x.npz', b'PK junk', 'cannot read'),
+    ('x.npz', b'PK junk', 'not a .npz file'),
     ('none', None, 'no such checkpoint'),
   ],
 )

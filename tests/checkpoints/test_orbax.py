@@ -1,6 +1,11 @@
 import dataclasses
+import json
+import os
+import resource
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -110,8 +115,6 @@ def test_a_file_in_place_of_the_folder(tmp_path):
 
 
 def copy_of(model_dir, tmp_path):
-  import shutil
-
   return Path(shutil.copytree(model_dir / 'checkpoint_7', tmp_path / 'checkpoint_7'))
 
 
@@ -150,6 +153,96 @@ def test_broken_checkpoints(model_dir, tmp_path):
   for file in [*folder.glob('state/_*'), *folder.glob('state/*.ocdbt')]:
     file.unlink()
   assert_one_line_error(folder, 'cannot read|holds no parameters')
+
+
+def edit_metadata(folder, edit):
+  file = folder / 'state' / '_METADATA'
+  metadata = json.loads(file.read_text())
+  edit(metadata['tree_metadata'])
+  file.write_text(json.dumps(metadata))
+
+
+def rename(folder, *parts):
+  """Give an array another path in the metadata."""
+  entry = {
+    'key_metadata': [{'key': part, 'key_type': 2} for part in parts],
+    'value_metadata': {'value_type': 'ndarray'},
+  }
+  edit_metadata(folder, lambda tree: tree.update({str(tuple(parts)): entry}))
+
+
+def move_out(path):
+  """Move a file or folder out of the checkpoint, and leave a link to it."""
+  checkpoint = next(parent for parent in path.parents if parent.name == 'checkpoint_7')
+  outside = checkpoint.parent / 'outside'
+  outside.mkdir(exist_ok=True)
+  shutil.move(path, outside / path.name)
+  path.symlink_to(outside / path.name)
+
+
+def first_file(folder):
+  return next(path for path in sorted(folder.glob('state/d/*')))
+
+
+def declare(folder, shape, chunks=None):
+  """Replace the stored parameters with one array of that shape, without data."""
+  import tensorstore
+
+  shutil.rmtree(folder)
+  state = {'target': {'w': np.zeros(2, np.float32)}, 'state': {'step': np.int32(1)}}
+  orbax_checkpoints.save_checkpoint(folder.parent, 7, state, SPEC)
+  store = {'driver': 'ocdbt', 'base': f'file://{folder.absolute()}/state', 'path': 'target.w/'}
+  metadata = {'shape': shape, 'chunks': chunks or [1], 'dtype': '<f4', 'compressor': None}
+  create = {'driver': 'zarr', 'kvstore': store, 'metadata': metadata, 'create': True, 'delete_existing': True}
+  tensorstore.open(create).result()
+
+
+HOSTILE = {
+  'state as a link': lambda f: move_out(f / 'state'),
+  'file as a link': lambda f: move_out(first_file(f)),
+  'metadata as a link': lambda f: move_out(f / 'state' / '_METADATA'),
+  'link to a device': lambda f: (f / 'state' / 'd' / 'zero').symlink_to('/dev/zero'),
+  'pipe': lambda f: os.mkfifo(f / 'state' / 'd' / 'pipe'),
+  'link to itself': lambda f: (f / 'state' / 'loop').symlink_to(f / 'state' / 'loop'),
+  'link to a parent': lambda f: (f / 'state' / 'up').symlink_to('..' + '/..' * 3),
+  'name with a slash': lambda f: rename(f, 'target', '../../../etc'),
+  'parent as a name': lambda f: rename(f, 'target', '..', 'x'),
+  'control characters': lambda f: rename(f, 'target', 'x\x1b[2J'),
+  'deep name': lambda f: rename(f, 'target', *['a'] * 10_000),
+  'deep metadata': lambda f: (f / 'state' / '_METADATA').write_text('{"tree_metadata":' * 100_000),
+  'metadata of a list': lambda f: (f / 'state' / '_METADATA').write_text('[]'),
+  'metadata of numbers': lambda f: (f / 'state' / '_METADATA').write_text('{"tree_metadata": {"x": 3}}'),
+  'huge metadata': lambda f: (f / 'state' / '_METADATA').write_bytes(b' ' * (20 << 20)),
+  'shape of 128 TiB': lambda f: declare(f, [1 << 45]),
+  'chunks of 128 TiB': lambda f: declare(f, [1], [1 << 45]),
+  'target of an array': lambda f: (
+    shutil.rmtree(f),
+    orbax_checkpoints.save_checkpoint(f.parent, 7, {'target': np.zeros(2), 'state': {}}, SPEC),
+  ),
+  'an array and a group': lambda f: rename(f, 'target'),
+}
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_hostile_checkpoints(model_dir, tmp_path, name):
+  (tmp_path / 'model').mkdir()
+  folder = copy_of(model_dir, tmp_path / 'model')
+  HOSTILE[name](folder)
+  memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+  assert_one_line_error(folder, 'checkpoint_7')
+  if 'TiB' not in name:
+    assert_one_line_error(folder, 'checkpoint_7', lambda path: orbax_checkpoints.restore_state(path, STATE))
+  assert time.process_time() - start < 20
+  assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 300 << 10
+
+
+def test_links_that_stay_inside_are_followed(model_dir, tmp_path):
+  folder = copy_of(model_dir, tmp_path)
+  file = first_file(folder)
+  shutil.move(file, folder / 'moved')
+  file.symlink_to('../../moved')
+  (tmp_path / 'name').symlink_to(folder)
+  assert_same_bits(orbax_checkpoints.restore_params(tmp_path / 'name')[0], STATE['target'])
 
 
 def test_state_of_another_structure(model_dir):

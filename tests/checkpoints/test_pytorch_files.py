@@ -4,6 +4,7 @@ import io
 import pickle
 import pickletools
 import struct
+import time
 import zipfile
 
 import hypothesis
@@ -228,3 +229,146 @@ def test_written_pickle_is_allowed_by_weights_only():
   pickled = pytorch_files._pickle_tensors({'w': ('0', (2, 3))}, 5)
   asked = {argument for opcode, argument, _ in pickletools.genops(io.BytesIO(pickled)) if opcode.name == 'GLOBAL'}
   assert asked == {'collections OrderedDict', 'torch FloatStorage', 'torch._utils _rebuild_tensor_v2'}
+
+
+def text(value):
+  return b'X' + struct.pack('<I', len(value)) + value.encode()
+
+
+def nested(start, step, depth=200_000):
+  return start + step * depth
+
+
+def shared(depth=60):
+  """Instructions that leave a list of two references to a list of two references to ..., 2 ** depth in all."""
+  return b']' + b''.join(b'q' + bytes([i]) + b'](h' + bytes([i]) + b'h' + bytes([i]) + b'e' for i in range(depth))
+
+
+def shared_tuples(depth=60):
+  return b')' + b'2\x86' * depth
+
+
+STORAGE = b'ctorch\nFloatStorage\n' + text('0') + text('cpu') + b'K\x04t'
+LONG = b'(' + b'N' * 200_000
+
+STREAM_START = b''.join(
+  pickle.dumps(part, 2)
+  for part in (pytorch_files._STREAM_MAGIC, pytorch_files._STREAM_VERSION, {'little_endian': True})
+)
+BOMBS = {
+  'shared lists as the kind of a reference': b'(' + shared() + STORAGE + b'Q.',
+  'shared tuples as the kind of a reference': b'(' + shared_tuples() + STORAGE + b'Q.',
+  'shared tuples as a key': b'}' + shared_tuples() + b'Ns.',
+  'shared frozensets as a key': b'}(\x91' + b''.join(b'q\x00(h\x00h\x00h\x00\x86\x91' for _ in range(60)) + b'Ns.',
+  'shared tuples in a set': b'\x8f(' + shared_tuples() + b'\x90.',
+  'shared tuples as the name of a weight': b'}' + shared_tuples() + tensor_pickle(0, (4,), (1,))[9:-2] + b's.',
+  'shared lists as a shape': b'}'
+  + text('w')
+  + b'ctorch._utils\n_rebuild_tensor_v2\n(('
+  + text('storage')
+  + STORAGE
+  + b'QK\x00'
+  + shared()
+  + shared()
+  + b'tR'
+  + b's.',
+  'shared lists as a storage key': b'(' + text('storage') + b'ctorch\nFloatStorage\n' + shared() + b'NK\x04tQ.',
+  'deep lists': nested(b']', b'\x85') + b'.',
+  'deep tuples as a key': b'}' + nested(b')', b'\x85') + b'Ns.',
+  'many instructions': b'N0' * 10_000_000 + b'.',
+  'many objects': b'(' + b'}' * 20_000_000 + b't.',
+  'copies of a long list': LONG + b'lq\x000' + b'ctorch\nSize\nh\x00\x85R0' * 5000 + b'.',
+  'dictionaries of a long list': LONG + b'lq\x000' + b'ccollections\nOrderedDict\nh\x00\x85R0' * 5000 + b'.',
+  'states of a long dictionary': b'}('
+  + b''.join(text(str(i)) + b'N' for i in range(100_000))
+  + b'uq\x000'
+  + b'ccollections\nOrderedDict\n)Rh\x00b0' * 5000
+  + b'.',
+  'types of types': b'ctorch._tensor\n_rebuild_from_type_v2\nq\x000h\x00(h\x00N)t' + b'h\x00N\x87' * 1000 + b'R.',
+  'a long number': b'L' + b'9' * 10_000_000 + b'L\n.',
+  'a long binary number': b'\x8b' + struct.pack('<I', 30_000_000) + b'\x7f' * 30_000_000 + b'.',
+  'text of 2 GB': b'X\xff\xff\xff\x7f.',
+  'bytes of 2 ** 62': b'\x8e' + struct.pack('<Q', 1 << 62) + b'.',
+  'a name that moves the cursor': b'\x80\x04' + text('os\x1b[2J\n' * 1000) + text('x') + b'\x93.',
+  'the same name twice': b'}' + (text('w') + tensor_pickle(0, (4,), (1,))[9:-2] + b's') * 2 + b'.',
+  'a mark as an object': b'(\x85.',
+  'an empty stack': b'0.',
+  'no end': b'N',
+}
+
+
+@pytest.mark.parametrize('name', BOMBS)
+@pytest.mark.parametrize('as_stream', [False, True])
+def test_pickles_take_bounded_work(tmp_path, name, as_stream):
+  path = tmp_path / 'x.pth'
+  if as_stream:
+    path.write_bytes(STREAM_START + b'\x80\x02' + BOMBS[name] + b'\x80\x02].')
+  else:
+    zip_file(path, b'\x80\x02' + BOMBS[name], **{'0': bytes(16)})
+  start = time.process_time()
+  with pytest.raises(UserError) as error:
+    pytorch_files.read_torch(path)
+  message = str(error.value)
+  assert message.isprintable() and len(message) < 500 and str(path) in message
+  assert time.process_time() - start < 20
+
+
+@pytest.mark.parametrize('keys', [shared() + b'.', b']' + shared() + b'a.', b'}.', b'](' + b'K\x01' * 9 + b'e.'])
+def test_storage_keys_of_a_stream_are_text(tmp_path, keys):
+  (tmp_path / 'x.pth').write_bytes(STREAM_START + tensor_pickle(0, (4,), (1,)) + b'\x80\x02' + keys + bytes(100))
+  with pytest.raises(UserError, match='storage'):
+    pytorch_files.read_torch(tmp_path / 'x.pth')
+
+
+def test_entries_under_other_keys_than_text_are_ignored(tmp_path):
+  tensor = tensor_pickle(0, (4,), (1,))[9:-2]
+  others = b''.join(key + b'Ns' for key in (b'K\x01', b')', b'K\x01K\x02\x86', b']', b'N'))
+  zip_file(tmp_path / 'x.pth', b'\x80\x02}' + others + text('w') + tensor + b's.', **{'0': A[0].tobytes()})
+  assert list(pytorch_files.read_torch(tmp_path / 'x.pth').weights) == ['w']
+
+
+@pytest.mark.parametrize('shape, strides', [((1 << 40,), (0,)), ((1 << 20, 4), (0, 1)), ((3, 2), (1, 1))])
+def test_tensors_that_repeat_numbers_are_rejected(tmp_path, shape, strides):
+  """A view of 16 bytes that would become terabytes when it is copied."""
+  zip_file(tmp_path / 'x.pth', wide_tensor_pickle(shape, strides), **{'0': bytes(16)})
+  with pytest.raises(UserError, match=r'repeats|declares'):
+    pytorch_files.read_torch(tmp_path / 'x.pth')
+
+
+def wide_tensor_pickle(shape, strides):
+  def numbers(values):
+    return b'(' + b''.join(b'\x8a\x08' + struct.pack('<q', n) for n in values) + b't'
+
+  reference = b'((' + text('storage') + STORAGE + b'Q'
+  arguments = reference + b'K\x00' + numbers(shape) + numbers(strides) + b'\x89Nt'
+  return b'\x80\x02}' + text('w') + b'ctorch._utils\n_rebuild_tensor_v2\n' + arguments + b'Rs.'
+
+
+def test_many_names_of_one_large_storage_are_rejected(tmp_path):
+  weights = {'a': np.zeros(1 << 20, np.float32)}
+  pytorch_files.write_torch(tmp_path / 'x.pth', weights, {f'copy {i}': 'a' for i in range(100)})
+  with pytest.raises(UserError, match='declares 423,624,704 bytes'):
+    pytorch_files.read_torch(tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize('method', [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressed_bombs_are_rejected(tmp_path, method):
+  with zipfile.ZipFile(tmp_path / 'x.pth', 'w', method) as archive:
+    archive.writestr('archive/data.pkl', bytes(pytorch_files._MAX_PICKLE_BYTES + 1))
+  with pytest.raises(UserError, match=r'data\.pkl. is too large'):
+    pytorch_files.read_torch(tmp_path / 'x.pth')
+
+
+@pytest.mark.parametrize('name', ['../data.pkl', '/data.pkl', '../../data.pkl', 'a/../../data.pkl'])
+def test_names_that_lead_out_of_a_zip_file_write_nothing(tmp_path, name):
+  folder = tmp_path / 'inside'
+  folder.mkdir()
+  with zipfile.ZipFile(folder / 'x.pth', 'w') as archive:
+    archive.writestr(name, tensor_pickle(0, (4,), (1,)))
+    archive.writestr(f'{name.removesuffix("data.pkl")}data/0', bytes(16))
+    archive.writestr('../evil', b'x')
+  try:
+    assert list(pytorch_files.read_torch(folder / 'x.pth').weights) == ['w']
+  except UserError as error:
+    assert 'data.pkl' in str(error)
+  assert [path.name for path in tmp_path.rglob('*')] == ['inside', 'x.pth']

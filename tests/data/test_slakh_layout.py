@@ -243,6 +243,11 @@ def test_audio_path_prefers_flac(tmp_path):
     ('stems: {S00: {audio_rendered: true, integrated_loudness: -9.0, program_num: loud}}', "program_num 'loud'"),
     ('stems: {S00: {audio_rendered: true, integrated_loudness: -9.0, program_num: true}}', 'program_num True'),
     ('stems: {S00: {audio_rendered: true, integrated_loudness: -9.0, program_num: 128, is_drum: 0}, 1: {}}', None),
+    ('a: &a [x]\nstems: {S00: {program_num: [*a, *a]}}', 'aliases'),
+    ('stems: {S00: {}, S01: {}, S00: {}}', "'S00' is there twice"),
+    ('stems: {../../S00: {}}', 'not the name of a stem'),
+    ('stems: {/etc/passwd: {}}', 'not the name of a stem'),
+    ('stems: ' + '{a: ' * 500 + '1' + '}' * 500, 'deeply'),
   ],
 )
 def test_broken_metadata_is_named(folder, text, words):

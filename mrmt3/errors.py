@@ -8,6 +8,13 @@ class UserError(Exception):
   """
 
 
+class InputWarning(UserWarning):
+  """Something odd about an input that was read anyway. The message is one line: what is odd, where, what was done.
+
+  Commands print it as a line on stderr.
+  """
+
+
 def first_line(error) -> str:
   """Return the first line of an exception's message, up to 200 characters, or its type if there is no message."""
   return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -54,11 +54,11 @@ def audio_blocks(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> Ite
   """Yield the samples that `read_audio` returns in blocks `[n]`, so that long files need little memory.
 
   Raises UserError as `read_audio` does; errors and warnings about the inside of the file appear when the iteration
-  reaches them.
+  reaches them. Recordings that are silent or nearly so are warned of as well.
   """
   path = Path(path)
   check_readable(path)
-  yield from _blocks(path, str(path), sample_rate, whole=False)
+  yield from levels.watched(_blocks(path, str(path), sample_rate, whole=False), str(path))
 
 
 def promised_seconds(path: str | os.PathLike) -> float | None:

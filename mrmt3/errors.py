@@ -1,4 +1,4 @@
-"""The exception type for errors that the user can fix, and one-line messages of other exceptions."""
+"""Errors that the user can fix, warnings about odd files, and one-line messages of other exceptions."""
 
 
 class UserError(Exception):
@@ -8,10 +8,10 @@ class UserError(Exception):
   """
 
 
-class InputWarning(UserWarning):
-  """Something odd about an input that was read anyway. The message is one line: what is odd, where, what was done.
+class DataWarning(UserWarning):
+  """A file was read although something about it is odd. The message is one line: where, and what is odd.
 
-  Commands print it as a line on stderr.
+  Commands print it as one line, see `utils.warning_lines`.
   """
 
 

@@ -2,7 +2,7 @@
 
 Any format that libsndfile or FFmpeg decodes becomes float32 mono at the model's sample rate. FFmpeg is tried wherever
 libsndfile fails, whatever the suffix; it needs PyAV, the extra `m4a`. What is odd about a file and was handled is an
-`InputWarning`: samples in the range of integers, channels that cancel each other, a file that ends early.
+`DataWarning`: samples in the range of integers, channels that cancel each other, a file that ends early.
 """
 
 import io
@@ -31,7 +31,7 @@ def read_audio(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE, whole: b
 
   Reads any format at any sample rate, with any number of channels. Channels are averaged (`levels.Downmix`), then
   resampled with soxr's high quality, as in MT3 (through librosa). `n` is the file's length times the ratio of the
-  sample rates, rounded up. Oddities that were handled are `InputWarning`s.
+  sample rates, rounded up. Oddities that were handled are `DataWarning`s.
 
   Args:
     path: the audio file.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from mrmt3.errors import InputWarning, UserError
+from mrmt3.errors import DataWarning, UserError
 
 HIGHEST_PEAK = 32.0  # of samples with full scale -1..1: 30 dB above it
 QUIET_PEAK = 10 ** (-30 / 20)
@@ -19,8 +19,8 @@ _STREAM_WINDOW = 1.0  # s
 
 
 def warn(message: str) -> None:
-  """Issue an `InputWarning`."""
-  warnings.warn(message, InputWarning, stacklevel=3)
+  """Issue an `DataWarning`."""
+  warnings.warn(message, DataWarning, stacklevel=3)
 
 
 class Scale:
@@ -145,7 +145,13 @@ def watched(blocks: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
     peak = max(peak, float(np.max(np.abs(block), initial=0)))
     count += len(block)
     yield block
-  if not count or peak >= QUIET_PEAK:
+  if count:
+    check_peak(peak, name)
+
+
+def check_peak(peak: float, name: str) -> None:
+  """Warn if the peak of a whole recording is that of silence or near it."""
+  if peak >= QUIET_PEAK:
     return
   if peak == 0:
     warn(f'{name} is silent: all samples are 0')

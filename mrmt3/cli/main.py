@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from mrmt3.cli import bench, convert, dataset, demo, evaluate, fetch, inspect, json_stderr, reproduce, study, transcribe
 from mrmt3.cli.parsing import Parser
 from mrmt3.errors import UserError
-from mrmt3.utils import huge_pages, input_warnings
+from mrmt3.utils import huge_pages
+from mrmt3.utils.warning_lines import show_as_lines
 from mrmt3.version import __version__
 
 EXTRA_OF = {
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Run the command line and return the exit code."""
   arguments = list(sys.argv[1:] if argv is None else argv)
   stderr = json_stderr.redirected() if json_stderr.is_requested(arguments) else contextlib.nullcontext()
-  with stderr, input_warnings.shown():
+  with stderr:
     return _run(arguments)
 
 
@@ -63,6 +64,7 @@ def _run(arguments):
     huge_pages.set_for_child_processes()
     os.execv(sys.executable, [sys.executable, '-m', f'mrmt3.{arguments[0]}', *arguments[1:]])
   args = build_parser().parse_args(arguments)
+  show_as_lines()
   try:
     code = args.run(args)
     sys.stdout.flush()

@@ -6,7 +6,7 @@ import json
 import sys
 
 from mrmt3.errors import UserError
-from mrmt3.utils import input_warnings
+from mrmt3.utils import warning_lines
 
 
 def add_parser(subparsers) -> None:
@@ -87,7 +87,7 @@ def _add_decoding(group):
 
 def run(args: argparse.Namespace) -> int:
   """Transcribe; returns 0, or 2 if some of several files failed (each with a line on stderr)."""
-  with input_warnings.hidden() if args.quiet else contextlib.nullcontext():
+  with warning_lines.hidden() if args.quiet else contextlib.nullcontext():
     return _run(args)
 
 

@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 from mrmt3.audio import formats
-from mrmt3.errors import InputWarning, UserError
+from mrmt3.errors import DataWarning, UserError
 from mrmt3.utils import file_names
 from mrmt3.utils.fingerprints import files_below
 
@@ -156,7 +156,7 @@ def _inputs_in(folder, out):
     others = f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''
     warnings.warn(
       f'{unknown[0]}{others} in {folder} left out: audio, but the suffix is not; rename or name each file',
-      InputWarning,
+      DataWarning,
       stacklevel=2,
     )
   return inputs

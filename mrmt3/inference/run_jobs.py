@@ -18,7 +18,7 @@ from mrmt3.inference.resume import Journal, fingerprint, journal_path
 from mrmt3.inference.transcription import Transcription
 from mrmt3.notes import export, midi
 from mrmt3.notes.instruments import instruments_of, map_to_slakh_classes
-from mrmt3.utils import input_warnings
+from mrmt3.utils import warning_lines
 from mrmt3.utils.files import atomic_path
 
 
@@ -119,7 +119,7 @@ class Reporter:
 def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
   """Run all jobs and return how many failed; the UserError of a single job is raised, unless progress is JSON."""
   reporter = Reporter(settings, jobs)
-  with input_warnings.shown(reporter.warn):
+  with warning_lines.passed_to(reporter.warn):
     try:
       failed = _run_all(transcriber, jobs, settings, reporter)
     finally:

@@ -87,7 +87,7 @@ class Transcriber:
         argument makes no sense.
 
     Warns:
-      InputWarning: something is odd about the audio; it was handled.
+      DataWarning: something is odd about the audio; it was handled.
     """
     blocks = self._blocks(audio, sample_rate)
     if _is_path(audio):

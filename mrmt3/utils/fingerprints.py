@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from mrmt3.errors import InputWarning
+from mrmt3.errors import DataWarning
 
 
 def files_fingerprint(paths: Iterable[Path], root: Path) -> str:
@@ -36,7 +36,7 @@ def weights_fingerprint(params, text: str) -> str:
 def files_below(folder: Path) -> list[Path]:
   """Return the files in a folder and its subfolders, sorted, without hidden ones (names that start with a dot).
 
-  Links to folders are followed, but each folder is entered once, because a link may lead back up. An `InputWarning`
+  Links to folders are followed, but each folder is entered once, because a link may lead back up. An `DataWarning`
   names each folder that cannot be read.
   """
   found, seen = [], set()
@@ -54,4 +54,4 @@ def files_below(folder: Path) -> list[Path]:
 def _left_out(error):
   # A folder that is not there at all is the caller's concern.
   if not isinstance(error, FileNotFoundError):
-    warnings.warn(f'{error.filename} is left out: {error.strerror}', InputWarning, stacklevel=3)
+    warnings.warn(f'{error.filename} is left out: {error.strerror}', DataWarning, stacklevel=3)

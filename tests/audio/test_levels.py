@@ -8,7 +8,7 @@ import pytest
 
 from mrmt3.audio import files as audio_files
 from mrmt3.audio import levels
-from mrmt3.errors import InputWarning, UserError
+from mrmt3.errors import DataWarning, UserError
 
 
 def noise(frames, channels=1, seed=0):
@@ -79,7 +79,7 @@ def test_a_stream_is_judged_by_its_past_however_it_is_cut():
   mixed = []
   for places in ([], [1, 2, 700, 15999, 16001, 40000], range(100, 50000, 100)):
     downmix = levels.StreamDownmix('the stream', 16000)
-    with pytest.warns(InputWarning, match='opposite polarity'):
+    with pytest.warns(DataWarning, match='opposite polarity'):
       mixed.append(np.concatenate([downmix.block(block) for block in np.split(sound, places)]))
   np.testing.assert_array_equal(mixed[0], mixed[1])
   np.testing.assert_array_equal(mixed[0], mixed[2])

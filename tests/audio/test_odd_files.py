@@ -12,7 +12,7 @@ from paths import ROOT
 
 from mrmt3.audio import files as audio_files
 from mrmt3.audio import formats
-from mrmt3.errors import InputWarning, UserError
+from mrmt3.errors import DataWarning, UserError
 
 
 def read(path, **options):
@@ -20,7 +20,7 @@ def read(path, **options):
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter('always')
     samples = audio_files.read_audio(path, **options)
-  assert all(warning.category is InputWarning for warning in caught)
+  assert all(warning.category is DataWarning for warning in caught)
   return samples, [str(warning.message) for warning in caught]
 
 
@@ -175,7 +175,7 @@ def test_a_name_that_is_not_utf8(tmp_path):
 
 def test_bytes_of_a_file_are_read_as_the_file(tmp_path):
   path = odd_audio.write(tmp_path / 'a.wav', 20000 * odd_audio.tone(), subtype='FLOAT')
-  with pytest.warns(InputWarning, match='16-bit'):
+  with pytest.warns(DataWarning, match='16-bit'):
     samples = audio_files.decode_audio(path.read_bytes(), 'a record')
   assert len(samples) == 32000
 

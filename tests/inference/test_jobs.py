@@ -7,7 +7,7 @@ import warnings
 import odd_audio
 import pytest
 
-from mrmt3.errors import InputWarning, UserError
+from mrmt3.errors import DataWarning, UserError
 from mrmt3.inference.jobs import plan_jobs
 from mrmt3.utils import fingerprints
 
@@ -60,7 +60,7 @@ def test_audio_with_another_suffix_is_left_out_with_a_warning(tmp_path):
   for name in ('a.wav', 'b', 'c.bak'):
     odd_audio.write(tmp_path / name, odd_audio.tone(), format='WAV')
   (tmp_path / 'cover.jpg').write_bytes(b'\xff\xd8\xff')
-  with pytest.warns(InputWarning, match=r'b and 1 more in .* left out'):
+  with pytest.warns(DataWarning, match=r'b and 1 more in .* left out'):
     assert names(tmp_path) == ['a.mid']
 
 
@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     return scan(path)
 
   monkeypatch.setattr(os, 'scandir', closed)
-  with pytest.warns(InputWarning, match=r'closed is left out: Permission denied'):
+  with pytest.warns(DataWarning, match=r'closed is left out: Permission denied'):
     assert names(tmp_path) == ['a.mid']
   with warnings.catch_warnings():
     warnings.simplefilter('error')

@@ -18,7 +18,7 @@ import mrmt3
 from mrmt3.audio import files as audio_files
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.config import ModelSpec
-from mrmt3.errors import InputWarning, UserError
+from mrmt3.errors import DataWarning, UserError
 from mrmt3.inference import batched_pieces
 from mrmt3.inference import transcriber as inference
 from mrmt3.inference.instrument_filter import InstrumentChoice
@@ -255,12 +255,12 @@ def test_odd_samples_are_handled_and_said_to_be_odd(transcriber):
     (32768 * sound, '16-bit integers'),
     (np.stack([sound, -sound], 1), 'opposite polarity'),
   ):
-    with pytest.warns(InputWarning, match=message) as caught:
+    with pytest.warns(DataWarning, match=message) as caught:
       np.testing.assert_array_equal(transcriber.transcribe(odd, 16000).notes, wanted)
     assert len(caught) == 1
-  with pytest.warns(InputWarning, match='very quiet'):
+  with pytest.warns(DataWarning, match='very quiet'):
     transcriber.transcribe(sound * 1e-4, 16000)
-  with pytest.warns(InputWarning, match='silent'):
+  with pytest.warns(DataWarning, match='silent'):
     list(transcriber.stream([np.zeros((9, 2))], 16000))
   with pytest.raises(UserError, match='full scale'):
     list(transcriber.stream([32768 * sound], 16000))

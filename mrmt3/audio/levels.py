@@ -10,7 +10,8 @@ from mrmt3.errors import DataWarning, UserError
 HIGHEST_PEAK = 32.0  # of samples with full scale -1..1: 30 dB above it
 QUIET_PEAK = 10 ** (-30 / 20)
 _LOUD = 8.0
-_LOUD_SHARE = 0.01  # of the samples, in a recording in the range of integers
+_AUDIBLE = 1e-3
+_LOUD_SHARE = 0.01  # of the audible samples, in a recording in the range of integers
 _INTEGER_SCALES = {16: 2.0**15, 24: 2.0**23, 32: 2.0**31}  # by bits
 _OVERSHOOT = 1.5  # above full scale, after resampling
 _CANCELLED = 0.02  # power of the mean times channels / power of the channels: 1 for independent ones
@@ -37,7 +38,7 @@ class Scale:
       size = np.abs(block)
       peak = max(peak, float(np.max(size, initial=0, where=np.isfinite(size))))
       loud += int((size > _LOUD).sum())
-      count += size.size
+      count += int((size > _AUDIBLE).sum())
     self.divisor, self._clip = 1.0, False
     if peak <= HIGHEST_PEAK:
       return

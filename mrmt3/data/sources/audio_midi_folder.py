@@ -130,7 +130,7 @@ class OwnFolder:
 
   def _divide(self, pieces):
     """Divide the pieces among the splits by a number in 0..1 that depends on the piece's name only."""
-    place = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64 for name in pieces}
+    place = {name: int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) / 2**64 for name in pieces}
     pairs = [name for name in pieces if _is_pair(pieces[name])]
     train, validation, _ = self.fractions
     if min(place[name] for name in pairs) >= train:

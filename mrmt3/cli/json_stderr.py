@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 
+INTERRUPTED = {'event': 'error', 'error': 'interrupted'}
 _OPTION = '--progress'
 _OWN = re.compile(r'mrmt3(?: [a-z]+)?: (error|warning): (.*)', re.DOTALL)
 _END = b'\0end\n'  # a child process may hold the pipe open, so its end is no sign
@@ -30,6 +31,8 @@ def event(line: str) -> dict | None:
   if line.startswith('{'):
     with contextlib.suppress(ValueError):
       return json.loads(line)
+  if line == 'mrmt3: interrupted':
+    return INTERRUPTED
   if own := _OWN.fullmatch(line):
     return {'event': own[1], own[1]: own[2]}
   return {'event': 'log', 'text': line} if line.strip() else None

@@ -40,6 +40,7 @@ def test_every_line_becomes_an_event(capfd):
     print('mrmt3 transcribe: error: unknown option', file=sys.stderr)
     print(json.dumps({'event': 'done'}), file=sys.stderr)
     print('{not JSON}\n', file=sys.stderr)
+    print('mrmt3: interrupted', file=sys.stderr)
     subprocess.run([sys.executable, '-c', 'import os; os.write(2, b"caf\\xe9 of a child")'], check=True)
   assert events(capfd) == [
     {'event': 'error', 'error': 'no such file: a\tb'},
@@ -47,6 +48,7 @@ def test_every_line_becomes_an_event(capfd):
     {'event': 'error', 'error': 'unknown option'},
     {'event': 'done'},
     {'event': 'log', 'text': '{not JSON}'},
+    {'event': 'error', 'error': 'interrupted'},
     {'event': 'log', 'text': 'caf\\xe9 of a child'},
   ]
   os.write(2, b'afterwards\n')

@@ -47,7 +47,7 @@ class Reporter:
     shown = not settings.quiet and (self._json or sys.stderr.isatty())
     lengths = {id(job): audio_files.promised_seconds(job.audio) for job in jobs} if shown else {}
     self._lengths = {key: seconds for key, seconds in lengths.items() if seconds}
-    if shown and not self._json:
+    if shown and jobs and not self._json:
       from tqdm import tqdm
 
       self._bar = tqdm(total=round(sum(self._lengths.values())) or None, unit='s', leave=False)

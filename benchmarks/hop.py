@@ -38,11 +38,11 @@ def main() -> None:
   print(f'{len(pieces)} pieces, {seconds:.0f} s')
   print(f'{"hop":>4} {"x real time":>12}  ' + '  '.join(SCORES))
   for hop in args.hops:
-    transcriber.transcribe(pieces[0][1], hop=hop)  # compiles
+    transcriber.transcribe(pieces[0][1], transcriber.sample_rate, hop=hop)  # compiles
     best = float('inf')
     for _ in range(args.runs):
       start = time.perf_counter()
-      results = [transcriber.transcribe(samples, hop=hop).notes for _, samples in pieces]
+      results = [transcriber.transcribe(samples, transcriber.sample_rate, hop=hop).notes for _, samples in pieces]
       best = min(best, time.perf_counter() - start)
     scores = [metric_registry.evaluate_piece(notes, found) for (notes, _), found in zip(pieces, results, strict=True)]
     means = [np.nanmean([score[name] for score in scores]) for name in SCORES]

@@ -1,10 +1,17 @@
-"""The exception type for errors that the user can fix, and one-line messages of other exceptions."""
+"""Errors that the user can fix, warnings about odd files, and one-line messages of other exceptions."""
 
 
 class UserError(Exception):
   """An error that the user can fix. The message is one line: what is wrong, where, and how to fix it.
 
   Commands print it without a traceback and exit with code 2.
+  """
+
+
+class DataWarning(UserWarning):
+  """A file was read although something about it is odd. The message is one line: where, and what is odd.
+
+  Commands print it as one line, see `utils.warning_lines`.
   """
 
 

@@ -30,7 +30,7 @@ def check(spec, small_data, folder):
   params, found, step = orbax_checkpoints.restore_params(folder)
   assert found == spec and step == 1
   samples = np.random.default_rng(0).normal(0, 0.1, 20000).astype(np.float32)
-  segments = Transcriber(params, found).transcribe(samples).segments
+  segments = Transcriber(params, found).transcribe(samples, 16000).segments
   assert len(segments) > 1 and all(len(segment.tokens) for segment in segments)
   return params
 
@@ -130,7 +130,7 @@ def test_a_model_that_shares_nothing_with_mt3(tmp_path, small_data, small_spec, 
   samples = np.random.default_rng(0).normal(0, 0.1, 9000).astype(np.float32)
   transcriber = Transcriber(params, spec)
   assert transcriber.rows > 1  # segments do not depend on each other
-  tokens = transcriber.transcribe(samples).segments[0].tokens
+  tokens = transcriber.transcribe(samples, 16000).segments[0].tokens
   mel = next(iter(_log_mels(samples, spec)))
   module = MeanNetwork(spec.network)
   inputs = np.pad(tokens[:-1], (1, 0))

@@ -1,45 +1,75 @@
 """Audio formats that libsndfile does not read (m4a, aac, wma, video soundtracks), decoded with PyAV's FFmpeg."""
 
+import io
+import os
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from mrmt3.errors import UserError
+# FFmpeg's names of the formats whose headers state the length. For the others it estimates one.
+_LENGTH_IN_HEADER = {'mov', 'matroska', 'avi', 'flv', 'asf', 'wav', 'flac', 'aiff', 'caf'}
+_LONGEST_GAP = 60  # s of silence in place of damaged packets; a damaged time stamp can be anything
+# A playlist or a script is no audio file; it may name other files and servers.
+_OPTIONS = {'protocol_whitelist': 'none'}
 
 
 class FfmpegFile:
-  """An open audio file with the part of soundfile.SoundFile's interface that `audio.files` uses.
+  """An open audio file; `audio.libsndfile.SndFile` has the same interface.
 
   Attributes:
     samplerate: Hz.
-    frames: length in the file's header; 0 if it has none.
-    extra_info: empty; soundfile's log.
+    container: FFmpeg's name of the format.
+    frames: length in the file's header, or FFmpeg's estimate, in frames; 0 if there is none.
+    declared_frames: length in the file's header; 0 if it has none.
+    is_float: whether samples are stored as floats, so that they can exceed full scale by far.
+    notes: oddities of the file, each a clause.
+    damage: what could not be decoded, a clause; '' until it is met.
   """
 
-  extra_info = ''
+  def __init__(self, source: Path | io.BytesIO):
+    """Open audio.
 
-  def __init__(self, path: Path):
-    """Open an audio file; ValueError if it has no audio stream or cannot be decoded."""
+    Raises:
+      ValueError: it has no audio stream or cannot be decoded.
+      ModuleNotFoundError: PyAV is not installed.
+    """
     import av
 
     av.logging.set_level(av.logging.PANIC)
+    self.notes, self.damage = [], ''
+    self._file = open(source, 'rb') if isinstance(source, Path) else source  # noqa: SIM115 - closed by __exit__
     try:
-      self._container = av.open(str(path))
-    except (av.FFmpegError, OSError) as error:
-      raise ValueError(error.strerror or str(error)) from error
-    if not self._container.streams.audio:
-      self._container.close()
-      raise ValueError('it has no audio stream')
-    stream = self._container.streams.audio[0]
-    self.samplerate = stream.rate
-    self.frames = int(stream.duration * stream.time_base * stream.rate) if stream.duration else 0
+      # FFmpeg would take a path for an address (12:30.m4a) and its suffix for the format.
+      self._container = av.open(_Nameless(self._file), metadata_errors='replace', options=_OPTIONS)
+    except (av.FFmpegError, OSError, ValueError) as error:
+      reason = _incomplete_mp4(self._file) or error.strerror or str(error)
+      self._close_file()
+      raise ValueError(reason) from error
+    streams = self._container.streams.audio
+    # A stream in a format unknown to FFmpeg has no codec.
+    stream = next((each for each in streams if each.codec_context is not None and each.rate), None)
+    if stream is None:
+      self.__exit__()
+      raise ValueError('its audio is in an unknown format' if streams else 'it has no audio stream')
+    if len(streams) > 1:
+      self.notes.append(f'has {len(streams)} audio tracks; number {streams.index(stream) + 1} is used')
+    self.samplerate, self.container = stream.rate, self._container.format.name
+    self.is_float = stream.codec_context.name.startswith('pcm_f')
+    seconds = 0
+    if stream.duration and stream.time_base:
+      seconds = float(stream.duration * stream.time_base)
+    elif self._container.duration and not self._container.streams.video:  # a video may be longer than its sound
+      seconds = self._container.duration / 1e6
+    self.frames = max(0, int(seconds * stream.rate))
+    known = _LENGTH_IN_HEADER & set(self.container.split(','))
+    self.declared_frames = self.frames if known else 0
     self._blocks = self._decoded_blocks(av, stream)
     self._buffer = np.zeros((0, 1), np.float32)
 
-  def read(self, frames: int, dtype: str = 'float32', always_2d: bool = True) -> np.ndarray:
+  def read(self, frames: int) -> np.ndarray:
     """Return the next `frames` frames, or fewer at the end, as float32 `[frames, channels]`."""
-    if dtype != 'float32' or not always_2d:
-      raise ValueError('FfmpegFile reads float32 [frames, channels] only; leave dtype and always_2d at their defaults')
     parts, count = [self._buffer], len(self._buffer)
     while count < frames and (block := next(self._blocks, None)) is not None:
       parts.append(block)
@@ -53,30 +83,84 @@ class FfmpegFile:
     self._buffer = samples[frames:]
     return samples[:frames]
 
-  def _decoded_blocks(self, av, stream):
-    # Packets may differ in sample rate and type; convert all of them to one.
-    resampler = av.AudioResampler(format='fltp', rate=self.samplerate)
-    try:
-      for frame in self._container.decode(stream):
-        yield from (part.to_ndarray().T.astype(np.float32) for part in resampler.resample(frame))
-      yield from (part.to_ndarray().T.astype(np.float32) for part in resampler.resample(None))
-    except av.FFmpegError as error:
-      raise ValueError(error.strerror or str(error)) from error
+  def _decoded_blocks(self, av, stream) -> Iterator[np.ndarray]:
+    """Yield the samples, float32 `[n, channels]` each. Packets that cannot be decoded become silence."""
+    resampler, form = None, None
+    count, start, damaged, lost = 0, None, False, 0
+    for packet in _until_error(self._container.demux(stream), av):
+      try:
+        decoded = packet.decode()
+      except (av.FFmpegError, ValueError):
+        damaged, lost = True, lost + 1
+        continue
+      for frame in decoded:
+        # Packets may differ in sample rate, type and channels; convert all of them to one rate and type.
+        if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
+          if resampler is not None:
+            yield from map(_samples, resampler.resample(None))
+          resampler = av.AudioResampler(format='fltp', rate=self.samplerate)
+        if frame.time is not None:
+          start = frame.time if start is None else start
+          missing = round((frame.time - start) * self.samplerate) - count
+          if damaged and 0 < missing <= _LONGEST_GAP * self.samplerate:
+            yield np.zeros((missing, len(frame.layout.channels)), np.float32)
+            count += missing
+        damaged = False
+        for part in map(_samples, resampler.resample(frame)):
+          count += len(part)
+          yield part
+    if resampler is not None:
+      yield from map(_samples, resampler.resample(None))
+    if lost:
+      self.damage = f'{lost} packets cannot be decoded'
+
+  def _close_file(self):
+    if isinstance(self._file, io.BufferedReader):
+      self._file.close()
 
   def __enter__(self) -> 'FfmpegFile':
     return self
 
   def __exit__(self, *exception) -> None:
     self._container.close()
+    self._close_file()
 
 
-def open_file(path: Path) -> FfmpegFile:
-  """Open an audio file with PyAV; UserError if PyAV is missing or the file has no audio that FFmpeg decodes."""
-  try:
-    return FfmpegFile(path)
-  except ModuleNotFoundError as error:
-    raise UserError(
-      f'cannot read {path} without PyAV; install it with: pip install "mrmt3[m4a]", or convert the file to wav'
-    ) from error
-  except ValueError as error:
-    raise UserError(f'cannot read {path} as audio ({error}); convert it to wav, flac, ogg or mp3') from error
+class _Nameless:
+  """A binary file without its name, so that FFmpeg goes by its content alone."""
+
+  def __init__(self, file):
+    file.seek(0)
+    self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def _until_error(packets, av):
+  """Yield packets; an error of the container ends it as the end of the file does."""
+  while True:
+    try:
+      packet = next(packets)
+    except (StopIteration, av.FFmpegError):
+      return
+    yield packet
+
+
+def _samples(frame):
+  return frame.to_ndarray().T.astype(np.float32)
+
+
+def _incomplete_mp4(file) -> str:
+  """Return what is wrong with an MP4 file that lacks its index, or ''."""
+  size, place, kinds = file.seek(0, os.SEEK_END), 0, []
+  while place < size and len(kinds) < 1000:
+    file.seek(place)
+    header = file.read(16)
+    if len(header) < 8:
+      break
+    length, kind = struct.unpack('>I4s', header[:8])
+    if length == 1 and len(header) == 16:
+      length = struct.unpack('>Q', header[8:])[0]
+    kinds.append(kind)
+    place += length if length >= 8 else size
+  if kinds[:1] != [b'ftyp'] or b'moov' in kinds:
+    return ''
+  return 'its index (moov) is missing: the recording or download was aborted'

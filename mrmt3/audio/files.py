@@ -1,40 +1,43 @@
 """Audio file reading, resampling and writing.
 
-Any format that libsndfile or FFmpeg decodes becomes float32 mono at the model's sample rate. FFmpeg's formats (m4a,
-aac, wma, video soundtracks) need PyAV, the extra `m4a`.
+Any format that libsndfile or FFmpeg decodes becomes float32 mono at the model's sample rate. FFmpeg is tried wherever
+libsndfile fails, whatever the suffix; it needs PyAV, the extra `m4a`. What is odd about a file and was handled is an
+`DataWarning`: samples in the range of integers, channels that cancel each other, a file that ends early.
 """
 
 import io
 import os
-import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from mrmt3.audio import levels, libsndfile
+from mrmt3.audio.ffmpeg import FfmpegFile
+from mrmt3.audio.libsndfile import SndFile
 from mrmt3.errors import UserError
 from mrmt3.utils.files import atomic_path
 
 SAMPLE_RATE = 16000  # Hz, as in MT3 and MR-MT3
 _BLOCK_FRAMES = 1 << 20  # frames per read; a header with a wrong length cannot exhaust memory
 _MIN_COMPLETE = 0.99  # fraction of the declared length; mp3 headers are not exact
-_TRUNCATED = re.compile(r'^data : (\d+) \(should be (\d+)\)', re.MULTILINE)  # in libsndfile's log
-UNKNOWN_BYTES = 0x7FFFF000  # a wav header written to a pipe declares at least this size
-_SAMPLE_RATES = 500, 1_000_000  # Hz, accepted range; a damaged header can make one second gigabytes long
-FFMPEG_SUFFIXES = ('.m4a', '.m4b', '.mp4', '.aac', '.wma', '.webm', '.mka', '.mkv', '.mov', '.ac3', '.amr')
+SAMPLE_RATES = 500, 1_000_000  # Hz, accepted range; a damaged header can make one second gigabytes long
+_ADVICE = 'get the file again, or convert it to wav, flac, ogg or mp3'
 
 
 def read_audio(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE, whole: bool = False) -> np.ndarray:
   """Read an audio file as mono float32 samples `[n]`, full scale -1..1.
 
-  Reads wav, flac, ogg, opus, mp3 and aiff at any sample rate, with any number of channels. Channels are averaged, then
+  Reads any format at any sample rate, with any number of channels. Channels are averaged (`levels.Downmix`), then
   resampled with soxr's high quality, as in MT3 (through librosa). `n` is the file's length times the ratio of the
-  sample rates, rounded up.
+  sample rates, rounded up. Oddities that were handled are `DataWarning`s.
 
   Args:
     path: the audio file.
     sample_rate: of the result, Hz.
-    whole: reject a file that ends before the length in its header; otherwise its samples are returned as they are.
+    whole: reject a file that is damaged or ends before the length in its header; otherwise what is there is returned,
+      with a warning.
 
   Raises:
     UserError: the file is missing, a folder, not audio, empty, or has NaN or infinite samples.
@@ -43,23 +46,25 @@ def read_audio(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE, whole: b
   if sample_rate <= 0:
     raise ValueError(f'sample_rate must be positive, not {sample_rate}')
   path = Path(path)
-  _check_regular_file(path)
+  check_readable(path)
   return np.concatenate(list(_blocks(path, str(path), sample_rate, whole)))
 
 
 def audio_blocks(path: str | os.PathLike, sample_rate: int = SAMPLE_RATE) -> Iterator[np.ndarray]:
   """Yield the samples that `read_audio` returns in blocks `[n]`, so that long files need little memory.
 
-  Raises UserError as `read_audio` does; errors inside the file appear when the iteration reaches them.
+  Raises UserError as `read_audio` does; errors and warnings about the inside of the file appear when the iteration
+  reaches them. Recordings that are silent or nearly so are warned of as well.
   """
   path = Path(path)
-  _check_regular_file(path)
-  yield from _blocks(path, str(path), sample_rate, whole=False)
+  check_readable(path)
+  yield from levels.watched(_blocks(path, str(path), sample_rate, whole=False), str(path))
 
 
 def promised_seconds(path: str | os.PathLike) -> float | None:
-  """Return the length in an audio file's header, s; None if it has none or cannot be read."""
+  """Return the length in an audio file's header, or an estimate of it, s; None if it has none or cannot be read."""
   try:
+    check_readable(Path(path))
     with _open(Path(path), str(path)) as file:
       return file.frames / file.samplerate if file.frames > 0 else None
   except UserError:
@@ -128,94 +133,135 @@ def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int =
     raise UserError(f'cannot write {path}: unknown audio format {path.suffix!r}; use .wav, .flac, .ogg or .mp3')
   with atomic_path(path) as temporary:
     try:
-      soundfile.write(temporary, samples, sample_rate)
+      soundfile.write(os.fsencode(temporary), samples, sample_rate)
     except (soundfile.SoundFileError, ValueError) as error:
-      raise UserError(f'cannot write {path}: {_reason(error)}') from error
+      raise UserError(f'cannot write {path}: {libsndfile.reason_of(error)}') from error
 
 
-def _check_regular_file(path: Path) -> None:
-  """Raise UserError unless `path` is a regular file; opening a pipe could block forever."""
+def check_readable(path: Path) -> None:
+  """Raise UserError unless `path` is a regular file that can be opened; opening a pipe could block forever."""
   try:
-    if path.is_file():
-      return
-    exists, folder = path.exists(), path.is_dir()
-  except (OSError, ValueError) as error:  # the name is too long or has a NUL byte
-    raise UserError(f'cannot read {path}: {error}') from error
-  if folder:
+    mode = os.stat(path).st_mode
+    if stat.S_ISREG(mode):
+      with open(path, 'rb'):
+        return
+  except (FileNotFoundError, NotADirectoryError) as error:
+    if path.is_symlink():
+      raise UserError(f'{path} is a link to {os.readlink(path)}, which does not exist; mend the link') from error
+    raise UserError(f'no such file: {path}') from error
+  except (OSError, ValueError) as error:  # no permission, too long a name, a NUL byte
+    raise UserError(f'cannot read {path}: {getattr(error, "strerror", None) or error}') from error
+  if stat.S_ISDIR(mode):
     raise UserError(f'{path} is a folder; name an audio file in it')
-  if exists:
-    raise UserError(f'{path} is not a regular file; save the audio to a file first')
-  raise UserError(f'no such file: {path}')
+  raise UserError(f'{path} is not a regular file; save the audio to a file first')
 
 
-def _open(source: Path | io.BytesIO, name: str):
-  """Open audio as an object with soundfile's `samplerate`, `frames`, `extra_info` and `read`.
+def check_sample_rate(rate: float, name: str) -> None:
+  """Raise UserError if a recording's sample rate (Hz) is out of the supported range."""
+  if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1]:
+    raise UserError(
+      f'{name}: a sample rate of {rate} Hz is not supported; export the recording at {SAMPLE_RATES[0]} to '
+      f'{SAMPLE_RATES[1]} Hz'
+    )
 
-  Raises UserError if it is not audio.
-  """
-  import soundfile
 
+def _open(source: Path | io.BytesIO, name: str) -> SndFile | FfmpegFile:
+  """Open audio with libsndfile, or else with FFmpeg; UserError if neither reads it."""
+  sound, reason = None, 'libsndfile finds no samples'
   try:
-    return soundfile.SoundFile(source)
-  # soundfile raises TypeError (missing arguments) for the suffix of headerless audio (.raw).
-  except (soundfile.SoundFileError, TypeError, ValueError) as error:
-    reason = _reason(error)
-  if not isinstance(source, Path) or source.suffix.lower() not in FFMPEG_SUFFIXES:
-    raise UserError(f'cannot read {name} as audio ({reason}); convert it to wav, flac, ogg or mp3')
-  from mrmt3.audio import ffmpeg
-
-  return ffmpeg.open_file(source)
+    if isinstance(source, io.BytesIO):
+      source.seek(0)
+    sound = SndFile(source)
+    if sound.frames and not sound.is_doubtful:
+      return sound
+  except ValueError as error:
+    reason = str(error)
+  try:
+    # The header may lack the length: a stream saved to a file, a recording that was aborted.
+    other = FfmpegFile(source)
+    worse = sound if sound is None or not (sound.frames and other.container == 'mp3') else other
+    if worse is not None:
+      worse.__exit__()
+    return sound if worse is other else other
+  except ModuleNotFoundError as error:
+    if sound is not None:
+      return sound
+    advice = f'{_ADVICE}, or install PyAV, which reads more formats: pip install "mrmt3[m4a]"'
+    raise UserError(f'cannot read {name} as audio ({reason}); {advice}') from error
+  except ValueError as error:
+    if sound is not None:
+      return sound
+    # FFmpeg says no more than "invalid data" of most files.
+    reason = reason if 'Invalid data' in str(error) else str(error)
+    if isinstance(source, Path) and not source.stat().st_size:
+      reason = 'it is empty'
+    raise UserError(f'cannot read {name} as audio ({reason}); {_ADVICE}') from error
 
 
 def _blocks(source: Path | io.BytesIO, name: str, sample_rate: int, whole: bool) -> Iterator[np.ndarray]:
   """Yield the mean of a file's channels at `sample_rate` Hz, float32 `[n]` each; UserError if there are no samples."""
-  import soundfile
-
-  total = 0
-  try:
-    with _open(source, name) as file:
-      if not _SAMPLE_RATES[0] <= file.samplerate <= _SAMPLE_RATES[1]:
-        raise UserError(
-          f'{name}: a sample rate of {file.samplerate} Hz is not supported; '
-          f'export the recording at {_SAMPLE_RATES[0]} to {_SAMPLE_RATES[1]} Hz'
-        )
-      for block in resampled(_mono_blocks(file, name, whole), file.samplerate, sample_rate):
-        total += len(block)
-        yield block
-  except (soundfile.SoundFileError, TypeError, ValueError) as error:
-    raise UserError(f'cannot read {name} as audio ({_reason(error)}); convert it to wav, flac, ogg or mp3') from error
+  file, scale, total = _open(source, name), None, 0
+  if file.is_float:
+    with file:
+      scale = levels.Scale(_read_all(file, source, []), name)
+    file = _open(source, name)
+  with file:
+    check_sample_rate(file.samplerate, name)
+    damage = []
+    mono = _mono_blocks(file, source, name, scale, whole, damage)
+    for block in resampled(mono, file.samplerate, sample_rate):
+      total += len(block)
+      yield block
   if not total:
+    if damage:
+      raise UserError(f'cannot read {name} as audio ({damage[0]}); {_ADVICE}')
     raise UserError(f'{name} has no audio samples; choose a file with a recording')
 
 
-def _mono_blocks(file, name: str, whole: bool) -> Iterator[np.ndarray]:
+def _mono_blocks(file, source, name, scale, whole, damage) -> Iterator[np.ndarray]:
   """Yield the mean of a file's channels, float32 `[n]` each; UserError at the first NaN or infinity."""
-  frames = 0
-  while len(block := file.read(_BLOCK_FRAMES, dtype='float32', always_2d=True)):
-    with np.errstate(all='ignore'):  # NaN and infinity are reported below
-      mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+  frames, downmix = 0, levels.Downmix(name, file.samplerate)
+  for note in file.notes:
+    levels.warn(f'{name} {note}')
+  for block in _read_all(file, source, damage):
+    mono = downmix.block(block if scale is None else scale.apply(block))
     if not np.isfinite(mono).all():
       second = (frames + np.argmin(np.isfinite(mono))) / file.samplerate
       raise UserError(f'{name} has NaN or infinite samples (first at {second:.3f} s); export the recording again')
     frames += len(mono)
     yield mono
-  declared = _declared_frames(file)
-  if whole and frames < _MIN_COMPLETE * declared:
-    raise UserError(
-      f'{name} is truncated or damaged: {frames / file.samplerate:.1f} of {declared / file.samplerate:.1f} s can be '
-      'read; get the file again'
-    )
+  seconds, declared = frames / file.samplerate, file.declared_frames / file.samplerate
+  if seconds < _MIN_COMPLETE * declared:
+    problem = f'{name} is truncated or damaged: {seconds:.1f} of {declared:.1f} s can be read'
+  elif damage:
+    problem = f'{name} is damaged ({damage[0]}): {seconds:.1f} s can be read'
+  else:
+    return
+  if whole:
+    raise UserError(f'{problem}; get the file again')
+  if frames:
+    levels.warn(problem)
 
 
-def _declared_frames(file) -> float:
-  """Return the length in the file's header, in frames. libsndfile silently shortens truncated wav files."""
-  size = _TRUNCATED.search(file.extra_info)
-  if not size or int(size[1]) >= UNKNOWN_BYTES or not int(size[2]):
-    return file.frames
-  return file.frames * int(size[1]) / int(size[2])
+def _read_all(file, source, damage) -> Iterator[np.ndarray]:
+  """Yield the samples of an open file, `[n, channels]` each, and append what is damaged in it to the list `damage`.
 
-
-def _reason(error: Exception) -> str:
-  """Return libsndfile's message on one line, without the path that it starts with."""
-  text = getattr(error, 'error_string', None) or str(error)
-  return ' '.join(text.split()).rstrip('.')
+  Where libsndfile gives up, FFmpeg goes on.
+  """
+  frames = 0
+  while len(block := file.read(_BLOCK_FRAMES)):
+    frames += len(block)
+    yield block
+  if not file.damage:
+    return
+  damage.append(file.damage)
+  if isinstance(file, FfmpegFile):
+    return
+  try:
+    with FfmpegFile(source) as other:
+      while other.samplerate == file.samplerate and len(block := other.read(_BLOCK_FRAMES)):
+        if len(block) > frames:
+          yield block[frames:]
+        frames = max(0, frames - len(block))
+  except (ValueError, ModuleNotFoundError):
+    return

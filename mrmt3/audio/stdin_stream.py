@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from mrmt3.audio.files import UNKNOWN_BYTES
+from mrmt3.audio import levels
+from mrmt3.audio.files import check_sample_rate
+from mrmt3.audio.libsndfile import UNKNOWN_BYTES
 from mrmt3.errors import UserError
 
+NAME = 'standard input'  # in messages
 SAMPLE_FORMATS = ('s16le', 's24le', 's32le', 'f32le', 'f64le', 'u8')  # FFmpeg's names
 BLOCK_BYTES = 1 << 16
 _MAX_CHANNELS = 64
@@ -21,7 +24,21 @@ _WAV_FORMATS = {
   (_FLOAT, 64): 'f64le',
 }
 _BYTES = {'u8': 1, 's16le': 2, 's24le': 3, 's32le': 4, 'f32le': 4, 'f64le': 8}
-_OTHERS = {b'fLaC': 'flac', b'OggS': 'ogg', b'ID3': 'mp3', b'\xff\xfb': 'mp3', b'FORM': 'aiff'}
+# (offset, first bytes): other formats, which raw samples do not begin like
+_OTHERS = {
+  (0, b'fLaC'): 'flac',
+  (0, b'OggS'): 'ogg',
+  (0, b'ID3'): 'mp3',
+  (0, b'\xff\xfb'): 'mp3',
+  (0, b'FORM'): 'aiff',
+  (0, b'RIFX'): 'big-endian wav',
+  (4, b'ftyp'): 'mp4',
+  (0, b'\x1aE\xdf\xa3'): 'matroska or webm',
+  (0, b'FLV\x01'): 'flv',
+  (0, b'0&\xb2u\x8ef\xcf\x11'): 'wma',
+  (0, b'caff'): 'caf',
+  (0, b'.snd'): 'au',
+}
 
 
 class _Pipe:
@@ -72,8 +89,8 @@ def open_sound(
   pipe.put_back(start)
   if start[:4] in (b'RIFF', b'RF64') and start[8:] == b'WAVE':
     return _open_wav(pipe)
-  for magic, name in _OTHERS.items():
-    if start.startswith(magic):
+  for (place, magic), name in _OTHERS.items():
+    if start[place:].startswith(magic):
       raise UserError(f'standard input: {name} cannot be read from a pipe; convert it: ffmpeg -i FILE -f wav - | ...')
   if rate is None:
     raise UserError('standard input is not a wav stream; for raw samples give --rate (and --channels, --format)')
@@ -82,7 +99,21 @@ def open_sound(
       f'standard input: cannot read {channels} channels of {sample_format} at {rate} Hz; give 1 to {_MAX_CHANNELS} '
       f'channels, a rate of at least 1 Hz and a format of {", ".join(SAMPLE_FORMATS)}'
     )
+  check_sample_rate(rate, NAME)
   return rate, _samples(pipe, channels, sample_format, None)
+
+
+def mono_blocks(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+  """Yield the mean of the channels of blocks `[n, channels]` at `rate` Hz, float32 `[n]` each.
+
+  Raises UserError for samples that are no numbers or far above full scale.
+  """
+  downmix = levels.StreamDownmix(NAME, rate)
+  for block in blocks:
+    if not np.isfinite(block).all():
+      raise UserError(f'{NAME} has NaN or infinite samples; check --format')
+    levels.check_scale(block, NAME)
+    yield downmix.block(block)
 
 
 def _open_wav(pipe):
@@ -112,15 +143,21 @@ def _open_wav(pipe):
     raise UserError(
       'standard input: the wav stream has no fmt chunk before its samples; convert it: ffmpeg -i FILE -f wav - | ...'
     )
+  check_sample_rate(rate, NAME)
   return rate, _samples(pipe, channels, kind, size if 0 < size < UNKNOWN_BYTES else None)
 
 
 def _samples(pipe, channels, kind, size):
-  """Yield the samples in the next `size` bytes (None: until the end); an incomplete last frame is dropped."""
+  """Yield the samples in the next `size` bytes (None: until the end); an incomplete last frame is dropped.
+
+  Warns if the stream ends earlier.
+  """
   frame, remaining, rest = channels * _BYTES[kind], size, b''
   while remaining is None or remaining > 0:
     data = pipe.some()
     if not data:
+      if remaining:
+        levels.warn(f'{NAME} ends early: {(size - remaining) / size:.0%} of the declared samples were received')
       return
     if remaining is not None:
       data = data[:remaining]

@@ -4,14 +4,16 @@ Exit codes: 0 success, 1 a check was not met, 2 bad input or usage, 130 interrup
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 
-from mrmt3.cli import bench, convert, dataset, demo, evaluate, fetch, inspect, reproduce, study, transcribe
+from mrmt3.cli import bench, convert, dataset, demo, evaluate, fetch, inspect, json_stderr, reproduce, study, transcribe
 from mrmt3.cli.parsing import Parser
 from mrmt3.errors import UserError
 from mrmt3.utils import huge_pages
+from mrmt3.utils.warning_lines import show_as_lines
 from mrmt3.version import __version__
 
 EXTRA_OF = {
@@ -50,12 +52,19 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
   """Run the command line and return the exit code."""
   arguments = list(sys.argv[1:] if argv is None else argv)
+  stderr = json_stderr.redirected() if json_stderr.is_requested(arguments) else contextlib.nullcontext()
+  with stderr:
+    return _run(arguments)
+
+
+def _run(arguments):
   if arguments and arguments[0] in GIN_COMMANDS:
     # gin files have `import __main__ as train_script`, so training must be the main module.
     sys.stdout.flush()
     huge_pages.set_for_child_processes()
     os.execv(sys.executable, [sys.executable, '-m', f'mrmt3.{arguments[0]}', *arguments[1:]])
   args = build_parser().parse_args(arguments)
+  show_as_lines()
   try:
     code = args.run(args)
     sys.stdout.flush()

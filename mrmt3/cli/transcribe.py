@@ -1,10 +1,12 @@
 """`mrmt3 transcribe`: transcribes audio files, folders and pipes to MIDI files and notes."""
 
 import argparse
+import contextlib
 import json
 import sys
 
 from mrmt3.errors import UserError
+from mrmt3.utils import warning_lines
 
 
 def add_parser(subparsers) -> None:
@@ -85,6 +87,11 @@ def _add_decoding(group):
 
 def run(args: argparse.Namespace) -> int:
   """Transcribe; returns 0, or 2 if some of several files failed (each with a line on stderr)."""
+  with warning_lines.hidden() if args.quiet else contextlib.nullcontext():
+    return _run(args)
+
+
+def _run(args):
   outputs = {kind: getattr(args, kind) for kind in ('json', 'csv', 'plot', 'audio')}
   piped = '-' in args.inputs
   if piped and (len(args.inputs) > 1 or args.resume):
@@ -114,7 +121,9 @@ def run(args: argparse.Namespace) -> int:
   transcriber = loading.load(args.checkpoint)
   if default is not None and not args.quiet:
     line = loading.introduce(default)
-    print(json.dumps({'model': line}) if args.progress == 'json' else f'model: {line}', file=sys.stderr)
+    print(
+      json.dumps({'event': 'model', 'model': line}) if args.progress == 'json' else f'model: {line}', file=sys.stderr
+    )
   settings = run_jobs.Settings(
     tracks=args.tracks,
     merge_below=args.merge_below,
@@ -128,7 +137,4 @@ def run(args: argparse.Namespace) -> int:
   if piped:
     run_jobs.run_pipe(transcriber, jobs[0] if jobs else None, settings, args.rate, args.channels, args.format)
     return 0
-  failed = run_jobs.run_jobs(transcriber, jobs, settings)
-  if failed and not args.quiet:
-    print(f'{len(jobs) - failed} of {len(jobs)} files transcribed', file=sys.stderr)
-  return 2 if failed else 0
+  return 2 if run_jobs.run_jobs(transcriber, jobs, settings) else 0

@@ -114,9 +114,12 @@ def _slakh_audio(track, sample_rate):
 
 
 def _read_audio(path, sample_rate):
+  from mrmt3.audio import levels
   from mrmt3.audio.files import read_audio
 
-  return read_audio(path, sample_rate)
+  samples = read_audio(path, sample_rate)
+  levels.check_peak(np.abs(samples).max(), str(path))
+  return samples
 
 
 def _of_source(source, split):

@@ -161,9 +161,10 @@ def transcribe(params, spec, tracks: list[slakh_layout.Track], folder: Path, qui
   if not missing:
     return failed
   transcriber = Transcriber(params, spec)
+  sample_rate = spec.spectrogram.sample_rate
 
   def one_by_one(pieces):
-    return ((name, transcriber.transcribe(samples).notes) for name, samples, _ in pieces)
+    return ((name, transcriber.transcribe(samples, sample_rate).notes) for name, samples, _ in pieces)
 
   def record(name, notes, problem):
     if notes is None:
@@ -171,7 +172,6 @@ def transcribe(params, spec, tracks: list[slakh_layout.Track], folder: Path, qui
     else:
       midi.write_midi(notes, folder / f'{name}.mid')
 
-  sample_rate = spec.spectrogram.sample_rate
   pieces = (
     (track.name, functools.partial(audio_files.read_audio, track.audio_path, sample_rate), None) for track in missing
   )

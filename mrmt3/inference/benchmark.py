@@ -44,7 +44,7 @@ class Timing:
 def measure(transcriber: Transcriber, samples: np.ndarray, runs: int = 3) -> Timing:
   """Transcribe samples `[n]` at the model's rate `runs` times and return the fastest of everything."""
   spec = transcriber.spec
-  result = transcriber.transcribe(samples)  # compiles
+  result = transcriber.transcribe(samples, transcriber.sample_rate)  # compiles
   cut, valid = spectrograms.piece_segments(np.asarray(samples, np.float32), spec.spectrogram, spec.segment_frames)
   rows = transcriber.rows
   groups = [slice(first, first + rows) for first in range(0, len(cut), rows)]
@@ -67,7 +67,7 @@ def measure(transcriber: Transcriber, samples: np.ndarray, runs: int = 3) -> Tim
     for _ in transcriber.decode(mel[: len(cut[group])] for mel, group in zip(inputs, groups, strict=True)):
       pass
 
-  total = _fastest(lambda: transcriber.transcribe(samples), runs)
+  total = _fastest(lambda: transcriber.transcribe(samples, transcriber.sample_rate), runs)
   encoding = _fastest(encoder, runs)
   return Timing(
     audio=result.seconds,

@@ -2,27 +2,18 @@
 
 import collections
 import dataclasses
+import fnmatch
 import glob
+import os
+import unicodedata
+import warnings
 from pathlib import Path
 
-from mrmt3.audio.files import FFMPEG_SUFFIXES
-from mrmt3.errors import UserError
+from mrmt3.audio import formats
+from mrmt3.errors import DataWarning, UserError
+from mrmt3.utils import file_names
+from mrmt3.utils.fingerprints import files_below
 
-AUDIO_SUFFIXES = (
-  '.wav',
-  '.flac',
-  '.ogg',
-  '.oga',
-  '.opus',
-  '.mp3',
-  '.aiff',
-  '.aif',
-  '.aifc',
-  '.au',
-  '.w64',
-  '.rf64',
-  '.caf',
-)
 MIDI_SUFFIXES = ('.mid', '.midi')
 DEFAULT_NAME = ''  # an output without a file name: next to the MIDI file, with its stem
 SYNTHESIZED = '.played.wav'
@@ -52,6 +43,15 @@ class Job:
   def files(self) -> list[Path]:
     """Return all files that the job writes."""
     return [self.midi, *(file for file in self.outputs.values() if file != '-')]
+
+  def check_names(self) -> None:
+    """Raise UserError if the name of an output is too long for a file."""
+    for file in self.files():
+      if file_names.is_too_long(file):
+        raise UserError(
+          f'{self.audio}: the name of the output {file.name} is longer than {file_names.MAX_NAME_BYTES} bytes; '
+          'rename the audio file, or give a shorter name with -o'
+        )
 
 
 def plan_jobs(audio: list[str], output: str, outputs: dict[str, str | None]) -> list[Job]:
@@ -119,18 +119,11 @@ def _named_files(audio, out):
   """Return [(audio file, name below the output folder without suffix)]."""
   listed, found = [], []
   for name in audio:
-    path = Path(name)
-    if path.is_dir():
-      found += _named_by_path(
-        path,
-        (p for p in path.rglob('*') if _is_input(p, path, out)),
-        f'{name} has no audio files; name a folder with audio',
-      )
-    elif glob.has_magic(name) and not path.exists():
-      matches = map(Path, glob.iglob(name, recursive=True))
-      found += _named_by_path(
-        _fixed_part(path), (p for p in matches if p.is_file()), f'no file matches {name}; change the pattern'
-      )
+    path = file_names.existing(Path(name))
+    if os.path.isdir(path):
+      found += _named_by_path(path, _inputs_in(path, out), f'{name} has no audio files; name a folder with audio')
+    elif glob.has_magic(name) and not os.path.lexists(path):
+      found += _named_by_path(_fixed_part(path), _matches(path), f'no file matches {name}; change the pattern')
     else:
       listed.append(path)
   named = [*zip(listed, _default_names(listed), strict=True), *found]
@@ -149,16 +142,58 @@ def _default_names(paths):
   return [path.stem if stems[path.stem] == 1 else path.absolute().parent.name for path in paths]
 
 
-def _is_input(path, folder, out):
-  """Return whether a path in a folder is an input: not hidden, and not in the output folder."""
-  if (
-    path.suffix.lower() not in AUDIO_SUFFIXES + FFMPEG_SUFFIXES or path.name.endswith(SYNTHESIZED) or not path.is_file()
-  ):
-    return False
-  if any(part.startswith('.') for part in path.relative_to(folder).parts):
-    return False
-  out, path = out.absolute(), path.absolute()
-  return out == folder.absolute() or not path.is_relative_to(out) or folder.absolute().is_relative_to(out)
+def _inputs_in(folder, out):
+  """Return the audio files in a folder that are not in the output folder; hidden ones are ignored."""
+  inputs, unknown = [], []
+  for path in files_below(folder):
+    if _is_output(path, folder, out) or not (path.is_file() or _is_dangling(path)):
+      continue
+    if formats.has_audio_suffix(path):
+      inputs.append(path)
+    elif formats.begins_like_audio(path):
+      unknown.append(path)
+  if unknown:
+    others = f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''
+    warnings.warn(
+      f'{unknown[0]}{others} in {folder} left out: audio, but the suffix is not; rename or name each file',
+      DataWarning,
+      stacklevel=2,
+    )
+  return inputs
+
+
+def _is_output(path, folder, out):
+  """Return whether a path in a folder was written by an earlier run."""
+  if path.name.endswith(SYNTHESIZED):
+    return True
+  out, path, folder = out.absolute(), path.absolute(), folder.absolute()
+  return path.is_relative_to(out) and not folder.is_relative_to(out)
+
+
+def _is_dangling(path):
+  """Return whether a path is a link to nothing: an input with an error, instead of none at all."""
+  return path.is_symlink() and not path.exists()
+
+
+def _matches(pattern):
+  """Return the files that match a pattern, written in any normal form of Unicode."""
+  if '**' not in pattern.parts:
+    texts = {unicodedata.normalize(form, str(pattern)) for form in ('NFC', 'NFD')} | {str(pattern)}
+    return {path for text in texts for path in map(Path, glob.iglob(text)) if path.is_file()}
+  # glob's ** follows a link to a parent folder again and again.
+  root = _fixed_part(pattern)
+  wanted = [file_names.normal_form(part) for part in pattern.relative_to(root).parts]
+  found = ((path, path.relative_to(root).parts) for path in files_below(root))
+  return {path for path, parts in found if path.is_file() and _fits([*map(file_names.normal_form, parts)], wanted)}
+
+
+def _fits(parts, wanted):
+  """Return whether the parts of a path match those of a pattern."""
+  if not wanted:
+    return not parts
+  if wanted[0] == '**':
+    return any(_fits(parts[start:], wanted[1:]) for start in range(len(parts) + 1))
+  return bool(parts) and fnmatch.fnmatchcase(parts[0], wanted[0]) and _fits(parts[1:], wanted[1:])
 
 
 def _named_by_path(root, paths, message):

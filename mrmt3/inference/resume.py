@@ -1,12 +1,14 @@
 """Journal of a file's decoded segments, kept next to the output, from which an interrupted run resumes."""
 
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 
 from mrmt3.checkpoints.spec_json import fingerprint_text
-from mrmt3.utils import journal
+from mrmt3.utils import file_names, journal
 from mrmt3.utils.fingerprints import weights_fingerprint
 
 VERSION = 1
@@ -57,4 +59,8 @@ class SegmentJournal:
 
 def journal_path(output: Path) -> Path:
   """Return where the journal of an output lies."""
-  return output.with_name(f'.{output.name}.resume')
+  path = output.with_name(f'.{output.name}.resume')
+  if file_names.is_too_long(path):
+    digest = hashlib.sha256(os.fsencode(output.name)).hexdigest()
+    path = output.with_name(f'.{digest[:32]}.resume')
+  return path

@@ -8,9 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from mrmt3.audio import files as audio_files
+from mrmt3.audio import levels
 from mrmt3.errors import UserError
 from mrmt3.inference import batched_pieces
 from mrmt3.inference.instrument_merging import merge_small_instruments
@@ -19,6 +18,7 @@ from mrmt3.inference.resume import SegmentJournal, fingerprint, journal_path
 from mrmt3.inference.transcription import Transcription
 from mrmt3.notes import export, midi
 from mrmt3.notes.instruments import instruments_of, map_to_slakh_classes
+from mrmt3.utils import warning_lines
 from mrmt3.utils.files import atomic_path
 
 
@@ -41,13 +41,13 @@ class Reporter:
 
   def __init__(self, settings: Settings, jobs: list[Job]):
     """Read the durations in the audio files' headers, if progress is shown."""
-    self._json = settings.progress == 'json' and not settings.quiet
+    self._json = settings.progress == 'json'
     self._quiet, self._bar = settings.quiet, None
     self._done, self._begin = {}, time.perf_counter()
-    shown = self._json or (not settings.quiet and sys.stderr.isatty())
+    shown = not settings.quiet and (self._json or sys.stderr.isatty())
     lengths = {id(job): audio_files.promised_seconds(job.audio) for job in jobs} if shown else {}
     self._lengths = {key: seconds for key, seconds in lengths.items() if seconds}
-    if shown and not self._json:
+    if shown and jobs and not self._json:
       from tqdm import tqdm
 
       self._bar = tqdm(total=round(sum(self._lengths.values())) or None, unit='s', leave=False)
@@ -55,6 +55,8 @@ class Reporter:
   def update(self, job: Job, seconds: float) -> None:
     """Report that `seconds` of a file's audio have been decoded."""
     self._done[id(job)] = seconds
+    if self._quiet:
+      return
     done = sum(self._done.values())
     if self._bar is not None:
       self._bar.set_description(job.audio.name, refresh=False)
@@ -67,9 +69,11 @@ class Reporter:
 
   def finished(self, job: Job, line: str, **facts) -> None:
     """Report that a file is finished."""
+    if self._quiet:
+      return
     if self._json:
       self._write(event='done', audio=str(job.audio), midi=str(job.midi), **facts)
-    elif not self._quiet:
+    else:
       self._line(line)
 
   def failed(self, job: Job, error: UserError) -> None:
@@ -78,6 +82,24 @@ class Reporter:
       self._write(event='error', audio=str(job.audio), error=str(error))
     else:
       self._line(f'mrmt3: error: {error}')
+
+  def warn(self, text: str) -> None:
+    """Report something odd about an input."""
+    if self._quiet:
+      return
+    if self._json:
+      self._write(event='warning', warning=text)
+    else:
+      self._line(f'mrmt3: warning: {text}')
+
+  def all_finished(self, failed: int, total: int) -> None:
+    """Report how many of all files failed."""
+    if self._quiet or not failed:
+      return
+    if self._json:
+      self._write(event='finished', files=total, failed=failed)
+    else:
+      self._line(f'{total - failed} of {total} files transcribed')
 
   def close(self) -> None:
     """Remove the bar."""
@@ -95,13 +117,28 @@ class Reporter:
 
 
 def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
-  """Run all jobs and return how many failed; the UserError of a single job is raised."""
-  reporter, failed = Reporter(settings, jobs), 0
+  """Run all jobs and return how many failed; the UserError of a single job is raised, unless progress is JSON."""
+  reporter = Reporter(settings, jobs)
+  with warning_lines.passed_to(reporter.warn):
+    try:
+      failed = _run_all(transcriber, jobs, settings, reporter)
+    finally:
+      reporter.close()
+  reporter.all_finished(failed, len(jobs))
+  return failed
+
+
+def _run_all(transcriber, jobs, settings, reporter):
+  failed = 0
   journals, begun = {}, {}
   model = ''
   if settings.resume:
     options = {'hop': settings.hop, 'instruments': settings.instruments}
     model = fingerprint((transcriber.params, transcriber.weights), transcriber.spec, options)
+
+  def samples_of(job):
+    job.check_names()  # here, so that the error is this job's alone
+    yield from audio_files.audio_blocks(job.audio, transcriber.sample_rate)
 
   def pieces() -> Iterator[batched_pieces.Piece]:
     for job in jobs:
@@ -113,7 +150,7 @@ def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
       if settings.resume:
         journals[id(job)] = SegmentJournal(job.midi, job.audio, model)
         known = journals[id(job)].known
-      yield batched_pieces.Piece(audio_files.audio_blocks(job.audio, transcriber.sample_rate), job, known)
+      yield batched_pieces.Piece(samples_of(job), job, known)
 
   def watched():
     for update in transcriber.run(
@@ -126,31 +163,28 @@ def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
           journals[id(job)].add(update.segments)
       yield update
 
-  try:
-    for piece, result in batched_pieces.collect(watched()):
-      job, error = piece.key, None
-      try:
-        if isinstance(result, Exception):
-          raise result
-        result = finish(result, settings)
-        write_outputs(job, result)
-        took = time.perf_counter() - begun[id(job)]
-        reporter.finished(job, summary(job, result, took), notes=len(result.notes), seconds=result.seconds, took=took)
-      except (UserError, ModuleNotFoundError) as caught:
-        error = caught
-      except Exception as caught:  # report the file and continue with the others
-        message = ' '.join(str(caught).split())[:200]
-        error = UserError(f'{job.audio}: {type(caught).__name__}: {message}')
-        error.__cause__ = caught
-      if settings.resume:
-        journals[id(job)].close(done=error is None)
-      if error is not None:
-        if len(jobs) == 1 or isinstance(error, ModuleNotFoundError):
-          raise error
-        reporter.failed(job, error)
-        failed += 1
-  finally:
-    reporter.close()
+  for piece, result in batched_pieces.collect(watched()):
+    job, error = piece.key, None
+    try:
+      if isinstance(result, Exception):
+        raise result
+      result = finish(result, settings)
+      write_outputs(job, result)
+      took = time.perf_counter() - begun[id(job)]
+      reporter.finished(job, summary(job, result, took), notes=len(result.notes), seconds=result.seconds, took=took)
+    except (UserError, ModuleNotFoundError) as caught:
+      error = caught
+    except Exception as caught:  # report the file and continue with the others
+      message = ' '.join(str(caught).split())[:200]
+      error = UserError(f'{job.audio}: {type(caught).__name__}: {message}')
+      error.__cause__ = caught
+    if settings.resume:
+      journals[id(job)].close(done=error is None)
+    if error is not None:
+      if isinstance(error, ModuleNotFoundError) or (len(jobs) == 1 and settings.progress != 'json'):
+        raise error
+      reporter.failed(job, error)
+      failed += 1
   return failed
 
 
@@ -233,7 +267,7 @@ def run_pipe(
   begin = time.perf_counter()
   descriptor = sys.stdin.fileno()
   rate, blocks = stdin_stream.open_sound(lambda count: os.read(descriptor, count), rate, channels, sample_format)
-  mono = (block.mean(axis=1) for block in _finite(blocks))
+  mono = levels.watched(stdin_stream.mono_blocks(blocks, rate), stdin_stream.NAME)
   piece = batched_pieces.Piece(audio_files.resampled(mono, rate, transcriber.sample_rate), job)
 
   def watched():
@@ -252,12 +286,7 @@ def run_pipe(
   ((_, result),) = batched_pieces.collect(watched())
   result = finish(result, settings)
   write_outputs(job, result)
-  if not settings.quiet:
-    print(summary(job, result, time.perf_counter() - begin), file=sys.stderr, flush=True)
-
-
-def _finite(blocks):
-  for block in blocks:
-    if not np.isfinite(block).all():
-      raise UserError('standard input has NaN or infinite samples; check --format')
-    yield block
+  took = time.perf_counter() - begin
+  Reporter(settings, []).finished(
+    job, summary(job, result, took), notes=len(result.notes), seconds=result.seconds, took=took
+  )

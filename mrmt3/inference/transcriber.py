@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from mrmt3.audio import arrays, levels
 from mrmt3.audio import files as audio_files
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.config import ModelSpec
@@ -75,17 +76,24 @@ class Transcriber:
     """Transcribe a piece.
 
     Args:
-      audio: samples `[n]` or `[n, channels]`, full scale being -1..1, or the name of an audio file.
-      sample_rate: of the samples, Hz; None is the model's own (16 kHz). A file knows its rate.
+      audio: the name of an audio file, or samples: floats `[n]` or `[n, channels]`, full scale being -1..1.
+      sample_rate: of the samples, Hz; required for samples. A file knows its rate.
       hop: segments decoded at once, each with the memory of the one `hop` back. None is 1, or 8 without memory.
       instruments: the only ones that may be emitted, such as 'piano,bass,drums' (`instrument_filter`), or None: all.
       progress: called with (seconds done, all seconds or None) after every step.
 
     Raises:
-      UserError: the file cannot be read, or an argument makes no sense.
+      UserError: the file cannot be read, samples have no rate, integer type or more channels than samples, or an
+        argument makes no sense.
+
+    Warns:
+      DataWarning: something is odd about the audio; it was handled.
     """
     blocks = self._blocks(audio, sample_rate)
-    total = audio_files.promised_seconds(audio) if _is_path(audio) else len(audio) / self._checked_rate(sample_rate)
+    if _is_path(audio):
+      total = audio_files.promised_seconds(audio)
+    else:
+      total = len(arrays.as_samples(audio)) / arrays.checked_rate(sample_rate)
 
     def watched():
       for update in self.run([batched_pieces.Piece(blocks)], hop=hop, instruments=instruments):
@@ -137,14 +145,15 @@ class Transcriber:
 
     Args:
       blocks: samples `[n]` or `[n, channels]` each, of any lengths, full scale being -1..1.
-      sample_rate: of the samples, Hz; None is the model's own.
+      sample_rate: of the samples, Hz; required.
       instruments: as in `transcribe`.
 
     Raises:
-      UserError: a sample is no number, or an argument makes no sense.
+      UserError: a sample is no number or far from full scale -1..1, there is no rate, or an argument makes no sense.
     """
-    mono = _mono(blocks)
-    resampled = audio_files.resampled(mono, self._checked_rate(sample_rate), self.sample_rate)
+    rate = arrays.checked_rate(sample_rate)
+    mono = levels.watched(arrays.mono_blocks(blocks, rate), 'audio')
+    resampled = audio_files.resampled(mono, rate, self.sample_rate)
     for update in self.run([batched_pieces.Piece(resampled)], hop=1, instruments=instruments):
       if update.error is not None:
         raise update.error
@@ -236,32 +245,10 @@ class Transcriber:
   def _blocks(self, audio, sample_rate):
     if _is_path(audio):
       return audio_files.audio_blocks(audio, self.sample_rate)
-    return audio_files.resampled(_mono([audio]), self._checked_rate(sample_rate), self.sample_rate)
-
-  def _checked_rate(self, sample_rate):
-    if sample_rate is None:
-      return self.sample_rate
-    if not 0 < sample_rate < 1 << 31:
-      raise UserError(f'sample_rate is {sample_rate}; give the samples per second, such as 44100')
-    return int(sample_rate)
+    rate = arrays.checked_rate(sample_rate)
+    mono = levels.watched(map(arrays.mono_piece, [audio], [rate]), 'audio')  # errors are those of this piece
+    return audio_files.resampled(mono, rate, self.sample_rate)
 
 
 def _is_path(audio):
   return isinstance(audio, (str, os.PathLike))
-
-
-def _mono(blocks):
-  """Yield the mean of the channels of blocks `[n]` or `[n, channels]`, float32 `[n]`; UserError for NaN or infinity."""
-  for block in blocks:
-    samples = np.asarray(block)
-    if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
-      raise UserError(
-        f'audio is {samples.dtype} {list(samples.shape)}; give floats [n] or [n, channels] with full scale -1..1'
-      )
-    samples = samples.astype(np.float32, copy=False)
-    if samples.ndim == 2:
-      with np.errstate(all='ignore'):  # what is no number is named below
-        samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    if not np.isfinite(samples).all():
-      raise UserError('the audio holds samples that are no numbers (NaN or infinity)')
-    yield samples

@@ -157,6 +157,9 @@ class _Layout:
     """Draw text at `x` inches from the panels' left side and `y` inches below the figure's upper edge."""
     width, total = self.size
     style = {'color': _INK, 'va': 'top'} | style
+    # Text is often a file name: a $ begins no formula, and what is not UTF-8 has no glyph.
+    text = text.encode('utf-8', 'replace').decode()
+    style['parse_math'] = False
     figure.text((self.left + x) / width, 1 - y / total, text, size=size * self.scale, **style)
 
 

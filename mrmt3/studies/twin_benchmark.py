@@ -83,8 +83,9 @@ def score(data: Path, model: Path) -> dict[str, float]:
   transcriber = Transcriber.load(model)
   onset, by_class = [], []
   for track in slakh_layout.find_tracks(data, 'test'):
-    samples = audio_files.read_audio(track.audio_path, transcriber.spec.spectrogram.sample_rate)
-    scores = metric_registry.evaluate_piece(slakh_layout.read_notes(track), transcriber.transcribe(samples).notes)
+    samples = audio_files.read_audio(track.audio_path, transcriber.sample_rate)
+    notes = transcriber.transcribe(samples, transcriber.sample_rate).notes
+    scores = metric_registry.evaluate_piece(slakh_layout.read_notes(track), notes)
     onset.append(scores['onset_f1'])
     by_class.append(scores['onset_program_f1'])
   return {'onset_f1': float(np.mean(onset)), 'class_f1': float(np.mean(by_class))}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mrmt3.errors import UserError
+from mrmt3.utils.file_names import MAX_NAME_BYTES, shortened
 
 
 def make_folder(folder: str | os.PathLike) -> Path:
@@ -40,7 +41,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     raise UserError(f'cannot write {path}: it is a folder; name a file')
   make_folder(path.parent)
   is_regular = path.is_file() or not path.exists()
-  temporary = path.with_name(f'.{path.stem}.{secrets.token_hex(4)}{path.suffix}') if is_regular else path
+  temporary = _temporary_name(path) if is_regular else path
   try:
     yield temporary
     if is_regular:
@@ -66,7 +67,7 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
     raise UserError(f'cannot write {path}: it already exists; remove it, or choose another name')
   temporary = None
   try:
-    temporary = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=make_folder(path.parent)))
+    temporary = Path(tempfile.mkdtemp(prefix=f'.{shortened(path.name, 200)}.', dir=make_folder(path.parent)))
     yield temporary
     temporary.chmod(0o755)
     temporary.rename(path)
@@ -75,3 +76,8 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
   finally:
     if temporary is not None:
       shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary_name(path):
+  end = f'.{secrets.token_hex(4)}{path.suffix}'
+  return path.with_name(f'.{shortened(path.stem, MAX_NAME_BYTES - 1 - len(os.fsencode(end)))}{end}')

@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
+
+from mrmt3.errors import DataWarning
 
 
 def files_fingerprint(paths: Iterable[Path], root: Path) -> str:
@@ -33,10 +36,11 @@ def weights_fingerprint(params, text: str) -> str:
 def files_below(folder: Path) -> list[Path]:
   """Return the files in a folder and its subfolders, sorted, without hidden ones (names that start with a dot).
 
-  Links to folders are followed, but each folder is entered once, because a link may lead back up.
+  Links to folders are followed, but each folder is entered once, because a link may lead back up. An `DataWarning`
+  names each folder that cannot be read.
   """
   found, seen = [], set()
-  for parent, folders, names in os.walk(folder, followlinks=True):
+  for parent, folders, names in os.walk(folder, onerror=_left_out, followlinks=True):
     status = os.stat(parent)
     if (status.st_dev, status.st_ino) in seen:
       folders.clear()
@@ -45,3 +49,9 @@ def files_below(folder: Path) -> list[Path]:
     folders[:] = sorted(name for name in folders if not name.startswith('.'))
     found += [Path(parent, name) for name in names if not name.startswith('.')]
   return sorted(found)
+
+
+def _left_out(error):
+  # A folder that is not there at all is the caller's concern.
+  if not isinstance(error, FileNotFoundError):
+    warnings.warn(f'{error.filename} is left out: {error.strerror}', DataWarning, stacklevel=3)

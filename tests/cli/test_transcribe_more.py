@@ -235,9 +235,9 @@ def test_progress_as_json_and_errors_in_it(model, album, tmp_path, capsys):
     == 2
   )
   lines = capsys.readouterr().err.splitlines()
-  events = [json.loads(line) for line in lines[:-1]]
-  assert lines[-1] == '1 of 2 files transcribed'
-  assert {event['event'] for event in events} == {'progress', 'done', 'error'}
+  events = [json.loads(line) for line in lines]
+  assert events[-1] == {'event': 'finished', 'files': 2, 'failed': 1}
+  assert {event['event'] for event in events} == {'progress', 'done', 'error', 'finished'}
   progress = [event for event in events if event['event'] == 'progress']
   assert progress[0]['of'] == 0.188 and progress[-1]['left'] >= 0
   done = next(event for event in events if event['event'] == 'done')
@@ -332,7 +332,7 @@ def test_m4a_files_and_invalid_ones(tmp_path):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=name):
       audio_files.read_audio(tmp_path / name)
-  assert ffmpeg.open_file(tmp_path / 'a.m4a').samplerate == rate
+  assert ffmpeg.FfmpegFile(tmp_path / 'a.m4a').samplerate == rate
 
 
 def test_m4a_without_pyav_names_the_package(tmp_path, monkeypatch):

@@ -60,7 +60,7 @@ def test_a_checkpoint_scores_as_its_transcriptions(small_data, checkpoint, tmp_p
   assert list(saved) == list(references) and len(saved) == 3
   notes = 0
   for name, reference in references.items():
-    expected = transcriber.transcribe(reference.audio(16000)).notes
+    expected = transcriber.transcribe(reference.audio(16000), 16000).notes
     np.testing.assert_array_equal(saved[name](), expected)
     notes += len(expected)
   assert notes  # else nothing was compared

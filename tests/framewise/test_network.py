@@ -227,8 +227,8 @@ def test_a_transcriber_emits_only_the_instruments_asked_for(hop):
   params['note_reader']['sounds_bias'] += 2.0
   params['note_reader']['class_of']['kernel'] *= 0.1  # so that basses have a share of every note
   transcriber, audio = Transcriber(params, spec), rng.normal(0, 0.1, 40000).astype(np.float32)
-  everything = transcriber.transcribe(audio, hop=hop)
-  basses = transcriber.transcribe(audio, hop=hop, instruments='bass')
+  everything = transcriber.transcribe(audio, 16000, hop=hop)
+  basses = transcriber.transcribe(audio, 16000, hop=hop, instruments='bass')
   assert len(everything.notes) and set(everything.notes['program']) - set(range(32, 40))
   assert len(basses.notes) and set(basses.notes['program']) <= set(range(32, 40)) and not basses.notes['is_drum'].any()
   for segment in (*everything.segments, *basses.segments):

@@ -110,7 +110,7 @@ def test_memory_counts_the_predicted_tokens(params, samples):
   """Step by step by hand: counts of all segments before, the tokens of the last."""
   spec = spec_of(instrument_prior=1.0)
   transcriber = Transcriber(params, spec)
-  emitted = [s.tokens for s in transcriber.transcribe(samples).segments]
+  emitted = [s.tokens for s in transcriber.transcribe(samples, 16000).segments]
   counted = np.zeros(NUM_CLASSES, int)
   carried = memory.empty(spec, 1)
   for mel, tokens in zip(segments_of(samples)[:-1], emitted, strict=False):
@@ -123,7 +123,7 @@ def test_memory_counts_the_predicted_tokens(params, samples):
     counted += np.bincount(np.asarray(notes.row)[np.asarray(notes.onset)], minlength=NUM_CLASSES + 1)[:NUM_CLASSES]
   assert counted.sum() > 20 and (counted > 0).sum() > 1
   # The prior has an effect, or nothing of this would have been tested.
-  alone = [s.tokens for s in Transcriber(params, spec_of()).transcribe(samples).segments]
+  alone = [s.tokens for s in Transcriber(params, spec_of()).transcribe(samples, 16000).segments]
   assert any(a.tolist() != b.tolist() for a, b in zip(emitted[1:], alone[1:], strict=True))
   ties = [int(np.flatnonzero(tokens == IDS.tie[0])[0]) for tokens in emitted]
   assert ties[0] == 0 and max(ties) > 1  # nothing can continue in the first segment
@@ -132,13 +132,13 @@ def test_memory_counts_the_predicted_tokens(params, samples):
 def test_streams_batches_and_restarts_have_the_same_memory(params, samples):
   spec = spec_of(instrument_prior=1.0)
   transcriber = Transcriber(params, spec)
-  whole = transcriber.transcribe(samples)
-  streamed = as_notes(list(transcriber.stream(np.array_split(samples, 7))))
+  whole = transcriber.transcribe(samples, 16000)
+  streamed = as_notes(list(transcriber.stream(np.array_split(samples, 7), 16000)))
   np.testing.assert_array_equal(np.sort(streamed), np.sort(whole.notes))
   others = [samples[: 3 * SEGMENT], samples, samples[SEGMENT:]]
-  np.testing.assert_array_equal(list(transcriber.transcribe_many(others, batch=2))[1].notes, whole.notes)
+  np.testing.assert_array_equal(list(transcriber.transcribe_many(others, 16000, batch=2))[1].notes, whole.notes)
   for hop in (1, 2):
-    full = transcriber.transcribe(samples, hop=hop)
+    full = transcriber.transcribe(samples, 16000, hop=hop)
     piece = batched_pieces.Piece([samples], known=tuple(segment.tokens for segment in full.segments[:5]))
     ((_, resumed),) = batched_pieces.collect(transcriber.run([piece], hop=hop))
     np.testing.assert_array_equal(resumed.notes, full.notes)
@@ -146,7 +146,7 @@ def test_streams_batches_and_restarts_have_the_same_memory(params, samples):
 
 def test_the_piece_model_has_the_transcribers_memory(params, samples):
   spec = spec_of(instrument_prior=1.0)
-  emitted = [s.tokens for s in Transcriber(params, spec).transcribe(samples[: 9 * SEGMENT]).segments][:9]
+  emitted = [s.tokens for s in Transcriber(params, spec).transcribe(samples[: 9 * SEGMENT], 16000).segments][:9]
   mel = segments_of(samples)[:9]
   batch = {
     'encoder_input_tokens': mel[None],
@@ -171,7 +171,7 @@ def test_with_a_hop_all_rows_are_counted_and_no_prior_segment_is_adjacent(params
       return super().decode_rows(inputs, remembered, active, allowed)
 
   watched = Watched(params, spec)
-  result = watched.transcribe(samples[: 4 * SEGMENT], hop=2)
+  result = watched.transcribe(samples[: 4 * SEGMENT], 16000, hop=2)
   assert [one.adjacent.tolist() for one in seen[:2]] == [
     [True, False],
     [False, False],
@@ -187,7 +187,7 @@ def test_a_study_can_replace_the_memory(params, samples):
   transcriber, mel = Transcriber(params, spec), segments_of(samples)[:9]
   piece = probe_pieces.ProbePiece('noise', as_notes([]), mel, 144, np.zeros((9, 48), np.int32))
   emitted = probe_decoding.transcribe(transcriber, [piece], memory_conditions.AS_USED)['noise']
-  for ours, wanted in zip(emitted, transcriber.transcribe(samples[: 9 * SEGMENT]).segments[:9], strict=True):
+  for ours, wanted in zip(emitted, transcriber.transcribe(samples[: 9 * SEGMENT], 16000).segments[:9], strict=True):
     np.testing.assert_array_equal(ours[: len(wanted.tokens)], wanted.tokens)
   carried = memory_conditions.remembered(
     transcriber, memory_conditions.Condition('', hop=3), emitted, 5, np.random.default_rng(0)

@@ -50,7 +50,7 @@ def transcriber():
 
 def test_equals_each_piece_alone(transcriber):
   for number, tokens in enumerate(decode_all(transcriber)):
-    expected = [transcriber.padded(s.tokens) for s in transcriber.transcribe(samples_of(number)).segments]
+    expected = [transcriber.padded(s.tokens) for s in transcriber.transcribe(samples_of(number), 16000).segments]
     np.testing.assert_array_equal(tokens, expected)
 
 

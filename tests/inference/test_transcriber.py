@@ -71,21 +71,22 @@ def samples():
 def test_transcribe(samples):
   transcriber = Transcriber(fixture.params(), SPEC)
   calls = []
-  result = transcriber.transcribe(samples, progress=lambda *args: calls.append(args))
+  result = transcriber.transcribe(samples, 16000, progress=lambda *args: calls.append(args))
   total = len(samples) / 16000
   assert calls == [(0.32, total), (0.64, total), (total, total)]
   assert [s.start for s in result.segments] == [0, 0.32, 0.64]
   notes, stats = decode_piece([s.tokens for s in result.segments], [0, 40, 80], transcriber.codec)
   np.testing.assert_array_equal(result.notes, notes)
   assert result.stats == stats
-  again = transcriber.transcribe(samples)
+  again = transcriber.transcribe(samples, 16000)
   np.testing.assert_array_equal(again.notes, result.notes)
 
 
 def test_without_memory_segments_are_independent(samples):
   spec = dataclasses.replace(SPEC, network=dataclasses.replace(SPEC.network, memory_length=0), prior_layout='targets')
   params = {name: part for name, part in fixture.params().items() if name != 'memory_encoder'}
-  rows = [Transcriber(params, spec, segments_at_once=at_once).transcribe(samples).segments for at_once in (1, 2)]
+  models = [Transcriber(params, spec, segments_at_once=at_once) for at_once in (1, 2)]
+  rows = [model.transcribe(samples, 16000).segments for model in models]
   assert [len(row) for row in rows] == [3, 3]
   for one, two in zip(*rows, strict=True):
     np.testing.assert_array_equal(one.tokens, two.tokens)
@@ -108,13 +109,13 @@ def test_without_ties_notes_begin_at_once(monkeypatch):
   on, off = ('velocity', 1), ('velocity', 0)
   answers = iter([ids(on, ('pitch', 60)), ids(('shift', 8), off, ('pitch', 60))])
   monkeypatch.setattr(transcriber, 'decode_rows', lambda inputs, *_: np.array([next(answers)] * len(inputs)))
-  notes = transcriber.transcribe(np.zeros(40 * 128 + 100, np.float32)).notes
+  notes = transcriber.transcribe(np.zeros(40 * 128 + 100, np.float32), 16000).notes
   assert notes[['onset', 'pitch']].tolist() == [(0.0, 60)]
   np.testing.assert_allclose(notes['offset'], 0.4)
 
 
 def test_empty_audio_is_a_short_silence():
-  result = Transcriber(fixture.params(), SPEC).transcribe(np.zeros(0, np.float32))
+  result = Transcriber(fixture.params(), SPEC).transcribe(np.zeros(0, np.float32), 16000)
   assert len(result.segments) == 1
 
 
@@ -125,8 +126,8 @@ def test_until_eos():
 
 def test_load(tmp_path, samples):
   orbax_checkpoints.save_checkpoint(tmp_path, 5, {'target': fixture.params()}, SPEC)
-  loaded = Transcriber.load(tmp_path).transcribe(samples)
-  made = Transcriber(fixture.params(), SPEC).transcribe(samples)
+  loaded = Transcriber.load(tmp_path).transcribe(samples, 16000)
+  made = Transcriber(fixture.params(), SPEC).transcribe(samples, 16000)
   np.testing.assert_array_equal(loaded.notes, made.notes)
   with pytest.raises(UserError, match='no such checkpoint'):
     Transcriber.load(tmp_path / 'none')

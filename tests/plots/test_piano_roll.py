@@ -134,3 +134,9 @@ def test_failing_to_write_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match='unknown picture format'):
       piano_roll.piano_roll(tmp_path / name, None, music())
   assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+@pytest.mark.parametrize('title', ['a$b_{c$', 'caf\udce9.wav', '日本 \\frac{', 'tab\there'])
+def test_any_file_name_is_a_title(tmp_path, title):
+  piano_roll.piano_roll(tmp_path / 'roll.svg', None, music(), title=title)
+  assert (tmp_path / 'roll.svg').stat().st_size > 1000

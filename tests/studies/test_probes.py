@@ -83,7 +83,7 @@ def test_normal_use_gives_the_transcribers_notes(transcriber, pieces, small_data
   references = evaluation_references.find_references(small_data, split='train')
   assert len(predicted) == 3 and sum(map(len, predicted.values()))
   for name, reference in references.items():
-    np.testing.assert_array_equal(predicted[name], transcriber.transcribe(reference.audio(16000)).notes)
+    np.testing.assert_array_equal(predicted[name], transcriber.transcribe(reference.audio(16000), 16000).notes)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def twin_accuracy(model_dir, data) -> float:
   library = Library(SlakhFolder(str(data)), transcriber.spec, ExampleConfig())
   right = []
   for piece, track in enumerate(slakh_layout.find_tracks(data, 'test')):
-    found = transcriber.transcribe(read_audio(track.audio_path)).segments
+    found = transcriber.transcribe(read_audio(track.audio_path), 16000).segments
     for index, segment in enumerate(found):
       tokens, _ = library.tokens('test', Window((Part(piece, 32 * index),), 32))
       wanted = [token for token in tokens if token in PROGRAM_IDS]

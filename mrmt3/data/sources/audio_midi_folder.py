@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from mrmt3.audio.files import read_audio
+from mrmt3.audio.formats import AUDIO_SUFFIXES
 from mrmt3.data.piece_source import PieceContent
 from mrmt3.errors import UserError
 from mrmt3.notes.instruments import map_to_slakh_classes
 from mrmt3.notes.midi import read_midi_counted
+from mrmt3.utils.file_names import existing, normal_form
 from mrmt3.utils.fingerprints import files_below, files_fingerprint
 
 SPLITS = ('train', 'validation', 'test')
-AUDIO_SUFFIXES = ('.wav', '.flac', '.ogg', '.mp3')
 MIDI_SUFFIXES = ('.mid', '.midi')
 
 
@@ -30,7 +31,8 @@ class OwnFolder:
 
   A piece's name is its path without the suffix, e.g. 'album/song'. Incomplete pieces are listed as well, and reading
   one raises an error with the reason: a file without a partner or with two, and a file outside the split folders (in
-  the first split). Hidden files and files with other suffixes are ignored.
+  the first split). Hidden files and files with other suffixes are ignored. Audio may have any format that
+  `mrmt3 transcribe` takes. Names are compared in the composed form of Unicode, which is also that of pieces.
 
   Attributes:
     data_dir: the folder. Folders in it named train, validation or test are the splits.
@@ -80,10 +82,13 @@ class OwnFolder:
     base = root / split / name if folders else root / name
     if name.startswith('../'):
       raise UserError(f'{base.resolve()} is outside the split folders {", ".join(folders)}: move it into one of them')
+    base = existing(base.parent) / base.name
     try:
       with os.scandir(base.parent) as entries:
         siblings = [
-          Path(entry) for entry in entries if os.path.splitext(entry.name)[0] == base.name and entry.is_file()
+          Path(entry)
+          for entry in entries
+          if normal_form(os.path.splitext(entry.name)[0]) == normal_form(base.name) and entry.is_file()
         ]
     except OSError as error:
       raise UserError(f'cannot read {base.parent}: {error.strerror}') from error
@@ -114,10 +119,10 @@ class OwnFolder:
       if path.suffix.lower() not in (*AUDIO_SUFFIXES, *MIDI_SUFFIXES):
         continue
       inner = path.relative_to(root).with_suffix('')
-      split, name = folders[0] if folders else SPLITS[0], inner.as_posix()
+      split, name = folders[0] if folders else SPLITS[0], normal_form(inner.as_posix())
       if folders:
         inside = inner.parts[0] in folders and len(inner.parts) > 1
-        split, name = (inner.parts[0], Path(*inner.parts[1:]).as_posix()) if inside else (split, f'../{name}')
+        split, name = (inner.parts[0], name.partition('/')[2]) if inside else (split, f'../{name}')
       found[split].setdefault(name, []).append(path)
     if not any(_is_pair(paths) for pieces in found.values() for paths in pieces.values()):
       raise UserError(f'no pieces in {root}: expected pairs of files with one name, like song.wav and song.mid')
@@ -125,7 +130,7 @@ class OwnFolder:
 
   def _divide(self, pieces):
     """Divide the pieces among the splits by a number in 0..1 that depends on the piece's name only."""
-    place = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64 for name in pieces}
+    place = {name: int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) / 2**64 for name in pieces}
     pairs = [name for name in pieces if _is_pair(pieces[name])]
     train, validation, _ = self.fractions
     if min(place[name] for name in pairs) >= train:
@@ -149,7 +154,8 @@ def _only(siblings, suffixes, base, kind):
   """Return the file of a kind; UserError if there is none or more than one."""
   files = sorted(path for path in siblings if path.suffix.lower() in suffixes)
   if not files:
-    raise UserError(f'{base} has no {kind} file: expected {base.name}{" or ".join(suffixes)} in {base.parent}')
+    others = f' or {suffixes[1]}' if len(suffixes) == 2 else f', {", ".join(suffixes[1:4])} or another {kind} format'
+    raise UserError(f'{base} has no {kind} file: expected {base.name}{suffixes[0]}{others} in {base.parent}')
   if len(files) > 1:
     raise UserError(f'{base} has {len(files)} {kind} files, {" and ".join(p.name for p in files)}: remove all but one')
   return files[0]

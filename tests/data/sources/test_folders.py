@@ -2,10 +2,12 @@
 
 import pickle
 import shutil
+import unicodedata
 from pathlib import Path
 
 import mido
 import numpy as np
+import odd_audio
 import pytest
 import soundfile
 import yaml
@@ -357,3 +359,29 @@ def test_recording_that_is_cut_off_is_named(tmp_path):
   path.write_bytes(path.read_bytes()[:30000])
   with pytest.raises(UserError, match=r'a\.wav is truncated or damaged: 0\.9 of 1\.5 s can be read'):
     OwnFolder(str(tmp_path)).read_piece('train', 'a', RATE)
+
+
+@pytest.mark.parametrize('suffix', ['.m4a', '.webm', '.FLAC'])
+def test_own_folder_takes_the_formats_of_transcribe(tmp_path, suffix):
+  pytest.importorskip('av')
+  add_pair(tmp_path, 'song')
+  if suffix in odd_audio.CONTAINERS:
+    odd_audio.encode(tmp_path / f'song{suffix}', odd_audio.tone(), suffix)
+  else:
+    odd_audio.write(tmp_path / f'song{suffix}', odd_audio.tone())
+  (tmp_path / 'song.wav').unlink()
+  piece = OwnFolder(str(tmp_path), (1.0, 0.0, 0.0)).read_piece('train', 'song', RATE)
+  assert len(piece.samples) == pytest.approx(2 * RATE, abs=RATE // 20)
+
+
+@pytest.mark.parametrize('split', ['', 'train/album Café'])
+def test_own_folder_pairs_names_in_different_normal_forms(tmp_path, split):
+  composed, decomposed = (unicodedata.normalize(form, 'Café') for form in ('NFC', 'NFD'))
+  folder = tmp_path / unicodedata.normalize('NFD', split)
+  folder.mkdir(parents=True, exist_ok=True)
+  add_pair(folder, decomposed)
+  (folder / f'{decomposed}.wav').rename(folder / f'{composed}.wav')
+  source = OwnFolder(str(tmp_path), (1.0, 0.0, 0.0))
+  (name,) = source.list_pieces('train')
+  assert name == (f'album {composed}/{composed}' if split else composed)
+  assert len(source.read_piece('train', name, RATE).notes) == 2

@@ -1,0 +1,50 @@
+"""Warnings about odd files on the terminal: one line each, like errors."""
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+from mrmt3.errors import DataWarning
+
+
+def show_as_lines() -> None:
+  """Print each `DataWarning` of this process as one line on stderr, once; other warnings stay as they are."""
+  warnings.simplefilter('default', DataWarning)
+  before = warnings.showwarning
+  if getattr(before, 'is_of_mrmt3', False):
+    return
+
+  def show(message, category, filename, lineno, file=None, line=None):
+    if issubclass(category, DataWarning):
+      print(f'mrmt3: warning: {message}', file=file or sys.stderr)
+    else:
+      before(message, category, filename, lineno, file, line)
+
+  show.is_of_mrmt3 = True
+  warnings.showwarning = show
+
+
+@contextlib.contextmanager
+def passed_to(show: Callable[[str], None]) -> Iterator[None]:
+  """Call `show` with the message of each `DataWarning` of the block, once; other warnings stay as they are."""
+  with warnings.catch_warnings():
+    warnings.simplefilter('default', DataWarning)
+    before = warnings.showwarning
+
+    def show_warning(message, category, *args, **options):
+      if issubclass(category, DataWarning):
+        show(str(message))
+      else:
+        before(message, category, *args, **options)
+
+    warnings.showwarning = show_warning
+    yield
+
+
+@contextlib.contextmanager
+def hidden() -> Iterator[None]:
+  """Show no `DataWarning` of the block."""
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', DataWarning)
+    yield

@@ -1,4 +1,4 @@
-"""The exception type for errors that the user can fix, and one-line messages of other exceptions."""
+"""Errors that the user can fix, warnings about odd files, and one-line messages of other exceptions."""
 
 
 class UserError(Exception):
@@ -6,6 +6,22 @@ class UserError(Exception):
 
   Commands print it without a traceback and exit with code 2.
   """
+
+
+class DataWarning(UserWarning):
+  """A file was read although something about it is odd. The message is one line: where, and what is odd.
+
+  Commands print it as one line, see `utils.warning_lines`.
+
+  Attributes:
+    lost_notes: number of notes in the file that could not be read.
+    oddities: what else is odd, a phrase each.
+  """
+
+  def __init__(self, message: str, lost_notes: int = 0, oddities: tuple[str, ...] = ()):
+    super().__init__(message)
+    self.lost_notes = lost_notes
+    self.oddities = oddities
 
 
 def first_line(error) -> str:

@@ -12,6 +12,7 @@ from mrmt3.cli import bench, convert, dataset, demo, evaluate, fetch, inspect, r
 from mrmt3.cli.parsing import Parser
 from mrmt3.errors import UserError
 from mrmt3.utils import huge_pages
+from mrmt3.utils.warning_lines import show_as_lines
 from mrmt3.version import __version__
 
 EXTRA_OF = {
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     huge_pages.set_for_child_processes()
     os.execv(sys.executable, [sys.executable, '-m', f'mrmt3.{arguments[0]}', *arguments[1:]])
   args = build_parser().parse_args(arguments)
+  show_as_lines()
   try:
     code = args.run(args)
     sys.stdout.flush()

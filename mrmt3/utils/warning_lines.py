@@ -1,0 +1,48 @@
+"""Warnings about odd files on the terminal: one line each, like errors."""
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mrmt3.errors import DataWarning
+
+
+def show_as_lines() -> None:
+  """Print each `DataWarning` of this process as one line on stderr, once; other warnings stay as they are."""
+  warnings.simplefilter('default', DataWarning)
+  before = warnings.showwarning
+  if getattr(before, 'is_of_mrmt3', False):
+    return
+
+  def show(message, category, filename, lineno, file=None, line=None):
+    if issubclass(category, DataWarning):
+      print(f'mrmt3: warning: {message}', file=file or sys.stderr)
+    else:
+      before(message, category, filename, lineno, file, line)
+
+  show.is_of_mrmt3 = True
+  warnings.showwarning = show
+
+
+@contextlib.contextmanager
+def collected_warnings() -> Iterator[list[DataWarning]]:
+  """Collect the `DataWarning`s inside, each message once, instead of printing them; not for use in threads."""
+  collected = []
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always', DataWarning)
+    try:
+      yield collected
+    finally:
+      collected += {str(one.message): one.message for one in caught if issubclass(one.category, DataWarning)}.values()
+  for one in caught:
+    if not issubclass(one.category, DataWarning):
+      warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+def with_warnings(function: Callable, item) -> tuple[Any, list[str]]:
+  """Return (the result of `function(item)`, the messages of its `DataWarning`s)."""
+  with collected_warnings() as warned:
+    result = function(item)
+  return result, [str(one) for one in warned]

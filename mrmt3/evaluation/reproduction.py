@@ -181,6 +181,8 @@ def score(name: str, tracks: list[slakh_layout.Track], folder: Path, failed: dic
   for way, read in {'published': slakh_layout.read_published_notes, 'default': slakh_layout.read_notes}.items():
     references = {track.name: Reference(functools.partial(read, track)) for track in tracks}
     summaries[way] = score_pieces.score(f'{name} ({way})', references, estimates, None)
+  for line in dict.fromkeys(line for summary in summaries.values() for line in summary.odd_files):
+    print(f'mrmt3: warning: {line}', file=sys.stderr)
   means = {way: summary.mean for way, summary in summaries.items()}
   scores = {way: {piece.name: piece.scores for piece in summary.pieces} for way, summary in summaries.items()}
   return Result(name, len(tracks), means, {**summaries['default'].failed, **failed}), scores

@@ -1,6 +1,7 @@
 """Transcription and scoring of a set of pieces; an interrupted run can be resumed."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -17,6 +18,7 @@ from mrmt3.evaluation.references import Estimate, Reference
 from mrmt3.utils import files
 from mrmt3.utils.fingerprints import files_fingerprint
 from mrmt3.utils.journal import Journal
+from mrmt3.utils.warning_lines import collected_warnings
 
 SCORES_NAME = 'scores-{}.jsonl'
 PREDICTIONS_NAME = 'predictions-{}.jsonl'
@@ -183,16 +185,18 @@ def _score(job, mt3_suite):
   """Read and scores one piece; runs in a worker process."""
   name, reference, read_estimate = job
   estimate, problem = None, ''
-  if read_estimate is not None:
-    try:
-      estimate = read_estimate()
-    except UserError as error:
-      problem = str(error)
   try:
-    notes, published = _tables(reference)
-    return summary.score_piece(
+    with collected_warnings() as odd_files:
+      if read_estimate is not None:
+        try:
+          estimate = read_estimate()
+        except UserError as error:
+          problem = str(error)
+      notes, published = _tables(reference)
+    result = summary.score_piece(
       name, notes, estimate, published_reference=published, problem=problem, mt3_suite=mt3_suite
     )
+    return dataclasses.replace(result, odd_files=[str(one) for one in odd_files])
   except ValueError as error:
     raise UserError(f'cannot score {error}') from error
 

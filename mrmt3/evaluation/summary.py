@@ -20,6 +20,7 @@ class PieceResult:
     confusion: see `confusion.instrument_confusion`, int64 `[36, 36]`.
     polyphony: see `breakdowns.polyphony_counts`, int64 `[levels, 3]`.
     problem: why there is no transcription, in which case the scores are those of an empty one; '' if there is one.
+    odd_files: what was odd about its files, such as lost notes, a line for each file.
   """
 
   name: str
@@ -27,6 +28,7 @@ class PieceResult:
   confusion: np.ndarray
   polyphony: np.ndarray
   problem: str = ''
+  odd_files: Sequence[str] = ()
 
   def to_dict(self) -> dict:
     """Return the result as a JSON object that `from_dict` reads exactly; of the matrix only nonzero entries."""
@@ -36,6 +38,7 @@ class PieceResult:
     return {
       'piece': self.name,
       'problem': self.problem,
+      'odd_files': list(self.odd_files),
       'scores': dict(self.scores),
       'confusion': cells,
       'polyphony': self.polyphony.tolist(),
@@ -49,7 +52,7 @@ class PieceResult:
     for row, column, count in line['confusion']:
       matrix[places[row], places[column]] = count
     polyphony = np.array(line['polyphony'], np.int64).reshape(len(breakdowns.POLYPHONY_LEVELS), 3)
-    return cls(line['piece'], line['scores'], matrix, polyphony, line['problem'])
+    return cls(line['piece'], line['scores'], matrix, polyphony, line['problem'], line.get('odd_files', ()))
 
 
 def score_piece(
@@ -110,6 +113,11 @@ class Summary:
   def failed(self) -> dict[str, str]:
     """{piece: problem} of the pieces without a transcription, which count as empty."""
     return {piece.name: piece.problem for piece in self.pieces if piece.problem}
+
+  @property
+  def odd_files(self) -> list[str]:
+    """What was odd about the pieces' files, such as lost notes, a line for each file."""
+    return list(dict.fromkeys(line for piece in self.pieces for line in piece.odd_files))
 
   @functools.cached_property
   def mean(self) -> dict[str, float]:
@@ -172,6 +180,7 @@ class Summary:
       'by_instruments': self.by_instruments([score.name for score in metric_registry.shown_in('log')]),
       'most_confused': confusion.most_confused(self.confusion),
       'counted_as_empty': self.failed,
+      'odd_files': self.odd_files,
     }
 
 

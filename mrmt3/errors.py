@@ -12,7 +12,16 @@ class DataWarning(UserWarning):
   """A file was read although something about it is odd. The message is one line: where, and what is odd.
 
   Commands print it as one line, see `utils.warning_lines`.
+
+  Attributes:
+    lost_notes: number of notes in the file that could not be read.
+    oddities: what else is odd, a phrase each.
   """
+
+  def __init__(self, message: str, lost_notes: int = 0, oddities: tuple[str, ...] = ()):
+    super().__init__(message)
+    self.lost_notes = lost_notes
+    self.oddities = oddities
 
 
 def first_line(error) -> str:

@@ -291,11 +291,14 @@ def run_check(args: argparse.Namespace) -> int:
   result, stems = check.check(args.dir, task=args.task, split=args.split, tracks=args.tracks, workers=args.workers)
   for trouble in result.troubles:
     print(f'mrmt3: {trouble}', file=sys.stderr)
+  _print_odd_files(result.odd_files)
   if args.json:
     check.write_json(Path(args.json), result, stems)
   print('\n'.join(check.lines(result)))
   if result.troubles:
     print(f'{len(result.troubles)} problems, listed above')
+  if result.odd_files:
+    print(f'odd files: {len(result.odd_files)}, listed above')
   return 0 if result.is_good else 1
 
 
@@ -313,9 +316,17 @@ def run_report(args: argparse.Namespace) -> int:
   if args.plot:
     report.draw(found, args.plot, title=Path(args.dir).resolve().name)
   print('\n'.join(report.lines(found)))
+  if found.odd_files:
+    print(f'odd files: {len(found.odd_files)}, listed on stderr')
+  _print_odd_files(found.odd_files)
   for trouble in found.troubles:
     print(f'mrmt3: error: {trouble}', file=sys.stderr)
   return 2 if found.troubles else 0
+
+
+def _print_odd_files(lines):
+  for line in lines:
+    print(f'mrmt3: warning: {line}', file=sys.stderr)
 
 
 def run_build(args: argparse.Namespace) -> int:

@@ -108,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
     name: score_pieces.score(name, references, estimates, output, args.mt3_suite, args.workers)
     for name, estimates in systems.items()
   }
+  for line in dict.fromkeys(line for summary in summaries.values() for line in summary.odd_files):
+    print(f'mrmt3: warning: {line}', file=sys.stderr)
   for name, summary in summaries.items():
     which = f'{name}: ' if len(summaries) > 1 else ''
     for piece, problem in summary.failed.items():

@@ -26,7 +26,7 @@ import filelock
 import numpy as np
 
 from mrmt3.data.piece_source import PieceSource
-from mrmt3.data.piece_validation import DROPPED, LEFT_OUT, Problem, check_piece
+from mrmt3.data.piece_validation import DROPPED, KEPT, LEFT_OUT, Problem, check_piece
 from mrmt3.errors import UserError
 from mrmt3.event_codec import Codec
 from mrmt3.notes.note_array import NOTE_DTYPE, trim_overlapping_notes
@@ -34,6 +34,7 @@ from mrmt3.tokens import segment_targets
 from mrmt3.utils.files import make_folder
 from mrmt3.utils.journal import Journal
 from mrmt3.utils.user_cache import cache_root
+from mrmt3.utils.warning_lines import collected_warnings
 
 FORMAT = 1  # increase it when the layout or the content of the files changes
 _ALIGNMENT = 8  # bytes
@@ -322,11 +323,13 @@ class _Result:
 def _read(source: PieceSource, split: str, sample_rate: int, stems: bool, name: str) -> _Result:
   """Read and validate one piece, in a worker process."""
   try:
-    content = source.read_piece(split, name, sample_rate, stems)
+    with collected_warnings() as warned:
+      content = source.read_piece(split, name, sample_rate, stems)
   except UserError as error:
     return _Result(None, None, None, [_problem(name, Problem('unreadable', 1, str(error), LEFT_OUT))])
   checked = check_piece(content, sample_rate)
-  problems = [_problem(name, problem) for problem in checked.problems]
+  odd_files = [Problem('odd-file', 1, str(one), KEPT) for one in warned if one.oddities]
+  problems = [_problem(name, problem) for problem in [*checked.problems, *odd_files]]
   if checked.content is None:
     return _Result(None, None, None, problems)
   content = checked.content

@@ -19,6 +19,7 @@ kept. All problems are counted and reported, so that no data is lost silently.
 | overlap | begins while a note of its pitch and instrument sounds; training targets cut the first note | kept |
 | length | audio and notes end more than 10 s apart | kept |
 | unlabelled-stem | an audible instrument without notes in the source | kept |
+| odd-file | a MIDI file violates the standard, but its notes are clear (found by the reader) | kept |
 | silent-stem | a stem with notes but no sample above -80 dB | kept |
 
 Training adds too-many-tokens: segments with too many tokens, left out or shortened according to

@@ -27,6 +27,7 @@ from mrmt3.data.piece_source import PieceSource
 from mrmt3.dataset_builder.layout import integrated_loudness
 from mrmt3.errors import UserError
 from mrmt3.utils.parallel import parallel, with_bar
+from mrmt3.utils.warning_lines import with_warnings
 
 MAX_LAG = 0.010  # s
 MIN_IN_TIME = 0.80  # fraction of the stems
@@ -90,6 +91,7 @@ class DatasetCheck:
     pitched: fraction of the notes with energy at their pitch.
     mixes: fraction of the tracks whose stems add up to the mix, of those that can be compared; 1 if there are none.
     troubles: a line for each file that is missing or broken, and for each inaudible stem.
+    odd_files: a line for each file that was read although something about it is odd, or with lost notes.
     is_of_mixes: whether whole mixes were checked instead of stems. One instrument may mask another there, so neither
       lags nor pitches have limits.
   """
@@ -102,6 +104,7 @@ class DatasetCheck:
   pitched: float
   mixes: float
   troubles: tuple[str, ...]
+  odd_files: tuple[str, ...] = ()
   is_of_mixes: bool = False
 
   @property
@@ -152,16 +155,20 @@ def check(
     if tracks < 1:
       raise UserError(f'cannot check {tracks} tracks; use 1 or more')
     found = [found[index] for index in np.unique(np.linspace(0, len(found) - 1, tracks).round().astype(int))]
-  results = list(
+  check_one = functools.partial(with_warnings, check_one)
+  pairs = list(
     with_bar(parallel(check_one, found, workers or os.cpu_count() or 1), len(found), 'checking', 'track', progress)
   )
+  results = [result for result, _ in pairs]
+  odd_files = tuple(line for _, warned in pairs for line in warned)
   stems = [stem for result in results for stem in result.stems]
   troubles = tuple(line for result in results for line in result.troubles)
   if not stems:
     raise UserError(
       f'nothing to check in {root}: {troubles[0] if troubles else "no track has labelled stems with audio"}'
     )
-  return dataclasses.replace(_summarize(results, stems, troubles), is_of_mixes=task is not None), stems
+  summary = _summarize(results, stems, troubles)
+  return dataclasses.replace(summary, odd_files=odd_files, is_of_mixes=task is not None), stems
 
 
 def _summarize(results, stems, troubles):

@@ -1,107 +1,31 @@
 """Tolerant MIDI parser: any MIDI file as a score, with written programs and a separate drum part.
 
-Files from the web often violate the standard (invalid key signatures, notes without a note-off, a truncated last
-chunk), and MIDI libraries reject them. This parser uses only note-on, note-off, program, sustain pedal, tempo and metre
-events. Pitch bends are ignored.
+Unlike `notes.midi`, it takes what it can get of damaged files, and keeps positions in quarters. Only note-on, note-off,
+program, sustain pedal, tempo and metre events are used.
 """
 
 import itertools
-import struct
 
 import numpy as np
 
 from mrmt3.dataset_builder.score import BAR_DTYPE, SCORE_NOTE_DTYPE, Score, tidy_part
 from mrmt3.errors import UserError
-from mrmt3.notes.midi import apply_sustain
+from mrmt3.notes.instruments import DRUM_CHANNEL
+from mrmt3.notes.midi_file import CONTROL, SUSTAIN, parse_midi
+from mrmt3.notes.midi_notes import PEDAL_DOWN, key_presses, merge_tracks, programs_at
 from mrmt3.notes.note_array import empty_notes
+from mrmt3.notes.pedals import apply_sustain
 
 MAX_BYTES = 8_000_000
 MAX_EVENTS = 1_000_000
 MAX_QUARTERS = 8_000.0  # later notes are dropped
 _MAX_GAP = 48.0  # quarters without a note; after a longer gap, another piece begins
 _MAX_NOTE = 64.0  # quarters
-_DRUM_CHANNEL = 9
 _DRUM_PITCHES = (27, 87)  # of General MIDI and its common extension
 _FIRST_NOISE = 112  # programs from here on are percussion and sound effects
 _MAX_PARTS = 64
+_MAX_NUMERATOR = 32  # of a time signature
 _MIN_TEMPO, _MAX_TEMPO = 40.0, 220.0  # quarters per minute, plausible range
-
-
-class _TrackReader:
-  """Parser of one track chunk; adds notes, pedals, tempos and metres (in ticks) to `out`."""
-
-  def __init__(self, data: bytes, track: int, out: 'MidiEvents'):
-    self.data, self.track, self.out = data, track, out
-    self.at = self.tick = 0
-    self.status = 0
-    self.programs = [0] * 16
-    self.sounding = {}
-
-  def number(self) -> int:
-    """Read a variable-length number and advance; IndexError past the end."""
-    value = 0
-    for _ in range(4):
-      byte = self.data[self.at]
-      self.at += 1
-      value = value << 7 | byte & 127
-      if byte < 128:
-        break
-    return value
-
-  def read(self) -> None:
-    """Read to the end of the track, or of its bytes if it is truncated."""
-    try:
-      while self.at < len(self.data) and self._event():
-        pass
-    except IndexError:
-      pass  # truncated: keep the events read so far
-
-  def _event(self):
-    self.tick += self.number()
-    byte = self.data[self.at]
-    if byte == 0xFF:
-      return self._meta()
-    if byte in (0xF0, 0xF7):
-      self.at += 1
-      self.at += self.number()
-      return True
-    if byte >= 128:
-      self.status = byte
-      self.at += 1
-    if not 0x80 <= self.status < 0xF0:
-      return False  # data without a status byte, or a status that files must not have
-    message, channel = self.status >> 4, self.status & 15
-    one = self.data[self.at] & 127
-    two = 0 if message in (0xC, 0xD) else self.data[self.at + 1] & 127
-    self.at += 1 if message in (0xC, 0xD) else 2
-    if message in (0x8, 0x9):
-      self._note(channel, one, two if message == 0x9 else 0)
-    elif message == 0xC:
-      self.programs[channel] = one
-    elif message == 0xB and one == 64:
-      self.out.pedals.append((self.track, channel, self.tick, two >= 64))
-    return True
-
-  def _note(self, channel, pitch, velocity):
-    note_on = self.sounding.pop((channel, pitch), None)
-    if note_on is not None:
-      self.out.add_note(self.track, channel, pitch, *note_on, self.tick)
-    if velocity:
-      self.sounding[channel, pitch] = (self.programs[channel], velocity, self.tick)
-
-  def _meta(self):
-    meta_type = self.data[self.at + 1]
-    self.at += 2
-    size = self.number()
-    value = self.data[self.at : self.at + size]
-    self.at += size
-    if meta_type == 0x2F:
-      return False
-    if meta_type == 0x51 and len(value) == 3:
-      self.out.tempos.append((self.tick, int.from_bytes(value)))
-    elif meta_type == 0x58 and len(value) >= 2 and 1 <= value[0] <= 32 and value[1] <= 5:
-      self.out.metres.append((self.tick, value[0], 1 << value[1]))
-    return True
 
 
 class MidiEvents:
@@ -109,8 +33,9 @@ class MidiEvents:
 
   Attributes:
     ticks_per_quarter: resolution.
-    notes: int64 rows (track, channel, program, pitch, velocity, start, end), end after start.
-    pedals: (track, channel, tick, is_down).
+    notes: int64 rows (track, voice, channel, program, pitch, velocity, start, end), end after start; a voice is a
+      channel and all that share its pedal.
+    pedals: int64 rows (voice, tick, is_down) of the sustain pedal, without drums.
     tempos: (tick, microseconds per quarter).
     metres: (tick, numerator, denominator).
   """
@@ -119,31 +44,47 @@ class MidiEvents:
     """Parse the bytes of a file; ValueError if it is not a MIDI file, or too large."""
     if len(data) > MAX_BYTES:
       raise ValueError(f'{len(data) / 1e6:.0f} MB are too many for a MIDI file (at most {MAX_BYTES / 1e6:.0f} MB)')
-    data = data[data.find(b'MThd') :] if b'MThd' in data[:256] else b''  # RIFF files have a header before it
-    if len(data) < 14:
-      raise ValueError('not a MIDI file')
-    _, kind, _, division = struct.unpack('>IHHH', data[4:14])
-    if kind == 2:
+    try:
+      midi = parse_midi(data)
+    except ValueError as error:
+      raise ValueError(f'not a MIDI file ({error})') from error
+    if midi.format == 2:
       raise ValueError('it has independent patterns (format 2), not one piece')
-    self.ticks_per_quarter = division if division < 0x8000 else (256 - (division >> 8)) * (division & 255) / 2
-    if self.ticks_per_quarter < 1:
-      raise ValueError('its resolution is 0 ticks per quarter')
-    self._rows, self.pedals, self.tempos, self.metres = [], [], [], []
-    at, track = 8 + struct.unpack('>I', data[4:8])[0], 0
-    while at + 8 <= len(data):
-      size = struct.unpack('>I', data[at + 4 : at + 8])[0]
-      if data[at : at + 4] == b'MTrk':
-        _TrackReader(data[at + 8 : at + 8 + size], track, self).read()
-        track += 1
-      at += 8 + size
-    self.notes = np.array(self._rows, np.int64).reshape(-1, 7)
-
-  def add_note(self, track, channel, pitch, program, velocity, start, end) -> None:
-    """Add a note unless it has no length; drum strokes are always added."""
-    if len(self._rows) >= MAX_EVENTS:
+    self.ticks_per_quarter = midi.ticks_per_quarter or midi.ticks_per_second / 2
+    order, voice = merge_tracks(midi, [])
+    events = midi.events[order]
+    starts, ends = key_presses(events, voice, [])
+    if len(starts) > MAX_EVENTS:
       raise ValueError(f'it has more than {MAX_EVENTS} notes')
-    if end > start or channel == _DRUM_CHANNEL:
-      self._rows.append((track, channel, program, pitch, velocity, start, max(end, start + 1)))
+    presses = events[starts]
+    notes = np.stack(
+      [
+        *(presses['track'], voice[starts], presses['channel'], programs_at(events, voice, starts)),
+        *(presses['number'], presses['value'], presses['tick'], ends),
+      ],
+      axis=1,
+    ).astype(np.int64)
+    self.notes = _cut_at_next(notes)
+    is_pedal = (events['kind'] == CONTROL) & (events['number'] == SUSTAIN) & (events['channel'] != DRUM_CHANNEL)
+    self.pedals = np.stack([voice, events['tick'], events['value'] >= PEDAL_DOWN], axis=1)[is_pedal]
+    self.tempos = [tuple(row[1:]) for row in midi.tempos.tolist()]
+    self.metres = [tuple(row[1:]) for row in midi.metres.tolist() if row[2] <= _MAX_NUMERATOR and row[3] <= 32]
+
+
+def _cut_at_next(notes):
+  """End each note when its pitch is struck again, and drop those without an end or length; drum hits have a length."""
+  track, voice, channel, _, pitch, _, start, end = notes.T
+  order = np.lexsort((np.arange(len(notes)), start, pitch, voice, track))
+  same = np.ones(max(len(notes) - 1, 0), bool)
+  for column in (track, voice, pitch):
+    same &= column[order][1:] == column[order][:-1]
+  never = np.iinfo(np.int64).max
+  following = np.full(len(notes), never)
+  following[order[:-1]] = np.where(same, start[order][1:], never)
+  end = np.minimum(np.where(end < 0, never, end), following)
+  is_drum = channel == DRUM_CHANNEL
+  notes[:, -1] = np.where(is_drum & ((end == never) | (end <= start)), start + 1, end)
+  return notes[(notes[:, -1] > start) & (notes[:, -1] < never)]
 
 
 def read_midi_score(data: bytes, name: str) -> Score:
@@ -153,7 +94,7 @@ def read_midi_score(data: bytes, name: str) -> Score:
   """
   try:
     events = MidiEvents(data)
-  except (ValueError, struct.error) as error:
+  except ValueError as error:
     raise UserError(f'cannot read {name}: {error}; remove it or replace it with a valid MIDI file') from error
   notes = _table(events)
   notes = notes[(notes['program'] < _FIRST_NOISE) | notes['is_drum']]
@@ -182,7 +123,11 @@ def read_midi_score(data: bytes, name: str) -> Score:
 
 
 _TABLE_DTYPE = np.dtype(
-  [*SCORE_NOTE_DTYPE.descr, ('track', np.int64), ('channel', np.int64), ('program', np.int64), ('is_drum', np.bool_)]
+  [
+    *SCORE_NOTE_DTYPE.descr,
+    *((name, np.int64) for name in ('track', 'voice', 'channel', 'program')),
+    ('is_drum', np.bool_),
+  ]
 )
 
 
@@ -190,30 +135,29 @@ def _table(events):
   """Return all notes in quarters with the sustain pedal applied, sorted by start."""
   rows = events.notes
   table = np.zeros(len(rows), _TABLE_DTYPE)
-  for column, field in enumerate(('track', 'channel', 'program', 'pitch', 'velocity')):
+  for column, field in enumerate(('track', 'voice', 'channel', 'program', 'pitch', 'velocity')):
     table[field] = rows[:, column]
-  table['is_drum'] = table['channel'] == _DRUM_CHANNEL
-  table['start'] = rows[:, 5] / events.ticks_per_quarter
-  table['length'] = (rows[:, 6] - rows[:, 5]) / events.ticks_per_quarter
+  table['is_drum'] = table['channel'] == DRUM_CHANNEL
+  table['start'] = rows[:, 6] / events.ticks_per_quarter
+  table['length'] = (rows[:, 7] - rows[:, 6]) / events.ticks_per_quarter
   table = table[table['start'] < MAX_QUARTERS]
-  for track, channel in sorted({pedal[:2] for pedal in events.pedals if pedal[1] != _DRUM_CHANNEL}):
-    own = (table['track'] == track) & (table['channel'] == channel)
-    table = np.concatenate(
-      [table[~own], _pedaled(table[own], [p[2:] for p in events.pedals if p[:2] == (track, channel)], events)]
-    )
+  # A pedal acts on its channel in every track, but striking a pitch again only ends notes of its own track.
+  pedaled = table[np.isin(table['voice'], events.pedals[:, 0])]
+  for track, voice in np.unique(np.stack([pedaled['track'], pedaled['voice']], axis=1), axis=0):
+    own = (table['track'] == track) & (table['voice'] == voice)
+    pedals = events.pedals[events.pedals[:, 0] == voice]
+    table = np.concatenate([table[~own], _pedaled(table[own], pedals, events)])
   table['length'] = np.minimum(table['length'], _MAX_NOTE)
   return table[np.lexsort((table['pitch'], table['track'], table['start']))]
 
 
 def _pedaled(table, pedals, events):
-  if not len(table):
-    return table
-  times = np.array([tick for tick, _ in pedals]) / events.ticks_per_quarter
+  times = pedals[:, 1] / events.ticks_per_quarter
   ends = table['start'] + table['length']
   notes = empty_notes(len(table))
   notes['onset'], notes['offset'], notes['pitch'] = table['start'], ends, table['pitch']
   notes['velocity'] = np.arange(len(table))  # row index of each note
-  notes = apply_sustain(notes, times, np.array([down for _, down in pedals], bool), float(max(times.max(), ends.max())))
+  notes = apply_sustain(notes, times, pedals[:, 2].astype(bool), float(max(times.max(), ends.max())))
   table = table[notes['velocity']]
   table['length'] = notes['offset'] - notes['onset']
   return table

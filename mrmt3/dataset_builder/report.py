@@ -14,6 +14,7 @@ from mrmt3.data.piece_source import PieceSource
 from mrmt3.errors import UserError
 from mrmt3.notes.instruments import DRUM_COLOR, SLAKH_CLASSES, instrument_name, map_to_slakh_classes
 from mrmt3.utils.parallel import parallel, with_bar
+from mrmt3.utils.warning_lines import with_warnings
 
 DRUMS = (0, True)
 
@@ -93,10 +94,12 @@ class Report:
   Attributes:
     tracks: statistics of all readable tracks.
     troubles: a line for each other track.
+    odd_files: a line for each file that was read although something about it is odd, or with lost notes.
   """
 
   tracks: tuple[TrackStats, ...]
   troubles: tuple[str, ...] = ()
+  odd_files: tuple[str, ...] = ()
 
   def hours(self, split: str | None = None) -> float:
     """Hours of audio, of one split or all."""
@@ -150,9 +153,13 @@ def describe(
     read = functools.partial(piece_stats, source)
   # Starting processes takes longer than reading a few tracks.
   workers = min(workers or os.cpu_count() or 1, 1 + len(found) // 40)
-  results = list(with_bar(parallel(read, found, workers), len(found), 'counting', 'track', progress))
+  read = functools.partial(with_warnings, read)
+  pairs = list(with_bar(parallel(read, found, workers), len(found), 'counting', 'track', progress))
+  results = [result for result, _ in pairs]
   report = Report(
-    tuple(one for one in results if isinstance(one, TrackStats)), tuple(one for one in results if isinstance(one, str))
+    tuple(one for one in results if isinstance(one, TrackStats)),
+    tuple(one for one in results if isinstance(one, str)),
+    tuple(line for _, warned in pairs for line in warned),
   )
   if not report.tracks:
     raise UserError(f'no track in {root} can be read ({report.troubles[0]}); build the data set again')
@@ -196,6 +203,7 @@ def as_json(report: Report) -> dict:
       for track in report.tracks
     ],
     'troubles': list(report.troubles),
+    'odd_files': list(report.odd_files),
   }
 
 

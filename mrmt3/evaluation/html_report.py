@@ -16,6 +16,7 @@ from mrmt3.notes.note_array import empty_notes
 from mrmt3.plots import charts, html_page
 from mrmt3.plots.html_page import Figure
 from mrmt3.utils import files
+from mrmt3.utils.warning_lines import collected_warnings
 
 PAGE_NAME = 'index.html'
 _WORST = 4  # pieces with a piano roll, for each system
@@ -87,6 +88,7 @@ def render(summaries, references, systems, title: str) -> str:
     failed={name: list(summary.failed.items()) for name, summary in summaries.items() if summary.failed},
     unreadable=list(next(iter(summaries.values())).unreadable.items()),
     most_failed=_MOST_FAILED,
+    odd_files={name: summary.odd_files for name, summary in summaries.items() if summary.odd_files},
     scores=_score_rows(summaries),
     leakage=_leakage(summaries),
     notes=_f1(summaries),
@@ -217,7 +219,8 @@ def _worst(summaries, references, systems):
   pieces = []
   for name, summary in summaries.items():
     for piece in summary.worst(most=_WORST):
-      picture = _roll(references[piece.name], systems[name].get(piece.name))
+      with collected_warnings():  # they are in the summary
+        picture = _roll(references[piece.name], systems[name].get(piece.name))
       scores = ', '.join(f'{score.heading.lower()} {piece.scores[score.name]:.3f}' for score in shown_in('table'))
       pieces.append({'system': name, 'name': piece.name, 'scores': scores, 'picture': picture})
   return pieces

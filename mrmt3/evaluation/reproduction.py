@@ -200,6 +200,8 @@ def score(name: str, tracks: list[slakh_layout.Track], folder: Path, failed: dic
     if not kept:
       raise UserError(f'no reference can be read in both ways; the first: {next(iter(unreadable.values()))}')
     summaries[way] = Summary(kept, unreadable)
+  for line in dict.fromkeys(line for summary in summaries.values() for line in summary.odd_files):
+    print(f'mrmt3: warning: {line}', file=sys.stderr)
   means = {way: summary.mean for way, summary in summaries.items()}
   scores = {way: {piece.name: piece.scores for piece in summary.pieces} for way, summary in summaries.items()}
   failed = {piece: why for piece, why in {**summaries['default'].failed, **failed}.items() if piece not in unreadable}

@@ -1,6 +1,7 @@
 """Transcription and scoring of a set of pieces; an interrupted run can be resumed."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -19,6 +20,7 @@ from mrmt3.metrics_utils import validate_notes
 from mrmt3.utils import files
 from mrmt3.utils.fingerprints import files_fingerprint
 from mrmt3.utils.journal import Journal
+from mrmt3.utils.warning_lines import collected_warnings
 
 SCORES_NAME = 'scores-{}.jsonl'
 PREDICTIONS_NAME = 'predictions-{}.jsonl'
@@ -212,24 +214,26 @@ class _Unreadable(NamedTuple):
 def _score(job, mt3_suite):
   """Read and score one piece; runs in a worker process."""
   name, reference, read_estimate = job
-  try:
-    notes, published = _tables(reference)
-    validate_notes(notes, 'the reference')
-  except (UserError, ValueError) as error:
-    return _Unreadable(name, str(error))
-  estimate, problem = None, ''
-  if read_estimate is not None:
+  with collected_warnings() as odd_files:
     try:
-      estimate = read_estimate()
-      validate_notes(estimate, 'the transcription')
+      notes, published = _tables(reference)
+      validate_notes(notes, 'the reference')
     except (UserError, ValueError) as error:
-      estimate, problem = None, str(error)
+      return _Unreadable(name, str(error))
+    estimate, problem = None, ''
+    if read_estimate is not None:
+      try:
+        estimate = read_estimate()
+        validate_notes(estimate, 'the transcription')
+      except (UserError, ValueError) as error:
+        estimate, problem = None, str(error)
   try:
-    return summary.score_piece(
+    result = summary.score_piece(
       name, notes, estimate, published_reference=published, problem=problem, mt3_suite=mt3_suite
     )
   except ValueError as error:
     raise UserError(f'cannot score {error}') from error
+  return dataclasses.replace(result, odd_files=[str(one) for one in odd_files])
 
 
 def _key(reference: Reference, estimate: Estimate | None, mt3_suite: bool) -> str:

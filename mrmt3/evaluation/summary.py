@@ -22,6 +22,7 @@ class PieceResult:
     confusion: see `confusion.instrument_confusion`, int64 `[36, 36]`.
     polyphony: see `breakdowns.polyphony_counts`, int64 `[levels, 3]`.
     problem: why there is no transcription, in which case the scores are those of an empty one; '' if there is one.
+    odd_files: what was odd about its files, such as lost notes, a line for each file.
   """
 
   name: str
@@ -29,6 +30,7 @@ class PieceResult:
   confusion: np.ndarray
   polyphony: np.ndarray
   problem: str = ''
+  odd_files: Sequence[str] = ()
 
   def to_dict(self) -> dict:
     """Return the result as a JSON object that `from_dict` reads exactly; of the matrix only nonzero entries."""
@@ -38,6 +40,7 @@ class PieceResult:
     return {
       'piece': self.name,
       'problem': self.problem,
+      'odd_files': list(self.odd_files),
       'scores': dict(self.scores),
       'confusion': cells,
       'polyphony': self.polyphony.tolist(),
@@ -51,7 +54,7 @@ class PieceResult:
     for row, column, count in line['confusion']:
       matrix[places[row], places[column]] = count
     polyphony = np.array(line['polyphony'], np.int64).reshape(len(breakdowns.POLYPHONY_LEVELS), 3)
-    return cls(line['piece'], line['scores'], matrix, polyphony, line['problem'])
+    return cls(line['piece'], line['scores'], matrix, polyphony, line['problem'], line.get('odd_files', ()))
 
 
 def score_piece(
@@ -120,6 +123,11 @@ class Summary:
     """{piece: problem} of the pieces whose transcription exists but failed or cannot be read."""
     return {piece: problem for piece, problem in self.failed.items() if problem != MISSING}
 
+  @property
+  def odd_files(self) -> list[str]:
+    """What was odd about the pieces' files, such as lost notes, a line for each file."""
+    return list(dict.fromkeys(line for piece in self.pieces for line in piece.odd_files))
+
   @functools.cached_property
   def mean(self) -> dict[str, float]:
     """The mean of each score over pieces, for the scores that all pieces have."""
@@ -182,6 +190,7 @@ class Summary:
       'most_confused': confusion.most_confused(self.confusion),
       'counted_as_empty': self.failed,
       **({'unreadable_references': dict(self.unreadable)} if self.unreadable else {}),
+      'odd_files': self.odd_files,
     }
 
 

@@ -1,10 +1,9 @@
 """MIDI files to note tables and back.
 
-Reading applies the sustain pedal and treats channel 10 as drums. Pitch bends and notes without a note-off are ignored.
+Reading applies the pedals and treats channel 10 as drums. Pitch bends and pitched notes without a note-off are ignored.
 Written files have a resolution of 1 ms and one named track per instrument.
 """
 
-import functools
 import io
 import os
 import warnings
@@ -12,17 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3.errors import UserError
+from mrmt3.errors import DataWarning, UserError
 from mrmt3.notes import instruments
+from mrmt3.notes.midi_file import MAX_BYTES, SUSTAIN, describe, parse_midi
+from mrmt3.notes.midi_notes import PEDAL_DOWN, midi_notes
 from mrmt3.notes.note_array import NOTE_DTYPE, empty_notes, sort_notes, trim_overlapping_notes
+from mrmt3.notes.pedals import apply_sustain
 from mrmt3.utils.files import atomic_path
 
 TICKS_PER_QUARTER = 500
 TEMPO = 500_000  # microseconds per quarter: 120 bpm, so that a tick is 1 ms
 TICKS_PER_SECOND = 1000
 
-_SUSTAIN = 64
-_PEDAL_DOWN = 64  # the pedal is down at this value and above
 _CHANNELS = 16
 _MAX_TICKS = 40_000_000  # 11 h; readers allocate memory in proportion to a file's ticks
 
@@ -30,64 +30,65 @@ _MAX_TICKS = 40_000_000  # 11 h; readers allocate memory in proportion to a file
 def read_midi(path: str | os.PathLike) -> np.ndarray:
   """Read a MIDI file as a sorted note table; drums get program 0.
 
+  Files that violate the standard are read if possible, with a `DataWarning` that names what is odd and how many notes
+  are lost.
+
   Raises:
-    UserError: the file is missing, or is not a complete MIDI file.
+    UserError: the file is missing, is not a MIDI file, or too much of it is missing.
   """
-  return read_midi_counted(path)[0]
+  content = _read(path)
+  _warn(path, content)
+  return content.notes
 
 
 def read_midi_counted(path: str | os.PathLike) -> tuple[np.ndarray, int]:
-  """Return (notes as from `read_midi`, number of note-ons without a note-off or with no length)."""
-  midi, notes = _parse(Path(path))
-  return notes, midi.note_ons - len(notes)
+  """Return (notes as from `read_midi`, number of note-ons without a note-off or with no length).
+
+  Warns and raises as `read_midi` does.
+  """
+  content = _read(path)
+  _warn(path, content)
+  return content.notes, content.lost_notes
 
 
 def read_performance(path: str | os.PathLike) -> tuple[np.ndarray, list[tuple[float, int]]]:
   """Return (all notes as played, sorted, without the pedal applied; (time s, value) of every sustain pedal change).
 
-  Raises UserError as `read_midi` does.
+  Warns and raises as `read_midi` does.
   """
-  midi, _ = _parse(Path(path))
-  tables = [_track_notes(instrument) for instrument in midi.instruments]
-  pedal = [(c.time, c.value) for track in midi.instruments for c in track.control_changes if c.number == _SUSTAIN]
-  return sort_notes(np.concatenate(tables)) if tables else empty_notes(), pedal
+  content = _read(path)
+  _warn(path, content)
+  return sort_notes(content.played), content.pedal
 
 
-def _parse(path):
-  """Return (a PrettyMIDI with its number of note-ons, its notes as from `notes_from_midi_data`)."""
+def _read(path):
+  """Return the `MidiNotes` of a file."""
+  path = Path(path)
   if path.is_dir():
     raise UserError(f'cannot read {path}: it is a folder; name a MIDI file')
   if not path.exists():
     raise UserError(f'cannot read {path}: there is no such file')
-  import pretty_midi
-
-  # pretty_midi's own limit, 2.8 h at 1 ms, is below what `write_midi` writes.
-  pretty_midi.pretty_midi.MAX_TICK = max(pretty_midi.pretty_midi.MAX_TICK, _MAX_TICKS)
+  if not path.is_file():
+    raise UserError(f'cannot read {path}: it is neither a file nor a folder')
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # tempo changes outside the first track are read as well
-      midi = _counting_pretty_midi()(str(path))
-      return midi, notes_from_midi_data(midi)
-  except PermissionError as error:
+    with open(path, 'rb') as file:
+      data = file.read(MAX_BYTES + 1)
+    midi = parse_midi(data)
+    if midi.damage:
+      raise ValueError(midi.damage)
+    return midi_notes(midi)
+  except OSError as error:
     raise UserError(f'cannot read {path}: {error.strerror}') from error
-  except Exception as error:  # the parser raises many types of errors
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    raise UserError(f'cannot read {path}: not a valid MIDI file ({reason}); give a .mid file') from error
+  except ValueError as error:
+    raise UserError(f'cannot read {path}: not a valid MIDI file ({error}); give a .mid file') from error
 
 
-@functools.cache
-def _counting_pretty_midi():
-  """Return a PrettyMIDI class that counts the file's note-ons as `note_ons`; pretty_midi drops some of them."""
-  import pretty_midi
-
-  class CountingPrettyMIDI(pretty_midi.PrettyMIDI):
-    def _load_instruments(self, midi_data):
-      self.note_ons = sum(
-        message.type == 'note_on' and message.velocity > 0 for track in midi_data.tracks for message in track
-      )
-      super()._load_instruments(midi_data)
-
-  return CountingPrettyMIDI
+def _warn(path, content):
+  count, oddities = content.lost_notes, content.oddities
+  lost = [f'{count} note{"s are" if count > 1 else " is"} lost (never released, or without length)'] if count else []
+  if lost or oddities:
+    warning = DataWarning(f'{path}: {describe([*lost, *oddities])}', count, tuple(oddities))
+    warnings.warn(warning, stacklevel=3)
 
 
 def notes_from_midi_data(midi) -> np.ndarray:
@@ -112,54 +113,8 @@ def _track_notes(instrument):
 
 def _pedal(instrument):
   """Return (times s, bool is_down) of a track's sustain pedal changes."""
-  changes = [(c.time, c.value >= _PEDAL_DOWN) for c in instrument.control_changes if c.number == _SUSTAIN]
+  changes = [(c.time, c.value >= PEDAL_DOWN) for c in instrument.control_changes if c.number == SUSTAIN]
   return np.array([time for time, _ in changes], np.float64), np.array([down for _, down in changes], bool)
-
-
-def apply_sustain(notes: np.ndarray, times: np.ndarray, is_down: np.ndarray, end: float) -> np.ndarray:
-  """Extend the notes of one track by its sustain pedal (as in note_seq, which MT3 uses).
-
-  A note released while the pedal is down ends when the pedal goes up or its pitch is struck again, whichever is first.
-  While the pedal is down, striking a pitch ends its sounding note. Notes without length are dropped.
-
-  Args:
-    notes: note table of the track.
-    times: `[changes]` of the pedal, s.
-    is_down: `[changes]` bool, whether the pedal goes down. If changes coincide, going up comes last.
-    end: when a pedal that never goes up is released, s; no note or pedal change is later.
-
-  Returns:
-    the new note table.
-  """
-  order = np.lexsort((~is_down, times))
-  times, is_down = times[order], is_down[order]
-  # Interval i follows i pedal changes; the pedal is up in interval 0.
-  down = np.concatenate([[False], is_down])
-  lifts = np.where(is_down, np.inf, times)
-  lift = np.append(np.minimum.accumulate(lifts[::-1])[::-1], np.inf)  # for interval i: when the pedal goes up next
-  released = np.searchsorted(times, notes['offset'], side='right')
-  pedal_up = np.where(np.isfinite(lift), lift, end)[released]
-  offset = np.where(down[released], pedal_up, notes['offset'])
-
-  onset_pedaled = down[np.searchsorted(times, notes['onset'], side='right')]
-  cut = _next_cut(notes, onset_pedaled)
-  notes = notes.copy()
-  notes['offset'] = np.minimum(offset, cut)
-  return notes[notes['offset'] > notes['onset']]
-
-
-def _next_cut(notes, is_cut):
-  """Return the onset of the next note of the same pitch with `is_cut` (bool `[n]`), infinity if there is none."""
-  order = np.lexsort((notes['onset'], notes['pitch']))
-  pitch, onset = notes['pitch'][order], notes['onset'][order]
-  count = len(order)
-  places = np.where(is_cut[order], np.arange(count), count)
-  # The next cutting note after each note.
-  following = np.append(np.minimum.accumulate(places[::-1])[::-1], count)[1:]
-  same = np.append(pitch, -1)[following] == pitch
-  cut = np.empty(count)
-  cut[order] = np.where(same, np.append(onset, np.inf)[following], np.inf)
-  return cut
 
 
 def write_midi(notes: np.ndarray, path: str | os.PathLike) -> None:

@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from mrmt3.errors import UserError, first_line
 from mrmt3.training import heartbeat
 from mrmt3.training.preemption import EXIT_CODE, Stopped
+from mrmt3.utils.warning_lines import show_as_lines
 
 
 def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -> None:
   from mrmt3.engine import gin_utils, names
   from mrmt3.utils.tensorflow_setup import start_tensorflow
 
+  show_as_lines()
   flags = gin_utils.parse_flags(argv, prog, description)
   gin_utils.check_files(flags)
   start_tensorflow()

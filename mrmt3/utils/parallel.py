@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mrmt3.errors import UserError
+from mrmt3.utils.warning_lines import show_as_lines
 
 FEWER = 'fewer processes: --workers 1, or MRMT3_WORKERS=1 for commands without that option'
 SPAWN_AFTER = 4.0  # s; starting processes takes a few seconds
@@ -91,8 +92,9 @@ def _without_main_script() -> Iterator[None]:
 
 
 def _prepare_worker():
-  """Leave interrupts to the parent process, and exit at once if it is killed."""
+  """Leave interrupts to the parent process, exit at once if it is killed, and warn as commands do."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
+  show_as_lines()
   parent = multiprocessing.parent_process()
 
   def watch():

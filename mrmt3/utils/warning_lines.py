@@ -4,6 +4,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from mrmt3.errors import DataWarning
 
@@ -48,3 +49,25 @@ def hidden() -> Iterator[None]:
   with warnings.catch_warnings():
     warnings.simplefilter('ignore', DataWarning)
     yield
+
+
+@contextlib.contextmanager
+def collected_warnings() -> Iterator[list[DataWarning]]:
+  """Collect the `DataWarning`s inside, each message once, instead of printing them; not for use in threads."""
+  collected = []
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always', DataWarning)
+    try:
+      yield collected
+    finally:
+      collected += {str(one.message): one.message for one in caught if issubclass(one.category, DataWarning)}.values()
+  for one in caught:
+    if not issubclass(one.category, DataWarning):
+      warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+def with_warnings(function: Callable, item) -> tuple[Any, list[str]]:
+  """Return (the result of `function(item)`, the messages of its `DataWarning`s)."""
+  with collected_warnings() as warned:
+    result = function(item)
+  return result, [str(one) for one in warned]

@@ -168,6 +168,26 @@ def test_audio_of_a_reference_may_have_an_upper_case_suffix(tmp_path):
   assert evaluation_references.find_references(tmp_path / 'one' / 'song.mid')['song'].audio
 
 
+def test_odd_files_and_lost_notes_are_named_and_counted(folders, tmp_path, capsys):
+  reference, estimate = folders
+  data = bytearray((reference / 'a.mid').read_bytes())
+  data[-4:] = b'\x00\x90\x30\x50'  # a note-on without a note-off in place of the track's end
+  (reference / 'a.mid').write_bytes(data)
+  (estimate / 'b.mid').write_bytes(b'junk' + (estimate / 'b.mid').read_bytes())
+  assert run(reference, estimate, '--json', tmp_path / 'scores.json', '--report', tmp_path / 'report') == 0
+  lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('mrmt3: warning: /')]
+  assert lines == [
+    f'mrmt3: warning: {reference / "a.mid"}: 1 note is lost (never released, or without length); '
+    'track 3 has no end-of-track event',
+    f'mrmt3: warning: {estimate / "b.mid"}: 4 bytes precede the header',
+  ]
+  assert len(json.loads((tmp_path / 'scores.json').read_text())['odd_files']) == 2
+  assert '2 odd files' in (tmp_path / 'report' / 'index.html').read_text()
+  # The lines are kept with the scores of a run that is resumed.
+  assert run(reference, estimate, '--report', tmp_path / 'report') == 0
+  assert [line for line in capsys.readouterr().err.splitlines() if line in lines] == lines
+
+
 def test_matches_by_path_then_by_name(tmp_path, capsys):
   for name in ('x/one', 'x/mix', 'y/mix', 'two'):
     write_midi(piece(), tmp_path / 'ref' / f'{name}.mid')

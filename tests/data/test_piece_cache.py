@@ -6,6 +6,7 @@ import multiprocessing
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from mrmt3 import vocabularies
 from mrmt3.data import piece_cache
 from mrmt3.data.piece_source import PieceContent
-from mrmt3.errors import UserError
+from mrmt3.errors import DataWarning, UserError
 from mrmt3.notes import note_array as note_tables
 from mrmt3.notes.note_array import trim_overlapping_notes
 from mrmt3.tokens import segment_targets
@@ -166,6 +167,25 @@ def test_one_broken_piece_is_named_and_the_rest_goes_on(tmp_path, capsys):
     prepare(source, tmp_path, strict=True)
   with pytest.raises(UserError, match=r'piece1\.wav is broken'):
     prepare(source, tmp_path / 'other', strict=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Odd(MadeUp):
+  """Pieces whose MIDI files are odd, or have lost notes."""
+
+  def read_piece(self, split, name, sample_rate, stems=False):
+    oddities = ('the last byte is missing',) if name == 'piece1' else ()
+    warnings.warn(DataWarning(f'{name}.mid: the last byte is missing', 1, oddities), stacklevel=2)
+    return super().read_piece(split, name, sample_rate, stems)
+
+
+def test_odd_files_are_kept_and_listed(tmp_path, capsys):
+  store = prepare(Odd(3, str(tmp_path / 'reads')), tmp_path)
+  assert store.names == ['piece0', 'piece1', 'piece2']
+  lines = [json.loads(line) for line in (store.folder / 'skipped.jsonl').read_text().splitlines()]
+  odd = [(line['piece'], line['text'], line['action']) for line in lines if line['problem'] == 'odd-file']
+  # Lost notes alone are counted by the source, as lost-in-midi.
+  assert odd == [('piece1', 'piece1.mid: the last byte is missing', 'kept')]
 
 
 def test_nothing_usable_is_an_error(tmp_path):

@@ -391,6 +391,17 @@ def test_report(good_set, tmp_path, capsys):
 # Failures
 
 
+def test_check_and_report_name_and_count_odd_files(good_set, tmp_path, capsys):
+  folder = shutil.copytree(good_set, tmp_path / 'set')
+  midi = folder / 'train' / 'Track00001' / 'MIDI' / 'S00.mid'
+  midi.write_bytes(b'junk' + midi.read_bytes())
+  for command in ('check', 'report'):
+    assert run(command, folder, '--workers', 1, '--json', tmp_path / 'x.json') == 0
+    text = capsys.readouterr()
+    assert f'mrmt3: warning: {midi}: 4 bytes precede the header\n' in text.err and 'odd files: 1, listed' in text.out
+    assert len(json.loads((tmp_path / 'x.json').read_text())['odd_files']) == 1
+
+
 def test_full_disk_leaves_no_partial_track(tmp_path, monkeypatch, synth):
   real = layout.Path.write_bytes
   written = []

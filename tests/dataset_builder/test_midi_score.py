@@ -304,4 +304,4 @@ def test_nothing_usable_is_an_error(tmp_path, names):
 
 
 def test_reader_is_fast():
-  assert midi_score.MidiEvents(band(0, 64)).notes.shape == (256, 7)
+  assert midi_score.MidiEvents(band(0, 64)).notes.shape == (256, 8)

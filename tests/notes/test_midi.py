@@ -148,7 +148,7 @@ def test_invalid_midi_files_raise_one_line_user_errors(tmp_path):
   broken = {
     'empty.mid': b'',
     'text.mid': b'not music\n' * 20,
-    'cut.mid': whole[: len(whole) // 2],
+    'cut.mid': whole[: len(whole) // 2 + 20],  # in a track
     'header.mid': whole[:14],
     'riff.mid': b'RIFF' + whole[4:],
   }

@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +11,7 @@ from mrmt3.data import slakh_layout
 from mrmt3.errors import UserError
 from mrmt3.notes import midi, note_array
 from mrmt3.plots import piano_roll
-from mrmt3.utils import files
+from mrmt3.utils import child_process, files, interrupts
 
 MARKER = '.mrmt3-demo'  # marks a folder as a demo's, which may be emptied
 
@@ -32,18 +29,12 @@ def run_stage(name: str, command: list[str]) -> Stage:
   """Run a command, with its output shown; UserError if it fails."""
   print(f'\n== {name}\n$ {" ".join(command)}', flush=True)
   start = time.monotonic()
-  process = subprocess.Popen([sys.executable, '-m', 'mrmt3', *command[1:]])
-  try:
-    # wait4 returns the peak memory of this child alone.
-    _, status, usage = os.wait4(process.pid, 0)
-  except BaseException:
-    process.terminate()
-    raise
-  code = os.waitstatus_to_exitcode(status)
-  process.returncode = code
+  code, megabytes = child_process.run('mrmt3', command[1:])
+  if code == interrupts.EXIT_CODE:
+    raise KeyboardInterrupt
   if code != 0:
     raise UserError(f'the demo stopped: `{" ".join(command)}` failed with exit code {code}; see its message above')
-  return Stage(name, time.monotonic() - start, usage.ru_maxrss / 1024)
+  return Stage(name, time.monotonic() - start, megabytes)
 
 
 def prepare_folder(folder: Path) -> None:

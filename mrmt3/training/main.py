@@ -12,6 +12,10 @@ from collections.abc import Callable, Sequence
 from mrmt3.errors import UserError, first_line
 from mrmt3.training import heartbeat
 from mrmt3.training.preemption import EXIT_CODE, Stopped
+from mrmt3.utils import child_process, interrupts
+
+INTERRUPTED = 'mrmt3: interrupted; run the same command again to resume from the last checkpoint'
+GRACE_SECONDS = 10.0  # after an interrupt, for a checkpoint that is being written
 
 
 def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -> None:
@@ -76,8 +80,7 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
     print(f'mrmt3: {str(stopped).splitlines()[0]}; run the same command again to resume', file=sys.stderr)
     return EXIT_CODE
   except KeyboardInterrupt:
-    print('mrmt3: interrupted; run the same command again to resume from the last checkpoint', file=sys.stderr)
-    return 130
+    interrupts.end()
   except Exception as error:
     if not heartbeat.is_loss(error):
       raise
@@ -86,19 +89,25 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
 
 
 def run_and_end(run: Callable[[], int]) -> None:
-  """Call `run` and ends the process at once with the exit code it returns.
+  """Call `run` and end the process at once with the exit code it returns.
 
   An orderly exit could hang, as a thread of TensorFlow may still run Python code.
   """
-  try:
-    code = run()
-  except SystemExit as error:  # of argparse
-    code = error.code if isinstance(error.code, int) else 2
-  except BaseException:
-    import traceback
+  interrupts.install(INTERRUPTED, GRACE_SECONDS)
+  child_process.follow_parent()
+  from mrmt3.utils import files
 
-    traceback.print_exc()
-    code = 1
+  with files.own_temporary_folder():
+    try:
+      code = run()
+    except SystemExit as error:  # of argparse
+      code = error.code if isinstance(error.code, int) else 2
+    except BaseException:
+      import traceback
+
+      traceback.print_exc()
+      code = 1
+    interrupts.work_is_done()
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(code)

@@ -9,11 +9,13 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mrmt3.errors import UserError
+from mrmt3.utils import interrupts
 
 FEWER = 'fewer processes: --workers 1, or MRMT3_WORKERS=1 for commands without that option'
 SPAWN_AFTER = 4.0  # s; starting processes takes a few seconds
@@ -30,13 +32,17 @@ def parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
     return
   # Spawned, not forked: the caller may have running threads.
   pool = concurrent.futures.ProcessPoolExecutor(
-    workers, mp_context=multiprocessing.get_context('spawn'), initializer=_prepare_worker
+    workers,
+    mp_context=multiprocessing.get_context('spawn'),
+    initializer=_prepare_worker,
+    initargs=(tempfile.tempdir,),
   )
   try:
     pending, remaining = collections.deque(), iter(items)
     while True:
       for item in itertools.islice(remaining, 4 * workers - len(pending)):
-        with _interrupts_blocked(), _without_main_script():
+        # New processes inherit this: interrupting one while it starts can hang the pool.
+        with interrupts.held_back(), _without_main_script():
           pending.append(pool.submit(function, item))
       if not pending:
         return
@@ -66,16 +72,6 @@ def parallel_if_long(function: Callable, items: Sequence, workers: int) -> Itera
 
 
 @contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-  """Block SIGINT, and let new processes inherit that: interrupting one while it starts can hang the pool."""
-  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-  try:
-    yield
-  finally:
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
 def _without_main_script() -> Iterator[None]:
   """Keep new processes from running the caller's script, which they do not need and which may have no main guard."""
   main = sys.modules['__main__']
@@ -90,8 +86,9 @@ def _without_main_script() -> Iterator[None]:
       setattr(main, name, value)
 
 
-def _prepare_worker():
-  """Leave interrupts to the parent process, and exit at once if it is killed."""
+def _prepare_worker(temporary_folder: str | None):
+  """Leave interrupts and temporary files to the parent process, and exit at once if it is killed."""
+  tempfile.tempdir = temporary_folder
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   parent = multiprocessing.parent_process()
 

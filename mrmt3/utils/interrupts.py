@@ -1,0 +1,160 @@
+"""Ctrl-C: a command ends at once or after a few seconds of cleaning up, with one line and exit code 130.
+
+Python's own KeyboardInterrupt is not enough. Libraries swallow an exception that is raised while they are imported,
+Python ignores one in a callback of the garbage collector (JAX has one), the main thread notices a signal only after a
+native call such as a compilation, and waiting for other threads at exit has no limit. Therefore
+
+- during an import, and after the work, the process ends without an exception;
+- otherwise KeyboardInterrupt is raised, so that `finally` blocks run, and raised again if it was ignored;
+- a thread ends the process if it still exists some seconds later, or at the second Ctrl-C.
+
+For programs to install, not for libraries.
+"""
+
+# Few imports: an interrupt before `install` is Python's.
+import contextlib
+import os
+import select
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+  import subprocess
+
+EXIT_CODE = 128 + signal.SIGINT  # 130, as shells report a process ended by Ctrl-C
+GRACE_SECONDS = 5.0  # for cleaning up
+_IMPORT_FILE = '<frozen importlib._bootstrap>'
+
+_temporaries: set[Path] = set()
+_children: set['subprocess.Popen'] = set()
+
+
+class _Process:
+  """What `install` has set for this process."""
+
+  message = 'mrmt3: interrupted'
+  stderr = 2  # a copy of the original, which may be redirected for a while
+  is_working = True  # whether an interrupt raises KeyboardInterrupt
+  repeated = 0  # signals that the process has sent itself, and that are still to be read
+  lock = threading.Lock()
+
+
+def install(message: str = _Process.message, grace_seconds: float = GRACE_SECONDS) -> None:
+  """Handle SIGINT in this process as described above, unless it is ignored. For the main thread.
+
+  Args:
+    message: printed to stderr when the process is interrupted.
+    grace_seconds: how long cleaning up may take.
+  """
+  _Process.message = message
+  if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # nohup, or a background job
+    _Process.stderr = os.dup(2)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    # The C-level handler writes to the pipe at once, whatever the main thread does.
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reader, grace_seconds), name='interrupts', daemon=True).start()
+    signal.signal(signal.SIGINT, _handle)
+    sys.unraisablehook = _raise_again
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+  """Hold SIGINT back within the block; a program that replaces this one there (os.exec) gets it in `install`."""
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def work_is_done() -> None:
+  """Let an interrupt end the process without an exception from now on: the interpreter is about to exit."""
+  _Process.is_working = False
+
+
+@contextlib.contextmanager
+def removing(path: Path) -> Iterator[None]:
+  """Remove a temporary file or folder if the process is ended within the block. The block removes it otherwise."""
+  _temporaries.add(path)
+  try:
+    yield
+  finally:
+    _temporaries.discard(path)
+
+
+@contextlib.contextmanager
+def killing(child: 'subprocess.Popen') -> Iterator[None]:
+  """Kill a child process if this one is ended within the block, which waits for the child."""
+  _children.add(child)
+  try:
+    yield
+  finally:
+    _children.discard(child)
+
+
+def end() -> NoReturn:
+  """End the process at once with `EXIT_CODE`: kill child processes, remove temporary files, print the message."""
+  with _Process.lock:  # never released: only one thread gets here
+    if multiprocessing := sys.modules.get('multiprocessing'):
+      for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join(1)  # so that it writes no more
+    for child in list(_children):
+      child.kill()
+    for path in list(_temporaries):
+      with contextlib.suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    with contextlib.suppress(OSError):
+      os.write(_Process.stderr, f'{_Process.message}\n'.encode())
+    os._exit(EXIT_CODE)
+
+
+def _handle(number, frame) -> None:
+  if not _Process.is_working or _is_importing(frame):
+    end()
+  raise KeyboardInterrupt
+
+
+def _raise_again(unraisable) -> None:
+  """Repeat a signal whose KeyboardInterrupt was ignored a moment later; report other exceptions as Python does."""
+  if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+    sys.__unraisablehook__(unraisable)
+    return
+
+  def repeat():
+    _Process.repeated += 1
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+  timer = threading.Timer(0.01, repeat)  # in this function, it would be ignored as well
+  timer.daemon = True
+  timer.start()
+
+
+def _is_importing(frame) -> bool:
+  while frame is not None:
+    if frame.f_code.co_filename == _IMPORT_FILE:
+      return True
+    frame = frame.f_back
+  return False
+
+
+def _watch(reader: int, grace_seconds: float) -> None:
+  """End the process some seconds after the first SIGINT, or at the second one. Other signals write bytes as well."""
+  while os.read(reader, 1)[0] != signal.SIGINT:
+    pass
+  deadline = time.monotonic() + grace_seconds
+  while select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
+    if os.read(reader, 1)[0] != signal.SIGINT:
+      continue
+    if not _Process.repeated:
+      break
+    _Process.repeated -= 1
+  end()

@@ -36,11 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(arguments)
   from mrmt3.utils import files
 
-  try:
-    with files.own_temporary_folder():
-      return _run(arguments)
-  finally:
-    interrupts.work_is_done()
+  with files.own_temporary_folder():
+    return _run(arguments)
 
 
 def _become(arguments: Sequence[str]) -> None:
@@ -60,8 +57,9 @@ def _run(arguments: Sequence[str]) -> int:
   child_process.follow_parent()
   args = commands.build_parser().parse_args(arguments)
   try:
-    code = args.run(args)
-    sys.stdout.flush()
+    with interrupts.working():
+      code = args.run(args)
+      sys.stdout.flush()
     return code
   except UserError as error:
     print(f'mrmt3: error: {error}', file=sys.stderr)

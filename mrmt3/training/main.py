@@ -65,7 +65,8 @@ def apply_flags(flags: argparse.Namespace) -> None:
 def main(function: Callable, prog: str, description: str, argv: Sequence[str] | None = None) -> int:
   """Run a gin-configured function from the command line and return the exit code."""
   try:
-    _run(function, prog, description, sys.argv[1:] if argv is None else argv)
+    with interrupts.working():
+      _run(function, prog, description, sys.argv[1:] if argv is None else argv)
     return 0
   except ModuleNotFoundError as error:
     if (error.name or '').startswith('mrmt3'):
@@ -107,7 +108,6 @@ def run_and_end(run: Callable[[], int]) -> None:
 
       traceback.print_exc()
       code = 1
-    interrupts.work_is_done()
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(code)

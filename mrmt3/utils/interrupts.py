@@ -4,8 +4,8 @@ Python's own KeyboardInterrupt is not enough. Libraries swallow an exception tha
 Python ignores one in a callback of the garbage collector (JAX has one), the main thread notices a signal only after a
 native call such as a compilation, and waiting for other threads at exit has no limit. Therefore
 
-- during an import, and after the work, the process ends without an exception;
-- otherwise KeyboardInterrupt is raised, so that `finally` blocks run, and raised again if it was ignored;
+- before and after the work and during an import, the process ends without an exception;
+- at work, KeyboardInterrupt is raised, so that `finally` blocks run, and raised again if it was ignored;
 - a thread ends the process if it still exists some seconds later, or at the second Ctrl-C.
 
 For programs to install, not for libraries.
@@ -40,7 +40,7 @@ class _Process:
 
   message = 'mrmt3: interrupted'
   stderr = 2  # a copy of the original, which may be redirected for a while
-  is_working = True  # whether an interrupt raises KeyboardInterrupt
+  is_working = False  # whether an interrupt raises KeyboardInterrupt
   repeated = 0  # signals that the process has sent itself, and that are still to be read
   lock = threading.Lock()
 
@@ -75,9 +75,14 @@ def held_back() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def work_is_done() -> None:
-  """Let an interrupt end the process without an exception from now on: the interpreter is about to exit."""
-  _Process.is_working = False
+@contextlib.contextmanager
+def working() -> Iterator[None]:
+  """Let an interrupt within the block raise KeyboardInterrupt; the caller then calls `end`."""
+  _Process.is_working = True
+  try:
+    yield
+  finally:
+    _Process.is_working = False
 
 
 @contextlib.contextmanager

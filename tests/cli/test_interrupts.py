@@ -89,13 +89,14 @@ SWALLOWED = """
 import sys, time
 from mrmt3.utils import interrupts
 interrupts.install(grace_seconds=0.5)
-for number in range(100):
-  try:
-    if not number:
-      print('ready', flush=True)
-    time.sleep(1)
-  except KeyboardInterrupt:
-    print('swallowed', flush=True)
+with interrupts.working():
+  for number in range(100):
+    try:
+      if not number:
+        print('ready', flush=True)
+      time.sleep(1)
+    except KeyboardInterrupt:
+      print('swallowed', flush=True)
 """
 
 
@@ -128,7 +129,7 @@ import sys
 sys.path.insert(0, '')
 from mrmt3.utils import files, interrupts
 interrupts.install()
-with files.atomic_path('song.mid') as temporary:
+with interrupts.working(), files.atomic_path('song.mid') as temporary:
   temporary.write_text('half')
   import swallower
 """
@@ -160,8 +161,9 @@ def wait(phase, info):
 
 gc.callbacks.append(wait)
 try:
-  gc.collect()
-  time.sleep(60)
+  with interrupts.working():
+    gc.collect()
+    time.sleep(60)
 except KeyboardInterrupt:
   gc.callbacks.clear()
   print('cleaned up')

@@ -19,17 +19,15 @@ child_process.follow_parent()
 assert 'MRMT3_PARENT_PIPE' not in os.environ
 pathlib.Path('pid.new').write_text(str(os.getpid()))
 os.rename('pid.new', 'pid')
-try:
-  time.sleep(float(sys.argv[1]))
-except KeyboardInterrupt:
-  interrupts.end()
+time.sleep(float(sys.argv[1]))
 raise SystemExit(7)
 """
 STARTER = """
 from mrmt3.utils import child_process, interrupts
 interrupts.install()
 try:
-  child_process.run('waits', ['60'])
+  with interrupts.working():
+    child_process.run('waits', ['60'])
 except KeyboardInterrupt:
   interrupts.end()
 """

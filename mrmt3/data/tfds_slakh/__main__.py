@@ -21,10 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
   )
   options = parser.parse_args(arguments)
   try:
-    start_tensorflow()
-    from mrmt3.data.tfds_slakh import slakh_records
+    with interrupts.working():
+      start_tensorflow()
+      from mrmt3.data.tfds_slakh import slakh_records
 
-    print(slakh_records.build(**vars(options)))
+      print(slakh_records.build(**vars(options)))
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     return 2

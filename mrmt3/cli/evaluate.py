@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mrmt3.data import catalogue
 from mrmt3.errors import UserError
+from mrmt3.utils import console
 
 _EXPLANATION = """\
 onset F1          notes with the right pitch, within 50 ms
@@ -108,9 +109,10 @@ def run(args: argparse.Namespace) -> int:
     for name, estimates in systems.items()
   }
   for name, summary in summaries.items():
-    which = f'{name}: ' if len(summaries) > 1 else ''
+    which = f'{console.printable(name)}: ' if len(summaries) > 1 else ''
     for piece, problem in summary.failed.items():
-      print(f'mrmt3: warning: {which}{piece} counts as empty: {problem}', file=sys.stderr)
+      what = console.printable(f'{piece} counts as empty: {problem}')
+      print(f'mrmt3: warning: {which}{what}', file=sys.stderr)
   if args.json != '-':
     print(format_table(next(iter(summaries.values()))) if len(summaries) == 1 else format_comparison(summaries))
   if args.json:
@@ -119,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     from mrmt3.evaluation import html_report
 
     page = html_report.write(Path(args.report), summaries, references, systems, title=reference.resolve().name)
-    print(f'wrote {page}', file=sys.stderr)
+    print(f'wrote {console.printable(page)}', file=sys.stderr)
   return 0
 
 
@@ -171,7 +173,9 @@ def format_table(summary) -> str:
   from mrmt3.evaluation import metric_registry
 
   columns = {score.name: score.column or score.heading for score in metric_registry.shown_in('table')}
-  rows = [(f'{piece.name} (empty)' if piece.problem else piece.name, piece.scores) for piece in summary.pieces]
+  rows = [
+    (console.printable(piece.name) + (' (empty)' if piece.problem else ''), piece.scores) for piece in summary.pieces
+  ]
   last = [(f'mean of {len(rows)} pieces', summary.mean)]
   if len(rows) == 1:
     rows, last = [], rows

@@ -34,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _become(arguments)
   if argv is not None:
     return _run(arguments)
-  from mrmt3.utils import files
+  from mrmt3.utils import console, files
 
+  console.protect_streams()
   with files.own_temporary_folder():
     return _run(arguments)
 
@@ -52,7 +53,7 @@ def _become(arguments: Sequence[str]) -> None:
 
 def _run(arguments: Sequence[str]) -> int:
   from mrmt3.cli import commands  # after `interrupts.install`
-  from mrmt3.utils import child_process
+  from mrmt3.utils import child_process, console
 
   child_process.follow_parent()
   args = commands.build_parser().parse_args(arguments)
@@ -62,7 +63,7 @@ def _run(arguments: Sequence[str]) -> int:
       sys.stdout.flush()
     return code
   except UserError as error:
-    print(f'mrmt3: error: {error}', file=sys.stderr)
+    print(f'mrmt3: error: {console.printable(error)}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     interrupts.end()

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
   """Run the evaluation; returns 0, or 2 if pieces could not be transcribed (they are listed, and count as empty)."""
   from mrmt3.errors import UserError
   from mrmt3.evaluation import reproduction
-  from mrmt3.utils import compilation_cache
+  from mrmt3.utils import compilation_cache, console
 
   if args.tracks is not None and args.tracks < 1:
     raise UserError(f'--tracks is {args.tracks}; it must be at least 1')
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
   for checkpoint in args.checkpoint or _DEFAULT:
     result = reproduction.run(checkpoint, args.data, args.output, args.split, args.tracks, args.quiet)
     for name, reason in result.failed.items():
-      print(f'mrmt3: error: {name} counts as empty: {reason}', file=sys.stderr)
+      print(console.printable(f'mrmt3: error: {name} counts as empty: {reason}'), file=sys.stderr)
     results.append(result)
   print(f'{results[0].pieces} pieces of the split {args.split} of {args.data}')
   print(reproduction.table(results))

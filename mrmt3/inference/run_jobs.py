@@ -19,6 +19,7 @@ from mrmt3.inference.resume import Journal, fingerprint, journal_path
 from mrmt3.inference.transcription import Transcription
 from mrmt3.notes import export, midi
 from mrmt3.notes.instruments import instruments_of, map_to_slakh_classes
+from mrmt3.utils import console
 from mrmt3.utils.files import atomic_path
 
 
@@ -57,7 +58,7 @@ class Reporter:
     self._done[id(job)] = seconds
     done = sum(self._done.values())
     if self._bar is not None:
-      self._bar.set_description(job.audio.name, refresh=False)
+      self._bar.set_description(console.printable(job.audio.name), refresh=False)
       self._bar.update(round(done) - self._bar.n)
     if self._json:
       took = time.perf_counter() - self._begin
@@ -87,7 +88,7 @@ class Reporter:
   def _line(self, text):
     if self._bar is not None:
       self._bar.clear()
-    print(text, file=sys.stderr, flush=True)
+    print(console.printable(text), file=sys.stderr, flush=True)
 
   def _write(self, **fields):
     fields = {name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()}
@@ -253,7 +254,7 @@ def run_pipe(
   result = finish(result, settings)
   write_outputs(job, result)
   if not settings.quiet:
-    print(summary(job, result, time.perf_counter() - begin), file=sys.stderr, flush=True)
+    print(console.printable(summary(job, result, time.perf_counter() - begin)), file=sys.stderr, flush=True)
 
 
 def _finite(blocks):

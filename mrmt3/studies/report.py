@@ -78,7 +78,7 @@ def write(
   """
   text = '\n\n'.join([f'# {title}', question, *remarks, markdown(tables)])
   with files.atomic_path(folder / MARKDOWN_NAME) as temporary:
-    temporary.write_text(text, encoding='utf-8')
+    temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
   for figure in figures:
     with files.atomic_path(folder / FIGURES_FOLDER / f'{slug(figure.title)}.svg') as temporary:
       temporary.write_text(charts.standalone(figure.svg, html_page.style()), encoding='utf-8')

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from mrmt3.errors import UserError, first_line
 from mrmt3.training import heartbeat
 from mrmt3.training.preemption import EXIT_CODE, Stopped
-from mrmt3.utils import child_process, interrupts
+from mrmt3.utils import child_process, console, interrupts
 
 INTERRUPTED = 'mrmt3: interrupted; run the same command again to resume from the last checkpoint'
 GRACE_SECONDS = 10.0  # after an interrupt, for a checkpoint that is being written
@@ -98,6 +98,7 @@ def run_and_end(run: Callable[[], int]) -> None:
   child_process.follow_parent()
   from mrmt3.utils import files
 
+  console.protect_streams()
   with files.own_temporary_folder():
     try:
       code = run()

@@ -58,6 +58,14 @@ def processes_of(session):
   return found
 
 
+def wait_for_the_end(session):
+  """Wait for processes of a session that notice only after its leader's end that they are alone."""
+  deadline = time.monotonic() + 5
+  while found := processes_of(session):
+    assert time.monotonic() < deadline, found
+    time.sleep(0.05)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('to_group', [True, False], ids=['terminal', 'kill'])
 @pytest.mark.parametrize(('name', 'seconds'), [(name, seconds) for name in TIMES for seconds in TIMES[name]])
@@ -80,8 +88,8 @@ def test_interrupt(songs, small_data, tmp_path, name, seconds, to_group):
   assert time.monotonic() - begin < 15  # an import or a compilation under load
   assert 'Traceback' not in errors and 'Error' not in errors
   assert errors.splitlines()[-1].startswith('mrmt3: interrupted')
-  assert not processes_of(process.pid)
-  assert not list((tmp_path / 'tmp').iterdir())
+  wait_for_the_end(process.pid)
+  assert not [path.name for path in (tmp_path / 'tmp').iterdir()]
   assert not [path.name for path in tmp_path.rglob('.*') if not path.name.endswith('.begun')]
 
 
@@ -196,7 +204,4 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
   assert len(processes_of(process.pid)) >= 3
   process.kill()
   process.communicate()
-  deadline = time.monotonic() + 20
-  while processes_of(process.pid):
-    assert time.monotonic() < deadline, processes_of(process.pid)
-    time.sleep(0.05)
+  wait_for_the_end(process.pid)

@@ -195,23 +195,37 @@ def _row(name, scores, width, widths):
 
 
 def format_comparison(summaries) -> str:
-  """Format several systems as a table: mean and interval of each score, and p values relative to the first system."""
+  """Format several systems as a table: mean and interval of each score, and p values relative to the first system.
+
+  A single piece has neither intervals nor p values.
+  """
   from mrmt3.evaluation import metric_registry
   from mrmt3.evaluation import summary as evaluation
 
   shown = metric_registry.shown_in('comparison')
   (first, base), *others = summaries.items()
+  names = {name: console.printable(name) for name in summaries}
+  if len(base.pieces) == 1:
+    rows = [
+      [score.column or score.heading, *(f'{each.mean[score.name]:.3f}' for each in summaries.values())]
+      for score in shown
+    ]
+    return _columns([['', *names.values()], *rows], 'of 1 piece: no intervals, no test')
   compared = {name: evaluation.compare(base, other, [score.name for score in shown]) for name, other in others}
-  table = [['', first, *(cell for name, _ in others for cell in (name, 'p'))]]
+  table = [['', names[first], *(cell for name, _ in others for cell in (names[name], 'p'))]]
   for score in shown:
     cells = [_with_interval(base, score.name)]
     for name, other in others:
       p_value = compared[name][score.name].p_value
       cells += [_with_interval(other, score.name), f'{p_value:.3f}' if p_value >= 0.001 else '<.001']
     table.append([score.column or score.heading, *cells])
+  test = f'p: the difference to {names[first]} (paired sign-flip test)'
+  return _columns(table, f'means of {len(base.pieces)} pieces, 95 % intervals; {test}')
+
+
+def _columns(table, end):
   widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
   lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-  end = f'means of {len(base.pieces)} pieces, 95 % intervals; p: the difference to {first} (paired sign-flip test)'
   return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:], end])
 
 

@@ -48,6 +48,6 @@ def run(args: argparse.Namespace) -> int:
     for name, reason in result.failed.items():
       print(console.printable(f'mrmt3: error: {name} counts as empty: {reason}'), file=sys.stderr)
     results.append(result)
-  print(f'{results[0].pieces} pieces of the split {args.split} of {args.data}')
+  print(f'{console.counted(results[0].pieces, "piece")} of the split {args.split} of {args.data}')
   print(reproduction.table(results))
   return 2 if any(result.failed for result in results) else 0

@@ -15,7 +15,7 @@ from mrmt3.evaluation.metric_registry import SCORES, shown_in
 from mrmt3.notes.note_array import empty_notes
 from mrmt3.plots import charts, html_page
 from mrmt3.plots.html_page import Figure
-from mrmt3.utils import files
+from mrmt3.utils import console, files
 
 PAGE_NAME = 'index.html'
 _WORST = 4  # pieces with a piano roll, for each system
@@ -108,7 +108,10 @@ def _score_rows(summaries):
   compared = [evaluation.compare(base, other, list(SCORES)) for other in others]
   lines = []
   for score in SCORES.values():
-    verdicts = [_verdict(score, base, other, tests[score.name]) for other, tests in zip(others, compared, strict=True)]
+    verdicts = [
+      _verdict(score, base, other, tests[score.name]) if len(base.pieces) > 1 else None
+      for other, tests in zip(others, compared, strict=True)
+    ]
     cells = [
       _cell(summary, score, verdict) for summary, verdict in zip([base, *others], [None, *verdicts], strict=True)
     ]
@@ -207,7 +210,7 @@ def _confusions(summaries):
     labels = [names[i] for i in rows], [names[j] for j in shown]
     chart = charts.heat_map(counts, *labels, names[-1], 'Confusion of instruments')
     invented = int(matrix[confusion.NOBODY].sum())
-    note = f'percent of the notes of each row; besides, {invented:,} notes were heard that nobody plays'
+    note = f'percent of the notes of each row; besides, {console.counted(invented, "note")} that nobody plays'
     figures.append(Figure(f'What is heard as what: {name}', chart, note))
   return figures
 

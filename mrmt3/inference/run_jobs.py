@@ -215,7 +215,7 @@ def summary(job: Job, result: Transcription, took: float) -> str:
   """Describe a transcription in one line: output file, duration, time taken, and segments that were cut off."""
   count = len(instruments_of(result.notes))
   line = (
-    f'{job.midi}: {len(result.notes)} notes, {count} instrument{"" if count == 1 else "s"}; '
+    f'{job.midi}: {console.counted(len(result.notes), "note")}, {console.counted(count, "instrument")}; '
     f'{result.seconds:.1f} s of audio in {took:.1f} s'
   )
   overflowed = result.stats.segments_without_eos

@@ -15,6 +15,11 @@ def printable(text: object) -> str:
   return _escaped(str(text), '')
 
 
+def counted(count: int, noun: str) -> str:
+  """Return a number with its noun: '1 piece', '1,234 pieces'."""
+  return f'{count:,} {noun}' if count == 1 else f'{count:,} {noun}s'
+
+
 def protect_streams() -> None:
   """Escape what this process writes to stdout and stderr in the same way, except line ends and tabs.
 

@@ -41,6 +41,7 @@ class _Process:
   message = 'mrmt3: interrupted'
   stderr = 2  # a copy of the original, which may be redirected for a while
   is_working = False  # whether an interrupt raises KeyboardInterrupt
+  is_raised = False  # whether KeyboardInterrupt has been raised
   repeated = 0  # signals that the process has sent itself, and that are still to be read
   lock = threading.Lock()
 
@@ -125,7 +126,9 @@ def end() -> NoReturn:
 def _handle(number, frame) -> None:
   if not _Process.is_working or _is_importing(frame):
     end()
-  raise KeyboardInterrupt
+  if not _Process.is_raised:  # a second one would disturb the cleaning up; the thread ends the process
+    _Process.is_raised = True
+    raise KeyboardInterrupt
 
 
 def _raise_again(unraisable) -> None:
@@ -136,6 +139,7 @@ def _raise_again(unraisable) -> None:
 
   def repeat():
     _Process.repeated += 1
+    _Process.is_raised = False
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
   timer = threading.Timer(0.01, repeat)  # in this function, it would be ignored as well

@@ -30,12 +30,23 @@ def parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
   if workers <= 1:
     yield from map(function, items)
     return
+  try:  # a folder for the worker processes, which may be killed
+    folder = tempfile.TemporaryDirectory(prefix='mrmt3-workers-', ignore_cleanup_errors=True)
+  except OSError as error:
+    raise UserError(
+      f'cannot make a temporary folder ({error.strerror or error}); name another one with TMPDIR'
+    ) from error
+  with folder:
+    yield from _parallel(function, items, workers, folder.name)
+
+
+def _parallel(function, items, workers, temporary_folder):
   # Spawned, not forked: the caller may have running threads.
   pool = concurrent.futures.ProcessPoolExecutor(
     workers,
     mp_context=multiprocessing.get_context('spawn'),
     initializer=_prepare_worker,
-    initargs=(tempfile.tempdir,),
+    initargs=(temporary_folder,),
   )
   try:
     pending, remaining = collections.deque(), iter(items)
@@ -86,7 +97,7 @@ def _without_main_script() -> Iterator[None]:
       setattr(main, name, value)
 
 
-def _prepare_worker(temporary_folder: str | None):
+def _prepare_worker(temporary_folder: str):
   """Leave interrupts and temporary files to the parent process, and exit at once if it is killed."""
   tempfile.tempdir = temporary_folder
   signal.signal(signal.SIGINT, signal.SIG_IGN)

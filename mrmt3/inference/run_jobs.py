@@ -104,6 +104,13 @@ def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
     options = {'hop': settings.hop, 'instruments': settings.instruments}
     model = fingerprint((transcriber.params, transcriber.weights), transcriber.spec, options)
 
+  def fail(job: Job, error: Exception) -> None:
+    nonlocal failed
+    if len(jobs) == 1 or isinstance(error, ModuleNotFoundError):
+      raise error
+    reporter.failed(job, error)
+    failed += 1
+
   def pieces() -> Iterator[batched_pieces.Piece]:
     for job in jobs:
       if settings.resume and is_finished(job):
@@ -112,7 +119,11 @@ def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
       begun[id(job)] = time.perf_counter()
       known = ()
       if settings.resume:
-        journals[id(job)] = Journal(job.midi, job.audio, model)
+        try:
+          journals[id(job)] = Journal(job.midi, job.audio, model)
+        except UserError as error:
+          fail(job, error)
+          continue
         known = journals[id(job)].known
       yield batched_pieces.Piece(audio_files.audio_blocks(job.audio, transcriber.sample_rate), job, known)
 
@@ -146,12 +157,11 @@ def run_jobs(transcriber, jobs: list[Job], settings: Settings) -> int:
       if settings.resume:
         journals[id(job)].close(done=error is None)
       if error is not None:
-        if len(jobs) == 1 or isinstance(error, ModuleNotFoundError):
-          raise error
-        reporter.failed(job, error)
-        failed += 1
+        fail(job, error)
   finally:
     reporter.close()
+    for journal in journals.values():  # of files that are not finished
+      journal.close(done=False)
   return failed
 
 

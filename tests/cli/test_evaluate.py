@@ -180,6 +180,9 @@ def test_one_piece_has_no_intervals_and_no_test(tmp_path, capsys):
   words = [tmp_path / 'reference.mid', tmp_path / 'a.mid', tmp_path / 'b.mid', '--report', tmp_path / 'report']
   assert run(*words) == 0
   shown = capsys.readouterr().out
-  assert shown.splitlines()[0].split() == ['a', 'b'] and shown.splitlines()[-1] == 'of 1 piece: no intervals, no test'
+  assert (
+    shown.splitlines()[0].split() == ['a.mid', 'b.mid']
+    and shown.splitlines()[-1] == 'of 1 piece: no intervals, no test'
+  )
   page = (tmp_path / 'report' / 'index.html').read_text(encoding='utf-8')
   assert 'A single piece' in page and '95 %' not in page and 'p = ' not in page

@@ -38,6 +38,7 @@ _children: set['subprocess.Popen'] = set()
 class _Process:
   """What `install` has set for this process."""
 
+  is_installed = False
   message = 'mrmt3: interrupted'
   stderr = 2  # a copy of the original, which may be redirected for a while
   is_working = False  # whether an interrupt raises KeyboardInterrupt
@@ -53,7 +54,7 @@ def install(message: str = _Process.message, grace_seconds: float = GRACE_SECOND
     message: printed to stderr when the process is interrupted.
     grace_seconds: how long cleaning up may take.
   """
-  _Process.message = message
+  _Process.is_installed, _Process.message = True, message
   if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # nohup, or a background job
     _Process.stderr = os.dup(2)
     reader, writer = os.pipe()
@@ -107,7 +108,13 @@ def killing(child: 'subprocess.Popen') -> Iterator[None]:
 
 
 def end() -> NoReturn:
-  """End the process at once with `EXIT_CODE`: kill child processes, remove temporary files, print the message."""
+  """End the process at once with `EXIT_CODE`: kill child processes, remove temporary files, print the message.
+
+  In a process that has not called `install`, such as a test's, the message is printed and SystemExit raised.
+  """
+  if not _Process.is_installed:
+    print(_Process.message, file=sys.stderr)
+    raise SystemExit(EXIT_CODE)
   with _Process.lock:  # never released: only one thread gets here
     if multiprocessing := sys.modules.get('multiprocessing'):
       for worker in multiprocessing.active_children():

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 EXIT_CODE = 128 + signal.SIGINT  # 130, as shells report a process ended by Ctrl-C
 GRACE_SECONDS = 5.0  # for cleaning up
+_ENDING_SECONDS = 5.0  # for `end`
 _IMPORT_FILE = '<frozen importlib._bootstrap>'
 
 _temporaries: set[Path] = set()
@@ -44,7 +45,7 @@ class _Process:
   is_working = False  # whether an interrupt raises KeyboardInterrupt
   is_raised = False  # whether KeyboardInterrupt has been raised
   repeated = 0  # signals that the process has sent itself, and that are still to be read
-  lock = threading.Lock()
+  ending = threading.Lock()  # held by the thread that ends the process
 
 
 def install(message: str = _Process.message, grace_seconds: float = GRACE_SECONDS) -> None:
@@ -115,22 +116,25 @@ def end() -> NoReturn:
   if not _Process.is_installed:
     print(_Process.message, file=sys.stderr)
     raise SystemExit(EXIT_CODE)
-  with _Process.lock:  # never released: only one thread gets here
-    if multiprocessing := sys.modules.get('multiprocessing'):
-      for worker in multiprocessing.active_children():
-        worker.kill()
-        worker.join(1)  # so that it writes no more
-    for child in list(_children):
-      child.kill()
-    for path in list(_temporaries):
-      with contextlib.suppress(OSError):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    with contextlib.suppress(OSError):
-      os.write(_Process.stderr, f'{_Process.message}\n'.encode())
+  if not _Process.ending.acquire(timeout=_ENDING_SECONDS):  # never released; another thread is at it
     os._exit(EXIT_CODE)
+  if multiprocessing := sys.modules.get('multiprocessing'):
+    for worker in multiprocessing.active_children():
+      worker.kill()
+      worker.join(1)  # so that it writes no more
+  for child in list(_children):
+    child.kill()
+  for path in list(_temporaries):
+    with contextlib.suppress(OSError):
+      shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+  with contextlib.suppress(OSError):
+    os.write(_Process.stderr, f'{_Process.message}\n'.encode())
+  os._exit(EXIT_CODE)
 
 
 def _handle(number, frame) -> None:
+  if _Process.ending.locked():  # by this thread, maybe
+    return
   if not _Process.is_working or _is_importing(frame):
     end()
   if not _Process.is_raised:  # a second one would disturb the cleaning up; the thread ends the process

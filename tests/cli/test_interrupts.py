@@ -156,6 +156,16 @@ def test_a_second_interrupt_does_not_wait(tmp_path):
   assert process.returncode == 130
 
 
+def test_many_interrupts_at_once(tmp_path):
+  process = started(SWALLOWED.replace('0.5', '60'), tmp_path)
+  deadline = time.monotonic() + 30
+  while process.poll() is None:
+    process.send_signal(signal.SIGINT)
+    assert time.monotonic() < deadline
+    time.sleep(0.002)
+  assert process.communicate()[1] == 'mrmt3: interrupted\n' and process.returncode == 130
+
+
 def test_an_interrupt_that_python_ignores_is_raised_again(tmp_path):
   script = """
 import gc, time

@@ -16,8 +16,8 @@ def printable(text: object) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-  """Return a number with its noun: '1 piece', '1,234 pieces'."""
-  return f'{count:,} {noun}' if count == 1 else f'{count:,} {noun}s'
+  """Return a number with its noun: '1 piece', '2 pieces'."""
+  return f'{count} {noun}' if count == 1 else f'{count} {noun}s'
 
 
 def protect_streams() -> None:

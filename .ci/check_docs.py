@@ -27,7 +27,7 @@ gin_utils.parse_config(flags)
 """
 PARSE_OPTIONS = """
 import sys
-from mrmt3.cli.main import build_parser
+from mrmt3.cli.commands import build_parser
 build_parser().parse_args(sys.argv[1:])
 """
 

@@ -2,19 +2,16 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mrmt3.data import slakh_layout
 from mrmt3.errors import UserError
 from mrmt3.notes import midi, note_array
 from mrmt3.plots import piano_roll
-from mrmt3.utils import files
+from mrmt3.utils import child_process, files, interrupts
 
 MARKER = '.mrmt3-demo'  # marks a folder as a demo's, which may be emptied
 
@@ -32,18 +29,12 @@ def run_stage(name: str, command: list[str]) -> Stage:
   """Run a command, with its output shown; UserError if it fails."""
   print(f'\n== {name}\n$ {" ".join(command)}', flush=True)
   start = time.monotonic()
-  process = subprocess.Popen([sys.executable, '-m', 'mrmt3', *command[1:]])
-  try:
-    # wait4 returns the peak memory of this child alone.
-    _, status, usage = os.wait4(process.pid, 0)
-  except BaseException:
-    process.terminate()
-    raise
-  code = os.waitstatus_to_exitcode(status)
-  process.returncode = code
+  code, megabytes = child_process.run('mrmt3', command[1:])
+  if code == interrupts.EXIT_CODE:
+    raise KeyboardInterrupt
   if code != 0:
     raise UserError(f'the demo stopped: `{" ".join(command)}` failed with exit code {code}; see its message above')
-  return Stage(name, time.monotonic() - start, usage.ru_maxrss / 1024)
+  return Stage(name, time.monotonic() - start, megabytes)
 
 
 def prepare_folder(folder: Path) -> None:
@@ -58,26 +49,25 @@ def prepare_folder(folder: Path) -> None:
   marker.touch()
 
 
-def lay_out_tracks(data: Path, folder: Path, labels: Mapping[str, str]) -> dict[str, slakh_layout.Track]:
+def lay_out_tracks(data: Path, folder: Path, splits: Sequence[str]) -> dict[str, slakh_layout.Track]:
   """Write the reference notes of a data set as MIDI to `folder`/reference, and copy the audio to `folder`/audio.
+
+  The files have the tracks' names in the data set, so that `mrmt3 evaluate` matches transcriptions with either.
 
   Args:
     data: a folder in Slakh's layout.
     folder: the demo's folder.
-    labels: {split: prefix of the names of its tracks}.
+    splits: the splits whose tracks are wanted.
 
   Returns:
-    The tracks by name, `<label>-<track>`.
+    The tracks by name, `<split>/<track>`.
   """
-  named = {
-    f'{label}-{track.path.name}': track
-    for split, label in labels.items()
-    for track in slakh_layout.find_tracks(data, split)
-  }
-  references, audio = files.make_folder(folder / 'reference'), files.make_folder(folder / 'audio')
+  named = {f'{split}/{track.path.name}': track for split in splits for track in slakh_layout.find_tracks(data, split)}
   for name, track in named.items():
-    midi.write_midi(slakh_layout.read_notes(track), references / f'{name}.mid')
-    shutil.copyfile(track.audio_path, audio / f'{name}{track.audio_path.suffix}')
+    midi.write_midi(slakh_layout.read_notes(track), folder / 'reference' / f'{name}.mid')
+    audio = folder / 'audio' / f'{name}{track.audio_path.suffix}'
+    files.make_folder(audio.parent)
+    shutil.copyfile(track.audio_path, audio)
   return named
 
 
@@ -103,7 +93,7 @@ def run_bundled(output: str, seed: int, note: str) -> int:
   data = folder / 'data'
   build = ['mrmt3', 'dataset', 'build', str(data), '--recipe', 'held-out', '--seed', str(seed)]
   stages = [run_stage('1. render songs', build)]
-  tracks = lay_out_tracks(data, folder, {'test': 'held-out'})
+  tracks = lay_out_tracks(data, folder, ['test'])
   transcribe = ['mrmt3', 'transcribe', str(folder / 'audio'), '-o', str(folder / 'transcription')]
   stages.append(run_stage('2. transcribe them', transcribe))
   evaluate = ['mrmt3', 'evaluate', str(folder / 'reference'), str(folder / 'transcription')]
@@ -130,7 +120,7 @@ def run_training(output: str, steps: int | None, seed: int, note: str) -> int:
   train += [f'--gin.SEED={seed}'] + ([f'--gin.TRAIN_STEPS={steps}'] if steps else [])
   stages.append(run_stage('2. learn them', train))
 
-  tracks = lay_out_tracks(data, folder, {'train': 'learnt', 'test': 'held-out'})
+  tracks = lay_out_tracks(data, folder, ['train', 'test'])
   transcribe = [
     'mrmt3',
     'transcribe',
@@ -151,11 +141,11 @@ def run_training(output: str, steps: int | None, seed: int, note: str) -> int:
   f1 = learnt_onset_f1(json.loads(scores.read_text()))
   verdict = 'reached' if f1 >= WANTED_ONSET_F1 else 'NOT reached'
   print(f'\nlearnt songs: mean onset F1 {f1:.3f} ({WANTED_ONSET_F1} wanted: {verdict})')
-  show_song(folder, next(name for name in tracks if name.startswith('learnt')))
+  show_song(folder, next(iter(tracks)))
   return 0 if f1 >= WANTED_ONSET_F1 else 1
 
 
 def learnt_onset_f1(scores: dict) -> float:
   """Return the mean onset F1 of the learnt songs from the JSON of `mrmt3 evaluate`."""
-  values = [piece['onset_f1'] for name, piece in scores['pieces'].items() if name.startswith('learnt')]
+  values = [piece['onset_f1'] for name, piece in scores['pieces'].items() if name.startswith('train/')]
   return sum(values) / len(values)

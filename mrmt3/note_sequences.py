@@ -265,7 +265,10 @@ class DecodingStats:
 
   Attributes:
     segments: number of segments.
-    invalid_events: number of invalid tokens, which are skipped.
+    invalid_events: number of tokens without a meaning where they stand, which are skipped. As in MT3, whose metric this
+      is: ids outside the codec; a note-off of a pitch that does not sound; a drum of velocity 0; a tied pitch that does
+      not sound or is tied twice; a tie section's end outside it. Not counted are notes that begin again while they
+      sound.
     dropped_events: number of tokens after the end of their segment, which are dropped.
     segments_without_eos: number of segments without an end of sequence.
   """

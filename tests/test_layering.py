@@ -160,7 +160,7 @@ def test_imports_are_found():
   }
   assert _find_cycle([('a', 'b'), ('b', 'c'), ('a', 'c')]) is None
   assert set(_find_cycle([('a', 'b'), ('b', 'c'), ('c', 'b')])) == {'b', 'c'}
-  assert GRAPH['mrmt3.cli.main', 'mrmt3.cli.transcribe'] is False
+  assert GRAPH['mrmt3.cli.commands', 'mrmt3.cli.transcribe'] is False
   assert GRAPH['mrmt3.vocabularies', 'mrmt3.seqio_vocabulary'] is True
 
 

@@ -89,6 +89,17 @@ def test_impossible_events_are_counted_and_skipped():
   assert (invalid, dropped) == (3, 0)
 
 
+def test_a_note_off_of_a_pitch_that_does_not_sound_is_invalid():
+  """As in MT3, whose metric counts these events."""
+  ended_by_tie = 'tie 0, shift 10, velocity 0, pitch 60'  # the note-off comes too late: the note is not tied
+  rows, *counts = play('tie 0, pitch 60', ended_by_tie)
+  assert rows == [(0.0, 2.0, 60, 0, False)] and counts == [1, 0]
+  _, *counts = play('tie 0, program 5, pitch 60, shift 10, velocity 0, program 6, pitch 60')  # another program's
+  assert counts == [1, 0]
+  _, *counts = play('tie 0, pitch 60, shift 10, velocity 0, pitch 60, shift 20, pitch 60')  # the second of two
+  assert counts == [1, 0]
+
+
 def test_a_note_lasts_10_ms_at_least():
   rows, *_ = play('tie 0, pitch 60, velocity 0, pitch 60, shift 100, velocity 1, pitch 61')
   assert rows == [(0.0, 0.01, 60, 0, False), (1.0, 1.01, 61, 0, False)]

@@ -14,7 +14,6 @@ synthesizer's sample rate, so that it is resampled once and not for each stem.
 import functools
 import itertools
 import struct
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from mrmt3.audio.soundfont_samples import cut_sample, read_sample
 from mrmt3.audio.soundfonts import font_chunks
 from mrmt3.errors import UserError
 from mrmt3.utils.files import atomic_path
-from mrmt3.utils.user_cache import cache_root
+from mrmt3.utils.user_cache import cache_root_or_temporary
 
 _VERSION = 2
 _INSTRUMENT, _COARSE, _FINE, _SAMPLE, _MODE, _ROOT, _END = 41, 51, 52, 53, 54, 58, 60
@@ -46,10 +45,7 @@ def tuned_path(path: Path, sha256: str, sample_rate: int) -> Path:
 
   Raises UserError if the soundfont is broken or the cache cannot be written.
   """
-  root = cache_root()
-  if root is None:  # a user without a home folder
-    root = Path(tempfile.gettempdir()) / 'mrmt3'
-  target = root / 'soundfonts' / f'{sha256[:32]}-{_VERSION}-{sample_rate}.sf2'
+  target = cache_root_or_temporary() / 'soundfonts' / f'{sha256[:32]}-{_VERSION}-{sample_rate}.sf2'
   if not target.is_file():
     try:
       data = tune(path.read_bytes(), sample_rate)

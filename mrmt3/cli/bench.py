@@ -97,8 +97,8 @@ def run_transcribe(args: argparse.Namespace) -> int:
   )
   for name, share in shares.items():
     print(f'  {name.replace("_", "-"):<8} {share:6.1%}')
-  rate = timing.tokens / timing.decoder if timing.decoder else float('inf')
-  print(f'  {rate:.0f} tokens per second while decoding')
+  if timing.tokens_per_second is not None:
+    print(f'  {timing.tokens_per_second:.0f} tokens per second while decoding')
   return 0
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from mrmt3.data import catalogue
+from mrmt3.utils import console
 
 
 def add_parser(subparsers) -> None:
@@ -224,7 +225,8 @@ def run_convert(args: argparse.Namespace) -> int:
   options = Options(args.rate, args.labels, args.subsets)
   made = convert(args.name, args.original, args.out, options, strict=args.strict, workers=args.workers)
   if made.left_out:
-    print(f'mrmt3: {made.left_out} pieces were left out, see {made.folder / "skipped.jsonl"}', file=sys.stderr)
+    what = f'{console.counted(made.left_out, "piece")} left out, see {made.folder / "skipped.jsonl"}'
+    print(f'mrmt3: {console.printable(what)}', file=sys.stderr)
   print(f'{", ".join(f"{count} {split}" for split, count in made.records.items())} records in {made.folder}')
   return 0
 
@@ -235,10 +237,13 @@ def run_commu(args: argparse.Namespace) -> int:
 
   made = render(args.dir, soundfont=args.soundfont, workers=args.workers)
   for line in made.left_out[:10]:
-    print(f'mrmt3: left out: {line}', file=sys.stderr)
+    print(f'mrmt3: left out: {console.printable(line)}', file=sys.stderr)
   if len(made.left_out) > 10:
     print(f'mrmt3: and {len(made.left_out) - 10} more', file=sys.stderr)
-  print(f'{made.made} clips rendered, {made.seconds / 3600:.2f} hours; {made.kept} existed already; in {made.folder}')
+  print(
+    f'{console.counted(made.made, "clip")} rendered, {made.seconds / 3600:.2f} hours; {made.kept} existed already; '
+    f'in {made.folder}'
+  )
   return 0
 
 
@@ -290,13 +295,13 @@ def run_check(args: argparse.Namespace) -> int:
 
   result, stems = check.check(args.dir, task=args.task, split=args.split, tracks=args.tracks, workers=args.workers)
   for trouble in result.troubles:
-    print(f'mrmt3: {trouble}', file=sys.stderr)
+    print(f'mrmt3: {console.printable(trouble)}', file=sys.stderr)
   _print_odd_files(result.odd_files)
   if args.json:
     check.write_json(Path(args.json), result, stems)
   print('\n'.join(check.lines(result)))
   if result.troubles:
-    print(f'{len(result.troubles)} problems, listed above')
+    print(f'{console.counted(len(result.troubles), "problem")}, listed above')
   if result.odd_files:
     print(f'odd files: {len(result.odd_files)}, listed above')
   return 0 if result.is_good else 1
@@ -320,13 +325,13 @@ def run_report(args: argparse.Namespace) -> int:
     print(f'odd files: {len(found.odd_files)}, listed on stderr')
   _print_odd_files(found.odd_files)
   for trouble in found.troubles:
-    print(f'mrmt3: error: {trouble}', file=sys.stderr)
+    print(f'mrmt3: error: {console.printable(trouble)}', file=sys.stderr)
   return 2 if found.troubles else 0
 
 
 def _print_odd_files(lines):
   for line in lines:
-    print(f'mrmt3: warning: {line}', file=sys.stderr)
+    print(f'mrmt3: warning: {console.printable(line)}', file=sys.stderr)
 
 
 def run_build(args: argparse.Namespace) -> int:
@@ -355,8 +360,8 @@ def run_build(args: argparse.Namespace) -> int:
   splits = ', '.join(f'{count} {split}' for split, count in report.splits.items())
   kept = f', {report.kept} of them built before' if report.kept else ''
   if report.left_out:
-    print(f'mrmt3: {len(report.left_out)} pieces of music were left out, as listed above', file=sys.stderr)
-  print(f'{report.made + report.kept} tracks ({splits}{kept}) in {args.out}')
+    print(f'mrmt3: {console.counted(len(report.left_out), "song")} left out, as listed above', file=sys.stderr)
+  print(f'{console.counted(report.made + report.kept, "track")} ({splits}{kept}) in {args.out}')
   found = contents.describe(args.out, workers=args.workers)
   if args.plot:
     contents.draw(found, args.plot, title=Path(args.out).resolve().name)

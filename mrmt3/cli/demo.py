@@ -6,9 +6,9 @@ NOTE = """\
 The songs are real scores, rendered here with a soundfont; the model was not trained on any of them.
 To transcribe your own music: mrmt3 transcribe song.wav -o song.mid"""
 TRAINING_NOTE = """\
-The network was trained on the songs marked "learnt" until it had memorized them. Their scores show that the pipeline is
-connected correctly (audio, tokens, memory, MIDI), not that the network can transcribe. The song marked "held out" was
-not trained on: a network of this size, trained for minutes on three songs, cannot transcribe it, as its scores show."""
+The network was trained on the songs in train until it had memorized them. Their scores show that the pipeline is
+connected correctly (audio, tokens, memory, MIDI), not that the network can transcribe. The song in test was not
+trained on: a network of this size, trained for minutes on three songs, cannot transcribe it, as its scores show."""
 
 
 def add_parser(subparsers) -> None:

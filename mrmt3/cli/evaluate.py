@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mrmt3.data import catalogue
 from mrmt3.errors import UserError
+from mrmt3.utils import console
 
 _EXPLANATION = """\
 onset F1          notes with the right pitch, within 50 ms
@@ -109,14 +110,15 @@ def run(args: argparse.Namespace) -> int:
     for name, estimates in systems.items()
   }
   for line in dict.fromkeys(line for summary in summaries.values() for line in summary.odd_files):
-    print(f'mrmt3: warning: {line}', file=sys.stderr)
+    print(f'mrmt3: warning: {console.printable(line)}', file=sys.stderr)
   for name, summary in summaries.items():
-    which = f'{name}: ' if len(summaries) > 1 else ''
+    which = f'{console.printable(name)}: ' if len(summaries) > 1 else ''
     for piece, problem in summary.failed.items():
-      print(f'mrmt3: warning: {which}{piece} counts as empty: {problem}', file=sys.stderr)
+      what = console.printable(f'{piece} counts as empty: {problem}')
+      print(f'mrmt3: warning: {which}{what}', file=sys.stderr)
   unreadable = next(iter(summaries.values())).unreadable
   for piece, problem in unreadable.items():
-    print(f'mrmt3: error: {piece} is left out: {problem}', file=sys.stderr)
+    print(console.printable(f'mrmt3: error: {piece} is left out: {problem}'), file=sys.stderr)
   if unreadable:
     print(f'mrmt3: error: {len(unreadable)} of {len(references)} references cannot be read', file=sys.stderr)
   if args.json != '-':
@@ -127,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     from mrmt3.evaluation import html_report
 
     page = html_report.write(Path(args.report), summaries, references, systems, title=reference.resolve().name)
-    print(f'wrote {page}', file=sys.stderr)
+    print(f'wrote {console.printable(page)}', file=sys.stderr)
   return 2 if unreadable or any(summary.unreadable_estimates for summary in summaries.values()) else 0
 
 
@@ -179,7 +181,9 @@ def format_table(summary) -> str:
   from mrmt3.evaluation import metric_registry
 
   columns = {score.name: score.column or score.heading for score in metric_registry.shown_in('table')}
-  rows = [(f'{piece.name} (empty)' if piece.problem else piece.name, piece.scores) for piece in summary.pieces]
+  rows = [
+    (console.printable(piece.name) + (' (empty)' if piece.problem else ''), piece.scores) for piece in summary.pieces
+  ]
   last = [(f'mean of {len(rows)} pieces', summary.mean)]
   if len(rows) == 1:
     rows, last = [], rows
@@ -199,23 +203,36 @@ def _row(name, scores, width, widths):
 
 
 def format_comparison(summaries) -> str:
-  """Format several systems as a table: mean and interval of each score, and p values relative to the first system."""
+  """Format several systems as a table: mean and interval of each score, and p values relative to the first system.
+
+  A single piece has neither intervals nor p values.
+  """
   from mrmt3.evaluation import metric_registry
-  from mrmt3.evaluation.summary import compare
 
   shown = metric_registry.shown_in('comparison')
   (first, base), *others = summaries.items()
+  names = {name: console.printable(name) for name in summaries}
+  if len(base.pieces) == 1:
+    rows = [
+      [score.column or score.heading, *(f'{each.mean[score.name]:.3f}' for each in summaries.values())]
+      for score in shown
+    ]
+    return _columns([['', *names.values()], *rows], 'of 1 piece: no intervals, no test')
   compared = {name: compare(base, other, [score.name for score in shown]) for name, other in others}
-  table = [['', first, *(cell for name, _ in others for cell in (name, 'p'))]]
+  table = [['', names[first], *(cell for name, _ in others for cell in (names[name], 'p'))]]
   for score in shown:
     cells = [_with_interval(base, score.name)]
     for name, other in others:
       p_value = compared[name][score.name].p_value
       cells += [_with_interval(other, score.name), f'{p_value:.3f}' if p_value >= 0.001 else '<.001']
     table.append([score.column or score.heading, *cells])
+  test = f'p: the difference to {names[first]} (paired sign-flip test)'
+  return _columns(table, f'means of {len(base.pieces)} pieces, 95 % intervals; {test}')
+
+
+def _columns(table, end):
   widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
   lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-  end = f'means of {len(base.pieces)} pieces, 95 % intervals; p: the difference to {first} (paired sign-flip test)'
   return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:], end])
 
 

@@ -3,18 +3,15 @@
 Exit codes: 0 success, 1 a check was not met, 2 bad input or usage, 130 interrupted.
 """
 
-import argparse
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Sequence
 
-from mrmt3.cli import bench, convert, dataset, demo, evaluate, fetch, inspect, json_stderr, reproduce, study, transcribe
-from mrmt3.cli.parsing import Parser
+from mrmt3.cli import json_stderr
 from mrmt3.errors import UserError
-from mrmt3.utils import huge_pages
-from mrmt3.utils.warning_lines import show_as_lines
-from mrmt3.version import __version__
+from mrmt3.utils import interrupts
 
 EXTRA_OF = {
   'note_seq': 'train',
@@ -28,53 +25,56 @@ EXTRA_OF = {
   'apache_beam': 'cache',
 }
 
-GIN_COMMANDS = {
-  'train': 'train a model',
-  'eval': 'score checkpoints with the metrics of a task',
-  'infer': 'write the predictions of a model for a split',
-}
-
-
-def build_parser() -> argparse.ArgumentParser:
-  """Build the parser of all commands."""
-  parser = Parser(prog='mrmt3', description='Multi-instrument music transcription with memory (MR-MT3).')
-  parser.add_argument('--version', action='version', version=f'mrmt3 {__version__}')
-  subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-  for command in (transcribe, evaluate, fetch, convert, reproduce, dataset, inspect, bench, study, demo):
-    command.add_parser(subparsers)
-  for name, help_text in GIN_COMMANDS.items():
-    subparsers.add_parser(
-      name, help=f'{help_text}; same as python -m mrmt3.{name}', add_help=False, prefix_chars='\0'
-    ).add_argument('rest', nargs=argparse.REMAINDER)
-  return parser
+GIN_COMMANDS = ('train', 'eval', 'infer')  # modules of mrmt3 with a command line of their own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Run the command line and return the exit code."""
+  """Run the command line and return the exit code. Without `argv`, the process is taken to be the command's own."""
   arguments = list(sys.argv[1:] if argv is None else argv)
-  stderr = json_stderr.redirected() if json_stderr.is_requested(arguments) else contextlib.nullcontext()
-  with stderr:
+  is_json = json_stderr.is_requested(arguments)
+  if argv is None:
+    interrupts.install(**{'message': json.dumps(json_stderr.INTERRUPTED)} if is_json else {})
+  if arguments and arguments[0] in GIN_COMMANDS:
+    _become(arguments)
+  stderr = json_stderr.redirected() if is_json else contextlib.nullcontext()
+  if argv is not None:
+    with stderr:
+      return _run(arguments)
+  from mrmt3.utils import console, files
+
+  console.protect_streams()
+  with stderr, files.own_temporary_folder():
     return _run(arguments)
 
 
-def _run(arguments):
-  if arguments and arguments[0] in GIN_COMMANDS:
-    # gin files have `import __main__ as train_script`, so training must be the main module.
-    sys.stdout.flush()
-    huge_pages.set_for_child_processes()
+def _become(arguments: Sequence[str]) -> None:
+  """Replace this process: gin files have `import __main__ as train_script`, so training must be the main module."""
+  from mrmt3.utils import huge_pages
+
+  sys.stdout.flush()
+  huge_pages.set_for_child_processes()
+  with interrupts.held_back():
     os.execv(sys.executable, [sys.executable, '-m', f'mrmt3.{arguments[0]}', *arguments[1:]])
-  args = build_parser().parse_args(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+  from mrmt3.cli import commands  # after `interrupts.install`
+  from mrmt3.utils import child_process, console
+  from mrmt3.utils.warning_lines import show_as_lines
+
+  child_process.follow_parent()
+  args = commands.build_parser().parse_args(arguments)
   show_as_lines()
   try:
-    code = args.run(args)
-    sys.stdout.flush()
+    with interrupts.working():
+      code = args.run(args)
+      sys.stdout.flush()
     return code
   except UserError as error:
-    print(f'mrmt3: error: {error}', file=sys.stderr)
+    print(f'mrmt3: error: {console.printable(error)}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
-    print('mrmt3: interrupted', file=sys.stderr)
-    return 130
+    interrupts.end()
   except ModuleNotFoundError as error:
     package = (error.name or '').split('.')[0]
     if package not in EXTRA_OF:

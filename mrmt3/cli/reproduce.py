@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
   """
   from mrmt3.errors import UserError
   from mrmt3.evaluation import reproduction
-  from mrmt3.utils import compilation_cache
+  from mrmt3.utils import compilation_cache, console
 
   if args.tracks is not None and args.tracks < 1:
     raise UserError(f'--tracks is {args.tracks}; it must be at least 1')
@@ -49,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
   for checkpoint in args.checkpoint or _DEFAULT:
     result = reproduction.run(checkpoint, args.data, args.output, args.split, args.tracks, args.quiet)
     for name, reason in result.failed.items():
-      print(f'mrmt3: error: {name} counts as empty: {reason}', file=sys.stderr)
+      print(console.printable(f'mrmt3: error: {name} counts as empty: {reason}'), file=sys.stderr)
     for name, reason in result.unreadable.items():
-      print(f'mrmt3: error: {name} is left out: {reason}', file=sys.stderr)
+      print(console.printable(f'mrmt3: error: {name} is left out: {reason}'), file=sys.stderr)
     results.append(result)
   split = reproduction.choose_tracks(args.data, args.split)[0].split
-  print(f'{results[0].pieces} pieces of the split {split} of {args.data}')
+  print(f'{console.counted(results[0].pieces, "piece")} of the split {split} of {args.data}')
   print(reproduction.table(results))
   return 2 if any(result.failed or result.unreadable for result in results) else 0

@@ -31,6 +31,7 @@ from mrmt3.errors import UserError
 from mrmt3.event_codec import Codec
 from mrmt3.notes.note_array import NOTE_DTYPE, trim_overlapping_notes
 from mrmt3.tokens import segment_targets
+from mrmt3.utils import console
 from mrmt3.utils.files import make_folder
 from mrmt3.utils.journal import Journal
 from mrmt3.utils.user_cache import cache_root
@@ -296,8 +297,9 @@ def _fill(folder, source, split, sample_rate, stems, strict, workers, progress) 
     dropped = sum(line['count'] for line in lines if line['action'] == DROPPED)
     with_problems = len({line['piece'] for line in lines})
     print(
-      f'mrmt3: {split}: {left_out} of {len(names)} pieces left out, {dropped} notes of others dropped; '
-      f'{with_problems} pieces have problems, listed in {folder / "skipped.jsonl"}',
+      f'mrmt3: {split}: {left_out} of {console.counted(len(names), "piece")} left out, '
+      f'{console.counted(dropped, "note")} of others dropped; '
+      f'problems of {console.counted(with_problems, "piece")} listed in {folder / "skipped.jsonl"}',
       file=sys.stderr,
     )
 

@@ -26,6 +26,7 @@ from mrmt3.data import catalogue, piece_validation, slakh_layout
 from mrmt3.data.piece_source import PieceSource
 from mrmt3.dataset_builder.layout import integrated_loudness
 from mrmt3.errors import UserError
+from mrmt3.utils import console
 from mrmt3.utils.parallel import parallel, with_bar
 from mrmt3.utils.warning_lines import with_warnings
 
@@ -336,7 +337,7 @@ def lines(result: DatasetCheck) -> list[str]:
     return [f'{what:<50} {100 * share:6.1f} %' for what, share in shares.items()]
   rows = (
     ('stems audible', result.audible, 1.0, f'of {result.stems}'),
-    ('stems that add up to the mix', result.mixes, 1.0, f'of {result.tracks} tracks'),
+    ('stems that add up to the mix', result.mixes, 1.0, f'of {console.counted(result.tracks, "track")}'),
     (f'stems within {1000 * MAX_LAG:.0f} ms of their labels', result.in_time, MIN_IN_TIME, f'of {result.stems}'),
     ('notes with energy at their pitch', result.pitched, MIN_PITCHED, f'of {result.notes}'),
   )

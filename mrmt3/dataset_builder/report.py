@@ -13,6 +13,7 @@ from mrmt3.data import catalogue, slakh_layout
 from mrmt3.data.piece_source import PieceSource
 from mrmt3.errors import UserError
 from mrmt3.notes.instruments import DRUM_COLOR, SLAKH_CLASSES, instrument_name, map_to_slakh_classes
+from mrmt3.utils import console
 from mrmt3.utils.parallel import parallel, with_bar
 from mrmt3.utils.warning_lines import with_warnings
 
@@ -172,8 +173,8 @@ def lines(report: Report) -> list[str]:
   counts = [len(track.notes) for track in tracks]
   mean = float(np.average([track.polyphony for track in tracks], weights=[track.seconds for track in tracks]))
   text = [
-    f'{report.hours():.2f} hours, {len(tracks)} tracks of {report.pieces()} pieces, '
-    f'{sum(report.notes().values())} notes',
+    f'{report.hours():.2f} hours, {console.counted(len(tracks), "track")} of '
+    f'{console.counted(report.pieces(), "piece")}, {console.counted(sum(report.notes().values()), "note")}',
     'splits: '
     + ', '.join(f'{split} {count} ({report.hours(split):.2f} h)' for split, count in report.splits().items()),
     f'instruments per track: {np.mean(counts):.1f} ({min(counts)} to {max(counts)})',
@@ -182,9 +183,15 @@ def lines(report: Report) -> list[str]:
     f'{"class":<26} {"minutes":>8} {"notes":>8}',
   ]
   notes = report.notes()
+  absent = 0
   for instrument, minutes in report.minutes().items():
-    text.append(f'{instrument_name(*instrument):<26} {minutes:>8.1f} {notes.get(instrument, 0):>8}')
-  return text
+    if minutes or notes.get(instrument):
+      text.append(f'{instrument_name(*instrument):<26} {minutes:>8.1f} {notes.get(instrument, 0):>8}')
+    else:
+      absent += 1
+  return text + (
+    [f'{absent} other classes do not occur' if absent > 1 else '1 other class does not occur'] if absent else []
+  )
 
 
 def as_json(report: Report) -> dict:

@@ -53,7 +53,10 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   """
   parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
   parser.add_argument(
-    '--gin_file', action='append', default=[], help='gin file; repeatable, later files override earlier ones'
+    '--gin_file',
+    action='append',
+    default=[],
+    help='gin file; repeatable, later files override earlier ones. A gin file is a program: run only those you trust',
   )
   parser.add_argument('--gin_search_paths', default='', help='comma-separated folders to search for gin files')
   parser.add_argument(

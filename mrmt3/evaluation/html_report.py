@@ -15,7 +15,7 @@ from mrmt3.evaluation.summary import Summary, compare
 from mrmt3.notes.note_array import empty_notes
 from mrmt3.plots import charts, html_page
 from mrmt3.plots.html_page import Figure
-from mrmt3.utils import files
+from mrmt3.utils import console, files
 from mrmt3.utils.warning_lines import collected_warnings
 
 PAGE_NAME = 'index.html'
@@ -111,7 +111,10 @@ def _score_rows(summaries):
   compared = [compare(base, other, list(SCORES)) for other in others]
   lines = []
   for score in SCORES.values():
-    verdicts = [_verdict(score, base, other, tests[score.name]) for other, tests in zip(others, compared, strict=True)]
+    verdicts = [
+      _verdict(score, base, other, tests[score.name]) if len(base.pieces) > 1 else None
+      for other, tests in zip(others, compared, strict=True)
+    ]
     cells = [
       _cell(summary, score, verdict) for summary, verdict in zip([base, *others], [None, *verdicts], strict=True)
     ]
@@ -210,7 +213,7 @@ def _confusions(summaries):
     labels = [names[i] for i in rows], [names[j] for j in shown]
     chart = charts.heat_map(counts, *labels, names[-1], 'Instrument confusion')
     invented = int(matrix[confusion.NOBODY].sum())
-    note = f'percent of the notes of each row; {invented:,} detected notes are not in the reference'
+    note = f'percent of the notes of each row; {console.counted(invented, "detected note")} not in the reference'
     figures.append(Figure(f'Instrument confusion: {name}', chart, note))
   return figures
 

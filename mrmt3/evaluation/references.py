@@ -15,6 +15,7 @@ import numpy as np
 from mrmt3.data import catalogue, slakh_layout
 from mrmt3.data.sources.audio_midi_folder import AUDIO_SUFFIXES, MIDI_SUFFIXES
 from mrmt3.errors import UserError
+from mrmt3.utils import console
 from mrmt3.utils.fingerprints import files_below, files_fingerprint
 
 
@@ -232,6 +233,7 @@ def match(
   for name, estimate in estimates.items():
     if id(estimate) not in used:
       which = estimate.file if estimate.file != where else f'{name} in {where}'
+      which = console.printable(which)
       print(f'mrmt3: warning: {which} is ignored: no reference of that name', file=sys.stderr)
   return matched
 

@@ -15,7 +15,7 @@ import seqio
 
 from mrmt3.evaluation import metric_registry
 from mrmt3.evaluation.piece_metrics import PieceNotes, summarise
-from mrmt3.utils import files
+from mrmt3.utils import console, files
 
 _PIECES = 3  # pieces with images and audio
 _SECONDS = 30.0
@@ -46,7 +46,7 @@ class ConsoleLogger(seqio.loggers.Logger):
       lines = [_headline(score.name, summary) for score in metric_registry.shown_in('log')]
     else:
       lines = [f'  {name:<40} {value:.4g}' for name, value in _numbers(metrics).items()]
-    what = f'{len(references)} pieces' if references else 'scores'
+    what = console.counted(len(references), 'piece') if references else 'scores'
     print('\n'.join([f'{task_name} step {step}: {what}', *lines]), file=sys.stderr, flush=True)
 
 

@@ -36,9 +36,20 @@ class Timing:
     return self.audio / self.total
 
   def shares(self) -> dict[str, float]:
-    """Return the parts' shares of the total; the rest is from tokens to notes, and between the parts."""
-    parts = {name: getattr(self, name) / self.total for name in ('log_mel', 'encoder', 'decoder')}
-    return {**parts, 'rest': max(0.0, 1 - sum(parts.values()))}
+    """Return the parts' shares of the time, which sum to 1; the rest is from tokens to notes, and between the parts.
+
+    The parts are measured one by one, so they may take longer than the whole, which overlaps them: then there is no
+    rest, and the shares are those of the parts' sum.
+    """
+    parts = {name: getattr(self, name) for name in ('log_mel', 'encoder', 'decoder')}
+    whole = max(self.total, sum(parts.values()))
+    shares = {name: seconds / whole for name, seconds in parts.items()}
+    return {**shares, 'rest': max(0.0, 1 - sum(shares.values()))}
+
+  @property
+  def tokens_per_second(self) -> float | None:
+    """Tokens per second of decoding; None if decoding takes no time that can be measured."""
+    return self.tokens / self.decoder if self.tokens and self.decoder else None
 
 
 def measure(transcriber: Transcriber, samples: np.ndarray, runs: int = 3) -> Timing:

@@ -18,7 +18,7 @@ from mrmt3.inference.resume import SegmentJournal, fingerprint, journal_path
 from mrmt3.inference.transcription import Transcription
 from mrmt3.notes import export, midi
 from mrmt3.notes.instruments import instruments_of, map_to_slakh_classes
-from mrmt3.utils import warning_lines
+from mrmt3.utils import console, warning_lines
 from mrmt3.utils.files import atomic_path
 
 
@@ -59,7 +59,7 @@ class Reporter:
       return
     done = sum(self._done.values())
     if self._bar is not None:
-      self._bar.set_description(job.audio.name, refresh=False)
+      self._bar.set_description(console.printable(job.audio.name), refresh=False)
       self._bar.update(round(done) - self._bar.n)
     if self._json:
       took = time.perf_counter() - self._begin
@@ -109,7 +109,7 @@ class Reporter:
   def _line(self, text):
     if self._bar is not None:
       self._bar.clear()
-    print(text, file=sys.stderr, flush=True)
+    print(console.printable(text), file=sys.stderr, flush=True)
 
   def _write(self, **fields):
     fields = {name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()}
@@ -136,6 +136,13 @@ def _run_all(transcriber, jobs, settings, reporter):
     options = {'hop': settings.hop, 'instruments': settings.instruments}
     model = fingerprint((transcriber.params, transcriber.weights), transcriber.spec, options)
 
+  def fail(job: Job, error: Exception) -> None:
+    nonlocal failed
+    if isinstance(error, ModuleNotFoundError) or (len(jobs) == 1 and settings.progress != 'json'):
+      raise error
+    reporter.failed(job, error)
+    failed += 1
+
   def samples_of(job):
     job.check_names()  # here, so that the error is this job's alone
     yield from audio_files.audio_blocks(job.audio, transcriber.sample_rate)
@@ -148,7 +155,11 @@ def _run_all(transcriber, jobs, settings, reporter):
       begun[id(job)] = time.perf_counter()
       known = ()
       if settings.resume:
-        journals[id(job)] = SegmentJournal(job.midi, job.audio, model)
+        try:
+          journals[id(job)] = SegmentJournal(job.midi, job.audio, model)
+        except UserError as error:
+          fail(job, error)
+          continue
         known = journals[id(job)].known
       yield batched_pieces.Piece(samples_of(job), job, known)
 
@@ -163,28 +174,29 @@ def _run_all(transcriber, jobs, settings, reporter):
           journals[id(job)].add(update.segments)
       yield update
 
-  for piece, result in batched_pieces.collect(watched()):
-    job, error = piece.key, None
-    try:
-      if isinstance(result, Exception):
-        raise result
-      result = finish(result, settings)
-      write_outputs(job, result)
-      took = time.perf_counter() - begun[id(job)]
-      reporter.finished(job, summary(job, result, took), notes=len(result.notes), seconds=result.seconds, took=took)
-    except (UserError, ModuleNotFoundError) as caught:
-      error = caught
-    except Exception as caught:  # report the file and continue with the others
-      message = ' '.join(str(caught).split())[:200]
-      error = UserError(f'{job.audio}: {type(caught).__name__}: {message}')
-      error.__cause__ = caught
-    if settings.resume:
-      journals[id(job)].close(done=error is None)
-    if error is not None:
-      if isinstance(error, ModuleNotFoundError) or (len(jobs) == 1 and settings.progress != 'json'):
-        raise error
-      reporter.failed(job, error)
-      failed += 1
+  try:
+    for piece, result in batched_pieces.collect(watched()):
+      job, error = piece.key, None
+      try:
+        if isinstance(result, Exception):
+          raise result
+        result = finish(result, settings)
+        write_outputs(job, result)
+        took = time.perf_counter() - begun[id(job)]
+        reporter.finished(job, summary(job, result, took), notes=len(result.notes), seconds=result.seconds, took=took)
+      except (UserError, ModuleNotFoundError) as caught:
+        error = caught
+      except Exception as caught:  # report the file and continue with the others
+        message = ' '.join(str(caught).split())[:200]
+        error = UserError(f'{job.audio}: {type(caught).__name__}: {message}')
+        error.__cause__ = caught
+      if settings.resume:
+        journals[id(job)].close(done=error is None)
+      if error is not None:
+        fail(job, error)
+  finally:
+    for journal in journals.values():  # of files that are not finished
+      journal.close(done=False)
   return failed
 
 
@@ -248,7 +260,7 @@ def summary(job: Job, result: Transcription, took: float) -> str:
   """Describe a transcription in one line: output file, duration, time taken, and segments that were cut off."""
   count = len(instruments_of(result.notes))
   line = (
-    f'{job.midi}: {len(result.notes)} notes, {count} instrument{"" if count == 1 else "s"}; '
+    f'{job.midi}: {console.counted(len(result.notes), "note")}, {console.counted(count, "instrument")}; '
     f'{result.seconds:.1f} s of audio in {took:.1f} s'
   )
   overflowed = result.stats.segments_without_eos

@@ -10,6 +10,7 @@ from mrmt3.notes.instruments import instrument_name
 from mrmt3.utils.files import atomic_path
 
 FIELDS = ('onset', 'offset', 'pitch', 'velocity', 'program', 'is_drum')
+FORMULA_STARTS = tuple('=+-@\t\r\n＝＋－＠')
 COLUMNS = (*FIELDS, 'instrument')
 
 
@@ -26,11 +27,17 @@ def note_records(notes: np.ndarray) -> list[dict]:
   return records
 
 
+def spreadsheet_text(text: str) -> str:
+  """Return a text that spreadsheets do not run as a formula: with a quote in front, as they write it themselves."""
+  return f"'{text}" if text.lstrip(' ')[:1] in FORMULA_STARTS else text
+
+
 def write_csv(notes: np.ndarray, path: str | os.PathLike) -> None:
   """Write a note table as CSV with a header line; `is_drum` is 0 or 1. UserError if the file cannot be written."""
   text = io.StringIO()
   writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
   writer.writeheader()
-  writer.writerows({**record, 'is_drum': int(record['is_drum'])} for record in note_records(notes))
+  for record in note_records(notes):
+    writer.writerow({**record, 'is_drum': int(record['is_drum']), 'instrument': spreadsheet_text(record['instrument'])})
   with atomic_path(path) as temporary:
     temporary.write_text(text.getvalue(), encoding='utf-8')

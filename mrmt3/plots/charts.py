@@ -12,10 +12,12 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 
+from mrmt3.utils import console
+
 WIDTH = 420
 COLORS = 6
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 14, 42
-_NOT_XML = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]')  # not allowed in XML, but in file names
+_NOT_XML = re.compile('[\ufffe\uffff]')  # not allowed in XML, but in file names
 
 
 def system_class(number: int) -> str:
@@ -43,8 +45,8 @@ def _add(parent: ET.Element, tag: str, attributes: Mapping[str, float | str], ti
 
 
 def _plain(text: str) -> str:
-  """Return the text with characters that XML cannot hold replaced."""
-  return _NOT_XML.sub('\N{REPLACEMENT CHARACTER}', text)
+  """Return a name without the characters that XML cannot hold or that hide what it is."""
+  return _NOT_XML.sub('\N{REPLACEMENT CHARACTER}', console.printable(text))
 
 
 def _svg(width: float, height: float, label: str, fixed: bool = False) -> ET.Element:

@@ -9,6 +9,7 @@ import functools
 from typing import NamedTuple
 
 from mrmt3.plots import charts
+from mrmt3.utils import console
 
 
 class Figure(NamedTuple):
@@ -43,6 +44,11 @@ def style() -> str:
   return _environment(__package__).get_template('style.css').render()
 
 
+def _readable(value):
+  """Escape what a name may hide; text that is HTML already has no names that are not escaped."""
+  return console.printable(value) if type(value) is str else value
+
+
 @functools.cache
 def _environment(package):
   import jinja2
@@ -54,6 +60,7 @@ def _environment(package):
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    finalize=_readable,
   )
   environment.globals |= {'colors': charts.COLORS, 'system_class': charts.system_class}
   return environment

@@ -8,6 +8,7 @@ import numpy as np
 from mrmt3.notes.instruments import DRUM_COLOR, instrument_name, instruments_of, notes_of, slakh_class_program
 from mrmt3.plots import piano_roll
 from mrmt3.spectrograms import SpectrogramConfig, hz_to_mel
+from mrmt3.utils import console
 
 _INK, _FAINT = '#24292f', '#8b949e'
 _DPI = 130
@@ -72,7 +73,7 @@ def plot_segments(
   for one in axes[-1]:
     one.set_xlabel('s', color=_FAINT)
   if title:
-    figure.suptitle(title, color=_INK, weight='bold', x=0.01, ha='left')
+    figure.suptitle(console.printable(title), color=_INK, weight='bold', x=0.01, ha='left', parse_math=False)
   _legend(figure, colors)
   if path is not None:
     piano_roll.save(figure, path)
@@ -110,7 +111,7 @@ def _image(log_mel, spectrogram):
 
 def _draw(axes, panel, spectrogram, seconds, colors):
   low, high = _pitches(spectrogram)
-  axes.set_title(panel.title, size=9, color=_INK, loc='left')
+  axes.set_title(console.printable(panel.title), size=9, color=_INK, loc='left', parse_math=False)
   axes.tick_params(length=0, labelsize=8, labelcolor=_FAINT)
   for spine in axes.spines.values():
     spine.set_visible(False)

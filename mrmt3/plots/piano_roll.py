@@ -7,6 +7,7 @@ import numpy as np
 
 from mrmt3.errors import UserError
 from mrmt3.notes.instruments import DRUM_COLOR, SLAKH_CLASSES, instrument_name, instruments_of, map_to_slakh_classes
+from mrmt3.utils import console
 from mrmt3.utils.files import atomic_path
 
 _INK, _FAINT, _PAPER = '#24292f', '#8b949e', '#f6f8fa'
@@ -157,10 +158,9 @@ class _Layout:
     """Draw text at `x` inches from the panels' left side and `y` inches below the figure's upper edge."""
     width, total = self.size
     style = {'color': _INK, 'va': 'top'} | style
-    # Text is often a file name: a $ begins no formula, and what is not UTF-8 has no glyph.
-    text = text.encode('utf-8', 'replace').decode()
-    style['parse_math'] = False
-    figure.text((self.left + x) / width, 1 - y / total, text, size=size * self.scale, **style)
+    # Names are no formulas: $ is an ordinary character in them.
+    options = {'size': size * self.scale, 'parse_math': False, **style}
+    figure.text((self.left + x) / width, 1 - y / total, console.printable(text), **options)
 
 
 def _legend_entries(panels, colors):

@@ -9,6 +9,7 @@ from mrmt3.studies.catalogue import Study
 from mrmt3.studies.options import Options
 from mrmt3.studies.references import references_of
 from mrmt3.studies.results import Results
+from mrmt3.utils import console
 
 
 def run(name: str, study: Study, folder: Path, options: Options) -> Path:
@@ -36,6 +37,6 @@ def run(name: str, study: Study, folder: Path, options: Options) -> Path:
   tables, figures, remarks = probe(transcriber, params, pieces, results)
   results.write_lines()
   seconds = sum(piece.frames for piece in pieces) / float(spec.spectrogram.frame_rate)
-  count = f'{len(pieces)} piece{"" if len(pieces) == 1 else "s"}'
+  count = console.counted(len(pieces), 'piece')
   setup = f'{options.checkpoint} (step {step}) on {count} of {options.data}, {seconds:.0f} s of music.'
   return report.write(folder, name, study.question, tables, figures, [setup, *remarks])

@@ -10,9 +10,10 @@ from mrmt3.studies.rows import Table
 from mrmt3.utils import files
 
 PAGE_NAME, MARKDOWN_NAME, FIGURES_FOLDER = 'index.html', 'study.md', 'figures'
-DIFFERENCES = (
+_DIFFERENCES = (
   'Paired differences per piece, with 95 % intervals and the p of a paired sign-flip test for each score separately'
 )
+_DIFFERENCES_OF_ONE = 'Differences on a single piece'
 
 
 def strips(table: Table, score: str) -> Figure:
@@ -46,8 +47,13 @@ def markdown(tables: Sequence[Table]) -> str:
   for table in tables:
     parts += [f'## {table.title}', '', *([table.note, ''] if table.note else []), *_lines(table.grid()), '']
     if found := table.differences():
-      parts += [f'{DIFFERENCES}:', '', *_lines(found), '']
+      parts += [f'{differences_note(table)}:', '', *_lines(found), '']
   return '\n'.join(parts)
+
+
+def differences_note(table: Table) -> str:
+  """Return the caption of a table's differences."""
+  return _DIFFERENCES if table.has_intervals() else _DIFFERENCES_OF_ONE
 
 
 def _lines(grid):
@@ -77,13 +83,13 @@ def write(
   """
   text = '\n\n'.join([f'# {title}', question, *remarks, markdown(tables)])
   with files.atomic_path(folder / MARKDOWN_NAME) as temporary:
-    temporary.write_text(text, encoding='utf-8')
+    temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
   for figure in figures:
     with files.atomic_path(folder / FIGURES_FOLDER / f'{slug(figure.title)}.svg') as temporary:
       temporary.write_text(charts.standalone(figure.svg, html_page.style()), encoding='utf-8')
   page = folder / PAGE_NAME
   values = {'title': title, 'question': question, 'remarks': remarks, 'tables': tables, 'figures': figures}
-  text = html_page.render(__package__, 'study.html', **values, differences_note=DIFFERENCES)
+  text = html_page.render(__package__, 'study.html', **values, differences_note=differences_note)
   with files.atomic_path(page) as temporary:
     temporary.write_text(text, encoding='utf-8')
   return page

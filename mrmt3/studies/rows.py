@@ -64,6 +64,10 @@ class Table:
     others = {other.name: other for other in self.rows}
     return statistics.paired_test(others[row.baseline].values(score), row.values(score))
 
+  def has_intervals(self) -> bool:
+    """Return whether there are intervals and tests, which need more than one piece."""
+    return any(len(row.pieces) > 1 for row in self.rows)
+
   def grid(self) -> list[list[str]]:
     """Return the table's cells as text, with a row of headings first."""
     columns = list(dict.fromkeys(name for row in self.rows for name in row.cells))
@@ -84,6 +88,8 @@ class Table:
 
 
 def _difference_text(found):
+  if np.isnan(found.low):  # a single piece
+    return f'{found.difference:+.3f}'
   p_value = 'p < 0.001' if found.p_value < 0.001 else f'p = {found.p_value:.3f}'
   return f'{_with_interval(found.difference, (found.low, found.high), "+.3f")}, {p_value}'
 

@@ -2,33 +2,21 @@
 
 import contextlib
 import json
-import os
-import signal
 import statistics
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.errors import UserError
-from mrmt3.utils import files, huge_pages
+from mrmt3.utils import child_process, files, huge_pages, interrupts
 
-# On Linux, prctl's PR_SET_PDEATHSIG (1) sends a process a signal when its parent dies. The new process calls it itself:
-# preexec_fn, which runs between fork and exec, could deadlock because of JAX's threads.
-_FOLLOW_PARENT = """
-import ctypes, os, signal, sys
-if sys.platform == 'linux':
-  ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-os.execv(sys.executable, [sys.executable, '-m', 'mrmt3.train', *sys.argv[1:]])
-"""
 _PEAK_NAME = 'peak_megabytes.json'
 
 
 def run(flags: Sequence[str], keep_open: Sequence[int] = ()) -> float:
   """Train with flags of `mrmt3.train` and return the peak memory of the process, MB.
 
-  If this process is killed, the training gets SIGTERM (on Linux), saves a checkpoint and stops.
+  If this process is killed, the training gets SIGTERM, saves a checkpoint and stops.
 
   Args:
     flags: flags of the training.
@@ -38,21 +26,12 @@ def run(flags: Sequence[str], keep_open: Sequence[int] = ()) -> float:
     UserError: the training failed; its message is on stderr.
   """
   huge_pages.set_for_child_processes()
-  process = subprocess.Popen([sys.executable, '-c', _FOLLOW_PARENT, *flags], pass_fds=keep_open)
-  try:
-    _, status, usage = os.wait4(process.pid, 0)
-  except BaseException:
-    process.terminate()
-    with contextlib.suppress(ChildProcessError):
-      os.wait4(process.pid, 0)
-    process.returncode = -signal.SIGTERM
-    raise
-  process.returncode = code = os.waitstatus_to_exitcode(status)
-  if code == 128 + signal.SIGINT:
+  code, megabytes = child_process.run('mrmt3.train', flags, keep_open)
+  if code == interrupts.EXIT_CODE:
     raise KeyboardInterrupt
   if code != 0:
     raise UserError(f'training ended with exit code {code}; its message is above')
-  return usage.ru_maxrss / 1024
+  return megabytes
 
 
 def train(flags: Sequence[str], model_dir: Path, steps: int, keep_open: Sequence[int] = ()) -> None:

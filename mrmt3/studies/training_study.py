@@ -199,12 +199,17 @@ class TrainingStudy:
     options = self._options
     trained = options.data or f'{BUILT_PIECES} pieces of {BUILT_SECONDS:g} s of the recipe corpus'
     left = len(self._study.runs) - len(done)
+    scores = 'Scores are of a single piece (means over seeds), without intervals. '
+    if any(table.has_intervals() for table in tables):
+      scores = (
+        'Scores are means over pieces (and seeds), with 95 % bootstrap intervals over pieces. The intervals do not '
+        'include the variation between trainings; compare seeds for that. '
+      )
     remarks = [
       f'{self._steps} steps of {options.batch_size} examples, {options.seeds} seed{"s" if options.seeds > 1 else ""}, '
       f'on {trained}, gin files {", ".join(options.base)}{"".join(f", {binding}" for binding in options.bindings)}'
-      f'{f", from {options.init_from}" if options.init_from else ""}. Scores are means over pieces (and seeds), with '
-      '95 % bootstrap intervals over pieces. The intervals do not include the variation between trainings; compare '
-      'seeds for that. Costs come from the training logs and include the effect of other load on the machine.',
+      f'{f", from {options.init_from}" if options.init_from else ""}. {scores}'
+      'Costs come from the training logs and include the effect of other load on the machine.',
       *([f'{left} networks are still to be trained.'] if left else []),
     ]
     return report.write(self._folder, self._name, self._study.question, tables, figures, remarks)

@@ -12,7 +12,11 @@ from collections.abc import Callable, Sequence
 from mrmt3.errors import UserError, first_line
 from mrmt3.training import heartbeat
 from mrmt3.training.preemption import EXIT_CODE, Stopped
+from mrmt3.utils import child_process, console, interrupts
 from mrmt3.utils.warning_lines import show_as_lines
+
+INTERRUPTED = 'mrmt3: interrupted; run the same command again to resume from the last checkpoint'
+GRACE_SECONDS = 10.0  # after an interrupt, for a checkpoint that is being written
 
 
 def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -> None:
@@ -63,7 +67,8 @@ def apply_flags(flags: argparse.Namespace) -> None:
 def main(function: Callable, prog: str, description: str, argv: Sequence[str] | None = None) -> int:
   """Run a gin-configured function from the command line and return the exit code."""
   try:
-    _run(function, prog, description, sys.argv[1:] if argv is None else argv)
+    with interrupts.working():
+      _run(function, prog, description, sys.argv[1:] if argv is None else argv)
     return 0
   except ModuleNotFoundError as error:
     if (error.name or '').startswith('mrmt3'):
@@ -78,8 +83,7 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
     print(f'mrmt3: {str(stopped).splitlines()[0]}; run the same command again to resume', file=sys.stderr)
     return EXIT_CODE
   except KeyboardInterrupt:
-    print('mrmt3: interrupted; run the same command again to resume from the last checkpoint', file=sys.stderr)
-    return 130
+    interrupts.end()
   except Exception as error:
     if not heartbeat.is_loss(error):
       raise
@@ -92,15 +96,21 @@ def run_and_end(run: Callable[[], int]) -> None:
 
   An orderly exit could hang, as a thread of TensorFlow may still run Python code.
   """
-  try:
-    code = run()
-  except SystemExit as error:  # of argparse
-    code = error.code if isinstance(error.code, int) else 2
-  except BaseException:
-    import traceback
+  interrupts.install(INTERRUPTED, GRACE_SECONDS)
+  child_process.follow_parent()
+  from mrmt3.utils import files
 
-    traceback.print_exc()
-    code = 1
+  console.protect_streams()
+  with files.own_temporary_folder():
+    try:
+      code = run()
+    except SystemExit as error:  # of argparse
+      code = error.code if isinstance(error.code, int) else 2
+    except BaseException:
+      import traceback
+
+      traceback.print_exc()
+      code = 1
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(code)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mrmt3.errors import UserError
+from mrmt3.utils import interrupts
 from mrmt3.utils.file_names import MAX_NAME_BYTES, shortened
 
 
@@ -24,6 +25,27 @@ def make_folder(folder: str | os.PathLike) -> Path:
     reason = error.strerror if in_the_way is None else f'{in_the_way} is a file; move it, or choose another folder'
     raise UserError(f'cannot make the folder {folder}: {reason}') from error
   return folder
+
+
+@contextlib.contextmanager
+def own_temporary_folder() -> Iterator[None]:
+  """Let `tempfile` use a folder within the block that is removed at its end, or when the process is interrupted.
+
+  For programs, not for libraries. TensorFlow, for one, leaves temporary files to an orderly exit.
+  """
+  before = tempfile.tempdir
+  with contextlib.suppress(OSError):  # the first one to need a temporary file reports that
+    tempfile.tempdir = tempfile.mkdtemp(prefix='mrmt3-')
+  if tempfile.tempdir == before:
+    yield
+    return
+  folder = Path(tempfile.tempdir)
+  try:
+    with interrupts.removing(folder):
+      yield
+  finally:
+    tempfile.tempdir = before
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -43,9 +65,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
   is_regular = path.is_file() or not path.exists()
   temporary = _temporary_name(path) if is_regular else path
   try:
-    yield temporary
-    if is_regular:
-      temporary.replace(path)
+    with interrupts.removing(temporary) if is_regular else contextlib.nullcontext():
+      yield temporary
+      if is_regular:
+        temporary.replace(path)
   except OSError as error:
     raise UserError(f'cannot write {path}: {error.strerror or error}') from error
   finally:
@@ -68,9 +91,10 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
   temporary = None
   try:
     temporary = Path(tempfile.mkdtemp(prefix=f'.{shortened(path.name, 200)}.', dir=make_folder(path.parent)))
-    yield temporary
-    temporary.chmod(0o755)
-    temporary.rename(path)
+    with interrupts.removing(temporary):
+      yield temporary
+      temporary.chmod(0o755)
+      temporary.rename(path)
   except OSError as error:
     raise UserError(f'cannot write {path}: {error.strerror or error}') from error
   finally:

@@ -9,11 +9,13 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mrmt3.errors import UserError
+from mrmt3.utils import interrupts
 from mrmt3.utils.warning_lines import show_as_lines
 
 FEWER = 'fewer processes: --workers 1, or MRMT3_WORKERS=1 for commands without that option'
@@ -29,15 +31,30 @@ def parallel(function: Callable, items: Sequence, workers: int) -> Iterator:
   if workers <= 1:
     yield from map(function, items)
     return
+  try:  # a folder for the worker processes, which may be killed
+    folder = tempfile.TemporaryDirectory(prefix='mrmt3-workers-', ignore_cleanup_errors=True)
+  except OSError as error:
+    raise UserError(
+      f'cannot make a temporary folder ({error.strerror or error}); name another one with TMPDIR'
+    ) from error
+  with folder:
+    yield from _parallel(function, items, workers, folder.name)
+
+
+def _parallel(function, items, workers, temporary_folder):
   # Spawned, not forked: the caller may have running threads.
   pool = concurrent.futures.ProcessPoolExecutor(
-    workers, mp_context=multiprocessing.get_context('spawn'), initializer=_prepare_worker
+    workers,
+    mp_context=multiprocessing.get_context('spawn'),
+    initializer=_prepare_worker,
+    initargs=(temporary_folder,),
   )
   try:
     pending, remaining = collections.deque(), iter(items)
     while True:
       for item in itertools.islice(remaining, 4 * workers - len(pending)):
-        with _interrupts_blocked(), _without_main_script():
+        # New processes inherit this: interrupting one while it starts can hang the pool.
+        with interrupts.held_back(), _without_main_script():
           pending.append(pool.submit(function, item))
       if not pending:
         return
@@ -67,16 +84,6 @@ def parallel_if_long(function: Callable, items: Sequence, workers: int) -> Itera
 
 
 @contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-  """Block SIGINT, and let new processes inherit that: interrupting one while it starts can hang the pool."""
-  before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-  try:
-    yield
-  finally:
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
 def _without_main_script() -> Iterator[None]:
   """Keep new processes from running the caller's script, which they do not need and which may have no main guard."""
   main = sys.modules['__main__']
@@ -91,8 +98,9 @@ def _without_main_script() -> Iterator[None]:
       setattr(main, name, value)
 
 
-def _prepare_worker():
-  """Leave interrupts to the parent process, exit at once if it is killed, and warn as commands do."""
+def _prepare_worker(temporary_folder: str):
+  """Leave interrupts and temporary files to the parent, exit at once if it is killed, and warn as commands do."""
+  tempfile.tempdir = temporary_folder
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   show_as_lines()
   parent = multiprocessing.parent_process()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mrmt3.errors import DataWarning
+from mrmt3.utils import console
 
 
 def show_as_lines() -> None:
@@ -18,7 +19,7 @@ def show_as_lines() -> None:
 
   def show(message, category, filename, lineno, file=None, line=None):
     if issubclass(category, DataWarning):
-      print(f'mrmt3: warning: {message}', file=file or sys.stderr)
+      print(f'mrmt3: warning: {console.printable(message)}', file=file or sys.stderr)
     else:
       before(message, category, filename, lineno, file, line)
 

@@ -21,7 +21,7 @@ def command(*arguments, **kwargs):
 
 def test_help_imports_nothing_heavy():
   code = (
-    'import sys\nfrom mrmt3.cli.main import build_parser\nbuild_parser().format_help()\n'
+    'import sys\nfrom mrmt3.cli.commands import build_parser\nbuild_parser().format_help()\n'
     "print([m for m in ('jax', 'flax', 'numpy', 'tensorflow', 'seqio', 'matplotlib', 'scipy') if m in sys.modules])"
   )
   result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

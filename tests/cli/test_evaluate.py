@@ -252,3 +252,17 @@ def test_bad_arguments_raise_one_line(folders, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
       run(*arguments)
     assert '\n' not in str(caught.value)
+
+
+def test_one_piece_has_no_intervals_and_no_test(tmp_path, capsys):
+  for name, pitch in (('reference', 60), ('a', 60), ('b', 61)):
+    write_midi(piece(pitches=(pitch,)), tmp_path / f'{name}.mid')
+  words = [tmp_path / 'reference.mid', tmp_path / 'a.mid', tmp_path / 'b.mid', '--report', tmp_path / 'report']
+  assert run(*words) == 0
+  shown = capsys.readouterr().out
+  assert (
+    shown.splitlines()[0].split() == ['a.mid', 'b.mid']
+    and shown.splitlines()[-1] == 'of 1 piece: no intervals, no test'
+  )
+  page = (tmp_path / 'report' / 'index.html').read_text(encoding='utf-8')
+  assert 'A single piece' in page and '95 %' not in page and 'p = ' not in page

@@ -223,10 +223,32 @@ def test_a_journal_of_another_song_or_model_is_ignored(model, tmp_path):
   song.write_bytes(b'abc')
   first = resume.SegmentJournal(tmp_path / 'a.mid', song, 'model')
   first.add([run_jobs.batched_pieces.Segment(0.0, np.array([5, 1]))])
-  assert [row.tolist() for row in resume.SegmentJournal(tmp_path / 'a.mid', song, 'model').known] == [[5, 1]]
-  assert not resume.SegmentJournal(tmp_path / 'a.mid', song, 'other').known
+  first.close(done=False)
+
+  def known(model):
+    journal = resume.SegmentJournal(tmp_path / 'a.mid', song, model)
+    journal.close(done=False)
+    return [row.tolist() for row in journal.known]
+
+  assert known('model') == [[5, 1]]
+  assert not known('other')
   song.write_bytes(b'abcd')
-  assert not resume.SegmentJournal(tmp_path / 'a.mid', song, 'model').known
+  assert not known('model')
+
+
+def test_two_runs_do_not_share_a_journal(model, album, tmp_path, capsys):
+  song = album / 'one.wav'
+  out = tmp_path / 'out'
+  other = resume.SegmentJournal(out / 'one.mid', song, 'model')
+  with pytest.raises(UserError, match=r'one\.mid: another run is at work on it'):
+    run(song, '-o', out / 'one.mid', '--checkpoint', model, '--resume')
+  # Of several files the others are transcribed.
+  assert run(song, album / 'live' / 'two.flac', '-o', out, '--checkpoint', model, '--resume', '--quiet') == 2
+  assert 'another run is at work' in capsys.readouterr().err
+  assert tree(out) == ['.one.mid.resume', 'two.mid']
+  other.close(done=False)
+  assert run(song, '-o', out / 'one.mid', '--checkpoint', model, '--resume', '--quiet') == 0
+  assert tree(out) == ['one.mid', 'two.mid']
 
 
 def test_progress_as_json_and_errors_in_it(model, album, tmp_path, capsys):

@@ -9,7 +9,8 @@ import sys
 import pytest
 import small_datasets
 
-from mrmt3.cli.main import build_parser, main
+from mrmt3.cli.commands import build_parser
+from mrmt3.cli.main import main
 from mrmt3.data import catalogue
 from mrmt3.data.convert.base import Options
 from mrmt3.data.sources.mt3_records import PUBLISHED

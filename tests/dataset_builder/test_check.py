@@ -381,7 +381,11 @@ def test_report(good_set, tmp_path, capsys):
   assert found.minutes()[73, False] == pytest.approx(14 / 60) and found.minutes()[40, False] == 0
   assert found.notes() == {(0, False): 24, (73, False): 24, (0, True): 24}
   assert run('report', good_set, '--plot', tmp_path / 'x.png', '--json', tmp_path / 'x.json') == 0
-  assert 'instruments per track: 3.0' in capsys.readouterr().out
+  shown = capsys.readouterr().out
+  assert 'instruments per track: 3.0' in shown
+  # Classes that do not occur have no row.
+  rows = [line.split()[0] for line in shown.splitlines()[shown.splitlines().index('') + 2 :]]
+  assert rows == ['Acoustic', 'Pipe', 'Drums', '32'] and shown.endswith('32 other classes do not occur\n')
   assert json.loads((tmp_path / 'x.json').read_text())['classes']['Pipe']['notes'] == 24
   assert (tmp_path / 'x.png').read_bytes()[:4] == b'\x89PNG'
   with pytest.raises(UserError, match='unknown picture format'):

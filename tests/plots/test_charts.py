@@ -6,8 +6,8 @@ import pytest
 
 from mrmt3.plots import charts, html_page
 
-NAME = 'a <b> & "c" \x01 é'  # a file may be called so
-SHOWN = 'a <b> & "c" \N{REPLACEMENT CHARACTER} é'
+NAME = 'a <b> & "c" \x01\u202e é'  # a file may be called so
+SHOWN = r'a <b> & "c" \x01\u202e é'
 CHARTS = {
   'scatter': charts.leakage_scatter({NAME: [(NAME, 1, 2)]}),
   'curves': charts.curves({NAME: {NAME: 0.5}}, [NAME], NAME, NAME),

@@ -4,9 +4,7 @@ import ast
 import dataclasses
 import functools
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -220,7 +218,8 @@ def test_a_study_ends_in_tables_and_figures(small_data, trained, small_study, tm
   assert (
     'tokens/s' in lines[0] and lines[4].startswith('|  | baseline | onset F1 |') and '| plain, seed 0 |' in lines[-2]
   )
-  assert lines[6].count('p = ') + lines[6].count('p < ') == len(SCORES) and 'p = ' not in ''.join(lines[:4])
+  # One piece has differences, and neither intervals nor tests.
+  assert lines[6].count(' +') + lines[6].count(' -') == len(SCORES) and 'p = ' not in text and '95 %' not in text
   page = (tmp_path / 'out' / 'index.html').read_text()
   assert page.count('<svg ') == 3 and 'http' not in page and page.count('<table>') == 4 and report.DIFFERENCES in page
   for figure in (tmp_path / 'out' / 'figures').glob('*.svg'):
@@ -415,30 +414,6 @@ def test_a_trainings_cost_comes_from_its_logs(tmp_path):
     (tmp_path / 'train.jsonl').write_text(line * count)
     found.append(training.cost(tmp_path, 4))
   assert found == [{}, {'train_loss': 1.5}, {'train_loss': 1.5, 'step_seconds': 2.0, 'tokens_per_second': 50.0}]
-
-
-@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells a process that its parent has died')
-def test_a_training_ends_with_the_study_that_began_it(tmp_path):
-  """A program that waits stands in for the training, because `mrmt3.train` takes half a minute to start."""
-  (tmp_path / 'mrmt3').mkdir()
-  (tmp_path / 'mrmt3' / '__init__.py').write_text('')
-  (tmp_path / 'mrmt3' / 'train.py').write_text(
-    f'import os, time\nopen({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))\ntime.sleep(60)\n'
-  )
-  arguments = f'[sys.executable, "-c", {training._FOLLOW_PARENT!r}], cwd={str(tmp_path)!r}'
-  starter = f'import subprocess, sys\nsubprocess.run({arguments})'
-  study = subprocess.Popen([sys.executable, '-c', starter])
-  deadline = time.monotonic() + 20
-  while not (tmp_path / 'pid').exists() or not (tmp_path / 'pid').read_text():
-    assert time.monotonic() < deadline
-    time.sleep(0.02)
-  child = int((tmp_path / 'pid').read_text())
-  study.send_signal(signal.SIGKILL)
-  study.wait()
-  # The process is gone or a zombie.
-  while os.path.exists(f'/proc/{child}') and Path(f'/proc/{child}/stat').read_text().split()[2] != 'Z':
-    assert time.monotonic() < deadline, 'the training lives on'
-    time.sleep(0.02)
 
 
 def test_mistakes_are_one_line(small_data, tmp_path):

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from mrmt3.errors import UserError
@@ -44,3 +49,15 @@ def test_a_file_in_place_of_a_folder_is_named(tmp_path):
   for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
     with pytest.raises(UserError, match=f'cannot make the folder {folder}: {tmp_path}/file is a file; move it'):
       files.make_folder(folder)
+
+
+def test_temporary_files_of_a_program_go_with_it(tmp_path):
+  script = (
+    'import tempfile\nfrom mrmt3.utils import files\nwith files.own_temporary_folder():\n'
+    "  open(tempfile.mkstemp(prefix='left')[1]).close()\n  tempfile.mkdtemp()\n  print(tempfile.gettempdir())\n"
+    'print(tempfile.gettempdir())\n'
+  )
+  environment = {**os.environ, 'TMPDIR': str(tmp_path)}
+  done = subprocess.run([sys.executable, '-c', script], env=environment, capture_output=True, text=True, check=True)
+  inside, outside = done.stdout.split()
+  assert Path(inside).parent == tmp_path and outside == str(tmp_path) and not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from mrmt3.errors import UserError
+from mrmt3.utils import interrupts
 from mrmt3.utils.tensorflow_setup import start_tensorflow
 
 
@@ -20,18 +21,19 @@ def main(arguments: list[str] | None = None) -> int:
   )
   options = parser.parse_args(arguments)
   try:
-    start_tensorflow()
-    from mrmt3.data.tfds_slakh import slakh_records
+    with interrupts.working():
+      start_tensorflow()
+      from mrmt3.data.tfds_slakh import slakh_records
 
-    print(slakh_records.build(**vars(options)))
+      print(slakh_records.build(**vars(options)))
   except UserError as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
-    print('interrupted: nothing was written', file=sys.stderr)
-    return 130
+    interrupts.end()
   return 0
 
 
 if __name__ == '__main__':
+  interrupts.install('interrupted: nothing was written')
   sys.exit(main())

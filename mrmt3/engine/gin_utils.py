@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gin
+from mrmt3.engine import gin_checks
 from mrmt3.errors import UserError
 from mrmt3.utils import files
 
@@ -46,7 +47,8 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
     description: description of the program, for the help.
 
   Returns:
-    A namespace; gin_file, gin_bindings and gin_search_paths in it are lists of strings.
+    A namespace; gin_file, gin_bindings, bound_names (the NAMEs of the bindings) and gin_search_paths in it are lists of
+    strings.
 
   Raises:
     UserError: a value or a gin file is missing, or the flags of several processes do not fit together.
@@ -69,7 +71,7 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   several.add_argument('--process_index', type=int, metavar='I', help='index of this process, from 0')
   several.add_argument('--initialization_timeout', type=int, metavar='S', help='seconds to wait for the others')
   parser.epilog = '--gin.NAME=VALUE binds one name, e.g. --gin.MODEL_DIR=/tmp/run'
-  plain, bindings = [], []
+  plain, bindings, bound_names = [], [], []
   rest = list(argv)
   while rest:
     flag = rest.pop(0)
@@ -81,6 +83,7 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
     if value is None:
       raise UserError(f'{flag}: a value is missing; write {flag}=VALUE')
     bindings.append(f'{match[1]} = {_quoted(value)}')
+    bound_names.append(match[1])
   flags = parser.parse_args(plain)
   if not flags.gin_file:
     raise UserError('no --gin_file given; for example --gin_file=runs/train.gin')
@@ -92,7 +95,7 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
     )
   if not flags.multiprocess_gpu and any(x is not None for x in several):
     raise UserError('--coordinator_address, --process_count and --process_index need --multiprocess_gpu; add it')
-  flags.gin_bindings = bindings
+  flags.gin_bindings, flags.bound_names = bindings, bound_names
   flags.gin_search_paths = [path for path in flags.gin_search_paths.split(',') if path]
   return flags
 
@@ -150,7 +153,8 @@ def parse_config(flags: argparse.Namespace, complete: bool = True) -> None:
     complete: whether to finalize the configuration: all required values must be bound, and it is locked.
 
   Raises:
-    UserError: a file is missing, or has a syntax error or an unknown name; the message is one line.
+    UserError: a file is missing, has a syntax error or an unknown name, or undoes what an earlier file has set; the
+      message is one line.
   """
   for path in reversed([*flags.gin_search_paths, *search_paths()]):
     gin.add_config_file_search_path(path)
@@ -159,7 +163,8 @@ def parse_config(flags: argparse.Namespace, complete: bool = True) -> None:
   root, level = logging.getLogger(), logging.getLogger().level
   root.setLevel(logging.CRITICAL)
   try:
-    gin.parse_config_files_and_bindings(flags.gin_file, flags.gin_bindings, finalize_config=complete)
+    with gin_checks.no_silent_resets():
+      gin.parse_config_files_and_bindings(flags.gin_file, flags.gin_bindings, finalize_config=complete)
   except (OSError, ImportError, ValueError, SyntaxError, AttributeError, TypeError, NameError) as error:
     raise UserError(f'gin: {one_line(error)}') from error
   finally:

@@ -15,7 +15,7 @@ from mrmt3.training.preemption import EXIT_CODE, Stopped
 
 
 def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -> None:
-  from mrmt3.engine import gin_utils, names
+  from mrmt3.engine import gin_checks, gin_utils, names
   from mrmt3.utils.tensorflow_setup import start_tensorflow
 
   flags = gin_utils.parse_flags(argv, prog, description)
@@ -29,6 +29,7 @@ def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -
   configured = gin.configurable(function, module='__main__')
   apply_flags(flags)
   gin_utils.parse_config(flags)
+  gin_checks.check_macros_used([name for name in flags.bound_names if '.' not in name])
   options = {'dry_run': True} if flags.dry_run else {}
   if flags.profile:
     options['profile'] = flags.profile

@@ -3,16 +3,20 @@
 import argparse
 import ast
 import logging
+import os
 import re
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 import gin
-from mrmt3.engine import gin_checks
-from mrmt3.errors import UserError
+import jax
+from mrmt3.engine import gin_checks, gin_types
+from mrmt3.errors import UserError, system_error
 from mrmt3.utils import files
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_MAX_TEXT = 200  # characters of an exception in a message
 
 
 def search_paths() -> list[str]:
@@ -44,7 +48,7 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   Args:
     argv: the command line without the program's name.
     prog: name of the program, for the help.
-    description: description of the program, for the help.
+    description: description of the program, for the help: a line, and an indented example after an empty line.
 
   Returns:
     A namespace; gin_file, gin_bindings, bound_names (the NAMEs of the bindings) and gin_search_paths in it are lists of
@@ -53,7 +57,12 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   Raises:
     UserError: a value or a gin file is missing, or the flags of several processes do not fit together.
   """
-  parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+  parser = argparse.ArgumentParser(
+    prog=prog,
+    description='\n\n'.join(description.split('\n\n')[:2]),
+    allow_abbrev=False,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument(
     '--gin_file', action='append', default=[], help='gin file; repeatable, later files override earlier ones'
   )
@@ -115,7 +124,8 @@ def check_files(flags: argparse.Namespace) -> None:
   """Raise UserError if a gin file is not on the search path; called before slow imports."""
   folders = [*flags.gin_search_paths, *search_paths()]
   for name in flags.gin_file:
-    if not any((Path(folder) / name).is_file() for folder in folders):
+    if not any(os.path.isfile(os.path.join(folder, name)) for folder in folders):
+      name = name if len(name) <= _MAX_TEXT else f'{name[:_MAX_TEXT]}...'
       raise UserError(f'gin: no file {name}; looked in {", ".join(folders)}; add its folder with --gin_search_paths')
 
 
@@ -165,7 +175,10 @@ def parse_config(flags: argparse.Namespace, complete: bool = True) -> None:
   try:
     with gin_checks.no_silent_resets():
       gin.parse_config_files_and_bindings(flags.gin_file, flags.gin_bindings, finalize_config=complete)
-  except (OSError, ImportError, ValueError, SyntaxError, AttributeError, TypeError, NameError) as error:
+      gin_types.check_types()
+  except UserError:
+    raise
+  except Exception as error:  # a gin file is a program, and imports programs
     raise UserError(f'gin: {one_line(error)}') from error
   finally:
     root.setLevel(level)
@@ -199,15 +212,62 @@ def summarize_gin_config(model_dir: str, summary_writer=None, step: int = 0) -> 
     summary_writer.write_texts(step, {'config': gin.markdown(text)})
 
 
+class Configuring:
+  """Whether the configuration is still being evaluated in `call`; the called function ends that with `done`.
+
+  Until then, an exception comes from a value of the configuration; afterwards it is a bug.
+  """
+
+  active = False
+
+  @classmethod
+  def done(cls) -> None:
+    """Note that everything is built and has run once."""
+    cls.active = False
+
+
 def call(configured, *args, **kwargs):
-  """Call a gin configurable; gin's errors about missing or wrong arguments become a one-line UserError."""
+  """Call a gin configurable.
+
+  Raises:
+    UserError: an argument is missing or wrong, or, before `Configuring.done`, any exception: one line names it and its
+      place. The environment variable MRMT3_TRACEBACK=1 lets it pass.
+  """
+  Configuring.active = True
   try:
     return configured(*args, **kwargs)
-  except (RuntimeError, TypeError, ValueError) as error:
-    trace = error.__traceback__
-    while trace.tb_next:
-      trace = trace.tb_next
-    # Raised by gin itself (a missing argument, an unset macro); anything deeper is a bug and keeps its traceback.
-    if Path(trace.tb_frame.f_code.co_filename).parent != Path(gin.__file__).parent:
+  except Exception as error:
+    # An error of the system, such as a full disk, has a message of its own.
+    if isinstance(error, UserError) or system_error(error):
       raise
-    raise UserError(f'gin: {one_line(error)}') from error
+    # In a run of several processes, it may say that another one is lost.
+    if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+      raise
+    if _raised_by_gin(error) and isinstance(error, RuntimeError | TypeError | ValueError):
+      raise UserError(f'gin: {one_line(error)}') from error
+    if not Configuring.active or os.environ.get('MRMT3_TRACEBACK'):
+      raise
+    raise UserError(_place(error)) from error
+  finally:
+    Configuring.active = False
+
+
+def _frames(error: BaseException) -> list[tuple[Path, int]]:
+  """Return (file, line) of the frames of a traceback, outermost first."""
+  return [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+
+
+def _raised_by_gin(error: BaseException) -> bool:
+  return _frames(error)[-1][0].parent == Path(gin.__file__).parent
+
+
+def _place(error: Exception) -> str:
+  """Return one line with an exception, and where in this package it was raised."""
+  own = [(path, line) for path, line in _frames(error) if _PACKAGE in path.resolve().parents]
+  where = f' (in {own[-1][0].name}, line {own[-1][1]})' if own else ''
+  text = one_line(error)
+  text = text if len(text) <= _MAX_TEXT else f'{text[:_MAX_TEXT]}...'
+  return (
+    f'gin: this configuration cannot be run: {type(error).__name__}: {text}{where}; check the values that are set, or '
+    'set MRMT3_TRACEBACK=1 to see the traceback'
+  )

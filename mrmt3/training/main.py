@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from mrmt3.errors import UserError, first_line
+from mrmt3.errors import UserError, first_line, system_error
 from mrmt3.training import heartbeat
 from mrmt3.training.preemption import EXIT_CODE, Stopped
 
@@ -81,7 +81,11 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
     return 130
   except Exception as error:
     if not heartbeat.is_loss(error):
-      raise
+      text = system_error(error)
+      if text is None:
+        raise
+      print(f'mrmt3: error: {text}', file=sys.stderr)
+      return 2
     heartbeat.say_lost(first_line(error)[:120])
     return heartbeat.EXIT_CODE
 

@@ -12,7 +12,7 @@ from small_training import run
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.errors import UserError
 
-KILOBYTES = (8, 16, 24, 40, 64, 128, 256, 384, 512, 768, 1024, 1536)
+KILOBYTES = (16, 64, 1024)
 
 
 class Disk:
@@ -58,6 +58,32 @@ def uninterrupted(tmp_path_factory, small_data, small_spec):
   return weights(folder)
 
 
+def no_noise(output):
+  return not any(word in output for word in ('Traceback', 'Error', 'ERROR')) or pytest.fail(output)
+
+
+def hidden(folder):
+  return [name for name in os.listdir(folder) if name.startswith('.')] if folder.exists() else []
+
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(disk, capfd):
+  rng = np.random.default_rng(0)
+  arrays = {f'a{number}': rng.normal(size=(number + 1, 64)).astype(np.float32) for number in range(40)}
+  state = {'target': arrays, 'state': {'step': np.int32(3)}}
+  written = []
+  for kilobytes in (4, 8, 12, 24, 48, 96, 180, 210, 240, 400):
+    disk.resize(kilobytes)
+    try:
+      orbax_checkpoints.save_checkpoint(disk.folder / 'run', kilobytes, state, None)
+      written.append(kilobytes)
+    except UserError as error:
+      assert 'no space left' in str(error) and '\n' not in str(error)
+    assert not hidden(disk.folder / 'run')
+  assert 400 in written and 96 not in written
+  assert orbax_checkpoints.checkpoint_steps(disk.folder / 'run') == written
+  assert no_noise(capfd.readouterr().err)
+
+
 @pytest.mark.parametrize('kilobytes', KILOBYTES)
 def test_one_line_nothing_left_and_resumed(disk, small_data, small_spec, uninterrupted, capfd, kilobytes):
   disk.resize(kilobytes)
@@ -65,11 +91,33 @@ def test_one_line_nothing_left_and_resumed(disk, small_data, small_spec, uninter
   with pytest.raises(UserError, match='space') as caught:
     run(model_dir, small_data, small_spec, 4)
   assert '\n' not in str(caught.value) and str(disk.folder) in str(caught.value)
-  output = capfd.readouterr().err
-  assert 'Traceback' not in output and 'Error' not in output and 'ERROR' not in output, output
-  names = os.listdir(model_dir) if model_dir.exists() else []
-  assert not [name for name in names if name.startswith('.')], names
+  assert no_noise(capfd.readouterr().err)
+  assert not hidden(model_dir)
   disk.resize(32 * 1024)
   run(model_dir, small_data, small_spec, 4)
   for a, b in zip(weights(model_dir), uninterrupted, strict=True):
     np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize('free', [0, 4096])
+def test_the_command_prints_one_line(disk, small_data, free):
+  """The run's folder and the cache of pieces are on the same full disk."""
+  disk.resize(1024)
+  disk.fill(free)
+  flags = [
+    *('--gin_file=models/tiny.gin', '--gin_file=optimizers/mr_mt3.gin', '--gin_file=runs/train.gin'),
+    *(f'--gin.DATA_DIR={small_data}', f'--gin.MODEL_DIR={disk.folder / "run"}', '--gin.BATCH_SIZE=2'),
+    *('--gin.TRAIN_STEPS=2', '--gin.train.train_eval_dataset_cfg=None'),
+  ]
+  done = subprocess.run(
+    [sys.executable, '-m', 'mrmt3.train', *flags],
+    env={**os.environ, 'MRMT3_CACHE': str(disk.folder / 'cache')},
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd='/',
+    timeout=300,
+  )
+  assert done.returncode == 2, done.stderr
+  assert done.stderr.startswith('mrmt3: error: cannot ') and len(done.stderr.splitlines()) == 1, done.stderr
+  assert 'No space left on device' in done.stderr and not hidden(disk.folder / 'run')

@@ -200,7 +200,7 @@ class PieceStore:
             notes = trim_overlapping_notes(notes)
           events = segment_targets.encode_piece(notes, codec, granularity, rounded_order=rounded_order).to_array()
           counts[index + 1] = len(events)
-          np.ascontiguousarray(events.T, np.int32).tofile(file)
+          file.write(np.ascontiguousarray(events.T, np.int32).tobytes())
         np.save(temporary / 'starts.npy', np.cumsum(counts))
         temporary.replace(path)
     finally:
@@ -386,15 +386,19 @@ class _Writer:
         notes=len(result.notes),
         notes_offset=self._index.notes,
       )
-      result.samples.tofile(self._files['audio.bin'])
+      self._write('audio.bin', result.samples)
       self._files['audio.bin'].write(b'\0' * (-entry.audio_bytes % _ALIGNMENT))
-      result.notes.tofile(self._files['notes.bin'])
+      self._write('notes.bin', result.notes)
       if result.note_stem is not None:
-        result.note_stem.astype(np.int32).tofile(self._files['stems.bin'])
+        self._write('stems.bin', result.note_stem.astype(np.int32))
     self._files['skipped.jsonl'].writelines(json.dumps(problem) + '\n' for problem in result.problems)
     for file in self._files.values():
       file.flush()
     self._index.add(name, entry)
+
+  def _write(self, name: str, array: np.ndarray) -> None:
+    """Append an array to a file. Unlike `tofile`, this raises the system's error."""
+    self._files[name].write(np.ascontiguousarray(array).tobytes())
 
   def __enter__(self):
     return self

@@ -16,7 +16,7 @@ from mrmt3.errors import UserError, system_error
 from mrmt3.utils import files
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_MAX_TEXT = 200  # characters of an exception in a message
+_MAX_TEXT = 400  # characters of an exception in a message
 
 
 def search_paths() -> list[str]:
@@ -192,8 +192,9 @@ def one_line(error: BaseException) -> str:
   if unset:
     return f'{unset[1]} is not set; add --gin.{unset[1]}=VALUE'
   # The place in the call graph is of no use to the user.
-  text = re.sub(r'\s*In call to configurable .*', '', str(error), flags=re.DOTALL)
-  return ' '.join(text.split()) or type(error).__name__
+  text = re.sub(r'\s*(In call to configurable |in config string:).*', '', str(error), flags=re.DOTALL)
+  text = ' '.join(text.split()) or type(error).__name__
+  return text if len(text) <= _MAX_TEXT else f'{text[:_MAX_TEXT]}...'
 
 
 def summarize_gin_config(model_dir: str, summary_writer=None, step: int = 0) -> None:
@@ -265,9 +266,7 @@ def _place(error: Exception) -> str:
   """Return one line with an exception, and where in this package it was raised."""
   own = [(path, line) for path, line in _frames(error) if _PACKAGE in path.resolve().parents]
   where = f' (in {own[-1][0].name}, line {own[-1][1]})' if own else ''
-  text = one_line(error)
-  text = text if len(text) <= _MAX_TEXT else f'{text[:_MAX_TEXT]}...'
   return (
-    f'gin: this configuration cannot be run: {type(error).__name__}: {text}{where}; check the values that are set, or '
+    f'gin: this configuration cannot be run: {type(error).__name__}: {one_line(error)}{where}; check the values that are set, or '
     'set MRMT3_TRACEBACK=1 to see the traceback'
   )

@@ -157,19 +157,19 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
   `mrmt3 fetch` has put into the cache.
   """
   path = Path(path)
-  if str(path) in _ALIASES and not path.exists():
+  if str(path) in _ALIASES and not os.path.exists(path):
     path = BUNDLED_FOLDER
-  fetched = None if path.exists() else published.folder_of(path)
+  fetched = None if os.path.exists(path) else published.folder_of(path)
   if fetched is not None:
     if latest_step(fetched) is None:
       raise UserError(f'{path} is a published checkpoint that is not here yet; run `mrmt3 fetch {path}`')
     path = fetched
-  if (path / STATE_NAME).is_dir() or t5x_legacy.is_legacy(path) or packed.is_packed(path):
+  if os.path.isdir(path / STATE_NAME) or t5x_legacy.is_legacy(path) or packed.is_packed(path):
     return path
   step = latest_step(path)
   if step is not None:
     return find_checkpoint(checkpoint_folder(path, step))
-  if not path.exists():
+  if not os.path.exists(path):  # unlike Path.exists, also for a name that is too long
     raise UserError(
       f'{path}: no such checkpoint; name a checkpoint_<step> folder, the folder that holds it, or a published one '
       '(`mrmt3 fetch --list`)'

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.stdout.flush()
     return code
   except UserError as error:
-    print(f'mrmt3: error: {error}', file=sys.stderr)
+    print(f'mrmt3: error: {" ".join(str(error).splitlines())}', file=sys.stderr)  # names of files may have newlines
     return 2
   except KeyboardInterrupt:
     print('mrmt3: interrupted', file=sys.stderr)

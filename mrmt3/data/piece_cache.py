@@ -340,7 +340,9 @@ def _check_files(folder: Path) -> _Index:
     raise DamagedStore(f'{folder} is damaged ({first_line(error)})') from error
   if pieces != len(index.entries):
     raise DamagedStore(f'{folder} is damaged (index.jsonl has {len(index.entries)} of {pieces} pieces)')
-  _check_sizes(folder, index, (folder / 'stems.bin').exists() or any(entry.stems for entry in index.entries), exact=True)
+  _check_sizes(
+    folder, index, (folder / 'stems.bin').exists() or any(entry.stems for entry in index.entries), exact=True
+  )
   return index
 
 

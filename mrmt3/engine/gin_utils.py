@@ -9,8 +9,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-import gin
 import jax
+
+import gin
 from mrmt3.engine import gin_checks, gin_types
 from mrmt3.errors import UserError, system_error
 from mrmt3.utils import files
@@ -238,9 +239,11 @@ def call(configured, *args, **kwargs):
   try:
     return configured(*args, **kwargs)
   except Exception as error:
-    # An error of the system, such as a full disk, has a message of its own.
-    if isinstance(error, UserError) or system_error(error):
+    if isinstance(error, UserError):
       raise
+    # An error of the system, such as a full disk, has a message of its own.
+    if text := system_error(_original(error)):
+      raise UserError(text) from error
     # In a run of several processes, it may say that another one is lost.
     if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
       raise
@@ -251,6 +254,13 @@ def call(configured, *args, **kwargs):
     raise UserError(_place(error)) from error
   finally:
     Configuring.active = False
+
+
+def _original(error: BaseException) -> BaseException:
+  """Return the exception that gin has replaced by one of a subclass, which has its message but not its attributes."""
+  while error.__context__ is not None and type(error).__bases__ == (type(error.__context__),):
+    error = error.__context__
+  return error
 
 
 def _frames(error: BaseException) -> list[tuple[Path, int]]:
@@ -267,6 +277,6 @@ def _place(error: Exception) -> str:
   own = [(path, line) for path, line in _frames(error) if _PACKAGE in path.resolve().parents]
   where = f' (in {own[-1][0].name}, line {own[-1][1]})' if own else ''
   return (
-    f'gin: this configuration cannot be run: {type(error).__name__}: {one_line(error)}{where}; check the values that are set, or '
-    'set MRMT3_TRACEBACK=1 to see the traceback'
+    f'gin: this configuration cannot be run: {type(error).__name__}: {one_line(error)}{where}; check the values that '
+    'are set, or set MRMT3_TRACEBACK=1 to see the traceback'
   )

@@ -57,7 +57,7 @@ def _repair_damaged(folder: Path) -> None:
       printed.append(found[1])
       text = {
         'reading': f'mrmt3: a compiled program in {folder} is damaged; it is compiled again',
-        'writing': f'mrmt3: compiled programs cannot be kept in {folder} ({found[3]}); they are compiled again next time',
+        'writing': f'mrmt3: programs cannot be kept in {folder} ({found[3]}); they are compiled again next time',
       }[found[1]]
       print(text, file=sys.stderr, flush=True)
 

@@ -213,7 +213,7 @@ def test_a_damaged_store_is_built_again(made_up, tmp_path, capsys, name, damage,
   if name == 'stems.bin' and not stems:
     pytest.skip('this store has no stems')
   contents = {path.name: path.read_bytes() for path in whole.folder.iterdir() if path.is_file()}
-  if name == 'index.jsonl' and damage is _lengthen or name == 'complete.json' and damage is Path.unlink:
+  if (name == 'index.jsonl' and damage is _lengthen) or (name == 'complete.json' and damage is Path.unlink):
     pytest.skip('no damage: as a run that was stopped leaves it')
   damage(whole.folder / name)
   capsys.readouterr()

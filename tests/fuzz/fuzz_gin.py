@@ -8,6 +8,7 @@ Runs in one process. Prints each case that ended with a traceback, a hang or mor
 import argparse
 import contextlib
 import io
+import os
 import random
 import shutil
 import signal
@@ -22,11 +23,40 @@ LIMIT = 120  # s, for a case
 VALUES = (
   *('abc', "''", "'x'", '0', '1', '2', '-1', '3.7', '1e30', '-0.5', '1e400', 'nan', '10**12', '99999999999999999999'),
   *('None', 'True', 'False', '[]', '[', ']', '()', '(', '{}', '{', "{'inputs': 3}", "{'inputs': 'x'}", '[1, 2]'),
-  *("['a', None]", '(1,)', "('encoder',)", '[[[]]]', '"', "'", "'''", '\\', '%', '@', '%NOTHING', '@nothing()', '@', '%%'),
+  *(
+    "['a', None]",
+    '(1,)',
+    "('encoder',)",
+    '[[[]]]',
+    '"',
+    "'",
+    "'''",
+    '\\',
+    '%',
+    '@',
+    '%NOTHING',
+    '@nothing()',
+    '@',
+    '%%',
+  ),
   *('@train', '@utils.DatasetConfig()', '@utils.DatasetConfig', '@slakh.task', '%MODEL', '%SPEC', '%SEED', '%DATA_DIR'),
   *('@network.T5Config()', '@trainer.Trainer', '@optimizers.adamw()', '@example_config.ExampleConfig()', 'x' * 400),
   *('/' + 'y' * 400, '/dev/null', '/proc/self/mem', 'a/../../b', '\x00', '\u2603', '\ud800', '', ' ', '1 2', 'a = b'),
-  *("b'x'", '1j', '{1, 2}', 'lambda: 0', '__import__("os")', '#', '0x10', '1_000', '...', '{**{}}', '*', 'float32', '7'),
+  *(
+    "b'x'",
+    '1j',
+    '{1, 2}',
+    'lambda: 0',
+    '__import__("os")',
+    '#',
+    '0x10',
+    '1_000',
+    '...',
+    '{**{}}',
+    '*',
+    'float32',
+    '7',
+  ),
   *("'random'", "'grid'", "'train'", "'validation'", "'constant * nothing'", "'paper'", "'device'", "'all'"),
 )
 NAMES = (
@@ -40,7 +70,6 @@ NAMES = (
 def run_case(train, argv: list[str]) -> tuple[str, str]:
   """Return (outcome, output) of `python -m mrmt3.train` with these words: 'ran', 'refused' or 'failed'."""
   import gin
-
   from mrmt3.training import main as training_main
 
   def stop(*_):
@@ -71,7 +100,6 @@ def run_case(train, argv: list[str]) -> tuple[str, str]:
 def parameters(train) -> list[str]:
   """Return the names of all parameters, with scopes, that the gin files of the base run can bind."""
   import gin
-
   from mrmt3.engine import gin_utils
 
   gin.clear_config()
@@ -143,7 +171,9 @@ def main() -> int:
     data = Path(folder) / 'data'
     twin_instruments.write_dataset(data, seed=1, train_pieces=2, test_pieces=1, segment_seconds=0.512, pairs=2)
     shutil.copytree(data / 'test', data / 'validation')
+    os.chdir(folder)  # some values are names of folders to write to
     counts = fuzz(data, args.n, args.seed, lambda text: print(text, flush=True))
+    os.chdir('/')
   print(dict(counts))
   return 1 if counts['failed'] else 0
 

@@ -1,5 +1,9 @@
 """Errors that the user can fix, warnings about odd files, and one-line messages of other exceptions."""
 
+import errno
+import os
+import re
+
 
 class UserError(Exception):
   """An error that the user can fix. The message is one line: what is wrong, where, and how to fix it.
@@ -27,3 +31,37 @@ class DataWarning(UserWarning):
 def first_line(error) -> str:
   """Return the first line of an exception's message, up to 200 characters, or its type if there is no message."""
   return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def system_error(error: BaseException) -> str | None:
+  """Return one line about an error of the machine, such as a full disk or a missing GPU; None for other exceptions.
+
+  Of errors of files, those that name their file and those of a full disk count.
+  """
+  if isinstance(error, OSError) and error.errno is not None:
+    if error.filename is not None:
+      name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+      return f'{name if len(name) <= 200 else name[:200] + "..."}: {error.strerror}'
+    return f'{error.strerror}; free some space' if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+  text = first_line(error)
+  if isinstance(error, MemoryError):
+    return f'out of memory ({text})'
+  if isinstance(error, RuntimeError) and 'RESOURCE_EXHAUSTED' in text:
+    return f'out of memory ({text}); lower the batch size'
+  backend = re.match(r"Unable to initialize backend '(\w+)'", text)
+  if isinstance(error, RuntimeError) and backend:
+    return _no_backend(backend[1])
+  if isinstance(error, AssertionError) and os.environ.get('JAX_PLATFORMS') and _raised_by_jax(error):
+    return _no_backend(os.environ['JAX_PLATFORMS'])  # JAX found no usable device, and asserts that it has
+  return None
+
+
+def _no_backend(name: str) -> str:
+  return f'JAX finds no device for JAX_PLATFORMS={name}; unset JAX_PLATFORMS, or set it to cpu'
+
+
+def _raised_by_jax(error: BaseException) -> bool:
+  trace = error.__traceback__
+  while trace is not None and trace.tb_next is not None:
+    trace = trace.tb_next
+  return trace is not None and trace.tb_frame.f_globals.get('__name__') == 'jax._src.xla_bridge'

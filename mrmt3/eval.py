@@ -1,4 +1,7 @@
-"""Evaluation of checkpoints: `python -m mrmt3.eval --gin_file=models/mr_mt3.gin --gin_file=runs/eval.gin ...`.
+"""Evaluation of checkpoints, with gin files of a model and a run.
+
+  python -m mrmt3.eval --gin_file=models/mr_mt3.gin --gin_file=runs/eval.gin --gin.CHECKPOINT_PATH=/tmp/mr_mt3 \\
+    --gin.OUTPUT_DIR=/tmp/scores --gin.DATA_DIR=/data/slakh2100_flac_redux
 
 The names are those of t5x (`eval_script.evaluate`), implemented by `mrmt3.engine`. The metrics are the task's. Each
 example goes through the model's predict_batch or score_batch once, independently of the others.
@@ -75,7 +78,9 @@ def evaluate(
     params, step, _ = restore.restore(restore_checkpoint_cfg, path, shapes)
     if restore_checkpoint_cfg.mode == 'all' and multihost.any_host(multihost.is_first() and evaluator.is_done(step)):
       continue
-    results[step] = evaluator.evaluate(partitioner.place_state(params), step)
+    params = partitioner.place_state(params)
+    gin_utils.Configuring.done()
+    results[step] = evaluator.evaluate(params, step)
     for name, values in results[step].items():
       print(f'{name} {json.dumps({"step": step, **values})}', flush=True)
   evaluator.close()
@@ -84,7 +89,7 @@ def evaluate(
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Run the command line; return the exit code, see `training.main`."""
-  return training_main.main(evaluate, 'python -m mrmt3.eval', __doc__.split('\n')[0], argv)
+  return training_main.main(evaluate, 'python -m mrmt3.eval', __doc__, argv)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,7 @@
-"""Predictions of a whole split: `python -m mrmt3.infer --gin_file=models/mr_mt3.gin --gin_file=runs/infer.gin ...`.
+"""Predictions of a whole split, with gin files of a model and a run.
+
+  python -m mrmt3.infer --gin_file=models/mr_mt3.gin --gin_file=runs/infer.gin --gin.CHECKPOINT_PATH=/tmp/mr_mt3 \\
+    --gin.OUTPUT_DIR=/tmp/predictions --gin.DATA_DIR=/data/slakh2100_flac_redux
 
 The names are those of t5x (`infer_script.infer`), implemented by `mrmt3.engine`. So are the names of the files:
 <task>-predict.jsonl-00000-of-00001, and the same name with .COMPLETED when the file is complete.
@@ -137,6 +140,7 @@ def infer(
       element = {name: tuple(spec.shape) for name, spec in model_ds.element_spec.items()}
       shapes = restore.parameter_shapes(model, *utils.batch_shapes(element, dataset_cfg.batch_size))
       params = partitioner.place_state(restore.restore(restore_checkpoint_cfg, paths[0], shapes)[0])
+    gin_utils.Configuring.done()
     vocabulary = subtask.output_features[output_vocab_feature_name].vocabulary
     size = checkpoint_period * dataset_cfg.batch_size
     writer = _ChunkWriter(path, write_fn, mode, vocabulary, size, str(Path(paths[0]).resolve()))
@@ -253,7 +257,7 @@ def _takes_predictions_alone(write_fn: Callable) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Run the command line; return the exit code, see `training.main`."""
-  return training_main.main(infer, 'python -m mrmt3.infer', __doc__.split('\n')[0], argv)
+  return training_main.main(infer, 'python -m mrmt3.infer', __doc__, argv)
 
 
 if __name__ == '__main__':

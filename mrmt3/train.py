@@ -1,4 +1,7 @@
-"""Training: `python -m mrmt3.train --gin_file=runs/train.gin --gin.MODEL_DIR=... --gin.DATA_DIR=...`.
+"""Training, with gin files of a model, an optimizer and a run. A run that was stopped resumes.
+
+  python -m mrmt3.train --gin_file=models/mr_mt3.gin --gin_file=optimizers/mr_mt3.gin --gin_file=runs/train.gin \\
+    --gin.MODEL_DIR=/tmp/mr_mt3 --gin.DATA_DIR=/data/slakh2100_flac_redux
 
 The names are those of t5x (`train_script.train`, `utils.DatasetConfig`, ...), implemented by `mrmt3.engine`. `train`
 runs from top to bottom: data, model, start state, logging, loop (`training.loop`).
@@ -97,6 +100,7 @@ def train(
   # Data. The seed determines the order of examples; checkpoints store the position in it.
   dataset = utils.get_dataset(train_dataset_cfg, model.FEATURE_CONVERTER_CLS, seed=random_seed)
   example_batch = data_iterator.zero_batch(dataset)
+  config_checks.check_memory(example_batch, 'train_dataset_cfg')
   evaluations = training_evaluate.Evaluations(
     model,
     partitioner,
@@ -155,7 +159,7 @@ def train(
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Run the command line; return the exit code, see `training.main`."""
-  return training_main.main(train, 'python -m mrmt3.train', __doc__.split('\n')[0], argv)
+  return training_main.main(train, 'python -m mrmt3.train', __doc__, argv)
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ A checkpoint appears under its name when all of it has been written.
 """
 
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -17,6 +18,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +38,8 @@ STATE_NAME = 'state'
 _WRITING, _REMOVING = '.writing_', '.removing_'
 _METADATA, _MAX_METADATA_BYTES = '_METADATA', 1 << 24
 _FOLDER = re.compile(r'checkpoint_(\d+)')
+_REMOVAL_ATTEMPTS, _REMOVAL_PAUSE = 100, 0.1  # s
+_ABSENCES = 8  # how often in a row a folder must be gone
 _DATA_FILE_BYTES = 1 << 24  # Orbax keeps what goes into a file in memory until it is full
 
 
@@ -80,7 +84,7 @@ def save_checkpoint(
   """
   folder = checkpoint_folder(make_folder(model_dir), step)
   clear_unfinished(model_dir)
-  temporary = None
+  temporary, failed = None, True
   try:
     temporary = Path(tempfile.mkdtemp(prefix=_WRITING, dir=folder.parent))
     if spec is not None:
@@ -92,12 +96,34 @@ def save_checkpoint(
     temporary.chmod(0o755)
     _remove(folder)
     temporary.replace(folder)
-  except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
-    raise UserError(f'cannot write {folder}: {first_line(error)}') from error
+    failed = False
+  except (OSError, ValueError, RuntimeError) as error:  # tensorstore reports a full disk as a ValueError
+    raise UserError(f'cannot write {folder}: {_reason(error)}') from error
   finally:
-    if temporary is not None:
-      shutil.rmtree(temporary, ignore_errors=True)
+    if temporary is not None and failed:
+      _remove_busy(temporary)
   return folder
+
+
+def _reason(error: Exception) -> str:
+  """Return why a checkpoint cannot be written, and what to do if the disk is full."""
+  text = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
+  full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or 'RESOURCE_EXHAUSTED' in text
+  return 'no space left on the disk; free some, and run the same command again to resume' if full else text
+
+
+def _remove_busy(folder: Path) -> None:
+  """Remove a folder, also if threads of Orbax are still writing: after one has failed, others make it anew."""
+  absent = 0
+  for _ in range(_REMOVAL_ATTEMPTS):
+    if not folder.exists():
+      absent += 1
+    else:
+      absent = 0
+      shutil.rmtree(folder, ignore_errors=True)
+    if absent == _ABSENCES:
+      return
+    time.sleep(_REMOVAL_PAUSE)
 
 
 def remove_old(model_dir: str | os.PathLike, keep: int) -> None:
@@ -134,19 +160,19 @@ def find_checkpoint(path: str | os.PathLike) -> Path:
   `mrmt3 fetch` has put into the cache.
   """
   path = Path(path)
-  if str(path) in _ALIASES and not path.exists():
+  if str(path) in _ALIASES and not os.path.exists(path):
     path = BUNDLED_FOLDER
-  fetched = None if path.exists() else published.folder_of(path)
+  fetched = None if os.path.exists(path) else published.folder_of(path)
   if fetched is not None:
     if latest_step(fetched) is None:
       raise UserError(f'{path} is a published checkpoint that is not here yet; run `mrmt3 fetch {path}`')
     path = fetched
-  if (path / STATE_NAME).is_dir() or t5x_legacy.is_legacy(path) or packed.is_packed(path):
+  if os.path.isdir(path / STATE_NAME) or t5x_legacy.is_legacy(path) or packed.is_packed(path):
     return path
   step = latest_step(path)
   if step is not None:
     return find_checkpoint(checkpoint_folder(path, step))
-  if not path.exists():
+  if not os.path.exists(path):  # unlike Path.exists, also for a name that is too long
     raise UserError(
       f'{path}: no such checkpoint; name a checkpoint_<step> folder, the folder that holds it, or a published one '
       '(`mrmt3 fetch --list`)'
@@ -311,29 +337,31 @@ def _restore(checkpointer, folder: Path, item, partial: bool):
 
 @contextlib.contextmanager
 def _quiet_orbax():
-  """Keep Orbax from logging what is no trouble (numpy arrays have no sharding)."""
+  """Keep Orbax from logging, and from printing tracebacks. What it raises is raised.
+
+  Without trouble, it logs that numpy arrays have no sharding. After the first array that cannot be read or written,
+  each operation that is still under way prints a traceback, some of them after the block; so an error leaves it quiet.
+  """
   loggers = [logging.getLogger('absl'), logging.getLogger('orbax')]
   levels = [logger.level for logger in loggers]
-  for logger in loggers:
-    logger.setLevel(logging.ERROR)
-  try:
-    yield
-  finally:
-    for logger, level in zip(loggers, levels, strict=True):
-      logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _reading(folder: Path):
-  """Turn whatever a broken checkpoint makes Orbax raise into a UserError."""
   report = sys.unraisablehook
 
   def report_others(unraisable):
     if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == 'Event loop is closed'):
       report(unraisable)
 
-  # After the first array that cannot be read, the reads still under way print a traceback each, some of them later.
+  for logger in loggers:
+    logger.setLevel(logging.CRITICAL)
   sys.unraisablehook = report_others
+  yield
+  sys.unraisablehook = report
+  for logger, level in zip(loggers, levels, strict=True):
+    logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _reading(folder: Path):
+  """Turn whatever a broken checkpoint makes Orbax raise into a UserError."""
   try:
     with _quiet_orbax():
       yield
@@ -341,8 +369,6 @@ def _reading(folder: Path):
     raise
   except Exception as error:
     raise UserError(f'{folder}: cannot read the checkpoint, {first_line(error)}') from error
-  else:
-    sys.unraisablehook = report
 
 
 def check_shapes(wanted, found, folder: Path) -> None:

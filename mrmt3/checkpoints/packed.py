@@ -6,6 +6,7 @@
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,7 +21,7 @@ DTYPES = ('bfloat16', 'float32')
 
 def is_packed(folder: Path) -> bool:
   """Return whether a folder is such a checkpoint."""
-  return (folder / WEIGHTS_NAME).is_file()
+  return os.path.isfile(folder / WEIGHTS_NAME)
 
 
 def save(folder: Path, params: Mapping, spec: ModelSpec, about: Mapping | None = None, dtype: str = 'bfloat16') -> None:

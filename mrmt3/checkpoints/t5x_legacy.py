@@ -7,6 +7,7 @@ A leaf of the msgpack is an array, or a tensorstore spec whose last path compone
 rest of its path, the location when it was written, is ignored.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +27,7 @@ _FACTORED = 128  # smallest dimension that Adafactor factors, as in MT3's config
 
 def is_legacy(folder: Path) -> bool:
   """Return whether a checkpoint folder has this format."""
-  return (folder / FILE).is_file()
+  return os.path.isfile(folder / FILE)
 
 
 def read_params(folder: Path) -> tuple[dict, int]:

@@ -208,6 +208,7 @@ def format_comparison(summaries) -> str:
   A single piece has neither intervals nor p values.
   """
   from mrmt3.evaluation import metric_registry
+  from mrmt3.evaluation.summary import compare
 
   shown = metric_registry.shown_in('comparison')
   (first, base), *others = summaries.items()

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from mrmt3.cli import json_stderr
-from mrmt3.errors import UserError
+from mrmt3.errors import UserError, system_error
 from mrmt3.utils import interrupts
 
 EXTRA_OF = {
@@ -82,12 +82,22 @@ def _run(arguments: Sequence[str]) -> int:
     extra = EXTRA_OF[package]
     print(f'mrmt3: error: {package} is not installed; install it with: pip install "mrmt3[{extra}]"', file=sys.stderr)
     return 2
-  except OSError as error:
-    # Errors of files are UserErrors with a path by now; what remains is stdout.
-    if error.filename is not None:
+  except Exception as error:
+    text = system_error(error)
+    if isinstance(error, OSError) and error.filename is None:
+      text = _stdout_error(error)
+      if text is None:
+        return 0
+    if text is None:
       raise
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second error at exit
-    if isinstance(error, BrokenPipeError):
-      return 0  # the reader closed the pipe (mrmt3 ... | head)
-    print(f'mrmt3: error: cannot write to the standard output: {error.strerror}', file=sys.stderr)
+    print(f'mrmt3: error: {console.printable(text)}', file=sys.stderr)
     return 2
+
+
+def _stdout_error(error: OSError) -> str | None:
+  """Return one line about an error of stdout; None if its reader has closed the pipe (mrmt3 ... | head).
+
+  Other errors of files name their file.
+  """
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # no second error at exit
+  return None if isinstance(error, BrokenPipeError) else f'cannot write to the standard output: {error.strerror}'

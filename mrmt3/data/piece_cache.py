@@ -27,7 +27,7 @@ import numpy as np
 
 from mrmt3.data.piece_source import PieceSource
 from mrmt3.data.piece_validation import DROPPED, KEPT, LEFT_OUT, Problem, check_piece
-from mrmt3.errors import UserError
+from mrmt3.errors import UserError, first_line
 from mrmt3.event_codec import Codec
 from mrmt3.notes.note_array import NOTE_DTYPE, trim_overlapping_notes
 from mrmt3.tokens import segment_targets
@@ -102,12 +102,21 @@ class _Index:
       self._include(entry)
 
 
+class DamagedStore(UserError):
+  """Files of a store are missing, shorter or longer than its index says, or unreadable."""
+
+
 class PieceStore:
-  """Reads a complete store. Thread-safe. `prepare` builds and returns one."""
+  """Reads a complete store. Thread-safe. `prepare` builds and returns one, and rebuilds one that is damaged."""
 
   def __init__(self, folder: str | os.PathLike):
+    """Open a store.
+
+    Raises:
+      DamagedStore: the sizes of its files do not agree.
+    """
     self.folder = Path(folder)
-    self.entries = _Index(self.folder).entries
+    self.entries = _check_files(self.folder).entries
     self.names = [entry.name for entry in self.entries]
     self.lengths = np.array([entry.samples for entry in self.entries], np.int64)
     self._audio = _mapped(self.folder / 'audio.bin', np.uint8)
@@ -166,8 +175,7 @@ class PieceStore:
     Of several lines with the same problem of a piece, it returns the one with the highest count.
     """
     latest = {}
-    for text in (self.folder / 'skipped.jsonl').read_text('utf-8').splitlines():
-      line = json.loads(text)
+    for line in _read_remarks(self.folder / 'skipped.jsonl'):
       key = (line['piece'], line['problem'])
       if key not in latest or latest[key]['count'] <= line['count']:
         latest[key] = line
@@ -185,11 +193,17 @@ class PieceStore:
     what = (FORMAT, _COLUMNS, codec.steps_per_second, codec.event_ranges, granularity, trim, rounded_order)
     digest = hashlib.sha256(repr(what).encode())
     path = self.folder / f'events-{digest.hexdigest()[:12]}'
-    if not path.exists():
-      with _locked(path.with_suffix('.lock')):
-        if not path.exists():
-          self._write_events(path, codec, granularity, trim, rounded_order)
-    return EventStore(path)
+    with contextlib.suppress(DamagedStore, FileNotFoundError):
+      return EventStore(path, len(self))
+    with _writing(path), _locked(path.with_suffix('.lock')):
+      with contextlib.suppress(FileNotFoundError):
+        try:
+          return EventStore(path, len(self))  # another process has written it
+        except DamagedStore:
+          print(f'mrmt3: {path} is damaged; it is written again', file=sys.stderr, flush=True)
+          shutil.rmtree(path)
+      self._write_events(path, codec, granularity, trim, rounded_order)
+    return EventStore(path, len(self))
 
   def _write_events(self, path: Path, codec: Codec, granularity: str, trim: bool, rounded_order: bool) -> None:
     temporary = Path(tempfile.mkdtemp(prefix='.events_', dir=self.folder))
@@ -202,7 +216,7 @@ class PieceStore:
             notes = trim_overlapping_notes(notes)
           events = segment_targets.encode_piece(notes, codec, granularity, rounded_order=rounded_order).to_array()
           counts[index + 1] = len(events)
-          np.ascontiguousarray(events.T, np.int32).tofile(file)
+          file.write(np.ascontiguousarray(events.T, np.int32).tobytes())
         np.save(temporary / 'starts.npy', np.cumsum(counts))
         temporary.replace(path)
     finally:
@@ -212,9 +226,29 @@ class PieceStore:
 class EventStore:
   """The encoded events of a store's pieces, memory-mapped."""
 
-  def __init__(self, folder: Path):
-    self._starts = np.load(folder / 'starts.npy')
-    self._events = _mapped(folder / 'events.bin', np.int32)
+  def __init__(self, folder: Path, num_pieces: int):
+    """Open the events of `num_pieces` pieces.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      DamagedStore: a file is missing, or its size is wrong.
+    """
+    if not folder.exists():
+      raise FileNotFoundError(folder)
+    try:
+      self._starts = np.load(folder / 'starts.npy')
+      self._events = _mapped(folder / 'events.bin', np.int32)
+    except (OSError, ValueError, EOFError) as error:
+      raise DamagedStore(f'{folder}: {first_line(error)}') from error
+    starts = self._starts
+    if (
+      starts.shape != (num_pieces + 1,)
+      or starts.dtype != np.int64
+      or starts[0] != 0
+      or (np.diff(starts) < 0).any()
+      or len(self._events) != _COLUMNS * starts[-1]
+    ):
+      raise DamagedStore(f'{folder}: the sizes of its files do not agree')
 
   def events(self, index: int) -> segment_targets.PieceEvents:
     """Return the events of a piece."""
@@ -254,11 +288,14 @@ def prepare(
   identity = repr((FORMAT, NOTE_DTYPE.descr, source, split, sample_rate, stems, source.fingerprint(split)))
   digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
   folder = make_folder(root / 'pieces') / f'{type(source).__name__}-{split}-{digest}'
-  if not (folder / 'complete.json').exists():
-    with _locked(folder.with_suffix('.lock')):
-      if not (folder / 'complete.json').exists():
+  store = _open_complete(folder)
+  if store is None:
+    with _writing(folder), _locked(folder.with_suffix('.lock')):
+      store = _open_complete(folder)  # another process may have built it
+      if store is None:
+        _drop_damaged(folder, stems)
         _fill(folder, source, split, sample_rate, stems, strict, workers, progress)
-  store = PieceStore(folder)
+        store = PieceStore(folder)
   if strict and (wrong := _serious(store.skipped())):
     raise UserError(
       f'{wrong[0]["piece"]}: {wrong[0]["text"]} (strict; {len(wrong)} such lines in {folder / "skipped.jsonl"})'
@@ -266,6 +303,64 @@ def prepare(
   if not len(store):
     raise UserError(f'no usable piece in the split {split!r} of {source}: {_first_reason(store)}')
   return store
+
+
+def _open_complete(folder: Path) -> PieceStore | None:
+  """Return the store in a folder, None if it is not complete or is damaged."""
+  if not (folder / 'complete.json').exists():
+    return None
+  with contextlib.suppress(DamagedStore):
+    return PieceStore(folder)
+  return None
+
+
+def _drop_damaged(folder: Path, stems: bool) -> None:
+  """Remove the files of a damaged store, with one line; keep those of a build that was interrupted.
+
+  The files are unlinked, not shortened: another process may have mapped them.
+  """
+  try:
+    if (folder / 'complete.json').exists():
+      PieceStore(folder)
+    elif folder.exists():
+      _check_sizes(folder, _Index(folder), stems, exact=False)
+  except DamagedStore as error:
+    print(f'mrmt3: {error}; its pieces are read again', file=sys.stderr, flush=True)
+    for path in (folder / 'complete.json', *folder.iterdir()):
+      if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+      else:
+        path.unlink(missing_ok=True)
+
+
+def _check_files(folder: Path) -> _Index:
+  """Return the index of a complete store whose files have the right sizes; DamagedStore otherwise."""
+  try:
+    index = _Index(folder)
+    pieces = json.loads((folder / 'complete.json').read_bytes())['pieces']
+  except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+    raise DamagedStore(f'{folder} is damaged ({first_line(error)})') from error
+  if pieces != len(index.entries):
+    raise DamagedStore(f'{folder} is damaged (index.jsonl has {len(index.entries)} of {pieces} pieces)')
+  _check_sizes(
+    folder, index, (folder / 'stems.bin').exists() or any(entry.stems for entry in index.entries), exact=True
+  )
+  return index
+
+
+def _check_sizes(folder: Path, index: _Index, stems: bool, exact: bool) -> None:
+  """Raise DamagedStore if a file is shorter than the index says, or (exact) has another size."""
+  for name, size in _sizes(index, stems).items():
+    path = folder / name
+    found = path.stat().st_size if path.exists() else 0
+    if found < size or (exact and (found != size or not path.exists())):
+      raise DamagedStore(f'{folder} is damaged ({name} has {found} bytes in place of {size})')
+
+
+def _sizes(index: _Index, stems: bool) -> dict[str, int]:
+  """Return the size of each binary file of a store, bytes."""
+  sizes = {'audio.bin': index.audio_bytes, 'notes.bin': index.notes * NOTE_DTYPE.itemsize}
+  return {**sizes, 'stems.bin': index.notes * 4} if stems else sizes
 
 
 def _first_reason(store: PieceStore) -> str:
@@ -367,10 +462,7 @@ class _Writer:
   def __init__(self, folder: Path, index: _Index, stems: bool):
     self._index = index
     self._files = {}
-    sizes = {'audio.bin': index.audio_bytes, 'notes.bin': index.notes * NOTE_DTYPE.itemsize}
-    if stems:
-      sizes['stems.bin'] = index.notes * 4
-    for name, size in sizes.items():
+    for name, size in _sizes(index, stems).items():
       # What an interrupted run wrote beyond the last line of its index is overwritten.
       file = open(folder / name, 'r+b' if (folder / name).exists() else 'w+b')  # noqa: SIM115
       file.truncate(size)
@@ -391,15 +483,19 @@ class _Writer:
         notes=len(result.notes),
         notes_offset=self._index.notes,
       )
-      result.samples.tofile(self._files['audio.bin'])
+      self._write('audio.bin', result.samples)
       self._files['audio.bin'].write(b'\0' * (-entry.audio_bytes % _ALIGNMENT))
-      result.notes.tofile(self._files['notes.bin'])
+      self._write('notes.bin', result.notes)
       if result.note_stem is not None:
-        result.note_stem.astype(np.int32).tofile(self._files['stems.bin'])
+        self._write('stems.bin', result.note_stem.astype(np.int32))
     self._files['skipped.jsonl'].writelines(json.dumps(problem) + '\n' for problem in result.problems)
     for file in self._files.values():
       file.flush()
     self._index.add(name, entry)
+
+  def _write(self, name: str, array: np.ndarray) -> None:
+    """Append an array to a file. Unlike `tofile`, this raises the system's error."""
+    self._files[name].write(np.ascontiguousarray(array).tobytes())
 
   def __enter__(self):
     return self
@@ -413,8 +509,19 @@ class _Writer:
 def _drop_remarks(skipped: Path, names: Container[str]) -> None:
   """Remove lines from skipped.jsonl whose pieces are not in the index; an interrupted run has written them."""
   if skipped.exists():
-    lines = [line for line in skipped.read_bytes().splitlines(keepends=True) if line.endswith(b'\n')]
-    skipped.write_bytes(b''.join(line for line in lines if json.loads(line)['piece'] in names))
+    kept = [json.dumps(line) + '\n' for line in _read_remarks(skipped) if line['piece'] in names]
+    skipped.write_text(''.join(kept), encoding='utf-8')
+
+
+def _read_remarks(skipped: Path) -> list[dict]:
+  """Return the lines of skipped.jsonl that can be read: these are remarks only, so a damaged one is no loss of data."""
+  lines = []
+  for text in skipped.read_bytes().splitlines() if skipped.exists() else ():
+    with contextlib.suppress(ValueError):
+      line = json.loads(text)
+      if isinstance(line, dict) and {'piece', 'problem', 'count', 'text', 'action'} <= line.keys():
+        lines.append(line)
+  return lines
 
 
 def _mapped(path: Path, dtype) -> np.ndarray:

@@ -3,15 +3,21 @@
 import argparse
 import ast
 import logging
+import os
 import re
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+
 import gin
-from mrmt3.errors import UserError
+from mrmt3.engine import gin_checks, gin_types
+from mrmt3.errors import UserError, system_error
 from mrmt3.utils import files
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_MAX_TEXT = 400  # characters of an exception in a message
 
 
 def search_paths() -> list[str]:
@@ -43,15 +49,21 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   Args:
     argv: the command line without the program's name.
     prog: name of the program, for the help.
-    description: description of the program, for the help.
+    description: description of the program, for the help: a line, and an indented example after an empty line.
 
   Returns:
-    A namespace; gin_file, gin_bindings and gin_search_paths in it are lists of strings.
+    A namespace; gin_file, gin_bindings, bound_names (the NAMEs of the bindings) and gin_search_paths in it are lists of
+    strings.
 
   Raises:
     UserError: a value or a gin file is missing, or the flags of several processes do not fit together.
   """
-  parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+  parser = argparse.ArgumentParser(
+    prog=prog,
+    description='\n\n'.join(description.split('\n\n')[:2]),
+    allow_abbrev=False,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument(
     '--gin_file',
     action='append',
@@ -72,7 +84,7 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
   several.add_argument('--process_index', type=int, metavar='I', help='index of this process, from 0')
   several.add_argument('--initialization_timeout', type=int, metavar='S', help='seconds to wait for the others')
   parser.epilog = '--gin.NAME=VALUE binds one name, e.g. --gin.MODEL_DIR=/tmp/run'
-  plain, bindings = [], []
+  plain, bindings, bound_names = [], [], []
   rest = list(argv)
   while rest:
     flag = rest.pop(0)
@@ -84,6 +96,7 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
     if value is None:
       raise UserError(f'{flag}: a value is missing; write {flag}=VALUE')
     bindings.append(f'{match[1]} = {_quoted(value)}')
+    bound_names.append(match[1])
   flags = parser.parse_args(plain)
   if not flags.gin_file:
     raise UserError('no --gin_file given; for example --gin_file=runs/train.gin')
@@ -95,7 +108,7 @@ def parse_flags(argv: Sequence[str], prog: str, description: str) -> argparse.Na
     )
   if not flags.multiprocess_gpu and any(x is not None for x in several):
     raise UserError('--coordinator_address, --process_count and --process_index need --multiprocess_gpu; add it')
-  flags.gin_bindings = bindings
+  flags.gin_bindings, flags.bound_names = bindings, bound_names
   flags.gin_search_paths = [path for path in flags.gin_search_paths.split(',') if path]
   return flags
 
@@ -115,7 +128,8 @@ def check_files(flags: argparse.Namespace) -> None:
   """Raise UserError if a gin file is not on the search path; called before slow imports."""
   folders = [*flags.gin_search_paths, *search_paths()]
   for name in flags.gin_file:
-    if not any((Path(folder) / name).is_file() for folder in folders):
+    if not any(os.path.isfile(os.path.join(folder, name)) for folder in folders):
+      name = name if len(name) <= _MAX_TEXT else f'{name[:_MAX_TEXT]}...'
       raise UserError(f'gin: no file {name}; looked in {", ".join(folders)}; add its folder with --gin_search_paths')
 
 
@@ -153,7 +167,8 @@ def parse_config(flags: argparse.Namespace, complete: bool = True) -> None:
     complete: whether to finalize the configuration: all required values must be bound, and it is locked.
 
   Raises:
-    UserError: a file is missing, or has a syntax error or an unknown name; the message is one line.
+    UserError: a file is missing, has a syntax error or an unknown name, or undoes what an earlier file has set; the
+      message is one line.
   """
   for path in reversed([*flags.gin_search_paths, *search_paths()]):
     gin.add_config_file_search_path(path)
@@ -162,8 +177,12 @@ def parse_config(flags: argparse.Namespace, complete: bool = True) -> None:
   root, level = logging.getLogger(), logging.getLogger().level
   root.setLevel(logging.CRITICAL)
   try:
-    gin.parse_config_files_and_bindings(flags.gin_file, flags.gin_bindings, finalize_config=complete)
-  except (OSError, ImportError, ValueError, SyntaxError, AttributeError, TypeError, NameError) as error:
+    with gin_checks.no_silent_resets():
+      gin.parse_config_files_and_bindings(flags.gin_file, flags.gin_bindings, finalize_config=complete)
+      gin_types.check_types()
+  except UserError:
+    raise
+  except Exception as error:  # a gin file is a program, and imports programs
     raise UserError(f'gin: {one_line(error)}') from error
   finally:
     root.setLevel(level)
@@ -177,8 +196,9 @@ def one_line(error: BaseException) -> str:
   if unset:
     return f'{unset[1]} is not set; add --gin.{unset[1]}=VALUE'
   # The place in the call graph is of no use to the user.
-  text = re.sub(r'\s*In call to configurable .*', '', str(error), flags=re.DOTALL)
-  return ' '.join(text.split()) or type(error).__name__
+  text = re.sub(r'\s*(In call to configurable |in config string:).*', '', str(error), flags=re.DOTALL)
+  text = ' '.join(text.split()) or type(error).__name__
+  return text if len(text) <= _MAX_TEXT else f'{text[:_MAX_TEXT]}...'
 
 
 def summarize_gin_config(model_dir: str, summary_writer=None, step: int = 0) -> None:
@@ -197,15 +217,69 @@ def summarize_gin_config(model_dir: str, summary_writer=None, step: int = 0) -> 
     summary_writer.write_texts(step, {'config': gin.markdown(text)})
 
 
+class Configuring:
+  """Whether the configuration is still being evaluated in `call`; the called function ends that with `done`.
+
+  Until then, an exception comes from a value of the configuration; afterwards it is a bug.
+  """
+
+  active = False
+
+  @classmethod
+  def done(cls) -> None:
+    """Note that everything is built and has run once."""
+    cls.active = False
+
+
 def call(configured, *args, **kwargs):
-  """Call a gin configurable; gin's errors about missing or wrong arguments become a one-line UserError."""
+  """Call a gin configurable.
+
+  Raises:
+    UserError: an argument is missing or wrong, or, before `Configuring.done`, any exception: one line names it and its
+      place. The environment variable MRMT3_TRACEBACK=1 lets it pass.
+  """
+  Configuring.active = True
   try:
     return configured(*args, **kwargs)
-  except (RuntimeError, TypeError, ValueError) as error:
-    trace = error.__traceback__
-    while trace.tb_next:
-      trace = trace.tb_next
-    # Raised by gin itself (a missing argument, an unset macro); anything deeper is a bug and keeps its traceback.
-    if Path(trace.tb_frame.f_code.co_filename).parent != Path(gin.__file__).parent:
+  except Exception as error:
+    if isinstance(error, UserError):
       raise
-    raise UserError(f'gin: {one_line(error)}') from error
+    # An error of the system, such as a full disk, has a message of its own.
+    if text := system_error(_original(error)):
+      raise UserError(text) from error
+    # In a run of several processes, it may say that another one is lost.
+    if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+      raise
+    if _raised_by_gin(error) and isinstance(error, RuntimeError | TypeError | ValueError):
+      raise UserError(f'gin: {one_line(error)}') from error
+    if not Configuring.active or os.environ.get('MRMT3_TRACEBACK'):
+      raise
+    raise UserError(_place(error)) from error
+  finally:
+    Configuring.active = False
+
+
+def _original(error: BaseException) -> BaseException:
+  """Return the exception that gin has replaced by one of a subclass, which has its message but not its attributes."""
+  while error.__context__ is not None and type(error).__bases__ == (type(error.__context__),):
+    error = error.__context__
+  return error
+
+
+def _frames(error: BaseException) -> list[tuple[Path, int]]:
+  """Return (file, line) of the frames of a traceback, outermost first."""
+  return [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+
+
+def _raised_by_gin(error: BaseException) -> bool:
+  return _frames(error)[-1][0].parent == Path(gin.__file__).parent
+
+
+def _place(error: Exception) -> str:
+  """Return one line with an exception, and where in this package it was raised."""
+  own = [(path, line) for path, line in _frames(error) if _PACKAGE in path.resolve().parents]
+  where = f' (in {own[-1][0].name}, line {own[-1][1]})' if own else ''
+  return (
+    f'gin: this configuration cannot be run: {type(error).__name__}: {one_line(error)}{where}; check the values that '
+    'are set, or set MRMT3_TRACEBACK=1 to see the traceback'
+  )

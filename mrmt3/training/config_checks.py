@@ -1,5 +1,6 @@
 """Checks of a training configuration, made before anything is computed."""
 
+import os
 import sys
 import time
 
@@ -49,6 +50,16 @@ def check_lengths(model, config, name: str) -> None:
         f"{name}: task_feature_lengths has {feature}: {length}, above the model's {limits[feature]}; lower it, or "
         "raise segment_frames or targets_length in the model's spec"
       )
+
+
+def check_memory(batch, what: str) -> None:
+  """Raise UserError if a batch (arrays by name) takes more than this machine's memory; `what` names the data set."""
+  size, limit = sum(x.nbytes for x in batch.values()), os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  if size > limit:
+    raise UserError(
+      f'{what}: a batch takes {size / 1e9:,.0f} GB, and this machine has {limit / 1e9:,.0f} GB of memory; lower '
+      'batch_size, or the lengths of the features'
+    )
 
 
 def seed_or_clock(random_seed: int | None) -> int:

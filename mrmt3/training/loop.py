@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
+from mrmt3.engine import gin_utils
 from mrmt3.training import data_iterator, data_position, metric_writers, metrics_window, multihost, preemption, save
 
 AGREE_EVERY = 10  # steps between two exchanges among hosts of whether to stop
@@ -120,6 +121,7 @@ class TrainRun:
         while self._step < total_steps:
           profiler.before(self._step + 1, self._state)
           self._do_step()
+          gin_utils.Configuring.done()
           is_last = self._step == total_steps
           if self._step % stats_period == 0 or is_last:
             loss = self._report()

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from mrmt3.errors import UserError, first_line
+from mrmt3.errors import UserError, first_line, system_error
 from mrmt3.training import heartbeat
 from mrmt3.training.preemption import EXIT_CODE, Stopped
 from mrmt3.utils import child_process, console, interrupts
@@ -20,7 +20,7 @@ GRACE_SECONDS = 10.0  # after an interrupt, for a checkpoint that is being writt
 
 
 def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -> None:
-  from mrmt3.engine import gin_utils, names
+  from mrmt3.engine import gin_checks, gin_utils, names
   from mrmt3.utils.tensorflow_setup import start_tensorflow
 
   show_as_lines()
@@ -35,6 +35,7 @@ def _run(function: Callable, prog: str, description: str, argv: Sequence[str]) -
   configured = gin.configurable(function, module='__main__')
   apply_flags(flags)
   gin_utils.parse_config(flags)
+  gin_checks.check_macros_used([name for name in flags.bound_names if '.' not in name])
   options = {'dry_run': True} if flags.dry_run else {}
   if flags.profile:
     options['profile'] = flags.profile
@@ -86,7 +87,11 @@ def main(function: Callable, prog: str, description: str, argv: Sequence[str] | 
     interrupts.end()
   except Exception as error:
     if not heartbeat.is_loss(error):
-      raise
+      text = system_error(error)
+      if text is None:
+        raise
+      print(f'mrmt3: error: {text}', file=sys.stderr)
+      return 2
     heartbeat.report_lost_process(first_line(error)[:120])
     return heartbeat.EXIT_CODE
 

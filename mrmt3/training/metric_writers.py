@@ -4,11 +4,12 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
 
+from mrmt3.errors import UserError
 from mrmt3.utils import files
 
 
@@ -19,26 +20,60 @@ class ScalarWriter:
   """
 
   def __init__(self, model_dir: str, name: str, first_step: int = 0):
+    """Open both for appending.
+
+    Args:
+      model_dir: the run's folder.
+      name: of the folder and of the JSONL file in it.
+      first_step: steps done.
+
+    Raises:
+      UserError: a file cannot be written; this is also raised by all methods.
+    """
     from clu import metric_writers
 
-    self._events = metric_writers.SummaryWriter(str(files.make_folder(Path(model_dir) / name)))
-    path = Path(model_dir) / f'{name}.jsonl'
-    _drop_later_lines(path, first_step)
-    self._lines = path.open('a', buffering=1)
+    self._path = Path(model_dir) / f'{name}.jsonl'
+    folder = files.make_folder(Path(model_dir) / name)
+    _drop_later_lines(self._path, first_step)
+    with _writing(folder):
+      self._events = metric_writers.SummaryWriter(str(folder))
+    with _writing(self._path):
+      # Unbuffered: after an error, a buffer would be written once more when the file is closed.
+      self._lines = self._path.open('ab', buffering=0)
 
   def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
     """Write named numbers at a step."""
-    self._events.write_scalars(step, scalars)
-    self._lines.write(json.dumps({'step': step, **{name: float(value) for name, value in scalars.items()}}) + '\n')
+    line = json.dumps({'step': step, **{name: float(value) for name, value in scalars.items()}}) + '\n'
+    with _writing(self._path):
+      self._events.write_scalars(step, scalars)
+      rest = memoryview(line.encode())
+      while rest:
+        rest = rest[self._lines.write(rest) :]
 
   def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
     """Write named texts at a step, to TensorBoard only."""
-    self._events.write_texts(step, texts)
+    with _writing(self._path):
+      self._events.write_texts(step, texts)
 
   def close(self) -> None:
     """Flush and close both."""
-    self._events.close()
     self._lines.close()
+    with _writing(self._path):
+      self._events.close()
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+  """Turn an error of writing logs, such as a full disk, into a UserError."""
+  import tensorflow as tf
+
+  try:
+    yield
+  except (OSError, tf.errors.OpError) as error:
+    reason = error.strerror if isinstance(error, OSError) else error.message
+    raise UserError(
+      f'cannot write the logs in {path.parent}: {reason}; free some space, and run the same command again to resume'
+    ) from error
 
 
 def _drop_later_lines(path: Path, step: int) -> None:

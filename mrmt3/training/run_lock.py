@@ -15,7 +15,16 @@ from mrmt3.training import multihost
 FILE = '.running'
 WAIT_SECONDS = 0.5  # for a run that is about to end
 
-_UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+_UNWRITABLE = (
+  errno.EACCES,
+  errno.EROFS,
+  errno.ENOSPC,
+  errno.EDQUOT,
+  errno.ENAMETOOLONG,
+  errno.ENOTDIR,
+  errno.EEXIST,
+  errno.EISDIR,
+)
 
 
 @contextlib.contextmanager
@@ -56,6 +65,9 @@ def _acquire(lock: filelock.FileLock, path: Path) -> bool:
     ) from None
   except OSError as error:
     if error.errno in _UNWRITABLE:
+      if lock.is_locked:  # made, but not written
+        path.unlink(missing_ok=True)
+        lock.release()
       raise UserError(f'{path}: cannot be written ({error.strerror})') from error
     return False
 

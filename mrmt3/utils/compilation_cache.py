@@ -1,11 +1,18 @@
 """JAX's persistent compilation cache in the user's cache folder, so that later runs start in seconds."""
 
+import contextlib
+import glob
 import os
+import re
+import sys
+import warnings
 from pathlib import Path
 
 from mrmt3.utils.user_cache import cache_root
 
 MAX_BYTES = 2 * 2**30  # size limit of the cache
+
+_JAX_WARNING = re.compile(r"Error (reading|writing) persistent compilation cache entry for '([^']+)': (.*)")
 
 
 def enable() -> None:
@@ -27,6 +34,34 @@ def enable() -> None:
     ('jax_raise_persistent_cache_errors', False),
   ):
     jax.config.update(name, value)
+  _repair_damaged(root / 'programs')
+
+
+def _repair_damaged(folder: Path) -> None:
+  """Remove programs that JAX cannot read, or could not write as a whole, with one line for all of them.
+
+  JAX warns of them, compiles them again, but keeps the file, and so would warn at every start. Its warning names the
+  function; the names of the files begin with it.
+  """
+  show, printed = warnings.showwarning, []
+
+  def repair(message, *args, **kwargs):
+    found = _JAX_WARNING.match(str(message))
+    if found is None:
+      show(message, *args, **kwargs)
+      return
+    for path in folder.glob(f'{glob.escape(found[2])}-*'):
+      with contextlib.suppress(OSError):
+        path.unlink()
+    if found[1] not in printed:
+      printed.append(found[1])
+      text = {
+        'reading': f'mrmt3: a compiled program in {folder} is damaged; it is compiled again',
+        'writing': f'mrmt3: programs cannot be kept in {folder} ({found[3]}); they are compiled again next time',
+      }[found[1]]
+      print(text, file=sys.stderr, flush=True)
+
+  warnings.showwarning = repair
 
 
 def prune(folder: Path, max_bytes: int) -> None:

@@ -21,7 +21,9 @@ def make_folder(folder: str | os.PathLike) -> Path:
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    in_the_way = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+    in_the_way = next(
+      (path for path in (folder, *folder.parents) if os.path.exists(path) and not os.path.isdir(path)), None
+    )
     reason = error.strerror if in_the_way is None else f'{in_the_way} is a file; move it, or choose another folder'
     raise UserError(f'cannot make the folder {folder}: {reason}') from error
   return folder

@@ -208,6 +208,81 @@ def test_no_room_is_one_line(made_up, tmp_path):
     prepare(made_up, tmp_path)
 
 
+def _replace(path, content):
+  path.unlink()  # a file that is mapped must not be shortened in place
+  path.write_bytes(content)
+
+
+def _shorten(path):
+  _replace(path, path.read_bytes()[:-5])
+
+
+def _lengthen(path):
+  _replace(path, path.read_bytes() + b'12345')
+
+
+def _fill_with_garbage(path):
+  _replace(path, b'\xffgarbage\n' * 3)
+
+
+@pytest.mark.parametrize('stems', [False, True])
+@pytest.mark.parametrize('damage', [_shorten, _lengthen, _fill_with_garbage, Path.unlink])
+@pytest.mark.parametrize('name', ['audio.bin', 'notes.bin', 'stems.bin', 'index.jsonl', 'complete.json'])
+def test_a_damaged_store_is_built_again(made_up, tmp_path, capsys, name, damage, stems):
+  whole = prepare(made_up, tmp_path, stems=stems)
+  if name == 'stems.bin' and not stems:
+    pytest.skip('this store has no stems')
+  contents = {path.name: path.read_bytes() for path in whole.folder.iterdir() if path.is_file()}
+  if (name == 'index.jsonl' and damage is _lengthen) or (name == 'complete.json' and damage is Path.unlink):
+    pytest.skip('no damage: as a run that was stopped leaves it')
+  damage(whole.folder / name)
+  capsys.readouterr()
+  store = prepare(made_up, tmp_path, stems=stems)
+  (line,) = [line for line in capsys.readouterr().err.splitlines() if 'is damaged' in line]
+  assert f'{whole.folder} is damaged (' in line and line.endswith('its pieces are read again')
+  assert {path.name: path.read_bytes() for path in store.folder.iterdir() if path.is_file()} == contents
+  np.testing.assert_array_equal(whole.audio(3), store.audio(3))  # those who had opened the old files still read them
+  prepare(made_up, tmp_path, stems=stems)
+  assert capsys.readouterr().err == ''
+
+
+def test_a_build_that_lost_samples_starts_anew(made_up, tmp_path, capsys):
+  whole = prepare(made_up, tmp_path)
+  audio = whole.audio(2).copy()
+  (whole.folder / 'complete.json').unlink()
+  _shorten(whole.folder / 'audio.bin')
+  store = prepare(made_up, tmp_path)
+  assert 'damaged (audio.bin has' in capsys.readouterr().err
+  np.testing.assert_array_equal(store.audio(2), audio)
+
+
+def test_damaged_remarks_are_left_out(tmp_path):
+  source = MadeUp(3, str(tmp_path / 'reads'), broken=1)
+  store = prepare(source, tmp_path)
+  remarks = store.skipped()
+  assert 'piece1' in [line['piece'] for line in remarks]
+  with open(store.folder / 'skipped.jsonl', 'ab') as file:
+    file.write(b'\xff{half\n[]\n')
+  assert prepare(source, tmp_path).skipped() == remarks
+
+
+@pytest.mark.parametrize('damage', [_shorten, _lengthen, _fill_with_garbage, Path.unlink])
+@pytest.mark.parametrize('name', ['events.bin', 'starts.npy'])
+def test_damaged_events_are_written_again(made_up, tmp_path, capsys, name, damage):
+  store = prepare(made_up, tmp_path)
+  before = store.encode(CODEC).events(3).to_array()
+  (path,) = store.folder.glob(f'events-*/{name}')
+  capsys.readouterr()
+  if name == 'starts.npy' and damage is _lengthen:
+    pytest.skip('numpy ignores what follows an array')
+  damage(path)
+  np.testing.assert_array_equal(store.encode(CODEC).events(3).to_array(), before)
+  output = capsys.readouterr().err
+  assert 'is damaged; it is written again' in output and len(output.splitlines()) == 1
+  store.encode(CODEC)
+  assert capsys.readouterr().err == ''
+
+
 def test_events_are_kept_and_equal(made_up, tmp_path):
   store = prepare(made_up, tmp_path)
   for _ in range(2):

@@ -57,6 +57,34 @@ def commands(name):
   return [(module, shlex.split(flags)) for module, flags in found]
 
 
+def help_commands():
+  """Return (name, module, flags) of the command in the help of each of the gin commands."""
+  from mrmt3 import eval as evaluation
+  from mrmt3 import infer, train
+
+  for module in (train, evaluation, infer):
+    name = module.__name__.split('.')[-1]
+    (found,) = re.findall(rf'^  python -m mrmt3\.{name} (.+)$', module.__doc__.replace('\\\n', ''), re.MULTILINE)
+    yield f'{name} --help', name, shlex.split(found)
+
+
+def test_the_low_rate_is_for_trained_weights_only():
+  for name in FILES:
+    for _, flags in commands(name):
+      if any('optimizers/continual.gin' in flag for flag in flags):
+        assert any('--gin.INIT_FROM=' in flag for flag in flags), (name, flags)
+
+
+def test_help_has_the_command(capsys):
+  from mrmt3 import train
+
+  with pytest.raises(SystemExit):
+    train.main(['--help'])
+  example = capsys.readouterr().out.split('python -m mrmt3.train ')[2].partition('\n\n')[0]
+  (_, _, flags), *_ = help_commands()
+  assert shlex.split(example.replace('\\\n', '')) == flags
+
+
 @pytest.mark.parametrize('name', FILES)
 def test_header_has_a_purpose_a_cost_and_a_command(name):
   text = header(name)
@@ -112,7 +140,11 @@ def dry_run_flags(flags, places):
 
 def test_every_command_dry_runs(places):
   lines = [
-    json.dumps([name, module, dry_run_flags(flags, places)]) for name in FILES for module, flags in commands(name)
+    json.dumps([name, module, dry_run_flags(flags, places)])
+    for name, module, flags in [
+      *((name, *command) for name in FILES for command in commands(name)),
+      *help_commands(),
+    ]
   ]
   assert len(lines) >= len(FILES)
   done = subprocess.run(

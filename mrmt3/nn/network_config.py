@@ -35,12 +35,15 @@ class NetworkConfig(abc.ABC):
       knowing.
     has_frame_heads: whether `module` takes `with_frame_head` and its network predicts frame-level labels, which
       `framewise.objective.FrameObjective` trains.
+    supports_context: whether `encode` takes `context_frames`, see `decoding.options.DecodingConfig`, and `allowed`, the
+      tokens that may be emitted, bool `[vocab]`.
   """
 
   kind: ClassVar[str]
   training_only: ClassVar[tuple[str, ...]] = ('frame_head', 'note_reader')  # of the frame loss, whatever it trained
   optional_parts: ClassVar[tuple[str, ...]] = ('decoder', 'memory_encoder', 'frame_head', 'note_reader')
   has_frame_heads: ClassVar[bool] = False
+  supports_context: ClassVar[bool] = False
 
   @abc.abstractmethod
   def module(self, tokens: TokenIds, *, remat: bool = False) -> nn.Module:
@@ -56,6 +59,10 @@ class NetworkConfig(abc.ABC):
   @abc.abstractmethod
   def step_decoder(self, tokens: TokenIds, max_length: int) -> StepDecoder:
     """Return what decodes one position at a time, for sequences of up to `max_length` tokens."""
+
+  def context_decoder(self, tokens: TokenIds, max_length: int) -> StepDecoder:
+    """Return what decodes segments with context (`supports_context`); by default the `step_decoder`."""
+    return self.step_decoder(tokens, max_length)
 
   @property
   def uses_prior(self) -> bool:

@@ -64,9 +64,20 @@ class ModelSpec:
       needed = num_embeddings(self.codec)
     except (TypeError, ValueError, OverflowError) as error:
       raise UserError(f'model: {first_line(error)}') from error
+    context = self.decoding.context_frames
+    if context and not (self.network.supports_context and 2 * context < self.segment_frames):
+      raise UserError(
+        f'model: decoding.context_frames is {context}; it must be 0 for a {self.network.kind} network of '
+        f'{self.segment_frames} frames'
+      )
     if self.network.vocab_size < needed:
       raise UserError(f'model: network.vocab_size is {self.network.vocab_size}; the vocabulary needs {needed}')
     self.network.validate(self)
+
+  @property
+  def step_frames(self) -> int:
+    """Log-mel frames from one segment to the next in inference: `segment_frames` without the context on both sides."""
+    return self.segment_frames - 2 * self.decoding.context_frames
 
   @property
   def codec(self):
@@ -85,6 +96,12 @@ class ModelSpec:
   def step_decoder(self, max_length: int):
     """Return what decodes one position at a time, for up to `max_length` tokens."""
     return self.network.step_decoder(self.token_ids, max_length)
+
+  def context_decoder(self, max_length: int):
+    """Return the same for segments with context, if `decoding` has any."""
+    if not self.decoding.context_frames:
+      return self.step_decoder(max_length)
+    return self.network.context_decoder(self.token_ids, max_length)
 
   def parameter_shapes(self, **options) -> dict:
     """Return the network's parameter tree with a `jax.ShapeDtypeStruct` for each array; options as in `module`."""

@@ -154,30 +154,39 @@ def piece_segments(
 
 
 def cut_segments(
-  blocks: Iterable[np.ndarray], config: SpectrogramConfig, segment_frames: int
+  blocks: Iterable[np.ndarray], config: SpectrogramConfig, segment_frames: int, context_frames: int = 0
 ) -> Iterator[tuple[np.ndarray, int, bool]]:
   """Split a stream of samples into segments, as `piece_segments`.
 
   Args:
     blocks: the piece's samples in blocks of any length, float32 `[n]`.
     config: the spectrogram config.
-    segment_frames: frames per segment.
+    segment_frames: frames of each, with its context.
+    context_frames: how many frames before and after a segment are part of it too, so that it overlaps with the segments
+      around it; in front of the piece they are silent.
 
   Yields:
     (samples, float32 `[segment_frames * hop]`; number of samples before padding; whether this is the last segment).
   """
-  size = segment_frames * config.hop_width
-  left, count = [], 0
+  size, context = segment_frames * config.hop_width, context_frames * config.hop_width
+  left, count = [np.zeros(context, np.float32)], context
   for block in blocks:
     block = np.asarray(block, np.float32)
     while count + len(block) >= size:
       rest = size - count
       # A piece is padded by at least one sample, so a full segment is never the last one.
-      yield np.concatenate([*left, block[:rest]]), size, False
-      left, count, block = [], 0, block[rest:]
+      full = np.concatenate([*left, block[:rest]])
+      yield full, size, False
+      left, count, block = [full[size - 2 * context :]], 2 * context, block[rest:]
     left.append(block)
     count += len(block)
-  yield np.concatenate([*left, np.zeros(size - count, np.float32)]), count, True
+  rest = np.concatenate(left)
+  while True:
+    last = len(rest) < size - context  # the frame after the last sample is not in the context
+    yield np.pad(rest, (0, size - len(rest))), len(rest), last
+    if last:
+      return
+    rest = rest[size - 2 * context :]
 
 
 def hz_to_mel(hz):

@@ -1,19 +1,45 @@
 """What the golden tests need of the project's modules: the one file to edit when modules move."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import mrmt3
-from mrmt3.checkpoints import spec_json
+from mrmt3.checkpoints import orbax, packed, spec_json
 from mrmt3.checkpoints.download import download
 from mrmt3.checkpoints.published import RemoteFile
+from mrmt3.decoding.options import DecodingConfig
+from mrmt3.inference.transcriber import Transcriber
 
 CODE = Path(mrmt3.__file__).resolve().parent.parent  # the folder in which the package lies
 
 
+BOX = 'box'  # the bundled model's name in the commands of 2000f88
+_GIN_FILES = ('--gin_file=models/framewise.gin', '--gin_file=runs/framewise.gin')
+_GIN_BINDINGS = (
+  '--gin.options.DecodingConfig.context_frames=0',
+  '--gin.options.DecodingConfig.normalize_level=False',
+)
+
+
 def load_bundled():
-  """Return the bundled model, ready to transcribe."""
-  return mrmt3.load('box')
+  """Return the bundled model, ready to transcribe as in 2000f88."""
+  params, spec, _ = orbax.restore_params(BOX)
+  return Transcriber(params, dataclasses.replace(spec, decoding=DecodingConfig()))
+
+
+def copy_bundled(work: Path) -> None:
+  """Put the bundled model into a working folder, under the name that commands know, with the decoding of 2000f88."""
+  folder = work / BOX
+  shutil.copytree(orbax.BUNDLED_FOLDER, folder)
+  spec = dataclasses.replace(orbax.read_spec(orbax.BUNDLED_FOLDER), decoding=DecodingConfig())
+  (folder / packed.SPEC_NAME).write_text(spec_json.to_json(spec))
+
+
+def commands_of(commands: list[list[str]]) -> list[list[str]]:
+  """Return commands whose gin files declare the decoding of 2000f88."""
+  return [[*words, *(_GIN_BINDINGS if set(words) & set(_GIN_FILES) else ())] for words in commands]
 
 
 def flat_model_json(text: str) -> dict:

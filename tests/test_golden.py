@@ -49,8 +49,10 @@ def comparable(found):
 def test_case(name, tmp_path):
   case = MANIFEST['cases'][name]
   work = tmp_path.resolve() / 'work'
+  if any(golden_api.BOX in ' '.join(words) for words in [*case.get('first', ()), *case['commands']]):
+    golden_api.copy_bundled(work)
   golden_runs.lay_out(case, work, golden_api.CODE)
-  output_text = golden_runs.run(case['commands'], work, golden_api.CODE)
+  output_text = golden_runs.run(golden_api.commands_of(case['commands']), work, golden_api.CODE)
   outputs = [output for output in case['outputs'] if not output.get('by_packages') or same_packages(SOUND_PACKAGES)]
   kinds = {f'{output["kind"]}:' for output in outputs}
   found, wanted = golden_runs.read_outputs(outputs, work), expected(name)

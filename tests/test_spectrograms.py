@@ -133,3 +133,20 @@ def test_names_of_configurations():
   assert spectrograms.SpectrogramConfig().abbrev_str == ''
   assert spectrograms.SpectrogramConfig(22050, 256, 229).abbrev_str == 'sr22050hw256mb229'
   assert spectrograms.SpectrogramConfig(22050, 300).frames_per_second == 73.5
+
+
+@settings(max_examples=50, deadline=None)
+@given(length=st.integers(0, 3000), size=st.integers(1, 900), own=st.integers(1, 4), context=st.integers(0, 3))
+def test_segments_overlap_by_their_context(length, size, own, context):
+  config = spectrograms.SpectrogramConfig()
+  samples = np.arange(1, length + 1, dtype=np.float32)
+  blocks = [samples[start : start + size] for start in range(0, length, size)]
+  cut = list(spectrograms.cut_segments(blocks, config, own + 2 * context, context))
+  assert len(cut) == -(-(length // 128 + 1) // own)
+  assert [is_last for *_, is_last in cut] == [False] * (len(cut) - 1) + [True]
+  before = np.zeros(context * 128, np.float32)
+  whole = np.concatenate([before, samples, np.zeros((own + 2 * context) * 128, np.float32)])
+  for k, (found, count, _) in enumerate(cut):
+    start = k * own * 128
+    np.testing.assert_array_equal(found, whole[start:][: (own + 2 * context) * 128])
+    assert count == min(len(found), len(before) + length - start)

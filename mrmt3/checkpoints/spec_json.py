@@ -100,6 +100,8 @@ def fingerprint_text(spec: ModelSpec) -> str:
   if flat is None:
     return to_json(spec)
   values = {name: value for name, value in dataclasses.asdict(spec).items() if name != 'decoding'}
+  if later := _later_decoding(spec.decoding):
+    values['decoding'] = later
   return json.dumps({**values, 'network': flat}, indent=2) + '\n'
 
 
@@ -111,6 +113,16 @@ def fingerprint_repr(spec: ModelSpec) -> str:
   network = ', '.join(f'{name}={value!r}' for name, value in flat.items())
   rest = [field.name for field in dataclasses.fields(spec) if field.name not in ('network', 'decoding')]
   return f'ModelSpec(network=T5Config({network}), {", ".join(f"{name}={getattr(spec, name)!r}" for name in rest)})'
+
+
+def _later_decoding(decoding: DecodingConfig) -> dict:
+  """Return the decoding options that the first versions did not have, where they are not the defaults."""
+  fields = dataclasses.asdict(decoding)
+  return {
+    field.name: fields[field.name]
+    for field in dataclasses.fields(decoding)
+    if field.name != 'no_repeated_events' and fields[field.name] != field.default
+  }
 
 
 def _flat_network(spec: ModelSpec) -> dict | None:

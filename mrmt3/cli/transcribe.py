@@ -72,7 +72,7 @@ def _add_outputs(group):
 
 def _add_decoding(group):
   group.add_argument(
-    '--instruments', metavar='LIST', help='allow only these: piano,bass,drums, Slakh classes or programs'
+    '--instruments', metavar='LIST', help='the instruments that there are: piano,bass,drums, Slakh classes or programs'
   )
   group.add_argument('--batch', type=int, default=1, metavar='N', help='files decoded in a batch (default: 1)')
   group.add_argument(

@@ -36,8 +36,8 @@ def piece_targets(
   for segment, row in enumerate(rows):
     tokens = segment_targets.segment_targets(
       events,
-      segment * spec.segment_frames,
-      spec.segment_frames,
+      segment * spec.step_frames,
+      spec.step_frames,
       piece_frames=frames,
       codec=codec,
       frames_per_second=spec.spectrogram.frame_rate,

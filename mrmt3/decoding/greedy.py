@@ -73,6 +73,7 @@ def decode_encoded(
   active: jax.Array | None = None,
   allowed: jax.Array | None = None,
   weights: Any = None,
+  decoder: StepDecoder | None = None,
 ) -> jax.Array:
   """Decode what a model's network has encoded; to be called inside a jitted function.
 
@@ -84,11 +85,12 @@ def decode_encoded(
     active: as in `greedy_decode`.
     allowed: as in `greedy_decode`.
     weights: what `pack` returned, or None: packed here, once per call.
+    decoder: None: the model's `step_decoder`.
 
   Returns:
     int32 `[batch, max_length]`, as `greedy_decode`.
   """
-  decoder = spec.step_decoder(max_length)
+  decoder = spec.step_decoder(max_length) if decoder is None else decoder
   processors = spec.decoding.logits_processors(spec.token_ids)
   weights = decoder.pack(params) if weights is None else weights
   return greedy_decode(decoder, weights, encoded, max_length, active, allowed, processors)
@@ -122,8 +124,11 @@ def transcribe_segments(
     int32 `[batch, max_length]`: tokens, EOS, then padding (0).
   """
   module = spec.module()
+  frames = spec.decoding.context_frames
+  if frames:
+    context = {**context, 'context_frames': frames, 'allowed': allowed}
   encoded = module.apply({'params': params}, inputs, enable_dropout=False, method=module.encode, **context)
-  return decode_encoded(params, encoded, spec, max_length, active, allowed, weights)
+  return decode_encoded(params, encoded, spec, max_length, active, allowed, weights, spec.context_decoder(max_length))
 
 
 @functools.partial(jax.jit, static_argnames='spec')

@@ -10,7 +10,7 @@ from mrmt3 import spectrograms
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.data import piece_targets
 from mrmt3.errors import UserError
-from mrmt3.inference import memory, static_batching, transcription
+from mrmt3.inference import memory, segments, static_batching, transcription
 from mrmt3.inference.static_batching import ConditionedPiece
 from mrmt3.inference.transcriber import Transcriber
 from mrmt3.note_sequences import DecodingStats
@@ -72,12 +72,12 @@ class PieceTranscriber:
   def _batch(self, pieces):
     conditioned = [self._conditioned(samples, notes) for _, samples, notes in pieces]
     tokens = static_batching.decode(self._transcriber, conditioned, self.batch_size)
-    for (name, _, _), segments in zip(pieces, tokens, strict=True):
-      yield name, *transcription.decode_segments(segments, self.spec)
+    for (name, _, _), predicted in zip(pieces, tokens, strict=True):
+      yield name, *transcription.decode_segments(predicted, self.spec)
 
   def _conditioned(self, samples, notes):
     samples, spec = np.asarray(samples, np.float32), self.spec
-    mel = np.asarray(spectrograms.segment_inputs(samples, spec.spectrogram, spec.segment_frames))
+    mel = segments.log_mels(segments.cut([samples], spec), spec)
     held = memory.empty(spec, 1)
     if self._mode == 'none':
       return ConditionedPiece(mel, lambda decoded: held)

@@ -14,6 +14,7 @@ TIE = 3  # the group of notes that continue from the segment before
 MAX_TIES = 32  # per segment
 
 _ROUNDS = 3  # of weighting classes by shares and counting the shares
+_LEAST = 1e-20  # added to a class's probability, so that the only allowed class can be chosen however unlikely
 _RARE = 0.01  # share of all notes that is split evenly over the classes
 
 
@@ -45,6 +46,20 @@ def in_token_order(candidates: NoteCandidates) -> NoteCandidates:
     *(jnp.take_along_axis(x, order, axis=-1) for x in candidates[:-1]),
     jnp.take_along_axis(candidates.classes, order[..., None], axis=1),
   )
+
+
+def restrict_classes(candidates: NoteCandidates, allowed: jax.Array) -> NoteCandidates:
+  """Return candidates, in token order, whose classes are allowed ones in proportion to their probabilities.
+
+  Args:
+    candidates: of one segment per row. The class of a note that continues is known, so it stays without a class if it
+      is not allowed.
+    allowed: bool `[NUM_CLASSES]`.
+  """
+  least = jnp.where((candidates.groups == ON) | (candidates.groups == OFF), _LEAST, 0.0)[..., None]
+  classes = (candidates.classes + least) * allowed
+  total = classes.sum(axis=-1, keepdims=True)
+  return in_token_order(candidates._replace(classes=jnp.where(total > 0, classes / jnp.maximum(total, _LEAST), 0.0)))
 
 
 def weigh_candidates(

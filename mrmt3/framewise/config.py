@@ -60,6 +60,7 @@ class FramewiseConfig(NetworkConfig):
   kind: ClassVar[str] = 'framewise'
   has_frame_heads: ClassVar[bool] = True
   has_decoder: ClassVar[bool] = False
+  supports_context: ClassVar[bool] = True
 
   vocab_size: int
   dtype: Any = 'float32'
@@ -113,6 +114,12 @@ class FramewiseConfig(NetworkConfig):
 
     return CandidateDecoder(self, tokens)
 
+  def context_decoder(self, tokens: TokenIds, max_length: int):
+    """Return what writes tokens from note candidates and pairs offsets with the notes that sound."""
+    from mrmt3.framewise.token_decoder import CandidateDecoder
+
+    return CandidateDecoder(self, tokens, pair_offsets=True)
+
   @property
   def uses_prior(self) -> bool:
     """Always: notes that continue and the instruments so far are read from prior tokens."""
@@ -125,6 +132,11 @@ class FramewiseConfig(NetworkConfig):
   def validate(self, spec) -> None:
     """Raise UserError unless encoder frames are time steps and log-mels are those that the front end reads."""
     check_mel_range(spec)
+    if spec.decoding.context_frames % self.time_stride:
+      raise UserError(
+        f'model: decoding.context_frames is {spec.decoding.context_frames}; it must be a multiple of time_stride, '
+        f'{self.time_stride}'
+      )
     rate = spec.spectrogram.frame_rate / self.time_stride
     if rate != spec.vocabulary.steps_per_second:
       raise UserError(

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mrmt3.framewise import token_decoder
-from mrmt3.framewise.candidates import weigh_candidates
+from mrmt3.framewise.candidates import restrict_classes, weigh_candidates
 from mrmt3.framewise.encoder import HarmonicEncoder
 from mrmt3.framewise.note_heads import DRUMS, OFFSETS, ONSETS, FrameHead, FrameTargets, NoteHeads
+from mrmt3.notes.instruments import CLASS_PROGRAMS
 from mrmt3.tokens import batched_parsing
 from mrmt3.tokens.token_ids import TokenIds
 
@@ -39,6 +40,30 @@ def frame_logits(
   event_classes = heads.class_of(heads.event_features(frames, pitches, event_frames, event_kinds))
   logits = FrameTargets(events[..., ONSETS], events[..., DRUMS], events[..., OFFSETS], sounding, classes)
   return logits, event_classes
+
+
+def border_events(prior_tokens, ids: TokenIds, steps: int, adjacent=None) -> jax.Array:
+  """Return which events may not begin a segment, since the segment before has them already.
+
+  An event between two segments may be detected in the last frame of the one and in the first frame of the other, or
+  each time in the other one's context. So a segment with context also takes the events of the frame before its first
+  one, unless the prior segment has the same event at most one frame away.
+
+  Args:
+    prior_tokens: int `[batch, prior]`, of the prior segment.
+    ids: the ids of the tokens.
+    steps: encoder frames of a segment without its context.
+    adjacent: bool `[batch]`, where the prior segment is the one right before; elsewhere all events of the frame before
+      the first one are the other segment's. None: everywhere.
+
+  Returns:
+    bool `[batch, 2, KINDS]`, of the frame before the first one, and of the first one.
+  """
+  known = jnp.ones(len(prior_tokens), bool) if adjacent is None else adjacent
+  near, last = (
+    batched_parsing.late_events(prior_tokens, ids, steps - back).reshape(len(prior_tokens), -1) for back in (2, 1)
+  )
+  return jnp.stack([near | ~known[:, None], last & known[:, None]], axis=1)
 
 
 class FramewiseTransformer(nn.Module):
@@ -72,6 +97,8 @@ class FramewiseTransformer(nn.Module):
     prior_tokens: jax.Array | None = None,
     class_counts: jax.Array | None = None,
     adjacent: jax.Array | None = None,
+    context_frames: int = 0,
+    allowed: jax.Array | None = None,
   ) -> jax.Array:
     """Encode a segment and return its note candidates, those that continue from the prior segment first.
 
@@ -84,6 +111,10 @@ class FramewiseTransformer(nn.Module):
         prior segment.
       adjacent: bool `[batch]`, whether the prior segment is the one right before, so that what sounds at its end, and
         nothing else, may continue; None: it is.
+      context_frames: log-mel frames at both ends that are the segment's context: what happens there belongs to the
+        segments around it. Static.
+      allowed: bool `[vocab]`: notes of a class whose program is not allowed become notes of the likeliest class that
+        is; None: all classes are allowed.
 
     Returns:
       float32 `[batch, MAX_TIES + num_candidates, WIDTH]`, of `token_decoder.as_rows`.
@@ -92,10 +123,27 @@ class FramewiseTransformer(nn.Module):
       ValueError: prior tokens are missing, or examples are packed.
     """
     return self._encode(
-      encoder_input_tokens, encoder_segment_ids, enable_dropout, prior_tokens, class_counts, adjacent
+      encoder_input_tokens,
+      encoder_segment_ids,
+      enable_dropout,
+      prior_tokens,
+      class_counts,
+      adjacent,
+      context_frames,
+      allowed,
     )[0]
 
-  def _encode(self, inputs, segment_ids, enable_dropout, prior_tokens, class_counts=None, adjacent=None):
+  def _encode(
+    self,
+    inputs,
+    segment_ids,
+    enable_dropout,
+    prior_tokens,
+    class_counts=None,
+    adjacent=None,
+    context_frames=0,
+    allowed=None,
+  ):
     """Return what `encode` does, the encoder frames and the pitch features."""
     if segment_ids is not None:
       raise ValueError('examples cannot be packed where each has note candidates; leave encoder_segment_ids out')
@@ -103,12 +151,19 @@ class FramewiseTransformer(nn.Module):
       raise ValueError('a framewise network needs prior tokens, if only those of an empty segment')
     frames, pitches = self.encoder.with_pitches(inputs, None, not enable_dropout)
     config = self.config
-    events = self.note_reader.candidates(frames, config.num_candidates, pitches)
+    context = context_frames // config.time_stride
+    taken = border_events(prior_tokens, self.tokens, frames.shape[1] - 2 * context, adjacent) if context else None
+    events = self.note_reader.candidates(frames, config.num_candidates, pitches, context, taken)
+    if allowed is not None:
+      allowed = allowed[self.tokens.program[0] + CLASS_PROGRAMS]
+      events = restrict_classes(events, allowed)
     if config.instrument_prior:
       if class_counts is None:
         class_counts = batched_parsing.onset_counts(prior_tokens, self.tokens)
       events = weigh_candidates(events, class_counts, config.instrument_prior, config.emission_threshold)
-    ties = self.note_reader.ties(frames, pitches, batched_parsing.held(prior_tokens, self.tokens), adjacent)
+    ties = self.note_reader.ties(frames, pitches, batched_parsing.held(prior_tokens, self.tokens), adjacent, context)
+    if allowed is not None:
+      ties = restrict_classes(ties, allowed)
     rows = jnp.concatenate([token_decoder.as_rows(ties), token_decoder.as_rows(events)], axis=1)
     return rows, frames, pitches
 

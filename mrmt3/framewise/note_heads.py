@@ -1,5 +1,6 @@
 """Heads over encoder frames: onsets, offsets, sounding pitches, instrument classes, and note candidates."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,27 @@ ONSETS, DRUMS, OFFSETS = (slice(k * NUM_PITCHES, (k + 1) * NUM_PITCHES) for k in
 KINDS = 3 * NUM_PITCHES  # of events: a pitch begins, a drum note begins, a pitch ends
 
 _NEVER = -1e9
+_SOUNDS = np.log(0.25 / 0.75)  # logit from which a pitch sounds
+_QUIET = 2  # frames without it after which a note has ended
+_NEAR = 3  # frames around an end in which a detected offset is preferred
+_ENDED = 0.0  # logit of an offset where a note no longer sounds
+
+
+def with_ends(onsets: jax.Array, offsets: jax.Array, sounding: jax.Array) -> jax.Array:
+  """Return logits of offsets in which notes that no longer sound end, if no offset is detected around.
+
+  Args:
+    onsets: logits `[batch, frames, NUM_PITCHES]`.
+    offsets: the same.
+    sounding: the same.
+  """
+  here = (sounding >= _SOUNDS) | (onsets >= _SOUNDS)
+  padded = jnp.pad(here, ((0, 0), (1, _QUIET - 1), (0, 0)))
+  count = here.shape[1]
+  ends = padded[:, :count] & ~functools.reduce(jnp.logical_or, [padded[:, k : k + count] for k in range(1, _QUIET + 1)])
+  around = jnp.pad(offsets, ((0, 0), (_NEAR, _NEAR), (0, 0)), constant_values=_NEVER)
+  detected = functools.reduce(jnp.maximum, [around[:, k : k + count] for k in range(2 * _NEAR + 1)]) >= _SOUNDS
+  return jnp.where(ends & ~detected, jnp.maximum(offsets, _ENDED), offsets)
 
 
 class FrameTargets(NamedTuple):
@@ -126,17 +148,33 @@ class NoteHeads(nn.Module):
       known = known + self.seen_at_pitch(jnp.where(there[..., None], here, 0))
     return nn.relu(known)
 
-  def candidates(self, frames: jax.Array, number: int, pitches: jax.Array | None = None) -> NoteCandidates:
+  def candidates(
+    self,
+    frames: jax.Array,
+    number: int,
+    pitches: jax.Array | None = None,
+    context: int = 0,
+    taken: jax.Array | None = None,
+  ) -> NoteCandidates:
     """Return the `number` likeliest events, in token order. One that is likelier in a neighbouring frame is left out.
 
     Args:
       frames: encoder frames `[batch, frames, emb]`.
       number: how many.
       pitches: as in a call.
+      context: encoder frames at both ends that belong to other segments; frames are counted from the first one that
+        does not.
+      taken: with context, bool `[batch, 2, KINDS]`, of `network.border_events`.
     """
-    logits, _ = self(frames, pitches)
+    logits, sounding = self(frames, pitches)
+    if context:
+      logits = logits.at[..., OFFSETS].set(with_ends(logits[..., ONSETS], logits[..., OFFSETS], sounding))
     padded = jnp.pad(logits, ((0, 0), (1, 1), (0, 0)), constant_values=_NEVER)
     peak = (logits >= padded[:, :-2]) & (logits > padded[:, 2:])
+    if context:
+      own = slice(context - 1, logits.shape[1] - context)  # with the frame before the first one
+      free = jnp.pad(~taken, ((0, 0), (0, logits.shape[1] - 2 * context - 1), (0, 0)), constant_values=True)
+      peak = jnp.zeros_like(peak).at[:, own].set(peak[:, own] & free)
     scores = jnp.where(peak, logits, logits + _NEVER).reshape(len(logits), -1)
     chosen = jax.lax.top_k(scores, number)[1]
     places, kinds = chosen // KINDS, chosen % KINDS
@@ -144,13 +182,21 @@ class NoteHeads(nn.Module):
     likely = jnp.pad(jax.nn.sigmoid(logits), ((0, 0), (1, 1), (0, 0)))
     around = likely[:, :-2] + likely[:, 1:-1] + likely[:, 2:]
     certain = jnp.take_along_axis(around.reshape(len(logits), -1), chosen, axis=-1)
+    if context:
+      certain = jnp.where(jnp.take_along_axis(peak.reshape(len(logits), -1), chosen, axis=-1), certain, 0.0)
     groups, pitch = kinds // NUM_PITCHES, kinds % NUM_PITCHES
     features = self.event_features(frames, pitches, places, kinds)
     classes = jax.nn.softmax(self.class_of(features)) * (groups != DRUM)[..., None]
-    return in_token_order(NoteCandidates(places, groups, pitch, logit(certain), classes))
+    own = jnp.clip(places - context, 0, logits.shape[1] - 2 * context - 1)
+    return in_token_order(NoteCandidates(own, groups, pitch, logit(certain), classes))
 
   def ties(
-    self, frames: jax.Array, pitches: jax.Array | None, held: jax.Array, adjacent: jax.Array | None = None
+    self,
+    frames: jax.Array,
+    pitches: jax.Array | None,
+    held: jax.Array,
+    adjacent: jax.Array | None = None,
+    context: int = 0,
   ) -> NoteCandidates:
     """Return the notes that may continue from the segment before: MAX_TIES of group TIE, by class and pitch.
 
@@ -162,14 +208,16 @@ class NoteHeads(nn.Module):
       pitches: as in a call.
       held: bool `[batch, NUM_CLASSES, NUM_PITCHES]`, what sounded when the adjacent segment ended.
       adjacent: bool `[batch]`, in which rows `held` is known; None: in all.
+      context: as in `candidates`.
     """
-    sounding = self(frames, pitches)[1][:, 0]
+    sounding = self(frames, pitches)[1][:, context]
     known = jnp.ones(len(frames), bool) if adjacent is None else adjacent
     scores = jnp.where(held & known[:, None, None], sounding[:, None], _NEVER)
     scores = jnp.concatenate([scores, jnp.where(known[:, None], _NEVER, sounding)[:, None]], axis=1)
     scores, chosen = jax.lax.top_k(scores.reshape(len(frames), -1), MAX_TIES)
     rows, pitch = chosen // NUM_PITCHES, chosen % NUM_PITCHES
-    predicted = self.class_of(self.event_features(frames, pitches, jnp.zeros_like(pitch), OFFSETS.start + pitch))
+    first = jnp.full_like(pitch, context)
+    predicted = self.class_of(self.event_features(frames, pitches, first, OFFSETS.start + pitch))
     classes = jnp.where((rows < NUM_CLASSES)[..., None], jax.nn.one_hot(rows, NUM_CLASSES), jax.nn.softmax(predicted))
     certain = logit(jax.nn.sigmoid(scores))
     return in_token_order(NoteCandidates(jnp.zeros_like(pitch), jnp.full_like(pitch, TIE), pitch, certain, classes))

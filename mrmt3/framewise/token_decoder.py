@@ -26,6 +26,7 @@ from mrmt3.tokens.token_ids import TokenIds
 
 _ELSE = 0.01  # probability that the next token is any at all
 _NEVER = -1e9
+_TINY = 1e-9  # added to a class's probability, so that the only possible one can be chosen however unlikely
 _SAME_EVENT = 1  # frames by which one event may be detected and written apart
 WIDTH = NUM_CLASSES + 4  # numbers of a candidate
 
@@ -108,10 +109,13 @@ class CandidateDecoder:
   Attributes:
     config: the network's configuration, with vocab_size and emission_threshold.
     ids: the ids of the tokens.
+    pair_offsets: an offset ends a note that sounds, of the likeliest class among those that sound at its pitch; where
+      none sounds, it is not emitted.
   """
 
   config: Any
   ids: TokenIds
+  pair_offsets: bool = False
 
   def pack(self, params) -> None:
     """Return no parameters."""
@@ -123,7 +127,8 @@ class CandidateDecoder:
   def init_cache(self, weights, encoded: jax.Array, length: int, allowed: jax.Array | None = None) -> dict:
     """Return what the first step needs: the candidates, the event state, and which candidates have been emitted."""
     batch, number, _ = encoded.shape
-    return {
+    sounding = {'sounding': jnp.zeros((batch, NUM_CLASSES, NUM_PITCHES), bool)} if self.pair_offsets else {}
+    return sounding | {
       'candidates': of_rows(encoded),
       'allowed': allowed,
       'state': jnp.zeros((batch, 4), jnp.int32),
@@ -143,10 +148,42 @@ class CandidateDecoder:
     ids, candidates = self.ids, cache['candidates']
     state = next_event_state(cache['state'], tokens, ids.state)
     emitted = cache['emitted'] | completes(ids, candidates, tokens[:, None], state[:, None])[:, 0]
+    if self.pair_offsets:
+      cache = {**cache, 'sounding': next_sounding(ids, cache['sounding'], tokens, state)}
+      candidates = paired(candidates, cache['sounding'])
     args = (x[:, None] for x in (tokens, state, emitted))
     config = self.config
     logits = candidate_logits(ids, candidates, *args, config.vocab_size, config.emission_threshold, cache['allowed'])
     return logits[:, 0], {**cache, 'state': state, 'emitted': emitted}
+
+
+def next_sounding(ids: TokenIds, sounding: jax.Array, tokens: jax.Array, state: jax.Array) -> jax.Array:
+  """Return what sounds after one more token, bool `[batch, NUM_CLASSES, NUM_PITCHES]`.
+
+  Args:
+    ids: the ids of the tokens.
+    sounding: before it.
+    tokens: int `[batch]`, the token.
+    state: int `[batch, 4]`, the event state with it.
+  """
+  position = _position(ids, tokens[:, None], state[:, None])
+  pitch = jax.nn.one_hot(tokens - ids.pitch[0], NUM_PITCHES, dtype=bool)  # no pitch for other tokens
+  note = (position.own_class[:, 0, :, None] > 0) & pitch[:, None]
+  begins = (position.velocity > ids.velocity[0]) | ~position.after_ties
+  return jnp.where(note, begins, sounding)
+
+
+def paired(candidates: NoteCandidates, sounding: jax.Array) -> NoteCandidates:
+  """Return candidates whose offsets are of classes that sound at their pitch, and impossible where none does."""
+  pitches = candidates.pitches.astype(jnp.int32)
+  here = jnp.take_along_axis(sounding, pitches[:, None], axis=2).swapaxes(1, 2)  # [batch, n, classes]
+  likely = (candidates.classes + _TINY) * here
+  likely = likely / (likely.sum(axis=-1, keepdims=True) + _TINY)
+  ends = candidates.groups == OFF
+  return candidates._replace(
+    scores=jnp.where(ends & ~here.any(axis=-1), _NEVER, candidates.scores),
+    classes=jnp.where(ends[..., None], likely, candidates.classes),
+  )
 
 
 def completes(ids: TokenIds, candidates: NoteCandidates, tokens: jax.Array, state: jax.Array) -> jax.Array:

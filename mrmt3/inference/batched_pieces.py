@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mrmt3 import spectrograms
+from mrmt3.audio.level import LevelMeter
 from mrmt3.config import ModelSpec
 from mrmt3.inference import memory
+from mrmt3.inference import segments as piece_segments
 from mrmt3.inference.transcription import Segment, Transcription
 from mrmt3.note_sequences import DecodingStats, SegmentDecoder
 from mrmt3.notes.note_array import empty_notes
@@ -48,6 +49,8 @@ class Update:
     segments: the segments decoded since the last update.
     notes: table of the notes that are complete since the last update, in the order of completion.
     seconds: how much of the audio has been decoded.
+    left_out: number of notes that are complete and not kept.
+    is_silent: whether the audio has been silent so far, see `LevelMeter`.
     stats: statistics of the whole piece with its last update, else None.
     error: what went wrong, which ends the piece, or None.
   """
@@ -56,6 +59,8 @@ class Update:
   segments: list[Segment] = dataclasses.field(default_factory=list)
   notes: np.ndarray = dataclasses.field(default_factory=empty_notes)
   seconds: float = 0.0
+  left_out: int = 0
+  is_silent: bool = False
   stats: DecodingStats | None = None
   error: Exception | None = None
 
@@ -82,12 +87,14 @@ class Slot:
       spec: of the model.
       hop: segments per group.
       decoder: turns tokens into notes.
-      keep: returns those notes of an array that are kept; None: all.
+      keep: returns the notes of an array that are kept, with their final programs; None: all.
     """
     self.piece, self.finished = piece, False
     self._spec, self._hop, self._decoder, self._keep = spec, hop, decoder, keep
-    self._frames, self._config = spec.segment_frames, spec.spectrogram
-    self._cut = spectrograms.cut_segments(piece.blocks, self._config, self._frames)
+    self._frames, self._config = spec.step_frames, spec.spectrogram
+    self._context = spec.decoding.context_frames
+    self._meter = LevelMeter(self._config.sample_rate)
+    self._cut = piece_segments.cut(piece.blocks, spec, self._meter)
     self._memory = memory.of_group(spec, hop)
     self._count = 0  # segments decoded
 
@@ -96,8 +103,8 @@ class Slot:
     """What the next group is conditioned on, `hop` rows."""
     return self._memory
 
-  def next_group(self) -> list[tuple[np.ndarray, int, bool]]:
-    """Return up to `hop` segments as `spectrograms.cut_segments` yields them; raises what reading the audio raises."""
+  def next_group(self) -> list[piece_segments.Segment]:
+    """Return up to `hop` segments; raises what reading the audio raises."""
     group = []
     for segment in self._cut:
       group.append(segment)
@@ -116,7 +123,7 @@ class Slot:
       update = part if update is None else _joined(update, part)
     return update
 
-  def take(self, group: list[tuple[np.ndarray, int, bool]], tokens: Iterable[np.ndarray]) -> Update:
+  def take(self, group: list[piece_segments.Segment], tokens: Iterable[np.ndarray]) -> Update:
     """Take the tokens `[length]` of each segment of a group."""
     segments, notes, seconds = [], [], 0.0
     tokens = list(tokens)
@@ -125,7 +132,8 @@ class Slot:
       self._count += 1
       notes.append(self._decoder.segment(row, start, None if last else start + self._frames))
       segments.append(Segment(float(start / self._config.frame_rate), until_eos(row)))
-      seconds = (start * self._config.hop_width + samples) / self._config.sample_rate
+      own = min(samples - self._context * self._config.hop_width, self._frames * self._config.hop_width)
+      seconds = (start * self._config.hop_width + own) / self._config.sample_rate
       self.finished = last
     stats = None
     if self.finished:
@@ -134,12 +142,14 @@ class Slot:
     else:
       self._memory = memory.after(self._memory, np.stack(tokens), self._spec, one_piece=True)
     found = np.concatenate(notes)
-    return Update(self.piece, segments, found if self._keep is None else self._keep(found), seconds, stats)
+    kept = found if self._keep is None else self._keep(found)
+    return Update(self.piece, segments, kept, seconds, len(found) - len(kept), self._meter.is_silent, stats)
 
 
 def _joined(first: Update, second: Update) -> Update:
   notes = np.concatenate([first.notes, second.notes])
-  return dataclasses.replace(second, segments=first.segments + second.segments, notes=notes)
+  left_out = first.left_out + second.left_out
+  return dataclasses.replace(second, segments=first.segments + second.segments, notes=notes, left_out=left_out)
 
 
 def run(
@@ -161,7 +171,7 @@ def run(
     note_decoder: makes what turns the tokens of one piece into notes; called with `keep_notes`.
     batch: how many pieces are decoded together.
     hop: segments of a piece at once.
-    keep: returns those notes of an array that are kept; None: all.
+    keep: returns the notes of an array that are kept, with their final programs; None: all.
 
   Yields:
     an `Update` for each group of segments of each piece. A piece that cannot be read ends with an error in its update;
@@ -201,13 +211,9 @@ def run(
 
 def _decode_groups(groups, slots, spec, hop, decode):
   """Return the tokens `[batch * hop, length]` of the groups of all places."""
-  config, rows = spec.spectrogram, len(slots) * hop
-  segments = [segment for group in groups.values() for segment in group]
-  samples = np.stack([segment[0] for segment in segments])
-  frames = np.array([spectrograms.num_frames(own, config) for _, own, _ in segments], np.int32)
-  valid = np.minimum(frames, spec.segment_frames)
+  rows = len(slots) * hop
   places = [place * hop + index for place, group in groups.items() for index in range(len(group))]
-  mel = spectrograms.clear_invalid_frames(spectrograms.compute_spectrogram(samples, config), valid)
+  mel = piece_segments.log_mels((segment for group in groups.values() for segment in group), spec)
   inputs = np.zeros((rows, *mel.shape[1:]), np.float32)
   inputs[places] = mel
   active = np.zeros(rows, bool)
@@ -232,4 +238,5 @@ def collect(updates: Iterable[Update]) -> Iterator[tuple[Piece, Transcription | 
       own = parts.pop(place)
       notes = sort_notes(np.concatenate([part.notes for part in own]))
       segments = [segment for part in own for segment in part.segments]
-      yield update.piece, Transcription(notes, update.stats, segments, update.seconds)
+      left_out = sum(part.left_out for part in own)
+      yield update.piece, Transcription(notes, update.stats, segments, update.seconds, left_out, update.is_silent)

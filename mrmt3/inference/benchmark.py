@@ -5,8 +5,7 @@ import time
 
 import numpy as np
 
-from mrmt3 import spectrograms
-from mrmt3.inference import memory
+from mrmt3.inference import memory, segments
 from mrmt3.inference.transcriber import Transcriber
 
 
@@ -56,15 +55,12 @@ def measure(transcriber: Transcriber, samples: np.ndarray, runs: int = 3) -> Tim
   """Transcribe samples `[n]` at the model's rate `runs` times and return the fastest of everything."""
   spec = transcriber.spec
   result = transcriber.transcribe(samples, transcriber.sample_rate)  # compiles
-  cut, valid = spectrograms.piece_segments(np.asarray(samples, np.float32), spec.spectrogram, spec.segment_frames)
+  cut = list(segments.cut([samples], spec))
   rows = transcriber.rows
   groups = [slice(first, first + rows) for first in range(0, len(cut), rows)]
 
   def log_mel():
-    return [
-      spectrograms.clear_invalid_frames(spectrograms.compute_spectrogram(cut[group], spec.spectrogram), valid[group])
-      for group in groups
-    ]
+    return [segments.log_mels(cut[group], spec) for group in groups]
 
   inputs = [np.pad(mel, ((0, rows - len(mel)), (0, 0), (0, 0))) for mel in log_mel()]
   remembered = memory.empty(transcriber.spec, rows)

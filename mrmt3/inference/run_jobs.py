@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mrmt3.audio import files as audio_files
 from mrmt3.audio import levels
+from mrmt3.audio.level import SILENT
 from mrmt3.errors import UserError
 from mrmt3.inference import batched_pieces
 from mrmt3.inference.instrument_merging import merge_small_instruments
@@ -183,7 +184,9 @@ def _run_all(transcriber, jobs, settings, reporter):
         result = finish(result, settings)
         write_outputs(job, result)
         took = time.perf_counter() - begun[id(job)]
-        reporter.finished(job, summary(job, result, took), notes=len(result.notes), seconds=result.seconds, took=took)
+        facts = {'notes': len(result.notes), 'seconds': result.seconds, 'took': took}
+        odd = {name: value for name in ('is_silent', 'left_out') if (value := getattr(result, name))}
+        reporter.finished(job, summary(job, result, took), **facts, **odd)
       except (UserError, ModuleNotFoundError) as caught:
         error = caught
       except Exception as caught:  # report the file and continue with the others
@@ -245,6 +248,7 @@ def write_json(target: Path | str, audio: Path, result: Transcription) -> None:
       'audio': str(audio),
       'seconds': result.seconds,
       'stats': dataclasses.asdict(result.stats),
+      **({'left_out': result.left_out} if result.left_out else {}),
       'notes': export.note_records(result.notes),
       'segments': [{'start': segment.start, 'tokens': segment.tokens.tolist()} for segment in result.segments],
     }
@@ -256,6 +260,16 @@ def write_json(target: Path | str, audio: Path, result: Transcription) -> None:
     path.write_text(text + '\n', encoding='utf-8')
 
 
+def remarks(is_silent: bool, left_out: int) -> list[str]:
+  """Return what is odd about a transcription, see `Transcription`."""
+  found = []
+  if is_silent:
+    found.append(f'the audio is silent: no part of it is louder than {SILENT:g} dBFS')
+  if left_out:
+    found.append(f'{left_out} notes left out, which no instrument of --instruments can play')
+  return found
+
+
 def summary(job: Job, result: Transcription, took: float) -> str:
   """Describe a transcription in one line: output file, duration, time taken, and segments that were cut off."""
   count = len(instruments_of(result.notes))
@@ -263,6 +277,7 @@ def summary(job: Job, result: Transcription, took: float) -> str:
     f'{job.midi}: {console.counted(len(result.notes), "note")}, {console.counted(count, "instrument")}; '
     f'{result.seconds:.1f} s of audio in {took:.1f} s'
   )
+  line = '; '.join([line, *remarks(result.is_silent, result.left_out)])
   overflowed = result.stats.segments_without_eos
   return line + (f'; {overflowed} of {len(result.segments)} segments were cut off' if overflowed else '')
 
@@ -292,8 +307,12 @@ def run_pipe(
       yield update
 
   if job is None:
-    for _ in watched():
-      pass
+    left_out, is_silent = 0, False
+    for update in watched():
+      left_out, is_silent = left_out + update.left_out, update.is_silent
+    if not settings.quiet:
+      for remark in remarks(is_silent, left_out):
+        print(f'-: {remark}', file=sys.stderr, flush=True)
     return
   ((_, result),) = batched_pieces.collect(watched())
   result = finish(result, settings)

@@ -79,7 +79,9 @@ class Transcriber:
       audio: the name of an audio file, or samples: floats `[n]` or `[n, channels]`, full scale being -1..1.
       sample_rate: of the samples, Hz; required for samples. A file knows its rate.
       hop: segments decoded at once, each with the memory of the one `hop` back. None is 1, or 8 without memory.
-      instruments: the only ones that may be emitted, such as 'piano,bass,drums' (`instrument_filter`), or None: all.
+      instruments: the only ones there are, such as 'piano,bass,drums' (`instrument_filter`), or None: any. Pitched
+        notes become notes of the likeliest of them; without a pitched one they are left out, as are drum notes without
+        drums.
       progress: called with (seconds done, all seconds or None) after every step.
 
     Raises:
@@ -175,7 +177,7 @@ class Transcriber:
     allowed, keep = None, None
     if instruments is not None:
       choice = InstrumentChoice.parse(instruments)
-      allowed, keep = choice.allowed_tokens(self.codec, self.spec.network.vocab_size), choice.keep
+      allowed, keep = choice.allowed_programs(self.codec, self.spec.network.vocab_size), choice.fit
 
     def decode(inputs, remembered, active):
       return self.decode_rows(inputs, remembered, active, allowed)

@@ -35,12 +35,16 @@ class Transcription:
     stats: numbers of invalid and dropped events, of segments, and of segments without EOS.
     segments: the segments that the notes were decoded from.
     seconds: duration of the audio, s.
+    left_out: number of notes that none of the given instruments can play, and which are not in `notes`.
+    is_silent: whether no part of the audio was louder than -65 dBFS (`audio.level.SILENT`).
   """
 
   notes: np.ndarray
   stats: DecodingStats
   segments: list[Segment]
   seconds: float = 0.0
+  left_out: int = 0
+  is_silent: bool = False
 
   def note_sequence(self):
     """Return the notes as a NoteSequence with instruments assigned. Imports note_seq (the extra `train`)."""
@@ -68,6 +72,6 @@ def decode_segments(segments: Sequence[np.ndarray], spec: 'ModelSpec') -> tuple[
     segments: model ids `[n]` of consecutive segments from the start of the piece.
     spec: of the model that predicted them.
   """
-  starts = range(0, len(segments) * spec.segment_frames, spec.segment_frames)
+  starts = range(0, len(segments) * spec.step_frames, spec.step_frames)
   encoding, frame_rate = encoding_spec(spec.ties), spec.spectrogram.frame_rate
   return decode_piece(segments, starts, build_codec(spec.vocabulary), spec=encoding, frames_per_second=frame_rate)

@@ -33,6 +33,8 @@ class NetworkConfig(abc.ABC):
     has_frame_heads: whether `module` takes `with_frame_head` and its network predicts frame-level labels, which
       `framewise.objective.FrameObjective` trains.
     has_decoder: whether a decoder with parameters predicts the tokens.
+    supports_context: whether `encode` takes `context_frames`, see `decoding.options.DecodingConfig`, and `allowed`, the
+      tokens that may be emitted, bool `[vocab]`.
   """
 
   kind: ClassVar[str]
@@ -40,6 +42,7 @@ class NetworkConfig(abc.ABC):
   optional_parts: ClassVar[tuple[str, ...]] = ('decoder', 'memory_encoder', 'frame_head', 'note_reader')
   has_frame_heads: ClassVar[bool] = False
   has_decoder: ClassVar[bool] = True
+  supports_context: ClassVar[bool] = False
 
   @abc.abstractmethod
   def module(self, tokens: TokenIds, *, remat: bool = False) -> nn.Module:
@@ -55,6 +58,10 @@ class NetworkConfig(abc.ABC):
   @abc.abstractmethod
   def step_decoder(self, tokens: TokenIds, max_length: int) -> Any:
     """Return a `decoding.step_decoder.StepDecoder` for sequences of up to `max_length` tokens."""
+
+  def context_decoder(self, tokens: TokenIds, max_length: int) -> StepDecoder:
+    """Return what decodes segments with context (`supports_context`); by default the `step_decoder`."""
+    return self.step_decoder(tokens, max_length)
 
   @property
   def uses_prior(self) -> bool:

@@ -9,6 +9,7 @@ from mrmt3 import spectrograms
 from mrmt3.config import ModelSpec
 from mrmt3.data.piece_targets import piece_targets
 from mrmt3.evaluation import references as evaluation_references
+from mrmt3.inference import segments
 from mrmt3.tokens.shuffling import Shuffle
 
 
@@ -31,7 +32,7 @@ def load(references: Mapping[str, evaluation_references.Reference], spec: ModelS
   pieces = []
   for name, reference in references.items():
     samples, notes = np.asarray(reference.audio(spec.spectrogram.sample_rate), np.float32), reference.read()
-    mel = np.asarray(spectrograms.segment_inputs(samples, spec.spectrogram, spec.segment_frames))
+    mel = segments.log_mels(segments.cut([samples], spec), spec)
     frames = spectrograms.num_frames(len(samples), spec.spectrogram)
     pieces.append(ProbePiece(name, notes, mel, frames, piece_targets(notes, spec, frames, len(mel))))
   return pieces

@@ -74,6 +74,25 @@ def held(tokens: jax.Array, ids: TokenIds) -> jax.Array:
   return last(notes.starts) > last(notes.ends)
 
 
+def late_events(tokens: jax.Array, ids: TokenIds, first_step: int) -> jax.Array:
+  """Return what happens at the end of segments, bool `[batch, 3, NUM_PITCHES]`: onsets, drum notes, offsets.
+
+  Args:
+    tokens: as in `read`.
+    ids: the ids of the tokens.
+    first_step: the time from which events count, in steps since the segment's start.
+  """
+  notes = read(tokens, ids)
+  drum = notes.row == DRUM_ROW
+  late = notes.time >= first_step
+  empty = jnp.zeros(NUM_PITCHES, bool)
+
+  def any_at(marked):
+    return jax.vmap(lambda pitch, here: empty.at[pitch].max(here))(notes.pitch, marked & late)
+
+  return jnp.stack([any_at(notes.onset & ~drum), any_at(notes.onset & drum), any_at(notes.ends)], axis=1)
+
+
 def onset_counts(tokens: jax.Array, ids: TokenIds) -> jax.Array:
   """Count the notes of each Slakh class that begin in segments, int32 `[batch, NUM_CLASSES]`; `tokens` as in `read`."""
   notes = read(tokens, ids)

@@ -86,3 +86,18 @@ def test_token_order_is_frame_group_class_pitch():
 def test_logits_of_probabilities_are_finite(probability):
   value = float(candidates.logit(jnp.array(probability)))
   assert np.isfinite(value) and 1 / (1 + np.exp(-value)) == pytest.approx(probability, abs=2e-4)
+
+
+def test_restricted_classes_are_the_likeliest_allowed_ones():
+  classes = np.zeros((1, 4, NUM_CLASSES), np.float32)
+  classes[0, :2, 7], classes[0, 0, [3, 5]], classes[0, 2, 7] = 0.5, [0.1, 0.4], 1.0
+  groups = jnp.array([[ON, ON, TIE, DRUM]])
+  events = NoteCandidates(jnp.array([[1, 2, 0, 3]]), groups, jnp.full((1, 4), 60), jnp.full((1, 4), 3.0), classes)
+  found = candidates.restrict_classes(events, jnp.zeros(NUM_CLASSES, bool).at[jnp.array([3, 5])].set(True))
+  assert found.frames.tolist() == [[0, 1, 2, 3]]
+  shares = np.asarray(found.classes[0])
+  assert not shares[0].any() and not shares[3].any()  # a note of a known class that is not allowed, and drums
+  np.testing.assert_allclose(shares[1, [3, 5]], [0.2, 0.8], atol=1e-6)
+  np.testing.assert_allclose(shares[2, [3, 5]], [0.5, 0.5], atol=1e-6)  # nothing is known of it but what is allowed
+  none = candidates.restrict_classes(events, jnp.zeros(NUM_CLASSES, bool))
+  assert not np.asarray(none.classes).any()

@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from mrmt3.checkpoints import spec_json
 from mrmt3.config import ModelSpec
+from mrmt3.decoding.options import DecodingConfig
 from mrmt3.errors import UserError
 from mrmt3.framewise import FramewiseConfig
 from mrmt3.inference import memory
@@ -113,3 +115,19 @@ def test_the_published_format_has_no_place_for_it():
 def test_descriptions_name_sizes_and_the_prior():
   assert CONFIG.describe().startswith('6 layers and no decoder, width 192, 4 heads of 48')
   assert CONFIG.describe_memory() == 'instrument prior 1'
+
+
+@pytest.mark.parametrize(
+  ('frames', 'message'), [(4, 'it must be 0 for'), (1, 'a multiple of time_stride'), (-1, 'at least 0')]
+)
+def test_context_that_does_not_fit_is_refused(frames, message):
+  with pytest.raises(UserError, match=f'context_frames is {frames}; .*{message}'):
+    spec_of(decoding=DecodingConfig(context_frames=frames))
+  assert spec_of(decoding=DecodingConfig(context_frames=2)).step_frames == 4
+
+
+def test_only_options_that_differ_from_the_first_versions_change_a_fingerprint():
+  plain, other = (spec_of(decoding=decoding) for decoding in (DecodingConfig(), DecodingConfig(context_frames=2)))
+  assert 'context_frames' not in spec_json.fingerprint_text(plain)
+  assert spec_json.fingerprint_text(other) != spec_json.fingerprint_text(plain)
+  assert spec_json.from_json(spec_json.to_json(other)) == other

@@ -7,7 +7,7 @@ import pytest
 
 from mrmt3.framewise.candidates import MAX_TIES, TIE
 from mrmt3.framewise.harmonic_stacking import PITCHES
-from mrmt3.framewise.note_heads import DRUMS, KINDS, OFFSETS, ONSETS, FrameHead, NoteHeads
+from mrmt3.framewise.note_heads import DRUMS, KINDS, OFFSETS, ONSETS, FrameHead, NoteHeads, with_ends
 from mrmt3.notes.instruments import NUM_CLASSES
 
 
@@ -130,3 +130,37 @@ def test_fresh_heads_expect_few_events():
   classes = FrameHead().init_with_output(jax.random.key(0), frames)[0]
   assert classes.shape == (1, 3, NUM_CLASSES + 1) and events.shape == (1, 3, KINDS) and sounding.shape == (1, 3, 128)
   np.testing.assert_allclose(sigmoid(classes), 1 / (NUM_CLASSES + 2), rtol=1e-4)
+
+
+def test_events_in_the_context_are_left_to_other_segments(heads):
+  """Eight frames, two of context at each end; an onset in each of frames 0, 2, 4 and 6, and drums in frame 1."""
+  module, params = heads
+  frames = np.zeros((1, 8, 8), np.float32)
+  frames[0, [0, 2, 4, 6], 0] = [9, 8, 7, 9]
+  frames[0, 1, 1] = 9
+  nothing = np.zeros((1, 2, KINDS), bool)
+
+  def found(taken):
+    events = module.apply({'params': params}, frames, 4, None, 2, jnp.asarray(taken), method=module.candidates)
+    real = np.asarray(events.scores[0] > 0)
+    return sorted(zip(np.array(kinds_of(events))[real].tolist(), events.frames[0][real].tolist(), strict=True))
+
+  # The frame before the first one counts for it.
+  assert found(nothing) == [(60, 0), (60, 2), (DRUMS.start + 38, 0)]
+  taken = nothing.copy()
+  taken[0, 0, DRUMS.start + 38] = taken[0, 0, 60] = True
+  assert found(taken) == [(60, 0), (60, 2)]
+  taken[0, 1, 60] = True
+  assert found(taken) == [(60, 2)]
+
+
+def test_notes_end_where_they_no_longer_sound():
+  onsets, offsets, sounding = (np.full((1, 12, 128), -9.0, np.float32) for _ in range(3))
+  sounding[0, 1:5, 60] = sounding[0, 1:5, 64] = 9.0  # frames 1 to 4
+  sounding[0, [1, 3], 62] = 9.0  # interrupted for a frame
+  offsets[0, 6, 64] = 3.0  # detected
+  onsets[0, 7, 66] = 9.0  # too short to be found sounding
+  found = np.asarray(with_ends(*map(jnp.asarray, (onsets, offsets, sounding))))
+  changed = np.argwhere(found != offsets)[:, 1:].tolist()
+  assert sorted(changed) == [[4, 62], [5, 60], [8, 66]]
+  assert sigmoid(found[0, 5, 60]) == 0.5

@@ -299,3 +299,34 @@ def test_candidates_come_back_from_rows():
   assert rows.shape == (1, 4, token_decoder.WIDTH) and rows.dtype == jnp.float32
   for ours, theirs in zip(token_decoder.of_rows(rows), candidates, strict=True):
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_paired_offsets_end_the_notes_that_sound():
+  """A piano's note, its offset detected as a bass's, and the offset of a pitch that does not sound."""
+  bass = int(class_index(33))
+  candidates = candidates_of([(2, ON, 60, 0), (5, OFF, 60, bass), (7, OFF, 64, bass), (9, DRUM, 38, 0)])
+  rows, written = token_decoder.as_rows(candidates), {}
+  for pair in (False, True):
+    decoder = CandidateDecoder(FramewiseConfig(vocab_size=VOCAB_SIZE), IDS, pair_offsets=pair)
+    cache, chosen = decoder.init_cache(None, rows, 32), [0]
+    step = jax.jit(functools.partial(decoder.step, None))
+    while chosen[-1] != EOS and len(chosen) < 32:
+      logits, cache = step(jnp.array(chosen[-1:]), len(chosen) - 1, cache)
+      chosen.append(int(logits[0].argmax()))
+    written[pair] = chosen[1:]
+  begin = [tok('tie'), tok('time', 2), tok('program', 0), tok('velocity', 1), tok('pitch', 60), tok('time', 5)]
+  drum = [tok('time', 9), tok('velocity', 1), tok('drum', 38), EOS]
+  assert written[True] == [*begin, tok('velocity', 0), tok('pitch', 60), *drum]
+  assert tok('program', 33) in written[False] and tok('pitch', 64) in written[False]
+
+
+def test_what_sounds_after_each_token():
+  tokens = [tok('program', 33), tok('pitch', 40), tok('tie'), tok('time', 3), tok('program', 0), tok('velocity', 1)]
+  tokens += [tok('pitch', 60), tok('drum', 40), tok('program', 33), tok('velocity', 0), tok('pitch', 40)]
+  sounding, seen = jnp.zeros((1, NUM_CLASSES, 128), bool), []
+  states = event_state(jnp.array([tokens]), IDS.state)
+  for place, token in enumerate(tokens):
+    sounding = token_decoder.next_sounding(IDS, sounding, jnp.array([token]), states[:, place])
+    seen.append([(int(CLASS_PROGRAMS[row]), int(pitch)) for _, row, pitch in np.argwhere(np.asarray(sounding))])
+  assert seen[0] == [] and seen[1] == seen[5] == [(33, 40)]
+  assert seen[6] == seen[9] == [(0, 60), (33, 40)] and seen[10] == [(0, 60)]

@@ -44,3 +44,47 @@ def test_it_detects_almost_nothing_without_music(sound):
   level = {'silence': 0.0, 'noise': 1e-3}[sound]
   samples = np.random.default_rng(0).normal(0, level, 64000).astype(np.float32)
   assert len(mrmt3.load().transcribe(samples, 16000).notes) <= 4
+
+
+@pytest.fixture(scope='module')
+def song():
+  """Return notes that begin with the song, and at and across 1.5 s and 2 s, where segments end, and their sound."""
+  notes = as_notes(
+    [
+      (0.0, 1.2, 60, 100, 0, False),
+      (0.0, 1.2, 64, 100, 0, False),
+      (1.3, 2.4, 67, 100, 0, False),
+      (1.5, 2.8, 72, 100, 0, False),
+      (2.0, 3.4, 55, 100, 0, False),
+      (2.9, 3.9, 62, 100, 0, False),
+    ]
+  )
+  return notes, np.asarray(sonify.play_notes(notes, 5.0), np.float32)
+
+
+def test_it_detects_what_begins_or_ends_at_borders(song):
+  reference, samples = song
+  found = mrmt3.load().transcribe(samples, 16000)
+  assert note_scores.onset_scores(reference, found.notes).recall == 1.0
+  assert not found.is_silent and found.seconds == 5.0
+  for note in reference:
+    alike = found.notes[(found.notes['pitch'] == note['pitch']) & (abs(found.notes['onset'] - note['onset']) < 0.05)]
+    assert len(alike) == 1 and abs(alike['offset'][0] - note['offset']) < 0.35, note
+
+
+def test_quiet_recordings_are_transcribed_too(song):
+  reference, samples = song
+  quiet = mrmt3.load().transcribe(samples * np.float32(10 ** (-36 / 20)), 16000)
+  assert note_scores.onset_scores(reference, quiet.notes).recall == 1.0
+  assert mrmt3.load().transcribe(samples * np.float32(1e-4), 16000).is_silent
+
+
+def test_notes_go_to_the_given_instruments(song):
+  reference, samples = song
+  model = mrmt3.load()
+  everything, flute = model.transcribe(samples, 16000), model.transcribe(samples, 16000, instruments='flute')
+  assert set(flute.notes['program'].tolist()) == {73}
+  scores = [note_scores.onset_scores(reference, found.notes).f1 for found in (everything, flute)]
+  assert scores[1] >= scores[0] > 0.9
+  drums = model.transcribe(samples, 16000, instruments='drums')
+  assert drums.notes['is_drum'].all() and drums.left_out >= len(reference)

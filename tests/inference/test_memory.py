@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrmt3.config import ModelSpec
+from mrmt3.decoding.options import DecodingConfig
 from mrmt3.evaluation.piece_model import PieceEncoderDecoderModel
 from mrmt3.framewise import FramewiseConfig
+from mrmt3.framewise.network import border_events
 from mrmt3.inference import batched_pieces, memory
 from mrmt3.inference.transcriber import Transcriber
 from mrmt3.network import T5Config
@@ -58,7 +60,10 @@ def test_onset_counts_and_held_notes_are_those_of_the_note_array(rows, start):
   np.testing.assert_array_equal(_held(tokens, IDS)[0], wanted)
 
 
-def spec_of(instrument_prior=0.0):
+PLAIN = DecodingConfig()
+
+
+def spec_of(instrument_prior=0.0, decoding=PLAIN):
   config = FramewiseConfig(
     vocab_size=896,
     emb_dim=48,
@@ -75,7 +80,12 @@ def spec_of(instrument_prior=0.0):
   )
   vocabulary = VocabularyConfig(steps_per_second=32, num_velocity_bins=1)
   return ModelSpec(
-    config, SpectrogramConfig(hop_width=250, num_mel_bins=16), vocabulary, segment_frames=16, targets_length=48
+    config,
+    SpectrogramConfig(hop_width=250, num_mel_bins=16),
+    vocabulary,
+    segment_frames=16,
+    targets_length=48,
+    decoding=decoding,
   )
 
 
@@ -129,10 +139,13 @@ def test_memory_counts_the_predicted_tokens(params, samples):
   assert ties[0] == 0 and max(ties) > 1  # nothing can continue in the first segment
 
 
-def test_streams_batches_and_restarts_have_the_same_memory(params, samples):
-  spec = spec_of(instrument_prior=1.0)
+@pytest.mark.parametrize('decoding', [PLAIN, DecodingConfig(context_frames=4, normalize_level=True)])
+def test_streams_batches_and_restarts_have_the_same_memory(params, samples, decoding):
+  spec = spec_of(1.0, decoding)
+  samples = samples * np.linspace(1e-3, 1, len(samples), dtype=np.float32) if decoding.normalize_level else samples
   transcriber = Transcriber(params, spec)
   whole = transcriber.transcribe(samples, 16000)
+  assert len(whole.notes) > 20 and whole.seconds == len(samples) / 16000
   streamed = as_notes(list(transcriber.stream(np.array_split(samples, 7), 16000)))
   np.testing.assert_array_equal(np.sort(streamed), np.sort(whole.notes))
   others = [samples[: 3 * SEGMENT], samples, samples[SEGMENT:]]
@@ -208,3 +221,13 @@ def test_mr_mt3_is_conditioned_on_prior_tokens_only():
   assert not memory.after(carried, np.full((2, 3), 500), spec).class_counts.any()
   both = memory.joined([carried, memory.empty(spec, 1)._replace(adjacent=np.zeros(1, bool))])
   assert both.tokens.shape == (3, spec.targets_length) and both.adjacent.tolist() == [True, True, False]
+
+
+def test_an_event_between_two_segments_is_found_once():
+  tokens = np.zeros((3, 8), np.int32)
+  tokens[:, :6] = [IDS.tie[0], IDS.time[0] + 7, IDS.program[0], IDS.velocity[0] + 1, IDS.pitch[0] + 60, 1]
+  tokens[1, 1] -= 1
+  taken = np.asarray(border_events(jnp.asarray(tokens), IDS, 8, jnp.array([True, True, False])))
+  assert np.argwhere(taken[0]).tolist() == [[0, 60], [1, 60]]  # in the last frame
+  assert np.argwhere(taken[1]).tolist() == [[0, 60]]  # in the one before
+  assert taken[2, 0].all() and not taken[2, 1].any()  # another segment's, whatever it is

@@ -59,7 +59,7 @@ class NetworkConfig(abc.ABC):
   def step_decoder(self, tokens: TokenIds, max_length: int) -> Any:
     """Return a `decoding.step_decoder.StepDecoder` for sequences of up to `max_length` tokens."""
 
-  def context_decoder(self, tokens: TokenIds, max_length: int) -> StepDecoder:
+  def context_decoder(self, tokens: TokenIds, max_length: int) -> Any:
     """Return what decodes segments with context (`supports_context`); by default the `step_decoder`."""
     return self.step_decoder(tokens, max_length)
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import sys
 
 
 class UserError(Exception):
@@ -45,14 +46,14 @@ def system_error(error: BaseException) -> str | None:
     return f'{error.strerror}; free some space' if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
   text = first_line(error)
   if isinstance(error, MemoryError):
-    return f'out of memory ({text})'
+    return f'out of memory ({text}); lower the batch size, or give shorter input'
   if isinstance(error, RuntimeError) and 'RESOURCE_EXHAUSTED' in text:
     return f'out of memory ({text}); lower the batch size'
   backend = re.match(r"Unable to initialize backend '(\w+)'", text)
   if isinstance(error, RuntimeError) and backend:
     return _no_backend(backend[1])
-  if isinstance(error, AssertionError) and os.environ.get('JAX_PLATFORMS') and _raised_by_jax(error):
-    return _no_backend(os.environ['JAX_PLATFORMS'])  # JAX found no usable device, and asserts that it has
+  if isinstance(error, AssertionError) and os.environ.get('JAX_PLATFORMS') and not _has_device():
+    return _no_backend(os.environ['JAX_PLATFORMS'])  # JAX asserts that it has found a device
   return None
 
 
@@ -60,8 +61,12 @@ def _no_backend(name: str) -> str:
   return f'JAX finds no device for JAX_PLATFORMS={name}; unset JAX_PLATFORMS, or set it to cpu'
 
 
-def _raised_by_jax(error: BaseException) -> bool:
-  trace = error.__traceback__
-  while trace is not None and trace.tb_next is not None:
-    trace = trace.tb_next
-  return trace is not None and trace.tb_frame.f_globals.get('__name__') == 'jax._src.xla_bridge'
+def _has_device() -> bool:
+  """Return whether JAX has a device; its tracebacks leave out the frames that would tell where it failed."""
+  jax = sys.modules.get('jax')
+  if jax is None:
+    return True
+  try:
+    return bool(jax.devices())
+  except (AssertionError, RuntimeError):
+    return False

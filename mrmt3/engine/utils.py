@@ -41,7 +41,7 @@ class DatasetConfig:
   """
 
   mixture_or_task_name: Any
-  task_feature_lengths: Mapping[str, int]
+  task_feature_lengths: Mapping[str, int | None]
   split: str
   batch_size: int
   shuffle: bool

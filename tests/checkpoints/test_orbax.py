@@ -103,7 +103,7 @@ def test_failed_save_leaves_nothing(tmp_path, monkeypatch):
   import orbax.checkpoint as ocp
 
   monkeypatch.setattr(ocp.Checkpointer, 'save', full)
-  with pytest.raises(UserError, match='No space left'):
+  with pytest.raises(UserError, match='no space left'):
     orbax_checkpoints.save_checkpoint(tmp_path, 3, STATE, SPEC)
   assert list(tmp_path.iterdir()) == []
 

@@ -57,7 +57,7 @@ def test_one_file(model, songs, tmp_path, capsys):
   assert out.with_suffix('.png').read_bytes().startswith(b'\x89PNG')
   captured = capsys.readouterr()
   assert captured.out == ''
-  assert f'{out}: {len(data["notes"])} notes' in captured.err
+  assert f'{out}: {len(data["notes"])} note' in captured.err
 
 
 def test_quiet_and_json_on_stdout(model, songs, tmp_path, capsys):

@@ -257,7 +257,7 @@ def test_commands_read_tracks_as_published(track, babyslakh, tmp_path, capsys):
     assert run_dataset('report', root, '--json', tmp_path / 'report.json') == 0
     assert json.loads((tmp_path / 'report.json').read_text())['splits']['train']['tracks'] == count
     run_dataset('check', root, '--workers', 1)
-    assert f'of {count} tracks' in capsys.readouterr().out
+    assert f'of {count} track' in capsys.readouterr().out
     assert command_line.run(evaluate, 'evaluate', root, estimates, '--json', tmp_path / 'scores.json') == 0
     scores = json.loads((tmp_path / 'scores.json').read_text())
     assert len(scores['pieces']) == count and scores['mean']['onset_program_f1'] == 1

@@ -36,7 +36,7 @@ REFUSED = {
   'a long path of the run': ([*RUN, '--gin.MODEL_DIR=' + 'x' * 400], 'x' * 20),
   'a long path of a gin file': (['--gin_file=' + 'x' * 400], 'no file xxx'),
   'a long path of weights': ([*RUN, CONTINUED, '--gin.INIT_FROM=' + 'x' * 400], 'x' * 20),
-  'a batch above the memory': ([*RUN, '--gin.BATCH_SIZE=9999999'], 'lower batch_size'),
+  'a batch above the memory': ([*RUN, '--gin.BATCH_SIZE=9999999'], 'lower the batch size'),
 }
 
 COMMANDS = """

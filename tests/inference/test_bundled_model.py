@@ -43,7 +43,7 @@ def test_it_detects_a_tune_and_its_bass():
 def test_it_detects_almost_nothing_without_music(sound):
   level = {'silence': 0.0, 'noise': 1e-3}[sound]
   samples = np.random.default_rng(0).normal(0, level, 64000).astype(np.float32)
-  assert len(mrmt3.load().transcribe(samples, 16000).notes) <= 4
+  assert len(mrmt3.load().transcribe(samples, 16000).notes) <= 8  # of 4 s; quiet noise is amplified first
 
 
 @pytest.fixture(scope='module')
@@ -52,24 +52,28 @@ def song():
   notes = as_notes(
     [
       (0.0, 1.2, 60, 100, 0, False),
-      (0.0, 1.2, 64, 100, 0, False),
-      (1.3, 2.4, 67, 100, 0, False),
-      (1.5, 2.8, 72, 100, 0, False),
-      (2.0, 3.4, 55, 100, 0, False),
-      (2.9, 3.9, 62, 100, 0, False),
+      (0.0, 1.2, 65, 100, 0, False),
+      (1.3, 2.4, 70, 100, 0, False),
+      (1.5, 2.8, 75, 100, 0, False),
+      (2.0, 3.4, 58, 100, 0, False),
+      (2.9, 3.9, 63, 100, 0, False),
     ]
   )
   return notes, np.asarray(sonify.play_notes(notes, 5.0), np.float32)
 
 
-def test_it_detects_what_begins_or_ends_at_borders(song):
+@pytest.mark.parametrize('silence', [0.4, 0.7])
+def test_it_detects_what_begins_or_ends_at_borders(song, silence):
+  """Notes are the same where the segments' borders lie elsewhere."""
   reference, samples = song
   found = mrmt3.load().transcribe(samples, 16000)
-  assert note_scores.onset_scores(reference, found.notes).recall == 1.0
+  later = np.concatenate([np.zeros(int(16000 * silence), np.float32), samples])
+  moved = mrmt3.load().transcribe(later, 16000).notes
+  assert note_scores.onset_scores(reference, found.notes).f1 == 1.0
   assert not found.is_silent and found.seconds == 5.0
-  for note in reference:
-    alike = found.notes[(found.notes['pitch'] == note['pitch']) & (abs(found.notes['onset'] - note['onset']) < 0.05)]
-    assert len(alike) == 1 and abs(alike['offset'][0] - note['offset']) < 0.35, note
+  assert moved['pitch'].tolist() == found.notes['pitch'].tolist()
+  for time in ('onset', 'offset'):
+    np.testing.assert_allclose(moved[time] - silence, found.notes[time], atol=0.05)
 
 
 def test_quiet_recordings_are_transcribed_too(song):

@@ -58,7 +58,7 @@ def song(tmp_path):
   return tmp_path / 'song.wav'
 
 
-def test_it_is_the_default_and_its_description_is_printed(bundled, song, capsys):
+def test_it_is_the_default_and_its_description_is_printed(bundled, song, capfd):
   assert (
     orbax_checkpoints.find_checkpoint('framewise')
     == orbax_checkpoints.find_checkpoint('box')
@@ -67,15 +67,15 @@ def test_it_is_the_default_and_its_description_is_printed(bundled, song, capsys)
   )
   midi = str(song.with_suffix('.mid'))
   assert main(['transcribe', str(song), '-o', midi]) == 0
-  (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('model: ')]
+  (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith('model: ')]
   assert all(text in line for text in ABOUT.values())
   assert song.with_suffix('.mid').exists()
   assert main(['transcribe', str(song), '-o', midi, '--progress', 'json']) == 0
-  lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+  lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
   assert lines[0]['model'].startswith(ABOUT['name'])
   assert main(['transcribe', str(song), '-o', midi, '--quiet']) == 0
   assert main(['transcribe', str(song), '-o', midi, '--checkpoint', 'box']) == 0
-  assert ABOUT['name'] not in capsys.readouterr().err
+  assert ABOUT['name'] not in capfd.readouterr().err
   samples, rate = soundfile.read(song)
   assert mrmt3.load().transcribe(samples.astype(np.float32), rate).seconds == pytest.approx(1, abs=0.02)
 

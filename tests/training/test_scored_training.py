@@ -81,7 +81,7 @@ def test_training_reports_scores_pictures_and_sound(tmp_path, small_data, small_
     pieces = [json.loads(text) for text in (folder / f'{task}-pieces-{step}.jsonl').read_text().splitlines()]
     assert [piece['piece'] for piece in pieces] == ['Track00000']
     assert pieces[0]['scores']['leakage_ratio'] == line['leakage_ratio']
-  assert f'{task} step 4: 1 pieces' in capsys.readouterr().err
+  assert f'{task} step 4: 1 piece' in capsys.readouterr().err
   events = EventAccumulator(str(folder / task), size_guidance={'tensors': 0})
   events.Reload()
   leakage = {event.step: float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors('eval/leakage_ratio')}

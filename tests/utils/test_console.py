@@ -53,7 +53,8 @@ def test_odd_names_on_the_terminal_and_in_the_report(odd_folder, tmp_path):
   (tmp_path / 'few').mkdir()
   (tmp_path / 'few' / '$x^$.mid').write_bytes((odd_folder / '$x^$.mid').read_bytes())
   (tmp_path / 'few' / 'unknown\x1b[1m.mid').write_bytes((odd_folder / '$x^$.mid').read_bytes())
-  for reference, estimate in (('few', 'songs'), ('songs/$x^$.mid', os.fsdecode(b'songs/broken\x1b[1m\xff.mid'))):
+  broken = os.fsdecode(b'songs/broken\x1b[1m\xff.mid')
+  for reference, estimate, code in (('few', 'songs', 0), ('songs/$x^$.mid', broken, 2)):
     done = subprocess.run(
       [sys.executable, '-m', 'mrmt3', 'evaluate', reference, estimate, '--report', 'report', '--json', 'x.json'],
       capture_output=True,
@@ -61,7 +62,7 @@ def test_odd_names_on_the_terminal_and_in_the_report(odd_folder, tmp_path):
       cwd=tmp_path,
     )
     output = done.stdout + done.stderr
-    assert done.returncode == 0, output
+    assert done.returncode == code, output
     assert b'\x1b' not in output and '\u202e'.encode() not in output and b'\\x1b[' in output
     assert not any(line.startswith(b'mrmt3: error: no') for line in output.splitlines())
     page = (tmp_path / 'report' / 'index.html').read_text(encoding='utf-8')

@@ -211,7 +211,7 @@ def test_what_cannot_be_read_is_left_out_and_named(tmp_path, capsys):
   (root / 'audio_mono-mic' / f'{small_datasets.GUITARSET[1]}_mic.wav').unlink()  # a missing recording is not a piece
   assert run(dataset, 'dataset', 'convert', 'guitarset', root, tmp_path / 'out', '--rate', 16000, '--workers', 1) == 0
   printed = capsys.readouterr()
-  assert '1 train, 2 validation records in' in printed.out and '2 pieces were left out' in printed.err
+  assert '1 train, 2 validation records in' in printed.out and '2 pieces left out' in printed.err
   lines = [json.loads(line) for line in (tmp_path / 'out' / 'guitarset' / 'skipped.jsonl').read_text().splitlines()]
   assert {line['piece'] for line in lines} == {f'{small_datasets.GUITARSET[0]}_{kind}' for kind in ('mic', 'mix')}
   assert all('is not an annotation of GuitarSet' in line['text'] for line in lines)

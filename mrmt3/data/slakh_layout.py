@@ -24,6 +24,7 @@ import numpy as np
 from mrmt3.data.slakh_metadata import StemEntry, parse_stem, read_metadata_file
 from mrmt3.errors import UserError
 from mrmt3.notes.instruments import map_to_slakh_classes
+from mrmt3.notes.midi_file import MIDI_SUFFIXES
 from mrmt3.notes.note_array import empty_notes, sort_notes
 
 SPLITS = ('train', 'validation', 'test')
@@ -31,7 +32,6 @@ OMITTED = 'omitted'  # Slakh2100's fourth folder: duplicates of tracks in the ot
 _TRACK_NAME = re.compile(r'Track\d+$')
 _METADATA, _MIDI, _STEMS = 'metadata.yaml', 'MIDI', 'stems'
 _MIX_NAMES = ('mix.flac', 'mix.wav', 'mix_16k.wav')
-_MIDI_SUFFIXES = ('.mid', '.midi')
 _AUDIO_SUFFIXES = ('.flac', '.wav')
 _SILENCE = 1e-4  # of full scale, as in `piece_validation`
 
@@ -210,7 +210,7 @@ def _file_of_stem(folder, name, suffixes):
 
 
 def _midi_files(folder):
-  return [path for path in _visible(folder) if path.suffix.lower() in _MIDI_SUFFIXES]
+  return [path for path in _visible(folder) if path.suffix.lower() in MIDI_SUFFIXES]
 
 
 def read_metadata(track: Track) -> dict:
@@ -238,7 +238,7 @@ def read_stems(track: Track) -> list[StemInfo]:
           program=program,
           is_drum=entry.is_drum,
           inst_class=entry.inst_class,
-          midi_path=_file_of_stem(midi_folder, entry.name, _MIDI_SUFFIXES),
+          midi_path=_file_of_stem(midi_folder, entry.name, MIDI_SUFFIXES),
           audio_path=_file_of_stem(audio_folder, entry.name, _AUDIO_SUFFIXES),
         )
       )

@@ -28,11 +28,11 @@ from mrmt3.dataset_builder.midi_score import MAX_BYTES, read_midi_score
 from mrmt3.dataset_builder.score import BAR_DTYPE, SCORE_NOTE_DTYPE, Score, drop_doubles, tidy_part
 from mrmt3.dataset_builder.score_cache import cached
 from mrmt3.errors import UserError
+from mrmt3.notes.midi_file import MIDI_SUFFIXES
 
 MUSIC21 = 'music21/'
 MIDI = 'midi/'
 MMA = 'mma/'
-_MIDI_SUFFIXES = ('.mid', '.midi', '.kar', '.rmi')
 _GAMES = Path('/usr/share/games')
 # Folders of the corpus with music for several parts; the others have melodies, songs with chord symbols, and tests.
 MUSIC21_FOLDERS = (
@@ -156,7 +156,7 @@ def open_library(*, music21: bool, debian: bool, midi: Sequence[str | os.PathLik
       )
     if not _midi_files(folder):
       raise UserError(
-        f'no MIDI files in {folder}; put files with the suffix {", ".join(_MIDI_SUFFIXES)} into it or its subfolders'
+        f'no MIDI files in {folder}; put files with the suffix {", ".join(MIDI_SUFFIXES)} into it or its subfolders'
       )
     name = folder.resolve().name or 'root'
     if folders.setdefault(name, folder) != folder:
@@ -171,7 +171,7 @@ def _is_installed(name, collection):
 
 
 def _midi_files(folder):
-  found = (path for path in folder.rglob('*') if path.suffix.lower() in _MIDI_SUFFIXES and path.is_file())
+  found = (path for path in folder.rglob('*') if path.suffix.lower() in MIDI_SUFFIXES and path.is_file())
   return sorted(path for path in found if not any(part.startswith('.') for part in path.relative_to(folder).parts))
 
 

@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mrmt3.audio.formats import AUDIO_SUFFIXES
 from mrmt3.data import catalogue, slakh_layout
-from mrmt3.data.sources.audio_midi_folder import AUDIO_SUFFIXES, MIDI_SUFFIXES
 from mrmt3.errors import UserError
+from mrmt3.notes.midi_file import MIDI_SUFFIXES
 from mrmt3.utils import console
+from mrmt3.utils.file_names import normal_form
 from mrmt3.utils.fingerprints import files_below, files_fingerprint
 
 
@@ -183,14 +185,18 @@ def find_estimates(path: Path, model: Path | None = None) -> dict[str, Estimate]
 def midi_files(folder: Path) -> dict[str, Path]:
   """Return {relative path without suffix: path} of the MIDI files below a folder that are not hidden, sorted.
 
+  Names are in Unicode's composed form, whichever the file system uses.
+
   Raises:
-    UserError: two files differ only in their suffix.
+    UserError: two files differ only in their suffix, or in the form of their characters.
   """
   paths = [path for path in files_below(folder) if path.suffix.lower() in MIDI_SUFFIXES and path.is_file()]
-  named = {path.relative_to(folder).with_suffix('').as_posix(): path for path in paths}
+  named = {normal_form(path.relative_to(folder).with_suffix('').as_posix()): path for path in paths}
   duplicates = [path for path in paths if path not in named.values()]
   if duplicates:
-    raise UserError(f'{duplicates[0]} differs from another MIDI file only in its suffix; remove or rename one of them')
+    raise UserError(
+      f'{duplicates[0]} differs from another MIDI file only in its suffix or its accents; remove or rename one of them'
+    )
   return named
 
 
@@ -216,6 +222,7 @@ def match(
   """
   if len(references) == len(estimates) == 1 and where.is_file() and where.suffix.lower() in MIDI_SUFFIXES:
     return dict(zip(references, estimates.values(), strict=True))
+  estimates = {normal_form(name): estimate for name, estimate in estimates.items()}
   # Only last parts that are unique on both sides can be matched; a mix.mid in every folder cannot.
   by_name = _unique_names(estimates)
   own_names = _unique_names(references).keys() & by_name.keys()

@@ -14,7 +14,7 @@ from mrmt3.errors import DataWarning, UserError
 from mrmt3.utils import file_names
 from mrmt3.utils.fingerprints import files_below
 
-MIDI_SUFFIXES = ('.mid', '.midi')
+WRITTEN_SUFFIXES = ('.mid', '.midi')
 DEFAULT_NAME = ''  # an output without a file name: next to the MIDI file, with its stem
 SYNTHESIZED = '.played.wav'
 # kind of output: (suffix added to the MIDI file's stem, suffixes that a given name may have)
@@ -75,7 +75,7 @@ def plan_jobs(audio: list[str], output: str, outputs: dict[str, str | None]) -> 
   requested = {kind: file for kind, file in outputs.items() if file is not None}
   for kind, file in requested.items():
     _check_name(kind, file, len(named))
-  if out.suffix.lower() in MIDI_SUFFIXES and not out.is_dir():
+  if out.suffix.lower() in WRITTEN_SUFFIXES and not out.is_dir():
     if len(named) > 1:
       raise UserError(f'-o {out}: one MIDI file for {len(named)} audio files; give a folder')
     targets = [out]

@@ -31,6 +31,7 @@ ALL_SOUND_OFF, RESET_CONTROLLERS = 120, 121
 ALL_NOTES_OFF = (123, 124, 125, 126, 127)  # the mode messages 124 to 127 also release all notes
 _CONTROLLERS = frozenset([SUSTAIN, SOSTENUTO, ALL_SOUND_OFF, RESET_CONTROLLERS, *ALL_NOTES_OFF])
 
+MIDI_SUFFIXES = ('.mid', '.midi', '.kar', '.rmi')
 MAX_BYTES = 64_000_000
 _WRAPPER = 256  # bytes in which the header of an unknown wrapper is looked for
 _MAC_BINARY = 128  # bytes of a MacBinary header

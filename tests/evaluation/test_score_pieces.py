@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import unicodedata
 
 import jax
 import numpy as np
@@ -363,6 +364,17 @@ def test_endings_of_other_transcribers(tmp_path):
   assert found(['a', 'a_2'], ['a_2']) == {'a': None, 'a_2': 'a_2'}
   with pytest.raises(UserError, match='named as a piece'):
     found(['song'], ['song1', 'song2'])
+
+
+@pytest.mark.parametrize('suffix', ['.mid', '.kar', '.RMI'])
+def test_names_in_another_form_and_other_suffixes(tmp_path, suffix):
+  """macOS writes é as two characters; .kar and .rmi files are MIDI files too."""
+  for folder, form in (('ref', 'NFD'), ('est', 'NFC')):
+    path = tmp_path / folder / (unicodedata.normalize(form, 'é') + '.mid')
+    write_midi(piece(pitches=(60, 64)), path)
+    path.rename(path.with_suffix(suffix))
+  run(tmp_path / 'ref', tmp_path / 'est', '--json', tmp_path / 'scores.json')
+  assert scores_of(tmp_path / 'scores.json')['é']['onset_f1'] == 1
 
 
 @pytest.fixture

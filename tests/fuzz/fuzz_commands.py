@@ -17,7 +17,7 @@ import tempfile
 import traceback
 import unittest.mock
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 LIMIT = 120  # s, for a case
@@ -142,6 +142,7 @@ def run_case(main: Callable[[list[str]], int], argv: list[str]) -> tuple[str, st
     with (
       contextlib.redirect_stdout(out),
       contextlib.redirect_stderr(err),
+      _file_descriptor_2(err),
       unittest.mock.patch.object(sys, 'stdin', io.TextIOWrapper(io.BytesIO())),
     ):
       code = main(argv)
@@ -165,11 +166,26 @@ def run_case(main: Callable[[list[str]], int], argv: list[str]) -> tuple[str, st
   return ('refused' if fine else 'failed'), err.getvalue()
 
 
+@contextlib.contextmanager
+def _file_descriptor_2(err: io.StringIO) -> Iterator[None]:
+  """Add what is written to file descriptor 2, which `--progress json` and libraries use, to `err`."""
+  kept = os.dup(2)
+  with tempfile.TemporaryFile() as file:
+    os.dup2(file.fileno(), 2)
+    try:
+      yield
+    finally:
+      os.dup2(kept, 2)
+      os.close(kept)
+      file.seek(0)
+      err.write(file.read().decode(errors='backslashreplace'))
+
+
 def _is_refusal(lines: list[str]) -> bool:
   """Return whether the lines are errors, one a file, next to lines on the model and the number of files."""
   known = ('mrmt3: ', 'model: ', '{')
   return any('error' in line for line in lines) and all(
-    line.startswith(known) or line.endswith('files transcribed') for line in lines
+    line.startswith(known) or ' of audio in ' in line or line.endswith('files transcribed') for line in lines
   )
 
 

@@ -18,11 +18,11 @@ from mrmt3.data.piece_source import PieceContent
 from mrmt3.errors import UserError
 from mrmt3.notes.instruments import map_to_slakh_classes
 from mrmt3.notes.midi import read_midi_counted
+from mrmt3.notes.midi_file import MIDI_SUFFIXES
 from mrmt3.utils.file_names import existing, normal_form
 from mrmt3.utils.fingerprints import files_below, files_fingerprint
 
 SPLITS = ('train', 'validation', 'test')
-MIDI_SUFFIXES = ('.mid', '.midi')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,8 +154,9 @@ def _only(siblings, suffixes, base, kind):
   """Return the file of a kind; UserError if there is none or more than one."""
   files = sorted(path for path in siblings if path.suffix.lower() in suffixes)
   if not files:
-    others = f' or {suffixes[1]}' if len(suffixes) == 2 else f', {", ".join(suffixes[1:4])} or another {kind} format'
-    raise UserError(f'{base} has no {kind} file: expected {base.name}{suffixes[0]}{others} in {base.parent}')
+    more = f' or another {kind} format' if len(suffixes) > 4 else ''
+    expected = ', '.join([f'{base.name}{suffixes[0]}', *suffixes[1:4]])
+    raise UserError(f'{base} has no {kind} file: expected {expected}{more} in {base.parent}')
   if len(files) > 1:
     raise UserError(f'{base} has {len(files)} {kind} files, {" and ".join(p.name for p in files)}: remove all but one')
   return files[0]

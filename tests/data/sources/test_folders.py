@@ -305,7 +305,7 @@ def test_own_folder_names_files_without_a_partner_and_doubled_ones(tmp_path):
   source = OwnFolder(str(tmp_path), (1.0, 0.0, 0.0))
   assert source.list_pieces('train') == ['deaf', 'good', 'silent', 'twice']
   for name, text in (
-    ('deaf', r'deaf has no MIDI file: expected deaf.mid or .midi in'),
+    ('deaf', r'deaf has no MIDI file: expected deaf.mid, .midi, .kar, .rmi in'),
     ('silent', r'silent has no audio file: expected silent.wav'),
     ('twice', r'twice has 2 audio files, twice.flac and twice.wav'),
   ):

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from accompany import accompanied
 from mrmt3.dataset_builder import drums
 from mrmt3.notes.note_array import sort_notes
-from mrmt3.score import beat_network
+from mrmt3.score import beat_network, convolutions
 from mrmt3.score.features import CHANNELS, FRAME_RATE, SCALARS, frame_features
 from performance import Performance, draw_timing, perform, without_pulse
 from pieces import Piece, read_pieces
@@ -76,8 +76,17 @@ def targets(performance: Performance, frames: int) -> np.ndarray:
   return out
 
 
-def draw_example(by_metre: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-  """Draw a performance; returns (features `[frames, CHANNELS]`, targets `[frames, 4]`), float16."""
+def by_metre_and_collection(pieces: list[Piece]) -> dict:
+  """Return {metre: {collection: pieces}}."""
+  found = {}
+  for piece in pieces:
+    collection = piece.name.split('/')[0 if piece.name.startswith('mma') else 1]
+    found.setdefault((piece.numerator, piece.denominator), {}).setdefault(collection, []).append(piece)
+  return found
+
+
+def draw_performance(by_metre: dict, rng: np.random.Generator) -> Performance:
+  """Draw a piece and perform it, with an accompaniment, drums and mistakes at random."""
   metres = list(by_metre)
   shares = np.array([SHARES[metre] for metre in metres])
   collections = by_metre[metres[rng.choice(len(metres), p=shares / shares.sum())]]
@@ -91,10 +100,16 @@ def draw_example(by_metre: dict, rng: np.random.Generator) -> tuple[np.ndarray, 
     piece = with_drums(piece, rng)
   timing = dataclasses.replace(draw_timing(rng, 0.0, 0.13), jitter=rng.uniform(0, 0.015), wander=rng.uniform(0, 0.02))
   performance = perform(piece, rng, timing, seconds=rng.uniform(20, 40), from_start=rng.random() < 0.6)
-  if rng.random() < NO_PULSE:
-    performance = without_pulse(rng, performance)
   if rng.random() < 0.65:
     performance = dataclasses.replace(performance, notes=corrupted(performance.notes, rng))
+  return performance
+
+
+def draw_example(by_metre: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+  """Draw a performance; returns (features `[frames, CHANNELS]`, targets `[frames, 4]`), float16."""
+  performance = draw_performance(by_metre, rng)
+  if rng.random() < NO_PULSE:
+    performance = without_pulse(rng, performance)
   features = frame_features(performance.notes)
   return features.astype(np.float16), targets(performance, len(features)).astype(np.float16)
 
@@ -121,7 +136,7 @@ def loss_fn(params: dict, key, features, answers):
     keep = jax.random.bernoulli(next(keys), 1 - DROPOUT, (x.shape[0], 1, x.shape[2]))
     return x * keep / (1 - DROPOUT)
 
-  outputs = beat_network.forward(params, features, jnp, dropout)
+  outputs = convolutions.forward(params, features, beat_network.DILATIONS, jnp, dropout)
   mask = answers[..., 3]
   total = jnp.maximum(mask.sum(), 1)
   beats = optax.sigmoid_binary_cross_entropy(outputs[..., :2], answers[..., :2]) * jnp.array([1.0, 1.5])
@@ -144,10 +159,7 @@ def main() -> None:
   args = parser.parse_args()
   rng = np.random.default_rng(0)
   pieces = split_pieces(read_pieces(args.cache, grooves=args.grooves))['training']
-  by_metre = {}
-  for piece in pieces:
-    collection = piece.name.split('/')[0 if piece.name.startswith('mma') else 1]
-    by_metre.setdefault((piece.numerator, piece.denominator), {}).setdefault(collection, []).append(piece)
+  by_metre = by_metre_and_collection(pieces)
   print({metre: {name: len(own) for name, own in c.items()} for metre, c in by_metre.items()}, flush=True)
   begin = time.time()
   pool = []
@@ -155,7 +167,7 @@ def main() -> None:
     pool.append(draw_example(by_metre, rng))
   print(f'{len(pool)} performances in {time.time() - begin:.0f} s', flush=True)
 
-  params = beat_network.initial(rng, CHANNELS, args.width)
+  params = convolutions.initial(rng, CHANNELS, args.width, len(beat_network.DILATIONS), beat_network.OUTPUTS)
   schedule = optax.warmup_cosine_decay_schedule(0.0, 4e-3, 200, args.steps, 4e-5)
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=1e-3))
   state = optimizer.init(params)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mrmt3.score import bar_tracking, beat_network
+from mrmt3.score import bar_tracking, bars, beat_network
 from mrmt3.score.features import FRAME_RATE
 
 MIN_CONFIDENCE = 0.35  # below it, there is no pulse
@@ -54,8 +54,10 @@ def find_beats(notes: np.ndarray) -> Beats:
   shifted['onset'] -= begin - 0.5  # the network need not see long silence
   shifted['offset'] -= begin - 0.5
   found = beats_from_activations(*beat_network.activations(shifted))
-  times = _snapped(found.times + begin - 0.5, notes)
-  return dataclasses.replace(found, times=times)
+  if not len(found.times):
+    return found
+  times, places, metre, _ = bars.find_bars(notes, _snapped(found.times + begin - 0.5, notes))
+  return Beats(times, places, *metre, found.confidence)
 
 
 def beats_from_activations(

@@ -1,0 +1,87 @@
+"""Bars from beats: the metrical level that the bar network likes best, its metre, and where the bars begin."""
+
+import numpy as np
+
+from mrmt3.score import bar_network
+
+MIN_INTERVAL, MAX_INTERVAL = 0.27, 1.9  # s, of the median beat
+LEVEL_COST = 1.5  # log probability that another level than the tracked one must gain
+METRE_WEIGHT = 4.0  # of the log probability of the metre against the downbeats' log odds
+JUMP_COST = 9.0  # log odds that a bar of an unusual length must gain
+_MIN_BEATS = 4
+
+
+def levels(beats: np.ndarray) -> list[np.ndarray]:
+  """Return the beats themselves and others at simple ratios to them, s: the first is what was given."""
+  index = np.arange(len(beats))
+
+  def at(start, step):
+    return np.interp(np.arange(start, len(beats) - 1 + 1e-9, step), index, beats)
+
+  found = [beats, at(0, 0.5), at(0, 2), at(1, 2), at(0.5, 1), at(0, 1 / 3)]
+  found += [at(1 / 3, 1), at(2 / 3, 1)]
+  found += [at(start, 3) for start in range(3)]
+  found += [at(start, 1.5) for start in (0, 0.5, 1)]
+  found += [at(start, 2 / 3) for start in (0, 1 / 3)]
+  return [
+    one
+    for number, one in enumerate(found)
+    if number == 0 or (len(one) >= _MIN_BEATS and MIN_INTERVAL <= np.median(np.diff(one)) <= MAX_INTERVAL)
+  ]
+
+
+def find_bars(
+  notes: np.ndarray,
+  beats: np.ndarray,
+  *,
+  level_cost: float = LEVEL_COST,
+  metre_weight: float = METRE_WEIGHT,
+  jump_cost: float = JUMP_COST,
+  change_level: bool = True,
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int], float]:
+  """Find the bars of a piece.
+
+  Args:
+    notes: note table, s.
+    beats: tracked beats, at least two, s.
+    level_cost: see `LEVEL_COST`.
+    metre_weight: see `METRE_WEIGHT`.
+    jump_cost: see `JUMP_COST`.
+    change_level: whether beats at simple ratios to the tracked ones are tried as well.
+
+  Returns:
+    (beats s `[n]`, place of each beat in its bar `[n]`, 0 for a downbeat, time signature, probability that these are
+    the beats).
+  """
+  best = None
+  for number, candidate in enumerate(levels(beats) if change_level else [beats]):
+    odds, metres = bar_network.analyze_beats(notes, candidate)
+    right = float(np.log1p(-min(float(np.exp(metres[bar_network.WRONG])), 1 - 1e-9)))
+    score = right - level_cost * (number > 0)
+    if best is None or score > best[0]:
+      best = score, candidate, odds, metres, right
+  _, beats, odds, metres, right = best
+  places, metre = _place(odds, metres[: bar_network.WRONG] - right, metre_weight, jump_cost)
+  return beats, places, metre, float(np.exp(right))
+
+
+def _place(odds, metres, metre_weight, jump_cost):
+  """Return (place of each beat, time signature): the best path through bars of one length, with jumps at a cost."""
+  best = None
+  for (numerator, denominator), log_probability in zip(bar_network.METRES, metres, strict=True):
+    count = numerator if denominator == 4 else numerator // 3
+    score = np.where(np.arange(count) == 0, odds[0], 0.0)
+    came = np.zeros((len(odds), count), int)
+    for step in range(1, len(odds)):
+      regular = np.roll(score, 1)
+      jumped = score.max() - jump_cost
+      came[step] = np.where(jumped > regular, int(np.argmax(score)), (np.arange(count) - 1) % count)
+      score = np.maximum(regular, jumped)
+      score[0] += odds[step]
+    total = score.max() + metre_weight * log_probability
+    if best is None or total > best[0]:
+      places = [int(np.argmax(score))]
+      for step in range(len(odds) - 1, 0, -1):
+        places.append(came[step][places[-1]])
+      best = total, np.array(places[::-1]), (numerator, denominator)
+  return best[1], best[2]

@@ -60,6 +60,27 @@ def find_beats(notes: np.ndarray) -> Beats:
   return Beats(times, places, *metre, found.confidence)
 
 
+def beats_at(notes: np.ndarray, beats_per_minute: float) -> Beats:
+  """Find the phase and the bars of beats at a constant tempo; the confidence is that of the beats found."""
+  if not len(notes):
+    return NO_BEATS
+  begin, end = float(notes['onset'].min()), float(notes['offset'].max())
+  shifted = notes.copy()
+  shifted['onset'] -= begin - 0.5
+  shifted['offset'] -= begin - 0.5
+  beat, _, _ = beat_network.activations(shifted)
+  interval = 60.0 / beats_per_minute
+  count = max(2, int((end - begin) / interval) + 2)
+  phases = np.arange(0, interval, 0.01)
+  places = (phases[:, None] + interval * np.arange(count) + 0.5) * FRAME_RATE
+  strength = np.interp(places, np.arange(len(beat)), beat, right=0.0).mean(axis=1)
+  times = begin + phases[np.argmax(strength)] + interval * np.arange(count)
+  if times[0] - interval > -1e-6 and times[0] - interval >= begin - 0.1:
+    times = np.r_[times[0] - interval, times]
+  times, places, metre, _ = bars.find_bars(notes, times, change_level=False)
+  return Beats(times, places, *metre, float(strength.max()))
+
+
 def beats_from_activations(
   beat: np.ndarray, downbeat: np.ndarray, metres: np.ndarray, metre_weight: float = METRE_WEIGHT, **tracking
 ) -> Beats:

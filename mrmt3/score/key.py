@@ -30,6 +30,16 @@ class Key:
   is_minor: bool
   confidence: float = 1.0
 
+  def __str__(self) -> str:
+    """Return its name: 'F# minor'."""
+    return f'{self.name} {"minor" if self.is_minor else "major"}'
+
+  @property
+  def name(self) -> str:
+    """The tonic as the signature spells it: 'F#', 'Eb'."""
+    fifths = self.sharps + (3 if self.is_minor else 0)
+    return 'FCGDAEB'[(fifths + 1) % 7] + '#' * ((fifths + 1) // 7) + 'b' * -((fifths + 1) // 7)
+
   @property
   def sharps(self) -> int:
     """Sharps of the signature, -5 to 6; negative for flats."""

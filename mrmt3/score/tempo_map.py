@@ -57,7 +57,7 @@ class TempoMap:
   @property
   def beats_per_minute(self) -> float:
     """Median tempo in beats (dotted in compound metres) per minute."""
-    return float(60.0 * self.beat_quarters / np.median(np.diff(self.seconds) / np.diff(self.quarters)))
+    return float(60.0 / self.beat_quarters / np.median(np.diff(self.seconds) / np.diff(self.quarters)))
 
   def to_quarters(self, seconds) -> np.ndarray:
     """Return the positions of times."""

@@ -13,9 +13,11 @@ import numpy as np
 import optax
 from safetensors.numpy import save_file
 
-from mrmt3.score import bar_features, bar_network, convolutions
+from mrmt3.score import bar_features, bar_network, bars, convolutions
+from mrmt3.score.beats import find_candidates
 from performance import Performance
 from pieces import read_pieces
+from scoring import beat_f1
 from split import split_pieces
 from train import by_metre_and_collection, draw_performance
 
@@ -66,6 +68,35 @@ def draw_example(by_metre: dict, rng: np.random.Generator) -> tuple[np.ndarray, 
   return features.astype(np.float16), np.stack([downbeat, np.full(len(beats), metre)], axis=1).astype(np.float32)
 
 
+def tracked_examples(by_metre: dict, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Draw a performance; returns examples of beats tracked through the beat network's activations, right and wrong."""
+  performance = draw_performance(by_metre, rng)
+  notes = performance.notes
+  if len(performance.beats) < 10 or len(notes) < 8:
+    return []
+  right, wrong = [], []
+  for path in find_candidates(notes):
+    for beats in bars.levels(path.beats):
+      score = beat_f1(performance.beats, beats)
+      if score > 0.9:
+        right.append(beats)
+      elif score < 0.8:
+        wrong.append(beats)
+  chosen = [own[rng.integers(len(own))] for own in (right, wrong) if own]
+  if len(wrong) > 1:
+    chosen.append(wrong[rng.integers(len(wrong))])
+  examples = []
+  metre = bar_network.METRES.index((performance.numerator, performance.denominator))
+  for number, beats in enumerate(chosen):
+    if right and number == 0:
+      distance = np.abs(beats[:, None] - performance.downbeats[None]).min(axis=1)
+      answer = np.stack([distance < 0.1, np.full(len(beats), metre)], axis=1)
+    else:
+      answer = np.tile([-1.0, bar_network.WRONG], (len(beats), 1))
+    examples.append((bar_features.beat_features(notes, beats).astype(np.float16), answer.astype(np.float32)))
+  return examples
+
+
 def batch_of(pool: list, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
   """Draw rows of up to `STEPS` beats, transposed at random; targets have a third column, whether there is a beat."""
   features = np.zeros((size, STEPS, bar_features.CHANNELS), np.float32)
@@ -77,6 +108,14 @@ def batch_of(pool: list, size: int, rng: np.random.Generator) -> tuple[np.ndarra
     features[row, : len(x)], answers[row, : len(y), :2] = x, y
     answers[row, : len(y), 2] = 1
   return features, answers
+
+
+def mixed_batch(pool: list, tracked: list, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+  """Draw a batch, half of it from each pool; all from the first if the second is empty."""
+  if not tracked:
+    return batch_of(pool, size, rng)
+  halves = batch_of(pool, size // 2, rng), batch_of(tracked, size - size // 2, rng)
+  return np.concatenate([half[0] for half in halves]), np.concatenate([half[1] for half in halves])
 
 
 def loss_fn(params: dict, key, features, answers):
@@ -104,6 +143,7 @@ def main() -> None:
   parser.add_argument('-o', '--output', type=Path, required=True)
   parser.add_argument('--steps', type=int, default=8000)
   parser.add_argument('--pool', type=int, default=6000, help='performances')
+  parser.add_argument('--tracked', type=int, default=2500, help='performances whose beats are tracked')
   parser.add_argument('--width', type=int, default=48)
   parser.add_argument('--batch', type=int, default=32)
   parser.add_argument('--grooves', type=int, default=300)
@@ -115,7 +155,10 @@ def main() -> None:
   while len(pool) < args.pool:
     if (example := draw_example(by_metre, rng)) is not None:
       pool.append(example)
-  print(f'{len(pool)} performances in {time.time() - begin:.0f} s', flush=True)
+  tracked = []
+  for _ in range(args.tracked):
+    tracked += tracked_examples(by_metre, rng)
+  print(f'{len(tracked)} tracked and {len(pool)} performances in {time.time() - begin:.0f} s', flush=True)
   params = convolutions.initial(
     rng, bar_features.CHANNELS, args.width, len(bar_network.DILATIONS), bar_network.OUTPUTS
   )
@@ -133,7 +176,7 @@ def main() -> None:
   key = jax.random.PRNGKey(0)
   for number in range(1, args.steps + 1):
     key, own = jax.random.split(key)
-    params, state, loss = step(params, state, own, *batch_of(pool, args.batch, rng))
+    params, state, loss = step(params, state, own, *mixed_batch(pool, tracked, args.batch, rng))
     losses.append(float(loss))
     if number % 10 == 0:  # the pool is renewed little by little
       for _ in range(6):

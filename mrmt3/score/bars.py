@@ -1,14 +1,42 @@
 """Bars from beats: the metrical level that the bar network likes best, its metre, and where the bars begin."""
 
+import dataclasses
+
 import numpy as np
 
 from mrmt3.score import bar_network
 
 MIN_INTERVAL, MAX_INTERVAL = 0.27, 1.9  # s, of the median beat
-LEVEL_COST = 1.5  # log probability that another level than the tracked one must gain
+PATH_WEIGHT = 0.6  # of the tracked path's score per second against the log probability that the beats are right
+LEVEL_COST = 0.0  # log probability that another level than the tracked one must gain
 METRE_WEIGHT = 4.0  # of the log probability of the metre against the downbeats' log odds
 JUMP_COST = 9.0  # log odds that a bar of an unusual length must gain
 _MIN_BEATS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+  """Beats that may be right: their times, s, and the score of the path through them per second."""
+
+  beats: np.ndarray
+  score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+  """Beats in bars.
+
+  Attributes:
+    beats: times of the beats, s, `[n]`.
+    places: place of each beat in its bar, 0 for a downbeat, int64 `[n]`.
+    metre: time signature.
+    probability: that these are the beats.
+  """
+
+  beats: np.ndarray
+  places: np.ndarray
+  metre: tuple[int, int]
+  probability: float
 
 
 def levels(beats: np.ndarray) -> list[np.ndarray]:
@@ -30,39 +58,30 @@ def levels(beats: np.ndarray) -> list[np.ndarray]:
   ]
 
 
-def find_bars(
-  notes: np.ndarray,
-  beats: np.ndarray,
-  *,
-  level_cost: float = LEVEL_COST,
-  metre_weight: float = METRE_WEIGHT,
-  jump_cost: float = JUMP_COST,
-  change_level: bool = True,
-) -> tuple[np.ndarray, np.ndarray, tuple[int, int], float]:
+def find_bars(notes: np.ndarray, candidates: list[Candidate], *, change_level: bool = True, **weights) -> Bars:
   """Find the bars of a piece.
 
   Args:
     notes: note table, s.
-    beats: tracked beats, at least two, s.
-    level_cost: see `LEVEL_COST`.
-    metre_weight: see `METRE_WEIGHT`.
-    jump_cost: see `JUMP_COST`.
+    candidates: tracked beats, at least two each.
     change_level: whether beats at simple ratios to the tracked ones are tried as well.
-
-  Returns:
-    (beats s `[n]`, place of each beat in its bar `[n]`, 0 for a downbeat, time signature, probability that these are
-    the beats).
+    **weights: `path_weight`, `level_cost`, `metre_weight` and `jump_cost` instead of the constants above.
   """
+  path_weight, level_cost = weights.get('path_weight', PATH_WEIGHT), weights.get('level_cost', LEVEL_COST)
   best = None
-  for number, candidate in enumerate(levels(beats) if change_level else [beats]):
-    odds, metres = bar_network.analyze_beats(notes, candidate)
-    right = float(np.log1p(-min(float(np.exp(metres[bar_network.WRONG])), 1 - 1e-9)))
-    score = right - level_cost * (number > 0)
-    if best is None or score > best[0]:
-      best = score, candidate, odds, metres, right
+  for candidate in candidates:
+    for number, beats in enumerate(levels(candidate.beats) if change_level else [candidate.beats]):
+      odds, metres = bar_network.analyze_beats(notes, beats)
+      right = float(np.log1p(-min(float(np.exp(metres[bar_network.WRONG])), 1 - 1e-9)))
+      score = right + path_weight * candidate.score - level_cost * (number > 0)
+      if best is None or score > best[0]:
+        best = score, beats, odds, metres, right
   _, beats, odds, metres, right = best
-  places, metre = _place(odds, metres[: bar_network.WRONG] - right, metre_weight, jump_cost)
-  return beats, places, metre, float(np.exp(right))
+  metres = metres[: bar_network.WRONG] - right
+  places, metre = _place(
+    odds, metres, weights.get('metre_weight', METRE_WEIGHT), weights.get('jump_cost', JUMP_COST)
+  )
+  return Bars(beats, places, metre, float(np.exp(right)))
 
 
 def _place(odds, metres, metre_weight, jump_cost):

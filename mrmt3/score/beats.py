@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 
-from mrmt3.score import bar_tracking, bars, beat_network
+from mrmt3.score import bars, beat_network, beat_tracking
 from mrmt3.score.features import FRAME_RATE
 
 MIN_CONFIDENCE = 0.35  # below it, there is no pulse
-METRE_WEIGHT = 1.0  # of the network's log probability of the metre against the path's score per beat
 _SNAP = 0.05  # s; a beat moves to the notes that begin this close to it
-_MIN_NOTES = 8
+_MIN_NOTES, _MIN_BEATS = 8, 4
+_LEAD = 0.5  # s of silence before the first note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,73 +49,62 @@ def find_beats(notes: np.ndarray) -> Beats:
   """Find the beats of a note table; `NO_BEATS` (with its confidence) if there is no steady pulse."""
   if len(notes) < _MIN_NOTES:
     return NO_BEATS
-  begin = notes['onset'].min()
+  activation, begin = _activation(notes)
+  candidates = _candidates(notes, activation, begin)
+  if not candidates:
+    return NO_BEATS
+  found = bars.find_bars(notes, candidates)
+  confidence = float(np.interp(found.beats, begin + np.arange(len(activation)) / beat_tracking.RATE, activation).mean())
+  if confidence < MIN_CONFIDENCE:
+    return dataclasses.replace(NO_BEATS, confidence=confidence)
+  return Beats(found.beats, found.places, *found.metre, confidence)
+
+
+def find_candidates(notes: np.ndarray) -> list[bars.Candidate]:
+  """Return the beats tracked in each range of tempo, before the bars decide between them."""
+  return _candidates(notes, *_activation(notes))
+
+
+def _candidates(notes, activation, begin):
+  rate = beat_tracking.RATE
+  return [
+    bars.Candidate(snapped(path.frames / rate + begin, notes), path.score / len(activation) * rate)
+    for path in beat_tracking.track(activation)
+    if len(path.frames) >= _MIN_BEATS
+  ]
+
+
+def _activation(notes):
+  """Return (probability of a beat `[frames]` at `beat_tracking.RATE`, time of the first frame, s)."""
+  begin = float(notes['onset'].min()) - _LEAD  # the network need not see long silence
   shifted = notes.copy()
-  shifted['onset'] -= begin - 0.5  # the network need not see long silence
-  shifted['offset'] -= begin - 0.5
-  found = beats_from_activations(*beat_network.activations(shifted))
-  if not len(found.times):
-    return found
-  times, places, metre, _ = bars.find_bars(notes, _snapped(found.times + begin - 0.5, notes))
-  return Beats(times, places, *metre, found.confidence)
+  shifted['onset'] -= begin
+  shifted['offset'] -= begin
+  beat, _, _ = beat_network.activations(shifted)
+  fine = np.arange(0, len(beat) - 1, FRAME_RATE / beat_tracking.RATE)
+  return np.interp(fine, np.arange(len(beat)), beat), begin
 
 
 def beats_at(notes: np.ndarray, beats_per_minute: float) -> Beats:
   """Find the phase and the bars of beats at a constant tempo; the confidence is that of the beats found."""
   if not len(notes):
     return NO_BEATS
+  activation, first = _activation(notes)
   begin, end = float(notes['onset'].min()), float(notes['offset'].max())
-  shifted = notes.copy()
-  shifted['onset'] -= begin - 0.5
-  shifted['offset'] -= begin - 0.5
-  beat, _, _ = beat_network.activations(shifted)
   interval = 60.0 / beats_per_minute
   count = max(2, int((end - begin) / interval) + 2)
   phases = np.arange(0, interval, 0.01)
-  places = (phases[:, None] + interval * np.arange(count) + 0.5) * FRAME_RATE
-  strength = np.interp(places, np.arange(len(beat)), beat, right=0.0).mean(axis=1)
+  places = (begin - first + phases[:, None] + interval * np.arange(count)) * beat_tracking.RATE
+  strength = np.interp(places, np.arange(len(activation)), activation, right=0.0).mean(axis=1)
   times = begin + phases[np.argmax(strength)] + interval * np.arange(count)
-  if times[0] - interval > -1e-6 and times[0] - interval >= begin - 0.1:
+  if times[0] - interval >= max(begin - 0.1, 0.0):
     times = np.r_[times[0] - interval, times]
-  times, places, metre, _ = bars.find_bars(notes, times, change_level=False)
-  return Beats(times, places, *metre, float(strength.max()))
+  found = bars.find_bars(notes, [bars.Candidate(times, 0.0)], change_level=False)
+  return Beats(found.beats, found.places, *found.metre, float(strength.max()))
 
 
-def beats_from_activations(
-  beat: np.ndarray, downbeat: np.ndarray, metres: np.ndarray, metre_weight: float = METRE_WEIGHT, **tracking
-) -> Beats:
-  """Track beats through activations (see `beat_network.activations`).
-
-  Args:
-    beat: probability of a beat, `[frames]` at `FRAME_RATE`.
-    downbeat: probability of a downbeat.
-    metres: log probability of each of `beat_network.METRES`.
-    metre_weight: see `METRE_WEIGHT`.
-    **tracking: options of `bar_tracking.track`.
-  """
-  size = len(beat)
-  fine = np.arange(0, size - 1, FRAME_RATE / bar_tracking.RATE)
-  upsampled = [np.interp(fine, np.arange(size), one) for one in (beat, downbeat)]
-  paths = bar_tracking.track(*upsampled, **tracking)
-  if not paths:
-    return NO_BEATS
-  best, beats_found = None, max(len(path.frames) for path in paths)
-  for (numerator, denominator), log_probability in zip(beat_network.METRES, metres, strict=True):
-    count = numerator if denominator == 4 else numerator // 3
-    path = paths[bar_tracking.BEATS_PER_BAR.index(count)]
-    score = path.score / beats_found + metre_weight * log_probability
-    if best is None or score > best[0]:
-      best = score, path, numerator, denominator
-  _, path, numerator, denominator = best
-  strength = np.array([upsampled[0][max(0, frame - 2) : frame + 3].max() for frame in path.frames])
-  confidence = float(strength.mean())
-  if confidence < MIN_CONFIDENCE or len(path.frames) < 4:
-    return dataclasses.replace(NO_BEATS, confidence=confidence)
-  return Beats(path.frames / bar_tracking.RATE, path.places, numerator, denominator, confidence)
-
-
-def _snapped(times, notes):
-  """Move beats to the mean onset of the notes next to them, and keep them in order."""
+def snapped(times, notes):
+  """Return beats moved to the mean onset of the notes next to them, in order."""
   onsets = np.sort(notes['onset'])
   out = times.copy()
   for index, time in enumerate(times):

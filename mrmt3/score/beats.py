@@ -7,7 +7,7 @@ import numpy as np
 from mrmt3.score import bars, beat_network, beat_tracking
 from mrmt3.score.features import FRAME_RATE
 
-MIN_CONFIDENCE = 0.35  # below it, there is no pulse
+MIN_CONFIDENCE = 0.4  # below it, there is no pulse
 _SNAP = 0.05  # s; a beat moves to the notes that begin this close to it
 _MIN_NOTES, _MIN_BEATS = 8, 4
 _LEAD = 0.5  # s of silence before the first note

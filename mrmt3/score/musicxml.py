@@ -186,7 +186,7 @@ class _PartWriter:
     for staff, voices in enumerate(self._part.staves):
       accidentals = _Accidentals(self._sharps)
       lines = [self._clipped(voice, begin, length) for voice in voices]
-      lines = [line for number, line in enumerate(lines) if line or number == 0] or [[]]
+      lines = [line for line in lines if line] or [[]]
       for number, line in enumerate(lines):
         if written:
           _child(_child(measure, 'backup'), 'duration', written)

@@ -17,6 +17,8 @@ SCORE_ORDER = (
   *(range(16, 24), (52, 53, 54, 55), range(40, 46), range(48, 52), range(80, 128), range(32, 40)),
 )
 KEYBOARDS = frozenset([*range(0, 9), *range(16, 21), 46, 88, 89, 90])  # two staves; a harp as well
+_ONE_STAFF = 24  # semitones
+_PICKUP_STEP = 0.5  # quarters; a pick-up is a number of eighths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +87,7 @@ def _by_instrument(table):
 
 def _bars(tempo, begin, end):
   """Return (bars from the one of the first note on, whether the first one is a pick-up)."""
-  beat = tempo.beat_quarters
-  first = np.floor(begin / beat + 1e-6) * beat
+  first = float(np.floor(begin / _PICKUP_STEP + 1e-6) * _PICKUP_STEP)
   whole = tempo.bar_quarters
   covering = tempo.bars(float(tempo.downbeats[0] - whole * np.ceil((tempo.downbeats[0] - first) / whole)), end)
   while len(covering) > 1 and covering[0].start + covering[0].length <= first + 1e-6:
@@ -105,7 +106,7 @@ def _part(table, program, is_drum, grid):
   if is_drum:
     voices = [_drum_voice(table, grid)]
     staves = [voices]
-  elif program in KEYBOARDS:
+  elif program in KEYBOARDS and _needs_two_staves(table):
     staff = split_staves(table)
     staves = []
     for number in range(2):
@@ -119,6 +120,12 @@ def _part(table, program, is_drum, grid):
   for chord in (chord for voices in staves for voice in voices for chord in voice):
     table['end'][chord.rows] = chord.end
   return Part(instruments.instrument_name(program, is_drum), program, is_drum, table, staves)
+
+
+def _needs_two_staves(table):
+  """Return whether a keyboard part has chords or a range that one staff does not hold."""
+  low, high = np.percentile(table['pitch'], (5, 95))
+  return high - low > _ONE_STAFF or (len(np.unique(table['start'])) < 0.8 * len(table) and low < 57 < 62 < high)
 
 
 def _drum_voice(table, grid):

@@ -8,8 +8,8 @@ from mrmt3.score.quantize import UNITS
 
 MAX_VOICES = 4  # of a staff
 MIDDLE = 60  # C4
-_FILL = UNITS // 2  # shorter gaps before the next note are filled: they are articulation rather than rests
-_SAME_END = UNITS // 2  # notes that begin together and end this close form a chord
+_EIGHTH = UNITS // 2
+_SAME_END = _EIGHTH  # notes that begin together and end this close form a chord
 _STAFF_RANGE = (45, 74)  # pitches between which the hands may part
 _BALLAST = 0.35  # semitones of distance from middle C that weigh as much as one of a gap between the hands
 
@@ -53,8 +53,8 @@ def split_voices(table: np.ndarray) -> list[list[Chord]]:
   """Return the voices of a staff, the highest first; no chord of a voice begins before the last one has ended.
 
   Note values are simplified as far as sound allows: notes that begin together and end nearly together become a chord,
-  gaps shorter than an eighth are filled, and a note is cut where all voices are busy. So the ends in the result are
-  those that are written.
+  short rests are articulation and are left out, and a note is cut where all voices are busy. So the ends in the
+  result are those that are written.
   """
   voices: list[list[Chord]] = []
   for chord in _chords(table):
@@ -69,10 +69,28 @@ def split_voices(table: np.ndarray) -> list[list[Chord]]:
     else:
       voices.append([chord])
   for voice in voices:
-    for chord, following in zip(voice, voice[1:], strict=False):
-      if 0 < following.start - chord.end < _FILL:
-        chord.end = following.start
+    for index, chord in enumerate(voice):
+      following = voice[index + 1].start if index + 1 < len(voice) else None
+      chord.end = _written_end(chord.start, chord.end, following)
   return sorted(voices, key=lambda voice: -np.mean([max(chord.pitches) for chord in voice]))
+
+
+def _written_end(start: int, end: int, following: int | None) -> int:
+  """Return where a note is written to end, given where the next one of its voice begins.
+
+  Notes last until the next one or until the end of the beat rather than leave a rest shorter than an eighth or a rest
+  that begins within the beat of a short note, and do not reach a little into another beat.
+  """
+  room = following if following is not None else end + 4 * UNITS
+  if 0 <= room - end < _EIGHTH:
+    return room
+  beat_end = -(-end // UNITS) * UNITS
+  if start >= beat_end - UNITS or beat_end - end < _EIGHTH:
+    # In its own beat, or nearly through the last one.
+    return min(beat_end, room)
+  if end - (beat_end - UNITS) < _EIGHTH:
+    return beat_end - UNITS
+  return end
 
 
 def _chords(table):

@@ -3,9 +3,9 @@
 import dataclasses
 
 import numpy as np
+from pieces import Piece
 
 from mrmt3.dataset_builder.score import SCORE_NOTE_DTYPE, bar_phases
-from pieces import Piece
 
 # Degrees of the triads that are tried: semitones above the tonic, whether minor; and a handicap.
 MAJOR = ((0, False, 0.0), (7, False, 0.3), (5, False, 0.4), (9, True, 1.0), (2, True, 1.0))

@@ -3,11 +3,11 @@
 import dataclasses
 
 import numpy as np
+from pieces import Piece
 
 from mrmt3.dataset_builder import arrange
 from mrmt3.dataset_builder.score import bar_phases, excerpt
 from mrmt3.notes.note_array import empty_notes, sort_notes
-from pieces import Piece
 
 STEPS = 24  # of the tempo curve, per quarter
 SIMPLE, COMPOUND = 96.0, 66.0  # median beats per minute

@@ -217,7 +217,7 @@ def _load(path):
     if not about:
       return None
     parts = tuple(file[f'part{index}'] for index in range(about['parts']))
-    drums = file['drums'] if 'drums' in file else None
+    drums = file.get('drums', None)
     score = Score(about['name'], parts, file['bars'], tuple(about['programs']), drums, about['tempo'])
   return Piece(about['name'], score, *about['metre'], tuple(about['key']) if about['key'] else None)
 
@@ -252,5 +252,10 @@ if __name__ == '__main__':
   found = read_pieces(pathlib.Path(sys.argv[1]), grooves=int(sys.argv[2]))
   print(len(found), 'pieces')
   print(collections.Counter((p.name.split('/')[1], p.numerator, p.denominator) for p in found))
-  print('minor', sum(p.key is not None and p.key[1] for p in found), 'major', sum(p.key is not None and not p.key[1] for p in found))
+  print(
+    'minor',
+    sum(p.key is not None and p.key[1] for p in found),
+    'major',
+    sum(p.key is not None and not p.key[1] for p in found),
+  )
   print('pickup', sum(p.pickup > 0 for p in found))

@@ -3,7 +3,6 @@
 import zlib
 
 import numpy as np
-
 from pieces import Piece
 
 METRES = {(4, 4): 32, (3, 4): 14, (2, 4): 14, (6, 8): 14}  # numbers of pieces

@@ -12,15 +12,15 @@ import collections
 from pathlib import Path
 
 import numpy as np
-
 import transcriptions
-from mrmt3.score.beats import Beats, find_beats
-from mrmt3.score.key import find_key
 from performance import Performance, draw_timing, perform
 from pieces import read_pieces
 from reported import choose, seeds
 from scoring import score
 from split import split_pieces
+
+from mrmt3.score.beats import Beats, find_beats
+from mrmt3.score.key import find_key
 
 COLUMNS = ('beat', 'downbeat', 'metre', 'key')
 

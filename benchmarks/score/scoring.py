@@ -2,7 +2,6 @@
 
 import mir_eval
 import numpy as np
-
 from performance import Performance
 
 KEYS = ('C', 'C#', 'D', 'Eb', 'E', 'F', 'F#', 'G', 'Ab', 'A', 'Bb', 'B')
@@ -30,7 +29,5 @@ def score(performance: Performance, beats, key: tuple[int, bool] | None) -> dict
     'key': np.nan,
   }
   if performance.key is not None:
-    result['key'] = (
-      mir_eval.key.weighted_score(key_name(performance.key), key_name(key)) if key is not None else 0.0
-    )
+    result['key'] = mir_eval.key.weighted_score(key_name(performance.key), key_name(key)) if key is not None else 0.0
   return result

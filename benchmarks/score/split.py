@@ -2,8 +2,9 @@
 
 import zlib
 
-from mrmt3.dataset_builder import groups, sources
 from pieces import Piece
+
+from mrmt3.dataset_builder import groups, sources
 
 REPORTED, TUNING = 0.3, 0.12  # shares of the groups
 

@@ -14,16 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from safetensors.numpy import save_file
-
 from accompany import accompanied
+from performance import Performance, draw_timing, perform, without_pulse
+from pieces import Piece, read_pieces
+from safetensors.numpy import save_file
+from split import split_pieces
+
 from mrmt3.dataset_builder import drums
 from mrmt3.notes.note_array import sort_notes
 from mrmt3.score import beat_network, convolutions
 from mrmt3.score.features import CHANNELS, FRAME_RATE, SCALARS, frame_features
-from performance import Performance, draw_timing, perform, without_pulse
-from pieces import Piece, read_pieces
-from split import split_pieces
 
 FRAMES = 750  # 30 s
 SHARES = {(4, 4): 0.36, (3, 4): 0.22, (2, 4): 0.17, (6, 8): 0.17, (9, 8): 0.04, (12, 8): 0.04}

@@ -1,6 +1,6 @@
 """Trains the bar network of mrmt3.score on the beats of performances of the training pieces.
 
-  python benchmarks/score/train_bars.py CACHE -o mrmt3/weights/score/bars.safetensors
+python benchmarks/score/train_bars.py CACHE -o mrmt3/weights/score/bars.safetensors
 """
 
 import argparse
@@ -11,15 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from safetensors.numpy import save_file
-
-from mrmt3.score import bar_features, bar_network, bars, convolutions
-from mrmt3.score.beats import find_candidates
 from performance import Performance
 from pieces import read_pieces
+from safetensors.numpy import save_file
 from scoring import beat_f1
 from split import split_pieces
 from train import by_metre_and_collection, draw_performance
+
+from mrmt3.score import bar_features, bar_network, bars, convolutions
+from mrmt3.score.beats import find_candidates
 
 STEPS = 64  # beats
 DROPOUT = 0.2
@@ -159,9 +159,7 @@ def main() -> None:
   for _ in range(args.tracked):
     tracked += tracked_examples(by_metre, rng)
   print(f'{len(tracked)} tracked and {len(pool)} performances in {time.time() - begin:.0f} s', flush=True)
-  params = convolutions.initial(
-    rng, bar_features.CHANNELS, args.width, len(bar_network.DILATIONS), bar_network.OUTPUTS
-  )
+  params = convolutions.initial(rng, bar_features.CHANNELS, args.width, len(bar_network.DILATIONS), bar_network.OUTPUTS)
   schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, 200, args.steps, 3e-5)
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=1e-2))
   state = optimizer.init(params)

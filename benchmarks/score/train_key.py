@@ -1,6 +1,6 @@
 """Trains the key profiles of mrmt3.score on performances of the training pieces.
 
-  python benchmarks/score/train_key.py CACHE -o mrmt3/weights/score/key.safetensors
+python benchmarks/score/train_key.py CACHE -o mrmt3/weights/score/key.safetensors
 """
 
 import argparse
@@ -10,15 +10,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
-from scipy import optimize
-
 from accompany import accompanied
-from mrmt3.score import key
 from performance import draw_timing, perform
 from pieces import read_pieces
+from safetensors.numpy import save_file
+from scipy import optimize
 from split import split_pieces
 from train import corrupted
+
+from mrmt3.score import key
 
 PENALTY = 1e-4
 

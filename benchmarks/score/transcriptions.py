@@ -5,11 +5,11 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+from performance import Performance
 
 from mrmt3.audio.synthesizer import Synth
 from mrmt3.notes import instruments
 from mrmt3.notes.note_array import NOTE_DTYPE
-from performance import Performance
 
 SAMPLE_RATE = 16000
 TAIL = 1.0  # s

@@ -143,9 +143,7 @@ def midi_bytes(notes: np.ndarray, clock: MidiClock | None = None) -> bytes:
   import mido
 
   midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER if clock is None else clock.ticks_per_quarter)
-  midi.tracks.append(
-    mido.MidiTrack([mido.MetaMessage('set_tempo', tempo=TEMPO)]) if clock is None else clock.track()
-  )
+  midi.tracks.append(mido.MidiTrack([mido.MetaMessage('set_tempo', tempo=TEMPO)]) if clock is None else clock.track())
   notes = _in_ticks(notes, clock)
   pitched = 0
   for program, is_drum in instruments.instruments_of(notes):

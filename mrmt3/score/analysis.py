@@ -63,10 +63,7 @@ def analyze(notes: np.ndarray, tempo: str = 'auto') -> Analysis:
   Raises:
     UserError: the tempo is neither.
   """
-  if tempo == 'auto':
-    found = beat_tracking.find_beats(notes)
-  else:
-    found = beat_tracking.beats_at(notes, parse_tempo(tempo))
+  found = beat_tracking.find_beats(notes) if tempo == 'auto' else beat_tracking.beats_at(notes, parse_tempo(tempo))
   has_bars = len(found.times) >= 2 and (found.places == 0).any()
   return Analysis(found, TempoMap.from_beats(found) if has_bars else None, find_key(notes))
 

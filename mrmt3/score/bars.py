@@ -78,9 +78,7 @@ def find_bars(notes: np.ndarray, candidates: list[Candidate], *, change_level: b
         best = score, beats, odds, metres, right
   _, beats, odds, metres, right = best
   metres = metres[: bar_network.WRONG] - right
-  places, metre = _place(
-    odds, metres, weights.get('metre_weight', METRE_WEIGHT), weights.get('jump_cost', JUMP_COST)
-  )
+  places, metre = _place(odds, metres, weights.get('metre_weight', METRE_WEIGHT), weights.get('jump_cost', JUMP_COST))
   return Bars(beats, places, metre, float(np.exp(right)))
 
 

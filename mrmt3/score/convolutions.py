@@ -31,9 +31,7 @@ def _elu(x, xp):
   return xp.where(x > 0, x, xp.exp(xp.minimum(x, 0.0)) - 1)
 
 
-def initial(
-  rng: np.random.Generator, channels: int, width: int, blocks: int, outputs: int
-) -> dict[str, np.ndarray]:
+def initial(rng: np.random.Generator, channels: int, width: int, blocks: int, outputs: int) -> dict[str, np.ndarray]:
   """Return random parameters."""
 
   def normal(*shape, fan):

@@ -1,6 +1,7 @@
 """Note values: notes and rests of a bar as symbols that musicians read, with ties, triplets and beams."""
 
 import dataclasses
+import itertools
 
 from mrmt3.score.quantize import UNITS
 
@@ -87,7 +88,7 @@ def symbols(begin: int, end: int, metre: Metre, triplet_beats: frozenset[int], i
       cuts |= {edge for edge in (beat, beat + UNITS) if begin < edge < end}
   edges = sorted(cuts)
   found = []
-  for first, last in zip(edges, edges[1:], strict=False):
+  for first, last in itertools.pairwise(edges):
     beat = next((beat for beat in triplet_beats if beat <= first and last <= beat + UNITS), None)
     if beat is not None and not (first == beat and last == beat + UNITS):
       found += _triplet_symbols(first, last)

@@ -6,7 +6,7 @@ OUTPUTS = {
   'musicxml': 'sheet music that notation programs open',
   'pdf': 'pages; needs MuseScore',
   'svg': 'pages as one image; needs verovio',
-  'performance': 'with --quantize, a second MIDI file with the times as played; song.played.mid unless FILE.mid is given',
+  'performance': 'with --quantize, also a MIDI file with the times as played: song.played.mid, or FILE.mid',
 }
 
 

@@ -43,7 +43,7 @@ class Settings:
   resume: bool = False
   quiet: bool = False
   progress: str = 'bar'
-  score: ScoreOptions = ScoreOptions()
+  score: ScoreOptions = dataclasses.field(default_factory=ScoreOptions)
   clean: bool = False
 
 

@@ -21,7 +21,7 @@ _HEADER = (
 )
 _ACCIDENTALS = {-2: 'flat-flat', -1: 'flat', 0: 'natural', 1: 'sharp', 2: 'double-sharp'}
 _OCTAVE_LOWER = frozenset([*range(24, 40), 43])  # guitars and basses sound an octave lower than written
-_TEMPO_CHANGE = 0.04  # relative; smaller changes are not written
+_TEMPO_CHANGE = 0.2  # relative; smaller changes are not written
 _CHANNELS = 16
 _DRUM_CHANNEL = 10
 
@@ -68,7 +68,8 @@ def _score_part(part_list, part, number):
   channel = number % (_CHANNELS - 1) + 1
   channel += channel >= _DRUM_CHANNEL
   if part.is_drum:
-    pitches = np.unique(part.table['pitch']).tolist()
+    # Common sounds first: music21 reads the first one only, and does not know the rare ones.
+    pitches = sorted(np.unique(part.table['pitch']).tolist(), key=lambda pitch: (pitch not in percussion.PLACES, pitch))
     for pitch in pitches:
       instrument = _child(own, 'score-instrument', id=_drum_id(number, pitch))
       _child(instrument, 'instrument-name', percussion.name(pitch))
@@ -97,6 +98,7 @@ class _PartWriter:
     key = sheet.key
     self._sharps, self._is_minor = (key.sharps, key.is_minor) if key is not None and not part.is_drum else (0, False)
     self._marks = {} if part.is_drum else dynamics.marks(part.table, sheet.bars)
+    self._places = percussion.places(np.unique(part.table['pitch']).tolist()) if part.is_drum else {}
     self._tempo = None
 
   def write(self, element) -> None:
@@ -250,7 +252,7 @@ class _PartWriter:
         _child(note, 'chord')
       head, accidental, instrument = None, None, None
       if self._part.is_drum:
-        step, octave, head = percussion.PLACES.get(pitch, percussion.ELSEWHERE)
+        step, octave, head = self._places[pitch]
         unpitched = _child(note, 'unpitched')
         _child(unpitched, 'display-step', step)
         _child(unpitched, 'display-octave', octave)

@@ -28,6 +28,8 @@ PLACES = {
   59: ('F', 5, 'x'),
 }
 ELSEWHERE = ('E', 5, 'diamond')
+_STEPS = 'CDEFGAB'
+_LOWEST, _HIGHEST = 7 * 3 + 5, 7 * 6 + 2  # A3 to E6, steps from C0
 NAMES = {
   35: 'Acoustic Bass Drum',
   36: 'Bass Drum',
@@ -55,3 +57,23 @@ NAMES = {
 def name(pitch: int) -> str:
   """Return the name of a drum sound."""
   return NAMES.get(pitch, f'Percussion {pitch}')
+
+
+def places(pitches: list[int]) -> dict[int, tuple[str, int, str]]:
+  """Return the place of each sound of a part, no two at one: a taken place gives way to the nearest free one.
+
+  Args:
+    pitches: General MIDI drum pitches.
+
+  Returns:
+    {pitch: (step, octave, notehead)}.
+  """
+  found, taken = {}, set()
+  for pitch in sorted(pitches, key=lambda pitch: (pitch not in PLACES, pitch)):
+    step, octave, head = PLACES.get(pitch, ELSEWHERE)
+    wanted = _STEPS.index(step) + 7 * octave
+    free = [line for line in range(_LOWEST, _HIGHEST + 1) if line not in taken]
+    line = min(free, key=lambda line: (abs(line - wanted), line)) if free else wanted
+    taken.add(line)
+    found[pitch] = (_STEPS[line % 7], line // 7, head)
+  return found

@@ -17,7 +17,7 @@ import optax
 from accompany import accompanied
 from performance import Performance, draw_timing, perform, without_pulse
 from pieces import Piece, read_pieces
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from split import split_pieces
 
 from mrmt3.dataset_builder import drums
@@ -44,13 +44,13 @@ def with_drums(piece: Piece, rng: np.random.Generator) -> Piece:
 
 def corrupted(notes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   """Return notes with mistakes as transcriptions have them."""
-  notes = notes[rng.random(len(notes)) > rng.uniform(0, 0.35)].copy()
+  notes = notes[rng.random(len(notes)) > rng.uniform(0, 0.45)].copy()
   if len(notes) < 4:
     return notes
-  notes['onset'] = np.maximum(notes['onset'] + rng.normal(0, rng.uniform(0, 0.02), len(notes)), 0)
+  notes['onset'] = np.maximum(notes['onset'] + rng.normal(0, rng.uniform(0, 0.025), len(notes)), 0)
   length = np.maximum(notes['offset'] - notes['onset'], 0.04)
   notes['offset'] = notes['onset'] + length * rng.uniform(rng.uniform(0.3, 1.0), 1.1, len(notes))
-  extra = notes[rng.integers(len(notes), size=int(len(notes) * rng.uniform(0, 0.25)))].copy()
+  extra = notes[rng.integers(len(notes), size=int(len(notes) * rng.uniform(0, 0.5)))].copy()
   is_harmonic = rng.random(len(extra)) < 0.5
   shift = np.where(is_harmonic, 0.0, rng.uniform(0, notes['offset'].max(), len(extra)) - extra['onset'])
   extra['onset'] += shift
@@ -156,8 +156,11 @@ def main() -> None:
   parser.add_argument('--width', type=int, default=32)
   parser.add_argument('--batch', type=int, default=12)
   parser.add_argument('--grooves', type=int, default=300)
+  parser.add_argument('--start', type=Path, help='weights to start from')
+  parser.add_argument('--rate', type=float, default=4e-3, help='highest learning rate')
+  parser.add_argument('--seed', type=int, default=0)
   args = parser.parse_args()
-  rng = np.random.default_rng(0)
+  rng = np.random.default_rng(args.seed)
   pieces = split_pieces(read_pieces(args.cache, grooves=args.grooves))['training']
   by_metre = by_metre_and_collection(pieces)
   print({metre: {name: len(own) for name, own in c.items()} for metre, c in by_metre.items()}, flush=True)
@@ -168,7 +171,9 @@ def main() -> None:
   print(f'{len(pool)} performances in {time.time() - begin:.0f} s', flush=True)
 
   params = convolutions.initial(rng, CHANNELS, args.width, len(beat_network.DILATIONS), beat_network.OUTPUTS)
-  schedule = optax.warmup_cosine_decay_schedule(0.0, 4e-3, 200, args.steps, 4e-5)
+  if args.start:
+    params = {name: value.astype(np.float32) for name, value in load_file(args.start).items()}
+  schedule = optax.warmup_cosine_decay_schedule(0.0, args.rate, 200, args.steps, 4e-5)
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=1e-3))
   state = optimizer.init(params)
 

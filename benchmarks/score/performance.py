@@ -13,6 +13,7 @@ STEPS = 24  # of the tempo curve, per quarter
 SIMPLE, COMPOUND = 96.0, 66.0  # median beats per minute
 SPREAD = 0.2  # standard deviation of the logarithm of the tempo
 LIMITS = {False: (50.0, 160.0), True: (42.0, 120.0)}
+CHORD = 0.04  # s; notes within it sound together
 DENSITY = (1.0, 7.0)  # limits of the mean number of distinct onsets per second
 
 
@@ -119,7 +120,7 @@ def perform(
 
 def without_pulse(rng: np.random.Generator, performance: Performance) -> Performance:
   """Return the notes of a performance at times that have no pulse: each sound begins at random."""
-  starts, group = np.unique(np.round(performance.positions, 3), return_inverse=True)
+  starts, group = np.unique(np.round(performance.notes['onset'] / CHORD), return_inverse=True)
   seconds = float(performance.notes['onset'].max())
   times = np.sort(rng.uniform(0.3, seconds, len(starts)))[group]
   notes = performance.notes.copy()

@@ -27,7 +27,7 @@ from mrmt3.score.features import CHANNELS, FRAME_RATE, SCALARS, frame_features
 
 FRAMES = 750  # 30 s
 SHARES = {(4, 4): 0.36, (3, 4): 0.22, (2, 4): 0.17, (6, 8): 0.17, (9, 8): 0.04, (12, 8): 0.04}
-NO_PULSE, ACCOMPANIED, DRUMMED = 0.04, 0.6, 0.2
+NO_PULSE, ACCOMPANIED, DRUMMED = 0.04, 0.5, 0.2
 DROPOUT = 0.12
 
 

@@ -7,7 +7,10 @@ import numpy as np
 from mrmt3.score import bars, beat_network, beat_tracking
 from mrmt3.score.features import FRAME_RATE
 
-MIN_CONFIDENCE = 0.4  # below it, there is no pulse
+MIN_CONFIDENCE = 0.44  # below it, there is no pulse
+_REGULARITY_WEIGHT = 1 / 3  # in the confidence; the rest is the mean probability of a beat on the beats
+_ON_BEAT = 0.06  # of a beat; onsets closer to a beat are on it
+_MIN_PHASES = 6
 _SNAP = 0.05  # s; a beat moves to the notes that begin this close to it
 _MIN_NOTES, _MIN_BEATS = 8, 4
 _LEAD = 0.5  # s of silence before the first note
@@ -54,7 +57,8 @@ def find_beats(notes: np.ndarray) -> Beats:
   if not candidates:
     return NO_BEATS
   found = bars.find_bars(notes, candidates)
-  confidence = float(np.interp(found.beats, begin + np.arange(len(activation)) / beat_tracking.RATE, activation).mean())
+  strength = float(np.interp(found.beats, begin + np.arange(len(activation)) / beat_tracking.RATE, activation).mean())
+  confidence = (1 - _REGULARITY_WEIGHT) * strength + _REGULARITY_WEIGHT * regularity(notes, found.beats)
   if confidence < MIN_CONFIDENCE:
     return dataclasses.replace(NO_BEATS, confidence=confidence)
   return Beats(found.beats, found.places, *found.metre, confidence)
@@ -101,6 +105,22 @@ def beats_at(notes: np.ndarray, beats_per_minute: float) -> Beats:
     times = np.r_[times[0] - interval, times]
   found = bars.find_bars(notes, [bars.Candidate(times, 0.0)], change_level=False)
   return Beats(found.beats, found.places, *found.metre, float(strength.max()))
+
+
+def regularity(notes: np.ndarray, beats: np.ndarray) -> float:
+  """Return 0..1, how well the onsets between beats agree on a division of the beat in 2, 3, 4 or 6.
+
+  It is the length of the mean vector of the onsets' phases, less what random onsets would reach; 0.5 with too few of
+  them to know. Onsets on the beats do not count, because beats are moved onto onsets.
+  """
+  place = np.interp(notes['onset'], beats, np.arange(len(beats)), left=np.nan, right=np.nan)
+  phase = np.unique(np.round(place[~np.isnan(place)], 2)) % 1
+  phase = phase[np.minimum(phase, 1 - phase) > _ON_BEAT]
+  if len(phase) < _MIN_PHASES:
+    return 0.5
+  power = max(np.abs(np.exp(2j * np.pi * parts * phase).mean()) ** 2 for parts in (2, 3, 4, 6))
+  chance = 1.5 / len(phase)
+  return float(np.sqrt(max(0.0, (power - chance) / (1 - chance))))
 
 
 def snapped(times, notes):

@@ -24,6 +24,7 @@ from mrmt3.notes.instruments import instruments_of, map_to_slakh_classes
 from mrmt3.score import render
 from mrmt3.score.analysis import Analysis
 from mrmt3.score.clean import clean
+from mrmt3.score.live import LiveTempo
 from mrmt3.score.options import NO_TEMPO, ScoreOptions
 from mrmt3.utils import console, warning_lines
 from mrmt3.utils.files import atomic_path
@@ -334,12 +335,19 @@ def run_pipe(
   mono = levels.watched(stdin_stream.mono_blocks(blocks, rate), stdin_stream.NAME)
   piece = batched_pieces.Piece(audio_files.resampled(mono, rate, transcriber.sample_rate), job)
 
+  live = LiveTempo(settings.score.tempo) if settings.score.tempo != NO_TEMPO else None
+
   def watched():
     for update in transcriber.run([piece], hop=settings.hop or 1, instruments=settings.instruments):
       if update.error is not None:
         raise update.error
       for record in export.note_records(update.notes):
         print(json.dumps(record))
+      if (
+        live is not None
+        and (record := live.add(update.notes, update.seconds, is_last=update.stats is not None)) is not None
+      ):
+        print(json.dumps({'event': 'score', **record}))
       sys.stdout.flush()
       yield update
 

@@ -1,14 +1,16 @@
 """Bars from beats: the metrical level that the bar network likes best, its metre, and where the bars begin."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
 from mrmt3.score import bar_network
 
 MIN_INTERVAL, MAX_INTERVAL = 0.27, 1.9  # s, of the median beat
-PATH_WEIGHT = 0.6  # of the tracked path's score per second against the log probability that the beats are right
-LEVEL_COST = 0.0  # log probability that another level than the tracked one must gain
+PATH_WEIGHT = 0.3  # of the tracked path's score per second against the log probability that the beats are right
+STRENGTH_WEIGHT = 1.0  # of the logarithm of the mean probability of a beat on the beats
+LEVEL_COST = 0.5  # log probability that another level than the tracked one must gain
 METRE_WEIGHT = 4.0  # of the log probability of the metre against the downbeats' log odds
 JUMP_COST = 9.0  # log odds that a bar of an unusual length must gain
 _MIN_BEATS = 4
@@ -58,22 +60,33 @@ def levels(beats: np.ndarray) -> list[np.ndarray]:
   ]
 
 
-def find_bars(notes: np.ndarray, candidates: list[Candidate], *, change_level: bool = True, **weights) -> Bars:
+def find_bars(
+  notes: np.ndarray,
+  candidates: list[Candidate],
+  *,
+  change_level: bool = True,
+  strength: Callable[[np.ndarray], float] = lambda beats: 1.0,
+  **weights,
+) -> Bars:
   """Find the bars of a piece.
 
   Args:
     notes: note table, s.
     candidates: tracked beats, at least two each.
     change_level: whether beats at simple ratios to the tracked ones are tried as well.
-    **weights: `path_weight`, `level_cost`, `metre_weight` and `jump_cost` instead of the constants above.
+    strength: returns the mean probability of a beat at given times.
+    **weights: `path_weight`, `strength_weight`, `level_cost`, `metre_weight` and `jump_cost` instead of the constants
+      above.
   """
   path_weight, level_cost = weights.get('path_weight', PATH_WEIGHT), weights.get('level_cost', LEVEL_COST)
+  strength_weight = weights.get('strength_weight', STRENGTH_WEIGHT)
   best = None
   for candidate in candidates:
     for number, beats in enumerate(levels(candidate.beats) if change_level else [candidate.beats]):
       odds, metres = bar_network.analyze_beats(notes, beats)
       right = float(np.log1p(-min(float(np.exp(metres[bar_network.WRONG])), 1 - 1e-9)))
       score = right + path_weight * candidate.score - level_cost * (number > 0)
+      score += strength_weight * float(np.log(strength(beats) + 0.01))
       if best is None or score > best[0]:
         best = score, beats, odds, metres, right
   _, beats, odds, metres, right = best

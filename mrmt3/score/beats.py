@@ -56,9 +56,13 @@ def find_beats(notes: np.ndarray) -> Beats:
   candidates = _candidates(notes, activation, begin)
   if not candidates:
     return NO_BEATS
-  found = bars.find_bars(notes, candidates)
-  strength = float(np.interp(found.beats, begin + np.arange(len(activation)) / beat_tracking.RATE, activation).mean())
-  confidence = (1 - _REGULARITY_WEIGHT) * strength + _REGULARITY_WEIGHT * regularity(notes, found.beats)
+  frames = begin + np.arange(len(activation)) / beat_tracking.RATE
+
+  def strength(beats):
+    return float(np.interp(beats, frames, activation).mean())
+
+  found = bars.find_bars(notes, candidates, strength=strength)
+  confidence = (1 - _REGULARITY_WEIGHT) * strength(found.beats) + _REGULARITY_WEIGHT * regularity(notes, found.beats)
   if confidence < MIN_CONFIDENCE:
     return dataclasses.replace(NO_BEATS, confidence=confidence)
   return Beats(found.beats, found.places, *found.metre, confidence)

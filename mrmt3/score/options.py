@@ -16,6 +16,9 @@ from mrmt3.score.quantize import Grid, as_played, quantize
 NO_TEMPO = 'none'
 DEFAULT_GRID = '1/16,triplets'  # of sheets
 
+DEFAULT_VELOCITY = 80  # of files with bars, where all notes have the highest velocity: the model predicts none
+_UNKNOWN = 127
+
 
 @dataclasses.dataclass(frozen=True)
 class ScoreOptions:
@@ -48,6 +51,9 @@ class ScoreOptions:
       return notes, None
     if self.grid is not None:
       notes = as_played(quantize(notes, analysis.tempo, Grid.parse(self.grid)), analysis.tempo)
+    if len(notes) and (notes['velocity'] == _UNKNOWN).all():  # of models without velocities
+      notes = notes.copy()
+      notes['velocity'] = DEFAULT_VELOCITY
     return notes, midi_clock(analysis, float(notes['offset'].max(initial=0.0)))
 
   def musicxml(self, notes: np.ndarray, analysis: Analysis, title: str = '', name: str | os.PathLike = '') -> str:

@@ -16,9 +16,9 @@ import numpy as np
 import optax
 from accompany import accompanied
 from performance import Performance, draw_timing, perform, without_pulse
-from pieces import Piece, read_pieces
+from pieces import Piece
 from safetensors.numpy import load_file, save_file
-from split import split_pieces
+from split import training_pieces
 
 from mrmt3.dataset_builder import drums
 from mrmt3.notes.note_array import sort_notes
@@ -156,12 +156,13 @@ def main() -> None:
   parser.add_argument('--width', type=int, default=32)
   parser.add_argument('--batch', type=int, default=12)
   parser.add_argument('--grooves', type=int, default=300)
+  parser.add_argument('--every-tune', type=int, default=2, help='one in so many tunes is used')
   parser.add_argument('--start', type=Path, help='weights to start from')
   parser.add_argument('--rate', type=float, default=4e-3, help='highest learning rate')
   parser.add_argument('--seed', type=int, default=0)
   args = parser.parse_args()
   rng = np.random.default_rng(args.seed)
-  pieces = split_pieces(read_pieces(args.cache, grooves=args.grooves))['training']
+  pieces = training_pieces(args.cache, args.grooves, args.every_tune)
   by_metre = by_metre_and_collection(pieces)
   print({metre: {name: len(own) for name, own in c.items()} for metre, c in by_metre.items()}, flush=True)
   begin = time.time()

@@ -4,6 +4,7 @@ python benchmarks/score/train_bars.py CACHE -o mrmt3/weights/score/bars.safetens
 """
 
 import argparse
+import multiprocessing
 import time
 from pathlib import Path
 
@@ -12,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from performance import Performance
-from pieces import read_pieces
 from safetensors.numpy import save_file
 from scoring import beat_f1
-from split import split_pieces
+from split import training_pieces
 from train import by_metre_and_collection, draw_performance
 
 from mrmt3.score import bar_features, bar_network, bars, convolutions
@@ -97,6 +97,13 @@ def tracked_examples(by_metre: dict, rng: np.random.Generator) -> list[tuple[np.
   return examples
 
 
+_SHARED: dict = {}  # what forked workers inherit
+
+
+def _tracked_of_seed(seed):
+  return tracked_examples(_SHARED['by_metre'], np.random.default_rng(seed))
+
+
 def batch_of(pool: list, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
   """Draw rows of up to `STEPS` beats, transposed at random; targets have a third column, whether there is a beat."""
   features = np.zeros((size, STEPS, bar_features.CHANNELS), np.float32)
@@ -144,20 +151,24 @@ def main() -> None:
   parser.add_argument('--steps', type=int, default=8000)
   parser.add_argument('--pool', type=int, default=6000, help='performances')
   parser.add_argument('--tracked', type=int, default=2500, help='performances whose beats are tracked')
+  parser.add_argument('--workers', type=int, default=2, help='processes that track beats')
   parser.add_argument('--width', type=int, default=48)
   parser.add_argument('--batch', type=int, default=32)
   parser.add_argument('--grooves', type=int, default=300)
+  parser.add_argument('--every-tune', type=int, default=2, help='one in so many tunes is used')
   args = parser.parse_args()
   rng = np.random.default_rng(0)
-  by_metre = by_metre_and_collection(split_pieces(read_pieces(args.cache, grooves=args.grooves))['training'])
+  by_metre = by_metre_and_collection(training_pieces(args.cache, args.grooves, args.every_tune))
   begin = time.time()
   pool = []
   while len(pool) < args.pool:
     if (example := draw_example(by_metre, rng)) is not None:
       pool.append(example)
-  tracked = []
-  for _ in range(args.tracked):
-    tracked += tracked_examples(by_metre, rng)
+  _SHARED['by_metre'] = by_metre
+  context = multiprocessing.get_context('fork')  # before JAX starts its threads
+  with context.Pool(args.workers) as workers:
+    seeds = rng.integers(2**32, size=args.tracked).tolist()
+    tracked = [example for own in workers.imap(_tracked_of_seed, seeds, chunksize=20) for example in own]
   print(f'{len(tracked)} tracked and {len(pool)} performances in {time.time() - begin:.0f} s', flush=True)
   params = convolutions.initial(rng, bar_features.CHANNELS, args.width, len(bar_network.DILATIONS), bar_network.OUTPUTS)
   schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, 200, args.steps, 3e-5)

@@ -19,11 +19,14 @@ from mrmt3.score.tempo_map import TempoMap
 music21 = pytest.importorskip('music21')
 
 
-def analysis_of(numerator=4, denominator=4, beats=40, first_downbeat=1, key=None, seconds=0.5):
-  """Return a steady beat whose beat number `first_downbeat` is a downbeat."""
+def analysis_of(numerator=4, denominator=4, beats=40, first_downbeat=1, key=None, seconds=0.5, jump=None):
+  """Return a steady beat whose beat number `first_downbeat` is a downbeat, as is number `jump`."""
   per_bar = numerator if denominator == 4 else numerator // 3
   times = 0.5 + seconds * np.arange(beats)
-  found = Beats(times, (np.arange(beats) - first_downbeat) % per_bar, numerator, denominator, 1.0)
+  places = (np.arange(beats) - first_downbeat) % per_bar
+  if jump is not None:
+    places[jump:] = np.arange(beats - jump) % per_bar
+  found = Beats(times, places, numerator, denominator, 1.0)
   return Analysis(found, TempoMap.from_beats(found), key)
 
 
@@ -97,10 +100,11 @@ NOTES = st.lists(
   st.integers(-5, 6),
   st.booleans(),
   st.sampled_from([3, 4, 6, 8]),
+  st.sampled_from([None, 5, 8, 11]),
 )
-def test_music21_finds_all_notes_again(rows, metre, sharps, is_minor, steps):
+def test_music21_finds_all_notes_again(rows, metre, sharps, is_minor, steps, jump):
   tonic = (7 * sharps + 9 * is_minor) % 12
-  analysis = analysis_of(*metre, beats=60, first_downbeat=1, key=Key(tonic, is_minor))
+  analysis = analysis_of(*metre, beats=60, first_downbeat=1, key=Key(tonic, is_minor), jump=jump)
   notes = [
     (start / steps, (start + length) / steps, pitch, 0 if drum else program, drum)
     for start, length, pitch, program, drum in rows

@@ -13,6 +13,7 @@ STEPS = 24  # of the tempo curve, per quarter
 SIMPLE, COMPOUND = 96.0, 66.0  # median beats per minute
 SPREAD = 0.2  # standard deviation of the logarithm of the tempo
 LIMITS = {False: (50.0, 160.0), True: (42.0, 120.0)}
+MELODY_PROGRAMS = (0, 24, 40, 56, 65, 68, 71, 73)
 CHORD = 0.04  # s; notes within it sound together
 DENSITY = (1.0, 7.0)  # limits of the mean number of distinct onsets per second
 
@@ -73,7 +74,7 @@ def perform(
 ) -> Performance:
   """Perform whole bars of a piece that last about `seconds`.
 
-  Parts get instruments at random (`dataset_builder.arrange`), single melodies as well.
+  Parts get instruments at random: `dataset_builder.arrange`, or one of `MELODY_PROGRAMS` for a single melody.
   """
   tempo = _draw_tempo(piece, rng)
   bars = piece.score.bars
@@ -88,7 +89,11 @@ def perform(
   clock = _Clock(end, piece.beat, whole, tempo, timing, rng)
 
   tables, starts = [], []
-  arranged = arrange.arrange(dataclasses.replace(score, parts=tuple(part for part in score.parts if len(part))), rng)
+  parts = tuple(part for part in score.parts if len(part))
+  if piece.is_monophonic:  # `arrange` would give the only part to a bass
+    arranged = [arrange.ArrangedPart(int(rng.choice(MELODY_PROGRAMS)), parts[0])]
+  else:
+    arranged = arrange.arrange(dataclasses.replace(score, parts=parts), rng)
   for part in arranged:
     tables.append(_play(part.notes, clock, rng, timing, part.program, False))
     starts.append(part.notes['start'])

@@ -62,7 +62,8 @@ def main() -> None:
     notes = performance.notes
     if args.audio:
       notes = transcriptions.transcribed(performance, args.audio, args.cache, args.checkpoint)
-    result = score(performance, find_beats(notes), find_key(notes))
+    key = find_key(notes)
+    result = score(performance, find_beats(notes), None if key is None else (key.tonic, key.is_minor))
     results.append(result)
     baseline.append(score(performance, *constant(performance)))
     cells = ''.join(f'{result[column]:8.3f}' for column in COLUMNS)

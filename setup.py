@@ -33,6 +33,7 @@ EXTRAS = {
   # Beam needs an old protobuf, and with that seqio imports only with this sentencepiece: an environment of its own.
   'cache': [*TRAIN, 'apache-beam>=2.77', 'sentencepiece==0.2.1'],
   'm4a': ['av>=12'],
+  'score': ['verovio>=4'],  # sheets as SVG; MusicXML needs nothing
   # What a t5x checkout on PYTHONPATH needs; t5x itself is not on the package index.
   't5x': [*TRAIN, 'cached_property', 'chex', 'fiddle', 'jaxtyping', 'jestimator==0.3.3', 'orbax-checkpoint>=0.11'],
   'bench': [*TRAIN, *DATASET, 'psutil'],
@@ -51,7 +52,7 @@ setup(
   python_requires='>=3.11',
   packages=[*find_packages(include=['mrmt3', 'mrmt3.*']), *GIN_PACKAGES],
   package_data={
-    'mrmt3': ['weights/framewise/*'],
+    'mrmt3': ['weights/framewise/*', 'weights/score/*'],
     **{f'mrmt3.{folder}': ['templates/*'] for folder in ('evaluation', 'plots', 'studies')},
     **{package: ['*.gin'] for package in GIN_PACKAGES},
   },

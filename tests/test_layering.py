@@ -18,6 +18,7 @@ from paths import ROOT
 LAYERS = (
   ('errors', 'version', 'special_tokens', 'utils', 'model_registry'),
   ('notes',),  # note arrays and MIDI
+  ('score',),  # beats, bars, keys and notation of notes
   ('audio',),  # sound in and out, synthesis
   # Tokens: the codec, pieces to tokens, tokens to notes.
   (

@@ -74,6 +74,12 @@ def add_parser(subparsers) -> None:
   parser.add_argument(
     '--mt3-suite', action='store_true', help="add MT3's frame, velocity and tolerance scores to the JSON"
   )
+  parser.add_argument(
+    '--score',
+    action='store_true',
+    help='score beats, downbeats, metre and key instead of notes; REF and EST are MIDI files or folders, those of REF '
+    'with time signatures',
+  )
   parser.add_argument('--workers', type=int, default=0, metavar='N', help='scoring processes (default: one per core)')
   parser.set_defaults(run=run)
 
@@ -84,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
   from mrmt3.evaluation import score_pieces
 
   _check(args)
+  if args.score:
+    return _score_musical_time(args)
   reference = Path(args.reference)
   names = system_names(args.estimate)
   for name, estimate in names.items():
@@ -131,6 +139,61 @@ def run(args: argparse.Namespace) -> int:
     page = html_report.write(Path(args.report), summaries, references, systems, title=reference.resolve().name)
     print(f'wrote {console.printable(page)}', file=sys.stderr)
   return 2 if unreadable or any(summary.unreadable_estimates for summary in summaries.values()) else 0
+
+
+def _score_musical_time(args):
+  """Print and write the scores of bars and keys; returns 0, or 2 if files cannot be read."""
+  import numpy as np
+
+  from mrmt3.evaluation import musical_time
+  from mrmt3.evaluation import references as evaluation_references
+
+  others = ('checkpoint', 'task', 'split', 'model', 'output', 'report', 'mt3_suite')
+  if given := [name for name in others if getattr(args, name)]:
+    raise UserError(f'--score cannot be combined with --{given[0].replace("_", "-")}; leave it out')
+  if len(args.estimate) > 1:
+    raise UserError('--score takes one EST; score others one by one')
+  reference, (estimate,) = Path(args.reference), map(Path, args.estimate)
+  _check_kinds(reference, estimate)
+  references = evaluation_references.find_references(reference)
+  files = evaluation_references.midi_files(reference) if reference.is_dir() else {reference.stem: reference}
+  if missing := [name for name in references if name not in files]:
+    raise UserError(f'{reference}: {missing[0]} is no MIDI file; --score needs MIDI files with time signatures')
+  found = evaluation_references.match(references, evaluation_references.find_estimates(estimate), estimate)
+  results, failed = {}, 0
+  for name in list(references)[: args.pieces]:
+    try:
+      truth = musical_time.read_musical_time(files[name])
+    except UserError as error:
+      print(f'mrmt3: error: {console.printable(f"{name} is left out: {error}")}', file=sys.stderr)
+      failed += 1
+      continue
+    results[name] = dict.fromkeys(musical_time.SCORES, 0.0)
+    try:
+      if found[name] is not None:
+        results[name] = musical_time.score(truth, musical_time.read_musical_time(found[name].file, find_bars=True))
+    except UserError as error:
+      print(f'mrmt3: warning: {console.printable(f"{name} counts as 0: {error}")}', file=sys.stderr)
+      failed += 1
+  if not results:
+    raise UserError(f'{reference}: no reference has bars; give MIDI files with time signatures')
+  table = np.array([[result[kind] for kind in musical_time.SCORES] for result in results.values()])
+  known = ~np.isnan(table)
+  means = np.where(known, table, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+  mean = {kind: float(value) for kind, value in zip(musical_time.SCORES, means, strict=True)}
+  if args.json != '-':
+    rows = [[console.printable(name), *result.values()] for name, result in results.items()]
+    rows += [[f'mean of {len(rows)} pieces', *mean.values()]] if len(rows) > 1 else []
+    cells = [[row[0], *('-' if value != value else f'{value:.3f}' for value in row[1:])] for row in rows]
+    print(_columns([['', *musical_time.HEADINGS.values()], *cells], 'beats within 70 ms; key: weighted score'))
+  if args.json:
+    pieces = {name: _nan_to_none_values(result) for name, result in results.items()}
+    _write_text(args.json, json.dumps({'pieces': pieces, 'mean': mean}, indent=2) + '\n')
+  return 2 if failed else 0
+
+
+def _nan_to_none_values(scores):
+  return {name: None if value != value else value for name, value in scores.items()}
 
 
 def _check(args):
@@ -263,7 +326,11 @@ def _write_json(target, summaries):
     compared = {name: compare(summaries[first], summaries[name], shown) for name in others}
     differences = {name: {key: _nan_to_none(test) for key, test in tests.items()} for name, tests in compared.items()}
     report = {'systems': reports, f'compared_with_{first}': differences}
-  text = json.dumps(report, indent=2) + '\n'
+  _write_text(target, json.dumps(report, indent=2) + '\n')
+
+
+def _write_text(target, text):
+  """Write text to a file or stdout (-)."""
   if target == '-':
     sys.stdout.write(text)
     return

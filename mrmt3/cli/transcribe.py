@@ -5,6 +5,7 @@ import contextlib
 import json
 import sys
 
+from mrmt3.cli import score_options
 from mrmt3.errors import UserError
 from mrmt3.utils import warning_lines
 
@@ -25,7 +26,10 @@ def add_parser(subparsers) -> None:
     'lines',
   )
   parser.add_argument(
-    '-o', '--output', metavar='OUT', help='song.mid for one audio file, or a folder: song.wav gives OUT/song.mid'
+    '-o',
+    '--output',
+    metavar='OUT',
+    help='song.mid or song.musicxml for one audio file, or a folder: song.wav gives OUT/song.mid',
   )
   parser.add_argument(
     '--checkpoint',
@@ -38,6 +42,7 @@ def add_parser(subparsers) -> None:
     '--progress', choices=['bar', 'json'], default='bar', help='format on stderr: progress bar, or JSON lines'
   )
   _add_outputs(parser.add_argument_group('output besides MIDI'))
+  score_options.add(parser.add_argument_group('bars and sheet music'))
   _add_decoding(parser.add_argument_group('decoding'))
   piped = parser.add_argument_group('raw samples on stdin')
   piped.add_argument('--rate', type=int, metavar='HZ', help='sample rate; not needed for wav')
@@ -92,12 +97,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args):
-  outputs = {kind: getattr(args, kind) for kind in ('json', 'csv', 'plot', 'audio')}
+  outputs = {kind: getattr(args, kind) for kind in ('json', 'csv', 'plot', 'audio', *score_options.OUTPUTS)}
   piped = '-' in args.inputs
   if piped and (len(args.inputs) > 1 or args.resume):
     raise UserError('-: stdin cannot be combined with other inputs or --resume; leave them out')
   if not piped and args.output is None:
     raise UserError('no output is given; add -o song.mid or -o FOLDER')
+
+  score = score_options.read(args)
+  score_options.check_programs(outputs)
 
   from mrmt3.inference import loading
   from mrmt3.inference.jobs import plan_jobs
@@ -133,6 +141,8 @@ def _run(args):
     resume=args.resume,
     quiet=args.quiet,
     progress=args.progress,
+    score=score,
+    clean=args.clean,
   )
   if piped:
     run_jobs.run_pipe(transcriber, jobs[0] if jobs else None, settings, args.rate, args.channels, args.format)

@@ -17,12 +17,18 @@ from mrmt3.utils.fingerprints import files_below
 WRITTEN_SUFFIXES = ('.mid', '.midi')
 DEFAULT_NAME = ''  # an output without a file name: next to the MIDI file, with its stem
 SYNTHESIZED = '.played.wav'
+PERFORMED = '.played.mid'
+SHEET_SUFFIXES = ('.musicxml', '.xml')
 # kind of output: (suffix added to the MIDI file's stem, suffixes that a given name may have)
 OUTPUTS = {
   'json': ('.json', ('.json',)),
   'csv': ('.csv', ('.csv',)),
   'plot': ('.png', ('.png', '.pdf', '.svg')),
   'audio': (SYNTHESIZED, ('.wav', '.flac', '.ogg', '.mp3')),
+  'musicxml': ('.musicxml', SHEET_SUFFIXES),
+  'pdf': ('.pdf', ('.pdf',)),
+  'svg': ('.svg', ('.svg',)),
+  'performance': (PERFORMED, WRITTEN_SUFFIXES),
 }
 
 
@@ -62,7 +68,7 @@ def plan_jobs(audio: list[str], output: str, outputs: dict[str, str | None]) -> 
 
   Args:
     audio: files, folders, and patterns such as 'songs/**/*.wav'.
-    output: a MIDI file for one audio file, or a folder.
+    output: a MIDI file for one audio file, a MusicXML file (the MIDI file is written next to it), or a folder.
     outputs: kind of output (`OUTPUTS`) -> file name, `DEFAULT_NAME`, '-' (JSON), or None if not requested.
 
   Raises:
@@ -71,6 +77,9 @@ def plan_jobs(audio: list[str], output: str, outputs: dict[str, str | None]) -> 
   if output == '-':
     raise UserError('-o -: MIDI cannot be written to stdout; name a .mid file or a folder (--json - writes to stdout)')
   out = Path(output)
+  if out.suffix.lower() in SHEET_SUFFIXES and not out.is_dir():
+    outputs = {**outputs, 'musicxml': outputs.get('musicxml') or str(out)}
+    out = out.with_suffix('.mid')
   named = _named_files(audio, out)
   requested = {kind: file for kind, file in outputs.items() if file is not None}
   for kind, file in requested.items():

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from mrmt3.audio import files as audio_files
 from mrmt3.audio import levels
 from mrmt3.audio.level import SILENT
@@ -19,8 +21,15 @@ from mrmt3.inference.resume import SegmentJournal, fingerprint, journal_path
 from mrmt3.inference.transcription import Transcription
 from mrmt3.notes import export, midi
 from mrmt3.notes.instruments import instruments_of, map_to_slakh_classes
+from mrmt3.score import render
+from mrmt3.score.analysis import Analysis
+from mrmt3.score.clean import clean
+from mrmt3.score.live import LiveTempo
+from mrmt3.score.options import NO_TEMPO, ScoreOptions
 from mrmt3.utils import console, warning_lines
 from mrmt3.utils.files import atomic_path
+
+SHEETS = frozenset(['musicxml', 'pdf', 'svg'])  # outputs that need bars
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Settings:
   resume: bool = False
   quiet: bool = False
   progress: str = 'bar'
+  score: ScoreOptions = dataclasses.field(default_factory=ScoreOptions)
+  clean: bool = False
 
 
 class Reporter:
@@ -182,11 +193,11 @@ def _run_all(transcriber, jobs, settings, reporter):
         if isinstance(result, Exception):
           raise result
         result = finish(result, settings)
-        write_outputs(job, result)
+        analysis = write_outputs(job, result, settings.score)
         took = time.perf_counter() - begun[id(job)]
         facts = {'notes': len(result.notes), 'seconds': result.seconds, 'took': took}
         odd = {name: value for name in ('is_silent', 'left_out') if (value := getattr(result, name))}
-        reporter.finished(job, summary(job, result, took), **facts, **odd)
+        reporter.finished(job, summary(job, result, took, analysis), **facts, **odd)
       except (UserError, ModuleNotFoundError) as caught:
         error = caught
       except Exception as caught:  # report the file and continue with the others
@@ -216,6 +227,8 @@ def is_finished(job: Job) -> bool:
 def finish(result: Transcription, settings: Settings) -> Transcription:
   """Apply the track and merging settings to a transcription's notes."""
   notes = result.notes
+  if settings.clean:
+    notes = clean(notes, np.array([segment.start for segment in result.segments]))
   if settings.tracks == 'class':
     notes = map_to_slakh_classes(notes)
   if settings.merge_below is not None:
@@ -223,12 +236,24 @@ def finish(result: Transcription, settings: Settings) -> Transcription:
   return dataclasses.replace(result, notes=notes)
 
 
-def write_outputs(job: Job, result: Transcription) -> None:
-  """Write all files of a job, each atomically; UserError if one cannot be written."""
-  midi.write_midi(result.notes, job.midi)
+def write_outputs(job: Job, result: Transcription, score: ScoreOptions) -> Analysis | None:
+  """Write all files of a job, each atomically; UserError if one cannot be written.
+
+  Returns the musical time of the piece, if the settings or outputs ask for it.
+  """
+  is_asked = score.tempo != NO_TEMPO or not SHEETS.isdisjoint(job.outputs)
+  analysis = score.analyze(result.notes) if is_asked else None
+  notes, clock = score.midi(result.notes, analysis if score.tempo != NO_TEMPO else None)
+  midi.write_midi(notes, job.midi, clock)
+  sheet = None
   for kind, file in job.outputs.items():
-    if kind == 'json':
-      write_json(file, job.audio, result)
+    if kind in SHEETS:
+      sheet = sheet or score.musicxml(result.notes, analysis, job.audio.stem, job.audio)
+      write_sheet(kind, sheet, file)
+    elif kind == 'performance':
+      midi.write_midi(result.notes, file, clock)
+    elif kind == 'json':
+      write_json(file, job.audio, result, analysis)
     elif kind == 'csv':
       export.write_csv(result.notes, file)
     elif kind == 'plot':
@@ -239,9 +264,21 @@ def write_outputs(job: Job, result: Transcription) -> None:
       from mrmt3.audio import sonify
 
       audio_files.write_audio(file, sonify.play_notes(result.notes, result.seconds))
+  return analysis
 
 
-def write_json(target: Path | str, audio: Path, result: Transcription) -> None:
+def write_sheet(kind: str, sheet: str, file: Path) -> None:
+  """Write MusicXML text as a file of a kind in `SHEETS`."""
+  if kind == 'pdf':
+    render.write_pdf(sheet, file)
+  elif kind == 'svg':
+    render.write_svg(sheet, file)
+  else:
+    with atomic_path(file) as path:
+      path.write_text(sheet, encoding='utf-8')
+
+
+def write_json(target: Path | str, audio: Path, result: Transcription, analysis: Analysis | None = None) -> None:
   """Write notes, segments and statistics as JSON to a file or stdout (-)."""
   text = json.dumps(
     {
@@ -249,6 +286,7 @@ def write_json(target: Path | str, audio: Path, result: Transcription) -> None:
       'seconds': result.seconds,
       'stats': dataclasses.asdict(result.stats),
       **({'left_out': result.left_out} if result.left_out else {}),
+      **({'score': analysis.record()} if analysis is not None else {}),
       'notes': export.note_records(result.notes),
       'segments': [{'start': segment.start, 'tokens': segment.tokens.tolist()} for segment in result.segments],
     }
@@ -270,14 +308,14 @@ def remarks(is_silent: bool, left_out: int) -> list[str]:
   return found
 
 
-def summary(job: Job, result: Transcription, took: float) -> str:
-  """Describe a transcription in one line: output file, duration, time taken, and segments that were cut off."""
+def summary(job: Job, result: Transcription, took: float, analysis: Analysis | None = None) -> str:
+  """Describe a transcription in one line: output file, duration, time, bars, and segments that were cut off."""
   count = len(instruments_of(result.notes))
   line = (
     f'{job.midi}: {console.counted(len(result.notes), "note")}, {console.counted(count, "instrument")}; '
     f'{result.seconds:.1f} s of audio in {took:.1f} s'
   )
-  line = '; '.join([line, *remarks(result.is_silent, result.left_out)])
+  line = '; '.join([line, *([analysis.summary()] if analysis else []), *remarks(result.is_silent, result.left_out)])
   overflowed = result.stats.segments_without_eos
   return line + (f'; {overflowed} of {len(result.segments)} segments were cut off' if overflowed else '')
 
@@ -297,12 +335,19 @@ def run_pipe(
   mono = levels.watched(stdin_stream.mono_blocks(blocks, rate), stdin_stream.NAME)
   piece = batched_pieces.Piece(audio_files.resampled(mono, rate, transcriber.sample_rate), job)
 
+  live = LiveTempo(settings.score.tempo) if settings.score.tempo != NO_TEMPO else None
+
   def watched():
     for update in transcriber.run([piece], hop=settings.hop or 1, instruments=settings.instruments):
       if update.error is not None:
         raise update.error
       for record in export.note_records(update.notes):
         print(json.dumps(record))
+      if (
+        live is not None
+        and (record := live.add(update.notes, update.seconds, is_last=update.stats is not None)) is not None
+      ):
+        print(json.dumps({'event': 'score', **record}))
       sys.stdout.flush()
       yield update
 
@@ -316,8 +361,8 @@ def run_pipe(
     return
   ((_, result),) = batched_pieces.collect(watched())
   result = finish(result, settings)
-  write_outputs(job, result)
+  analysis = write_outputs(job, result, settings.score)
   took = time.perf_counter() - begin
   Reporter(settings, []).finished(
-    job, summary(job, result, took), notes=len(result.notes), seconds=result.seconds, took=took
+    job, summary(job, result, took, analysis), notes=len(result.notes), seconds=result.seconds, took=took
   )

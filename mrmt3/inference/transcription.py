@@ -11,6 +11,7 @@ from mrmt3.vocabularies import build_codec
 
 if TYPE_CHECKING:
   from mrmt3.config import ModelSpec
+  from mrmt3.score.analysis import Analysis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +59,49 @@ class Transcription:
 
     return notes_to_pretty_midi(self.notes)
 
-  def midi(self) -> bytes:
-    """Return the bytes of a MIDI file with the notes, see `notes.midi.write_midi`."""
-    from mrmt3.notes.midi import midi_bytes
+  def midi(self, tempo: str = 'none', quantize: str | None = None) -> bytes:
+    """Return the bytes of a MIDI file with the notes, see `notes.midi.write_midi`.
 
-    return midi_bytes(self.notes)
+    Args:
+      tempo: 'auto' or beats per minute for a file with bars; 'none' for 120 bpm without.
+      quantize: a grid such as '1/16,triplets', or None for the times as played.
+    """
+    from mrmt3.notes.midi import midi_bytes
+    from mrmt3.score.options import NO_TEMPO, ScoreOptions
+
+    options = ScoreOptions(tempo, quantize)
+    options.check()
+    return midi_bytes(*options.midi(self.notes, options.analyze(self.notes) if tempo != NO_TEMPO else None))
+
+  def score(self, tempo: str = 'auto') -> 'Analysis':
+    """Return beats, bars, tempo map and key, see `score.analysis.Analysis`; `tempo` may be beats per minute."""
+    from mrmt3.score.analysis import analyze
+
+    return analyze(self.notes, tempo)
+
+  def musicxml(self, tempo: str = 'auto', quantize: str = '1/16,triplets', title: str = '') -> str:
+    """Return the notes as the text of a MusicXML file.
+
+    Args:
+      tempo: 'auto' or beats per minute.
+      quantize: the finest note value, and whether there are triplets.
+      title: of the piece.
+
+    Raises:
+      UserError: there is no note or no steady pulse, or an argument makes no sense.
+    """
+    from mrmt3.score.options import ScoreOptions
+
+    options = ScoreOptions(tempo, quantize)
+    options.check()
+    return options.musicxml(self.notes, options.analyze(self.notes), title, 'the transcription')
+
+  def cleaned(self) -> 'Transcription':
+    """Return it without stuttered repeats, very short notes, and cuts at segment borders, see `score.clean`."""
+    from mrmt3.score.clean import clean
+
+    borders = np.array([segment.start for segment in self.segments])
+    return dataclasses.replace(self, notes=clean(self.notes, borders))
 
 
 def decode_segments(segments: Sequence[np.ndarray], spec: 'ModelSpec') -> tuple[np.ndarray, DecodingStats]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from mrmt3.errors import DataWarning, UserError
 from mrmt3.notes import instruments
+from mrmt3.notes.midi_clock import MidiClock
 from mrmt3.notes.midi_file import MAX_BYTES, SUSTAIN, describe, parse_midi
 from mrmt3.notes.midi_notes import PEDAL_DOWN, midi_notes
 from mrmt3.notes.note_array import NOTE_DTYPE, empty_notes, sort_notes, trim_overlapping_notes
@@ -117,28 +118,33 @@ def _pedal(instrument):
   return np.array([time for time, _ in changes], np.float64), np.array([down for _, down in changes], bool)
 
 
-def write_midi(notes: np.ndarray, path: str | os.PathLike) -> None:
-  """Write a note table as a MIDI file at 120 bpm; times are rounded to 1 ms.
+def write_midi(notes: np.ndarray, path: str | os.PathLike, clock: MidiClock | None = None) -> None:
+  """Write a note table as a MIDI file, at 120 bpm with times rounded to 1 ms, or with a tempo map.
 
   Each instrument has a named track, drums on channel 10. More than 15 pitched instruments use further MIDI ports.
   A MIDI track cannot hold overlapping notes of one pitch: they are cut at the next onset.
+
+  Args:
+    notes: the notes, s.
+    path: the file.
+    clock: tempos and signatures; notes keep their times, rounded to its ticks. None: 120 bpm without signatures.
 
   Raises:
     UserError: the file cannot be written.
     ValueError: a note is out of MIDI's range.
   """
-  data = midi_bytes(notes)
+  data = midi_bytes(notes, clock)
   with atomic_path(path) as temporary:
     temporary.write_bytes(data)
 
 
-def midi_bytes(notes: np.ndarray) -> bytes:
+def midi_bytes(notes: np.ndarray, clock: MidiClock | None = None) -> bytes:
   """Return the bytes of the file that `write_midi` writes; ValueError if a note is out of MIDI's range."""
   import mido
 
-  midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER)
-  midi.tracks.append(mido.MidiTrack([mido.MetaMessage('set_tempo', tempo=TEMPO)]))
-  notes = _in_ticks(notes)
+  midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER if clock is None else clock.ticks_per_quarter)
+  midi.tracks.append(mido.MidiTrack([mido.MetaMessage('set_tempo', tempo=TEMPO)]) if clock is None else clock.track())
+  notes = _in_ticks(notes, clock)
   pitched = 0
   for program, is_drum in instruments.instruments_of(notes):
     port, channel = 0, instruments.DRUM_CHANNEL
@@ -167,12 +173,13 @@ def notes_to_pretty_midi(notes: np.ndarray):
   return midi
 
 
-def _in_ticks(notes):
+def _in_ticks(notes, clock):
   """Round note times to whole ticks, at least one long, set drums to program 0, and cut overlapping notes."""
   notes = notes.copy()
-  onset = np.rint(notes['onset'] * TICKS_PER_SECOND)
-  offset = np.maximum(np.rint(notes['offset'] * TICKS_PER_SECOND), onset + 1)
-  if not ((onset >= 0) & (offset <= _MAX_TICKS)).all():
+  to_ticks = clock.to_ticks if clock is not None else lambda seconds: seconds * TICKS_PER_SECOND
+  onset = np.rint(to_ticks(notes['onset']))
+  offset = np.maximum(np.rint(to_ticks(notes['offset'])), onset + 1)
+  if not ((notes['onset'] >= 0) & (notes['offset'] <= _MAX_TICKS / TICKS_PER_SECOND)).all():
     raise ValueError(f'a note is outside 0..{_MAX_TICKS / TICKS_PER_SECOND} s, the range of a MIDI file')
   for field in ('pitch', 'program', 'velocity'):
     if ((notes[field] < (field == 'velocity')) | (notes[field] > 127)).any():

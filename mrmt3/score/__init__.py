@@ -1,0 +1,1 @@
+"""Musical time and notation: beats, bars, key, quantised notes, MusicXML."""

@@ -38,7 +38,17 @@ EXTRAS = {
   't5x': [*TRAIN, 'cached_property', 'chex', 'fiddle', 'jaxtyping', 'jestimator==0.3.3', 'orbax-checkpoint>=0.11'],
   'bench': [*TRAIN, *DATASET, 'psutil'],
   'demo': [*TRAIN, *DATASET],
-  'test': [*TRAIN, *DATASET, 'av>=12', 'hypothesis>=6', 'librosa>=0.10', 'pytest>=8', 'pytest-xdist', 'ruff>=0.8'],
+  'test': [
+    *TRAIN,
+    *DATASET,
+    'verovio>=4',
+    'av>=12',
+    'hypothesis>=6',
+    'librosa>=0.10',
+    'pytest>=8',
+    'pytest-xdist',
+    'ruff>=0.8',
+  ],
 }
 
 setup(

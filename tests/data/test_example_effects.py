@@ -172,5 +172,5 @@ def test_the_same_seed_gives_the_same_examples_and_a_run_resumes(small_data, sma
 def test_mistakes_are_named():
   with pytest.raises(UserError, match='effects'):
     ExampleConfig(effects={'reverb': 1.0})
-  with pytest.raises(UserError, match='sampling.*effects need'):
+  with pytest.raises(UserError, match=r'sampling.*effects need'):
     ExampleConfig(effects=EffectsConfig(reverb=1.0), sampling='pieces')

@@ -10,6 +10,8 @@ import numpy as np
 
 # FFmpeg's names of the formats whose headers state the length. For the others it estimates one.
 _LENGTH_IN_HEADER = {'mov', 'matroska', 'avi', 'flv', 'asf', 'wav', 'flac', 'aiff', 'caf'}
+# Bare streams of packets: FFmpeg counts packets to tell the time, so a damaged stretch has the time of one packet.
+_WITHOUT_TIMES = {'mp3', 'aac'}
 _LONGEST_GAP = 60  # s of silence in place of damaged packets; a damaged time stamp can be anything
 # A playlist or a script is no audio file; it may name other files and servers.
 _OPTIONS = {'protocol_whitelist': 'none'}
@@ -85,13 +87,14 @@ class FfmpegFile:
 
   def _decoded_blocks(self, av, stream) -> Iterator[np.ndarray]:
     """Yield the samples, float32 `[n, channels]` each. Packets that cannot be decoded become silence."""
-    resampler, form = None, None
-    count, start, damaged, lost = 0, None, False, 0
+    resampler, form, is_timed = None, None, self.container not in _WITHOUT_TIMES
+    count, start, damaged, lost = 0, None, 0, 0  # `damaged` counts bytes
+    decoded_bytes = decoded_frames = 0
     for packet in _until_error(self._container.demux(stream), av):
       try:
         decoded = packet.decode()
       except (av.FFmpegError, ValueError):
-        damaged, lost = True, lost + 1
+        damaged, lost = damaged + packet.size, lost + 1
         continue
       for frame in decoded:
         # Packets may differ in sample rate, type and channels; convert all of them to one rate and type.
@@ -101,14 +104,19 @@ class FfmpegFile:
           resampler = av.AudioResampler(format='fltp', rate=self.samplerate)
         if frame.time is not None:
           start = frame.time if start is None else start
-          missing = round((frame.time - start) * self.samplerate) - count
+          if is_timed:
+            missing = round((frame.time - start) * self.samplerate) - count
+          else:
+            missing = round(damaged * decoded_frames / max(1, decoded_bytes))
           if damaged and 0 < missing <= _LONGEST_GAP * self.samplerate:
             yield np.zeros((missing, len(frame.layout.channels)), np.float32)
             count += missing
-        damaged = False
+        damaged = 0
         for part in map(_samples, resampler.resample(frame)):
           count += len(part)
+          decoded_frames += len(part)
           yield part
+      decoded_bytes += packet.size
     if resampler is not None:
       yield from map(_samples, resampler.resample(None))
     if lost:

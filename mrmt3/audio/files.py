@@ -246,21 +246,24 @@ def _mono_blocks(file, source, name, scale, whole, damage) -> Iterator[np.ndarra
 def _read_all(file, source, damage) -> Iterator[np.ndarray]:
   """Yield the samples of an open file, `[n, channels]` each, and append what is damaged in it to the list `damage`.
 
-  Where libsndfile gives up, FFmpeg goes on.
+  Where libsndfile gives up, or ends early without a word, FFmpeg goes on.
   """
   frames = 0
   while len(block := file.read(_BLOCK_FRAMES)):
     frames += len(block)
     yield block
-  if not file.damage:
+  if file.damage:
+    damage.append(file.damage)
+  elif frames >= _MIN_COMPLETE * file.declared_frames:
     return
-  damage.append(file.damage)
   if isinstance(file, FfmpegFile):
     return
   try:
     with FfmpegFile(source) as other:
       while other.samplerate == file.samplerate and len(block := other.read(_BLOCK_FRAMES)):
         if len(block) > frames:
+          if not damage:
+            damage.append(other.damage or 'a part of it cannot be decoded')
           yield block[frames:]
         frames = max(0, frames - len(block))
   except (ValueError, ModuleNotFoundError):

@@ -283,13 +283,16 @@ def test_every_output_opens_in_common_libraries(tmp_path):
   pytest.importorskip('symusic')
   from mrmt3.inference.transcription import Transcription
   from mrmt3.note_sequences import DecodingStats
+  from mrmt3.score.options import ScoreOptions
 
-  job = plan_jobs(['song.wav'], str(tmp_path), {kind: '' for kind in OUTPUTS})[0]
+  kinds = OUTPUTS.keys() - {'pdf', 'svg'}  # these need MuseScore and verovio: tests/cli/test_notate.py
+  job = plan_jobs(['song.wav'], str(tmp_path), dict.fromkeys(kinds, ''))[0]
   svg = plan_jobs(['song.wav'], str(tmp_path), {'plot': str(tmp_path / 'song.svg')})[0]
   result = Transcription(NOTES, DecodingStats(segments=2), [], 3.0)
   for each in (job, svg):
-    run_jobs.write_outputs(each, result)
-  assert tree(tmp_path) == ['song.csv', 'song.json', 'song.mid', 'song.played.wav', 'song.png', 'song.svg']
+    run_jobs.write_outputs(each, result, ScoreOptions(tempo='120'))
+  suffixes = ('.csv', '.json', '.mid', '.musicxml', '.played.mid', '.played.wav', '.png', '.svg')
+  assert tree(tmp_path) == [f'song{suffix}' for suffix in suffixes]
 
   midi = pretty_midi.PrettyMIDI(str(tmp_path / 'song.mid'))
   names = {track.name: len(track.notes) for track in midi.instruments}

@@ -13,6 +13,7 @@ import numpy as np
 
 from mrmt3.errors import DataWarning, UserError
 from mrmt3.notes import instruments
+from mrmt3.notes.midi_bars import MidiBars, midi_bars
 from mrmt3.notes.midi_clock import MidiClock
 from mrmt3.notes.midi_file import MAX_BYTES, SUSTAIN, describe, parse_midi
 from mrmt3.notes.midi_notes import PEDAL_DOWN, midi_notes
@@ -37,9 +38,7 @@ def read_midi(path: str | os.PathLike) -> np.ndarray:
   Raises:
     UserError: the file is missing, is not a MIDI file, or too much of it is missing.
   """
-  content = _read(path)
-  _warn(path, content)
-  return content.notes
+  return _read(path)[1].notes
 
 
 def read_midi_counted(path: str | os.PathLike) -> tuple[np.ndarray, int]:
@@ -47,9 +46,17 @@ def read_midi_counted(path: str | os.PathLike) -> tuple[np.ndarray, int]:
 
   Warns and raises as `read_midi` does.
   """
-  content = _read(path)
-  _warn(path, content)
+  content = _read(path)[1]
   return content.notes, content.lost_notes
+
+
+def read_midi_bars(path: str | os.PathLike) -> tuple[np.ndarray, MidiBars | None]:
+  """Return (notes as from `read_midi`, the file's bars); see `midi_bars.midi_bars`. Warns and raises as `read_midi`."""
+  midi, content = _read(path)
+  try:
+    return content.notes, midi_bars(midi)
+  except ValueError as error:
+    raise UserError(f'cannot read the bars of {path}: {error}; save it again') from error
 
 
 def read_performance(path: str | os.PathLike) -> tuple[np.ndarray, list[tuple[float, int]]]:
@@ -57,13 +64,12 @@ def read_performance(path: str | os.PathLike) -> tuple[np.ndarray, list[tuple[fl
 
   Warns and raises as `read_midi` does.
   """
-  content = _read(path)
-  _warn(path, content)
+  content = _read(path)[1]
   return sort_notes(content.played), content.pedal
 
 
 def _read(path):
-  """Return the `MidiNotes` of a file."""
+  """Return the `MidiFile` and the `MidiNotes` of a file, after a warning about what is odd."""
   path = Path(path)
   if path.is_dir():
     raise UserError(f'cannot read {path}: it is a folder; name a MIDI file')
@@ -77,11 +83,13 @@ def _read(path):
     midi = parse_midi(data)
     if midi.damage:
       raise ValueError(midi.damage)
-    return midi_notes(midi)
+    content = midi_notes(midi)
   except OSError as error:
     raise UserError(f'cannot read {path}: {error.strerror}') from error
   except ValueError as error:
     raise UserError(f'cannot read {path}: not a valid MIDI file ({error}); give a .mid file') from error
+  _warn(path, content)
+  return midi, content
 
 
 def _warn(path, content):
@@ -89,7 +97,7 @@ def _warn(path, content):
   lost = [f'{count} note{"s are" if count > 1 else " is"} lost (never released, or without length)'] if count else []
   if lost or oddities:
     warning = DataWarning(f'{path}: {describe([*lost, *oddities])}', count, tuple(oddities))
-    warnings.warn(warning, stacklevel=3)
+    warnings.warn(warning, stacklevel=4)
 
 
 def notes_from_midi_data(midi) -> np.ndarray:

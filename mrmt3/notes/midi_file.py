@@ -55,6 +55,7 @@ class MidiFile:
     events: `EVENT_DTYPE` records, track by track, in the file's order.
     tempos: int64 rows (track, tick, microseconds per quarter).
     metres: int64 rows (track, tick, numerator, denominator).
+    keys: int64 rows (track, tick, sharps, whether minor); flats are negative.
     oddities: what violates the standard, a phrase each.
     lost_notes: number of note-ons with a pitch above 127.
     damage: why an unknown number of notes is missing; '' if nothing is, or little at the end.
@@ -67,6 +68,7 @@ class MidiFile:
   events: np.ndarray
   tempos: np.ndarray
   metres: np.ndarray
+  keys: np.ndarray
   oddities: list[str]
   lost_notes: int
   damage: str
@@ -115,6 +117,7 @@ def parse_midi(data: bytes) -> MidiFile:
     _table(tracks),
     _rows([track.tempos for track in tracks], 3),
     _rows([track.metres for track in tracks], 4),
+    _rows([track.keys for track in tracks], 4),
     oddities,
     sum(track.lost_notes for track in tracks),
     damage,
@@ -233,6 +236,7 @@ class _Track:
     packed: an integer for each event, see `_table`.
     tempos: (tick, microseconds per quarter).
     metres: (tick, numerator, denominator).
+    keys: (tick, sharps, whether minor).
     oddities: what violates the standard, as the keys of a dict.
     lost_notes: number of note-ons with an impossible pitch.
     damage: why the rest of the track was skipped; '' if it was not.
@@ -241,7 +245,7 @@ class _Track:
   """
 
   def __init__(self, data: bytes | memoryview, number: int, may_overrun: bool):
-    self.packed, self.tempos, self.metres = [], [], []
+    self.packed, self.tempos, self.metres, self.keys = [], [], [], []
     self.oddities = {}  # in order; a dict, because an oddity can occur with every event
     self.lost_notes = 0
     self.damage = ''
@@ -371,7 +375,9 @@ class _Track:
       else:
         self.oddities['has an invalid time signature'] = None
     elif meta == 0x59:
-      if len(value) != 2 or not -7 <= struct.unpack('b', value[:1])[0] <= 7 or value[1] > 1:
+      if len(value) == 2 and -7 <= (sharps := struct.unpack('b', value[:1])[0]) <= 7 and value[1] <= 1:
+        self.keys.append((tick, sharps, value[1]))
+      else:
         self.oddities['has an invalid key signature'] = None
     elif meta == 0x21 and len(value) == 1:
       self._port = value[0] & 0x7F

@@ -49,7 +49,7 @@ def midi_notes(midi: MidiFile) -> MidiNotes:
   oddities = list(midi.oddities)
   order, voice = merge_tracks(midi, oddities)
   events = midi.events[order]
-  clock = _Clock(midi, oddities)
+  clock = TickTimes(midi, oddities)
   seconds = clock.seconds(events['track'], events['tick'])
   starts, ends = key_presses(events, voice, oddities)
   is_drum = events['channel'][starts] == DRUM_CHANNEL
@@ -113,7 +113,7 @@ def _voices(midi, is_note, oddities):
   return np.where(np.isin(voice, shared), own, voice)
 
 
-class _Clock:
+class TickTimes:
   """Converts ticks to seconds; format 2 has a tempo map for each track."""
 
   def __init__(self, midi: MidiFile, oddities: list[str]):

@@ -30,6 +30,11 @@ class Key:
   is_minor: bool
   confidence: float = 1.0
 
+  @classmethod
+  def from_signature(cls, sharps: int, is_minor: bool) -> 'Key':
+    """Return the key of a signature; flats are negative."""
+    return cls((7 * sharps + 9 * is_minor) % 12, is_minor)
+
   def __str__(self) -> str:
     """Return its name: 'F# minor'."""
     return f'{self.name} {"minor" if self.is_minor else "major"}'

@@ -29,8 +29,10 @@ def add_parser(subparsers) -> None:
     '-o',
     '--output',
     metavar='OUT',
-    help='song.mid or song.musicxml for one audio file, or a folder: song.wav gives OUT/song.mid',
+    help='song.mid or song.musicxml for one audio file, or a folder: song.wav gives OUT/song.mid; default: next to the '
+    'audio file',
   )
+  parser.add_argument('--force', action='store_true', help='without -o: replace files that exist')
   parser.add_argument(
     '--checkpoint',
     metavar='DIR',
@@ -101,14 +103,11 @@ def _run(args):
   piped = '-' in args.inputs
   if piped and (len(args.inputs) > 1 or args.resume):
     raise UserError('-: stdin cannot be combined with other inputs or --resume; leave them out')
-  if not piped and args.output is None:
-    raise UserError('no output is given; add -o song.mid or -o FOLDER')
-
   score = score_options.read(args)
   score_options.check_programs(outputs)
 
   from mrmt3.inference import loading
-  from mrmt3.inference.jobs import plan_jobs
+  from mrmt3.inference.jobs import check_writable, plan_jobs
 
   if piped:
     jobs = plan_jobs(['stdin.wav'], args.output, outputs) if args.output else []
@@ -116,6 +115,11 @@ def _run(args):
       raise UserError('-: stdout has the notes only; for other files add -o song.mid')
   else:
     jobs = plan_jobs(args.inputs, args.output, outputs)
+    if args.output is None and not args.force:
+      from mrmt3.inference import beside
+
+      beside.check_free(jobs, args.resume)
+  check_writable(jobs)
   default = loading.default_model() if args.checkpoint is None else None
   if args.checkpoint is None and default is None:
     raise UserError(loading.NO_CHECKPOINT)
@@ -143,6 +147,7 @@ def _run(args):
     progress=args.progress,
     score=score,
     clean=args.clean,
+    beside=args.output is None,
   )
   if piped:
     run_jobs.run_pipe(transcriber, jobs[0] if jobs else None, settings, args.rate, args.channels, args.format)

@@ -14,7 +14,7 @@ from mrmt3.audio import files as audio_files
 from mrmt3.audio import levels
 from mrmt3.audio.level import SILENT
 from mrmt3.errors import UserError
-from mrmt3.inference import batched_pieces
+from mrmt3.inference import batched_pieces, beside
 from mrmt3.inference.instrument_merging import merge_small_instruments
 from mrmt3.inference.jobs import Job
 from mrmt3.inference.resume import SegmentJournal, fingerprint, journal_path
@@ -34,7 +34,7 @@ SHEETS = frozenset(['musicxml', 'pdf', 'svg'])  # outputs that need bars
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """Settings of a run; see the options of `mrmt3 transcribe`."""
+  """Settings of a run; see the options of `mrmt3 transcribe`. `beside`: outputs are next to the audio."""
 
   tracks: str = 'program'
   merge_below: float | None = None
@@ -46,6 +46,7 @@ class Settings:
   progress: str = 'bar'
   score: ScoreOptions = dataclasses.field(default_factory=ScoreOptions)
   clean: bool = False
+  beside: bool = False
 
 
 class Reporter:
@@ -161,7 +162,7 @@ def _run_all(transcriber, jobs, settings, reporter):
 
   def pieces() -> Iterator[batched_pieces.Piece]:
     for job in jobs:
-      if settings.resume and is_finished(job):
+      if settings.resume and is_finished(job) and (not settings.beside or beside.is_own(job)):
         reporter.finished(job, f'{job.midi}: exists already', notes=None)
         continue
       begun[id(job)] = time.perf_counter()
@@ -194,6 +195,8 @@ def _run_all(transcriber, jobs, settings, reporter):
           raise result
         result = finish(result, settings)
         analysis = write_outputs(job, result, settings.score)
+        if settings.resume and settings.beside:
+          beside.record(job)
         took = time.perf_counter() - begun[id(job)]
         facts = {'notes': len(result.notes), 'seconds': result.seconds, 'took': took}
         odd = {name: value for name in ('is_silent', 'left_out') if (value := getattr(result, name))}

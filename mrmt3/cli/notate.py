@@ -49,7 +49,7 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Write all outputs; raises UserError."""
-  from mrmt3.inference.run_jobs import write_sheet
+  from mrmt3.inference.outputs import write_sheet
   from mrmt3.notes import midi
   from mrmt3.score.clean import clean
   from mrmt3.score.options import NO_TEMPO, ScoreOptions

@@ -1,12 +1,16 @@
 """The result of a transcription as a note table, NoteSequence, pretty_midi object or MIDI bytes."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrmt3.errors import UserError
 from mrmt3.note_sequences import DecodingStats, decode_piece, encoding_spec
+from mrmt3.notes.instruments import instruments_of
 from mrmt3.vocabularies import build_codec
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ class Segment:
   tokens: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Transcription:
   """A transcribed piece.
 
@@ -47,11 +51,44 @@ class Transcription:
   left_out: int = 0
   is_silent: bool = False
 
+  def __repr__(self) -> str:
+    """Return a line: the numbers of notes and instruments, and the duration."""
+    count = len(instruments_of(self.notes))
+    return f'<Transcription: {len(self.notes)} notes, {count} instruments, {self.seconds:.1f} s>'
+
   def note_sequence(self):
-    """Return the notes as a NoteSequence with instruments assigned. Imports note_seq (the extra `train`)."""
+    """Return the notes as a NoteSequence with instruments assigned; UserError without note_seq (the extra `train`)."""
     from mrmt3 import note_sequences
 
-    return note_sequences.notes_to_note_sequence(self.notes)
+    try:
+      return note_sequences.notes_to_note_sequence(self.notes)
+    except ModuleNotFoundError as error:
+      raise UserError(
+        f'a NoteSequence needs {error.name}, which is not installed; install it with: pip install "mrmt3[train]"'
+      ) from error
+
+  def save(self, path: str | os.PathLike, *, tempo: str = 'none', quantize: str | None = None) -> None:
+    """Write a file whose suffix says what it is; it appears whole or not at all, and replaces one that is there.
+
+    Args:
+      path: .mid, .musicxml, .pdf (needs MuseScore), .svg (a sheet, needs verovio), .json, .csv, .png (piano roll), or
+        .wav, .flac, .ogg and .mp3 (synthesised, needs the extra `dataset`).
+      tempo: of MIDI files and sheets, 'auto', 'none' or beats per minute. Sheets always have bars.
+      quantize: of MIDI files and sheets, a grid such as '1/16,triplets', or None.
+
+    Raises:
+      UserError: the suffix is unknown, the file cannot be written, or an argument makes no sense.
+    """
+    from mrmt3.inference import outputs
+    from mrmt3.score.options import ScoreOptions
+
+    path = Path(path)
+    kind = outputs.KINDS.get(path.suffix.lower())
+    if kind is None:
+      raise UserError(f'cannot save {path}: the name must end in one of {", ".join(outputs.KINDS)}')
+    options = ScoreOptions(tempo, quantize)
+    options.check()
+    outputs.write({kind: path}, self, options, path)
 
   def pretty_midi(self):
     """Return the notes as a `pretty_midi.PrettyMIDI` with a named track per instrument; times are not rounded."""

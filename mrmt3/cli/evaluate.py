@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from mrmt3.cli import devices
 from mrmt3.data import catalogue
 from mrmt3.errors import UserError
 from mrmt3.utils import console
@@ -53,6 +54,7 @@ def add_parser(subparsers) -> None:
     default='predicted',
     help="content of the memory with --checkpoint: the model's own output (default), the reference, or nothing",
   )
+  devices.add_option(parser)
   parser.add_argument(
     '--batch-size', type=int, metavar='N', help='pieces transcribed in a batch (default: 4, or one per device)'
   )
@@ -110,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
   if args.checkpoint:
     from mrmt3.utils import compilation_cache
 
+    devices.choose(args.device)
     compilation_cache.enable()
     name = _checkpoint_name(args)
     systems[name] = score_pieces.transcribe(references, args.checkpoint, name, output, args.memory, args.batch_size)

@@ -5,7 +5,7 @@ import contextlib
 import json
 import sys
 
-from mrmt3.cli import score_options
+from mrmt3.cli import devices, score_options
 from mrmt3.errors import UserError
 from mrmt3.utils import warning_lines
 
@@ -78,6 +78,7 @@ def _add_outputs(group):
 
 
 def _add_decoding(group):
+  devices.add_option(group)
   group.add_argument(
     '--instruments', metavar='LIST', help='the instruments that there are: piano,bass,drums, Slakh classes or programs'
   )
@@ -129,6 +130,7 @@ def _run(args):
   from mrmt3.inference import run_jobs
   from mrmt3.utils import compilation_cache
 
+  devices.choose(args.device)
   compilation_cache.enable()
   transcriber = loading.load(args.checkpoint)
   if default is not None and not args.quiet:

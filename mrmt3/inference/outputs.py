@@ -8,6 +8,7 @@ from typing import Any
 
 from mrmt3.audio import files as audio_files
 from mrmt3.notes import export, midi
+from mrmt3.notes.instruments import instrument_name
 from mrmt3.score import render
 from mrmt3.score.analysis import Analysis
 from mrmt3.score.options import NO_TEMPO, ScoreOptions
@@ -49,12 +50,12 @@ def write(files: Mapping[str, Path | str], result: Any, score: ScoreOptions, aud
   sheet = None
   for kind, file in files.items():
     if kind == 'midi':
-      midi.write_midi(notes, file, clock)
+      midi.write_midi(notes, file, clock, result.instrument_confidence)
     elif kind in SHEETS:
       sheet = sheet or score.musicxml(result.notes, analysis, audio.stem, audio)
       write_sheet(kind, sheet, file)
     elif kind == 'performance':
-      midi.write_midi(result.notes, file, clock)
+      midi.write_midi(result.notes, file, clock, result.instrument_confidence)
     elif kind == 'json':
       write_json(file, audio, result, analysis)
     elif kind == 'csv':
@@ -90,6 +91,7 @@ def write_json(target: Path | str, audio: Path, result: Any, analysis: Analysis 
       'stats': dataclasses.asdict(result.stats),
       **({'left_out': result.left_out} if result.left_out else {}),
       **({'score': analysis.record()} if analysis is not None else {}),
+      **_confidences(result.instrument_confidence),
       'notes': export.note_records(result.notes),
       'segments': [{'start': segment.start, 'tokens': segment.tokens.tolist()} for segment in result.segments],
     }
@@ -99,3 +101,10 @@ def write_json(target: Path | str, audio: Path, result: Any, analysis: Analysis 
     return
   with atomic_path(target) as path:
     path.write_text(text + '\n', encoding='utf-8')
+
+
+def _confidences(instruments):
+  """Return the field of JSON with the confidences of instruments by name; none if there are none."""
+  if not instruments:
+    return {}
+  return {'instrument_confidence': {instrument_name(*key): round(value, 4) for key, value in instruments.items()}}

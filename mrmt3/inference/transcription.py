@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,8 @@ class Transcription:
     seconds: duration of the audio, s.
     left_out: number of notes that none of the given instruments can play, and which are not in `notes`.
     is_silent: whether no part of the audio was louder than -65 dBFS (`audio.level.SILENT`).
+    instrument_confidence: (program, is_drum) -> probability that the instrument plays, 0..1; empty if the model gives
+      none.
   """
 
   notes: np.ndarray
@@ -50,6 +52,7 @@ class Transcription:
   seconds: float = 0.0
   left_out: int = 0
   is_silent: bool = False
+  instrument_confidence: Mapping[tuple[int, bool], float] = dataclasses.field(default_factory=dict)
 
   def __repr__(self) -> str:
     """Return a line: the numbers of notes and instruments, and the duration."""
@@ -108,7 +111,8 @@ class Transcription:
 
     options = ScoreOptions(tempo, quantize)
     options.check()
-    return midi_bytes(*options.midi(self.notes, options.analyze(self.notes) if tempo != NO_TEMPO else None))
+    analysis = options.analyze(self.notes) if tempo != NO_TEMPO else None
+    return midi_bytes(*options.midi(self.notes, analysis), self.instrument_confidence)
 
   def score(self, tempo: str = 'auto') -> 'Analysis':
     """Return beats, bars, tempo map and key, see `score.analysis.Analysis`; `tempo` may be beats per minute."""

@@ -7,6 +7,7 @@ Written files have a resolution of 1 ms and one named track per instrument.
 import io
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from mrmt3.notes.midi_bars import MidiBars, midi_bars
 from mrmt3.notes.midi_clock import MidiClock
 from mrmt3.notes.midi_file import MAX_BYTES, SUSTAIN, describe, parse_midi
 from mrmt3.notes.midi_notes import PEDAL_DOWN, midi_notes
-from mrmt3.notes.note_array import NOTE_DTYPE, empty_notes, sort_notes, trim_overlapping_notes
+from mrmt3.notes.note_array import empty_notes, from_tuples, sort_notes, trim_overlapping_notes
 from mrmt3.notes.pedals import apply_sustain
 from mrmt3.utils.files import atomic_path
 
@@ -117,7 +118,7 @@ def notes_from_midi_data(midi) -> np.ndarray:
 def _track_notes(instrument):
   program = 0 if instrument.is_drum else instrument.program
   rows = [(n.start, n.end, n.pitch, n.velocity, program, instrument.is_drum) for n in instrument.notes]
-  return np.array(rows, NOTE_DTYPE)
+  return from_tuples(rows)
 
 
 def _pedal(instrument):
@@ -126,7 +127,12 @@ def _pedal(instrument):
   return np.array([time for time, _ in changes], np.float64), np.array([down for _, down in changes], bool)
 
 
-def write_midi(notes: np.ndarray, path: str | os.PathLike, clock: MidiClock | None = None) -> None:
+def write_midi(
+  notes: np.ndarray,
+  path: str | os.PathLike,
+  clock: MidiClock | None = None,
+  confidence: Mapping[tuple[int, bool], float] | None = None,
+) -> None:
   """Write a note table as a MIDI file, at 120 bpm with times rounded to 1 ms, or with a tempo map.
 
   Each instrument has a named track, drums on channel 10. More than 15 pitched instruments use further MIDI ports.
@@ -136,17 +142,20 @@ def write_midi(notes: np.ndarray, path: str | os.PathLike, clock: MidiClock | No
     notes: the notes, s.
     path: the file.
     clock: tempos and signatures; notes keep their times, rounded to its ticks. None: 120 bpm without signatures.
+    confidence: of instruments, (program, is_drum) -> 0..1, written into their tracks as a text 'confidence 0.83'.
 
   Raises:
     UserError: the file cannot be written.
     ValueError: a note is out of MIDI's range.
   """
-  data = midi_bytes(notes, clock)
+  data = midi_bytes(notes, clock, confidence)
   with atomic_path(path) as temporary:
     temporary.write_bytes(data)
 
 
-def midi_bytes(notes: np.ndarray, clock: MidiClock | None = None) -> bytes:
+def midi_bytes(
+  notes: np.ndarray, clock: MidiClock | None = None, confidence: Mapping[tuple[int, bool], float] | None = None
+) -> bytes:
   """Return the bytes of the file that `write_midi` writes; ValueError if a note is out of MIDI's range."""
   import mido
 
@@ -161,7 +170,7 @@ def midi_bytes(notes: np.ndarray, clock: MidiClock | None = None) -> bytes:
       channel += channel >= instruments.DRUM_CHANNEL
       pitched += 1
     own = instruments.notes_of(notes, program, is_drum)
-    midi.tracks.append(_track(own, program, is_drum, port, channel))
+    midi.tracks.append(_track(own, program, is_drum, port, channel, (confidence or {}).get((program, is_drum))))
   data = io.BytesIO()
   midi.save(file=data)
   return data.getvalue()
@@ -197,7 +206,7 @@ def _in_ticks(notes, clock):
   return trim_overlapping_notes(notes)
 
 
-def _track(notes, program, is_drum, port, channel):
+def _track(notes, program, is_drum, port, channel, confidence):
   """Return the MIDI track of one instrument; times of `notes` are in ticks."""
   import mido
 
@@ -207,6 +216,8 @@ def _track(notes, program, is_drum, port, channel):
   order = np.lexsort((pitch, velocity > 0, tick))  # note-offs before note-ons of the same tick
   wait = np.diff(tick[order], prepend=0)
   track = mido.MidiTrack([mido.MetaMessage('track_name', name=instruments.instrument_name(program, is_drum))])
+  if confidence is not None:
+    track.append(mido.MetaMessage('text', text=f'confidence {confidence:.2f}'))
   if port:
     track.append(mido.MetaMessage('midi_port', port=port))
   track.append(mido.Message('program_change', program=program, channel=channel))

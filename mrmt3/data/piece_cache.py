@@ -37,7 +37,7 @@ from mrmt3.utils.journal import Journal
 from mrmt3.utils.user_cache import cache_root
 from mrmt3.utils.warning_lines import collected_warnings
 
-FORMAT = 1  # increase it when the layout or the content of the files changes
+FORMAT = 2  # increase it when the layout or the content of the files changes
 _ALIGNMENT = 8  # bytes
 _FULL_SCALE = 32768
 _COLUMNS = len(dataclasses.fields(segment_targets.PieceEvents))

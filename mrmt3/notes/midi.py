@@ -1,7 +1,7 @@
 """MIDI files to note tables and back.
 
-Reading applies the pedals and treats channel 10 as drums. Pitch bends and pitched notes without a note-off are ignored.
-Written files have a resolution of 1 ms and one named track per instrument.
+Reading applies the pedals and treats channel 10 as drums, unless GS, XG or GM2 messages choose others. Pitch bends and
+pitched notes without a note-off are ignored. Written files have a resolution of 1 ms and a named track an instrument.
 """
 
 import io

@@ -24,10 +24,11 @@ from mrmt3.cli import transcribe
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.inference import instrument_merging, resume, run_jobs
-from mrmt3.inference.jobs import OUTPUTS, plan_jobs
+from mrmt3.inference.jobs import plan_jobs
 from mrmt3.notes import instruments
 from mrmt3.notes import midi as midi_io
 from mrmt3.notes.note_array import as_notes
+from mrmt3.score.options import ScoreOptions
 from mrmt3.spectrograms import SpectrogramConfig
 
 SEGMENT = 40 * 128

@@ -32,12 +32,17 @@ def spreadsheet_text(text: str) -> str:
   return f"'{text}" if text.lstrip(' ')[:1] in FORMULA_STARTS else text
 
 
-def write_csv(notes: np.ndarray, path: str | os.PathLike) -> None:
-  """Write a note table as CSV with a header line; `is_drum` is 0 or 1. UserError if the file cannot be written."""
+def csv_text(notes: np.ndarray) -> str:
+  """Return a note table as CSV with a header line; `is_drum` is 0 or 1."""
   text = io.StringIO()
   writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
   writer.writeheader()
   for record in note_records(notes):
     writer.writerow({**record, 'is_drum': int(record['is_drum']), 'instrument': spreadsheet_text(record['instrument'])})
+  return text.getvalue()
+
+
+def write_csv(notes: np.ndarray, path: str | os.PathLike) -> None:
+  """Write a note table as CSV, see `csv_text`. UserError if the file cannot be written."""
   with atomic_path(path) as temporary:
-    temporary.write_text(text.getvalue(), encoding='utf-8')
+    temporary.write_text(csv_text(notes), encoding='utf-8')

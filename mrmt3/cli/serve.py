@@ -15,7 +15,7 @@ def add_parser(subparsers) -> None:
     'Needs the extra web. Stop it with Ctrl-C.',
   )
   parser.add_argument(
-    '--host', default='127.0.0.1', help='address to listen on (default: 127.0.0.1, this machine only)'
+    '--host', default='127.0.0.1', help='address to listen on (default: 127.0.0.1, for this machine only)'
   )
   parser.add_argument('--port', type=int, default=8765, help='default: 8765; 0 takes a free one')
   parser.add_argument('--no-browser', action='store_true', help='do not open the page')

@@ -364,7 +364,9 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 async def _http_error(request, error):
-  return JSONResponse({'error': error.detail}, error.status_code, headers=error.headers)
+  # The router's own texts are the names of the status codes.
+  text = {'Not Found': 'there is nothing at this address', 'Method Not Allowed': 'this address has no such method'}
+  return JSONResponse({'error': text.get(error.detail, error.detail)}, error.status_code, headers=error.headers)
 
 
 async def _queue_full(request, error):

@@ -77,10 +77,9 @@ class Safety:
       yield 421, 'host', f'this server does not answer to the name {host[:100]!r}; add it with --allow-host'
     if scope['method'] in _SAFE_METHODS:
       return
-    origin, site = headers.get('origin'), headers.get('sec-fetch-site')
-    if (origin is not None and urlsplit(origin).netloc.lower() != host.lower()) or (
-      site is not None and site not in ('same-origin', 'none')
-    ):
+    origin, site = headers.get('origin'), headers.get('sec-fetch-site', 'none')
+    is_foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+    if is_foreign or site not in ('same-origin', 'none'):
       yield 403, 'origin', 'requests of other sites are refused'
 
   def _is_own_name(self, name):

@@ -108,10 +108,13 @@ class Store:
 
   def close(self) -> None:
     """Remove a temporary folder; unlock one that is kept."""
+    if self._lock is None:  # closed already
+      return
     if not self.is_kept:
       shutil.rmtree(self.root, ignore_errors=True)
     self._removal.close()
     os.close(self._lock)
+    self._lock = None
 
 
 def _read(folder):

@@ -35,6 +35,9 @@ _LOG = logging.getLogger(__name__)
 _BROWSER_COOKIE = 'mrmt3_browser'
 _MAX_RENDER_BYTES = 64 * 2**20  # of the notes in a request
 _RETRY_SECONDS = 10
+_FRAME_LEVEL_MEMORY = (
+  'This is a frame-level model: its memory is the counts of instruments so far and the notes that continue.'
+)
 
 
 class Server:
@@ -53,7 +56,9 @@ class Server:
     self.store, self.settings, self.model = store, settings, model
     self.worker = Worker(transcriber, store, settings, self.metrics)
     self.renderer = RenderProcess()
-    self._uses_prior = bool(transcriber.spec.network.uses_prior)
+    network = transcriber.spec.network
+    self._uses_prior = bool(network.uses_prior)
+    self._memory_remark = '' if getattr(network, 'has_decoder', True) else _FRAME_LEVEL_MEMORY
 
   def app(self) -> Safety:
     """Return the ASGI app."""
@@ -124,6 +129,7 @@ class Server:
         'model': self.model,
         'version': __version__,
         'uses_memory': self._uses_prior,
+        'memory_remark': self._memory_remark,
         'max_bytes': self.settings.max_bytes,
         'max_seconds': self.settings.max_seconds,
         'has_sound': _is_there('symusic'),

@@ -108,7 +108,7 @@ class Job:
       self._notes = [np.concatenate(self._notes)] if self._notes else []
     self.error = None if error is None else self.without_path(error)
     self.facts = facts
-    self.finished = time.time()
+    self.finished = self.finished or time.time()
     self.state = state
     self.tell()
 

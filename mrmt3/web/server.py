@@ -1,7 +1,6 @@
 """Runs the server until it is stopped."""
 
 import contextlib
-import logging
 import signal
 import socket
 import threading
@@ -59,11 +58,10 @@ def address(settings: Settings, listening: socket.socket) -> str:
   return f'http://{host}:{listening.getsockname()[1]}/{token}'
 
 
-def run(server: Server, listening: socket.socket, page: str | None = None) -> None:
-  """Serve until SIGINT or SIGTERM; `page` is an address to open in the browser."""
-  logging.getLogger('uvicorn.error').setLevel(logging.WARNING)
+def make(app) -> uvicorn.Server:
+  """Return what serves an ASGI app; see `run`."""
   config = uvicorn.Config(
-    server.app(),
+    app,
     access_log=False,
     log_level='warning',
     server_header=False,
@@ -72,6 +70,11 @@ def run(server: Server, listening: socket.socket, page: str | None = None) -> No
     timeout_graceful_shutdown=_GRACE_SECONDS,
     ws='none',
   )
+  return _Uvicorn(config)
+
+
+def run(server: Server, listening: socket.socket, page: str | None = None) -> None:
+  """Serve until SIGINT or SIGTERM; `page` is an address to open in the browser."""
   if page is not None:
     threading.Timer(0.5, webbrowser.open, [page]).start()
-  _Uvicorn(config).run(sockets=[listening])
+  make(server.app()).run(sockets=[listening])

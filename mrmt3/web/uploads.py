@@ -101,11 +101,11 @@ def check_audio(path: Path, name: str, settings: Settings) -> float | None:
   Raises:
     UserError: it is not audio, or too long.
   """
-  seconds = audio_files.promised_seconds(path)
-  if seconds is not None:
-    check_length(seconds, settings)
   try:
-    with warning_lines.hidden():
+    with warning_lines.in_this_thread(lambda message: None):  # the job will have them
+      seconds = audio_files.promised_seconds(path)
+      if seconds is not None:
+        check_length(seconds, settings)
       next(audio_files.audio_blocks(path))
   except UserError as error:
     raise UserError(str(error).replace(os.fspath(path), jobs.display_name(name))) from error

@@ -21,7 +21,7 @@ def note_records(notes: np.ndarray) -> list[dict]:
 
   Fields are those of `notes.export.note_records`, and `confidence` if the table has that column.
   """
-  records = export.note_records(notes)
+  records = export.note_records(notes[list(export.FIELDS)])
   for name in set(notes.dtype.names) - {*export.FIELDS}:
     for record, value in zip(records, notes[name].tolist(), strict=True):
       record[name] = value

@@ -40,7 +40,7 @@ class Worker:
     self._queue, self._active = FairQueue(), []
     self._jobs = {job.id: job for job in store.load()}
     self._changed = threading.Condition()
-    self._is_stopping, self._current = False, None
+    self._is_stopping = False
     self._thread = threading.Thread(target=self._run, name='transcribe', daemon=True)
 
   def start(self) -> None:
@@ -108,26 +108,21 @@ class Worker:
       self._end(job, jobs.CANCELLED)
 
   def _run(self):
-    with warning_lines.passed_to(self._warn):
-      while True:
-        with self._changed:
-          while not self._is_stopping and not self._active and not len(self._queue):
-            self._changed.wait()
-          if self._is_stopping:
-            return
-          begun = []
-          while len(self._active) < self._settings.max_jobs and (job := self._queue.take()) is not None:
-            self._active.append((job, self._updates(job)))
-            begun.append(job)
-        for job in begun:
-          job.start()
-        for active in list(self._active):
-          if not self._step(*active):
-            self._active.remove(active)
-
-  def _warn(self, text):
-    if self._current is not None:
-      self._current.warn(text)
+    while True:
+      with self._changed:
+        while not self._is_stopping and not self._active and not len(self._queue):
+          self._changed.wait()
+        if self._is_stopping:
+          return
+        begun = []
+        while len(self._active) < self._settings.max_jobs and (job := self._queue.take()) is not None:
+          self._active.append((job, self._updates(job)))
+          begun.append(job)
+      for job in begun:
+        job.start()
+      for active in list(self._active):
+        if not self._step(*active):
+          self._active.remove(active)
 
   def _step(self, job: jobs.Job, updates: Iterator[batched_pieces.Update]) -> bool:
     """Decode the next segments of a job; returns whether there are more."""
@@ -135,9 +130,10 @@ class Worker:
       updates.close()
       self._end(job, jobs.CANCELLED)
       return False
-    begin, before, self._current = time.perf_counter(), job.done_seconds, job
+    begin, before = time.perf_counter(), job.done_seconds
     try:
-      update = next(updates)
+      with warning_lines.in_this_thread(job.warn):
+        update = next(updates)
       if update.error is not None:
         raise update.error
     except UserError as error:
@@ -148,7 +144,6 @@ class Worker:
       self._end(job, jobs.FAILED, system_error(error) or f'{type(error).__name__}: {first_line(error)}')
       return False
     finally:
-      self._current = None
       self._metrics.count('decode_seconds_total', time.perf_counter() - begin)
     self._metrics.count('audio_seconds_total', max(0.0, update.seconds - before))
     job.add(update.notes, update.seconds)

@@ -14,7 +14,6 @@ let open = null; // the job that is shown
 let stopFollowing = () => {};
 let quiet = null;
 const jobs = new Map();
-const followed = new Set();
 
 function say(text, seconds = 8) {
   byId('status').textContent = text;

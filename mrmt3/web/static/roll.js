@@ -220,7 +220,7 @@ export class Roll {
     for (let time = Math.floor(left / scale / step) * step; time * scale < left + width; time += step) {
       const x = Math.round(time * scale - left);
       context.fillRect(x, 0, 1, RULER - 1);
-      context.fillText(clock(time), x + 4, RULER / 2);
+      context.fillText(step < 1 ? clock(time) : clock(time).slice(0, -2), x + 4, RULER / 2);
     }
   }
 

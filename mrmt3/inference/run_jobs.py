@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +29,16 @@ from mrmt3.score.options import NO_TEMPO, ScoreOptions
 from mrmt3.utils import console, warning_lines
 from mrmt3.utils.files import atomic_path
 
+Writer = Callable[[Path, Transcription, Job], None]  # (file, transcription, job)
 SHEETS = frozenset(['musicxml', 'pdf', 'svg'])  # outputs that need bars
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """Settings of a run; see the options of `mrmt3 transcribe`."""
+  """Settings of a run; see the options of `mrmt3 transcribe`.
+
+  `writers` has, by kind, what writes outputs of upper layers.
+  """
 
   tracks: str = 'program'
   merge_below: float | None = None
@@ -46,6 +50,7 @@ class Settings:
   progress: str = 'bar'
   score: ScoreOptions = dataclasses.field(default_factory=ScoreOptions)
   clean: bool = False
+  writers: Mapping[str, Writer] = dataclasses.field(default_factory=dict)
 
 
 class Reporter:
@@ -193,7 +198,7 @@ def _run_all(transcriber, jobs, settings, reporter):
         if isinstance(result, Exception):
           raise result
         result = finish(result, settings)
-        analysis = write_outputs(job, result, settings.score)
+        analysis = write_outputs(job, result, settings.score, settings.writers)
         took = time.perf_counter() - begun[id(job)]
         facts = {'notes': len(result.notes), 'seconds': result.seconds, 'took': took}
         odd = {name: value for name in ('is_silent', 'left_out') if (value := getattr(result, name))}
@@ -236,7 +241,9 @@ def finish(result: Transcription, settings: Settings) -> Transcription:
   return dataclasses.replace(result, notes=notes)
 
 
-def write_outputs(job: Job, result: Transcription, score: ScoreOptions) -> Analysis | None:
+def write_outputs(
+  job: Job, result: Transcription, score: ScoreOptions, writers: Mapping[str, Writer] | None = None
+) -> Analysis | None:
   """Write all files of a job, each atomically; UserError if one cannot be written.
 
   Returns the musical time of the piece, if the settings or outputs ask for it.
@@ -252,6 +259,8 @@ def write_outputs(job: Job, result: Transcription, score: ScoreOptions) -> Analy
       write_sheet(kind, sheet, file)
     elif kind == 'performance':
       midi.write_midi(result.notes, file, clock)
+    elif writers and kind in writers:
+      writers[kind](file, result, job)
     elif kind == 'json':
       write_json(file, job.audio, result, analysis)
     elif kind == 'csv':
@@ -361,7 +370,7 @@ def run_pipe(
     return
   ((_, result),) = batched_pieces.collect(watched())
   result = finish(result, settings)
-  analysis = write_outputs(job, result, settings.score)
+  analysis = write_outputs(job, result, settings.score, settings.writers)
   took = time.perf_counter() - begin
   Reporter(settings, []).finished(
     job, summary(job, result, took, analysis), notes=len(result.notes), seconds=result.seconds, took=took

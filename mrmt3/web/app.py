@@ -1,6 +1,7 @@
 """The routes of the server."""
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -35,6 +36,7 @@ _LOG = logging.getLogger(__name__)
 _BROWSER_COOKIE = 'mrmt3_browser'
 _MAX_RENDER_BYTES = 64 * 2**20  # of the notes in a request
 _RETRY_SECONDS = 10
+_CHECKS_AT_ONCE = 2  # uploads that are decoded to see whether they are audio
 _FRAME_LEVEL_MEMORY = (
   'This is a frame-level model: its memory is the counts of instruments so far and the notes that continue.'
 )
@@ -56,6 +58,7 @@ class Server:
     self.store, self.settings, self.model = store, settings, model
     self.worker = Worker(transcriber, store, settings, self.metrics)
     self.renderer = RenderProcess()
+    self._checks = anyio.CapacityLimiter(_CHECKS_AT_ONCE)
     network = transcriber.spec.network
     self._uses_prior = bool(network.uses_prior)
     self._memory_remark = '' if getattr(network, 'has_decoder', True) else _FRAME_LEVEL_MEMORY
@@ -151,7 +154,8 @@ class Server:
     try:
       name = await uploads.receive(request, upload, self.settings)
       try:
-        seconds = await run_in_threadpool(uploads.check_audio, upload, name or '', self.settings)
+        check = functools.partial(uploads.check_audio, upload, name or '', self.settings)
+        seconds = await anyio.to_thread.run_sync(check, limiter=self._checks)
       except UserError as error:
         self.metrics.count('refused_total', reason='audio')
         raise HTTPException(422, str(error)) from error

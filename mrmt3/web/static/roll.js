@@ -26,6 +26,7 @@ export class Roll {
     this.context = this.canvas.getContext('2d');
     this.actions = actions;
     this.notes = [];
+    this.byKey = new Map();
     this.colors = new Map();
     this.silent = new Set();
     this.selected = new Set();
@@ -50,6 +51,12 @@ export class Roll {
   show(notes) {
     this.notes = notes;
     this.longest = notes.reduce((most, note) => Math.max(most, note.offset - note.onset), 0);
+    this.byKey = new Map();
+    for (const note of notes) {
+      const key = note.is_drum ? 'drums' : String(note.program);
+      if (!this.byKey.has(key)) this.byKey.set(key, []);
+      this.byKey.get(key).push(note);
+    }
     let low = 127;
     let high = 0;
     for (const note of notes) {
@@ -172,35 +179,44 @@ export class Roll {
   }
 
   _drawNotes(left, row, theme) {
-    const { context, width, scale, notes } = this;
+    const { context, width, scale } = this;
     const start = left / scale;
     const end = (left + width) / scale;
     const tall = Math.max(2, row - 1);
-    const selected = [];
-    for (let index = this._firstFrom(start - this.longest); index < notes.length; index += 1) {
-      const note = notes[index];
-      if (note.onset > end) break;
-      if (note.offset < start && !note.is_drum) continue;
-      const x = note.onset * scale - left;
-      const y = this.y(note.pitch);
-      const wide = note.is_drum ? Math.max(3, Math.min(8, tall)) : Math.max(2, (note.offset - note.onset) * scale - 1);
-      const sure = typeof note.confidence === 'number' ? 0.3 + 0.7 * note.confidence : 1;
-      const key = note.is_drum ? 'drums' : String(note.program);
-      context.globalAlpha = this.silent.has(key) ? 0.15 : sure;
+    const step = (this.height - RULER) / (this.high - this.low + 1);
+    const outlined = [];
+    // By instrument, for setting a colour takes longer than drawing a note.
+    for (const [key, notes] of this.byKey) {
       context.fillStyle = this.colors.get(key) || theme.faint;
-      context.fillRect(x, y, wide, tall);
-      if (this.marked.has(note.id)) {
-        context.globalAlpha = 1;
-        context.strokeStyle = theme.bad;
-        context.lineWidth = 1.5;
-        context.strokeRect(x - 1, y - 1, wide + 2, tall + 2);
+      const isSilent = this.silent.has(key);
+      const isDrum = key === 'drums';
+      let alpha = isSilent ? 0.15 : 1;
+      context.globalAlpha = alpha;
+      for (let index = firstFrom(notes, start - this.longest - 0.2); index < notes.length; index += 1) {
+        const note = notes[index];
+        if (note.onset > end) break;
+        if (note.offset < start && !isDrum) continue;
+        const x = note.onset * scale - left;
+        const y = RULER + (this.high - note.pitch) * step;
+        const wide = isDrum ? Math.max(3, Math.min(8, tall)) : Math.max(2, (note.offset - note.onset) * scale - 1);
+        if (typeof note.confidence === 'number' && !isSilent) {
+          const sure = 0.3 + 0.7 * note.confidence;
+          if (sure !== alpha) context.globalAlpha = sure;
+          alpha = sure;
+        }
+        context.fillRect(x, y, wide, tall);
+        if (this.marked.has(note.id)) outlined.push([theme.bad, x, y, wide]);
+        if (this.selected.has(note.id)) outlined.push([theme.select, x, y, wide]);
       }
-      if (this.selected.has(note.id)) selected.push([x, y, wide, tall]);
     }
     context.globalAlpha = 1;
-    context.strokeStyle = theme.select;
     context.lineWidth = 2;
-    for (const [x, y, wide, high] of selected) context.strokeRect(x - 1, y - 1, wide + 2, high + 2);
+    for (const color of [theme.bad, theme.select]) {
+      context.strokeStyle = color;
+      context.beginPath();
+      for (const [own, x, y, wide] of outlined) if (own === color) context.rect(x - 1, y - 1, wide + 2, tall + 2);
+      context.stroke();
+    }
   }
 
   _drawRuler(left, theme) {
@@ -224,25 +240,13 @@ export class Roll {
     }
   }
 
-  // Index of the first note with an onset of at least `time`.
-  _firstFrom(time) {
-    let low = 0;
-    let high = this.notes.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (this.notes[middle].onset < time) low = middle + 1;
-      else high = middle;
-    }
-    return low;
-  }
-
   // The note at a point of the spacer; the topmost one.
   noteAt(x, y) {
     const time = x / this.scale;
     const slack = 3 / this.scale;
     const row = (this.height - RULER) / (this.high - this.low + 1);
     let found = null;
-    for (let index = this._firstFrom(time - this.longest - 8 / this.scale); index < this.notes.length; index += 1) {
+    for (let index = firstFrom(this.notes, time - this.longest - 8 / this.scale); index < this.notes.length; index += 1) {
       const note = this.notes[index];
       if (note.onset > time + slack) break;
       const top = this.y(note.pitch);
@@ -319,6 +323,18 @@ export class Roll {
       { passive: false },
     );
   }
+}
+
+// Index of the first note with an onset of at least `time`.
+function firstFrom(notes, time) {
+  let low = 0;
+  let high = notes.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (notes[middle].onset < time) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 function gridStep(scale) {

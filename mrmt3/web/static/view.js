@@ -4,7 +4,7 @@ import { GM_NAMES } from './instruments.js';
 import { oscillate } from './oscillator.js';
 import { Player } from './player.js';
 import { Roll, clock, pitchName } from './roll.js';
-import { Song, changedHands, plainNotes, trackName, tracksOf } from './song.js';
+import { Song, changedHands, fingerprint, plainNotes, trackName, tracksOf } from './song.js';
 
 const SOUND_DELAY = 300; // ms from an edit to its sound
 const HUES = [215, 25, 145, 285, 345, 185, 50, 255, 110, 315, 5, 200];
@@ -275,7 +275,7 @@ export class SongView {
       this.sounds.delete(key);
     }
     for (const { key, name, notes } of tracks) {
-      const signature = JSON.stringify(plainNotes(notes));
+      const signature = fingerprint(notes);
       if (this.sounds.get(key) === signature) continue;
       state.textContent = `Synthesizing ${name} ...`;
       try {

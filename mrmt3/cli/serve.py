@@ -1,6 +1,7 @@
 """`mrmt3 serve`: a page in the browser and an HTTP API that transcribe."""
 
 import argparse
+import os
 import sys
 
 from mrmt3.errors import UserError
@@ -24,10 +25,10 @@ def add_parser(subparsers) -> None:
   safety = parser.add_argument_group('safety')
   safety.add_argument(
     '--token',
-    default='',
+    default=os.environ.get('MRMT3_TOKEN', ''),
     metavar='SECRET',
     help='what clients must know (Authorization: Bearer SECRET, or once in the address: ?token=SECRET); needed if '
-    'other machines can connect',
+    'other machines can connect; default: the variable MRMT3_TOKEN',
   )
   safety.add_argument(
     '--allow-host', action='append', default=[], metavar='NAME', help='a name under which a proxy forwards requests'

@@ -279,7 +279,7 @@ class Server:
     try:
       return await run_in_threadpool(self.renderer.call, function, *arguments)
     except ModuleNotFoundError as error:
-      raise HTTPException(501, f'this server cannot do that: {error.name} is not installed') from error
+      raise HTTPException(422, f'this server cannot do that: {error.name} is not installed') from error
 
   def _job(self, request) -> jobs.Job:
     job_id = request.path_params['id']

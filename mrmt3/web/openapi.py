@@ -5,6 +5,10 @@ from mrmt3.web import jobs, rendering, wire
 
 _NULLABLE_NUMBER = {'type': ['number', 'null']}
 _NULLABLE_TEXT = {'type': ['string', 'null']}
+_EVENT = {
+  'type': 'object',
+  'properties': {'event': {'type': 'string'}, 'id': {'type': 'string'}, 'data': {'type': 'string'}},
+}
 _ANY_BINARY = {'type': 'string', 'format': 'binary'}
 
 
@@ -45,7 +49,7 @@ def _paths():
     _query('tempo', {'type': 'string', 'maxLength': 40}, 'auto, beats per minute, or none'),
     _query('quantize', {'type': 'string', 'maxLength': 40}, 'a grid: 1/16, or 1/16,triplets'),
   ]
-  files = {media: {'schema': _ANY_BINARY} for media, _ in rendering.KINDS.values()}
+  files = {media: {'schema': {} if 'json' in media else _ANY_BINARY} for media, _ in rendering.KINDS.values()}
   created = _json('the job', job)
   return {
     '/health': {'get': _operation('health', {200: _json('decoding', _object(status=_text(), version=_text()))}, 503)},
@@ -79,7 +83,7 @@ def _paths():
       'parameters': [job_id],
       'get': _operation(
         'job_events',
-        {200: _content('events state, notes, end', {'text/event-stream': {'schema': _text()}})},
+        {200: _content('events state, notes and end', {'text/event-stream': {'schema': _EVENT}})},
         404,
       ),
     },
@@ -110,7 +114,7 @@ def _paths():
     '/api/jobs/{id}/{kind}': {
       'parameters': [job_id, kind],
       'get': {
-        **_operation('job_result', {200: _content('the file', files)}, 404, 409, 422, 501),
+        **_operation('job_result', {200: _content('the file', files)}, 404, 409, 422),
         'parameters': [
           *score,
           _query('program', {'type': 'integer', 'minimum': 0, 'maximum': 127}, 'only this instrument'),
@@ -121,7 +125,7 @@ def _paths():
     '/api/render/{kind}': {
       'parameters': [kind],
       'post': {
-        **_operation('render', {200: _content('the file', files)}, 404, 413, 422, 501),
+        **_operation('render', {200: _content('the file', files)}, 404, 413, 422),
         'requestBody': {
           'required': True,
           'content': {'application/json': {'schema': {'$ref': '#/components/schemas/RenderRequest'}}},
@@ -190,7 +194,6 @@ _ERRORS = {
   413: 'too large',
   422: 'the request or the audio cannot be used',
   429: 'the queue is full',
-  501: 'a package is not installed',
   503: 'decoding has stopped',
   507: 'the disk is full',
 }

@@ -306,7 +306,8 @@ export class SongView {
   }
 
   _edited() {
-    this.keep(this.song.edits);
+    const { edits } = this.song;
+    setTimeout(() => this.keep(edits)); // writing many ids takes a while
     this.refresh();
     this._soundsLater();
   }

@@ -50,8 +50,13 @@ docs-check: $(VENV)/test.done
 report-check: $(VENV)/test.done
 	MRMT3_BROWSER_NEEDED=1 $(BIN)/python -m pytest -q -rs tests/evaluation/test_report_browser.py
 
-page-check: $(VENV)/test.done
-	MRMT3_BROWSER_NEEDED=1 $(BIN)/python -m pytest -q -rs tests/web/test_page_browser.py
+# Accessibility is checked with axe-core, if npm brings it.
+AXE = .venv-axe/node_modules/axe-core/axe.min.js
+$(AXE):
+	npm install --silent --no-audit --no-fund --prefix .venv-axe axe-core
+
+page-check: $(VENV)/test.done $(if $(shell command -v npm),$(AXE))
+	MRMT3_BROWSER_NEEDED=1 $(if $(shell command -v npm),MRMT3_AXE=$(AXE)) $(BIN)/python -m pytest -q -rs tests/web/test_page_browser.py
 
 # An environment of its own: it is no part of mrmt3's tests, and brings a lot.
 .venv-api/bin/st:
@@ -73,4 +78,4 @@ test-cache: cache-env
 	$(CACHE_VENV)/bin/python -m pytest -q -rs tests/data/test_task_cache.py
 
 clean:
-	rm -rf $(VENV) $(CACHE_VENV) .venv-api demo build dist *.egg-info
+	rm -rf $(VENV) $(CACHE_VENV) .venv-api .venv-axe demo build dist *.egg-info

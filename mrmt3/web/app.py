@@ -58,6 +58,8 @@ class Server:
     self.store, self.settings, self.model = store, settings, model
     self.worker = Worker(transcriber, store, settings, self.metrics)
     self.renderer = RenderProcess()
+    self._arriving = 0  # uploads; they take room on the disk as waiting jobs do
+    self._renders = anyio.CapacityLimiter(1)  # the others wait without a thread
     self._checks = anyio.CapacityLimiter(_CHECKS_AT_ONCE)
     network = transcriber.spec.network
     self._uses_prior = bool(network.uses_prior)
@@ -83,7 +85,13 @@ class Server:
       Route('/api/render/{kind}', self.render, methods=['POST']),
       Mount('/static', StaticFiles(directory=STATIC)),
     ]
-    handlers = {HTTPException: _http_error, QueueFull: _queue_full, UserError: _user_error, Exception: _own_error}
+    handlers = {
+      HTTPException: _http_error,
+      QueueFull: _queue_full,
+      UserError: _user_error,
+      OSError: _system_error,
+      Exception: _own_error,
+    }
     return Safety(
       Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan), self.settings, self.metrics
     )
@@ -149,8 +157,9 @@ class Server:
   async def create(self, request: Request) -> Response:
     """Queue an upload."""
     options = _options(request)
-    self.worker.check_room()
+    self.worker.check_room(self._arriving)
     upload = self.store.uploads / jobs.new_id()
+    self._arriving += 1
     try:
       name = await uploads.receive(request, upload, self.settings)
       try:
@@ -161,6 +170,7 @@ class Server:
         raise HTTPException(422, str(error)) from error
       job = self._new_job(name, upload, options, seconds, request)
     finally:
+      self._arriving -= 1
       upload.unlink(missing_ok=True)
     return self._created(job)
 
@@ -277,7 +287,7 @@ class Server:
 
   async def _call(self, function, *arguments):
     try:
-      return await run_in_threadpool(self.renderer.call, function, *arguments)
+      return await anyio.to_thread.run_sync(self.renderer.call, function, *arguments, limiter=self._renders)
     except ModuleNotFoundError as error:
       raise HTTPException(422, f'this server cannot do that: {error.name} is not installed') from error
 
@@ -387,9 +397,11 @@ async def _user_error(request, error):
   return JSONResponse({'error': str(error)}, 422)
 
 
+async def _system_error(request, error):
+  _LOG.error('%s: %s', request.url.path, error)
+  return JSONResponse({'error': f'the server cannot store it ({error.strerror or error}); try again later'}, 507)
+
+
 async def _own_error(request, error):
-  if isinstance(error, OSError | anyio.ClosedResourceError) and getattr(error, 'errno', None) is not None:
-    _LOG.error('%s: %s', request.url.path, error)
-    return JSONResponse({'error': f'the server cannot store it ({error.strerror}); try again later'}, 507)
-  _LOG.error('%s failed', request.url.path, exc_info=error)
+  _LOG.error('%s failed', request.url.path)  # uvicorn logs where
   return JSONResponse({'error': 'the server has failed here; its log tells more'}, 500)

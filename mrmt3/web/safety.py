@@ -4,7 +4,7 @@ import hmac
 import json
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from mrmt3.web.metrics import Metrics
 from mrmt3.web.settings import LOCAL_NAMES, Settings
@@ -60,7 +60,7 @@ class Safety:
       if scope['method'] == 'GET' and self._is_token(query.pop(TOKEN_PARAMETER, '')):
         # The address with the token that the server prints: the token goes to a cookie, and out of the address.
         target = '/' + scope['path'].lstrip('/') + (f'?{urlencode(query)}' if query else '')
-        cookie = f'{COOKIE}={self._settings.token}; Path=/; HttpOnly; SameSite=Strict'
+        cookie = f'{COOKIE}={quote(self._settings.token, safe="")}; Path=/; HttpOnly; SameSite=Strict'
         more = [(b'location', target.encode()), (b'set-cookie', cookie.encode('latin-1'))]
         await _answer(guarded, 303, 'the token is in a cookie now', more)
         return
@@ -97,7 +97,7 @@ class Safety:
       cookie = SimpleCookie(headers.get('cookie', '')).get(COOKIE)
     except CookieError:
       return False
-    return cookie is not None and self._is_token(cookie.value)
+    return cookie is not None and self._is_token(unquote(cookie.value))
 
   def _is_token(self, text: str) -> bool:
     return hmac.compare_digest(text.encode('utf-8', 'replace'), self._settings.token.encode())

@@ -6,7 +6,6 @@ A temporary folder that a killed server has left is removed by the next one.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import re
@@ -14,6 +13,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import filelock
 import numpy as np
 
 from mrmt3.errors import UserError
@@ -113,7 +113,7 @@ class Store:
     if not self.is_kept:
       shutil.rmtree(self.root, ignore_errors=True)
     self._removal.close()
-    os.close(self._lock)
+    self._lock.release()
     self._lock = None
 
 
@@ -137,13 +137,12 @@ def _read(folder):
     return None
 
 
-def _locked(folder: Path) -> int | None:
-  """Return a descriptor that locks a folder until this process ends, however it ends; None if another one has it."""
-  lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _locked(folder: Path) -> filelock.BaseFileLock | None:
+  """Return a lock on a folder, which ends with this process, however that ends; None if another one has it."""
+  lock = filelock.FileLock(folder / _LOCK, thread_local=False)
   try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError:
-    os.close(lock)
+    lock.acquire(blocking=False)
+  except filelock.Timeout:
     return None
   return lock
 
@@ -152,11 +151,16 @@ def _remove_left(parent: Path) -> None:
   """Remove the folders of servers that were killed. `mrmt3` itself puts them into a temporary folder of its own."""
   for folder in [*parent.glob(f'{_PREFIX}*'), *parent.parent.glob(f'mrmt3-*/{_PREFIX}*')]:
     with contextlib.suppress(OSError):
-      if folder.is_symlink() or folder.stat().st_uid != os.getuid() or not (folder / _LOCK).is_file():
+      if folder.is_symlink() or not _is_own(folder) or not (folder / _LOCK).is_file():
         continue
       lock = _locked(folder)
-      if lock is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-        with contextlib.suppress(OSError):
-          folder.parent.rmdir() if folder.parent.name.startswith('mrmt3-') else None  # if nothing else is in it
+      if lock is None:
+        continue
+      shutil.rmtree(folder, ignore_errors=True)
+      lock.release()
+      if folder.parent.name.startswith('mrmt3-'):
+        folder.parent.rmdir()  # if nothing else is in it
+
+
+def _is_own(folder: Path) -> bool:
+  return not hasattr(os, 'getuid') or folder.stat().st_uid == os.getuid()

@@ -60,14 +60,15 @@ class Worker:
     """Whether jobs are being decoded or could be."""
     return self._thread.is_alive()
 
-  def check_room(self) -> None:
-    """Raise QueueFull if no further job can wait."""
+  def check_room(self, arriving: int = 0) -> None:
+    """Raise QueueFull if no further job can wait; `arriving` is how many are being uploaded."""
     with self._changed:
-      self._check_room()
+      self._check_room(arriving)
 
-  def _check_room(self):
-    if len(self._queue) >= self._settings.max_queue:
-      raise QueueFull(f'{len(self._queue)} jobs are waiting, the most that may; try again later')
+  def _check_room(self, arriving=0):
+    waiting = len(self._queue) + arriving
+    if waiting >= self._settings.max_queue:
+      raise QueueFull(f'{waiting} jobs are waiting, the most that may; try again later')
 
   def submit(self, job: jobs.Job) -> None:
     """Append a job to the queue; QueueFull if there is no room."""

@@ -199,6 +199,10 @@ async function removeJob(id) {
     }
   }
   if (['done', 'failed', 'cancelled'].includes(job.state)) {
+    for (const other of [...jobs.values()].filter((one) => isComparison(one) && one.options.of === id)) {
+      jobs.delete(other.id);
+      send(`api/jobs/${other.id}`, 'DELETE').catch(() => {}); // it is not listed, and goes with time
+    }
     jobs.delete(id);
     keepEdits(id, []);
     row(id).remove();

@@ -359,6 +359,20 @@ export class SongView {
     this.roll.redraw();
   }
 
+  // Let the loop begin at the position of the player.
+  loopFrom() {
+    const start = Math.min(this.player.position, this.player.seconds - 0.1);
+    const end = this.loop && this.loop.end > start + 0.1 ? this.loop.end : this.player.seconds;
+    this.setLoop({ start, end }, true);
+  }
+
+  // Let the loop end at the position of the player.
+  loopTo() {
+    const end = Math.max(this.player.position, 0.1);
+    const start = this.loop && this.loop.start < end - 0.1 ? this.loop.start : 0;
+    this.setLoop({ start, end }, true);
+  }
+
   playOrPause() {
     if (this.byId('play').disabled) return;
     if (this.player.isPlaying) this.player.pause();
@@ -464,6 +478,8 @@ export class SongView {
       const all = { start: 0, end: this.player.seconds };
       this.setLoop(this.byId('loop').checked ? this.loop || all : this.loop);
     });
+    on('loop-from', 'click', () => this.loopFrom());
+    on('loop-to', 'click', () => this.loopTo());
     on('zoom-in', 'click', () => this.roll.zoom(1.5));
     on('zoom-out', 'click', () => this.roll.zoom(1 / 1.5));
     on('confidence', 'input', (event) => {
@@ -524,8 +540,8 @@ export class SongView {
       a: () => this.select(this.shown.map((note) => note.id)),
       Escape: () => this.select([]),
       Delete: () => this.edit({ kind: 'delete' }),
-      i: () => this.setLoop({ start: position, end: Math.max(position + 0.5, this.loop ? this.loop.end : this.player.seconds) }),
-      o: () => this.setLoop({ start: Math.min(this.loop ? this.loop.start : 0, Math.max(0, position - 0.5)), end: position }),
+      i: () => this.loopFrom(),
+      o: () => this.loopTo(),
       l: () => this.setLoop(this.loop || { start: 0, end: this.player.seconds }, !this.byId('loop').checked),
       '[': () => fadeTo(0),
       ']': () => fadeTo(1),

@@ -252,6 +252,29 @@ def test_a_short_song_overtakes_a_long_one():
   assert names.count('long.wav') == 20 and names.index('short.wav') < 10
 
 
+def test_many_clients_at_once():
+  transcriber = FakeTranscriber(delay=0.002)
+  done = {}
+
+  def transcribe(number):
+    with httpx.Client(base_url=base, timeout=60, cookies={'mrmt3_browser': str(number)}) as own:
+      (*_, (kind, last)) = events(own, submit(own, song, f'{number}.wav'))
+      done[number] = kind, last['state'], last['notes'], own.get(f'/api/jobs/{last["id"]}/notes').json()['notes']
+
+  song = wav(4.0, 8000)
+  with serving(transcriber, max_jobs=2) as (client, server):
+    base = client.base_url
+    threads = [threading.Thread(target=transcribe, args=(number,)) for number in range(50)]
+    for thread in threads:
+      thread.start()
+    for thread in threads:
+      thread.join()
+    assert not list(server.store.uploads.iterdir())
+  assert len(done) == 50 and all(result == done[0] for result in done.values())
+  assert done[0][:3] == ('end', 'done', 16)
+  assert len(transcriber.steps) == 200
+
+
 def test_old_jobs_are_removed():
   with serving(keep=2) as (client, server):
     done = [finished(client, submit(client, wav(1.0))) for _ in range(4)]
@@ -319,13 +342,13 @@ def test_event_loop_answers_while_it_renders():
     job = finished(client, submit(client, wav(200.0, 1000)))
     thread = threading.Thread(target=lambda: httpx.get(f'{client.base_url}/api/jobs/{job["id"]}/sound', timeout=60))
     thread.start()
-    slowest = 0.0
+    slow = 0
     while thread.is_alive():
       begin = time.perf_counter()
       client.get('/health')
-      slowest = max(slowest, time.perf_counter() - begin)
+      slow += time.perf_counter() - begin > 0.25
     thread.join()
-  assert slowest < 0.5  # s; in this process, a stem of some minutes would take longer
+  assert slow <= 2  # each of four instruments would hold Python's lock for longer
 
 
 def test_finished_jobs_outlive_a_restart(tmp_path):

@@ -6,14 +6,17 @@
 #             make cache-env a virtual environment for mrmt3 dataset cache, make test-cache its tests;
 #             make test-peers those that run t5x and magenta/mt3, if their checkouts are named
 #             (tests/peers/test_real_peers.py);
-#             make report-check the report of scores in a browser (Debian: apt-get install chromium)
+#             make report-check the report of scores in a browser (Debian: apt-get install chromium);
+#             make page-check the page of mrmt3 serve in a browser, from a dropped file to an exported one;
+#             make api-check requests of all kinds against mrmt3 serve, with schemathesis in its own environment
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 CACHE_VENV ?= .venv-cache
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo demo-train test test-slow lint docs-check wheel-check report-check test-peers cache-env test-cache clean
+.PHONY: demo demo-train test test-slow lint docs-check wheel-check report-check page-check api-check test-peers \
+  cache-env test-cache clean
 .SECONDARY:
 
 $(VENV)/bin/python:
@@ -44,13 +47,29 @@ lint: $(VENV)/test.done
 docs-check: $(VENV)/test.done
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/check_docs.py README.md docs/data.md docs/engine.md \
 	  docs/fidelity.md docs/checkpoints.md docs/metrics.md docs/extending.md docs/scaling.md docs/transcribe.md \
-	  docs/method.md docs/score.md docs/model-card/README.md
+	  docs/method.md docs/score.md docs/serve.md docs/model-card/README.md
 
 wheel-check: $(VENV)/test.done
 	.ci/check_wheel.sh $(VENV)
 
 report-check: $(VENV)/test.done
 	MRMT3_BROWSER_NEEDED=1 $(BIN)/python -m pytest -q -rs tests/evaluation/test_report_browser.py
+
+# Accessibility is checked with axe-core, if npm brings it.
+AXE = .venv-axe/node_modules/axe-core/axe.min.js
+$(AXE):
+	npm install --silent --no-audit --no-fund --prefix .venv-axe axe-core
+
+page-check: $(VENV)/test.done $(if $(shell command -v npm),$(AXE))
+	MRMT3_BROWSER_NEEDED=1 $(if $(shell command -v npm),MRMT3_AXE=$(AXE)) $(BIN)/python -m pytest -q -rs tests/web/test_page_browser.py
+
+# An environment of its own: it is no part of mrmt3's tests, and brings a lot.
+.venv-api/bin/st:
+	$(PYTHON) -m venv .venv-api
+	.venv-api/bin/python -m pip --disable-pip-version-check -q install schemathesis
+
+api-check: $(VENV)/test.done .venv-api/bin/st
+	PATH="$(CURDIR)/$(BIN):$(CURDIR)/.venv-api/bin:$$PATH" $(BIN)/python .ci/check_api.py
 
 test-peers: $(VENV)/test.done
 	$(BIN)/python -m pytest -q -rs tests/peers/test_real_peers.py
@@ -64,4 +83,4 @@ test-cache: cache-env
 	$(CACHE_VENV)/bin/python -m pytest -q -rs tests/data/test_task_cache.py
 
 clean:
-	rm -rf $(VENV) $(CACHE_VENV) demo build dist *.egg-info
+	rm -rf $(VENV) $(CACHE_VENV) .venv-api .venv-axe demo build dist *.egg-info

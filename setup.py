@@ -22,10 +22,17 @@ TRAIN = [
   'audioop-lts; python_version >= "3.13"',  # note-seq imports pydub, which needs what Python 3.13 removed
   'tensorboard',  # TensorFlow 2.21 no longer brings it
 ]
+SYNTHESIZER = 'symusic==0.5.9'  # that of 0.6.0 raises TypeError
 DATASET = [
   'music21>=9.1',
   'pyloudnorm>=0.1.1',
-  'symusic==0.5.9',  # 0.6.0's synthesizer raises TypeError
+  SYNTHESIZER,
+]
+WEB = [
+  'starlette>=0.40',
+  'uvicorn>=0.30',
+  'python-multipart>=0.0.18',
+  SYNTHESIZER,
 ]
 EXTRAS = {
   'train': TRAIN,
@@ -34,6 +41,7 @@ EXTRAS = {
   'cache': [*TRAIN, 'apache-beam>=2.77', 'sentencepiece==0.2.1'],
   'm4a': ['av>=12'],
   'score': ['verovio>=4'],  # sheets as SVG; MusicXML needs nothing
+  'web': WEB,  # mrmt3 serve
   # What a t5x checkout on PYTHONPATH needs; t5x itself is not on the package index.
   't5x': [*TRAIN, 'cached_property', 'chex', 'fiddle', 'jaxtyping', 'jestimator==0.3.3', 'orbax-checkpoint>=0.11'],
   'bench': [*TRAIN, *DATASET, 'psutil'],
@@ -41,6 +49,9 @@ EXTRAS = {
   'test': [
     *TRAIN,
     *DATASET,
+    *WEB,
+    'httpx>=0.27',
+    'playwright>=1.49',  # drives the browser that the system has
     'verovio>=4',
     'av>=12',
     'build>=1',
@@ -64,6 +75,7 @@ setup(
   packages=[*find_packages(include=['mrmt3', 'mrmt3.*']), *GIN_PACKAGES],
   package_data={
     'mrmt3': ['weights/framewise/*', 'weights/score/*'],
+    'mrmt3.web': ['static/*'],
     **{f'mrmt3.{folder}': ['templates/*'] for folder in ('evaluation', 'plots', 'studies')},
     **{package: ['*.gin'] for package in GIN_PACKAGES},
   },

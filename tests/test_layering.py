@@ -59,6 +59,7 @@ LAYERS = (
   ('inspection',),
   ('studies',),
   ('demo',),
+  ('web',),
   ('cli', '__main__', '__init__'),
 )
 

@@ -95,7 +95,7 @@ def test_wheel_holds_gin_files_and_tasks(tmp_path):
   names = zipfile.ZipFile(wheel).namelist()
   for path in sorted((ROOT / 'gin').glob('*/*.gin')):
     assert f'mrmt3/gin/{path.parent.name}/{path.name}' in names
-  for path in sorted((ROOT / 'mrmt3').glob('*/templates/*')):
+  for path in sorted([*(ROOT / 'mrmt3').glob('*/templates/*'), *(ROOT / 'mrmt3' / 'web' / 'static').iterdir()]):
     assert path.relative_to(ROOT).as_posix() in names
   assert {'mrmt3/tasks/slakh.py', 'mrmt3/gin/runs/__init__.py', 'mrmt3/engine/utils.py', 'mrmt3/cli/main.py'} <= set(
     names

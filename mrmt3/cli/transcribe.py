@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import sys
 
@@ -61,6 +62,7 @@ def _add_outputs(group):
     ('csv', 'notes as a table; next to the MIDI file unless FILE.csv is given'),
     ('plot', 'piano roll; next to the MIDI file unless FILE.png (.pdf, .svg) is given'),
     ('audio', 'synthesized notes; song.played.wav next to the MIDI file unless FILE.wav is given'),
+    ('html', 'page with piano roll, player and both sounds; next to the MIDI file unless FILE.html is given'),
   ):
     group.add_argument(f'--{kind}', nargs='?', const='', metavar='FILE', help=text)
   group.add_argument(
@@ -100,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args):
-  outputs = {kind: getattr(args, kind) for kind in ('json', 'csv', 'plot', 'audio', *score_options.OUTPUTS)}
+  outputs = {kind: getattr(args, kind) for kind in ('json', 'csv', 'plot', 'audio', 'html', *score_options.OUTPUTS)}
   piped = '-' in args.inputs
   if piped and (len(args.inputs) > 1 or args.resume):
     raise UserError('-: stdin cannot be combined with other inputs or --resume; leave them out')
@@ -150,8 +152,15 @@ def _run(args):
     score=score,
     clean=args.clean,
     beside=args.output is None,
+    writers={'html': functools.partial(_write_html, has_audio=not piped)},
   )
   if piped:
     run_jobs.run_pipe(transcriber, jobs[0] if jobs else None, settings, args.rate, args.channels, args.format)
     return 0
   return 2 if run_jobs.run_jobs(transcriber, jobs, settings) else 0
+
+
+def _write_html(file, result, job, has_audio):
+  from mrmt3.web import song_page
+
+  song_page.write(file, result.notes, result.seconds, job.audio.name, job.audio if has_audio else None)

@@ -28,6 +28,7 @@ OUTPUTS = {
   'csv': ('.csv', ('.csv',)),
   'plot': ('.png', ('.png', '.pdf', '.svg')),
   'audio': (SYNTHESIZED, ('.wav', '.flac', '.ogg', '.mp3')),
+  'html': ('.html', ('.html', '.htm')),
   'musicxml': ('.musicxml', SHEET_SUFFIXES),
   'pdf': ('.pdf', ('.pdf',)),
   'svg': ('.svg', ('.svg',)),

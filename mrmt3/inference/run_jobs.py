@@ -5,7 +5,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -26,10 +27,15 @@ from mrmt3.score.live import LiveTempo
 from mrmt3.score.options import NO_TEMPO, ScoreOptions
 from mrmt3.utils import console, warning_lines
 
+Writer = Callable[[Path, Transcription, Job], None]  # (file, transcription, job)
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """Settings of a run; see the options of `mrmt3 transcribe`. `beside`: outputs are next to the audio."""
+  """Settings of a run; see the options of `mrmt3 transcribe`.
+
+  `beside`: outputs are next to the audio. `writers` has, by kind, what writes outputs of upper layers.
+  """
 
   tracks: str = 'program'
   merge_below: float | None = None
@@ -42,6 +48,7 @@ class Settings:
   score: ScoreOptions = dataclasses.field(default_factory=ScoreOptions)
   clean: bool = False
   beside: bool = False
+  writers: Mapping[str, Writer] = dataclasses.field(default_factory=dict)
 
 
 class Reporter:
@@ -189,7 +196,7 @@ def _run_all(transcriber, jobs, settings, reporter):
         if isinstance(result, Exception):
           raise result
         result = finish(result, settings)
-        analysis = write_outputs(job, result, settings.score)
+        analysis = write_outputs(job, result, settings.score, settings.writers)
         if settings.resume and settings.beside:
           beside.record(job)
         took = time.perf_counter() - begun[id(job)]
@@ -234,12 +241,20 @@ def finish(result: Transcription, settings: Settings) -> Transcription:
   return dataclasses.replace(result, notes=notes)
 
 
-def write_outputs(job: Job, result: Transcription, score: ScoreOptions) -> Analysis | None:
+def write_outputs(
+  job: Job, result: Transcription, score: ScoreOptions, writers: Mapping[str, Writer] | None = None
+) -> Analysis | None:
   """Write all files of a job, each atomically; UserError if one cannot be written.
 
   Returns the musical time of the piece, if the settings or outputs ask for it.
   """
-  return outputs.write({'midi': job.midi, **job.outputs}, result, score, job.audio)
+  writers = writers or {}
+  own = {kind: file for kind, file in job.outputs.items() if kind not in writers}
+  analysis = outputs.write({'midi': job.midi, **own}, result, score, job.audio)
+  for kind, file in job.outputs.items():
+    if kind in writers:
+      writers[kind](file, result, job)
+  return analysis
 
 
 def remarks(is_silent: bool, left_out: int) -> list[str]:
@@ -305,7 +320,7 @@ def run_pipe(
     return
   ((_, result),) = batched_pieces.collect(watched())
   result = finish(result, settings)
-  analysis = write_outputs(job, result, settings.score)
+  analysis = write_outputs(job, result, settings.score, settings.writers)
   took = time.perf_counter() - begin
   Reporter(settings, []).finished(
     job, summary(job, result, took, analysis), notes=len(result.notes), seconds=result.seconds, took=took

@@ -173,6 +173,7 @@ class Transcriber:
     batch: int = 1,
     hop: int | None = None,
     instruments: str | Iterable[str] | None = None,
+    has_memory: bool = True,
   ) -> Iterator[batched_pieces.Update]:
     """Yield updates of pieces while they are decoded, `batch` pieces at a time; see `batched_pieces.run`."""
     hop = self.rows if hop is None else hop
@@ -187,7 +188,9 @@ class Transcriber:
     def decode(inputs, remembered, active):
       return self.decode_rows(inputs, remembered, active, allowed)
 
-    return batched_pieces.run(pieces, self.spec, decode, self.segment_decoder, batch=batch, hop=hop, keep=keep)
+    return batched_pieces.run(
+      pieces, self.spec, decode, self.segment_decoder, batch=batch, hop=hop, keep=keep, has_memory=has_memory
+    )
 
   def warmup(self) -> float:
     """Compile what the first transcription would wait for; returns how long that took, s."""

@@ -23,7 +23,7 @@ def note_records(notes: np.ndarray) -> list[dict]:
   records = []
   for row in notes.tolist():
     record = dict(zip(FIELDS, row, strict=True))
-    if record['confidence']:
+    if record['confidence'] > 0:
       record['confidence'] = round(record['confidence'], 4)
     else:
       del record['confidence']
@@ -39,8 +39,8 @@ def spreadsheet_text(text: str) -> str:
   return f"'{text}" if text.lstrip(' ')[:1] in FORMULA_STARTS else text
 
 
-def write_csv(notes: np.ndarray, path: str | os.PathLike) -> None:
-  """Write a note table as CSV with a header line. UserError if the file cannot be written.
+def csv_text(notes: np.ndarray) -> str:
+  """Return a note table as CSV with a header line.
 
   `is_drum` is 0 or 1. There is a column `confidence` if a note has one; it is empty where it is not known.
   """
@@ -51,5 +51,10 @@ def write_csv(notes: np.ndarray, path: str | os.PathLike) -> None:
   writer.writeheader()
   for record in note_records(notes):
     writer.writerow({**record, 'is_drum': int(record['is_drum']), 'instrument': spreadsheet_text(record['instrument'])})
+  return text.getvalue()
+
+
+def write_csv(notes: np.ndarray, path: str | os.PathLike) -> None:
+  """Write a note table as CSV, see `csv_text`. UserError if the file cannot be written."""
   with atomic_path(path) as temporary:
-    temporary.write_text(text.getvalue(), encoding='utf-8')
+    temporary.write_text(csv_text(notes), encoding='utf-8')

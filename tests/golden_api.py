@@ -43,8 +43,9 @@ def commands_of(commands: list[list[str]]) -> list[list[str]]:
   return [[*words, *(_GIN_BINDINGS if set(words) & set(_GIN_FILES) else ())] for words in commands]
 
 
-# The name of the store of pieces in 2000f88, and today's: MIDI files are read otherwise since then, so stores and scores
-# of that time are not used any more (`piece_cache.FORMAT`, `score_pieces._VERSION`). Those of the golden data are right.
+# The name of the store of pieces in 2000f88, and today's. MIDI files are read otherwise since then, so stores and
+# scores of that time are not used any more (`piece_cache.FORMAT`, `score_pieces._VERSION`); those of the golden data
+# are right.
 _STORE = 'SlakhFolder-train-00d977bf07658760', 'SlakhFolder-train-0758a60f80cce7b3'
 _SCORES = '{"key": "[2, ', '{"key": "[3, '
 

@@ -2,6 +2,7 @@
 #             make demo-train learns songs from scratch
 # make test   all quick tests; make test-slow the others; make lint;
 #             make docs-check the shell lines of the documentation;
+#             make wheel-check a source distribution and a wheel, used in an empty environment;
 #             make cache-env a virtual environment for mrmt3 dataset cache, make test-cache its tests;
 #             make test-peers those that run t5x and magenta/mt3, if their checkouts are named
 #             (tests/peers/test_real_peers.py);
@@ -14,7 +15,8 @@ BIN = $(VENV)/bin
 CACHE_VENV ?= .venv-cache
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo demo-train test test-slow lint docs-check report-check page-check api-check test-peers cache-env test-cache clean
+.PHONY: demo demo-train test test-slow lint docs-check wheel-check report-check page-check api-check test-peers cache-env \
+  test-cache clean
 .SECONDARY:
 
 $(VENV)/bin/python:
@@ -46,6 +48,9 @@ docs-check: $(VENV)/test.done
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/check_docs.py README.md docs/data.md docs/engine.md \
 	  docs/fidelity.md docs/checkpoints.md docs/metrics.md docs/extending.md docs/scaling.md docs/transcribe.md \
 	  docs/method.md docs/score.md docs/serve.md docs/model-card/README.md
+
+wheel-check: $(VENV)/test.done
+	.ci/check_wheel.sh $(VENV)
 
 report-check: $(VENV)/test.done
 	MRMT3_BROWSER_NEEDED=1 $(BIN)/python -m pytest -q -rs tests/evaluation/test_report_browser.py

@@ -8,9 +8,9 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mrmt3' / 'version.py').read_text())[1]
 
-# mrmt3/gin and mrmt3/tasks are links to the folders at the top. gin has no __init__.py (it would hide the gin package
-# when started from here), so its subfolders are named one by one.
-GIN_PACKAGES = [f'mrmt3.gin.{folder.parent.name}' for folder in sorted((ROOT / 'gin').glob('*/__init__.py'))]
+# mrmt3/gin and mrmt3/tasks are links to the folders at the top, and folders in a source distribution. gin has no
+# __init__.py (it would hide the gin package when started from here), so its subfolders are named one by one.
+GIN_PACKAGES = [f'mrmt3.gin.{folder.parent.name}' for folder in sorted((ROOT / 'mrmt3' / 'gin').glob('*/__init__.py'))]
 
 TRAIN = [
   'gin-config>=0.5',
@@ -54,6 +54,7 @@ EXTRAS = {
     'playwright>=1.49',  # drives the browser that the system has
     'verovio>=4',
     'av>=12',
+    'build>=1',
     'hypothesis>=6',
     'librosa>=0.10',
     'pytest>=8',

@@ -2,6 +2,8 @@
 
 import argparse
 
+from mrmt3.cli import devices
+
 
 def add_parser(subparsers) -> None:
   """Add `bench` and its tests."""
@@ -47,6 +49,7 @@ def _add_transcribe(tests):
   parser.add_argument('--seconds', type=float, default=20.0, metavar='S', help='duration to transcribe (default: 20)')
   parser.add_argument('--runs', type=int, default=3, metavar='N', help='report the fastest of N runs (default: 3)')
   parser.add_argument('--json', action='store_true', help='print one line of JSON')
+  devices.add_option(parser)
   parser.set_defaults(run=run_transcribe)
 
 
@@ -69,6 +72,7 @@ def run_transcribe(args: argparse.Namespace) -> int:
   from mrmt3.inference import benchmark
   from mrmt3.utils import compilation_cache
 
+  devices.choose(args.device)
   compilation_cache.enable()
   transcriber = loading.load(folder)
   count = round(args.seconds * transcriber.sample_rate)

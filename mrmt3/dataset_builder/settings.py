@@ -15,7 +15,7 @@ from mrmt3.errors import UserError
 SAMPLE_RATE = 16000
 MIN_SECONDS, MAX_SECONDS = 4.0, 3600.0
 ALL = 10**6  # pieces: all that are available
-_FORMAT = 5  # raise it when the same settings give other bytes
+_FORMAT = 6  # raise it when the same settings give other bytes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ A Transcriber keeps nothing between calls, so threads may share one.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -57,6 +58,10 @@ class Transcriber:
     self.rows = 1 if spec.network.uses_prior else segments_at_once
     # The published code counts the start token among the tokens of a segment.
     self._max_length = spec.targets_length - (spec.prior_layout == 'start_token')
+
+  def __repr__(self) -> str:
+    """Return a line about the network."""
+    return f'<Transcriber: {self.spec.network.describe()}>'
 
   @classmethod
   def load(cls, checkpoint: str | os.PathLike) -> 'Transcriber':
@@ -186,6 +191,12 @@ class Transcriber:
     return batched_pieces.run(
       pieces, self.spec, decode, self.segment_decoder, batch=batch, hop=hop, keep=keep, has_memory=has_memory
     )
+
+  def warmup(self) -> float:
+    """Compile what the first transcription would wait for; returns how long that took, s."""
+    begin = time.perf_counter()
+    self.transcribe(np.zeros(1, np.float32), self.sample_rate)
+    return time.perf_counter() - begin
 
   @property
   def sample_rate(self) -> int:

@@ -17,17 +17,10 @@ _INTEGERS = {'pitch': (0, 127), 'velocity': (1, 127), 'program': (0, 127)}
 
 
 def note_records(notes: np.ndarray) -> list[dict]:
-  """Convert a note table to dicts that JSON can hold; `confidence` is None where it is unknown.
-
-  Fields are those of `notes.export.note_records`, and `confidence` if the table has that column.
-  """
-  records = export.note_records(notes[list(export.FIELDS)])
-  for name in set(notes.dtype.names) - {*export.FIELDS}:
-    for record, value in zip(records, notes[name].tolist(), strict=True):
-      record[name] = value
+  """Convert a note table to the dicts of `notes.export.note_records`; JSON can hold all of their values."""
   return [
     {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()}
-    for record in records
+    for record in export.note_records(notes)
   ]
 
 
@@ -61,8 +54,11 @@ def _row(index, record):
   for name, value in numbers.items():
     if value != int(value):
       raise UserError(f'notes[{index}].{name} is {value:g}; it must be a whole number')
-  row = {'onset': onset, 'offset': offset, 'is_drum': is_drum, **numbers}
-  return tuple(row.get(name, math.nan) for name in NOTE_DTYPE.names)
+  confidence = 0.0  # not known
+  if record.get('confidence') is not None:
+    confidence = _number(index, record, 'confidence', 0.0, 1.0)
+  row = {'onset': onset, 'offset': offset, 'is_drum': is_drum, 'confidence': confidence, **numbers}
+  return tuple(row[name] for name in NOTE_DTYPE.names)
 
 
 def _number(index, record, name, low, high):

@@ -15,8 +15,8 @@ BIN = $(VENV)/bin
 CACHE_VENV ?= .venv-cache
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo demo-train test test-slow lint docs-check wheel-check report-check page-check api-check test-peers \
-  cache-env test-cache clean
+.PHONY: demo demo-train test test-slow lint docs-check wheel-check report-check page-check api-check test-peers cache-env \
+  test-cache clean
 .SECONDARY:
 
 $(VENV)/bin/python:

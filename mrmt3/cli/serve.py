@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
   settings.check()
 
   from mrmt3.inference import loading
-  from mrmt3.utils import compilation_cache
+  from mrmt3.utils import compilation_cache, interrupts
   from mrmt3.web import server
   from mrmt3.web.app import Server
   from mrmt3.web.store import Store
@@ -83,5 +83,7 @@ def run(args: argparse.Namespace) -> int:
     listening.close()
     if store is not None:
       store.close()
+  if whole.worker.is_alive:  # amid a compilation, which would keep the process
+    interrupts.end()
   print('mrmt3: stopped', file=sys.stderr)
   return 0

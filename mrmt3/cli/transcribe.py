@@ -151,8 +151,8 @@ def _run(args):
     progress=args.progress,
     score=score,
     clean=args.clean,
-    beside=args.output is None,
     writers={'html': functools.partial(_write_html, has_audio=not piped)},
+    beside=args.output is None,
   )
   if piped:
     run_jobs.run_pipe(transcriber, jobs[0] if jobs else None, settings, args.rate, args.channels, args.format)
@@ -160,7 +160,9 @@ def _run(args):
   return 2 if run_jobs.run_jobs(transcriber, jobs, settings) else 0
 
 
-def _write_html(file, result, job, has_audio):
+def _write_html(file, result, audio, has_audio):
   from mrmt3.web import song_page
 
-  song_page.write(file, result.notes, result.seconds, job.audio.name, job.audio if has_audio else None)
+  song_page.write(
+    file, result.notes, result.seconds, audio.name, audio if has_audio else None, result.instrument_confidence
+  )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,16 @@ KINDS = {
 }
 
 
-def write(files: Mapping[str, Path | str], result: Any, score: ScoreOptions, audio: Path) -> Analysis | None:
+Writer = Callable[[Path, Any, Path], None]  # (file, transcription, audio file)
+
+
+def write(
+  files: Mapping[str, Path | str],
+  result: Any,
+  score: ScoreOptions,
+  audio: Path,
+  writers: Mapping[str, Writer] | None = None,
+) -> Analysis | None:
   """Write files of a transcription; UserError if one cannot be written.
 
   Args:
@@ -40,6 +49,7 @@ def write(files: Mapping[str, Path | str], result: Any, score: ScoreOptions, aud
     result: the `transcription.Transcription`.
     score: whether and how MIDI files have bars.
     audio: the audio file, for titles.
+    writers: kind -> what writes it, for kinds of upper layers.
 
   Returns:
     The musical time of the piece, if the settings or kinds ask for it.
@@ -49,7 +59,9 @@ def write(files: Mapping[str, Path | str], result: Any, score: ScoreOptions, aud
   notes, clock = score.midi(result.notes, analysis if score.tempo != NO_TEMPO else None)
   sheet = None
   for kind, file in files.items():
-    if kind == 'midi':
+    if writers and kind in writers:
+      writers[kind](file, result, audio)
+    elif kind == 'midi':
       midi.write_midi(notes, file, clock, result.instrument_confidence)
     elif kind in SHEETS:
       sheet = sheet or score.musicxml(result.notes, analysis, audio.stem, audio)

@@ -5,8 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -27,8 +26,6 @@ from mrmt3.score.live import LiveTempo
 from mrmt3.score.options import NO_TEMPO, ScoreOptions
 from mrmt3.utils import console, warning_lines
 
-Writer = Callable[[Path, Transcription, Job], None]  # (file, transcription, job)
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -48,7 +45,7 @@ class Settings:
   score: ScoreOptions = dataclasses.field(default_factory=ScoreOptions)
   clean: bool = False
   beside: bool = False
-  writers: Mapping[str, Writer] = dataclasses.field(default_factory=dict)
+  writers: Mapping[str, outputs.Writer] = dataclasses.field(default_factory=dict)
 
 
 class Reporter:
@@ -242,19 +239,13 @@ def finish(result: Transcription, settings: Settings) -> Transcription:
 
 
 def write_outputs(
-  job: Job, result: Transcription, score: ScoreOptions, writers: Mapping[str, Writer] | None = None
+  job: Job, result: Transcription, score: ScoreOptions, writers: Mapping[str, outputs.Writer] | None = None
 ) -> Analysis | None:
   """Write all files of a job, each atomically; UserError if one cannot be written.
 
   Returns the musical time of the piece, if the settings or outputs ask for it.
   """
-  writers = writers or {}
-  own = {kind: file for kind, file in job.outputs.items() if kind not in writers}
-  analysis = outputs.write({'midi': job.midi, **own}, result, score, job.audio)
-  for kind, file in job.outputs.items():
-    if kind in writers:
-      writers[kind](file, result, job)
-  return analysis
+  return outputs.write({'midi': job.midi, **job.outputs}, result, score, job.audio, writers)
 
 
 def remarks(is_silent: bool, left_out: int) -> list[str]:

@@ -146,7 +146,7 @@ def _schemas():
   )
   note['properties'] |= {
     'instrument': {'type': 'string', 'description': 'name; ignored in requests'},
-    'confidence': {**_NULLABLE_NUMBER, 'description': '0..1, null if unknown; ignored in requests'},
+    'confidence': {**_NULLABLE_NUMBER, 'minimum': 0, 'maximum': 1, 'description': 'missing if it is not known'},
   }
   note['required'] = [name for name in note['required'] if name not in ('velocity', 'is_drum')]
   notes = {'type': 'array', 'items': {'$ref': '#/components/schemas/Note'}, 'maxItems': wire.MAX_NOTES}

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,14 @@ _COLUMNS = ('onset', 'offset', 'pitch', 'velocity', 'program', 'is_drum', 'confi
 _MAX_PEAK = 0.99
 
 
-def write(path: str | os.PathLike, notes: np.ndarray, seconds: float, name: str, audio: Path | None) -> None:
+def write(
+  path: str | os.PathLike,
+  notes: np.ndarray,
+  seconds: float,
+  name: str,
+  audio: Path | None,
+  confidence: Mapping[tuple[int, bool], float] | None = None,
+) -> None:
   """Write the file; UserError if that fails.
 
   Args:
@@ -37,13 +45,20 @@ def write(path: str | os.PathLike, notes: np.ndarray, seconds: float, name: str,
     seconds: length of the piece.
     name: title.
     audio: the recording, whose sound goes into the file as mono Vorbis at 44.1 kHz; None leaves it out.
+    confidence: of instruments, for the MIDI file inside.
   """
-  text = page(notes, seconds, name, audio)
+  text = page(notes, seconds, name, audio, confidence)
   with atomic_path(path) as temporary:
     temporary.write_text(text, encoding='utf-8')
 
 
-def page(notes: np.ndarray, seconds: float, name: str, audio: Path | None) -> str:
+def page(
+  notes: np.ndarray,
+  seconds: float,
+  name: str,
+  audio: Path | None,
+  confidence: Mapping[tuple[int, bool], float] | None = None,
+) -> str:
   """Return the text of the file that `write` writes."""
   index = (STATIC / 'index.html').read_text(encoding='utf-8')
   script, style = bundle(), (STATIC / 'style.css').read_text(encoding='utf-8')
@@ -59,7 +74,7 @@ def page(notes: np.ndarray, seconds: float, name: str, audio: Path | None) -> st
     'notes': [[_plain(record[field]) for field in _COLUMNS if field in record] for record in records],
     'warnings': [],
   }
-  parts = {'midi': midi.midi_bytes(notes)}
+  parts = {'midi': midi.midi_bytes(notes, confidence=confidence)}
   if audio is not None:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore', DataWarning)  # they have been shown

@@ -125,8 +125,6 @@ def _read(folder):
     for number, name in enumerate(columns):
       if name in NOTE_DTYPE.names:
         notes[name] = [row[number] for row in rows]
-    for name in set(NOTE_DTYPE.names) - set(columns):
-      notes[name] = np.nan
     job = jobs.Job(record['name'], folder, jobs.Options(**record['options']))
     job.add(notes, record['done_seconds'])
     for name in _SAVED:

@@ -16,8 +16,8 @@ _INTEGERS = {'pitch': (0, 127), 'velocity': (1, 127), 'program': (0, 127)}
 
 
 def note_records(notes: np.ndarray) -> list[dict]:
-  """Convert a note table to the dicts of `notes.export.note_records`; `confidence` is None where it is unknown."""
-  return [{'confidence': None, **record} for record in export.note_records(notes)]
+  """Convert a note table to the dicts of `notes.export.note_records`; JSON can hold all of their values."""
+  return export.note_records(notes)
 
 
 def notes_from_records(records: Any) -> np.ndarray:
@@ -50,8 +50,11 @@ def _row(index, record):
   for name, value in numbers.items():
     if value != int(value):
       raise UserError(f'notes[{index}].{name} is {value:g}; it must be a whole number')
-  row = {'onset': onset, 'offset': offset, 'is_drum': is_drum, **numbers}
-  return tuple(row.get(name, 0) for name in NOTE_DTYPE.names)
+  confidence = 0.0  # not known
+  if record.get('confidence') is not None:
+    confidence = _number(index, record, 'confidence', 0.0, 1.0)
+  row = {'onset': onset, 'offset': offset, 'is_drum': is_drum, 'confidence': confidence, **numbers}
+  return tuple(row[name] for name in NOTE_DTYPE.names)
 
 
 def _number(index, record, name, low, high):

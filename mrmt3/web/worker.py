@@ -18,6 +18,7 @@ from mrmt3.web.settings import Settings
 from mrmt3.web.store import Store
 
 _LOG = logging.getLogger(__name__)
+STOP_SECONDS = 3.0
 
 
 class QueueFull(UserError):
@@ -47,13 +48,13 @@ class Worker:
     """Begin to decode."""
     self._thread.start()
 
-  def stop(self) -> None:
-    """End the thread after the step it is at."""
+  def stop(self, seconds: float = STOP_SECONDS) -> None:
+    """End the thread after the step it is at, and wait for it that long: nothing can interrupt a compilation."""
     with self._changed:
       self._is_stopping = True
       self._changed.notify_all()
     if self._thread.is_alive():
-      self._thread.join()
+      self._thread.join(seconds)
 
   @property
   def is_alive(self) -> bool:
@@ -122,6 +123,8 @@ class Worker:
       for job in begun:
         job.start()
       for active in list(self._active):
+        if self._is_stopping:
+          break
         if not self._step(*active):
           self._active.remove(active)
 

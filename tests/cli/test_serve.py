@@ -96,8 +96,19 @@ def test_temporary_files_go(model, song, tmp_path):
     httpx.post(f'{running.base}/api/jobs?name=song{number}.wav', content=song.read_bytes())
   begin = time.monotonic()
   code, stderr = running.end(signal.SIGTERM)
-  assert code == 0 and 'Traceback' not in stderr and time.monotonic() - begin < 30
+  assert code in (0, 130) and 'Traceback' not in stderr and time.monotonic() - begin < 30
   assert not list(tmp_path.rglob('mrmt3-serve-*'))
+
+
+def test_stops_although_a_client_listens(model, song, tmp_path):
+  running = Running(tmp_path, '--checkpoint', model, '--max-jobs', '1')
+  with httpx.Client(base_url=running.base, timeout=60) as client:
+    jobs = [client.post('/api/jobs', content=song.read_bytes()).json() for _ in range(4)]
+    with client.stream('GET', f'/api/jobs/{jobs[-1]["id"]}/events') as answer:
+      next(answer.iter_lines())
+      begin = time.monotonic()
+      code, stderr = running.end(signal.SIGINT)
+  assert code in (0, 130) and 'Traceback' not in stderr and time.monotonic() - begin < 15, stderr
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from serving import FakeTranscriber, events, finished, notes_of_second, serving,
 
 from mrmt3.notes.midi import midi_bytes, read_midi
 from mrmt3.notes.note_array import sort_notes
-from mrmt3.web import rendering
+from mrmt3.web import rendering, wire
 
 
 @pytest.fixture(scope='module')
@@ -53,7 +53,6 @@ def test_notes_and_events(api, job, notes):
     'program': 0,
     'is_drum': False,
     'instrument': 'Acoustic Piano',
-    'confidence': None,
   }
   kinds = [kind for kind, _ in events(api, job)]
   assert kinds == ['notes', 'end']
@@ -222,13 +221,12 @@ def test_render_kinds_are_those_of_the_document(api):
   assert path['schema']['enum'] == list(rendering.KINDS)
 
 
-def test_confidence_is_passed_on():
-  from mrmt3.notes.note_array import NOTE_DTYPE
-  from mrmt3.web import wire
-
-  table = np.zeros(2, NOTE_DTYPE)
-  table['velocity'], table['offset'], table['confidence'] = 100, 1.0, [0.5, 0.0]
-  records = wire.note_records(table)
-  assert [record['confidence'] for record in records] == [0.5, None]
+def test_confidence_is_passed_on(api):
+  notes = notes_of_second(0)
+  notes['confidence'] = [0.5, 0.0, np.nan, 1.0]
+  records = wire.note_records(notes)
+  assert [record.get('confidence', 'none') for record in records] == [0.5, 'none', 'none', 1.0]
   json.dumps(records, allow_nan=False)
-  assert len(wire.notes_from_records(records)) == 2
+  assert wire.notes_from_records(records)['confidence'].tolist() == [0.5, 0.0, 0.0, 1.0]
+  table = api.post('/api/render/csv', json={'notes': records}).text
+  assert [row['confidence'] for row in csv.DictReader(io.StringIO(table))] == ['0.5', '', '', '1.0']

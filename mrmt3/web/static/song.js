@@ -135,7 +135,10 @@ export function changedHands(notes, others, tolerance = 0.05) {
 
 // What the server needs of notes, for exports and sound.
 export function plainNotes(notes) {
-  return notes.map(({ onset, offset, pitch, velocity, program, is_drum }) => ({ onset, offset, pitch, velocity, program, is_drum }));
+  return notes.map(({ onset, offset, pitch, velocity, program, is_drum, confidence }) => {
+    const plain = { onset, offset, pitch, velocity, program, is_drum };
+    return typeof confidence === 'number' ? { ...plain, confidence } : plain;
+  });
 }
 
 // A number that differs, all but surely, between two lists of notes that sound different.

@@ -197,7 +197,10 @@ export class SongView {
     select.setAttribute('aria-label', `Instrument ${number + 1}: ${name}; choose another to relabel or merge`);
     this._fillInstruments(select);
     select.addEventListener('change', () => {
-      if (select.value !== key) this.song.edit({ kind: 'relabel', track: key, to: select.value });
+      const to = select.value;
+      if (to === key) return;
+      this.song.edit({ kind: 'relabel', track: key, to });
+      this.byId('tracks').querySelector(`[data-id="name ${to}"]`)?.focus();
     });
     const mute = add('button', 'mute', { type: 'button', textContent: 'M', title: 'Mute' });
     mute.setAttribute('aria-label', `Mute ${name}`);

@@ -33,6 +33,26 @@ HOP = 256
 SEGMENT_SECONDS = SEGMENT_FRAMES * HOP / 16000
 
 
+def pytest_addoption(parser):
+  parser.addoption(
+    '--max-skips', type=int, metavar='N', help='fail if more than N tests or modules are skipped, and name them'
+  )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+  """Fail a run that skips more than it may: what is skipped proves nothing."""
+  most, reporter = session.config.getoption('--max-skips'), session.config.pluginmanager.get_plugin('terminalreporter')
+  if most is None or reporter is None:  # workers have no reporter
+    return
+  skipped = reporter.stats.get('skipped', [])
+  reporter.write_line(f'\nskipped: {len(skipped)}; allowed: {most}')
+  if len(skipped) > most:
+    for report in skipped:
+      reporter.write_line(f'  {report.nodeid}: {report.longrepr[2] if report.longrepr else ""}')
+    session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown():
   """JAX keeps every program that a process compiles: bound the memory of a run."""

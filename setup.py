@@ -11,6 +11,8 @@ VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mrmt3' / 'version.py').rea
 # mrmt3/gin and mrmt3/tasks are links to the folders at the top, and folders in a source distribution. gin has no
 # __init__.py (it would hide the gin package when started from here), so its subfolders are named one by one.
 GIN_PACKAGES = [f'mrmt3.gin.{folder.parent.name}' for folder in sorted((ROOT / 'mrmt3' / 'gin').glob('*/__init__.py'))]
+if not GIN_PACKAGES:
+  raise SystemExit('setup.py: mrmt3/gin has no gin files; is it a link to the folder gin?')
 
 TRAIN = [
   'gin-config>=0.5',

@@ -71,6 +71,8 @@ def _faded(audio):
 def _sustain_end(levels, length):
   """Return the sample before which a recording is sustained; all of it if the sound decays from its beginning."""
   size = round(_WINDOW * RATE)
+  if len(levels) < 5:
+    return length
   middle = np.median(levels[len(levels) // 5 : max(len(levels) // 5 + 1, 3 * len(levels) // 5)])
   if middle < levels.max() * 10 ** (-12 / 20):
     return length

@@ -2,7 +2,8 @@
 
 A recording is described by the intervals between its zero crossings, in runs of 16. Relative to their sum they do not
 change with gain, sign, trimming or the sampling rate. Two recordings are copies if many runs agree at places that
-follow each other in both. Runs that are nearly periodic are left out, because all pure tones have them.
+follow each other in both. Runs that nearly repeat themselves are left out: steady tones of one timbre agree in them by
+chance. What is left are attacks, noise and the irregularities of real recordings.
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ import numpy as np
 
 RUN = 16  # zero crossings
 _MAX_RUNS = 250  # of one recording
-_TOLERANCE = 0.004  # of the run's length: Euclidean distance between matching runs
-_MIN_IRREGULARITY = 0.05  # standard deviation of a run's intervals, of the run's length
+_TOLERANCE = 0.001  # of the run's length: Euclidean distance between matching runs
+_PERIODS = range(1, 9)  # intervals after which a run may repeat itself
+_MIN_IRREGULARITY = 12 * _TOLERANCE  # Euclidean distance between a run and itself one period later
 _MIN_MATCHES = 12  # runs that agree, at places that follow each other
 _MIN_SAMPLES = 256
 
@@ -34,9 +36,15 @@ def crossing_runs(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   intervals = np.diff(times)
   runs = np.lib.stride_tricks.sliding_window_view(intervals, RUN)
   runs = runs / runs.sum(axis=1, keepdims=True)
-  places = np.flatnonzero(runs.std(axis=1) > _MIN_IRREGULARITY * (1 / RUN) * 4)
+  irregular = np.min([_distance_to_later(runs, period) for period in _PERIODS], axis=0)
+  places = np.flatnonzero(irregular > _MIN_IRREGULARITY)
   places = places[:_MAX_RUNS]
   return runs[places].astype(np.float32), places
+
+
+def _distance_to_later(runs, period):
+  steps = runs[:, period:] - runs[:, :-period]
+  return np.sqrt(np.square(steps).sum(axis=1) * RUN / (RUN - period))
 
 
 class SampleIndex:

@@ -70,6 +70,8 @@ def level(audio: np.ndarray, window: float = _LEVEL_WINDOW) -> np.ndarray:
   """Return the RMS of successive windows (s) of audio at 16 kHz."""
   size = max(1, round(window * RATE))
   count = len(audio) // size
+  if not len(audio):
+    return np.zeros(0, np.float32)
   if not count:
     return np.sqrt(np.mean(np.square(audio), keepdims=True))
   return np.sqrt(np.mean(np.square(audio[: count * size].reshape(count, size)), axis=1))

@@ -3,7 +3,6 @@
 import collections
 import functools
 import hashlib
-from pathlib import Path
 
 import numpy as np
 
@@ -31,9 +30,7 @@ def prepare_source(spec: SourceSpec, *, force: bool = False) -> PreparedSource:
 
   Raises UserError if its files are missing or broken, or if nothing of it can be used.
   """
-  path = find_path(spec.package, spec.path)
-  if path is None:
-    raise UserError(f'{spec.name} is missing; get it with: {install_line(spec.package)}')
+  path = _path_of(spec)
   key = _key(spec, path)
   stored = None if force else read_store(spec.name)
   if stored is not None and stored.key == key:
@@ -67,10 +64,25 @@ def prepare_source(spec: SourceSpec, *, force: bool = False) -> PreparedSource:
   return read_store(spec.name)
 
 
-def _key(spec, path):
+def is_here(spec: SourceSpec) -> bool:
+  """Whether all files of a source are on this machine."""
+  return all(find_path(package, spec.path) is not None for package in spec.package.split())
+
+
+def _path_of(spec):
+  """Return the path of a source's files, or the list of paths if it has several packages; UserError if one is missing."""
+  paths = [find_path(package, spec.path) for package in spec.package.split()]
+  if None in paths:
+    raise UserError(f'{spec.name} is missing; get it with: {install_line(spec.package.split()[paths.index(None)])}')
+  return paths[0] if len(paths) == 1 else paths
+
+
+def _key(spec, paths):
   """Return a digest of the names and sizes of a source's files, its declaration and the held-out sources."""
-  files = [path] if path.is_file() else sorted(one for one in path.rglob('*') if one.is_file())
-  listed = [(str(one.relative_to(path)), one.stat().st_size) for one in files]
+  listed = []
+  for path in paths if isinstance(paths, list) else [paths]:
+    files = [path] if path.is_file() else sorted(one for one in path.rglob('*') if one.is_file())
+    listed += [(str(one.relative_to(path)), one.stat().st_size) for one in files]
   others = [] if spec.held_out else [(one.name, one.package) for one in registry.held_out_specs()]
   return hashlib.sha256(repr((spec, listed, others)).encode()).hexdigest()
 
@@ -88,13 +100,12 @@ def _held_out_copy(source, preset):
 def _index_of(name):
   """Return the index of all recordings of a held-out source; UserError if it is missing."""
   spec = registry.find_spec(name)
-  path = find_path(spec.package, spec.path)
-  if path is None:
+  if not is_here(spec):
     raise UserError(
       f'{name} is kept for the test and must be compared with all others, but is missing; get it with: '
       f'{install_line(spec.package)}'
     )
-  source = registry.open_source(spec, Path(path))
+  source = registry.open_source(spec, _path_of(spec))
   return SampleIndex([audio for preset in source.presets() for audio, _ in source.waveforms(preset)])
 
 

@@ -15,7 +15,7 @@ from mrmt3.dataset_builder.sound_checks import RATE
 from mrmt3.dataset_builder.sound_store import PreparedSource, PresetEntry, ZoneEntry
 
 MAX_TRANSPOSITION = 5  # semitones by which a stored note may be moved
-_CACHE_BYTES = 192 * 2**20
+_CACHE_BYTES = 48 * 2**20
 _VELOCITY_EXPONENT = 1.6  # amplitude grows with velocity to this power
 _SOFT_VELOCITY, _SOFT_HARMONICS = 48, 5.0  # below it, sources with one velocity sound darker
 _FADE = round(0.02 * RATE)

@@ -33,16 +33,17 @@ def _tonejs(name, program, version, form='mp3'):
   )
 
 
-def _salamander(layer, velocity):
+def _salamander(*layers):
+  """The layers (number, MIDI velocity) are packages of their own."""
   return SourceSpec(
-    f'salamander-v{layer}',
+    'salamander',
     RECORDED,
     'CC-BY-3.0',
     _SALAMANDER,
-    f'npm:@audio-samples/piano-velocity{layer}@1.0.5',
+    ' '.join(f'npm:@audio-samples/piano-velocity{layer}@1.0.5' for layer, _ in layers),
     'package/audio',
     'sample_folder:open_samples',
-    (('program', 0), ('velocities', (velocity,))),
+    (('program', 0), ('velocities', tuple(velocity for _, velocity in layers))),
     (0,),
   )
 
@@ -74,10 +75,7 @@ SOURCES = (
   _font('a320u', 'GPL-2.0-only', 'A320U of Denemo, GPL-2', 'deb:denemo-data', 'usr/share/sounds/sf2/A320U.sf2'),
   # Recordings of single instruments.
   _tonejs('piano', 0, '1.1.0', 'ogg'),
-  _salamander(3, 30),
-  _salamander(7, 65),
-  _salamander(10, 90),
-  _salamander(14, 115),
+  _salamander((3, 30), (7, 65), (10, 90), (14, 115)),
   _tonejs('xylophone', 13, '1.1.2'),
   _tonejs('organ', 19, '1.1.1'),
   _tonejs('harmonium', 20, '1.1.1'),
@@ -142,11 +140,11 @@ def training_specs(permissive: bool = False) -> list[SourceSpec]:
 
 def packages() -> Iterator[str]:
   """Yield each package of `SOURCES` once."""
-  yield from dict.fromkeys(spec.package for spec in SOURCES)
+  yield from dict.fromkeys(package for spec in SOURCES for package in spec.package.split())
 
 
-def open_source(spec: SourceSpec, path: Path) -> SoundSource:
-  """Open a source whose files are at `path`; UserError if they are broken or empty."""
+def open_source(spec: SourceSpec, path: Path | list[Path]) -> SoundSource:
+  """Open a source whose files are at `path` (a list if it has several packages); UserError if they are broken or empty."""
   module, function = spec.reader.split(':')
   try:
     return getattr(importlib.import_module(f'{_HERE}.{module}'), function)(path, **dict(spec.options))

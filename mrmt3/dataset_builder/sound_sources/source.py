@@ -69,7 +69,7 @@ class SourceSpec:
     kind: RECORDED, SOUNDFONT or SYNTHESISED.
     licence: SPDX identifier, or 'public domain'.
     attribution: the line that a data set's list of attributions shows.
-    package: 'npm:NAME@VERSION', 'deb:NAME' or 'python:NAME' that has the files.
+    package: 'npm:NAME@VERSION', 'deb:NAME' or 'python:NAME' that has the files; several are separated by spaces.
     path: file or folder in the package.
     reader: 'module:function' in this package; called with the resolved path and `options`.
     options: keyword arguments of the reader.

@@ -1,4 +1,4 @@
-"""Prepares sound sources: checks every note, drops what fails or is shared with a held-out source, and stores the rest."""
+"""Prepares sound sources: checks every note, drops what fails or is shared with a held-out source, stores the rest."""
 
 import collections
 import functools
@@ -38,7 +38,7 @@ def prepare_source(spec: SourceSpec, *, force: bool = False) -> PreparedSource:
   source = registry.open_source(spec, path)
   writer, dropped, shared = StoreWriter(), [], []
   for preset in source.presets():
-    if not preset.is_drum and preset.program not in _RANGES:
+    if not preset.is_drum and (preset.program not in _RANGES or preset.program in spec.exclude):
       continue
     copy_of = None if spec.held_out else _held_out_copy(source, preset)
     if copy_of is not None:
@@ -70,7 +70,7 @@ def is_here(spec: SourceSpec) -> bool:
 
 
 def _path_of(spec):
-  """Return the path of a source's files, or the list of paths if it has several packages; UserError if one is missing."""
+  """Return the path of a source's files, a list if it has several packages; UserError if one is missing."""
   paths = [find_path(package, spec.path) for package in spec.package.split()]
   if None in paths:
     raise UserError(f'{spec.name} is missing; get it with: {install_line(spec.package.split()[paths.index(None)])}')
@@ -129,7 +129,7 @@ def _usable_notes(spec, source, preset):
   kept, off = [], []
   for note, check in good:
     if has_pitch and not abs(check.cents) <= MAX_CENTS:
-      off.append(f'{note.pitch} ({check.cents:+.0f} cents)')
+      off.append(f'{note.pitch} ({"none" if np.isnan(check.cents) else f"{check.cents:+.0f} cents"})')
     elif has_pitch and klass not in _NO_OCTAVE and check.octave != moved:
       off.append(f'{note.pitch} ({12 * (check.octave - moved):+d} semitones)')
     else:

@@ -66,9 +66,7 @@ def render_drums(
 
 def _stem(source, preset, notes, audio, gain_db, loudness):
   name = source.name if preset.is_drum else f'{source.name}: {preset.name}'
-  return Stem(
-    preset.program, preset.is_drum, notes, audio, name, gain_db, loudness, source.licence, source.attribution
-  )
+  return Stem(preset.program, preset.is_drum, notes, audio, name, gain_db, loudness, source.licence, source.attribution)
 
 
 def _in_tune(audio, notes):

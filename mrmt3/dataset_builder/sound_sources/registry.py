@@ -72,7 +72,8 @@ SOURCES = (
         'deb:musescore-general-soundfont-small', 'usr/share/sounds/sf3/MuseScore_General_Lite.sf3'),
   _font('opl3-fm', 'CC-BY-SA-4.0', 'OPL-3_FM_128M by Zandro Reveille, CC BY-SA 4.0', 'deb:opl3-soundfont',
         'usr/share/sounds/sf2/OPL-3_FM_128M.sf2'),
-  _font('a320u', 'GPL-2.0-only', 'A320U of Denemo, GPL-2', 'deb:denemo-data', 'usr/share/sounds/sf2/A320U.sf2'),
+  _font('a320u', 'GPL-2.0-only', 'A320U of Denemo, GPL-2', 'deb:denemo-data', 'usr/share/sounds/sf2/A320U.sf2',
+        exclude=(4, 46, 77, 80, 100)),
   # Recordings of single instruments.
   _tonejs('piano', 0, '1.1.0', 'ogg'),
   _salamander((3, 30), (7, 65), (10, 90), (14, 115)),
@@ -144,7 +145,7 @@ def packages() -> Iterator[str]:
 
 
 def open_source(spec: SourceSpec, path: Path | list[Path]) -> SoundSource:
-  """Open a source whose files are at `path` (a list if it has several packages); UserError if they are broken or empty."""
+  """Open a source whose files are at `path`, a list if it has several packages; UserError if they are broken."""
   module, function = spec.reader.split(':')
   try:
     return getattr(importlib.import_module(f'{_HERE}.{module}'), function)(path, **dict(spec.options))

@@ -1,5 +1,6 @@
 """Soundfonts as sound sources, rendered with the project's synthesizer."""
 
+import itertools
 import struct
 from pathlib import Path
 
@@ -89,11 +90,11 @@ class _FontSamples:
   def _samples_of_presets(self, chunks):
     inst_samples = []
     bags = [struct.unpack_from('<H', record, 20)[0] for record in _split(chunks[b'inst'], 22)]
-    for begin, end in zip(bags, bags[1:], strict=False):
+    for begin, end in itertools.pairwise(bags):
       inst_samples.append(_targets(chunks[b'ibag'], chunks[b'igen'], begin, end, _SAMPLE))
     samples = {}
     heads = [struct.unpack_from('<HHH', record, 20) for record in _split(chunks[b'phdr'], 38)]
-    for (program, bank, begin), (_, _, end) in zip(heads, heads[1:], strict=False):
+    for (program, bank, begin), (_, _, end) in itertools.pairwise(heads):
       instruments = _targets(chunks[b'pbag'], chunks[b'pgen'], begin, end, _INSTRUMENT)
       used = set().union(*(inst_samples[index] for index in instruments))
       samples.setdefault((bank, program), set()).update(used)

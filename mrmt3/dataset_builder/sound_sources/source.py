@@ -75,6 +75,7 @@ class SourceSpec:
     options: keyword arguments of the reader.
     programs: declared programs, to count classes without the files.
     drum_kits: declared number of drum kits.
+    exclude: programs not to use, which share recordings with a held-out source in a form that is not found by comparison.
     held_out: name of the test that this source is kept for; empty for training.
   """
 
@@ -88,6 +89,7 @@ class SourceSpec:
   options: tuple[tuple[str, object], ...] = ()
   programs: tuple[int, ...] = ()
   drum_kits: int = 0
+  exclude: tuple[int, ...] = ()
   held_out: str = ''
 
   @property

@@ -85,7 +85,7 @@ class PreparedSource:
 
   def audio(self) -> np.ndarray:
     """Return the audio of all notes, int16 `[n]`, mapped into memory."""
-    return _map_audio(self.folder / _AUDIO)
+    return _map_audio(self.folder / _AUDIO, self.digest)
 
   def stored_note(self, zone: ZoneEntry) -> StoredNote:
     """Return one note at its amplitude."""
@@ -199,5 +199,6 @@ def _read(folder):
 
 
 @functools.lru_cache(maxsize=64)
-def _map_audio(path):
+def _map_audio(path, digest):
+  """`digest` tells a store from an older one at the same path."""
   return np.load(path, mmap_mode='r')

@@ -237,7 +237,10 @@ def as_json(report: Report) -> dict:
       for instrument in minutes
     },
     'tracks': [
-      {**dataclasses.asdict(track), 'notes': {instrument_name(*one): n for one, n in track.notes.items()}}
+      {
+        **{key: value for key, value in dataclasses.asdict(track).items() if value or key != 'attributions'},
+        'notes': {instrument_name(*one): n for one, n in track.notes.items()},
+      }
       for track in report.tracks
     ],
     'troubles': list(report.troubles),

@@ -2,7 +2,7 @@
 
 A recording is described by the intervals between its zero crossings, in two kinds of runs:
 
-- Short runs, relative to their sum, which do not change with gain, sign, trimming or the sampling rate. Runs that nearly
+- Short runs, relative to their sum, which do not change with gain, sign, trimming or sampling rate. Runs that nearly
   repeat themselves are left out: steady tones of one timbre agree in them by chance. What is left are attacks, noise
   and the irregularities of real recordings.
 - Long runs of intervals in samples, which find trimmed and amplified copies of regular sounds too.
@@ -22,6 +22,7 @@ _LONG_TOLERANCE = 0.08  # samples, Euclidean
 _PERIODS = range(1, 9)  # intervals after which a run may repeat itself
 _MIN_IRREGULARITY = 12 * _TOLERANCE  # Euclidean distance between a run and itself one period later
 _MIN_MATCHES = 12  # runs that agree, at places that follow each other
+_LOOKED_UP = 48  # runs of a recording that are looked up, evenly spaced; all are indexed
 _MIN_SAMPLES = 256
 
 
@@ -98,6 +99,8 @@ class _RunIndex:
     if self._tree is None or len(runs) < _MIN_MATCHES:
       return None
     votes = collections.Counter()
+    step = max(1, len(runs) // _LOOKED_UP)
+    runs, places = runs[::step], places[::step]
     for place, near in zip(places, self._tree.query_ball_point(runs, self._tolerance), strict=True):
       votes.update({(int(self._owners[at]), int(self._places[at] - place)) for at in near})
     if not votes:

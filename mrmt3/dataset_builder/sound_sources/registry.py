@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from mrmt3.dataset_builder.sound_sources.source import RECORDED, SOUNDFONT, SoundSource, SourceSpec
+from mrmt3.dataset_builder.sound_sources.source import RECORDED, SOUNDFONT, SYNTHESISED, SoundSource, SourceSpec
 from mrmt3.errors import UserError
 
 _HERE = 'mrmt3.dataset_builder.sound_sources'
@@ -45,6 +45,22 @@ def _salamander(*layers):
     'sample_folder:open_samples',
     (('program', 0), ('velocities', tuple(velocity for _, velocity in layers))),
     (0,),
+  )
+
+
+def _mda(plugin, **programs):
+  """A plugin of mda-lv2; `programs` are the labels of presets by program, as in `p4=('Default',)`."""
+  labels = tuple((label, int(key[1:])) for key, names in programs.items() for label in names)
+  return SourceSpec(
+    f'mda-{plugin.lower()}',
+    SYNTHESISED,
+    'GPL-3.0-or-later',
+    'mda-lv2 by Paul Kellett and David Robillard, GPL-3+',
+    'deb:mda-lv2',
+    'usr/lib/lv2/mda.lv2',
+    'lv2:open_synthesizer',
+    (('plugin', plugin), ('programs', labels)),
+    tuple(dict.fromkeys(program for _, program in labels)),
   )
 
 
@@ -112,6 +128,16 @@ SOURCES = (
   _kit('The Black Pearl 1.0', 'GPL-2.0-or-later'),
   _kit('VariBreaks', 'GPL-2.0-or-later'),
   _kit('rumpf_kit_z01_h2', 'CC-BY-3.0'),
+  # Synthesizers.
+  _mda('Piano', p0=('Plain Piano', 'Concert Piano', 'Dark Piano')),
+  _mda('EPiano', p4=('Default', 'Bright', 'Mellow')),
+  _mda('JX10', p4=('Soft E.Piano',), p16=('Leslie Organ', 'Click Organ', 'Hard Organ'),
+       p38=('Analog Bass', 'Analog Bass 2', 'Soft Pick Bass'), p50=('Synth Strings', 'Synth Strings 2'),
+       p56=('Trumpet',), p60=('Soft Horn',), p62=('Brass Section', 'Synth Brass'),
+       p81=('Hard Lead [SA]', 'Monosynth', 'Moogcury Lite'), p89=('Very Soft Pad', 'Power PWM', 'Ghost [SA]')),
+  _mda('DX10', p5=('Bright E.Piano', 'Jazz E.Piano', 'Fuzzy E.Piano'), p16=('Chiff Organ',), p26=('Jazz Guitar',),
+       p32=('Upright Bass 1', 'Upright Bass 2'), p33=('E.Bass', 'Thick Bass', 'Chunky Bass'), p40=('Violin',),
+       p46=('Harp',), p56=('Trumpet',), p60=('Horn',), p68=('Reed 1', 'Reed 2'), p90=('Space Pad',)),
   # Kept for the tests.
   _font('generaluser', 'GeneralUser-GS', 'GeneralUser GS by S. Christian Collins', 'deb:minuet-data',
         'usr/share/minuet/soundfonts/GeneralUser-v1.47.sf2', held_out='generaluser'),

@@ -75,7 +75,7 @@ class SourceSpec:
     options: keyword arguments of the reader.
     programs: declared programs, to count classes without the files.
     drum_kits: declared number of drum kits.
-    exclude: programs not to use, which share recordings with a held-out source in a form that is not found by comparison.
+    exclude: programs not to use, because they share recordings with a held-out source that comparison does not find.
     held_out: name of the test that this source is kept for; empty for training.
   """
 

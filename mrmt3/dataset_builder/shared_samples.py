@@ -16,13 +16,13 @@ from collections.abc import Sequence
 import numpy as np
 
 RUN, LONG_RUN = 16, 64  # intervals
-_MAX_RUNS = 250  # of one recording and kind
+_MAX_RUNS = 1000  # of one recording and kind
 _TOLERANCE = 0.001  # of a short run's length: Euclidean distance between matching runs
 _LONG_TOLERANCE = 0.08  # samples, Euclidean
 _PERIODS = range(1, 9)  # intervals after which a run may repeat itself
 _MIN_IRREGULARITY = 12 * _TOLERANCE  # Euclidean distance between a run and itself one period later
-_MIN_MATCHES = 12  # runs that agree, at places that follow each other
-_LOOKED_UP = 48  # runs of a recording that are looked up, evenly spaced; all are indexed
+_MIN_MATCHES = 10  # runs that agree, at places that follow each other
+_LOOKED_UP, _FIRST = 64, 256  # of the first runs of a recording so many are looked up, evenly spaced
 _MIN_SAMPLES = 256
 
 
@@ -99,8 +99,8 @@ class _RunIndex:
     if self._tree is None or len(runs) < _MIN_MATCHES:
       return None
     votes = collections.Counter()
-    step = max(1, len(runs) // _LOOKED_UP)
-    runs, places = runs[::step], places[::step]
+    step = max(1, min(len(runs), _FIRST) // _LOOKED_UP)
+    runs, places = runs[:_FIRST:step], places[:_FIRST:step]
     for place, near in zip(places, self._tree.query_ball_point(runs, self._tolerance), strict=True):
       votes.update({(int(self._owners[at]), int(self._places[at] - place)) for at in near})
     if not votes:

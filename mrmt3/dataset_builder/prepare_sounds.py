@@ -106,7 +106,8 @@ def _index_of(name):
       f'{install_line(spec.package)}'
     )
   source = registry.open_source(spec, _path_of(spec))
-  return SampleIndex([audio for preset in source.presets() for audio, _ in source.waveforms(preset)])
+  recordings = [audio for preset in source.presets() for audio, _ in source.waveforms(preset)]
+  return SampleIndex(list({id(audio): audio for audio in recordings}.values()))  # presets share recordings
 
 
 def _usable_notes(spec, source, preset):

@@ -56,6 +56,7 @@ LAYERS = (
   ('training',),
   ('train', 'eval', 'infer'),
   # What people run. The command line only wires.
+  ('dataset_builder.sound_sources',),  # recordings, soundfonts and synthesizers, without what is made of them
   ('dataset_builder',),
   ('inspection',),
   ('studies',),

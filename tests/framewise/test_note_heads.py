@@ -11,11 +11,17 @@ from mrmt3.framewise.note_heads import DRUMS, KINDS, OFFSETS, ONSETS, FrameHead,
 from mrmt3.notes.instruments import NUM_CLASSES
 
 
+def jax_arrays(arguments):
+  return [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in arguments]
+
+
 def init(module, *arguments, method):
+  arguments = jax_arrays(arguments)
   return jax.jit(lambda key: module.init(key, *arguments, method=method))(jax.random.key(0))
 
 
 def apply(module, params, *arguments, method=None):
+  arguments = jax_arrays(arguments)
   return jax.jit(lambda params: module.apply(params, *arguments, method=method))(params)
 
 

@@ -72,10 +72,13 @@ def test_too_long(api):
   assert '0.5 minutes' in error(api.post('/api/jobs', content=wav(31.0, 8000)), 422)
 
 
-def test_too_long_in_spite_of_its_header(api):
+def test_too_long_in_spite_of_its_header(api, monkeypatch):
   data = bytearray(wav(31.0, 8000))
   data[40:44] = (16000).to_bytes(4, 'little')  # the header tells 1 s
   assert '0.5 minutes' in error(api.post('/api/jobs', content=bytes(data)), 422)
+  monkeypatch.setattr('mrmt3.audio.files.promised_seconds', lambda path: None)
+  job = finished(api, submit(api, wav(31.0, 8000)))
+  assert job['state'] == 'failed' and '0.5 minutes' in job['error']
 
 
 @pytest.mark.parametrize(

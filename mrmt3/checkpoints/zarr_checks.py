@@ -59,11 +59,14 @@ def check_codecs(folder: Path) -> None:
 
   base = {'driver': 'file', 'path': f'{folder.absolute()}/'}
   is_ocdbt = (folder / _MANIFEST).exists()
-  store = tensorstore.KvStore.open({'driver': 'ocdbt', 'base': base} if is_ocdbt else base).result()
-  for key in store.list().result():
-    if key.rpartition(b'/')[2].decode(errors='replace') in _NAMES:
-      content = strict_json.loads(store.read(key).result().value, strict_json.MAX_BYTES)
-      _check_codecs(content)
+  try:
+    store = tensorstore.KvStore.open({'driver': 'ocdbt', 'base': base} if is_ocdbt else base).result()
+    keys = [key for key in store.list().result() if key.rpartition(b'/')[2].decode(errors='replace') in _NAMES]
+    contents = [store.read(key).result().value for key in keys]
+  except ValueError:  # its files are cut off or damaged: Orbax cannot read them either, and says so
+    return
+  for content in contents:
+    _check_codecs(strict_json.loads(content, strict_json.MAX_BYTES))
 
 
 def _check_codecs(content) -> None:

@@ -13,7 +13,7 @@ from mrmt3.dataset_builder.recipes import RECIPES
 from mrmt3.dataset_builder.shared_samples import SampleIndex
 from mrmt3.dataset_builder.sound_checks import RATE, check_note
 from mrmt3.dataset_builder.sound_sources import registry
-from mrmt3.dataset_builder.sound_sources.folders import package_folder
+from mrmt3.dataset_builder.sound_sources.folders import find_path, package_folder
 from mrmt3.dataset_builder.sound_sources.hydrogen import percussion_of
 from mrmt3.dataset_builder.sound_sources.sample_folder import pitch_of_name
 from mrmt3.dataset_builder.sound_sources.source import RECORDED, SourceSpec
@@ -193,3 +193,32 @@ def test_every_source_has_a_licence_and_a_unique_name():
   assert sum(spec.drum_kits for spec in registry.training_specs()) >= 15
   assert music_licence('freedoom/freedoom1.wad/D_E1M1')[0] == 'BSD-3-Clause'
   assert not is_permissive(music_licence('music21/bach/bwv227.1.mxl')[0])
+
+
+def test_sonivox_is_in_tune():
+  spec = registry.find_spec('sonivox')
+  path = find_path(spec.package, spec.path)
+  if path is None:
+    pytest.skip('sonivox is not here; mrmt3 dataset sounds --fetch brings it')
+  source = registry.open_source(spec, path)
+  preset = next(preset for preset in source.presets() if preset.program == 73)
+  assert source.waveforms(preset)
+  for note in source.notes(preset, 64, 76):
+    found = check_note(note.audio, note.sample_rate, note.pitch)
+    assert not found.problem and found.octave == 0 and abs(found.cents) < 30
+
+
+def test_a_build_is_reproducible_and_names_its_licences(samples, monkeypatch, tmp_path):
+  from mrmt3.dataset_builder.sampled_stems import render_pitched
+  from mrmt3.notes.note_array import empty_notes
+
+  sources = (prepare_sounds.prepare_source(SPEC),)
+  notes = empty_notes(8)
+  notes['onset'] = 0.5 * np.arange(8)
+  notes['offset'] = notes['onset'] + 0.4
+  notes['pitch'], notes['velocity'] = [57, 60, 62, 64, 65, 67, 69, 60], 90
+  first, second = (render_pitched(sources, 41, notes, None, 5.0, np.random.default_rng(0)) for _ in range(2))
+  assert first is None and second is None  # a viola has no source
+  first, second = (render_pitched(sources, 40, notes, None, 5.0, np.random.default_rng(0)) for _ in range(2))
+  assert first.audio.tobytes() == second.audio.tobytes()
+  assert (first.program, first.licence, first.attribution) == (40, 'CC-BY-3.0', 'by a test')

@@ -1,9 +1,9 @@
 """Log-mel and log-frequency spectrograms of mono audio at 16 kHz, and the segmentation of pieces.
 
-Two front ends are MT3's and MR-MT3's. Both apply 512 triangular mel filters and the natural logarithm to the magnitude of a 2048-point FFT
-(periodic Hann window, hop 128, frames not centered). The triangles are linear in mel for `mt3` (Magenta's checkpoints)
-and linear in Hz for `mr_mt3` (MR-MT3 trained from scratch). Scaling is a separate option; a model needs the scaling
-that it was trained with.
+Two front ends are MT3's and MR-MT3's. Both apply 512 triangular mel filters and the natural logarithm to the magnitude
+of a 2048-point FFT (periodic Hann window, hop 128, frames not centered). The triangles are linear in mel for `mt3`
+(Magenta's checkpoints) and linear in Hz for `mr_mt3` (MR-MT3 trained from scratch). Scaling is a separate option; a
+model needs the scaling that it was trained with.
 
 The third, `semitones`, is not in the papers: filters aligned with semitones over a short and a long window
 (`audio.semitones`).

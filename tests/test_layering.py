@@ -45,6 +45,7 @@ LAYERS = (
   # Models: networks with losses, for training and prediction.
   ('engine',),
   ('framewise',),
+  ('harmonic_conv',),
   ('hybrid',),
   ('models',),
   # What uses a trained model.

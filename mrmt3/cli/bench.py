@@ -1,13 +1,15 @@
-"""`mrmt3 bench`: the twin-instrument test of the memory, and the speed of a model on this machine."""
+"""`mrmt3 bench`: the twin-instrument test of the memory, the speed of a model, and scores on real recordings."""
 
 import argparse
 
-from mrmt3.cli import devices
+from mrmt3.cli import bench_real, devices
 
 
 def add_parser(subparsers) -> None:
   """Add `bench` and its tests."""
-  bench = subparsers.add_parser('bench', help='test the memory, or measure the speed of a model')
+  bench = subparsers.add_parser(
+    'bench', help='test the memory, measure the speed of a model, or score it on real recordings'
+  )
   tests = bench.add_subparsers(dest='test', required=True, metavar='TEST')
   memory = tests.add_parser(
     'memory',
@@ -28,6 +30,7 @@ def add_parser(subparsers) -> None:
   )
   memory.set_defaults(run=run)
   _add_transcribe(tests)
+  bench_real.add_parser(tests)
 
 
 def _add_transcribe(tests):

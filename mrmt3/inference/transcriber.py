@@ -9,6 +9,7 @@ A Transcriber keeps nothing between calls, so threads may share one.
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -17,7 +18,7 @@ from mrmt3.audio import arrays, levels
 from mrmt3.audio import files as audio_files
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.config import ModelSpec
-from mrmt3.errors import UserError
+from mrmt3.errors import DataWarning, UserError
 from mrmt3.inference import batched_pieces, memory
 from mrmt3.inference.batched_pieces import pad_tokens, until_eos
 from mrmt3.inference.instrument_filter import InstrumentChoice
@@ -195,7 +196,9 @@ class Transcriber:
   def warmup(self) -> float:
     """Compile what the first transcription would wait for; returns how long that took, s."""
     begin = time.perf_counter()
-    self.transcribe(np.zeros(1, np.float32), self.sample_rate)
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore', DataWarning)  # it is silence
+      self.transcribe(np.zeros(1, np.float32), self.sample_rate)
     return time.perf_counter() - begin
 
   @property

@@ -20,7 +20,7 @@ LAYERS = (
   ('errors', 'version', 'special_tokens', 'utils', 'model_registry'),
   ('notes',),  # note arrays and MIDI
   ('score',),  # beats, bars, keys and notation of notes
-  ('audio',),  # sound in and out, synthesis
+  ('audio', 'audio.effects'),  # sound in and out, synthesis
   # Tokens: the codec, pieces to tokens, tokens to notes.
   (
     'event_codec',

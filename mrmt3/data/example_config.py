@@ -3,6 +3,7 @@
 import dataclasses
 
 from mrmt3 import vocabularies
+from mrmt3.audio.effects import EffectsConfig
 from mrmt3.errors import UserError
 from mrmt3.tokens import shuffling
 
@@ -50,6 +51,7 @@ class ExampleConfig:
       `models.MemoryEncoderDecoderModel.length_multiple`); they are kept in memory. 0: no sorting.
     length_group: the batch size, if length_block is set; divides length_block.
     strict: whether a piece that would be left out or lose notes is an error.
+    effects: audio effects and their probabilities (docs/data.md); None: none. The amplifier needs stems.
 
   Raises:
     UserError: a value is out of range.
@@ -74,6 +76,7 @@ class ExampleConfig:
   length_block: int = 0
   length_group: int = 1
   strict: bool = False
+  effects: EffectsConfig | None = None
 
   def __post_init__(self):
     self._check_choice('sampling', SAMPLINGS)
@@ -106,6 +109,12 @@ class ExampleConfig:
         f'ExampleConfig.sampling is {self.sampling!r}; mixing, stem subsets and transposition need '
         f'{RANDOM!r} or {GRID!r}'
       )
+    if self.effects is not None and not isinstance(self.effects, EffectsConfig):
+      raise UserError(
+        f'ExampleConfig.effects is {self.effects!r}; bind it to @effects.EffectsConfig() or leave it at None'
+      )
+    if self.effects is not None and self.sampling not in (RANDOM, GRID):
+      raise UserError(f'ExampleConfig.sampling is {self.sampling!r}; effects need {RANDOM!r} or {GRID!r}')
 
   def _check_choice(self, name, choices):
     if getattr(self, name) not in choices:
@@ -115,6 +124,11 @@ class ExampleConfig:
   def composes(self) -> bool:
     """Whether examples are composed: from stems, from several pieces, or transposed."""
     return self.max_pieces_per_mix > 1 or self.stem_subset_rate > 0 or self.max_transposition > 0
+
+  @property
+  def uses_stems(self) -> bool:
+    """Whether examples are made from stems instead of mixes."""
+    return self.stem_subset_rate > 0 or (self.effects is not None and bool(self.effects.active('stem')))
 
   @property
   def shuffle(self) -> shuffling.Shuffle | None:

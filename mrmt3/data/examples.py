@@ -9,6 +9,7 @@ import threading
 import numpy as np
 
 from mrmt3 import spectrograms, vocabularies
+from mrmt3.audio.effects import chain
 from mrmt3.config import ModelSpec
 from mrmt3.data import piece_cache
 from mrmt3.data.example_config import NO_PRIOR, ExampleConfig
@@ -18,8 +19,9 @@ from mrmt3.notes.note_array import empty_notes, trim_overlapping_notes
 from mrmt3.tokens import corruption, segment_targets
 
 NO_PIECE = -1  # unused place in a mix
-_TOKENS, _STEMS, _TRANSPOSITION = range(3)  # random streams
+_TOKENS, _STEMS, _TRANSPOSITION, _EFFECTS = range(4)  # random streams
 _MARGIN = 256  # extra samples on either side for resampling
+_SEVERAL = -1  # program of a stem that is not of one class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,17 +33,33 @@ class Part:
     start_frame: first frame in the piece.
     stems: bool `[stems]`, the stems in the mix; None for all.
     semitones: transposition by resampling: pitch and speed change together, and start_frame stays fixed.
+    detune: deviation from the pitch of the notes in semitones, by resampling as well.
+    stem_effect: name of the effect on the stems in `processed`; None: no effect.
+    processed: bool `[stems]`; their notes get the program that the effect results in.
   """
 
   piece: int
   start_frame: int
   stems: np.ndarray | None = None
   semitones: int = 0
+  detune: float = 0.0
+  stem_effect: str | None = None
+  processed: np.ndarray | None = None
 
   @property
   def speed(self) -> float:
     """Playback speed relative to the original."""
-    return 2.0 ** (self.semitones / 12)
+    return 2.0 ** ((self.semitones + self.detune) / 12)
+
+  @property
+  def is_plain(self) -> bool:
+    """Whether all stems sound as they are stored."""
+    return self.stems is None and not self.is_resampled and self.stem_effect is None
+
+  @property
+  def is_resampled(self) -> bool:
+    """Whether the part plays at another speed than it is stored."""
+    return bool(self.semitones or self.detune)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +107,13 @@ class Library:
           self.source,
           split,
           self.spec.spectrogram.sample_rate,
-          stems=self.config.stem_subset_rate > 0,
+          stems=self.config.uses_stems,
           strict=self.config.strict,
           cache_dir=self._cache_dir,
         )
         if store.has_stems and all(entry.stems < 2 for entry in store.entries):
-          raise UserError(
-            f'ExampleConfig.stem_subset_rate: no piece of {self.source} has stems to choose from; set it to 0'
-          )
+          field = 'ExampleConfig.stem_subset_rate' if self.config.stem_subset_rate else 'EffectsConfig.amplifier'
+          raise UserError(f'{field}: no piece of {self.source} has stems to choose from; set it to 0')
         self._splits[split] = (
           store,
           store.encode(self.codec, self.config.granularity, self.config.trim, self.config.rounded_order),
@@ -108,7 +125,7 @@ class Library:
     return self.open(split)[0].lengths // self.spec.spectrogram.hop_width + 1
 
   def drawn(self, split: str, window: Window) -> Window:
-    """Return the window with stems and transpositions drawn from its seed, as configured."""
+    """Return the window with stems, transpositions and the parts' effects drawn from its seed, as configured."""
     parts = window.parts
     if self.config.stem_subset_rate:
       store, _ = self.open(split)
@@ -117,7 +134,26 @@ class Library:
     if self.config.max_transposition:
       most, rng = self.config.max_transposition, np.random.default_rng((*window.seed, _TRANSPOSITION))
       parts = [dataclasses.replace(part, semitones=int(rng.integers(-most, most + 1))) for part in parts]
+    if self.config.effects is not None:
+      parts = self._with_effects(split, parts, (*window.seed, _EFFECTS))
     return dataclasses.replace(window, parts=tuple(parts))
+
+  def _with_effects(self, split, parts, seed):
+    """Return parts that are out of tune, and whose stems go through effects, as drawn."""
+    effects = self.config.effects
+    detuned = chain.draw_semitones(effects, seed, len(parts))
+    parts = [dataclasses.replace(part, detune=detune) for part, detune in zip(parts, detuned, strict=True)]
+    if not effects.active('stem'):
+      return parts
+    store, _ = self.open(split)
+    drawn = []
+    for number, part in enumerate(parts):
+      programs = _stem_programs(store, part.piece)
+      if part.stems is not None:
+        programs[~part.stems] = _SEVERAL
+      name, processed = chain.draw_stem_effect(effects, (*seed, number), programs)
+      drawn.append(part if name is None else dataclasses.replace(part, stem_effect=name, processed=processed))
+    return drawn
 
   def _stems(self, count, rng):
     if rng.random() >= self.config.stem_subset_rate:
@@ -156,7 +192,7 @@ class Library:
     store, events = self.open(split)
     main, lead = window.parts[0], 0
     piece_frames = self._end_frame(store, main)
-    if len(window.parts) == 1 and main.stems is None and not main.semitones:
+    if len(window.parts) == 1 and main.is_plain:
       piece = events.events(main.piece)
     else:
       piece, lead = self._compose(store, window)
@@ -183,7 +219,7 @@ class Library:
     # and times round as in the piece itself.
     frames_per_second = self.spec.spectrogram.frame_rate
     lead_seconds, lead_frames = 0, 0
-    if len(window.parts) > 1 or window.parts[0].semitones:
+    if len(window.parts) > 1 or window.parts[0].is_resampled:
       lead_seconds, lead_frames = frames_per_second.denominator, frames_per_second.numerator
     main = window.parts[0]
     starts = [main.start_frame, *(start for start in window.prior_starts if start != NO_PRIOR)]
@@ -191,10 +227,12 @@ class Library:
     end = float((main.start_frame + window.num_frames) / frames_per_second) + lead_seconds
     tables = [empty_notes()]
     for part in window.parts:
-      notes = store.notes(part.piece)
+      notes = np.array(store.notes(part.piece))
+      if part.stem_effect is not None:
+        notes['program'][part.processed[store.note_stems(part.piece)]] = chain.result_program(part.stem_effect)
       if part.stems is not None:
         notes = notes[part.stems[store.note_stems(part.piece)]]
-      table = _transposed(np.array(notes), part, float(part.start_frame / frames_per_second))
+      table = _transposed(notes, part, float(part.start_frame / frames_per_second))
       shift = lead_seconds + float((main.start_frame - part.start_frame) / frames_per_second)
       table['onset'] += shift
       table['offset'] += shift
@@ -222,12 +260,21 @@ class Library:
     start = main.start_frame if start_frame is None else start_frame
     frames = window.num_frames if num_frames is None else num_frames
     frames = min(frames, self._end_frame(store, main) - start)
+    effects, seed, rate = self.config.effects, (*window.seed, _EFFECTS), self.spec.spectrogram.sample_rate
+    has_effects = effects is not None and bool(chain.draw_mix_effects(effects, seed))
+    context = int(chain.CONTEXT_SECONDS * rate) if has_effects else 0
     mix = None
-    for part in window.parts:
-      samples = _part_samples(store, part, part.start_frame * hop, (start - main.start_frame) * hop, frames * hop)
+    for number, part in enumerate(window.parts):
+      place = part.start_frame * hop, (start - main.start_frame) * hop - context, frames * hop + context
+      samples = _part_samples(store, part, *place)
+      if part.stem_effect is not None:
+        clean = _part_samples(store, dataclasses.replace(part, stems=part.processed), *place)
+        samples = samples - clean + chain.apply_stem_effect(part.stem_effect, clean, rate, effects, (*seed, number))
       mix = samples if mix is None else mix + samples
     if len(window.parts) > 1:
       mix /= max(1.0, float(np.abs(mix).max(initial=0.0)))
+    if has_effects:
+      mix = chain.apply_mix_effects(mix, rate, effects, seed)[context:]
     return mix.reshape(frames, hop)
 
   def _end_frame(self, store, main):
@@ -242,9 +289,19 @@ class Library:
     return spectrograms.compute_spectrogram(frames.reshape(-1), self.spec.spectrogram)
 
 
+def _stem_programs(store, piece):
+  """Return the program of each stem of a piece, int `[stems]`; `_SEVERAL` for drums, several programs or no notes."""
+  notes, stems = store.notes(piece), store.note_stems(piece)
+  programs = np.full(store.entries[piece].stems, _SEVERAL)
+  own = np.unique(np.stack([stems, np.where(notes['is_drum'], _SEVERAL, notes['program'])]), axis=1)
+  single = own[:, np.bincount(own[0], minlength=len(programs))[own[0]] == 1]
+  programs[single[0]] = single[1]
+  return programs
+
+
 def _transposed(notes, part, start):
   """Return the notes of a transposed part that starts at `start` (s); drums keep their pitch."""
-  if not part.semitones:
+  if not part.is_resampled:
     return notes
   for name in ('onset', 'offset'):
     notes[name] = start + (notes[name] - start) / part.speed
@@ -257,7 +314,7 @@ def _part_samples(store, part, start, lead, size):
 
   The part begins at sample `start` of its piece; the result begins `lead` samples later (earlier if negative).
   """
-  if not part.semitones:
+  if not part.is_resampled:
     return store.audio(part.piece, start + lead, start + lead + size, part.stems)
   import soxr
 

@@ -247,7 +247,7 @@ class _InputsCache:
     config, spec = library.config, library.spec
     self.depth = spec.spectrogram.hop_width if config.log_mel_on == 'device' else spec.spectrogram.num_mel_bins
     self._library = library
-    self._capacity = 0 if config.composes else max_bytes // (4 * spec.segment_frames * self.depth)
+    self._capacity = 0 if config.composes or config.effects else max_bytes // (4 * spec.segment_frames * self.depth)
     self._kept = {}
 
   def __call__(self, split: str, window: Window) -> np.ndarray:

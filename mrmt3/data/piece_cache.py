@@ -29,7 +29,7 @@ from mrmt3.data.piece_source import PieceSource
 from mrmt3.data.piece_validation import DROPPED, KEPT, LEFT_OUT, Problem, check_piece
 from mrmt3.errors import UserError, first_line
 from mrmt3.event_codec import Codec
-from mrmt3.notes.note_array import LABEL_DTYPE, labels_of, trim_overlapping_notes
+from mrmt3.notes.note_array import LABEL_DTYPE, as_notes, labels_of, trim_overlapping_notes
 from mrmt3.tokens import segment_targets
 from mrmt3.utils import console
 from mrmt3.utils.files import make_folder
@@ -160,9 +160,9 @@ class PieceStore:
     return samples
 
   def notes(self, index: int) -> np.ndarray:
-    """Return the labels of a piece, a `LABEL_DTYPE` array, untrimmed; read-only."""
+    """Return the note array of a piece, untrimmed."""
     entry = self.entries[index]
-    return self._notes[entry.notes_offset : entry.notes_offset + entry.notes]
+    return as_notes(self._notes[entry.notes_offset : entry.notes_offset + entry.notes])
 
   def note_stems(self, index: int) -> np.ndarray:
     """Return the stem number of each note, int32 `[notes]`."""

@@ -17,7 +17,7 @@ from mrmt3.data import piece_cache
 from mrmt3.data.piece_source import PieceContent
 from mrmt3.errors import DataWarning, UserError
 from mrmt3.notes import note_array as note_tables
-from mrmt3.notes.note_array import labels_of, trim_overlapping_notes
+from mrmt3.notes.note_array import trim_overlapping_notes
 from mrmt3.tokens import segment_targets
 from mrmt3.utils import parallel
 
@@ -86,7 +86,7 @@ def test_what_comes_out_is_what_went_in(made_up, tmp_path):
   for index in range(4):
     content = source.content(index)
     np.testing.assert_array_equal(store.audio(index), content.samples)
-    np.testing.assert_array_equal(store.notes(index), labels_of(content.notes))
+    np.testing.assert_array_equal(store.notes(index), content.notes)
     assert store.lengths[index] == len(content.samples)
 
 

@@ -113,6 +113,4 @@ def _identity(source, spec, config, *cache) -> str:
 def _config_repr(config: ExampleConfig) -> str:
   """Return the `repr` of a config, including two former options at their defaults, and `effects` only if set."""
   text = repr(config).replace(', effects=None', '')
-  return text.replace(
-    ', max_pieces_per_mix=', ', shuffle_ties=False, shuffle_probability=1.0, max_pieces_per_mix='
-  )
+  return text.replace(', max_pieces_per_mix=', ', shuffle_ties=False, shuffle_probability=1.0, max_pieces_per_mix=')

@@ -17,9 +17,7 @@ def draw_mix_effects(config: EffectsConfig, seed: Sequence[int]) -> tuple[str, .
   return tuple(name for name, _ in _drawn(config, MIX, seed))
 
 
-def apply_mix_effects(
-  samples: np.ndarray, sample_rate: int, config: EffectsConfig, seed: Sequence[int]
-) -> np.ndarray:
+def apply_mix_effects(samples: np.ndarray, sample_rate: int, config: EffectsConfig, seed: Sequence[int]) -> np.ndarray:
   """Return float32 `[n]`: a mix with the effects that `draw_mix_effects` names.
 
   Args:
@@ -43,9 +41,7 @@ def draw_semitones(config: EffectsConfig, seed: Sequence[int], count: int) -> li
   return deviations
 
 
-def draw_stem_effect(
-  config: EffectsConfig, seed: Sequence[int], programs: np.ndarray
-) -> tuple[str | None, np.ndarray]:
+def draw_stem_effect(config: EffectsConfig, seed: Sequence[int], programs: np.ndarray) -> tuple[str | None, np.ndarray]:
   """Return (name of the stem effect or None, bool `[stems]`: the stems that it applies to).
 
   Args:

@@ -80,7 +80,7 @@ def load_folder(folder: str, sample_rate: int, held_out: bool) -> tuple[np.ndarr
   paths = [path for path in paths if (zlib.crc32(path.name.encode()) % _HELD_OUT == 0) == held_out]
   if not paths:
     raise UserError(
-      f'no impulse responses in {folder}; install some, such as those of Debian\'s guitarix-common in '
+      f"no impulse responses in {folder}; install some, such as those of Debian's guitarix-common in "
       '/usr/share/gx_head/sounds, or set the folder to None'
     )
   responses = []

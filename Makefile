@@ -73,7 +73,7 @@ lint: $(VENV)/test.done
 docs-check: $(VENV)/test.done
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/check_docs.py README.md docs/data.md docs/engine.md \
 	  docs/fidelity.md docs/checkpoints.md docs/metrics.md docs/extending.md docs/scaling.md docs/transcribe.md \
-	  docs/method.md docs/score.md docs/serve.md docs/model-card/README.md
+	  docs/method.md docs/score.md docs/serve.md docs/real.md docs/model-card/README.md
 
 report-check: $(VENV)/test.done
 	MRMT3_BROWSER_NEEDED=1 $(BIN)/python -m pytest -q -rs tests/evaluation/test_report_browser.py

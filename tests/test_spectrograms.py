@@ -19,6 +19,9 @@ def of_tensor(samples, config):
 IMPLEMENTATIONS = {'numpy': spectrograms.compute_spectrogram, 'jax': spectrograms.log_mel, 'tensor': of_tensor}
 
 
+PUBLISHED = ('mt3', 'mr_mt3')
+
+
 def assert_agrees(actual, expected):
   error = np.abs(np.asarray(actual, np.float64) - expected)
   assert error.mean() <= 3e-5
@@ -27,9 +30,6 @@ def assert_agrees(actual, expected):
 
 
 @pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
-PUBLISHED = ('mt3', 'mr_mt3')
-
-
 @pytest.mark.parametrize('front_end', PUBLISHED)
 @pytest.mark.parametrize(('samples', 'suffix'), [('samples', ''), ('short_samples', '_short')])
 def test_fixture(implementation, front_end, samples, suffix):

@@ -8,9 +8,11 @@ from setuptools import find_packages, setup
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'mrmt3' / 'version.py').read_text())[1]
 
-# mrmt3/gin and mrmt3/tasks are links to the folders at the top. gin has no __init__.py (it would hide the gin package
-# when started from here), so its subfolders are named one by one.
-GIN_PACKAGES = [f'mrmt3.gin.{folder.parent.name}' for folder in sorted((ROOT / 'gin').glob('*/__init__.py'))]
+# mrmt3/gin and mrmt3/tasks are links to the folders at the top, and folders in a source distribution. gin has no
+# __init__.py (it would hide the gin package when started from here), so its subfolders are named one by one.
+GIN_PACKAGES = [f'mrmt3.gin.{folder.parent.name}' for folder in sorted((ROOT / 'mrmt3' / 'gin').glob('*/__init__.py'))]
+if not GIN_PACKAGES:
+  raise SystemExit('setup.py: mrmt3/gin has no gin files; is it a link to the folder gin?')
 
 TRAIN = [
   'gin-config>=0.5',
@@ -22,10 +24,17 @@ TRAIN = [
   'audioop-lts; python_version >= "3.13"',  # note-seq imports pydub, which needs what Python 3.13 removed
   'tensorboard',  # TensorFlow 2.21 no longer brings it
 ]
+SYNTHESIZER = 'symusic==0.5.9'  # that of 0.6.0 raises TypeError
 DATASET = [
   'music21>=9.1',
   'pyloudnorm>=0.1.1',
-  'symusic==0.5.9',  # 0.6.0's synthesizer raises TypeError
+  SYNTHESIZER,
+]
+WEB = [
+  'starlette>=0.40',
+  'uvicorn>=0.30',
+  'python-multipart>=0.0.18',
+  SYNTHESIZER,
 ]
 EXTRAS = {
   'train': TRAIN,
@@ -34,6 +43,7 @@ EXTRAS = {
   'cache': [*TRAIN, 'apache-beam>=2.77', 'sentencepiece==0.2.1'],
   'm4a': ['av>=12'],
   'score': ['verovio>=4'],  # sheets as SVG; MusicXML needs nothing
+  'web': WEB,  # mrmt3 serve
   # What a t5x checkout on PYTHONPATH needs; t5x itself is not on the package index.
   't5x': [*TRAIN, 'cached_property', 'chex', 'fiddle', 'jaxtyping', 'jestimator==0.3.3', 'orbax-checkpoint>=0.11'],
   'bench': [*TRAIN, *DATASET, 'psutil'],
@@ -41,8 +51,12 @@ EXTRAS = {
   'test': [
     *TRAIN,
     *DATASET,
+    *WEB,
+    'httpx>=0.27',
+    'playwright>=1.49',  # drives the browser that the system has
     'verovio>=4',
     'av>=12',
+    'build>=1',
     'hypothesis>=6',
     'librosa>=0.10',
     'pytest>=8',
@@ -63,6 +77,7 @@ setup(
   packages=[*find_packages(include=['mrmt3', 'mrmt3.*']), *GIN_PACKAGES],
   package_data={
     'mrmt3': ['weights/framewise/*', 'weights/score/*'],
+    'mrmt3.web': ['static/*'],
     **{f'mrmt3.{folder}': ['templates/*'] for folder in ('evaluation', 'plots', 'studies')},
     **{package: ['*.gin'] for package in GIN_PACKAGES},
   },

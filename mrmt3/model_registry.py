@@ -11,6 +11,7 @@ from mrmt3.errors import UserError
 NETWORKS = {
   'mr_mt3': 'mrmt3.network:T5Config',
   'framewise': 'mrmt3.framewise.config:FramewiseConfig',
+  'harmonic_conv': 'mrmt3.harmonic_conv.config:HarmonicConvConfig',
   'hybrid': 'mrmt3.hybrid.config:HybridConfig',
 }
 

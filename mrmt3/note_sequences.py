@@ -206,7 +206,7 @@ def end_all_notes(state: NoteDecodingState) -> np.ndarray:
     state.current_time = max(state.current_time, onset + MIN_NOTE_DURATION)
   for key in list(state.active_pitches):
     _end_note(state, key, state.current_time)
-  return np.array(state.notes, note_tables.NOTE_DTYPE)
+  return note_tables.from_tuples(state.notes)
 
 
 def flush_note_decoding_state(state: NoteDecodingState):
@@ -343,7 +343,7 @@ class SegmentDecoder:
     self._pending = self._regular_ids(model_ids), start_frame
     if next_frame is not None:
       self._decode_pending(next_frame)
-    complete = np.array(self._state.notes[known:], note_tables.NOTE_DTYPE)
+    complete = note_tables.from_tuples(self._state.notes[known:])
     if not self._keep_notes:
       self._state.notes.clear()
     return complete

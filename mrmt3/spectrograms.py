@@ -1,9 +1,12 @@
-"""Log-mel spectrograms of mono audio at 16 kHz, and the segmentation of pieces.
+"""Log-mel and log-frequency spectrograms of mono audio at 16 kHz, and the segmentation of pieces.
 
-Both front ends apply 512 triangular mel filters and the natural logarithm to the magnitude of a 2048-point FFT
-(periodic Hann window, hop 128, frames not centered). The triangles are linear in mel for `mt3` (Magenta's checkpoints)
-and linear in Hz for `mr_mt3` (MR-MT3 trained from scratch). Scaling is a separate option; a model needs the scaling
-that it was trained with.
+Two front ends are MT3's and MR-MT3's. Both apply 512 triangular mel filters and the natural logarithm to the magnitude
+of a 2048-point FFT (periodic Hann window, hop 128, frames not centered). The triangles are linear in mel for `mt3`
+(Magenta's checkpoints) and linear in Hz for `mr_mt3` (MR-MT3 trained from scratch). Scaling is a separate option; a
+model needs the scaling that it was trained with.
+
+The third, `semitones`, is not in the papers: filters aligned with semitones over a short and a long window
+(`audio.semitones`).
 
 The functions with MT3's names also take and return TensorFlow tensors, as in MT3's tf.data pipelines. For arrays
 TensorFlow is not imported.
@@ -16,6 +19,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from mrmt3.audio import semitones
 from mrmt3.errors import UserError
 from mrmt3.utils.tensors import is_tensor
 
@@ -25,7 +29,8 @@ DEFAULT_NUM_MEL_BINS = 512
 FFT_SIZE = 2048
 MEL_LO_HZ = 20.0
 
-FRONT_ENDS = ('mt3', 'mr_mt3')
+SEMITONES = 'semitones'
+FRONT_ENDS = ('mt3', 'mr_mt3', SEMITONES)
 SCALINGS = ('none', 'unit')
 _MAX_SIZES = {'sample_rate': 1 << 20, 'hop_width': 1 << 20, 'num_mel_bins': 1 << 12, 'fft_size': 1 << 16}
 
@@ -42,7 +47,7 @@ class SpectrogramConfig:
     hop_width: hop, samples.
     num_mel_bins: number of mel bins.
     fft_size: FFT size and window length, samples.
-    front_end: filterbank, 'mt3' or 'mr_mt3'.
+    front_end: filterbank, 'mt3', 'mr_mt3' or 'semitones'. The last one has fixed sizes and no mel range.
     scaling: 'none' (raw log-mel) or 'unit' (clipped to [-12, 5], then mapped to [0, 1]).
     mel_lo_hz: lower edge of the lowest filter, Hz.
     mel_hi_hz: upper edge of the highest filter, Hz.
@@ -69,11 +74,22 @@ class SpectrogramConfig:
       raise UserError(f'spectrogram: front_end is {self.front_end!r:.80}; it must be one of {", ".join(FRONT_ENDS)}')
     if self.scaling not in SCALINGS:
       raise UserError(f'spectrogram: scaling is {self.scaling!r:.80}; it must be one of {", ".join(SCALINGS)}')
+    if self.front_end == SEMITONES:
+      self._check_semitones()
     if not 0 <= self.mel_lo_hz < self.mel_hi_hz <= self.sample_rate / 2:
       raise UserError(
         f'spectrogram: mel_lo_hz is {self.mel_lo_hz!r:.40} and mel_hi_hz {self.mel_hi_hz!r:.40}; they must be '
         f'ascending and in 0 .. {self.sample_rate / 2} Hz'
       )
+
+  def _check_semitones(self):
+    sizes = (self.sample_rate, self.num_mel_bins, self.fft_size)
+    wanted = (semitones.SAMPLE_RATE, semitones.FILTERS, semitones.WINDOW)
+    for name, value, only in zip(('sample_rate', 'num_mel_bins', 'fft_size'), sizes, wanted, strict=True):
+      if value != only:
+        raise UserError(f"spectrogram: {name} is {value}; with front_end 'semitones' it must be {only}")
+    if self.hop_width % (semitones.DECIMATION // semitones.STRIDE):
+      raise UserError(f"spectrogram: hop_width is {self.hop_width}; with front_end 'semitones' it must be even")
 
   @property
   def frame_rate(self) -> Fraction:
@@ -253,6 +269,8 @@ def compute_spectrogram(samples, spectrogram_config: SpectrogramConfig):
   frames = -(-length // config.hop_width)
   if frames == 0:
     return np.zeros((*lead, 0, config.num_mel_bins), np.float32)
+  if config.front_end == SEMITONES:
+    return _semitones(samples, frames, config, semitones.Numpy, np)
   tail = (frames - 1) * config.hop_width + config.fft_size - length
   padded = np.pad(samples, [(0, 0)] * len(lead) + [(0, max(tail, 0))])
   windows = np.lib.stride_tricks.sliding_window_view(padded, config.fft_size, axis=-1)[..., :: config.hop_width, :]
@@ -262,10 +280,20 @@ def compute_spectrogram(samples, spectrogram_config: SpectrogramConfig):
   return np.ascontiguousarray(_log_and_scale(mel, config, np), np.float32)
 
 
+def _semitones(samples, frames, config, ops, xp):
+  """Return the log-frequency spectrogram, float32 `[..., frames, bins]`."""
+  arguments = samples, frames, config.hop_width, ops
+  parts = [semitones.short_magnitudes(*arguments), semitones.long_magnitudes(*arguments)]
+  return _log_and_scale(xp.maximum(xp.concatenate(parts, axis=-1), LOG_FLOOR), config, xp)
+
+
 def _tensor_log_mel(samples, config: SpectrogramConfig):
   import tensorflow as tf
 
   samples = tf.cast(samples, tf.float32)
+  if config.front_end == SEMITONES:
+    frames = -(-samples.shape[-1] // config.hop_width)
+    return _semitones(samples, frames, config, semitones.TensorFlow, tf.experimental.numpy)
   spectrum = tf.signal.stft(samples, config.fft_size, config.hop_width, config.fft_size, pad_end=True)
   mel = tf.tensordot(tf.abs(spectrum), mel_filterbank(config).astype(np.float32), 1)
   mel = tf.math.log(tf.where(mel > 0, mel, LOG_FLOOR))
@@ -281,6 +309,8 @@ def log_mel(samples, config: SpectrogramConfig):
 
   samples = jnp.asarray(samples, jnp.float32)
   frames = -(-samples.shape[-1] // config.hop_width)
+  if config.front_end == SEMITONES:
+    return _semitones(samples, frames, config, semitones.Jax, jnp)
   tail = max((frames - 1) * config.hop_width + config.fft_size - samples.shape[-1], 0)
   padded = jnp.pad(samples, [(0, 0)] * (samples.ndim - 1) + [(0, tail)])
   starts = np.arange(frames)[:, None] * config.hop_width

@@ -7,19 +7,21 @@ import shutil
 import signal
 import tempfile
 
+import compiled_programs
 import pytest
 
-# Compilation dominates small runs, so tests and their processes share a compilation cache and disable optimization. JAX
-# reads these variables on import, so they are set here and not in a fixture.
+# Compilation dominates small runs, so tests compile without optimization, and keep what they compiled for the next run
+# (tests/compiled_programs.py). JAX reads these variables on import, so they are set here and not in a fixture.
 if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers inherit what their parent has set
-  _CACHE = tempfile.mkdtemp(prefix='mrmt3-test-jax-')
+  _CACHE = tempfile.mkdtemp(prefix='mrmt3-test-cache-')
   atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
   os.environ.update(
     MRMT3_CACHE=_CACHE,  # do not use the user's cache
-    JAX_COMPILATION_CACHE_DIR=_CACHE,
+    JAX_COMPILATION_CACHE_DIR=str(compiled_programs.start()),
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
     JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1',
-    XLA_FLAGS=os.environ.get('XLA_FLAGS', '') + ' --xla_backend_optimization_level=0',
+    JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES='none',  # they put the folder's name into the keys
+    XLA_FLAGS=' '.join([os.environ.get('XLA_FLAGS', ''), *compiled_programs.XLA_FLAGS]).strip(),
   )
 
 # Background jobs of a shell ignore SIGINT, and so would the processes that tests interrupt.
@@ -29,6 +31,32 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 SEGMENT_FRAMES = 32
 HOP = 256
 SEGMENT_SECONDS = SEGMENT_FRAMES * HOP / 16000
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+    '--max-skips', type=int, metavar='N', help='fail if more than N tests or modules are skipped, and name them'
+  )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+  """Fail a run that skips more than it may: what is skipped proves nothing."""
+  most, reporter = session.config.getoption('--max-skips'), session.config.pluginmanager.get_plugin('terminalreporter')
+  if most is None or reporter is None:  # workers have no reporter
+    return
+  skipped = reporter.stats.get('skipped', [])
+  reporter.write_line(f'\nskipped: {len(skipped)}; allowed: {most}')
+  if len(skipped) > most:
+    for report in skipped:
+      reporter.write_line(f'  {report.nodeid}: {report.longrepr[2] if report.longrepr else ""}')
+    session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+  """JAX keeps every program that a process compiles: bound the memory of a run."""
+  compiled_programs.forget_many()
 
 
 @pytest.fixture(scope='session')

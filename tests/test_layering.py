@@ -7,6 +7,7 @@ data sets) name the modules of upper layers by strings, and import one when it i
 """
 
 import ast
+import functools
 import graphlib
 import itertools
 import subprocess
@@ -44,6 +45,7 @@ LAYERS = (
   # Models: networks with losses, for training and prediction.
   ('engine',),
   ('framewise',),
+  ('harmonic_conv',),
   ('hybrid',),
   ('models',),
   # What uses a trained model.
@@ -55,10 +57,12 @@ LAYERS = (
   ('training',),
   ('train', 'eval', 'infer'),
   # What people run. The command line only wires.
+  ('dataset_builder.sound_sources',),  # recordings, soundfonts and synthesizers, without what is made of them
   ('dataset_builder',),
   ('inspection',),
   ('studies',),
   ('demo',),
+  ('web',),
   ('cli', '__main__', '__init__'),
 )
 
@@ -99,6 +103,7 @@ def _named_modules(source):
   return {name for string in strings if (name := str(string).partition(':')[0]) in MODULES}
 
 
+@functools.cache
 def _import_graph():
   """Return {(importer, imported): whether inside functions only}."""
   graph = {}
@@ -133,8 +138,6 @@ def _find_cycle(edges):
 
 
 MODULES = _find_modules()
-GRAPH = _import_graph()
-EDGES = GRAPH.keys()
 
 
 def test_imports_are_found():
@@ -161,17 +164,17 @@ def test_imports_are_found():
   }
   assert _find_cycle([('a', 'b'), ('b', 'c'), ('a', 'c')]) is None
   assert set(_find_cycle([('a', 'b'), ('b', 'c'), ('c', 'b')])) == {'b', 'c'}
-  assert GRAPH['mrmt3.cli.commands', 'mrmt3.cli.transcribe'] is False
-  assert GRAPH['mrmt3.vocabularies', 'mrmt3.seqio_vocabulary'] is True
+  assert _import_graph()['mrmt3.cli.commands', 'mrmt3.cli.transcribe'] is False
+  assert _import_graph()['mrmt3.vocabularies', 'mrmt3.seqio_vocabulary'] is True
 
 
 def test_no_cycle_of_files():
-  assert _find_cycle(EDGES) is None
+  assert _find_cycle(_import_graph()) is None
 
 
 def test_no_cycle_of_folders():
   """Of modules of the root each is a node of its own: they belong to several layers."""
-  edges = {(_unit(importer), _unit(imported)) for importer, imported in EDGES}
+  edges = {(_unit(importer), _unit(imported)) for importer, imported in _import_graph()}
   assert _find_cycle(edge for edge in edges if edge[0] != edge[1]) is None
 
 
@@ -183,7 +186,7 @@ def test_every_module_has_a_layer():
 
 def test_lower_layers_never_import_upper_ones():
   heights = {unit: height for height, layer in enumerate(LAYERS) for unit in layer}
-  upward = {edge for edge in EDGES if heights[_unit(edge[0])] < heights[_unit(edge[1])]}
+  upward = {edge for edge in _import_graph() if heights[_unit(edge[0])] < heights[_unit(edge[1])]}
   assert not upward
 
 
@@ -202,7 +205,9 @@ def test_transcription_imports_no_training_libraries():
     reached.add(module)
     # The other commands are imported for their options; what they import inside functions is for running them.
     runs = _unit(module) != 'cli' or module in start
-    waiting += [imported for (importer, imported), lazy in GRAPH.items() if importer == module and (runs or not lazy)]
+    waiting += [
+      imported for (importer, imported), lazy in _import_graph().items() if importer == module and (runs or not lazy)
+    ]
     waiting += _named_modules(MODULES[module].read_text(encoding='utf-8')) if runs else ()
   assert reached >= {'mrmt3.inference.transcriber', 'mrmt3.decoding.greedy', 'mrmt3.notes.midi'}
   code = f'import importlib, sys\nfor name in {sorted(reached)}:\n  importlib.import_module(name)\nprint(*sys.modules)'

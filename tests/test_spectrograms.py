@@ -19,6 +19,9 @@ def of_tensor(samples, config):
 IMPLEMENTATIONS = {'numpy': spectrograms.compute_spectrogram, 'jax': spectrograms.log_mel, 'tensor': of_tensor}
 
 
+PUBLISHED = ('mt3', 'mr_mt3')
+
+
 def assert_agrees(actual, expected):
   error = np.abs(np.asarray(actual, np.float64) - expected)
   assert error.mean() <= 3e-5
@@ -27,7 +30,7 @@ def assert_agrees(actual, expected):
 
 
 @pytest.mark.parametrize('implementation', IMPLEMENTATIONS)
-@pytest.mark.parametrize('front_end', spectrograms.FRONT_ENDS)
+@pytest.mark.parametrize('front_end', PUBLISHED)
 @pytest.mark.parametrize(('samples', 'suffix'), [('samples', ''), ('short_samples', '_short')])
 def test_fixture(implementation, front_end, samples, suffix):
   config = spectrograms.SpectrogramConfig(front_end=front_end)
@@ -38,7 +41,7 @@ def test_fixture(implementation, front_end, samples, suffix):
   assert_agrees(actual, expected)
 
 
-@pytest.mark.parametrize('front_end', spectrograms.FRONT_ENDS)
+@pytest.mark.parametrize('front_end', PUBLISHED)
 def test_two_filters_are_empty(front_end):
   weights = spectrograms.mel_filterbank(spectrograms.SpectrogramConfig(front_end=front_end))
   assert weights.shape == (1025, 512)
@@ -55,7 +58,7 @@ def test_unit_scaling_maps_the_range_to_0_1():
   np.testing.assert_allclose(silence, (np.log(1e-5) + 12) / 17, atol=1e-6)
 
 
-@pytest.mark.parametrize('front_end', spectrograms.FRONT_ENDS)
+@pytest.mark.parametrize('front_end', PUBLISHED)
 def test_fewer_mel_bins_peak_at_the_tone(front_end):
   config = spectrograms.SpectrogramConfig(num_mel_bins=128, front_end=front_end)
   tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / 16000).astype(np.float32)

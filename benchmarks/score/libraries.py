@@ -2,24 +2,24 @@
 
   python benchmarks/score/libraries.py CACHE --audio FONT.sf2
 
-librosa hears the rendering; music21 and partitura read the true notes.
+librosa analyses the rendered audio, music21 and partitura the true notes.
 """
 
 import argparse
 import warnings
 from pathlib import Path
 
-import mir_eval
 import numpy as np
 from run import performances
-from scoring import beat_f1, key_name
+from scoring import beat_f1, known_key
 
-from mrmt3.score.key import find_key
+from mrmt3.evaluation.musical_time import key_score
+from mrmt3.score.key import Key, find_key
 
 SAMPLE_RATE = 16000
 
 
-def music21_key(notes: np.ndarray) -> tuple[int, bool]:
+def music21_key(notes: np.ndarray) -> Key:
   """Return the key that music21's default analysis (Aarden-Essen profiles) finds."""
   import music21
 
@@ -28,10 +28,10 @@ def music21_key(notes: np.ndarray) -> tuple[int, bool]:
     note = music21.note.Note(int(row['pitch']), quarterLength=max(0.05, float(row['offset'] - row['onset'])))
     stream.insert(float(row['onset']), note)
   found = stream.analyze('key')
-  return found.tonic.pitchClass, found.mode == 'minor'
+  return Key(found.tonic.pitchClass, found.mode == 'minor')
 
 
-def partitura_key(notes: np.ndarray) -> tuple[int, bool]:
+def partitura_key(notes: np.ndarray) -> Key:
   """Return the key that partitura's estimate_key finds."""
   import partitura
 
@@ -41,7 +41,7 @@ def partitura_key(notes: np.ndarray) -> tuple[int, bool]:
   table['duration_sec'] = pitched['offset'] - pitched['onset']
   name = partitura.musicanalysis.estimate_key(table)
   tonic = (dict(zip('CDEFGAB', (0, 2, 4, 5, 7, 9, 11), strict=True))[name[0]] + name.count('#') - name.count('b')) % 12
-  return tonic, name.endswith('m')
+  return Key(tonic, name.endswith('m'))
 
 
 def main() -> None:
@@ -54,12 +54,8 @@ def main() -> None:
   warnings.simplefilter('ignore')
   played = performances(args.cache, 'reported', args.grooves)
   keyed = [performance for performance in played if performance.key is not None]
-  for name, find in {
-    'mrmt3': lambda notes: (lambda key: (key.tonic, key.is_minor))(find_key(notes)),
-    'music21': music21_key,
-    'partitura': partitura_key,
-  }.items():
-    scores = [mir_eval.key.weighted_score(key_name(one.key), key_name(find(one.notes))) for one in keyed]
+  for name, find in {'mrmt3': find_key, 'music21': music21_key, 'partitura': partitura_key}.items():
+    scores = [key_score(known_key(one), find(one.notes)) for one in keyed]
     print(f'key, {name}: {np.mean(scores):.3f} ({len(scores)} pieces)', flush=True)
   if args.audio:
     import librosa

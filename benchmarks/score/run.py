@@ -20,15 +20,15 @@ from scoring import score
 from split import split_pieces
 
 from mrmt3.score.beats import Beats, find_beats
-from mrmt3.score.key import find_key
+from mrmt3.score.key import Key, find_key
 
 COLUMNS = ('beat', 'downbeat', 'metre', 'key')
 
 
-def constant(performance: Performance) -> tuple[Beats, tuple[int, bool]]:
+def constant(performance: Performance) -> tuple[Beats, Key]:
   """Return beats at 120 bpm in 4/4 from 0 s on, and C major."""
   times = np.arange(0, performance.notes['offset'].max(), 0.5)
-  return Beats(times, np.arange(len(times)) % 4, 4, 4), (0, False)
+  return Beats(times, np.arange(len(times)) % 4, 4, 4), Key(0, False)
 
 
 def performances(cache: Path, part: str, grooves: int) -> list[Performance]:
@@ -62,8 +62,7 @@ def main() -> None:
     notes = performance.notes
     if args.audio:
       notes = transcriptions.transcribed(performance, args.audio, args.cache, args.checkpoint)
-    key = find_key(notes)
-    result = score(performance, find_beats(notes), None if key is None else (key.tonic, key.is_minor))
+    result = score(performance, find_beats(notes), find_key(notes))
     results.append(result)
     baseline.append(score(performance, *constant(performance)))
     cells = ''.join(f'{result[column]:8.3f}' for column in COLUMNS)

@@ -1,10 +1,13 @@
-"""Scores of beats, metre and key against a performance."""
+"""Scores of beats, metre and key against a performance: those of `mrmt3 evaluate --score`."""
 
 import mir_eval
 import numpy as np
 from performance import Performance
 
-KEYS = ('C', 'C#', 'D', 'Eb', 'E', 'F', 'F#', 'G', 'Ab', 'A', 'Bb', 'B')
+from mrmt3.evaluation import musical_time
+from mrmt3.evaluation.musical_time import MusicalTime
+from mrmt3.score.beats import Beats
+from mrmt3.score.key import Key
 
 
 def beat_f1(reference: np.ndarray, estimate: np.ndarray) -> float:
@@ -14,20 +17,15 @@ def beat_f1(reference: np.ndarray, estimate: np.ndarray) -> float:
   return mir_eval.beat.f_measure(np.sort(reference), np.sort(estimate))
 
 
-def key_name(key: tuple[int, bool]) -> str:
-  """Name of (tonic, whether minor) as mir_eval.key takes it."""
-  return f'{KEYS[key[0]]} {"minor" if key[1] else "major"}'
+def known_key(performance: Performance) -> Key | None:
+  """Return the key of a performance; None if it is not known."""
+  return None if performance.key is None else Key(*performance.key)
 
 
-def score(performance: Performance, beats, key: tuple[int, bool] | None) -> dict[str, float]:
+def score(performance: Performance, beats: Beats, key: Key | None) -> dict[str, float]:
   """Return beat and downbeat F1, whether the metre is right, and the weighted key score (nan without a known key)."""
-  metre = (beats.numerator, beats.denominator) == (performance.numerator, performance.denominator)
-  result = {
-    'beat': beat_f1(performance.beats, beats.times),
-    'downbeat': beat_f1(performance.downbeats, beats.downbeats),
-    'metre': float(metre),
-    'key': np.nan,
-  }
-  if performance.key is not None:
-    result['key'] = mir_eval.key.weighted_score(key_name(performance.key), key_name(key)) if key is not None else 0.0
-  return result
+  metre = performance.numerator, performance.denominator
+  return musical_time.score(
+    MusicalTime(performance.beats, performance.downbeats, metre, known_key(performance)),
+    MusicalTime(beats.times, beats.downbeats, (beats.numerator, beats.denominator), key),
+  )

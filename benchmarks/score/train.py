@@ -10,20 +10,21 @@ import dataclasses
 import time
 from pathlib import Path
 
-import jax
+import fitting
 import jax.numpy as jnp
 import numpy as np
 import optax
 from accompany import accompanied
 from performance import Performance, draw_timing, perform, without_pulse
 from pieces import Piece
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from split import training_pieces
 
 from mrmt3.dataset_builder import drums
 from mrmt3.notes.note_array import sort_notes
 from mrmt3.score import beat_network, convolutions
 from mrmt3.score.features import CHANNELS, FRAME_RATE, SCALARS, frame_features
+from mrmt3.score.metres import METRES
 
 FRAMES = 750  # 30 s
 SHARES = {(4, 4): 0.36, (3, 4): 0.22, (2, 4): 0.17, (6, 8): 0.17, (9, 8): 0.04, (12, 8): 0.04}
@@ -69,7 +70,7 @@ def targets(performance: Performance, frames: int) -> np.ndarray:
       place = place[(place >= 0) & (place < frames)]
       out[place, column] = np.maximum(out[place, column], weight)
   metre = (performance.numerator, performance.denominator)
-  out[:, 2] = beat_network.METRES.index(metre) if len(performance.beats) else -1
+  out[:, 2] = METRES.index(metre) if len(performance.beats) else -1
   first, last = performance.notes['onset'].min(), performance.notes['offset'].max()
   inside = slice(max(0, int(first * FRAME_RATE) - 5), int(last * FRAME_RATE) + 5)
   out[inside, 3] = 1
@@ -130,12 +131,7 @@ def batch_of(pool: list, size: int, rng: np.random.Generator) -> tuple[np.ndarra
 
 def loss_fn(params: dict, key, features, answers):
   """Mean cross entropy of beats, downbeats and metre where notes sound."""
-  keys = iter(jax.random.split(key, len(beat_network.DILATIONS)))
-
-  def dropout(x):
-    keep = jax.random.bernoulli(next(keys), 1 - DROPOUT, (x.shape[0], 1, x.shape[2]))
-    return x * keep / (1 - DROPOUT)
-
+  dropout = fitting.channel_dropout(key, len(beat_network.DILATIONS), DROPOUT)
   outputs = convolutions.forward(params, features, beat_network.DILATIONS, jnp, dropout)
   mask = answers[..., 3]
   total = jnp.maximum(mask.sum(), 1)
@@ -174,30 +170,25 @@ def main() -> None:
   params = convolutions.initial(rng, CHANNELS, args.width, len(beat_network.DILATIONS), beat_network.OUTPUTS)
   if args.start:
     params = {name: value.astype(np.float32) for name, value in load_file(args.start).items()}
-  schedule = optax.warmup_cosine_decay_schedule(0.0, args.rate, 200, args.steps, 4e-5)
-  optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=1e-3))
-  state = optimizer.init(params)
 
-  @jax.jit
-  def step(params, state, key, features, answers):
-    loss, gradients = jax.value_and_grad(loss_fn)(params, key, features, answers)
-    updates, state = optimizer.update(gradients, state, params)
-    return optax.apply_updates(params, updates), state, loss
-
-  losses = []
-  key = jax.random.PRNGKey(0)
-  for number in range(1, args.steps + 1):
-    key, own = jax.random.split(key)
-    params, state, loss = step(params, state, own, *batch_of(pool, args.batch, rng))
-    losses.append(float(loss))
+  def next_batch(number):
     if number % 20 == 0:  # the pool is renewed little by little
       for _ in range(6):
         pool[rng.integers(len(pool))] = draw_example(by_metre, rng)
-    if number % 100 == 0:
-      print(f'step {number}: loss {np.mean(losses[-100:]):.4f}, {time.time() - begin:.0f} s', flush=True)
-    if number % 500 == 0 or number == args.steps:
-      args.output.parent.mkdir(parents=True, exist_ok=True)
-      save_file({name: np.asarray(value, np.float16) for name, value in params.items()}, args.output)
+    return batch_of(pool, args.batch, rng)
+
+  fitting.fit(
+    params,
+    loss_fn,
+    next_batch,
+    args.output,
+    steps=args.steps,
+    rate=args.rate,
+    last_rate=4e-5,
+    weight_decay=1e-3,
+    report_every=100,
+    save_every=500,
+  )
 
 
 if __name__ == '__main__':

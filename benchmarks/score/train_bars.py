@@ -8,18 +8,18 @@ import multiprocessing
 import time
 from pathlib import Path
 
-import jax
+import fitting
 import jax.numpy as jnp
 import numpy as np
 import optax
 from performance import Performance
-from safetensors.numpy import save_file
 from scoring import beat_f1
 from split import training_pieces
 from train import by_metre_and_collection, draw_performance
 
 from mrmt3.score import bar_features, bar_network, bars, convolutions
 from mrmt3.score.beats import find_candidates
+from mrmt3.score.metres import METRES
 
 STEPS = 64  # beats
 DROPOUT = 0.2
@@ -52,7 +52,7 @@ def draw_example(by_metre: dict, rng: np.random.Generator) -> tuple[np.ndarray, 
   beats = performance.beats
   if len(beats) < 10:
     return None
-  metre = bar_network.METRES.index((performance.numerator, performance.denominator))
+  metre = METRES.index((performance.numerator, performance.denominator))
   downbeat = np.isin(beats, performance.downbeats).astype(np.float32)
   if rng.random() > RIGHT:
     beats = wrong_beats(performance, rng)
@@ -86,7 +86,7 @@ def tracked_examples(by_metre: dict, rng: np.random.Generator) -> list[tuple[np.
   if len(wrong) > 1:
     chosen.append(wrong[rng.integers(len(wrong))])
   examples = []
-  metre = bar_network.METRES.index((performance.numerator, performance.denominator))
+  metre = METRES.index((performance.numerator, performance.denominator))
   for number, beats in enumerate(chosen):
     if right and number == 0:
       distance = np.abs(beats[:, None] - performance.downbeats[None]).min(axis=1)
@@ -127,12 +127,7 @@ def mixed_batch(pool: list, tracked: list, size: int, rng: np.random.Generator) 
 
 def loss_fn(params: dict, key, features, answers):
   """Mean cross entropy of downbeats (where the beats are right) and of the metre, pooled over the row."""
-  keys = iter(jax.random.split(key, len(bar_network.DILATIONS)))
-
-  def dropout(x):
-    keep = jax.random.bernoulli(next(keys), 1 - DROPOUT, (x.shape[0], 1, x.shape[2]))
-    return x * keep / (1 - DROPOUT)
-
+  dropout = fitting.channel_dropout(key, len(bar_network.DILATIONS), DROPOUT)
   outputs = convolutions.forward(params, features, bar_network.DILATIONS, jnp, dropout)
   mask = answers[..., 2]
   known = mask * (answers[..., 0] >= 0)
@@ -171,31 +166,26 @@ def main() -> None:
     tracked = [example for own in workers.imap(_tracked_of_seed, seeds, chunksize=20) for example in own]
   print(f'{len(tracked)} tracked and {len(pool)} performances in {time.time() - begin:.0f} s', flush=True)
   params = convolutions.initial(rng, bar_features.CHANNELS, args.width, len(bar_network.DILATIONS), bar_network.OUTPUTS)
-  schedule = optax.warmup_cosine_decay_schedule(0.0, 3e-3, 200, args.steps, 3e-5)
-  optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=1e-2))
-  state = optimizer.init(params)
 
-  @jax.jit
-  def step(params, state, key, features, answers):
-    loss, gradients = jax.value_and_grad(loss_fn)(params, key, features, answers)
-    updates, state = optimizer.update(gradients, state, params)
-    return optax.apply_updates(params, updates), state, loss
-
-  losses = []
-  key = jax.random.PRNGKey(0)
-  for number in range(1, args.steps + 1):
-    key, own = jax.random.split(key)
-    params, state, loss = step(params, state, own, *mixed_batch(pool, tracked, args.batch, rng))
-    losses.append(float(loss))
+  def next_batch(number):
     if number % 10 == 0:  # the pool is renewed little by little
       for _ in range(6):
         if (example := draw_example(by_metre, rng)) is not None:
           pool[rng.integers(len(pool))] = example
-    if number % 200 == 0:
-      print(f'step {number}: loss {np.mean(losses[-200:]):.4f}, {time.time() - begin:.0f} s', flush=True)
-    if number % 1000 == 0 or number == args.steps:
-      args.output.parent.mkdir(parents=True, exist_ok=True)
-      save_file({name: np.asarray(value, np.float16) for name, value in params.items()}, args.output)
+    return mixed_batch(pool, tracked, args.batch, rng)
+
+  fitting.fit(
+    params,
+    loss_fn,
+    next_batch,
+    args.output,
+    steps=args.steps,
+    rate=3e-3,
+    last_rate=3e-5,
+    weight_decay=1e-2,
+    report_every=200,
+    save_every=1000,
+  )
 
 
 if __name__ == '__main__':

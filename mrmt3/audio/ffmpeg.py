@@ -10,6 +10,12 @@ import numpy as np
 
 # FFmpeg's names of the formats whose headers state the length. For the others it estimates one.
 _LENGTH_IN_HEADER = {'mov', 'matroska', 'avi', 'flv', 'asf', 'wav', 'flac', 'aiff', 'caf'}
+# Bare streams of packets: FFmpeg counts packets to tell the time, so a damaged stretch has the time of one packet.
+_WITHOUT_TIMES = {'mp3', 'aac'}
+# The containers that do not state how many samples an encoder put in front, and the number that all encoders do.
+_WITHOUT_PRIMING = {'aac', 'mpegts', 'mpeg', 'flv', 'avi', 'asf', 'nut'}
+_PRIMING = {'aac': 1024, 'mp3': 1105, 'mp3float': 1105, 'mp2': 481, 'mp2float': 481, 'ac3': 256, 'eac3': 256}
+_MAX_LEAD = 0.1  # s of sound before the picture that are priming
 _LONGEST_GAP = 60  # s of silence in place of damaged packets; a damaged time stamp can be anything
 # A playlist or a script is no audio file; it may name other files and servers.
 _OPTIONS = {'protocol_whitelist': 'none'}
@@ -62,10 +68,13 @@ class FfmpegFile:
       seconds = float(stream.duration * stream.time_base)
     elif self._container.duration and not self._container.streams.video:  # a video may be longer than its sound
       seconds = self._container.duration / 1e6
-    self.frames = max(0, int(seconds * stream.rate))
+    self._lead = _lead(self._container, stream)
+    if self._lead > 0:
+      self.notes.append(f'has sound from {self._lead:.2f} s on; silence is put in front')
+    self.frames = max(0, int((seconds + self._lead) * stream.rate)) if seconds else 0
     known = _LENGTH_IN_HEADER & set(self.container.split(','))
     self.declared_frames = self.frames if known else 0
-    self._blocks = self._decoded_blocks(av, stream)
+    self._blocks = self._aligned_blocks(av, stream)
     self._buffer = np.zeros((0, 1), np.float32)
 
   def read(self, frames: int) -> np.ndarray:
@@ -83,15 +92,27 @@ class FfmpegFile:
     self._buffer = samples[frames:]
     return samples[:frames]
 
+  def _aligned_blocks(self, av, stream) -> Iterator[np.ndarray]:
+    """Yield the samples, float32 `[n, channels]` each, from the start of the file's time on."""
+    lead = round(self._lead * self.samplerate)
+    for block in self._decoded_blocks(av, stream):
+      if lead > 0:
+        yield np.zeros((lead, block.shape[1]), np.float32)
+        lead = 0
+      skipped = min(-lead, len(block))
+      lead += skipped
+      yield block[skipped:]
+
   def _decoded_blocks(self, av, stream) -> Iterator[np.ndarray]:
     """Yield the samples, float32 `[n, channels]` each. Packets that cannot be decoded become silence."""
-    resampler, form = None, None
-    count, start, damaged, lost = 0, None, False, 0
+    resampler, form, is_timed = None, None, self.container not in _WITHOUT_TIMES
+    count, start, damaged, lost = 0, None, 0, 0  # `damaged` counts bytes
+    decoded_bytes = decoded_frames = 0
     for packet in _until_error(self._container.demux(stream), av):
       try:
         decoded = packet.decode()
       except (av.FFmpegError, ValueError):
-        damaged, lost = True, lost + 1
+        damaged, lost = damaged + packet.size, lost + 1
         continue
       for frame in decoded:
         # Packets may differ in sample rate, type and channels; convert all of them to one rate and type.
@@ -101,14 +122,19 @@ class FfmpegFile:
           resampler = av.AudioResampler(format='fltp', rate=self.samplerate)
         if frame.time is not None:
           start = frame.time if start is None else start
-          missing = round((frame.time - start) * self.samplerate) - count
+          if is_timed:
+            missing = round((frame.time - start) * self.samplerate) - count
+          else:
+            missing = round(damaged * decoded_frames / max(1, decoded_bytes))
           if damaged and 0 < missing <= _LONGEST_GAP * self.samplerate:
             yield np.zeros((missing, len(frame.layout.channels)), np.float32)
             count += missing
-        damaged = False
+        damaged = 0
         for part in map(_samples, resampler.resample(frame)):
           count += len(part)
+          decoded_frames += len(part)
           yield part
+      decoded_bytes += packet.size
     if resampler is not None:
       yield from map(_samples, resampler.resample(None))
     if lost:
@@ -124,6 +150,21 @@ class FfmpegFile:
   def __exit__(self, *exception) -> None:
     self._container.close()
     self._close_file()
+
+
+def _lead(container, stream):
+  """Return how much later than the file a stream begins, s; what is negative is not to be heard."""
+  lead = 0.0
+  pictures = [each for each in container.streams.video if not _is_cover(each) and each.start_time is not None]
+  if pictures and stream.start_time is not None:
+    lead = float(stream.start_time * stream.time_base - pictures[0].start_time * pictures[0].time_base)
+    lead = 0.0 if lead > _LONGEST_GAP or lead < -_MAX_LEAD or abs(lead) < 0.001 else lead
+  priming = _PRIMING.get(stream.codec_context.name, 0) / stream.rate
+  return min(lead, -priming) if lead <= 0 and container.format.name in _WITHOUT_PRIMING else max(lead, 0.0)
+
+
+def _is_cover(stream):
+  return bool(stream.disposition & stream.disposition.attached_pic)
 
 
 class _Nameless:

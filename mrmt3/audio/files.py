@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3.audio import levels, libsndfile
+from mrmt3.audio import levels, libsndfile, parts
 from mrmt3.audio.ffmpeg import FfmpegFile
+from mrmt3.audio.joined import JoinedFile
 from mrmt3.audio.libsndfile import SndFile
 from mrmt3.errors import UserError
 from mrmt3.utils.files import atomic_path
@@ -22,6 +23,7 @@ from mrmt3.utils.files import atomic_path
 SAMPLE_RATE = 16000  # Hz, as in MT3 and MR-MT3
 _BLOCK_FRAMES = 1 << 20  # frames per read; a header with a wrong length cannot exhaust memory
 _MIN_COMPLETE = 0.99  # fraction of the declared length; mp3 headers are not exact
+_ROUNDING = 0.05  # s: the length in a container may include what an encoder puts before and after the sound
 SAMPLE_RATES = 500, 1_000_000  # Hz, accepted range; a damaged header can make one second gigabytes long
 _ADVICE = 'get the file again, or convert it to wav, flac, ogg or mp3'
 
@@ -91,7 +93,7 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 
 
 def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
-  """Yield the blocks of one signal, float32 `[n]` each, resampled from `from_rate` to `to_rate` (Hz).
+  """Yield the blocks of a signal, float32 `[n]` or `[n, channels]` each, resampled from `from_rate` to `to_rate` Hz.
 
   Their concatenation equals `resample` of the whole signal bit for bit, wherever the signal is cut.
   """
@@ -100,17 +102,22 @@ def resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> Ite
     return
   import soxr
 
-  stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype='float32', quality='HQ')
+  stream, shape = None, (0,)
   frames = written = 0
   for block in blocks:
+    if stream is None:
+      shape = (0, *block.shape[1:])
+      stream = soxr.ResampleStream(from_rate, to_rate, max(1, *block.shape[1:], 1), dtype='float32', quality='HQ')
     frames += len(block)
     if len(converted := stream.resample_chunk(np.ascontiguousarray(block, np.float32))):
       written += len(converted)
       yield converted
+  if stream is None:
+    return
   remaining = -(-frames * to_rate // from_rate) - written
-  converted = stream.resample_chunk(np.zeros(0, np.float32), last=True)[: max(remaining, 0)]
+  converted = stream.resample_chunk(np.zeros(shape, np.float32), last=True)[: max(remaining, 0)]
   if remaining > 0:
-    yield np.pad(converted, (0, remaining - len(converted)))
+    yield np.pad(converted, [(0, remaining - len(converted))] + [(0, 0)] * (converted.ndim - 1))
 
 
 def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
@@ -165,9 +172,14 @@ def check_sample_rate(rate: float, name: str) -> None:
     )
 
 
-def _open(source: Path | io.BytesIO, name: str) -> SndFile | FfmpegFile:
+def _open(source: Path | io.BytesIO, name: str) -> SndFile | JoinedFile | FfmpegFile:
   """Open audio with libsndfile, or else with FFmpeg; UserError if neither reads it."""
   sound, reason = None, 'libsndfile finds no samples'
+  try:
+    if (joined := _open_parts(source)) is not None:
+      return joined
+  except ValueError as error:
+    raise UserError(f'cannot read {name} as audio ({error}); {_ADVICE}') from error
   try:
     if isinstance(source, io.BytesIO):
       source.seek(0)
@@ -196,6 +208,22 @@ def _open(source: Path | io.BytesIO, name: str) -> SndFile | FfmpegFile:
     if isinstance(source, Path) and not source.stat().st_size:
       reason = 'it is empty'
     raise UserError(f'cannot read {name} as audio ({reason}); {_ADVICE}') from error
+
+
+def _open_parts(source):
+  """Open the recordings in a file that libsndfile must be given one by one; None if it can read the file as it is."""
+  found, note = parts.find_parts(source)
+  files = []
+  try:
+    files += (SndFile(part) for part in found)
+  except ValueError:
+    for part in found:
+      part.close()
+    return None  # FFmpeg may read it
+  if not files:
+    return None
+  files[0].notes += [note] if note else []
+  return files[0] if len(files) == 1 else JoinedFile(files, resampled)
 
 
 def _blocks(source: Path | io.BytesIO, name: str, sample_rate: int, whole: bool) -> Iterator[np.ndarray]:
@@ -231,7 +259,7 @@ def _mono_blocks(file, source, name, scale, whole, damage) -> Iterator[np.ndarra
     frames += len(mono)
     yield mono
   seconds, declared = frames / file.samplerate, file.declared_frames / file.samplerate
-  if seconds < _MIN_COMPLETE * declared:
+  if seconds < _MIN_COMPLETE * declared - _ROUNDING:
     problem = f'{name} is truncated or damaged: {seconds:.1f} of {declared:.1f} s can be read'
   elif damage:
     problem = f'{name} is damaged ({damage[0]}): {seconds:.1f} s can be read'
@@ -246,21 +274,24 @@ def _mono_blocks(file, source, name, scale, whole, damage) -> Iterator[np.ndarra
 def _read_all(file, source, damage) -> Iterator[np.ndarray]:
   """Yield the samples of an open file, `[n, channels]` each, and append what is damaged in it to the list `damage`.
 
-  Where libsndfile gives up, FFmpeg goes on.
+  Where libsndfile gives up, or ends early without a word, FFmpeg goes on.
   """
   frames = 0
   while len(block := file.read(_BLOCK_FRAMES)):
     frames += len(block)
     yield block
-  if not file.damage:
+  if file.damage:
+    damage.append(file.damage)
+  elif frames >= _MIN_COMPLETE * file.declared_frames - _ROUNDING * file.samplerate:
     return
-  damage.append(file.damage)
-  if isinstance(file, FfmpegFile):
+  if not isinstance(file, SndFile):
     return
   try:
     with FfmpegFile(source) as other:
       while other.samplerate == file.samplerate and len(block := other.read(_BLOCK_FRAMES)):
         if len(block) > frames:
+          if not damage:
+            damage.append(other.damage or 'a part of it cannot be decoded')
           yield block[frames:]
         frames = max(0, frames - len(block))
   except (ValueError, ModuleNotFoundError):

@@ -1,11 +1,11 @@
 """Odd levels: samples in the range of integers, channels that cancel each other, near silence."""
 
-import warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from mrmt3.errors import DataWarning, UserError
+from mrmt3.errors import UserError
+from mrmt3.utils import warning_lines
 
 HIGHEST_PEAK = 32.0  # of samples with full scale -1..1: 30 dB above it
 QUIET_PEAK = 10 ** (-30 / 20)
@@ -21,7 +21,7 @@ _STREAM_WINDOW = 1.0  # s
 
 def warn(message: str) -> None:
   """Issue an `DataWarning`."""
-  warnings.warn(message, DataWarning, stacklevel=3)
+  warning_lines.warn(message)
 
 
 class Scale:

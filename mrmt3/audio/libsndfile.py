@@ -5,6 +5,7 @@ import io
 import os
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -32,11 +33,11 @@ class SndFile:
     damage: what could not be decoded, a clause; '' until it is met.
   """
 
-  def __init__(self, source: Path | io.BytesIO):
+  def __init__(self, source: Path | BinaryIO):
     """Open audio; ValueError with the reason if libsndfile does not read it."""
     import soundfile
 
-    self._error = soundfile.SoundFileError
+    self._error, self._source = soundfile.SoundFileError, source
     self.notes, self.damage = [], ''
     try:
       with without_lines(_MPG123):
@@ -49,7 +50,7 @@ class SndFile:
     self.frames = self._file.frames if self._file.frames < _UNKNOWN_FRAMES else 0
     self.is_float = self._file.subtype in _FLOATS
     self._is_mpeg = self._file.subtype.startswith('MPEG')
-    self.is_doubtful = self._is_mpeg and not _begins_like_mpeg(source)
+    self.is_doubtful = self._is_mpeg and isinstance(source, Path | io.BytesIO) and not _begins_like_mpeg(source)
 
   @property
   def declared_frames(self) -> float:
@@ -82,9 +83,11 @@ class SndFile:
 
   def __exit__(self, *exception) -> None:
     self._file.close()
+    if not isinstance(self._source, Path | io.BytesIO):
+      self._source.close()
 
 
-def _begins_like_mpeg(source: Path | io.BytesIO) -> bool:
+def _begins_like_mpeg(source: Path | BinaryIO) -> bool:
   """Return whether a file begins with a frame of MPEG audio, layers I to III, after any ID3 tag."""
   with open(source, 'rb') if isinstance(source, Path) else io.BytesIO(source.getbuffer()) as file:
     start = file.read(10)

@@ -14,6 +14,7 @@ NAME = 'standard input'  # in messages
 SAMPLE_FORMATS = ('s16le', 's24le', 's32le', 'f32le', 'f64le', 'u8')  # FFmpeg's names
 BLOCK_BYTES = 1 << 16
 _MAX_CHANNELS = 64
+_LEAST_REST = 1 << 13  # bytes behind the samples that are not padding
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _WAV_FORMATS = {
   (_PCM, 8): 'u8',
@@ -106,14 +107,17 @@ def open_sound(
 def mono_blocks(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
   """Yield the mean of the channels of blocks `[n, channels]` at `rate` Hz, float32 `[n]` each.
 
-  Raises UserError for samples that are no numbers or far above full scale.
+  Raises UserError for samples that are no numbers or far above full scale, and if there are none.
   """
-  downmix = levels.StreamDownmix(NAME, rate)
+  downmix, frames = levels.StreamDownmix(NAME, rate), 0
   for block in blocks:
+    frames += len(block)
     if not np.isfinite(block).all():
       raise UserError(f'{NAME} has NaN or infinite samples; check --format')
     levels.check_scale(block, NAME)
     yield downmix.block(block)
+  if not frames:
+    raise UserError(f'{NAME} has no audio samples; check the program that writes them')
 
 
 def _open_wav(pipe):
@@ -160,13 +164,25 @@ def _samples(pipe, channels, kind, size):
         levels.warn(f'{NAME} ends early: {(size - remaining) / size:.0%} of the declared samples were received')
       return
     if remaining is not None:
-      data = data[:remaining]
+      data, more = data[:remaining], data[remaining:]
+      pipe.put_back(more)
       remaining -= len(data)
     rest += data
     whole = len(rest) // frame * frame
     if whole:
       yield _as_float(rest[:whole], kind).reshape(-1, channels)
       rest = rest[whole:]
+    if remaining == 0 and _goes_on(pipe, size):
+      levels.warn(f'{NAME} goes on after the length in its header; all of it is read')
+      remaining = None
+
+
+def _goes_on(pipe, size):
+  """Return whether samples follow where the header lets them end, instead of other chunks."""
+  following = pipe.exactly(_LEAST_REST)
+  pipe.put_back(following)
+  name = following[size % 2 :][:4]
+  return len(following) == _LEAST_REST and not all(0x20 <= byte < 0x7F for byte in name)
 
 
 def _as_float(data, kind):

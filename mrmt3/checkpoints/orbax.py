@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrmt3.checkpoints import limits, packed, published, spec_json, t5x_legacy
+from mrmt3.checkpoints import limits, packed, published, spec_json, t5x_legacy, zarr_checks
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError, first_line
 from mrmt3.nn.parameters import without_training_only
@@ -250,6 +250,7 @@ def _check_folder(folder: Path) -> int:
     tree = strict_json.loads(bounded_files.read_bytes(metadata, _MAX_METADATA_BYTES), _MAX_METADATA_BYTES)
     for entry in tree['tree_metadata'].values():
       limits.check_path(str(key['key']) for key in entry['key_metadata'])
+  zarr_checks.check_codecs(folder / STATE_NAME)
   return stored
 
 

@@ -1,4 +1,4 @@
-"""Checks of an array in zarr's format (version 2) before it is read: what it declares, what its chunks expand to."""
+"""Checks of arrays in zarr's format before they are read: what they declare, what their chunks expand to."""
 
 import math
 import zlib
@@ -11,6 +11,11 @@ from mrmt3.utils import bounded_files, strict_json
 
 _METADATA = '.zarray'
 _COMPRESSORS = (None, 'gzip', 'zlib')  # t5x writes gzip
+# Of these, tensorstore decodes no more than the chunk has; of blosc and bz2 it decodes all that a chunk declares.
+_BOUNDED = (*_COMPRESSORS, 'zstd')
+_CODECS = ('bytes', 'transpose', 'crc32c', 'sharding_indexed', *_BOUNDED)
+_MANIFEST = 'manifest.ocdbt'
+_NAMES = ('.zarray', 'zarr.json')
 _MAX_DIMENSIONS = 8
 _ANY_HEADER = 47  # of zlib: gzip or zlib
 
@@ -42,6 +47,47 @@ def check_array(folder: Path) -> None:
   check_expansion(chunk_bytes, stored)
   for path in files if compressor else []:
     _check_chunk(path, chunk_bytes)
+
+
+def check_codecs(folder: Path) -> None:
+  """Check how the arrays of a store that Orbax has written are compressed.
+
+  Raises:
+    ValueError: a compressor is not one of those that Orbax and t5x use.
+  """
+  import tensorstore
+
+  base = {'driver': 'file', 'path': f'{folder.absolute()}/'}
+  is_ocdbt = (folder / _MANIFEST).exists()
+  try:
+    store = tensorstore.KvStore.open({'driver': 'ocdbt', 'base': base} if is_ocdbt else base).result()
+    keys = [key for key in store.list().result() if key.rpartition(b'/')[2].decode(errors='replace') in _NAMES]
+    contents = [store.read(key).result().value for key in keys]
+  except ValueError:  # its files are cut off or damaged: Orbax cannot read them either, and says so
+    return
+  for content in contents:
+    _check_codecs(strict_json.loads(content, strict_json.MAX_BYTES))
+
+
+def _check_codecs(content) -> None:
+  """Raise ValueError if the metadata of an array, in version 2 or 3 of the format, names an unknown compressor."""
+  if not isinstance(content, dict):
+    raise ValueError(f'{_METADATA} is not a table')
+  compressor = content.get('compressor') or {}
+  if not isinstance(compressor, dict) or compressor.get('id') not in _BOUNDED or content.get('filters'):
+    raise ValueError(f'{_METADATA} names an unknown compressor')
+  pending = [content]
+  while pending:
+    node = pending.pop()
+    for name in ('codecs', 'index_codecs'):
+      codecs = node.get(name) or []
+      if not isinstance(codecs, list) or not all(isinstance(codec, dict) for codec in codecs):
+        raise ValueError('the metadata of an array names no codecs')
+      for codec in codecs:
+        if codec.get('name') not in _CODECS:
+          raise ValueError(f'the metadata of an array names an unknown codec, {codec.get("name")!s:.80}')
+        configuration = codec.get('configuration')
+        pending += [configuration] if isinstance(configuration, dict) else []
 
 
 def _are_sizes(values) -> bool:

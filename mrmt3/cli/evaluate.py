@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from mrmt3.cli import devices
 from mrmt3.data import catalogue
 from mrmt3.errors import UserError
 from mrmt3.utils import console
@@ -53,6 +54,7 @@ def add_parser(subparsers) -> None:
     default='predicted',
     help="content of the memory with --checkpoint: the model's own output (default), the reference, or nothing",
   )
+  devices.add_option(parser)
   parser.add_argument(
     '--batch-size', type=int, metavar='N', help='pieces transcribed in a batch (default: 4, or one per device)'
   )
@@ -110,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
   if args.checkpoint:
     from mrmt3.utils import compilation_cache
 
+    devices.choose(args.device)
     compilation_cache.enable()
     name = _checkpoint_name(args)
     systems[name] = score_pieces.transcribe(references, args.checkpoint, name, output, args.memory, args.batch_size)
@@ -143,8 +146,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _score_musical_time(args):
   """Print and write the scores of bars and keys; returns 0, or 2 if files cannot be read."""
-  import numpy as np
-
   from mrmt3.evaluation import musical_time
   from mrmt3.evaluation import references as evaluation_references
 
@@ -160,40 +161,26 @@ def _score_musical_time(args):
   if missing := [name for name in references if name not in files]:
     raise UserError(f'{reference}: {missing[0]} is no MIDI file; --score needs MIDI files with time signatures')
   found = evaluation_references.match(references, evaluation_references.find_estimates(estimate), estimate)
-  results, failed = {}, 0
-  for name in list(references)[: args.pieces]:
-    try:
-      truth = musical_time.read_musical_time(files[name])
-    except UserError as error:
-      print(f'mrmt3: error: {console.printable(f"{name} is left out: {error}")}', file=sys.stderr)
-      failed += 1
-      continue
-    results[name] = dict.fromkeys(musical_time.SCORES, 0.0)
-    try:
-      if found[name] is not None:
-        results[name] = musical_time.score(truth, musical_time.read_musical_time(found[name].file, find_bars=True))
-    except UserError as error:
-      print(f'mrmt3: warning: {console.printable(f"{name} counts as 0: {error}")}', file=sys.stderr)
-      failed += 1
+  wanted = list(references)[: args.pieces]
+  results, left_out, failed = musical_time.score_files(
+    {name: files[name] for name in wanted}, {name: found[name] and found[name].file for name in wanted}
+  )
+  for name, problem in left_out.items():
+    print(f'mrmt3: error: {console.printable(f"{name} is left out: {problem}")}', file=sys.stderr)
+  for name, problem in failed.items():
+    print(f'mrmt3: warning: {console.printable(f"{name} counts as 0: {problem}")}', file=sys.stderr)
   if not results:
     raise UserError(f'{reference}: no reference has bars; give MIDI files with time signatures')
-  table = np.array([[result[kind] for kind in musical_time.SCORES] for result in results.values()])
-  known = ~np.isnan(table)
-  means = np.where(known, table, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-  mean = {kind: float(value) for kind, value in zip(musical_time.SCORES, means, strict=True)}
+  mean = musical_time.mean_scores(results)
   if args.json != '-':
     rows = [[console.printable(name), *result.values()] for name, result in results.items()]
     rows += [[f'mean of {len(rows)} pieces', *mean.values()]] if len(rows) > 1 else []
     cells = [[row[0], *('-' if value != value else f'{value:.3f}' for value in row[1:])] for row in rows]
     print(_columns([['', *musical_time.HEADINGS.values()], *cells], 'beats within 70 ms; key: weighted score'))
   if args.json:
-    pieces = {name: _nan_to_none_values(result) for name, result in results.items()}
-    _write_text(args.json, json.dumps({'pieces': pieces, 'mean': mean}, indent=2) + '\n')
-  return 2 if failed else 0
-
-
-def _nan_to_none_values(scores):
-  return {name: None if value != value else value for name, value in scores.items()}
+    pieces = {name: _nan_to_none(result) for name, result in results.items()}
+    _write_text(args.json, json.dumps({'pieces': pieces, 'mean': _nan_to_none(mean)}, indent=2) + '\n')
+  return 2 if left_out or failed else 0
 
 
 def _check(args):
@@ -305,9 +292,9 @@ def _with_interval(summary, key):
   return f'{summary.mean[key]:.3f} ({low:.3f} .. {high:.3f})' if low == low else f'{summary.mean[key]:.3f}'
 
 
-def _nan_to_none(test):
-  """Convert a comparison for JSON: NaN (a single piece has no interval) becomes None."""
-  return {name: None if value != value else value for name, value in test._asdict().items()}
+def _nan_to_none(values):
+  """Convert numbers for JSON: NaN (a single piece has no interval) becomes None."""
+  return {name: None if value != value else value for name, value in values.items()}
 
 
 def _write_json(target, summaries):
@@ -324,7 +311,9 @@ def _write_json(target, summaries):
     first, *others = summaries
     shown = [score.name for score in metric_registry.shown_in('comparison')]
     compared = {name: compare(summaries[first], summaries[name], shown) for name in others}
-    differences = {name: {key: _nan_to_none(test) for key, test in tests.items()} for name, tests in compared.items()}
+    differences = {
+      name: {key: _nan_to_none(test._asdict()) for key, test in tests.items()} for name, tests in compared.items()
+    }
     report = {'systems': reports, f'compared_with_{first}': differences}
   _write_text(target, json.dumps(report, indent=2) + '\n')
 

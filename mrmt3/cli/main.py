@@ -23,6 +23,10 @@ EXTRA_OF = {
   'clu': 'train',
   'gin': 'train',
   'apache_beam': 'cache',
+  'starlette': 'web',
+  'uvicorn': 'web',
+  'anyio': 'web',
+  'python_multipart': 'web',
 }
 
 GIN_COMMANDS = ('train', 'eval', 'infer')  # modules of mrmt3 with a command line of their own

@@ -49,7 +49,7 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
   """Write all outputs; raises UserError."""
-  from mrmt3.inference.run_jobs import write_sheet
+  from mrmt3.inference.outputs import write_sheet
   from mrmt3.notes import midi
   from mrmt3.score.clean import clean
   from mrmt3.score.options import NO_TEMPO, ScoreOptions
@@ -75,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     if kind == 'midi':
       if analysis.tempo is None:
         raise UserError(f'{args.midi}: {analysis.summary()}; name the tempo with --tempo BPM')
-      midi.write_midi(*_played(options, notes, analysis, output))
+      played, clock = options.midi(notes, analysis)
+      midi.write_midi(played, output, clock)
     elif kind == 'json':
       with atomic_path(output) as temporary:
         temporary.write_text(json.dumps({'midi': args.midi, **analysis.record()}) + '\n', encoding='utf-8')
@@ -85,11 +86,6 @@ def run(args: argparse.Namespace) -> int:
   if not args.quiet:
     print(f'{args.midi}: {analysis.summary()}', file=sys.stderr)
   return 0
-
-
-def _played(options, notes, analysis, output):
-  notes, clock = options.midi(notes, analysis)
-  return notes, output, clock
 
 
 def _kind(output):

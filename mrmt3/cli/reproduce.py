@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from mrmt3.cli import devices
+
 _DEFAULT = ('mt3', 'mr-mt3-0', 'mr-mt3-64-hop3')
 
 
@@ -29,6 +31,7 @@ def add_parser(subparsers) -> None:
   slakh.add_argument('-o', '--output', default='reproduce', metavar='FOLDER', help='output folder (default: reproduce)')
   slakh.add_argument('--split', help='split to use (default: test, or all tracks of a folder without splits)')
   slakh.add_argument('--tracks', type=int, metavar='N', help='use only the first N tracks (default: all)')
+  devices.add_option(slakh)
   slakh.add_argument('--quiet', action='store_true', help='print no progress')
   slakh.set_defaults(run=run)
 
@@ -44,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
   if args.tracks is not None and args.tracks < 1:
     raise UserError(f'--tracks is {args.tracks}; it must be at least 1')
+  devices.choose(args.device)
   compilation_cache.enable()
   results = []
   for checkpoint in args.checkpoint or _DEFAULT:

@@ -1,4 +1,4 @@
-"""The options of bars and sheet music, shared by `transcribe` and `notate`."""
+"""The options of bars and sheet music in `transcribe`."""
 
 import argparse
 
@@ -10,13 +10,13 @@ OUTPUTS = {
 }
 
 
-def add(group: argparse._ArgumentGroup, default_tempo: str = 'none') -> None:
+def add(group: argparse._ArgumentGroup) -> None:
   """Add the options to a group of a parser."""
   group.add_argument(
     '--tempo',
     metavar='auto|BPM|none',
     help='MIDI with bars: auto finds beats, tempo, metre and key; BPM is a constant tempo; none writes 120 bpm without '
-    f'bars (default: {default_tempo}, or auto if one of the next options is given)',
+    'bars (default: none, or auto if one of the next options is given)',
   )
   group.add_argument(
     '--quantize', metavar='GRID', help='MIDI notes on a grid: 1/16 or 1/8, or 1/16,triplets; sheets have 1/16,triplets'
@@ -31,21 +31,19 @@ def add(group: argparse._ArgumentGroup, default_tempo: str = 'none') -> None:
   )
 
 
-def read(args: argparse.Namespace, default_tempo: str = 'none'):
+def read(args: argparse.Namespace):
   """Return the `ScoreOptions` of arguments; UserError if they exclude each other."""
   from mrmt3.errors import UserError
-  from mrmt3.score.options import ScoreOptions
+  from mrmt3.inference.jobs import SHEET_SUFFIXES
+  from mrmt3.score.options import NO_TEMPO, ScoreOptions
 
   asked = args.quantize is not None or any(getattr(args, kind, None) is not None for kind in OUTPUTS)
   asked = asked or str(args.output or '').lower().endswith(SHEET_SUFFIXES)
-  options = ScoreOptions(args.tempo or ('auto' if asked else default_tempo), args.quantize)
+  options = ScoreOptions(args.tempo or ('auto' if asked else NO_TEMPO), args.quantize)
   options.check()
   if args.performance is not None and args.quantize is None:
     raise UserError('--performance needs --quantize: without it, the MIDI file has the times as played')
   return options
-
-
-SHEET_SUFFIXES = ('.musicxml', '.xml')
 
 
 def check_programs(outputs: dict[str, str | None]) -> None:

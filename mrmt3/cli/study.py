@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mrmt3.cli import devices
 from mrmt3.errors import UserError
 
 _TRAINED = (
@@ -99,6 +100,7 @@ def add_parser(subparsers) -> None:
     help='single-instrument music with audio, such as rendered ComMU (default: stems of the test split)',
   )
   trained.add_argument('--notes', metavar='DIR', help='single notes with audio, such as NSynth (default: rendered)')
+  devices.add_option(parser)
   trained.add_argument('--dry-run', action='store_true', help='print the settings of each network without training')
   parser.set_defaults(run=run)
 
@@ -122,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
   from mrmt3.studies.options import Options
   from mrmt3.utils import compilation_cache
 
+  devices.choose(args.device)
   compilation_cache.enable()
   paths = {
     name: value and Path(value) for name, value in (('data', args.data), ('single', args.single), ('notes', args.notes))

@@ -2,10 +2,11 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import sys
 
-from mrmt3.cli import score_options
+from mrmt3.cli import devices, score_options
 from mrmt3.errors import UserError
 from mrmt3.utils import warning_lines
 
@@ -29,8 +30,10 @@ def add_parser(subparsers) -> None:
     '-o',
     '--output',
     metavar='OUT',
-    help='song.mid or song.musicxml for one audio file, or a folder: song.wav gives OUT/song.mid',
+    help='song.mid or song.musicxml for one audio file, or a folder: song.wav gives OUT/song.mid; default: next to the '
+    'audio file',
   )
+  parser.add_argument('--force', action='store_true', help='without -o: replace files that exist')
   parser.add_argument(
     '--checkpoint',
     metavar='DIR',
@@ -59,6 +62,7 @@ def _add_outputs(group):
     ('csv', 'notes as a table; next to the MIDI file unless FILE.csv is given'),
     ('plot', 'piano roll; next to the MIDI file unless FILE.png (.pdf, .svg) is given'),
     ('audio', 'synthesized notes; song.played.wav next to the MIDI file unless FILE.wav is given'),
+    ('html', 'page with piano roll, player and both sounds; next to the MIDI file unless FILE.html is given'),
   ):
     group.add_argument(f'--{kind}', nargs='?', const='', metavar='FILE', help=text)
   group.add_argument(
@@ -76,6 +80,7 @@ def _add_outputs(group):
 
 
 def _add_decoding(group):
+  devices.add_option(group)
   group.add_argument(
     '--instruments', metavar='LIST', help='the instruments that there are: piano,bass,drums, Slakh classes or programs'
   )
@@ -97,18 +102,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args):
-  outputs = {kind: getattr(args, kind) for kind in ('json', 'csv', 'plot', 'audio', *score_options.OUTPUTS)}
+  outputs = {kind: getattr(args, kind) for kind in ('json', 'csv', 'plot', 'audio', 'html', *score_options.OUTPUTS)}
   piped = '-' in args.inputs
   if piped and (len(args.inputs) > 1 or args.resume):
     raise UserError('-: stdin cannot be combined with other inputs or --resume; leave them out')
-  if not piped and args.output is None:
-    raise UserError('no output is given; add -o song.mid or -o FOLDER')
-
   score = score_options.read(args)
   score_options.check_programs(outputs)
 
   from mrmt3.inference import loading
-  from mrmt3.inference.jobs import plan_jobs
+  from mrmt3.inference.jobs import check_writable, plan_jobs
 
   if piped:
     jobs = plan_jobs(['stdin.wav'], args.output, outputs) if args.output else []
@@ -116,6 +118,11 @@ def _run(args):
       raise UserError('-: stdout has the notes only; for other files add -o song.mid')
   else:
     jobs = plan_jobs(args.inputs, args.output, outputs)
+    if args.output is None and not args.force:
+      from mrmt3.inference import beside
+
+      beside.check_free(jobs, args.resume)
+  check_writable(jobs)
   default = loading.default_model() if args.checkpoint is None else None
   if args.checkpoint is None and default is None:
     raise UserError(loading.NO_CHECKPOINT)
@@ -125,6 +132,7 @@ def _run(args):
   from mrmt3.inference import run_jobs
   from mrmt3.utils import compilation_cache
 
+  devices.choose(args.device)
   compilation_cache.enable()
   transcriber = loading.load(args.checkpoint)
   if default is not None and not args.quiet:
@@ -143,8 +151,18 @@ def _run(args):
     progress=args.progress,
     score=score,
     clean=args.clean,
+    writers={'html': functools.partial(_write_html, has_audio=not piped)},
+    beside=args.output is None,
   )
   if piped:
     run_jobs.run_pipe(transcriber, jobs[0] if jobs else None, settings, args.rate, args.channels, args.format)
     return 0
   return 2 if run_jobs.run_jobs(transcriber, jobs, settings) else 0
+
+
+def _write_html(file, result, audio, has_audio):
+  from mrmt3.web import song_page
+
+  song_page.write(
+    file, result.notes, result.seconds, audio.name, audio if has_audio else None, result.instrument_confidence
+  )

@@ -29,7 +29,7 @@ from mrmt3.data.piece_source import PieceSource
 from mrmt3.data.piece_validation import DROPPED, KEPT, LEFT_OUT, Problem, check_piece
 from mrmt3.errors import UserError, first_line
 from mrmt3.event_codec import Codec
-from mrmt3.notes.note_array import NOTE_DTYPE, trim_overlapping_notes
+from mrmt3.notes.note_array import LABEL_DTYPE, as_notes, labels_of, trim_overlapping_notes
 from mrmt3.tokens import segment_targets
 from mrmt3.utils import console
 from mrmt3.utils.files import make_folder
@@ -37,7 +37,7 @@ from mrmt3.utils.journal import Journal
 from mrmt3.utils.user_cache import cache_root
 from mrmt3.utils.warning_lines import collected_warnings
 
-FORMAT = 1  # increase it when the layout or the content of the files changes
+FORMAT = 2  # increase it when the layout or the content of the files changes
 _ALIGNMENT = 8  # bytes
 _FULL_SCALE = 32768
 _COLUMNS = len(dataclasses.fields(segment_targets.PieceEvents))
@@ -120,7 +120,7 @@ class PieceStore:
     self.names = [entry.name for entry in self.entries]
     self.lengths = np.array([entry.samples for entry in self.entries], np.int64)
     self._audio = _mapped(self.folder / 'audio.bin', np.uint8)
-    self._notes = _mapped(self.folder / 'notes.bin', NOTE_DTYPE)
+    self._notes = _mapped(self.folder / 'notes.bin', LABEL_DTYPE)
     stems = self.folder / 'stems.bin'
     self._stems = _mapped(stems, np.int32) if stems.exists() else None
 
@@ -160,9 +160,9 @@ class PieceStore:
     return samples
 
   def notes(self, index: int) -> np.ndarray:
-    """Return the note array of a piece, untrimmed; read-only."""
+    """Return the note array of a piece, untrimmed."""
     entry = self.entries[index]
-    return self._notes[entry.notes_offset : entry.notes_offset + entry.notes]
+    return as_notes(self._notes[entry.notes_offset : entry.notes_offset + entry.notes])
 
   def note_stems(self, index: int) -> np.ndarray:
     """Return the stem number of each note, int32 `[notes]`."""
@@ -285,7 +285,7 @@ def prepare(
   root = Path(cache_dir) if cache_dir is not None else cache_root()
   if root is None:
     raise UserError('there is no home folder for the cache of decoded pieces; set MRMT3_CACHE to a folder')
-  identity = repr((FORMAT, NOTE_DTYPE.descr, source, split, sample_rate, stems, source.fingerprint(split)))
+  identity = repr((FORMAT, LABEL_DTYPE.descr, source, split, sample_rate, stems, source.fingerprint(split)))
   digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
   folder = make_folder(root / 'pieces') / f'{type(source).__name__}-{split}-{digest}'
   store = _open_complete(folder)
@@ -359,7 +359,7 @@ def _check_sizes(folder: Path, index: _Index, stems: bool, exact: bool) -> None:
 
 def _sizes(index: _Index, stems: bool) -> dict[str, int]:
   """Return the size of each binary file of a store, bytes."""
-  sizes = {'audio.bin': index.audio_bytes, 'notes.bin': index.notes * NOTE_DTYPE.itemsize}
+  sizes = {'audio.bin': index.audio_bytes, 'notes.bin': index.notes * LABEL_DTYPE.itemsize}
   return {**sizes, 'stems.bin': index.notes * 4} if stems else sizes
 
 
@@ -485,7 +485,7 @@ class _Writer:
       )
       self._write('audio.bin', result.samples)
       self._files['audio.bin'].write(b'\0' * (-entry.audio_bytes % _ALIGNMENT))
-      self._write('notes.bin', result.notes)
+      self._write('notes.bin', labels_of(result.notes))
       if result.note_stem is not None:
         self._write('stems.bin', result.note_stem.astype(np.int32))
     self._files['skipped.jsonl'].writelines(json.dumps(problem) + '\n' for problem in result.problems)

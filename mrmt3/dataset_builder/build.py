@@ -58,6 +58,7 @@ def build(
   soundfonts: Sequence[str | os.PathLike] = (),
   held_out: Sequence[str | os.PathLike] = (),
   extras: bool = False,
+  licence: str | None = None,
   tracks_of: str | os.PathLike | None = None,
   split: str | None = None,
   workers: int | None = None,
@@ -80,6 +81,7 @@ def build(
     soundfonts: .sf2 or .sf3 files, one of which is drawn for each stem; empty for pretty_midi's.
     held_out: soundfonts for the test split only, of other families than `soundfonts`.
     extras: also write the files that MR-MT3's and MT3-style loaders read (see layout.write_track).
+    licence: 'permissive' for sounds and music that allow any use with at most attribution; None for all.
     tracks_of: another data set built here; its tracks are rendered again with these settings. With the same seed and
       seconds the notes are the same, with other soundfonts.
     split: with `tracks_of`, only the tracks of this split.
@@ -107,6 +109,7 @@ def build(
     fonts=soundfonts,
     held_out=held_out,
     extras=extras,
+    licence=licence,
   )
   for line in lines:
     log(line)
@@ -176,7 +179,7 @@ def _known_plan(out: Path, settings: Settings) -> tuple[list[TrackPlan], list[st
   mismatch = (
     f'{out} has a data set with other settings ({{changed}}); choose another folder, or replace it with --force'
   )
-  check_settings(stored, dataclasses.asdict(settings), mismatch)
+  check_settings(stored, settings.as_stored(), mismatch)
   return plan, left_out
 
 
@@ -230,7 +233,7 @@ def _remove_unfinished(out: Path) -> None:
 
 def _write_plan(out, settings, plan, left_out):
   stored = {
-    'settings': dataclasses.asdict(settings),
+    'settings': settings.as_stored(),
     'left_out': left_out,
     'tracks': [dataclasses.asdict(track) for track in plan],
   }

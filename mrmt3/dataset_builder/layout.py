@@ -61,6 +61,7 @@ class Stem:
     plugin_name: the synthesizer or soundfont, for metadata.yaml.
     gain_db: level in the mix relative to the other stems, dB.
     loudness: `integrated_loudness` of the audio if it is already known.
+    licence, attribution: of the sounds, for metadata.yaml; not written if empty.
   """
 
   program: int
@@ -70,6 +71,8 @@ class Stem:
   plugin_name: str = ''
   gain_db: float = 0.0
   loudness: float | None = None
+  licence: str = ''
+  attribution: str = ''
 
   @property
   def inst_class(self) -> str:
@@ -166,6 +169,7 @@ def write_track(
   uuid: str | None = None,
   source: str = '',
   extras: bool = False,
+  music_licence: tuple[str, str] | None = None,
 ) -> Path:
   """Write a track folder atomically: under a temporary name in the parent folder, then renamed.
 
@@ -176,6 +180,7 @@ def write_track(
     sample_rate: of all audio, Hz.
     uuid: identifier of the piece in the metadata; by default derived from `folder` and `source`.
     source: origin of the music (`lmd_midi_dir` in the metadata).
+    music_licence: (licence, attribution) of the music, for metadata.yaml; None to leave them out.
     extras: also write the files that MR-MT3's and MT3-style loaders read: mix_16k.wav, inst_names.json, all_src_v2.mid.
 
   Returns:
@@ -196,6 +201,8 @@ def write_track(
   if uuid is None:
     uuid = uuid_module.uuid5(uuid_module.NAMESPACE_URL, f'{source}#{folder.name}').hex
   metadata = _metadata(stems, mixture, uuid, source)
+  if music_licence is not None:
+    metadata |= {'music_licence': music_licence[0], 'music_attribution': music_licence[1]}
   try:
     temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
     try:
@@ -233,6 +240,8 @@ def _metadata(stems, mixture, uuid, source):
       'plugin_name': stem.plugin_name,
       'program_num': DRUM_PROGRAM_NUM if stem.is_drum else int(stem.program),
     }
+    if stem.licence:
+      entries[f'S{index:02d}'] |= {'licence': stem.licence, 'attribution': stem.attribution}
     if level is not None:
       entries[f'S{index:02d}']['integrated_loudness'] = level
   return {

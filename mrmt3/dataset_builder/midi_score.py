@@ -12,7 +12,7 @@ from mrmt3.dataset_builder.score import BAR_DTYPE, SCORE_NOTE_DTYPE, Score, tidy
 from mrmt3.errors import UserError
 from mrmt3.notes.instruments import DRUM_CHANNEL
 from mrmt3.notes.midi_file import CONTROL, SUSTAIN, parse_midi
-from mrmt3.notes.midi_notes import PEDAL_DOWN, key_presses, merge_tracks, programs_at
+from mrmt3.notes.midi_notes import PEDAL_DOWN, drums_at, key_presses, merge_tracks, programs_at
 from mrmt3.notes.note_array import empty_notes
 from mrmt3.notes.pedals import apply_sustain
 
@@ -25,6 +25,7 @@ _DRUM_PITCHES = (27, 87)  # of General MIDI and its common extension
 _FIRST_NOISE = 112  # programs from here on are percussion and sound effects
 _MAX_PARTS = 64
 _MAX_NUMERATOR = 32  # of a time signature
+_MELODIC = 16  # in place of channel 10 where the file makes it melodic
 _MIN_TEMPO, _MAX_TEMPO = 40.0, 220.0  # quarters per minute, plausible range
 
 
@@ -34,7 +35,7 @@ class MidiEvents:
   Attributes:
     ticks_per_quarter: resolution.
     notes: int64 rows (track, voice, channel, program, pitch, velocity, start, end), end after start; a voice is a
-      channel and all that share its pedal.
+      channel and all that share its pedal. The channel is `DRUM_CHANNEL` for drums, and for no other notes.
     pedals: int64 rows (voice, tick, is_down) of the sustain pedal, without drums.
     tempos: (tick, microseconds per quarter).
     metres: (tick, numerator, denominator).
@@ -57,15 +58,19 @@ class MidiEvents:
     if len(starts) > MAX_EVENTS:
       raise ValueError(f'it has more than {MAX_EVENTS} notes')
     presses = events[starts]
+    is_drum = drums_at(events, starts)
+    channel = np.where(
+      is_drum, DRUM_CHANNEL, np.where(presses['channel'] == DRUM_CHANNEL, _MELODIC, presses['channel'])
+    )
     notes = np.stack(
       [
-        *(presses['track'], voice[starts], presses['channel'], programs_at(events, voice, starts)),
+        *(presses['track'], voice[starts], channel, programs_at(events, voice, starts)),
         *(presses['number'], presses['value'], presses['tick'], ends),
       ],
       axis=1,
     ).astype(np.int64)
     self.notes = _cut_at_next(notes)
-    is_pedal = (events['kind'] == CONTROL) & (events['number'] == SUSTAIN) & (events['channel'] != DRUM_CHANNEL)
+    is_pedal = (events['kind'] == CONTROL) & (events['number'] == SUSTAIN) & ~np.isin(voice, voice[starts[is_drum]])
     self.pedals = np.stack([voice, events['tick'], events['value'] >= PEDAL_DOWN], axis=1)[is_pedal]
     self.tempos = [tuple(row[1:]) for row in midi.tempos.tolist()]
     self.metres = [tuple(row[1:]) for row in midi.metres.tolist() if row[2] <= _MAX_NUMERATOR and row[3] <= 32]

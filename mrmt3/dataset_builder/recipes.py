@@ -27,6 +27,7 @@ class Recipe:
     music21: whether to draw from music21's corpus.
     debian: whether to draw from the Debian packages that are installed.
     vary: whether key, tempo, style and balance vary between tracks, and the Slakh classes are balanced.
+    sounds: group of sound sources of each split (see sound_palette.py); None to use soundfonts.
   """
 
   description: str
@@ -42,6 +43,7 @@ class Recipe:
   music21: bool = True
   debian: bool = False
   vary: bool = True
+  sounds: dict[str, str] | None = None
 
 
 RECIPES = {
@@ -115,6 +117,30 @@ RECIPES = {
     min_parts=3,
     shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
     debian=True,
+  ),
+  'wide': Recipe(
+    description='the music of box, with all sound sources of `mrmt3 dataset sounds`; the test split has GeneralUser',
+    pieces=200,
+    seconds=180.0,
+    fill=False,
+    notes_per_second=(4.0, 10.0),
+    drums=0.5,
+    min_parts=1,
+    shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
+    debian=True,
+    sounds={'train': 'training', 'validation': 'training', 'test': 'generaluser'},
+  ),
+  'wide-freepats': Recipe(
+    description='as wide, with the second family of sounds kept for tests; use it with --tracks-of WIDE --split test',
+    pieces=200,
+    seconds=180.0,
+    fill=False,
+    notes_per_second=(4.0, 10.0),
+    drums=0.5,
+    min_parts=1,
+    shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
+    debian=True,
+    sounds={'train': 'freepats', 'validation': 'freepats', 'test': 'freepats'},
   ),
   'midi': Recipe(
     description='only the MIDI files of --midi DIR (the default with --midi)',

@@ -31,6 +31,7 @@ class TrackStats:
     notes: number of notes of each (Slakh class program, is_drum).
     polyphony: mean number of simultaneous pitched notes, over the time when there are any.
     most: maximum number of simultaneous pitched notes.
+    attributions: (licence, attribution) of the sounds and the music, sorted, if its metadata name them.
   """
 
   split: str
@@ -40,6 +41,7 @@ class TrackStats:
   notes: dict[tuple[int, bool], int]
   polyphony: float
   most: int
+  attributions: tuple[tuple[str, str], ...] = ()
 
 
 def track_stats(track: slakh_layout.Track) -> TrackStats | str:
@@ -58,7 +60,19 @@ def track_stats(track: slakh_layout.Track) -> TrackStats | str:
   for program, is_drum in zip(notes['program'].tolist(), notes['is_drum'].tolist(), strict=True):
     counts[program, is_drum] += 1
   source = str(metadata.get('lmd_midi_dir') or metadata.get('UUID') or track.name).split('#')[0]
-  return TrackStats(track.split, track.name, source, seconds, dict(counts), *polyphony(notes[~notes['is_drum']]))
+  return TrackStats(
+    track.split, track.name, source, seconds, dict(counts), *polyphony(notes[~notes['is_drum']]), attributions(metadata)
+  )
+
+
+def attributions(metadata: dict) -> tuple[tuple[str, str], ...]:
+  """Return the sorted (licence, attribution) that the metadata of a track name, of its music and its stems."""
+  found = {(metadata.get('music_licence'), metadata.get('music_attribution'))}
+  stems = metadata.get('stems')
+  for stem in stems.values() if isinstance(stems, dict) else ():
+    if isinstance(stem, dict) and stem.get('audio_rendered', True):
+      found.add((stem.get('licence'), stem.get('attribution')))
+  return tuple(sorted((str(licence), str(text or '')) for licence, text in found if licence))
 
 
 def piece_stats(source: PieceSource, piece: tuple[str, str]) -> TrackStats | str:
@@ -132,6 +146,21 @@ class Report:
     return dict(counts)
 
 
+def attribution_lines(report: Report) -> list[str]:
+  """Format the attributions of all tracks; empty if the data set names no licences."""
+  counts = defaultdict(int)
+  for track in report.tracks:
+    for entry in track.attributions:
+      counts[entry] += 1
+  if not counts:
+    return []
+  return [
+    '',
+    f'{"licence":<26} {"tracks":>8}  attribution',
+    *(f'{licence:<26} {count:>8}  {text}' for (licence, text), count in sorted(counts.items())),
+  ]
+
+
 def describe(
   root: str | os.PathLike, *, task: str | None = None, workers: int | None = None, progress: bool = True
 ) -> Report:
@@ -189,8 +218,10 @@ def lines(report: Report) -> list[str]:
       text.append(f'{instrument_name(*instrument):<26} {minutes:>8.1f} {notes.get(instrument, 0):>8}')
     else:
       absent += 1
-  return text + (
-    [f'{absent} other classes do not occur' if absent > 1 else '1 other class does not occur'] if absent else []
+  return (
+    text
+    + ([f'{absent} other classes do not occur' if absent > 1 else '1 other class does not occur'] if absent else [])
+    + attribution_lines(report)
   )
 
 
@@ -206,7 +237,10 @@ def as_json(report: Report) -> dict:
       for instrument in minutes
     },
     'tracks': [
-      {**dataclasses.asdict(track), 'notes': {instrument_name(*one): n for one, n in track.notes.items()}}
+      {
+        **{key: value for key, value in dataclasses.asdict(track).items() if value or key != 'attributions'},
+        'notes': {instrument_name(*one): n for one, n in track.notes.items()},
+      }
       for track in report.tracks
     ],
     'troubles': list(report.troubles),

@@ -19,7 +19,7 @@ from mrmt3.errors import UserError
 from mrmt3.utils.files import atomic_path
 from mrmt3.utils.user_cache import cache_root
 
-FORMAT = 2  # raise it when a parser returns another score for the same bytes
+FORMAT = 3  # raise it when a parser returns another score for the same bytes
 
 
 @functools.cache

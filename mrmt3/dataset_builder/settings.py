@@ -8,8 +8,10 @@ from pathlib import Path
 from mrmt3.audio import soundfonts
 from mrmt3.audio.soundfonts import Soundfont
 from mrmt3.audio.synthesizer import Synth, default_soundfont
+from mrmt3.dataset_builder.licences import is_permissive, music_licence
 from mrmt3.dataset_builder.recipes import RECIPES, Recipe
-from mrmt3.dataset_builder.sources import Library, open_library
+from mrmt3.dataset_builder.sound_palette import Palette, open_palette
+from mrmt3.dataset_builder.sources import MUSIC21, Library, open_library
 from mrmt3.errors import UserError
 
 SAMPLE_RATE = 16000
@@ -36,6 +38,8 @@ class Settings:
     sources_sha256: digest of the user's MIDI files.
     extras: whether tracks have the files of MR-MT3's loader.
     sample_rate: Hz.
+    sounds: [name, digest] of the sound sources; empty if soundfonts are used.
+    licence: 'permissive', or '' for any.
     format: version of the builder.
   """
 
@@ -52,7 +56,14 @@ class Settings:
   sources_sha256: str
   extras: bool
   sample_rate: int = SAMPLE_RATE
+  sounds: list[list[str]] = dataclasses.field(default_factory=list)
+  licence: str = ''
   format: int = _FORMAT
+
+  def as_stored(self) -> dict:
+    """Return the settings as stored in dataset.json; what only sets with a palette have is left out of others."""
+    stored = dataclasses.asdict(self)
+    return {key: value for key, value in stored.items() if value or key not in ('sounds', 'licence')}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +75,17 @@ class Setup:
   library: Library
   fonts: tuple[Soundfont, ...]
   held_out: tuple[Soundfont, ...]
+  palette: Palette | None = None
 
   def fonts_of(self, split: str) -> tuple[Soundfont, ...]:
     """Return the fonts that may be used in a split."""
     return self.held_out if split == 'test' and self.held_out else self.fonts
+
+  def programs_of(self, split: str) -> frozenset[int]:
+    """Return the programs that a split can play."""
+    if self.palette is not None:
+      return self.palette.programs(split)
+    return frozenset().union(*(font.programs for font in self.fonts_of(split)))
 
 
 def prepare(
@@ -83,6 +101,7 @@ def prepare(
   fonts: Sequence[str | os.PathLike] = (),
   held_out: Sequence[str | os.PathLike] = (),
   extras: bool = False,
+  licence: str | None = None,
 ) -> tuple[Setup, list[str]]:
   """Validate the arguments of build.build and open the music and soundfonts that they name.
 
@@ -109,10 +128,22 @@ def prepare(
   if pieces is None:
     pieces = ALL if hours is not None else chosen.pieces
   _check_numbers(pieces, hours, seconds, seed, takes, drums)
-  good, lines = _usable_fonts(fonts or [default_soundfont()], '--soundfont')
-  held, more = _usable_fonts(held_out, '--held-out') if held_out else ((), [])
-  soundfonts.check_held_out(good, held)
+  if licence not in (None, 'permissive'):
+    raise UserError(f'no such choice of licences: {licence!r}; use permissive')
+  palette, good, held, more = None, (), (), []
+  if chosen.sounds is not None:
+    if fonts or held_out:
+      raise UserError(f'the recipe {name} has its own sounds; leave out --soundfont and --held-out')
+    palette, lines = open_palette(chosen.sounds, permissive=licence == 'permissive')
+  elif licence:
+    raise UserError(f'the sounds of the recipe {name} have no declared licences; use --recipe wide with --licence')
+  else:
+    good, lines = _usable_fonts(fonts or [default_soundfont()], '--soundfont')
+    held, more = _usable_fonts(held_out, '--held-out') if held_out else ((), [])
+    soundfonts.check_held_out(good, held)
   library, missing = open_library(music21=chosen.music21, debian=chosen.debian, midi=midi)
+  if licence:
+    library = permissive_music(library)
   settings = Settings(
     recipe=name,
     pieces=pieces,
@@ -130,10 +161,26 @@ def prepare(
     ],
     sources_sha256=library.digest(),
     extras=extras,
+    sounds=[] if palette is None else [list(pair) for pairs in palette.sources.values() for pair in pairs],
+    licence=licence or '',
   )
   # Workers do not need the sample names.
   good, held = (tuple(dataclasses.replace(font, samples=frozenset()) for font in group) for group in (good, held))
-  return Setup(settings, chosen, library, good, held), [*lines, *more, *missing]
+  return Setup(settings, chosen, library, good, held, palette), [*lines, *more, *missing]
+
+
+def permissive_music(library: Library) -> Library:
+  """Return a library without the collections whose licence restricts the use; UserError if nothing is left."""
+  kept = dataclasses.replace(
+    library,
+    music21=library.music21 and is_permissive(music_licence(MUSIC21)[0]),
+    debian=tuple(name for name in library.debian if is_permissive(music_licence(f'{name}/')[0])),
+  )
+  if not kept.music21 and not kept.debian and not kept.folders:
+    raise UserError(
+      'no music that may be used for anything is installed; name your own with --midi, or apt-get install mma freedoom'
+    )
+  return kept
 
 
 def _check_numbers(pieces, hours, seconds, seed, takes, drums):

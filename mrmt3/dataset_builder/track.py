@@ -21,6 +21,8 @@ from mrmt3.dataset_builder.arrange import (
 from mrmt3.dataset_builder.check import has_pitch
 from mrmt3.dataset_builder.drums import play_drums, play_written_drums
 from mrmt3.dataset_builder.layout import Stem, integrated_loudness, write_track
+from mrmt3.dataset_builder.licences import music_licence
+from mrmt3.dataset_builder.sampled_stems import render_drums, render_pitched
 from mrmt3.dataset_builder.score import Score
 from mrmt3.dataset_builder.settings import SAMPLE_RATE, Setup
 from mrmt3.dataset_builder.timing import TAIL_SECONDS, fit, fit_tempo
@@ -81,7 +83,7 @@ def arrange_for(
 ) -> list[ArrangedPart]:
   """Arrange a fitted score for the instruments in the split's soundfonts."""
   recipe = setup.recipe
-  available = frozenset().union(*(font.programs for font in setup.fonts_of(split)))
+  available = setup.programs_of(split)
   return arrange(
     score,
     rng,
@@ -105,7 +107,14 @@ def make_track(track: TrackPlan, *, out: Path, setup: Setup) -> str | None:
   settings = setup.settings
   source = score.name if not track.take else f'{score.name}#{track.take}'
   folder = out / track.split / track.name
-  write_track(folder, stems, sample_rate=settings.sample_rate, source=source, extras=settings.extras)
+  write_track(
+    folder,
+    stems,
+    sample_rate=settings.sample_rate,
+    source=source,
+    extras=settings.extras,
+    music_licence=None if setup.palette is None else music_licence(track.source),
+  )
   return None
 
 
@@ -113,12 +122,18 @@ def _stems(track, setup):
   rng = track_rng(setup.settings.seed, track.source, track.take)
   score, tempo = fitted(setup.library.read(track.source), setup, rng)
   seconds = track_seconds(score, tempo)
-  stems = _pitched_stems(score, tempo, seconds, track, setup, rng)
+  make_stems = _pitched_stems if setup.palette is None else _sampled_stems
+  stems = make_stems(score, tempo, seconds, track, setup, rng)
   if len(stems) < setup.recipe.min_parts:
     raise UserError(
       f'only {len(stems)} of its parts are audible with these soundfonts, not {setup.recipe.min_parts}; try others'
     )
   drums = _drums(score, tempo, setup, rng)
+  if setup.palette is not None:
+    stem = None
+    if drums is not None and len(drums):
+      stem = render_drums(setup.palette.of(track.split), drums, seconds, rng, rng.uniform(-6, 3))
+    return score, stems if stem is None else [*stems, stem]
   fonts = [font for font in setup.fonts_of(track.split) if font.has_drums]
   if drums is not None and len(drums) and fonts:
     synth = _synth(_draw_font(fonts, rng).path)
@@ -156,6 +171,17 @@ def _pitched_stems(score, tempo, seconds, track, setup, rng):
       if all((program, font.path) in silent for font in fonts if font.has(program, False))
     }
     parts = arrange_for(score, setup, track.split, rng, exclude=mute)
+
+
+def _sampled_stems(score, tempo, seconds, track, setup, rng):
+  """Return the pitched stems with the sounds of the palette; a part that none of them plays well is left out."""
+  parts = arrange_as_planned(score, track.programs) if track.programs else arrange_for(score, setup, track.split, rng)
+  sources, stems = setup.palette.of(track.split), []
+  for part in parts:
+    style = draw_style(rng)
+    notes = perform(part, score, tempo, rng, style)
+    stems.append(render_pitched(sources, part.program, notes, None, seconds, rng, style.gain_db))
+  return [stem for stem in stems if stem is not None]
 
 
 def _render_part(part, score, tempo, seconds, font, vary, rng):

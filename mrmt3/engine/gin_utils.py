@@ -2,22 +2,25 @@
 
 import argparse
 import ast
+import itertools
 import logging
 import os
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 
 import gin
 from mrmt3.engine import gin_checks, gin_types
-from mrmt3.errors import UserError, system_error
-from mrmt3.utils import files
+from mrmt3.errors import UserError, first_line, system_error
+from mrmt3.utils import bounded_files, files
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _MAX_TEXT = 400  # characters of an exception in a message
+_MAX_FILE_BYTES = 1 << 20
+_MAX_INCLUDES = 100
 
 
 def search_paths() -> list[str]:
@@ -125,12 +128,45 @@ def _quoted(value: str) -> str:
 
 
 def check_files(flags: argparse.Namespace) -> None:
-  """Raise UserError if a gin file is not on the search path; called before slow imports."""
+  """Check the gin files and those that they include; called before slow imports.
+
+  Raises:
+    UserError: one is not on the search path, is no text, is longer than `_MAX_FILE_BYTES`, or includes itself.
+  """
   folders = [*flags.gin_search_paths, *search_paths()]
   for name in flags.gin_file:
     if not any(os.path.isfile(os.path.join(folder, name)) for folder in folders):
       name = name if len(name) <= _MAX_TEXT else f'{name[:_MAX_TEXT]}...'
       raise UserError(f'gin: no file {name}; looked in {", ".join(folders)}; add its folder with --gin_search_paths')
+    _check_file(name, folders, (), itertools.count())
+
+
+def _check_file(name: str, folders: Sequence[str], including: tuple[str, ...], count: Iterator[int]) -> None:
+  """Check a file that the files `including` include, one in another; gin reports one that is not there.
+
+  `count` counts the files that are read: each is read as often as it is included.
+  """
+  path = next((path for path in (os.path.join(folder, name) for folder in folders) if os.path.isfile(path)), None)
+  if path is None:
+    return
+  real = os.path.realpath(path)
+  if real in including:
+    raise UserError(f'gin: {name} includes itself, by way of {len(including)} files; remove the include statement')
+  if next(count) >= _MAX_INCLUDES:
+    raise UserError(f'gin: {(*including, name)[0]} includes more than {_MAX_INCLUDES} files; include fewer')
+  try:
+    text = bounded_files.read_bytes(Path(path), _MAX_FILE_BYTES).decode()
+  except UnicodeDecodeError as error:
+    line = error.object[: error.start].count(b'\n') + 1
+    raise UserError(f'gin: {path}, line {line}: it is not text in UTF-8; save it as UTF-8') from error
+  except OSError as error:
+    raise UserError(f'gin: cannot read {path}: {error.strerror}') from error
+  except ValueError as error:
+    raise UserError(f'gin: {path}: {first_line(error)}; is it a gin file?') from error
+  if text.startswith('\ufeff'):
+    raise UserError(f'gin: {path} begins with a byte order mark; save it as UTF-8 without one')
+  for included in dict.fromkeys(re.findall(r"""^[ \t]*include[ \t]+['"](.+?)['"]""", text, re.MULTILINE)):
+    _check_file(included, folders, (*including, real), count)
 
 
 def _skip_plain_folders() -> None:

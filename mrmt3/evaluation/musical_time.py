@@ -10,7 +10,7 @@ An estimate without a time signature has no bars: its notes are analysed (`score
 """
 
 import dataclasses
-import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ from mrmt3.score.key import Key
 
 SCORES = ('beat', 'downbeat', 'metre', 'key')
 HEADINGS = {'beat': 'beat F1', 'downbeat': 'downbeat F1', 'metre': 'metre', 'key': 'key'}
-_SHORTEST = 1e-6  # s
+_WINDOW = 0.07  # s
+_TONICS = ('C', 'C#', 'D', 'Eb', 'E', 'F', 'F#', 'G', 'Ab', 'A', 'Bb', 'B')  # as mir_eval.key spells them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +34,14 @@ class MusicalTime:
     downbeats: times, s, increasing.
     metre: (numerator, denominator) that holds longest; None without bars.
     key: its first key; None if unknown.
-    span: (first onset, last onset), s.
+    span: (first onset, last onset), s; all beats count if it is infinite.
   """
 
   beats: np.ndarray
   downbeats: np.ndarray
   metre: tuple[int, int] | None
   key: Key | None
-  span: tuple[float, float]
+  span: tuple[float, float] = (-np.inf, np.inf)
 
 
 def read_musical_time(path: Path, *, find_bars: bool = False) -> MusicalTime:
@@ -53,53 +54,27 @@ def read_musical_time(path: Path, *, find_bars: bool = False) -> MusicalTime:
   Raises:
     UserError: the file cannot be read, has no notes, or no time signature (unless they are looked for).
   """
-  import pretty_midi
+  from mrmt3.notes.midi import read_midi_bars
 
-  from mrmt3.notes.midi import read_midi
-
-  notes = read_midi(path)
+  notes, bars = read_midi_bars(path)
   if not len(notes):
     raise UserError(f'{path} has no notes; there is nothing to score')
   span = float(notes['onset'].min()), float(notes['onset'].max())
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore')  # read_midi has warned
-    try:
-      midi = pretty_midi.PrettyMIDI(str(path))
-    except Exception as error:  # mido raises many types for odd files that read_midi takes
-      raise UserError(f'{path}: its tempo map cannot be read ({type(error).__name__}); save it again') from error
-  if not midi.time_signature_changes:
-    if not find_bars:
-      raise UserError(f'{path} has no time signature; a reference for --score needs bars and a tempo map')
-    found = analyze(notes)
-    metre = (found.beats.numerator, found.beats.denominator) if found.tempo is not None else None
-    return MusicalTime(found.beats.times, found.beats.downbeats, metre, found.key, span)
-  return MusicalTime(
-    midi.get_beats(), midi.get_downbeats(), _longest(midi.time_signature_changes, midi.get_end_time()), _key(midi), span
-  )
-
-
-def _longest(changes, end):
-  total = {}
-  for index, change in enumerate(changes):
-    until = changes[index + 1].time if index + 1 < len(changes) else end
-    metre = change.numerator, change.denominator
-    total[metre] = total.get(metre, 0.0) + max(until - change.time, _SHORTEST)
-  return max(total, key=total.get)
-
-
-def _key(midi):
-  if not midi.key_signature_changes:
-    return None
-  number = midi.key_signature_changes[0].key_number
-  return Key(number % 12, number >= 12)
+  if bars is not None:
+    key = None if bars.key is None else Key.from_signature(*bars.key)
+    return MusicalTime(bars.beats, bars.downbeats, bars.metre, key, span)
+  if not find_bars:
+    raise UserError(f'{path} has no time signature; a reference for --score needs bars and a tempo map')
+  found = analyze(notes)
+  metre = (found.beats.numerator, found.beats.denominator) if found.tempo is not None else None
+  return MusicalTime(found.beats.times, found.beats.downbeats, metre, found.key, span)
 
 
 def score(reference: MusicalTime, estimate: MusicalTime) -> dict[str, float]:
   """Return the scores named in `SCORES`; the key's is NaN if the reference has none."""
   import mir_eval
 
-  names = ('C', 'C#', 'D', 'Eb', 'E', 'F', 'F#', 'G', 'Ab', 'A', 'Bb', 'B')
-  low, high = reference.span[0] - 0.07, reference.span[1] + 0.07
+  low, high = reference.span[0] - _WINDOW, reference.span[1] + _WINDOW
   result = {}
   for kind in ('beat', 'downbeat'):
     rows = [getattr(one, f'{kind}s') for one in (reference, estimate)]
@@ -107,11 +82,52 @@ def score(reference: MusicalTime, estimate: MusicalTime) -> dict[str, float]:
     both = len(wanted) and len(found)
     result[kind] = mir_eval.beat.f_measure(wanted, found) if both else float(len(wanted) == len(found))
   result['metre'] = float(reference.metre == estimate.metre)
-  keys = [
-    one.key and f'{names[one.key.tonic]} {"minor" if one.key.is_minor else "major"}' for one in (reference, estimate)
-  ]
-  if keys[0] is None:
+  if reference.key is None:
     result['key'] = float('nan')
   else:
-    result['key'] = mir_eval.key.weighted_score(*keys) if keys[1] else 0.0
+    result['key'] = key_score(reference.key, estimate.key)
   return result
+
+
+def key_score(reference: Key, estimate: Key | None) -> float:
+  """Return the weighted score of MIREX; 0 without an estimate."""
+  import mir_eval
+
+  if estimate is None:
+    return 0.0
+  names = (f'{_TONICS[key.tonic]} {"minor" if key.is_minor else "major"}' for key in (reference, estimate))
+  return float(mir_eval.key.weighted_score(*names))
+
+
+def score_files(
+  references: Mapping[str, Path], estimates: Mapping[str, Path | None]
+) -> tuple[dict[str, dict[str, float]], dict[str, str], dict[str, str]]:
+  """Score MIDI files with bars.
+
+  Args:
+    references: files by piece.
+    estimates: files by piece; None for a missing one, which scores 0.
+
+  Returns:
+    (scores by piece; why references are left out, by piece; why estimates count as 0, by piece).
+  """
+  results, left_out, failed = {}, {}, {}
+  for name, file in references.items():
+    try:
+      truth = read_musical_time(file)
+    except UserError as error:
+      left_out[name] = str(error)
+      continue
+    results[name] = dict.fromkeys(SCORES, 0.0)
+    if (estimate := estimates[name]) is not None:
+      try:
+        results[name] = score(truth, read_musical_time(estimate, find_bars=True))
+      except UserError as error:
+        failed[name] = str(error)
+  return results, left_out, failed
+
+
+def mean_scores(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+  """Return the mean of each of `SCORES` over the pieces in which it is known; NaN if it is in none."""
+  known = {kind: [scores[kind] for scores in results.values() if not np.isnan(scores[kind])] for kind in SCORES}
+  return {kind: float(np.mean(values)) if values else float('nan') for kind, values in known.items()}

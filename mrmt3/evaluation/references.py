@@ -190,7 +190,12 @@ def midi_files(folder: Path) -> dict[str, Path]:
   Raises:
     UserError: two files differ only in their suffix, or in the form of their characters.
   """
-  paths = [path for path in files_below(folder) if path.suffix.lower() in MIDI_SUFFIXES and path.is_file()]
+  # A link to a file that is not there is an error of its own when it is read.
+  paths = [
+    path
+    for path in files_below(folder)
+    if path.suffix.lower() in MIDI_SUFFIXES and (path.is_file() or not path.exists())
+  ]
   named = {normal_form(path.relative_to(folder).with_suffix('').as_posix()): path for path in paths}
   duplicates = [path for path in paths if path not in named.values()]
   if duplicates:

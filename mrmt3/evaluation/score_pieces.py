@@ -24,7 +24,7 @@ from mrmt3.utils.warning_lines import collected_warnings
 
 SCORES_NAME = 'scores-{}.jsonl'
 PREDICTIONS_NAME = 'predictions-{}.jsonl'
-_VERSION = 2  # of the scores; lines of other versions are ignored
+_VERSION = 3  # of the scores and of the reading of notes; lines of other versions are ignored
 
 
 def transcribe(

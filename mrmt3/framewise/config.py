@@ -108,6 +108,12 @@ class FramewiseConfig(NetworkConfig):
 
     return FramewiseTransformer(self, tokens, remat, with_frame_head)
 
+  def encoder(self, remat: bool = False):
+    """Return the encoder, a module with `HarmonicEncoder`'s method `with_pitches`."""
+    from mrmt3.framewise.encoder import HarmonicEncoder
+
+    return HarmonicEncoder(self, remat)
+
   def step_decoder(self, tokens: TokenIds, max_length: int):
     """Return what writes tokens from note candidates."""
     from mrmt3.framewise.token_decoder import CandidateDecoder
@@ -131,7 +137,7 @@ class FramewiseConfig(NetworkConfig):
 
   def validate(self, spec) -> None:
     """Raise UserError unless encoder frames are time steps and log-mels are those that the front end reads."""
-    check_mel_range(spec)
+    self.check_inputs(spec)
     if spec.decoding.context_frames % self.time_stride:
       raise UserError(
         f'model: decoding.context_frames is {spec.decoding.context_frames}; it must be a multiple of time_stride, '
@@ -143,6 +149,10 @@ class FramewiseConfig(NetworkConfig):
         f'model: a framewise network needs one encoder frame per time step; there are {float(rate):g} frames and '
         f'{spec.vocabulary.steps_per_second} steps per second'
       )
+
+  def check_inputs(self, spec) -> None:
+    """Raise UserError unless the spectrogram is the one that the front end reads."""
+    check_mel_range(spec)
 
   def encoder_context(self, memory) -> dict:
     """Return the prior tokens, the notes per class so far, and whether the prior segment is the adjacent one."""

@@ -19,7 +19,7 @@ MEL_RANGE = (20.0, 7600.0)  # Hz, of the log-mels that HarmonicStacking reads
 
 _PARTS = 3  # of a semitone
 # Semitones from a pitch: the octave below, and the first eight harmonics.
-_HARMONICS = (-12, 0, 12, 19, 24, 28, 31, 34, 36)
+HARMONICS = (-12, 0, 12, 19, 24, 28, 31, 34, 36)
 # Frames that an encoder frame sees, counted from its first one. A log-mel frame begins at its time and lasts 128 ms at
 # 16 kHz, so an onset shows in the eight frames before it (of about 16 ms); the frames before those are without it.
 _WINDOW = (-9, -7, -5, -3, -1, 0, 1, 2)
@@ -32,7 +32,7 @@ def semitone_weights(mel_bins: int) -> np.ndarray:
   log-mel at its frequency, taken between the two nearest bins, or 0 beyond `MEL_RANGE`.
   """
   low, high = spectrograms.hz_to_mel(MEL_RANGE)
-  first, last = LOWEST_PITCH + _HARMONICS[0], LOWEST_PITCH + PITCHES - 1 + _HARMONICS[-1]
+  first, last = LOWEST_PITCH + HARMONICS[0], LOWEST_PITCH + PITCHES - 1 + HARMONICS[-1]
   pitches = np.arange(first * _PARTS, (last + 1) * _PARTS) / _PARTS - (_PARTS - 1) / (2 * _PARTS)
   hz = 440.0 * 2.0 ** ((pitches - 69.0) / 12.0)
   place = (spectrograms.hz_to_mel(hz) - low) / (high - low) * (mel_bins + 1) - 1
@@ -92,19 +92,23 @@ class HarmonicStacking(nn.Module):
     x = (frames * self._vector('scale', 0.25, bins) + self._vector('shift', 1.0, bins)).astype(self.dtype)
     x = x.transpose(2, 1, 0)
     partial, wide, narrow, frame = self.channels
-    partials = self._map('partials', partial, self._semitones(x)) + self._bias('partials_bias', partial)
+    partials = self._map('partials', partial, self.semitones(x)) + self._bias('partials_bias', partial)
     local = self._map('harmonics', wide, self._harmonics(nn.relu(partials)))
     local = nn.relu(local + self._pitch_bias('harmonics_bias', wide))
     local = nn.relu(self._map('notes', narrow, local) + self._pitch_bias('notes_bias', narrow))
     neighbours = self._map('neighbours', narrow, self._neighbours(local)) + self._bias('neighbours_bias', narrow)
-    local = local + nn.relu(neighbours)
-    whole = self._windows(x)
+    local = self.refine(local + nn.relu(neighbours))
+    whole = self.windows(x)
     whole = self._map('frames', frame, whole.reshape(-1, *whole.shape[2:])) + self._bias('frames_bias', frame)[:, 0]
     y = _NormOfPitches(self.dtype, name='layer_norm')(local)
     hidden = self._map('pitches', self.features, y) + self._map('whole', self.features, nn.relu(whole))
     return hidden.transpose(2, 1, 0), local
 
-  def _windows(self, x):
+  def refine(self, local: jax.Array) -> jax.Array:
+    """Return pitch features `[channels, PITCHES, frames, batch]`, here as they are; a hook for subclasses."""
+    return local
+
+  def windows(self, x: jax.Array) -> jax.Array:
     """Return the window of each hidden frame, `[window, ..., hidden, batch]`, of `[..., frames, batch]`."""
     hidden = -(-x.shape[-2] // self.time_stride)
     span = (hidden - 1) * self.time_stride + 1
@@ -112,19 +116,19 @@ class HarmonicStacking(nn.Module):
     starts = [frame - _WINDOW[0] for frame in _WINDOW]
     return jnp.stack([x[..., start : start + span : self.time_stride, :] for start in starts])
 
-  def _semitones(self, x):
+  def semitones(self, x: jax.Array) -> jax.Array:
     """Return each semitone in the window, `[window * 3, semitones, hidden, batch]`, of `[mel, frames, batch]`."""
     weights = semitone_weights(len(x))
     # From [semitone, third] to [third, semitone].
     weights = weights.reshape(len(x), -1, _PARTS).transpose(2, 1, 0)
     thirds = jnp.tensordot(jnp.asarray(weights, self.dtype), x, axes=1)
-    windows = self._windows(thirds)
+    windows = self.windows(thirds)
     return windows.reshape(-1, *windows.shape[2:])
 
   def _harmonics(self, partials):
     """Return the harmonics of each pitch, `[harmonics * channels, PITCHES, ...]`, of `[channels, semitones, ...]`."""
-    first = -_HARMONICS[0]
-    return jnp.concatenate([partials[:, first + h : first + h + PITCHES] for h in _HARMONICS])
+    first = -HARMONICS[0]
+    return jnp.concatenate([partials[:, first + h : first + h + PITCHES] for h in HARMONICS])
 
   def _neighbours(self, local):
     """Return a pitch, its frames before and after, and its octaves, `[5 * channels, PITCHES, frames, batch]`."""

@@ -12,7 +12,6 @@ from flax import linen as nn
 
 from mrmt3.framewise import token_decoder
 from mrmt3.framewise.candidates import restrict_classes, weigh_candidates
-from mrmt3.framewise.encoder import HarmonicEncoder
 from mrmt3.framewise.note_heads import DRUMS, OFFSETS, ONSETS, FrameHead, FrameTargets, NoteHeads
 from mrmt3.notes.instruments import CLASS_PROGRAMS
 from mrmt3.tokens import batched_parsing
@@ -83,7 +82,7 @@ class FramewiseTransformer(nn.Module):
 
   def setup(self):
     """Declare the parts."""
-    self.encoder = HarmonicEncoder(self.config, self.remat)
+    self.encoder = self.config.encoder(self.remat)
     self.note_reader = NoteHeads(self.config.emb_dim)  # the name that checkpoints have
     if self.with_frame_head:
       self.frame_head = FrameHead()

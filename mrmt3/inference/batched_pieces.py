@@ -79,7 +79,15 @@ def until_eos(tokens: np.ndarray) -> np.ndarray:
 class Slot:
   """A place in the batch with a piece in it: its segments to come, its memory, and its notes so far."""
 
-  def __init__(self, piece: Piece, spec: ModelSpec, hop: int, decoder: SegmentDecoder, keep: KeepNotes | None):
+  def __init__(
+    self,
+    piece: Piece,
+    spec: ModelSpec,
+    hop: int,
+    decoder: SegmentDecoder,
+    keep: KeepNotes | None,
+    has_memory: bool = True,
+  ):
     """Start a piece.
 
     Args:
@@ -88,14 +96,16 @@ class Slot:
       hop: segments per group.
       decoder: turns tokens into notes.
       keep: returns the notes of an array that are kept, with their final programs; None: all.
+      has_memory: whether segments are conditioned on those before; if not, each is decoded as if it were the first.
     """
     self.piece, self.finished = piece, False
+    self._has_memory = has_memory
     self._spec, self._hop, self._decoder, self._keep = spec, hop, decoder, keep
     self._frames, self._config = spec.step_frames, spec.spectrogram
     self._context = spec.decoding.context_frames
     self._meter = LevelMeter(self._config.sample_rate)
     self._cut = piece_segments.cut(piece.blocks, spec, self._meter)
-    self._memory = memory.of_group(spec, hop)
+    self._memory = memory.of_group(spec, hop) if has_memory else memory.empty(spec, hop)
     self._count = 0  # segments decoded
 
   @property
@@ -139,9 +149,12 @@ class Slot:
     if self.finished:
       rest, stats = self._decoder.finish()
       notes.append(rest)
-    else:
+    elif self._has_memory:
       self._memory = memory.after(self._memory, np.stack(tokens), self._spec, one_piece=True)
     found = np.concatenate(notes)
+    if self.finished and self._context:
+      # The padding behind the audio is heard as a hit where the audio breaks off.
+      found = found[found['onset'] < seconds]
     kept = found if self._keep is None else self._keep(found)
     return Update(self.piece, segments, kept, seconds, len(found) - len(kept), self._meter.is_silent, stats)
 
@@ -161,6 +174,7 @@ def run(
   batch: int,
   hop: int,
   keep: KeepNotes | None = None,
+  has_memory: bool = True,
 ) -> Iterator[Update]:
   """Decode pieces, `batch` of them at a time; the next one starts where one has ended.
 
@@ -172,6 +186,7 @@ def run(
     batch: how many pieces are decoded together.
     hop: segments of a piece at once.
     keep: returns the notes of an array that are kept, with their final programs; None: all.
+    has_memory: whether segments are conditioned on those before; if not, each is decoded as if it were the first.
 
   Yields:
     an `Update` for each group of segments of each piece. A piece that cannot be read ends with an error in its update;
@@ -186,7 +201,7 @@ def run(
           piece = next(waiting, None)
           if piece is None:
             break
-          slots[place] = Slot(piece, spec, hop, note_decoder(keep_notes=False), keep)
+          slots[place] = Slot(piece, spec, hop, note_decoder(keep_notes=False), keep, has_memory)
         slot = slots[place]
         try:
           update = slot.replay()

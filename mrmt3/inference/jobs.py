@@ -5,8 +5,10 @@ import dataclasses
 import fnmatch
 import glob
 import os
+import re
 import unicodedata
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 from mrmt3.audio import formats
@@ -18,6 +20,7 @@ WRITTEN_SUFFIXES = ('.mid', '.midi')
 DEFAULT_NAME = ''  # an output without a file name: next to the MIDI file, with its stem
 SYNTHESIZED = '.played.wav'
 PERFORMED = '.played.mid'
+_FILE_SUFFIX = re.compile(r'\.[A-Za-z][A-Za-z0-9]{1,4}$')  # not of v1.2
 SHEET_SUFFIXES = ('.musicxml', '.xml')
 # kind of output: (suffix added to the MIDI file's stem, suffixes that a given name may have)
 OUTPUTS = {
@@ -25,6 +28,7 @@ OUTPUTS = {
   'csv': ('.csv', ('.csv',)),
   'plot': ('.png', ('.png', '.pdf', '.svg')),
   'audio': (SYNTHESIZED, ('.wav', '.flac', '.ogg', '.mp3')),
+  'html': ('.html', ('.html', '.htm')),
   'musicxml': ('.musicxml', SHEET_SUFFIXES),
   'pdf': ('.pdf', ('.pdf',)),
   'svg': ('.svg', ('.svg',)),
@@ -60,7 +64,21 @@ class Job:
         )
 
 
-def plan_jobs(audio: list[str], output: str, outputs: dict[str, str | None]) -> list[Job]:
+def check_writable(jobs: Iterable[Job]) -> None:
+  """Raise UserError if an output cannot be written: a folder is in its place, or a file in that of its folder."""
+  for folder in sorted({file.absolute().parent for job in jobs for file in job.files()}):
+    nearest = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    if not nearest.is_dir():
+      raise UserError(f'cannot write to {folder}: {nearest} is a file; move it, or choose another folder')
+    if not os.access(nearest, os.W_OK | os.X_OK):
+      raise UserError(f'cannot write to {nearest}: no permission; choose another folder with -o')
+  for job in jobs:
+    for file in job.files():
+      if file.is_dir():
+        raise UserError(f'cannot write {file}: it is a folder; choose another name')
+
+
+def plan_jobs(audio: list[str], output: str | None, outputs: dict[str, str | None]) -> list[Job]:
   """Plan the jobs for audio files, folders and patterns.
 
   Output files are named after their audio file; audio files with the same name (Slakh's TrackNNNNN/mix.flac) after
@@ -68,7 +86,8 @@ def plan_jobs(audio: list[str], output: str, outputs: dict[str, str | None]) -> 
 
   Args:
     audio: files, folders, and patterns such as 'songs/**/*.wav'.
-    output: a MIDI file for one audio file, a MusicXML file (the MIDI file is written next to it), or a folder.
+    output: a MIDI file for one audio file, a MusicXML file (the MIDI file is written next to it), or a folder; None:
+      next to each audio file.
     outputs: kind of output (`OUTPUTS`) -> file name, `DEFAULT_NAME`, '-' (JSON), or None if not requested.
 
   Raises:
@@ -76,15 +95,19 @@ def plan_jobs(audio: list[str], output: str, outputs: dict[str, str | None]) -> 
   """
   if output == '-':
     raise UserError('-o -: MIDI cannot be written to stdout; name a .mid file or a folder (--json - writes to stdout)')
-  out = Path(output)
-  if out.suffix.lower() in SHEET_SUFFIXES and not out.is_dir():
+  out = None if output is None else Path(output)
+  if _is_file(out, SHEET_SUFFIXES):
     outputs = {**outputs, 'musicxml': outputs.get('musicxml') or str(out)}
     out = out.with_suffix('.mid')
+  elif out is not None and not _is_file(out, WRITTEN_SUFFIXES):
+    _check_folder(output)
   named = _named_files(audio, out)
   requested = {kind: file for kind, file in outputs.items() if file is not None}
   for kind, file in requested.items():
     _check_name(kind, file, len(named))
-  if out.suffix.lower() in WRITTEN_SUFFIXES and not out.is_dir():
+  if out is None:
+    targets = _beside([path for path, _ in named])
+  elif _is_file(out, WRITTEN_SUFFIXES):
     if len(named) > 1:
       raise UserError(f'-o {out}: one MIDI file for {len(named)} audio files; give a folder')
     targets = [out]
@@ -103,6 +126,29 @@ def plan_jobs(audio: list[str], output: str, outputs: dict[str, str | None]) -> 
     jobs.append(Job(path, midi, files))
   _check_inputs_are_safe(jobs)
   return jobs
+
+
+def _is_file(out, suffixes):
+  """Return whether an output is a file with one of some suffixes."""
+  return out is not None and out.suffix.lower() in suffixes and not out.is_dir()
+
+
+def _check_folder(output):
+  """Raise UserError if the name of an output folder looks like that of a file of another kind."""
+  if os.path.isdir(output) or output.endswith(('/', os.sep)) or not _FILE_SUFFIX.search(output):
+    return
+  kind = next((kind for kind, (_, known) in reversed(OUTPUTS.items()) if output.lower().endswith(known)), None)
+  hint = f'; for this one give --{kind} {output}' if kind else ''
+  raise UserError(
+    f'-o {output}: a file is written as {", ".join([*WRITTEN_SUFFIXES, *SHEET_SUFFIXES])}{hint}; for a folder of this '
+    'name put a / at the end'
+  )
+
+
+def _beside(paths):
+  """Return the MIDI file next to each audio file; a.wav and a.flac in one folder keep their suffixes."""
+  counts = collections.Counter((path.parent, path.stem) for path in paths)
+  return [path.with_name(f'{path.stem if counts[path.parent, path.stem] == 1 else path.name}.mid') for path in paths]
 
 
 def _check_name(kind, file, num_inputs):
@@ -136,6 +182,8 @@ def _named_files(audio, out):
     else:
       listed.append(path)
   named = [*zip(listed, _default_names(listed), strict=True), *found]
+  if out is None:
+    return list({path: (path, name) for path, name in named}.values())
   taken = {}
   for path, name in named:
     if name in taken:
@@ -175,6 +223,8 @@ def _is_output(path, folder, out):
   """Return whether a path in a folder was written by an earlier run."""
   if path.name.endswith(SYNTHESIZED):
     return True
+  if out is None:
+    return False
   out, path, folder = out.absolute(), path.absolute(), folder.absolute()
   return path.is_relative_to(out) and not folder.is_relative_to(out)
 

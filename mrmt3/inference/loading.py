@@ -1,5 +1,6 @@
 """Find and load a model by name."""
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +8,10 @@ from typing import TYPE_CHECKING
 from mrmt3.errors import UserError
 
 if TYPE_CHECKING:
+  import numpy as np
+
   from mrmt3.inference.transcriber import Transcriber
+  from mrmt3.inference.transcription import Transcription
 
 NO_CHECKPOINT = (
   'no checkpoint given; add --checkpoint DIR (`mrmt3 demo` and `mrmt3 train` make one: the folder they trained in; '
@@ -56,3 +60,31 @@ def load(name: str | os.PathLike | None = None) -> 'Transcriber':
   from mrmt3.inference.transcriber import Transcriber
 
   return Transcriber.load(find_model(name))
+
+
+def transcribe(
+  audio: 'np.ndarray | str | os.PathLike',
+  sample_rate: int | None = None,
+  *,
+  checkpoint: str | os.PathLike | None = None,
+  **options,
+) -> 'Transcription':
+  """Transcribe a piece with the default model, or that of a checkpoint; it is loaded once.
+
+  Args:
+    audio: the name of an audio file, or samples, see `Transcriber.transcribe`.
+    sample_rate: of samples, Hz.
+    checkpoint: as in `load`.
+    **options: `hop`, `instruments` and `progress` of `Transcriber.transcribe`.
+
+  Raises:
+    UserError: what `load` and `Transcriber.transcribe` raise.
+  """
+  return _loaded(find_model(checkpoint)).transcribe(audio, sample_rate, **options)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(folder):
+  from mrmt3.inference.transcriber import Transcriber
+
+  return Transcriber.load(folder)

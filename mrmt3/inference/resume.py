@@ -89,8 +89,13 @@ def _locked(path: Path, output: Path):
 
 def journal_path(output: Path) -> Path:
   """Return where the journal of an output lies."""
-  path = output.with_name(f'.{output.name}.resume')
+  return hidden_path(output, 'resume')
+
+
+def hidden_path(output: Path, suffix: str) -> Path:
+  """Return a hidden file next to an output, named after it: .song.mid.SUFFIX, or a digest of a very long name."""
+  path = output.with_name(f'.{output.name}.{suffix}')
   if file_names.is_too_long(path):
     digest = hashlib.sha256(os.fsencode(output.name)).hexdigest()
-    path = output.with_name(f'.{digest[:32]}.resume')
+    path = output.with_name(f'.{digest[:32]}.{suffix}')
   return path

@@ -5,8 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -14,27 +13,26 @@ from mrmt3.audio import files as audio_files
 from mrmt3.audio import levels
 from mrmt3.audio.level import SILENT
 from mrmt3.errors import UserError
-from mrmt3.inference import batched_pieces
+from mrmt3.inference import batched_pieces, beside, outputs
 from mrmt3.inference.instrument_merging import merge_small_instruments
 from mrmt3.inference.jobs import Job
 from mrmt3.inference.resume import SegmentJournal, fingerprint, journal_path
 from mrmt3.inference.transcription import Transcription
-from mrmt3.notes import export, midi
+from mrmt3.notes import export
 from mrmt3.notes.instruments import instruments_of, map_to_slakh_classes
-from mrmt3.score import render
 from mrmt3.score.analysis import Analysis
 from mrmt3.score.clean import clean
 from mrmt3.score.live import LiveTempo
 from mrmt3.score.options import NO_TEMPO, ScoreOptions
 from mrmt3.utils import console, warning_lines
-from mrmt3.utils.files import atomic_path
-
-SHEETS = frozenset(['musicxml', 'pdf', 'svg'])  # outputs that need bars
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """Settings of a run; see the options of `mrmt3 transcribe`."""
+  """Settings of a run; see the options of `mrmt3 transcribe`.
+
+  `beside`: outputs are next to the audio. `writers` has, by kind, what writes outputs of upper layers.
+  """
 
   tracks: str = 'program'
   merge_below: float | None = None
@@ -46,6 +44,8 @@ class Settings:
   progress: str = 'bar'
   score: ScoreOptions = dataclasses.field(default_factory=ScoreOptions)
   clean: bool = False
+  beside: bool = False
+  writers: Mapping[str, outputs.Writer] = dataclasses.field(default_factory=dict)
 
 
 class Reporter:
@@ -161,7 +161,7 @@ def _run_all(transcriber, jobs, settings, reporter):
 
   def pieces() -> Iterator[batched_pieces.Piece]:
     for job in jobs:
-      if settings.resume and is_finished(job):
+      if settings.resume and is_finished(job) and (not settings.beside or beside.is_own(job)):
         reporter.finished(job, f'{job.midi}: exists already', notes=None)
         continue
       begun[id(job)] = time.perf_counter()
@@ -193,7 +193,9 @@ def _run_all(transcriber, jobs, settings, reporter):
         if isinstance(result, Exception):
           raise result
         result = finish(result, settings)
-        analysis = write_outputs(job, result, settings.score)
+        analysis = write_outputs(job, result, settings.score, settings.writers)
+        if settings.resume and settings.beside:
+          beside.record(job)
         took = time.perf_counter() - begun[id(job)]
         facts = {'notes': len(result.notes), 'seconds': result.seconds, 'took': took}
         odd = {name: value for name in ('is_silent', 'left_out') if (value := getattr(result, name))}
@@ -236,66 +238,14 @@ def finish(result: Transcription, settings: Settings) -> Transcription:
   return dataclasses.replace(result, notes=notes)
 
 
-def write_outputs(job: Job, result: Transcription, score: ScoreOptions) -> Analysis | None:
+def write_outputs(
+  job: Job, result: Transcription, score: ScoreOptions, writers: Mapping[str, outputs.Writer] | None = None
+) -> Analysis | None:
   """Write all files of a job, each atomically; UserError if one cannot be written.
 
   Returns the musical time of the piece, if the settings or outputs ask for it.
   """
-  is_asked = score.tempo != NO_TEMPO or not SHEETS.isdisjoint(job.outputs)
-  analysis = score.analyze(result.notes) if is_asked else None
-  notes, clock = score.midi(result.notes, analysis if score.tempo != NO_TEMPO else None)
-  midi.write_midi(notes, job.midi, clock)
-  sheet = None
-  for kind, file in job.outputs.items():
-    if kind in SHEETS:
-      sheet = sheet or score.musicxml(result.notes, analysis, job.audio.stem, job.audio)
-      write_sheet(kind, sheet, file)
-    elif kind == 'performance':
-      midi.write_midi(result.notes, file, clock)
-    elif kind == 'json':
-      write_json(file, job.audio, result, analysis)
-    elif kind == 'csv':
-      export.write_csv(result.notes, file)
-    elif kind == 'plot':
-      from mrmt3.plots import piano_roll
-
-      piano_roll.piano_roll(file, None, result.notes, title=job.audio.name, seconds=result.seconds)
-    elif kind == 'audio':
-      from mrmt3.audio import sonify
-
-      audio_files.write_audio(file, sonify.play_notes(result.notes, result.seconds))
-  return analysis
-
-
-def write_sheet(kind: str, sheet: str, file: Path) -> None:
-  """Write MusicXML text as a file of a kind in `SHEETS`."""
-  if kind == 'pdf':
-    render.write_pdf(sheet, file)
-  elif kind == 'svg':
-    render.write_svg(sheet, file)
-  else:
-    with atomic_path(file) as path:
-      path.write_text(sheet, encoding='utf-8')
-
-
-def write_json(target: Path | str, audio: Path, result: Transcription, analysis: Analysis | None = None) -> None:
-  """Write notes, segments and statistics as JSON to a file or stdout (-)."""
-  text = json.dumps(
-    {
-      'audio': str(audio),
-      'seconds': result.seconds,
-      'stats': dataclasses.asdict(result.stats),
-      **({'left_out': result.left_out} if result.left_out else {}),
-      **({'score': analysis.record()} if analysis is not None else {}),
-      'notes': export.note_records(result.notes),
-      'segments': [{'start': segment.start, 'tokens': segment.tokens.tolist()} for segment in result.segments],
-    }
-  )
-  if target == '-':
-    print(text)
-    return
-  with atomic_path(target) as path:
-    path.write_text(text + '\n', encoding='utf-8')
+  return outputs.write({'midi': job.midi, **job.outputs}, result, score, job.audio, writers)
 
 
 def remarks(is_silent: bool, left_out: int) -> list[str]:
@@ -361,7 +311,7 @@ def run_pipe(
     return
   ((_, result),) = batched_pieces.collect(watched())
   result = finish(result, settings)
-  analysis = write_outputs(job, result, settings.score)
+  analysis = write_outputs(job, result, settings.score, settings.writers)
   took = time.perf_counter() - begin
   Reporter(settings, []).finished(
     job, summary(job, result, took, analysis), notes=len(result.notes), seconds=result.seconds, took=took

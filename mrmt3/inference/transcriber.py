@@ -8,6 +8,8 @@ A Transcriber keeps nothing between calls, so threads may share one.
 """
 
 import os
+import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -16,7 +18,7 @@ from mrmt3.audio import arrays, levels
 from mrmt3.audio import files as audio_files
 from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.config import ModelSpec
-from mrmt3.errors import UserError
+from mrmt3.errors import DataWarning, UserError
 from mrmt3.inference import batched_pieces, memory
 from mrmt3.inference.batched_pieces import pad_tokens, until_eos
 from mrmt3.inference.instrument_filter import InstrumentChoice
@@ -57,6 +59,10 @@ class Transcriber:
     self.rows = 1 if spec.network.uses_prior else segments_at_once
     # The published code counts the start token among the tokens of a segment.
     self._max_length = spec.targets_length - (spec.prior_layout == 'start_token')
+
+  def __repr__(self) -> str:
+    """Return a line about the network."""
+    return f'<Transcriber: {self.spec.network.describe()}>'
 
   @classmethod
   def load(cls, checkpoint: str | os.PathLike) -> 'Transcriber':
@@ -168,6 +174,7 @@ class Transcriber:
     batch: int = 1,
     hop: int | None = None,
     instruments: str | Iterable[str] | None = None,
+    has_memory: bool = True,
   ) -> Iterator[batched_pieces.Update]:
     """Yield updates of pieces while they are decoded, `batch` pieces at a time; see `batched_pieces.run`."""
     hop = self.rows if hop is None else hop
@@ -182,7 +189,17 @@ class Transcriber:
     def decode(inputs, remembered, active):
       return self.decode_rows(inputs, remembered, active, allowed)
 
-    return batched_pieces.run(pieces, self.spec, decode, self.segment_decoder, batch=batch, hop=hop, keep=keep)
+    return batched_pieces.run(
+      pieces, self.spec, decode, self.segment_decoder, batch=batch, hop=hop, keep=keep, has_memory=has_memory
+    )
+
+  def warmup(self) -> float:
+    """Compile what the first transcription would wait for; returns how long that took, s."""
+    begin = time.perf_counter()
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore', DataWarning)  # it is silence
+      self.transcribe(np.zeros(1, np.float32), self.sample_rate)
+    return time.perf_counter() - begin
 
   @property
   def sample_rate(self) -> int:

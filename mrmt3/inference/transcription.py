@@ -1,12 +1,16 @@
 """The result of a transcription as a note table, NoteSequence, pretty_midi object or MIDI bytes."""
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrmt3.errors import UserError
 from mrmt3.note_sequences import DecodingStats, decode_piece, encoding_spec
+from mrmt3.notes.instruments import instruments_of
 from mrmt3.vocabularies import build_codec
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ class Segment:
   tokens: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Transcription:
   """A transcribed piece.
 
@@ -38,6 +42,8 @@ class Transcription:
     seconds: duration of the audio, s.
     left_out: number of notes that none of the given instruments can play, and which are not in `notes`.
     is_silent: whether no part of the audio was louder than -65 dBFS (`audio.level.SILENT`).
+    instrument_confidence: (program, is_drum) -> probability that the instrument plays, 0..1; empty if the model gives
+      none.
   """
 
   notes: np.ndarray
@@ -46,12 +52,46 @@ class Transcription:
   seconds: float = 0.0
   left_out: int = 0
   is_silent: bool = False
+  instrument_confidence: Mapping[tuple[int, bool], float] = dataclasses.field(default_factory=dict)
+
+  def __repr__(self) -> str:
+    """Return a line: the numbers of notes and instruments, and the duration."""
+    count = len(instruments_of(self.notes))
+    return f'<Transcription: {len(self.notes)} notes, {count} instruments, {self.seconds:.1f} s>'
 
   def note_sequence(self):
-    """Return the notes as a NoteSequence with instruments assigned. Imports note_seq (the extra `train`)."""
+    """Return the notes as a NoteSequence with instruments assigned; UserError without note_seq (the extra `train`)."""
     from mrmt3 import note_sequences
 
-    return note_sequences.notes_to_note_sequence(self.notes)
+    try:
+      return note_sequences.notes_to_note_sequence(self.notes)
+    except ModuleNotFoundError as error:
+      raise UserError(
+        f'a NoteSequence needs {error.name}, which is not installed; install it with: pip install "mrmt3[train]"'
+      ) from error
+
+  def save(self, path: str | os.PathLike, *, tempo: str = 'none', quantize: str | None = None) -> None:
+    """Write a file whose suffix says what it is; it appears whole or not at all, and replaces one that is there.
+
+    Args:
+      path: .mid, .musicxml, .pdf (needs MuseScore), .svg (a sheet, needs verovio), .json, .csv, .png (piano roll), or
+        .wav, .flac, .ogg and .mp3 (synthesised, needs the extra `dataset`).
+      tempo: of MIDI files and sheets, 'auto', 'none' or beats per minute. Sheets always have bars.
+      quantize: of MIDI files and sheets, a grid such as '1/16,triplets', or None.
+
+    Raises:
+      UserError: the suffix is unknown, the file cannot be written, or an argument makes no sense.
+    """
+    from mrmt3.inference import outputs
+    from mrmt3.score.options import ScoreOptions
+
+    path = Path(path)
+    kind = outputs.KINDS.get(path.suffix.lower())
+    if kind is None:
+      raise UserError(f'cannot save {path}: the name must end in one of {", ".join(outputs.KINDS)}')
+    options = ScoreOptions(tempo, quantize)
+    options.check()
+    outputs.write({kind: path}, self, options, path)
 
   def pretty_midi(self):
     """Return the notes as a `pretty_midi.PrettyMIDI` with a named track per instrument; times are not rounded."""
@@ -71,7 +111,8 @@ class Transcription:
 
     options = ScoreOptions(tempo, quantize)
     options.check()
-    return midi_bytes(*options.midi(self.notes, options.analyze(self.notes) if tempo != NO_TEMPO else None))
+    analysis = options.analyze(self.notes) if tempo != NO_TEMPO else None
+    return midi_bytes(*options.midi(self.notes, analysis), self.instrument_confidence)
 
   def score(self, tempo: str = 'auto') -> 'Analysis':
     """Return beats, bars, tempo map and key, see `score.analysis.Analysis`; `tempo` may be beats per minute."""

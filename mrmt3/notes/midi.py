@@ -1,22 +1,24 @@
 """MIDI files to note tables and back.
 
-Reading applies the pedals and treats channel 10 as drums. Pitch bends and pitched notes without a note-off are ignored.
-Written files have a resolution of 1 ms and one named track per instrument.
+Reading applies the pedals and treats channel 10 as drums, unless GS, XG or GM2 messages choose others. Pitch bends and
+pitched notes without a note-off are ignored. Written files have a resolution of 1 ms and a named track an instrument.
 """
 
 import io
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from mrmt3.errors import DataWarning, UserError
 from mrmt3.notes import instruments
+from mrmt3.notes.midi_bars import MidiBars, midi_bars
 from mrmt3.notes.midi_clock import MidiClock
 from mrmt3.notes.midi_file import MAX_BYTES, SUSTAIN, describe, parse_midi
 from mrmt3.notes.midi_notes import PEDAL_DOWN, midi_notes
-from mrmt3.notes.note_array import NOTE_DTYPE, empty_notes, sort_notes, trim_overlapping_notes
+from mrmt3.notes.note_array import empty_notes, from_tuples, sort_notes, trim_overlapping_notes
 from mrmt3.notes.pedals import apply_sustain
 from mrmt3.utils.files import atomic_path
 
@@ -37,9 +39,7 @@ def read_midi(path: str | os.PathLike) -> np.ndarray:
   Raises:
     UserError: the file is missing, is not a MIDI file, or too much of it is missing.
   """
-  content = _read(path)
-  _warn(path, content)
-  return content.notes
+  return _read(path)[1].notes
 
 
 def read_midi_counted(path: str | os.PathLike) -> tuple[np.ndarray, int]:
@@ -47,9 +47,17 @@ def read_midi_counted(path: str | os.PathLike) -> tuple[np.ndarray, int]:
 
   Warns and raises as `read_midi` does.
   """
-  content = _read(path)
-  _warn(path, content)
+  content = _read(path)[1]
   return content.notes, content.lost_notes
+
+
+def read_midi_bars(path: str | os.PathLike) -> tuple[np.ndarray, MidiBars | None]:
+  """Return (notes as from `read_midi`, the file's bars); see `midi_bars.midi_bars`. Warns and raises as `read_midi`."""
+  midi, content = _read(path)
+  try:
+    return content.notes, midi_bars(midi)
+  except ValueError as error:
+    raise UserError(f'cannot read the bars of {path}: {error}; save it again') from error
 
 
 def read_performance(path: str | os.PathLike) -> tuple[np.ndarray, list[tuple[float, int]]]:
@@ -57,13 +65,12 @@ def read_performance(path: str | os.PathLike) -> tuple[np.ndarray, list[tuple[fl
 
   Warns and raises as `read_midi` does.
   """
-  content = _read(path)
-  _warn(path, content)
+  content = _read(path)[1]
   return sort_notes(content.played), content.pedal
 
 
 def _read(path):
-  """Return the `MidiNotes` of a file."""
+  """Return the `MidiFile` and the `MidiNotes` of a file, after a warning about what is odd."""
   path = Path(path)
   if path.is_dir():
     raise UserError(f'cannot read {path}: it is a folder; name a MIDI file')
@@ -77,11 +84,13 @@ def _read(path):
     midi = parse_midi(data)
     if midi.damage:
       raise ValueError(midi.damage)
-    return midi_notes(midi)
+    content = midi_notes(midi)
   except OSError as error:
     raise UserError(f'cannot read {path}: {error.strerror}') from error
   except ValueError as error:
     raise UserError(f'cannot read {path}: not a valid MIDI file ({error}); give a .mid file') from error
+  _warn(path, content)
+  return midi, content
 
 
 def _warn(path, content):
@@ -89,7 +98,7 @@ def _warn(path, content):
   lost = [f'{count} note{"s are" if count > 1 else " is"} lost (never released, or without length)'] if count else []
   if lost or oddities:
     warning = DataWarning(f'{path}: {describe([*lost, *oddities])}', count, tuple(oddities))
-    warnings.warn(warning, stacklevel=3)
+    warnings.warn(warning, stacklevel=4)
 
 
 def notes_from_midi_data(midi) -> np.ndarray:
@@ -109,7 +118,7 @@ def notes_from_midi_data(midi) -> np.ndarray:
 def _track_notes(instrument):
   program = 0 if instrument.is_drum else instrument.program
   rows = [(n.start, n.end, n.pitch, n.velocity, program, instrument.is_drum) for n in instrument.notes]
-  return np.array(rows, NOTE_DTYPE)
+  return from_tuples(rows)
 
 
 def _pedal(instrument):
@@ -118,7 +127,12 @@ def _pedal(instrument):
   return np.array([time for time, _ in changes], np.float64), np.array([down for _, down in changes], bool)
 
 
-def write_midi(notes: np.ndarray, path: str | os.PathLike, clock: MidiClock | None = None) -> None:
+def write_midi(
+  notes: np.ndarray,
+  path: str | os.PathLike,
+  clock: MidiClock | None = None,
+  confidence: Mapping[tuple[int, bool], float] | None = None,
+) -> None:
   """Write a note table as a MIDI file, at 120 bpm with times rounded to 1 ms, or with a tempo map.
 
   Each instrument has a named track, drums on channel 10. More than 15 pitched instruments use further MIDI ports.
@@ -128,17 +142,20 @@ def write_midi(notes: np.ndarray, path: str | os.PathLike, clock: MidiClock | No
     notes: the notes, s.
     path: the file.
     clock: tempos and signatures; notes keep their times, rounded to its ticks. None: 120 bpm without signatures.
+    confidence: of instruments, (program, is_drum) -> 0..1, written into their tracks as a text 'confidence 0.83'.
 
   Raises:
     UserError: the file cannot be written.
     ValueError: a note is out of MIDI's range.
   """
-  data = midi_bytes(notes, clock)
+  data = midi_bytes(notes, clock, confidence)
   with atomic_path(path) as temporary:
     temporary.write_bytes(data)
 
 
-def midi_bytes(notes: np.ndarray, clock: MidiClock | None = None) -> bytes:
+def midi_bytes(
+  notes: np.ndarray, clock: MidiClock | None = None, confidence: Mapping[tuple[int, bool], float] | None = None
+) -> bytes:
   """Return the bytes of the file that `write_midi` writes; ValueError if a note is out of MIDI's range."""
   import mido
 
@@ -153,7 +170,7 @@ def midi_bytes(notes: np.ndarray, clock: MidiClock | None = None) -> bytes:
       channel += channel >= instruments.DRUM_CHANNEL
       pitched += 1
     own = instruments.notes_of(notes, program, is_drum)
-    midi.tracks.append(_track(own, program, is_drum, port, channel))
+    midi.tracks.append(_track(own, program, is_drum, port, channel, (confidence or {}).get((program, is_drum))))
   data = io.BytesIO()
   midi.save(file=data)
   return data.getvalue()
@@ -189,7 +206,7 @@ def _in_ticks(notes, clock):
   return trim_overlapping_notes(notes)
 
 
-def _track(notes, program, is_drum, port, channel):
+def _track(notes, program, is_drum, port, channel, confidence):
   """Return the MIDI track of one instrument; times of `notes` are in ticks."""
   import mido
 
@@ -199,6 +216,8 @@ def _track(notes, program, is_drum, port, channel):
   order = np.lexsort((pitch, velocity > 0, tick))  # note-offs before note-ons of the same tick
   wait = np.diff(tick[order], prepend=0)
   track = mido.MidiTrack([mido.MetaMessage('track_name', name=instruments.instrument_name(program, is_drum))])
+  if confidence is not None:
+    track.append(mido.MetaMessage('text', text=f'confidence {confidence:.2f}'))
   if port:
     track.append(mido.MetaMessage('midi_port', port=port))
   track.append(mido.Message('program_change', program=program, channel=channel))

@@ -1,8 +1,8 @@
 """The notes of a parsed MIDI file: one tempo map, and the state of each channel over all tracks.
 
 In a format 1 file, a program change, pedal or all-notes-off acts on its channel in every track from its tick on; a
-sounding note keeps its program. Channel 10 is drums. Note-offs belong to the notes of their own track: one ends all
-notes of its pitch that began earlier.
+sounding note keeps its program. Channel 10 is drums unless the file says otherwise (`drums_at`). Note-offs belong to
+the notes of their own track: one ends all notes of its pitch that began earlier.
 """
 
 import bisect
@@ -13,7 +13,17 @@ import numpy as np
 
 from mrmt3.notes import midi_file
 from mrmt3.notes.instruments import DRUM_CHANNEL
-from mrmt3.notes.midi_file import CONTROL, NOTE_OFF, NOTE_ON, PROGRAM, MidiFile
+from mrmt3.notes.midi_file import (
+  CONTROL,
+  NOTE_OFF,
+  NOTE_ON,
+  PROGRAM,
+  RHYTHM_PART,
+  SYSTEM_GM2,
+  SYSTEM_ON,
+  SYSTEM_XG,
+  MidiFile,
+)
 from mrmt3.notes.note_array import empty_notes, sort_notes
 from mrmt3.notes.pedals import apply_sostenuto, apply_sustain
 
@@ -23,6 +33,11 @@ PEDAL_DOWN = 64  # a pedal is down at this value and above
 _DEFAULT_QPM = 120.0
 _TICK_BITS = 34  # ticks are below 2 ** 34
 _CHANNELS = 16 * 128  # of all ports
+# system -> bank -> whether a program change makes the channel drums
+_DRUM_BANKS = {
+  SYSTEM_XG: {bank: bank >= 126 for bank in range(128)},
+  SYSTEM_GM2: {120: True, 121: False},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +64,10 @@ def midi_notes(midi: MidiFile) -> MidiNotes:
   oddities = list(midi.oddities)
   order, voice = merge_tracks(midi, oddities)
   events = midi.events[order]
-  clock = _Clock(midi, oddities)
+  clock = TickTimes(midi, oddities)
   seconds = clock.seconds(events['track'], events['tick'])
   starts, ends = key_presses(events, voice, oddities)
-  is_drum = events['channel'][starts] == DRUM_CHANNEL
+  is_drum = drums_at(events, starts)
   notes = empty_notes(len(starts))
   notes['onset'] = seconds[starts]
   notes['offset'] = clock.seconds(events['track'][starts], ends)
@@ -113,7 +128,7 @@ def _voices(midi, is_note, oddities):
   return np.where(np.isin(voice, shared), own, voice)
 
 
-class _Clock:
+class TickTimes:
   """Converts ticks to seconds; format 2 has a tempo map for each track."""
 
   def __init__(self, midi: MidiFile, oddities: list[str]):
@@ -183,7 +198,7 @@ def key_presses(events: np.ndarray, voice: np.ndarray, oddities: list[str]) -> t
   what[is_release_all] = -2
   keys = events['track'].astype(np.int64) << 7 | numbers
   columns = (column[used].tolist() for column in (what, voice, keys, events['tick']))
-  is_drum = (events['channel'][starts] == DRUM_CHANNEL).tolist()
+  is_drum = drums_at(events, starts).tolist()
   start_ticks = events['tick'][starts].tolist()
   ends = [-1] * len(starts)
   voices = {}  # voice -> key -> notes that sound
@@ -249,6 +264,44 @@ def programs_at(events: np.ndarray, voice: np.ndarray, starts: np.ndarray) -> np
   return np.where(is_set, events['number'][changes[latest]], 0)
 
 
+def drums_at(events: np.ndarray, starts: np.ndarray) -> np.ndarray:
+  """Return whether each of the events `starts` is on a channel of drums, bool `[notes]`.
+
+  That is channel 10, and what the file says of its channels: the rhythm parts of GS and XG, and, once it has switched
+  XG or GM2 on, the banks for drums and melodies.
+
+  Args:
+    events: events in the order of `merge_tracks`.
+    starts: indices of note-ons.
+  """
+  is_drum = events['channel'][starts] == DRUM_CHANNEL
+  systems = np.flatnonzero(events['kind'] == SYSTEM_ON)
+  system = int(events['number'][systems[-1]]) if len(systems) else None
+  if not (events['kind'] == RHYTHM_PART).any() and system not in _DRUM_BANKS:
+    return is_drum
+  part = events['port'].astype(np.int64) << 4 | events['channel']
+  is_bank = (events['kind'] == CONTROL) & (events['number'] == midi_file.BANK)
+  used = np.flatnonzero(np.isin(events['kind'], (PROGRAM, SYSTEM_ON, RHYTHM_PART)) | is_bank)
+  banks, changes = {}, {}  # part -> bank; part -> (event, whether the part is drums from there on)
+  columns = (events[field][used].tolist() for field in ('kind', 'number', 'value'))
+  for event, own, kind, number, value in zip(used.tolist(), part[used].tolist(), *columns, strict=True):
+    if kind == CONTROL:
+      banks[own] = value
+    elif kind == RHYTHM_PART:
+      changes.setdefault(own, []).append((event, bool(number)))
+    elif kind == PROGRAM and (choice := _DRUM_BANKS.get(system, {}).get(banks.get(own))) is not None:
+      changes.setdefault(own, []).append((event, choice))
+    elif kind == SYSTEM_ON:
+      banks.clear()
+      for each, own_changes in changes.items():
+        own_changes.append((event, each & 15 == DRUM_CHANNEL))
+  for own, own_changes in changes.items():
+    places, states = (np.array(column) for column in zip(*own_changes, strict=True))
+    latest = np.searchsorted(places, starts, side='right') - 1
+    is_drum = np.where((part[starts] == own) & (latest >= 0), states[latest], is_drum)
+  return is_drum
+
+
 def _nominal_offsets(events, voice, starts, onset):
   """Return the offset of each note if it had no note-off, s `[notes]`: at the next hit of its pitch at the latest."""
   keys = events['track'].astype(np.int64) << 7 | events['number']
@@ -265,7 +318,7 @@ def _with_pedals(notes, starts, events, voice, seconds, order):
 
   `starts` are the events of the notes, `order` the places of the events in the file.
   """
-  is_control = events['kind'] == CONTROL
+  is_control = (events['kind'] == CONTROL) & (events['number'] != midi_file.BANK)
   is_reset, is_sustain, is_sostenuto, is_off = (
     is_control & (events['number'] == number)
     for number in (midi_file.RESET_CONTROLLERS, midi_file.SUSTAIN, midi_file.SOSTENUTO, midi_file.ALL_SOUND_OFF)

@@ -1,5 +1,6 @@
 """The note table: a numpy record per note, shared by tokens, metrics, MIDI files and plots."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,10 @@ NOTE_DTYPE = np.dtype(
     ('velocity', np.int32),  # 1..127
     ('program', np.int32),  # MIDI program 0..127; 0 for drums
     ('is_drum', np.bool_),
+    ('confidence', np.float32),  # probability that the note is right, 0..1; 0 if it is not known
   ]
 )
+LABEL_DTYPE = np.dtype(NOTE_DTYPE.descr[:6])  # what labels have
 
 
 class Note(NamedTuple):
@@ -25,6 +28,7 @@ class Note(NamedTuple):
   velocity: int
   program: int
   is_drum: bool
+  confidence: float = 0.0
 
 
 def empty_notes(size: int = 0) -> np.ndarray:
@@ -33,19 +37,45 @@ def empty_notes(size: int = 0) -> np.ndarray:
 
 
 def as_notes(rows) -> np.ndarray:
-  """Convert rows `[n, 6]` of (onset s, offset s, pitch, velocity, program, is_drum) to a note table."""
-  if isinstance(rows, np.ndarray) and rows.dtype == NOTE_DTYPE:
-    return rows
-  rows = np.asarray(rows, np.float64).reshape(-1, len(NOTE_DTYPE.names))
+  """Convert rows `[n, 6]` of (onset s, offset s, pitch, velocity, program, is_drum) to a note table.
+
+  A seventh column is the confidence. A table of labels (`LABEL_DTYPE`) is converted as well.
+  """
+  if isinstance(rows, np.ndarray) and rows.dtype.names:
+    return rows if rows.dtype == NOTE_DTYPE else _from_fields(rows)
+  rows = np.asarray(rows, np.float64)
+  rows = rows.reshape(-1, len(LABEL_DTYPE.names) if rows.ndim < 2 else rows.shape[-1])
+  if rows.shape[1] not in (len(LABEL_DTYPE.names), len(NOTE_DTYPE.names)):
+    raise ValueError(f'rows of notes have 6 or 7 columns, not {rows.shape[1]}')
   notes = empty_notes(len(rows))
-  for column, name in enumerate(NOTE_DTYPE.names):
+  for column, name in zip(range(rows.shape[1]), NOTE_DTYPE.names, strict=False):
     notes[name] = rows[:, column]
   return notes
 
 
+def from_tuples(rows: Sequence[tuple]) -> np.ndarray:
+  """Convert tuples (onset s, offset s, pitch, velocity, program, is_drum) to a note table, times without rounding."""
+  return _from_fields(np.array(rows, LABEL_DTYPE))
+
+
+def labels_of(notes: np.ndarray) -> np.ndarray:
+  """Return a note table without confidences, `LABEL_DTYPE`."""
+  labels = np.zeros(len(notes), LABEL_DTYPE)
+  for name in LABEL_DTYPE.names:
+    labels[name] = notes[name]
+  return labels
+
+
+def _from_fields(labels):
+  notes = empty_notes(len(labels))
+  for name in labels.dtype.names:
+    notes[name] = labels[name]
+  return notes
+
+
 def as_rows(notes: np.ndarray) -> np.ndarray:
-  """Convert a note table to float64 rows `[n, 6]`; the inverse of `as_notes`."""
-  return np.stack([notes[name].astype(np.float64) for name in NOTE_DTYPE.names], axis=-1)
+  """Convert a note table to float64 rows `[n, 6]`, without confidences; `as_notes` converts them back."""
+  return np.stack([notes[name].astype(np.float64) for name in LABEL_DTYPE.names], axis=-1)
 
 
 def sort_order(notes: np.ndarray) -> np.ndarray:

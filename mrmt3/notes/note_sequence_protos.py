@@ -115,7 +115,7 @@ def note_arrays_to_note_sequence(
 def notes_to_note_sequence(notes: np.ndarray):
   """Convert a note table to a NoteSequence with instruments assigned, keeping the order. Imports note_seq."""
   ns = new_note_sequence()
-  add_notes(ns, notes.tolist())
+  add_notes(ns, note_tables.labels_of(notes).tolist())
   assign_instruments(ns)
   return ns
 
@@ -126,7 +126,7 @@ def note_sequence_to_notes(note_sequence, drum_programs: bool = False) -> np.nda
     (note.start_time, note.end_time, note.pitch, note.velocity, note.program, note.is_drum)
     for note in note_sequence.notes
   ]
-  notes = np.array(rows, note_tables.NOTE_DTYPE)
+  notes = note_tables.from_tuples(rows)
   if not drum_programs:
     notes['program'][notes['is_drum']] = 0
   return notes

@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from mrmt3.score.sounding import CRASHES, CYMBALS, KICKS, SNARES, is_extreme, sounding_pitches
+
 BINS = 12  # of a beat
 LAGS = (1, 2, 3, 4, 6)  # beats, for similarities
 _ON_BEAT = 1 / 24  # of a beat; notes this much early belong to the beat
 SCALARS = 3 * BINS + 3 + 7 + 2 * len(LAGS) + 2
 CHANNELS = SCALARS + 3 * 12
-_KICKS, _SNARES, _CYMBALS, _CRASHES = (35, 36), (37, 38, 39, 40), (42, 44, 46, 51, 53, 59), (49, 52, 55, 57)
 
 
 def beat_features(notes: np.ndarray, beats: np.ndarray) -> np.ndarray:
@@ -55,11 +56,11 @@ def beat_features(notes: np.ndarray, beats: np.ndarray) -> np.ndarray:
 
   drums = np.zeros((7, count), np.float32)
   for kind, (pitches, bin_) in enumerate(
-    [(pitches, bin_) for pitches in (_KICKS, _SNARES, _CYMBALS) for bin_ in (0, BINS // 2)]
+    [(pitches, bin_) for pitches in (KICKS, SNARES, CYMBALS) for bin_ in (0, BINS // 2)]
   ):
     own = inside & is_drum & np.isin(notes['pitch'], pitches) & (np.abs(fraction - bin_) <= 1)
     np.add.at(drums[kind], beat[own], 1)
-  own = inside & is_drum & np.isin(notes['pitch'], _CRASHES)
+  own = inside & is_drum & np.isin(notes['pitch'], CRASHES)
   np.add.at(drums[6], beat[own], 1)
 
   rhythm = np.concatenate(list(onsets), axis=1)
@@ -83,12 +84,9 @@ def _extremes(notes, place, end, count):
   begin = np.clip(np.rint(place * 8).astype(int), 0, sixteenths - 1)
   stop = np.clip(np.rint(end * 8).astype(int), begin + 1, sixteenths)
   pitched = ~notes['is_drum']
-  edges = np.zeros((sixteenths + 1, 128), np.int16)
-  np.add.at(edges, (begin[pitched], notes['pitch'][pitched]), 1)
-  np.add.at(edges, (stop[pitched], notes['pitch'][pitched]), -1)
-  sounding = np.cumsum(edges[:-1], axis=0, dtype=np.int16) > 0
-  low, high = np.argmax(sounding, axis=1), 127 - np.argmax(sounding[:, ::-1], axis=1)
-  return pitched & (notes['pitch'] <= low[begin]), pitched & (notes['pitch'] >= high[begin])
+  sounding = sounding_pitches(begin[pitched], stop[pitched], notes['pitch'][pitched], sixteenths)
+  is_lowest, is_highest = is_extreme(sounding, begin, notes['pitch'])
+  return pitched & is_lowest, pitched & is_highest
 
 
 def _similarity(rows, lag):

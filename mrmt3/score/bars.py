@@ -6,13 +6,14 @@ from collections.abc import Callable
 import numpy as np
 
 from mrmt3.score import bar_network
+from mrmt3.score.metres import METRES
 
-MIN_INTERVAL, MAX_INTERVAL = 0.27, 1.9  # s, of the median beat
-PATH_WEIGHT = 0.3  # of the tracked path's score per second against the log probability that the beats are right
-STRENGTH_WEIGHT = 1.0  # of the logarithm of the mean probability of a beat on the beats
-LEVEL_COST = 0.5  # log probability that another level than the tracked one must gain
-METRE_WEIGHT = 4.0  # of the log probability of the metre against the downbeats' log odds
-JUMP_COST = 9.0  # log odds that a bar of an unusual length must gain
+_MIN_INTERVAL, _MAX_INTERVAL = 0.27, 1.9  # s, of the median beat
+_PATH_WEIGHT = 0.3  # of the tracked path's score per second against the log probability that the beats are right
+_STRENGTH_WEIGHT = 1.0  # of the logarithm of the mean probability of a beat on the beats
+_LEVEL_COST = 0.5  # log probability that another level than the tracked one must gain
+_METRE_WEIGHT = 4.0  # of the log probability of the metre against the downbeats' log odds
+_JUMP_COST = 9.0  # log odds that a bar of an unusual length must gain
 _MIN_BEATS = 4
 
 
@@ -56,7 +57,7 @@ def levels(beats: np.ndarray) -> list[np.ndarray]:
   return [
     one
     for number, one in enumerate(found)
-    if number == 0 or (len(one) >= _MIN_BEATS and MIN_INTERVAL <= np.median(np.diff(one)) <= MAX_INTERVAL)
+    if number == 0 or (len(one) >= _MIN_BEATS and _MIN_INTERVAL <= np.median(np.diff(one)) <= _MAX_INTERVAL)
   ]
 
 
@@ -66,7 +67,6 @@ def find_bars(
   *,
   change_level: bool = True,
   strength: Callable[[np.ndarray], float] = lambda beats: 1.0,
-  **weights,
 ) -> Bars:
   """Find the bars of a piece.
 
@@ -75,40 +75,36 @@ def find_bars(
     candidates: tracked beats, at least two each.
     change_level: whether beats at simple ratios to the tracked ones are tried as well.
     strength: returns the mean probability of a beat at given times.
-    **weights: `path_weight`, `strength_weight`, `level_cost`, `metre_weight` and `jump_cost` instead of the constants
-      above.
   """
-  path_weight, level_cost = weights.get('path_weight', PATH_WEIGHT), weights.get('level_cost', LEVEL_COST)
-  strength_weight = weights.get('strength_weight', STRENGTH_WEIGHT)
   best = None
   for candidate in candidates:
     for number, beats in enumerate(levels(candidate.beats) if change_level else [candidate.beats]):
       odds, metres = bar_network.analyze_beats(notes, beats)
       right = float(np.log1p(-min(float(np.exp(metres[bar_network.WRONG])), 1 - 1e-9)))
-      score = right + path_weight * candidate.score - level_cost * (number > 0)
-      score += strength_weight * float(np.log(strength(beats) + 0.01))
+      score = right + _PATH_WEIGHT * candidate.score - _LEVEL_COST * (number > 0)
+      score += _STRENGTH_WEIGHT * float(np.log(strength(beats) + 0.01))
       if best is None or score > best[0]:
         best = score, beats, odds, metres, right
   _, beats, odds, metres, right = best
   metres = metres[: bar_network.WRONG] - right
-  places, metre = _place(odds, metres, weights.get('metre_weight', METRE_WEIGHT), weights.get('jump_cost', JUMP_COST))
+  places, metre = _place(odds, metres)
   return Bars(beats, places, metre, float(np.exp(right)))
 
 
-def _place(odds, metres, metre_weight, jump_cost):
+def _place(odds, metres):
   """Return (place of each beat, time signature): the best path through bars of one length, with jumps at a cost."""
   best = None
-  for (numerator, denominator), log_probability in zip(bar_network.METRES, metres, strict=True):
+  for (numerator, denominator), log_probability in zip(METRES, metres, strict=True):
     count = numerator if denominator == 4 else numerator // 3
     score = np.where(np.arange(count) == 0, odds[0], 0.0)
     came = np.zeros((len(odds), count), int)
     for step in range(1, len(odds)):
       regular = np.roll(score, 1)
-      jumped = score.max() - jump_cost
+      jumped = score.max() - _JUMP_COST
       came[step] = np.where(jumped > regular, int(np.argmax(score)), (np.arange(count) - 1) % count)
       score = np.maximum(regular, jumped)
       score[0] += odds[step]
-    total = score.max() + metre_weight * log_probability
+    total = score.max() + _METRE_WEIGHT * log_probability
     if best is None or total > best[0]:
       places = [int(np.argmax(score))]
       for step in range(len(odds) - 1, 0, -1):

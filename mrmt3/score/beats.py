@@ -6,6 +6,7 @@ import numpy as np
 
 from mrmt3.score import bars, beat_network, beat_tracking
 from mrmt3.score.features import FRAME_RATE
+from mrmt3.score.metres import beat_quarters
 
 MIN_CONFIDENCE = 0.25  # below it, there is no pulse
 # A logistic model of whether there is a pulse, fitted to tuning pieces and to the same notes at random times.
@@ -44,7 +45,7 @@ class Beats:
   @property
   def beat_quarters(self) -> float:
     """Length of a beat in quarters: 1, or 1.5 in compound metres."""
-    return 1.5 if self.denominator == 8 else 1.0
+    return beat_quarters(self.denominator)
 
 
 NO_BEATS = Beats(np.zeros(0), np.zeros(0, np.int64))
@@ -97,7 +98,7 @@ def _activation(notes):
   shifted = notes.copy()
   shifted['onset'] -= begin
   shifted['offset'] -= begin
-  beat, _, _ = beat_network.activations(shifted)
+  beat = beat_network.beat_activation(shifted)
   fine = np.arange(0, len(beat) - 1, FRAME_RATE / beat_tracking.RATE)
   return np.interp(fine, np.arange(len(beat)), beat), begin
 

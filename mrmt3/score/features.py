@@ -6,11 +6,12 @@ nothing else.
 
 import numpy as np
 
+from mrmt3.score.sounding import CYMBALS, KICKS, SNARES, is_extreme, sounding_pitches
+
 FRAME_RATE = 25.0  # frames per second
 SCALARS = 15
 CHANNELS = SCALARS + 3 * 12
 _NOVELTY = (0.5, 1.5)  # s, on each side
-_KICKS, _SNARES, _CYMBALS = (35, 36), (37, 38, 39, 40), (42, 44, 46, 51, 53, 59)
 
 
 def frame_features(notes: np.ndarray) -> np.ndarray:
@@ -29,10 +30,10 @@ def frame_features(notes: np.ndarray) -> np.ndarray:
   pitched, drums = notes[~notes['is_drum']], notes[notes['is_drum']]
   if len(pitched):
     _add_pitched(features, pitched)
-  for channel, kinds in enumerate((_KICKS, _SNARES, _CYMBALS)):
+  for channel, kinds in enumerate((KICKS, SNARES, CYMBALS)):
     own = drums[np.isin(drums['pitch'], kinds)]
     _splat(features[:, 7 + channel], own['onset'], 1.0)
-  known = np.isin(drums['pitch'], _KICKS + _SNARES + _CYMBALS)
+  known = np.isin(drums['pitch'], KICKS + SNARES + CYMBALS)
   _splat(features[:, 10], drums['onset'][~known], 1.0)
   times = np.unique(np.round(notes['onset'] * 40) / 40)
   if len(times):
@@ -56,13 +57,8 @@ def _add_pitched(features, notes):
   frames = len(features)
   begin = np.rint(notes['onset'] * FRAME_RATE).astype(int)
   end = np.clip(np.rint(notes['offset'] * FRAME_RATE).astype(int), begin + 1, frames)
-  edges = np.zeros((frames + 1, 128), np.int16)
-  np.add.at(edges, (begin, notes['pitch']), 1)
-  np.add.at(edges, (end, notes['pitch']), -1)
-  sounding = np.cumsum(edges[:-1], axis=0, dtype=np.int16) > 0
-  lowest = np.argmax(sounding, axis=1)
-  highest = 127 - np.argmax(sounding[:, ::-1], axis=1)
-  is_bass, is_top = notes['pitch'] <= lowest[begin], notes['pitch'] >= highest[begin]
+  sounding = sounding_pitches(begin, end, notes['pitch'], frames)
+  is_bass, is_top = is_extreme(sounding, begin, notes['pitch'])
   length = np.log1p(4 * np.minimum(notes['offset'] - notes['onset'], 4.0))
   for channel, chosen in ((0, slice(None)), (1, is_bass), (2, is_top)):
     _splat(features[:, channel], notes['onset'][chosen], 1.0)

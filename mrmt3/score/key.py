@@ -5,12 +5,11 @@ major and minor key on every tonic.
 """
 
 import dataclasses
-import functools
-from pathlib import Path
 
 import numpy as np
 
-WEIGHTS = Path(__file__).parent.parent / 'weights' / 'score' / 'key.safetensors'
+from mrmt3.score import weights
+
 PROFILES = ('all', 'bass', 'onsets', 'last', 'last bass')
 _LAST = 1.0  # s before the last onset's end that count as the last sounds
 _LONGEST = 4.0  # s; longer notes count as this
@@ -29,6 +28,11 @@ class Key:
   tonic: int
   is_minor: bool
   confidence: float = 1.0
+
+  @classmethod
+  def from_signature(cls, sharps: int, is_minor: bool) -> 'Key':
+    """Return the key of a signature; flats are negative."""
+    return cls((7 * sharps + 9 * is_minor) % 12, is_minor)
 
   def __str__(self) -> str:
     """Return its name: 'F# minor'."""
@@ -52,7 +56,7 @@ def find_key(notes: np.ndarray) -> Key | None:
   pitched = notes[~notes['is_drum']]
   if not len(pitched):
     return None
-  logits = key_logits(weights(), key_profiles(pitched)[None], np)[0]
+  logits = key_logits(weights.load('key'), key_profiles(pitched)[None], np)[0]
   probabilities = np.exp(logits - logits.max())
   probabilities /= probabilities.sum()
   best = int(np.argmax(probabilities))
@@ -63,11 +67,11 @@ def key_profiles(notes: np.ndarray) -> np.ndarray:
   """Return the pitch-class profiles of pitched notes, float32 `[len(PROFILES), 12]`, each with the sum 1."""
   pitch_class = notes['pitch'] % 12
   length = np.clip(notes['offset'] - notes['onset'], 0.05, _LONGEST)
-  bass = length * _is_bass(notes)
+  is_bass = _is_bass(notes)
   last_onset = notes['onset'].max()
   last = length * (notes['offset'] > last_onset - 0.05) * (notes['onset'] > last_onset - _LAST)
   profiles = []
-  for weight in (length, bass, np.minimum(length, 0.25), last, last * _is_bass(notes)):
+  for weight in (length, length * is_bass, np.minimum(length, 0.25), last, last * is_bass):
     profile = np.bincount(pitch_class, weight, 12)
     profiles.append(profile / max(profile.sum(), 1e-9))
   return np.array(profiles, np.float32)
@@ -98,11 +102,3 @@ def key_logits(params: dict[str, np.ndarray], profiles, xp):
   rotated = xp.stack([xp.roll(profiles, -tonic, axis=-1) for tonic in range(12)], axis=1)
   logits = xp.einsum('btpc,mpc->bmt', rotated, params['profiles']) + params['bias'][None, :, None]
   return logits.reshape(len(profiles), 24)
-
-
-@functools.cache
-def weights() -> dict[str, np.ndarray]:
-  """Return the parameters in the package."""
-  from safetensors.numpy import load_file
-
-  return load_file(WEIGHTS)

@@ -1,17 +1,16 @@
 """Sheets as MusicXML 4.0, with what readers do not work out themselves: accidentals, beams, ties and triplets."""
 
-import os
 import xml.etree.ElementTree as ET
 
 import numpy as np
 
 from mrmt3.score import dynamics, percussion
+from mrmt3.score.metres import beat_quarters
 from mrmt3.score.notation import Part, Sheet
 from mrmt3.score.quantize import UNITS
 from mrmt3.score.rhythm import Metre, Symbol, beams, symbols, triplet_beats
 from mrmt3.score.spelling import STEPS, spell
 from mrmt3.score.voices import MAX_VOICES
-from mrmt3.utils.files import atomic_path
 from mrmt3.version import __version__
 
 _HEADER = (
@@ -24,13 +23,6 @@ _OCTAVE_LOWER = frozenset([*range(24, 40), 43])  # guitars and basses sound an o
 _TEMPO_CHANGE = 0.2  # relative; smaller changes are not written
 _CHANNELS = 16
 _DRUM_CHANNEL = 10
-
-
-def write_musicxml(sheet: Sheet, path: str | os.PathLike) -> None:
-  """Write a sheet as an uncompressed MusicXML file; UserError if it cannot be written."""
-  text = musicxml(sheet)
-  with atomic_path(path) as temporary:
-    temporary.write_text(text, encoding='utf-8')
 
 
 def musicxml(sheet: Sheet) -> str:
@@ -182,7 +174,7 @@ class _PartWriter:
     begin = round(bar.start * UNITS)
     length = round(bar.length * UNITS)
     whole = 4 * UNITS * signature[0] // signature[1]
-    beat = 72 if signature[1] == 8 and signature[0] % 3 == 0 else UNITS
+    beat = round(beat_quarters(signature[1] if signature[0] % 3 == 0 else 4) * UNITS)
     metre = Metre(length, beat, whole - length if is_pickup else 0)
     written = 0
     for staff, voices in enumerate(self._part.staves):

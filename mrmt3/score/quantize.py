@@ -74,17 +74,19 @@ def without_overlaps(table: np.ndarray) -> np.ndarray:
   """Return quantised notes sorted by start, in which no note overlaps another of its instrument and pitch."""
   order = np.lexsort((-table['end'], table['start'], table['pitch'], table['program'], table['is_drum']))
   table = table[order]
-  same = np.ones(max(len(table) - 1, 0), bool)
-  for name in ('pitch', 'program', 'is_drum'):
-    same &= table[name][1:] == table[name][:-1]
-  first = np.r_[True, ~(same & (np.diff(table['start']) == 0))] if len(table) else np.zeros(0, bool)
-  table, same = table[first], None
-  same = np.ones(max(len(table) - 1, 0), bool)
-  for name in ('pitch', 'program', 'is_drum'):
-    same &= table[name][1:] == table[name][:-1]
-  if len(table):
-    table['end'][:-1] = np.where(same, np.minimum(table['end'][:-1], table['start'][1:]), table['end'][:-1])
+  is_first = ~(_continues(table) & (np.diff(table['start'], prepend=-1) == 0))
+  table = table[is_first]
+  cut = np.flatnonzero(_continues(table))
+  table['end'][cut - 1] = np.minimum(table['end'][cut - 1], table['start'][cut])
   return table[np.lexsort((table['pitch'], table['program'], table['is_drum'], table['start']))]
+
+
+def _continues(table):
+  """Return whether each row has the instrument and pitch of the row before, bool `[n]`."""
+  same = np.zeros(len(table), bool)
+  if len(table):
+    same[1:] = np.logical_and.reduce([table[name][1:] == table[name][:-1] for name in ('pitch', 'program', 'is_drum')])
+  return same
 
 
 def as_played(table: np.ndarray, tempo: TempoMap) -> np.ndarray:

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from mrmt3.score import metres
 from mrmt3.score.beats import Beats
 
 
@@ -52,7 +53,7 @@ class TempoMap:
   @property
   def beat_quarters(self) -> float:
     """Length of a beat, quarters."""
-    return 1.5 if self.denominator == 8 else 1.0
+    return metres.beat_quarters(self.denominator)
 
   @property
   def beats_per_minute(self) -> float:

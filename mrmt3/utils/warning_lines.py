@@ -1,6 +1,7 @@
 """Warnings about odd files on the terminal: one line each, like errors."""
 
 import contextlib
+import contextvars
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -8,6 +9,30 @@ from typing import Any
 
 from mrmt3.errors import DataWarning
 from mrmt3.utils import console
+
+_OWN = contextvars.ContextVar('warning_lines', default=None)  # what takes the warnings of this thread
+
+
+def warn(message: str) -> None:
+  """Issue a `DataWarning`, or hand its message to `in_this_thread`."""
+  show = _OWN.get()
+  if show is None:
+    warnings.warn(message, DataWarning, stacklevel=4)
+  else:
+    show(message)
+
+
+@contextlib.contextmanager
+def in_this_thread(show: Callable[[str], None]) -> Iterator[None]:
+  """Call `show` with each message given to `warn` within the block and in this thread, instead of issuing it.
+
+  For servers: the filters of `warnings` are those of the whole process.
+  """
+  token = _OWN.set(show)
+  try:
+    yield
+  finally:
+    _OWN.reset(token)
 
 
 def show_as_lines() -> None:

@@ -86,15 +86,15 @@ def test_the_rest_after_damage_keeps_its_time(tmp_path):
       odd_audio.encode(path, tone, suffix)
     else:
       odd_audio.write(path, tone)
-    data = bytearray(path.read_bytes())
-    at = len(data) // 4
-    data[at : at + len(data) // 50] = os.urandom(len(data) // 50)
-    path.write_bytes(data)
-    samples, lines = read(path)
-    assert len(lines) == 1 and 'damaged' in lines[0]
-    assert len(samples) == pytest.approx(6 * 16000, abs=4000)
-    assert abs(odd_audio.pitch(samples[int(3.4 * 16000) : int(5.6 * 16000)]) - 880) < 3
-    assert abs(odd_audio.pitch(samples[int(2.2 * 16000) : int(2.7 * 16000)]) - 440) < 5
+    sound = path.read_bytes()
+    at, size = len(sound) // 4, len(sound) // 50
+    for seed in range(6):  # of two mp3 files libsndfile reads the first 1.3 s and reports no error
+      path.write_bytes(sound[:at] + np.random.default_rng(seed).bytes(size) + sound[at + size :])
+      samples, lines = read(path)
+      assert len(samples) == pytest.approx(6 * 16000, abs=4000)
+      assert len(lines) == 1 and 'damaged' in lines[0]
+      assert abs(odd_audio.pitch(samples[int(3.4 * 16000) : int(5.6 * 16000)]) - 880) < 3
+      assert abs(odd_audio.pitch(samples[int(2.2 * 16000) : int(2.7 * 16000)]) - 440) < 5
 
 
 def test_an_mp4_file_without_its_index(tmp_path):

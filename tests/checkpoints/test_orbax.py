@@ -197,6 +197,26 @@ def declare(folder, shape, chunks=None):
   tensorstore.open(create).result()
 
 
+def compress(folder, compressor, size=200_000_000):
+  """Replace a stored chunk with one that expands to `size` floats."""
+  import tensorstore
+
+  declare(folder, [1])
+  store = {'driver': 'ocdbt', 'base': f'file://{folder.absolute()}/state', 'path': 'target.w/'}
+  metadata = {'dtype': '<f4', 'compressor': compressor, 'fill_value': None}
+  options = {'driver': 'zarr', 'kvstore': store, 'create': True, 'delete_existing': True}
+  code = f"""
+import numpy, tensorstore
+options = {options!r} | {{'metadata': {metadata!r} | {{'shape': [{size}], 'chunks': [{size}]}}}}
+tensorstore.open(options).result().write(numpy.ones({size}, 'f4')).result()
+"""
+  subprocess.run([sys.executable, '-c', code], check=True)  # its memory is not that of this process
+  values = tensorstore.KvStore.open({**store}).result()
+  name = next(key for key in values.list().result() if key.endswith(b'.zarray'))
+  declared = json.loads(values.read(name).result().value) | {'shape': [1], 'chunks': [1]}
+  values.write(name, json.dumps(declared).encode()).result()
+
+
 HOSTILE = {
   'state as a link': lambda f: move_out(f / 'state'),
   'file as a link': lambda f: move_out(first_file(f)),
@@ -215,6 +235,10 @@ HOSTILE = {
   'huge metadata': lambda f: (f / 'state' / '_METADATA').write_bytes(b' ' * (20 << 20)),
   'shape of 128 TiB': lambda f: declare(f, [1 << 45]),
   'chunks of 128 TiB': lambda f: declare(f, [1], [1 << 45]),
+  'chunk of blosc': lambda f: compress(f, {'id': 'blosc', 'cname': 'lz4', 'clevel': 9, 'shuffle': 1}),
+  'chunk of bz2': lambda f: compress(f, {'id': 'bz2', 'level': 1}, 1000),
+  'chunk of zstd': lambda f: compress(f, {'id': 'zstd', 'level': 1}),
+  'chunk of gzip': lambda f: compress(f, {'id': 'gzip', 'level': 1}),
   'target of an array': lambda f: (
     shutil.rmtree(f),
     orbax_checkpoints.save_checkpoint(f.parent, 7, {'target': np.zeros(2), 'state': {}}, SPEC),

@@ -143,6 +143,20 @@ def test_hidden_files_and_folders_are_ignored(folders, capsys):
   assert table_rows(captured.out)['mean of 3 pieces'] == [1, 1, 1, 1] and captured.err == ''
 
 
+def test_links_that_lead_nowhere_are_named_and_counted(folders, capsys):
+  reference, estimate = folders
+  for name in 'bc':
+    write_midi(piece(), estimate / f'{name}.mid')
+  (reference / 'b.mid').unlink()
+  (reference / 'b.mid').symlink_to('gone.mid')
+  (reference / 'c.mid').unlink()
+  (reference / 'c.mid').symlink_to('c.mid')
+  assert run(reference, estimate) == 2
+  lines = capsys.readouterr().err.splitlines()
+  assert [line.split(':')[1:3] for line in lines[:2]] == [[' error', f' {name} is left out'] for name in 'bc']
+  assert lines[2] == 'mrmt3: error: 2 of 3 references cannot be read'
+
+
 def test_saved_notes_that_cannot_be_scored_count_as_empty(folders, tmp_path, capsys):
   reference, _ = folders
   rows = {'a': [[0, 1, 60, 100, 0, 0]], 'b': [[float('nan'), 1, 60, 100, 0, 0]], 'c': [[1, 0.5, 60, 100, 0, 0]]}

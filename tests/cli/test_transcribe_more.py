@@ -24,10 +24,11 @@ from mrmt3.cli import transcribe
 from mrmt3.config import ModelSpec
 from mrmt3.errors import UserError
 from mrmt3.inference import instrument_merging, resume, run_jobs
-from mrmt3.inference.jobs import OUTPUTS, plan_jobs
+from mrmt3.inference.jobs import plan_jobs
 from mrmt3.notes import instruments
 from mrmt3.notes import midi as midi_io
 from mrmt3.notes.note_array import as_notes
+from mrmt3.score.options import ScoreOptions
 from mrmt3.spectrograms import SpectrogramConfig
 
 SEGMENT = 40 * 128
@@ -284,12 +285,14 @@ def test_every_output_opens_in_common_libraries(tmp_path):
   from mrmt3.inference.transcription import Transcription
   from mrmt3.note_sequences import DecodingStats
 
-  job = plan_jobs(['song.wav'], str(tmp_path), {kind: '' for kind in OUTPUTS})[0]
+  kinds = ('json', 'csv', 'plot', 'audio', 'musicxml', 'performance')
+  job = plan_jobs(['song.wav'], str(tmp_path), dict.fromkeys(kinds, ''))[0]
   svg = plan_jobs(['song.wav'], str(tmp_path), {'plot': str(tmp_path / 'song.svg')})[0]
   result = Transcription(NOTES, DecodingStats(segments=2), [], 3.0)
   for each in (job, svg):
-    run_jobs.write_outputs(each, result)
-  assert tree(tmp_path) == ['song.csv', 'song.json', 'song.mid', 'song.played.wav', 'song.png', 'song.svg']
+    run_jobs.write_outputs(each, result, ScoreOptions(tempo='120'))
+  suffixes = ('.csv', '.json', '.mid', '.musicxml', '.played.mid', '.played.wav', '.png', '.svg')
+  assert tree(tmp_path) == [f'song{suffix}' for suffix in suffixes]
 
   midi = pretty_midi.PrettyMIDI(str(tmp_path / 'song.mid'))
   names = {track.name: len(track.notes) for track in midi.instruments}

@@ -54,9 +54,7 @@ def test_beats_outside_the_music_do_not_count(tmp_path):
   late = write(tmp_path / 'a.mid', shift=480 * 8)
   truth = musical_time.read_musical_time(late)
   assert truth.span[0] == pytest.approx(4.0)
-  found = musical_time.score(
-    truth, musical_time.MusicalTime(truth.beats[8:], truth.downbeats[2:], (4, 4), None, truth.span)
-  )
+  found = musical_time.score(truth, musical_time.MusicalTime(truth.beats[8:], truth.downbeats[2:], (4, 4), None))
   assert (found['beat'], found['downbeat'], found['key']) == (1.0, 1.0, 0.0)
 
 

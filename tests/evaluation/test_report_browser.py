@@ -1,19 +1,17 @@
 """The report in a real browser: no overflow on a phone, images load, text is legible, and nothing is fetched."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
+from browser import find_browser
 from evaluate_command import piece, run
 from matplotlib.image import imread
 
 from mrmt3.notes.midi import write_midi
 
-NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
 # The page is in a frame, which can be as narrow as a phone, unlike a window.
 PROBE = """<!doctype html><html><body style="margin:0">
 <iframe id="f" style="border:0;width:%(width)dpx;height:2000px"></iframe>
@@ -42,11 +40,7 @@ frame.srcdoc = %(page)s;
 
 @pytest.fixture(scope='module')
 def browser():
-  path = os.environ.get('MRMT3_BROWSER') or next(filter(None, map(shutil.which, NAMES)), None)
-  if path is None:
-    stop = pytest.fail if os.environ.get('MRMT3_BROWSER_NEEDED') else pytest.skip
-    stop(f'no browser: none of {", ".join(NAMES)} is installed (Debian: apt-get install chromium)')
-  return path
+  return find_browser()
 
 
 @pytest.fixture(scope='module')

@@ -11,11 +11,25 @@ from mrmt3.framewise.note_heads import DRUMS, KINDS, OFFSETS, ONSETS, FrameHead,
 from mrmt3.notes.instruments import NUM_CLASSES
 
 
+def jax_arrays(arguments):
+  return [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in arguments]
+
+
+def init(module, *arguments, method):
+  arguments = jax_arrays(arguments)
+  return jax.jit(lambda key: module.init(key, *arguments, method=method))(jax.random.key(0))
+
+
+def apply(module, params, *arguments, method=None):
+  arguments = jax_arrays(arguments)
+  return jax.jit(lambda params: module.apply(params, *arguments, method=method))(params)
+
+
 @pytest.fixture
 def heads():
   """Return heads whose event logits are the first two values of an encoder frame, and their parameters."""
   module = NoteHeads(8, hidden=4)
-  params = module.init(jax.random.key(0), jnp.zeros((1, 6, 8)), 2, method=module.candidates)['params']
+  params = init(module, jnp.zeros((1, 6, 8)), 2, method=module.candidates)['params']
   params = jax.tree.map(jnp.zeros_like, params)
   params['events']['kernel'] = jnp.zeros((8, KINDS)).at[0, 60].set(1.0).at[1, DRUMS.start + 38].set(1.0)
   params['events_bias'] = jnp.full((KINDS,), -5.0)
@@ -24,7 +38,7 @@ def heads():
 
 def candidates_of(heads, frames, number):
   module, params = heads
-  return module.apply({'params': params}, frames, number, method=module.candidates)
+  return apply(module, {'params': params}, frames, number, method=module.candidates)
 
 
 def kinds_of(found):
@@ -78,10 +92,10 @@ def test_heads_have_parameters_for_candidates_only(heads):
 def test_pitch_features_add_to_their_own_pitch():
   module, rng = NoteHeads(8, hidden=4), np.random.default_rng(0)
   frames, pitches = (rng.normal(size=size).astype(np.float32) for size in ((2, 5, 8), (3, PITCHES, 5, 2)))
-  params = module.init(jax.random.key(0), frames, 3, pitches, method=module.candidates)
+  params = init(module, frames, 3, pitches, method=module.candidates)
   changed = pitches.copy()
   changed[:, 60 - 21, 2, 1] += 1
-  pairs = zip(module.apply(params, frames, pitches), module.apply(params, frames, changed), strict=True)
+  pairs = zip(apply(module, params, frames, pitches), apply(module, params, frames, changed), strict=True)
   events, sounding = (np.argwhere(np.abs(np.asarray(x - y)) > 1e-6).tolist() for x, y in pairs)
   assert events == [[1, 2, ONSETS.start + 60], [1, 2, OFFSETS.start + 60]] and sounding == [[1, 2, 60]]
 
@@ -90,11 +104,11 @@ def test_event_features_take_the_pitch_features_of_pitched_events():
   module, rng = NoteHeads(8, hidden=16), np.random.default_rng(0)
   frames, pitches = (rng.normal(size=size).astype(np.float32) for size in ((2, 5, 8), (3, PITCHES, 5, 2)))
   places, kinds = jnp.array([[2, 2, 2, 1]] * 2), jnp.array([[60, DRUMS.start + 60, OFFSETS.start + 61, 60]] * 2)
-  params = module.init(jax.random.key(0), frames, pitches, places, kinds, method=module.event_features)
+  params = init(module, frames, pitches, places, kinds, method=module.event_features)
   changed = pitches.copy()
   changed[:, 60 - 21, 2, 1] += 3
   one, other = (
-    module.apply(params, frames, x, places, kinds, method=module.event_features) for x in (pitches, changed)
+    apply(module, params, frames, x, places, kinds, method=module.event_features) for x in (pitches, changed)
   )
   assert one.shape == (2, 4, 16)
   # Only the onset of that pitch in that frame.
@@ -103,14 +117,14 @@ def test_event_features_take_the_pitch_features_of_pitched_events():
 
 def test_held_notes_continue_where_their_pitch_sounds():
   module, frames = NoteHeads(8), jnp.zeros((3, 6, 8))
-  params = module.init(jax.random.key(0), frames, None, jnp.zeros((3, NUM_CLASSES, 128), bool), method=module.ties)
+  params = init(module, frames, None, jnp.zeros((3, NUM_CLASSES, 128), bool), method=module.ties)
   params = {**params['params'], 'sounds_bias': jnp.full(128, -4.0).at[jnp.array([60, 62, 64])].set(4.0)}
   held = np.zeros((3, NUM_CLASSES, 128), bool)
   # Pitch 70 is held, but no longer sounds; 62 and 64 sound, but are not held.
   held[:, 7, 60] = held[:, 2, 60] = held[:, 7, 70] = True
 
   def likely(adjacent):
-    ties = module.apply({'params': params}, frames, None, jnp.asarray(held), adjacent, method=module.ties)
+    ties = apply(module, {'params': params}, frames, None, jnp.asarray(held), adjacent, method=module.ties)
     assert (ties.groups == TIE).all() and not ties.frames.any() and ties.scores.shape == (3, MAX_TIES)
     rows = zip(ties.scores, ties.classes.argmax(axis=-1), ties.pitches, strict=True)
     return [[(int(c), int(p)) for s, c, p in zip(*row, strict=True) if s > 0] for row in rows]
@@ -141,7 +155,7 @@ def test_events_in_the_context_are_left_to_other_segments(heads):
   nothing = np.zeros((1, 2, KINDS), bool)
 
   def found(taken):
-    events = module.apply({'params': params}, frames, 4, None, 2, jnp.asarray(taken), method=module.candidates)
+    events = apply(module, {'params': params}, frames, 4, None, 2, jnp.asarray(taken), method=module.candidates)
     real = np.asarray(events.scores[0] > 0)
     return sorted(zip(np.array(kinds_of(events))[real].tolist(), events.frames[0][real].tolist(), strict=True))
 

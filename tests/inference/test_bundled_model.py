@@ -92,3 +92,14 @@ def test_notes_go_to_the_given_instruments(song):
   assert scores[1] >= scores[0] > 0.9
   drums = model.transcribe(samples, 16000, instruments='drums')
   assert drums.notes['is_drum'].all() and drums.left_out >= len(reference)
+
+
+@pytest.mark.parametrize('missing', [1, 700, 9000])
+def test_no_note_begins_after_the_audio_breaks_off(missing):
+  model = mrmt3.load()
+  held = as_notes([(0.25, 4.0, pitch, 120, 19, False) for pitch in (60, 64, 67)])  # an organ that breaks off
+  samples = sonify.play_notes(held, 4.0)[: 32000 - missing]
+  found = model.transcribe(samples, 16000).notes
+  assert len(found) and found['onset'].max() < len(samples) / 16000
+  streamed = list(model.stream(np.array_split(samples, 7), 16000))
+  assert sorted(note.onset for note in streamed) == sorted(found['onset'])

@@ -28,6 +28,7 @@ IDS = token_ids(CODEC)
 FRAMES = 64
 _counts = jax.jit(batched_parsing.onset_counts, static_argnums=1)
 _held = jax.jit(batched_parsing.held, static_argnums=1)
+_read = jax.jit(batched_parsing.read, static_argnums=1)
 
 notes = st.tuples(
   st.integers(0, 120), st.integers(1, 90), st.integers(30, 90), st.sampled_from(list(CLASS_PROGRAMS)), st.booleans()
@@ -129,7 +130,7 @@ def test_memory_counts_the_predicted_tokens(params, samples):
       transcriber.decode_rows(mel[None], carried, np.ones(1, bool))[0, : len(tokens)], tokens
     )
     carried = memory.after(carried, transcriber.padded(tokens)[None], spec)
-    notes = batched_parsing.read(jnp.asarray(tokens)[None], IDS)
+    notes = _read(transcriber.padded(tokens)[None], IDS)
     counted += np.bincount(np.asarray(notes.row)[np.asarray(notes.onset)], minlength=NUM_CLASSES + 1)[:NUM_CLASSES]
   assert counted.sum() > 20 and (counted > 0).sum() > 1
   # The prior has an effect, or nothing of this would have been tested.

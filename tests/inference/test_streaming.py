@@ -289,7 +289,7 @@ rng = np.random.default_rng(0)
 shapes = spec.parameter_shapes()
 params = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
 params['decoder']['logits_dense']['kernel'][:, :1004] = 0  # notes, no times
-transcriber = Transcriber(params, spec)
+transcriber = inference.Transcriber(params, spec)
 def blocks(seconds):
   for _ in range(seconds): yield rng.normal(0, 0.1, 44100).astype(np.float32)
 count = 0

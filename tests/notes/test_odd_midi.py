@@ -338,6 +338,127 @@ def test_running_status_goes_on_after_meta_events_and_sysex(read):
   assert read(song([*events, (700, b'\x3e\0')])) == ([(0, 500, 60, 0), (600, 700, 62, 0)], '')
 
 
+XG_ON = b'\xf0\x08\x43\x10\x4c\x00\x00\x7e\x00\xf7'
+GM2_ON = b'\xf0\x05\x7e\x7f\x09\x03\xf7'
+GS_RESET = b'\xf0\x0a\x41\x10\x42\x12\x40\x00\x7f\x00\x41\xf7'
+
+
+def gs_rhythm(part, value):
+  return b'\xf0\x0a\x41\x10\x42\x12\x40' + bytes([0x10 | part, 0x15, value, 0x1B - part - value & 127]) + b'\xf7'
+
+
+def xg_part_mode(part, value):
+  return b'\xf0\x08\x43\x10\x4c\x08' + bytes([part, 7, value]) + b'\xf7'
+
+
+def banks(msb, which, channel):
+  return [(0, control(0, msb, channel)), (0, control(32, 0, channel)), (0, program(which, channel))]
+
+
+@pytest.mark.parametrize(
+  ('setup', 'channel', 'expected'),
+  [
+    ([(0, GS_RESET), (0, gs_rhythm(0xA, 1))], 10, 'drums'),
+    ([(0, GS_RESET), (0, gs_rhythm(1, 2))], 0, 'drums'),
+    ([(0, GS_RESET), (0, gs_rhythm(0, 0)), (0, program(33, 9))], 9, 33),
+    ([(0, gs_rhythm(1, 1)), (1, GS_RESET), (1, program(5))], 0, 5),
+    ([(0, GS_RESET), *banks(127, 7, 2)], 2, 7),  # GS has other tones in bank 127
+    ([(0, XG_ON), *banks(127, 0, 2)], 2, 'drums'),
+    ([(0, XG_ON), *banks(126, 0, 2)], 2, 'drums'),
+    ([(0, XG_ON), *banks(64, 3, 2)], 2, 3),
+    ([(0, XG_ON), *banks(0, 33, 9)], 9, 33),
+    ([(0, XG_ON), (0, program(16, 9))], 9, 'drums'),
+    ([(0, XG_ON), (0, xg_part_mode(3, 2))], 3, 'drums'),
+    ([(0, XG_ON), (0, xg_part_mode(9, 0)), (0, program(40, 9))], 9, 40),
+    ([(0, GM2_ON), *banks(120, 0, 4)], 4, 'drums'),
+    ([(0, GM2_ON), *banks(121, 20, 9)], 9, 20),
+    (banks(127, 7, 2), 2, 7),  # neither system is switched on
+    (banks(0, 7, 9), 9, 'drums'),
+  ],
+)
+@pytest.mark.parametrize('other_track', [False, True])
+def test_drums_are_the_channels_that_the_file_makes_drums(read, setup, channel, expected, other_track):
+  notes = [(5, on(60, channel=channel)), (500, off(60, channel))]
+  assert read(song(setup, notes) if other_track else song([*setup, *notes])) == ([(5, 500, 60, expected)], '')
+
+
+def test_a_channel_becomes_drums_from_a_tick_on(read):
+  notes = [(0, on(60)), (500, off(60)), (600, on(38)), (700, off(38))]
+  assert read(song([(550, gs_rhythm(1, 1))], notes))[0] == [(0, 500, 60, 0), (600, 700, 38, 'drums')]
+
+
+@pytest.mark.parametrize(
+  'wrapper',
+  [
+    lambda data: b'RIFF\x99\0\0\0RMIDLIST\5\0\0\0INFO!data' + struct.pack('<I', len(data)) + data,  # no padding
+    lambda data: b'RIFF\x99\0\0\0RMIDdata' + struct.pack('<I', 30) + data,
+    lambda data: b'RIFF\x99\0\0\0RMIDDATA' + struct.pack('<I', len(data)) + data,
+    lambda data: b'RIFX\0\0\0\x99RMIDdata' + struct.pack('>I', len(data)) + data,
+    lambda data: b'\0\4song' + b'\0' * 77 + struct.pack('>I', 30) + b'\0' * 41 + data + b'\0' * 60,
+  ],
+)
+def test_wrappers_with_wrong_lengths(read, wrapper):
+  notes, line = read(wrapper(song(PLAIN)))
+  assert notes == PLAIN_NOTES and 'it is wrapped in a' in line
+
+
+@pytest.mark.parametrize(
+  'event',
+  [
+    b'\xff\x03\x7fname',  # longer than the track
+    b'\xff\x03\x04' + 'ピアノ1'.encode('shift_jis'),  # counted in characters
+    b'\xff\x01\x02words of a song',
+    b'\xf0\x7e\x7f\x09\x01\xf7',  # without a length
+  ],
+)
+def test_events_of_a_wrong_length(read, event):
+  notes, line = read(song([(0, event), *PLAIN]))
+  assert notes == PLAIN_NOTES and 'track 1 has an event of a wrong length' in line
+
+
+@pytest.mark.parametrize('place', [1, 3, 5])
+def test_events_that_are_longer_than_the_track(read, place):
+  notes, line = read(song([*PLAIN[:place], (PLAIN[min(place, 4)][0], b'\xff\x03\x7fname'), *PLAIN[place:]]))
+  assert notes == PLAIN_NOTES and 'track 1 has an event of a wrong length' in line
+
+
+def test_events_that_hide_the_rest_of_a_track_are_an_error(tmp_path):
+  path = tmp_path / 'song.mid'
+  path.write_bytes(header(1) + chunk((0, b'\xff\x03\x7fname'), *PLAIN, end=b''))
+  with pytest.raises(UserError, match='longer than the track'):
+    read_midi(path)
+
+
+def test_events_after_the_end_of_a_track(read):
+  notes, line = read(song([*PLAIN[:3], (700, END), *PLAIN[3:]]))
+  assert notes == PLAIN_NOTES and 'track 1 goes on after its end' in line
+  notes, line = read(header(1) + chunk(*PLAIN, end=END + bytes(9)))
+  assert notes == PLAIN_NOTES and '9 bytes after its end' in line
+
+
+def test_a_second_file_behind_the_first_is_ignored(read):
+  notes, line = read(song(PLAIN) + song(PLAIN))
+  assert notes == PLAIN_NOTES and 'another MIDI file follows' in line
+
+
+def test_escaped_messages_are_mentioned(read):
+  notes, line = read(song([*PLAIN, (1600, b'\xf7\3\x90\x40\x50')]))
+  assert notes == PLAIN_NOTES and 'escaped messages' in line
+  packets = [(1600, b'\xf0\3\x43\x12\0'), (1700, b'\xf7\3\x43\x12\xf7')]
+  assert read(song([*PLAIN, *packets])) == (PLAIN_NOTES, '')
+
+
+@pytest.mark.parametrize(
+  ('start', 'words'),
+  [(b'\x1f\x8b\x08', 'gzip'), (b'PK\3\4', 'zip archive'), (b'', 'it is empty'), (bytes(40), 'empty')],
+)
+def test_archives_and_empty_files_are_named(tmp_path, start, words):
+  path = tmp_path / 'song.mid'
+  path.write_bytes(start + song(PLAIN) if any(start) else start)
+  with pytest.raises(UserError, match=words):
+    read_midi(path)
+
+
 def test_performances_are_read_without_their_pedal(tmp_path):
   (tmp_path / 'a.mid').write_bytes(song([*PLAIN, (1600, control(64, 0))], [(100, control(64, 90))]))
   notes, pedal = read_performance(tmp_path / 'a.mid')

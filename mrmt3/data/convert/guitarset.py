@@ -20,7 +20,7 @@ from mrmt3.data.convert import audio_features
 from mrmt3.data.convert.base import VELOCITY, Features, Options, in_splits, read_bytes
 from mrmt3.data.records.messages import serialize_notes
 from mrmt3.errors import UserError
-from mrmt3.notes.note_array import NOTE_DTYPE, sort_notes
+from mrmt3.notes.note_array import from_tuples, sort_notes
 
 SPLITS = ('train', 'validation')
 ANNOTATIONS = 'annotation'
@@ -86,7 +86,7 @@ def read_jams(path: Path) -> np.ndarray:
           (note['time'], note['time'] + note['duration'], round(note['value']), VELOCITY, PROGRAM, False)
           for note in annotation['data']
         ]
-    return sort_notes(np.array(rows, NOTE_DTYPE))
+    return sort_notes(from_tuples(rows))
   except (ValueError, KeyError, TypeError, OverflowError) as error:
     raise UserError(
       f'{path} is not an annotation of GuitarSet ({type(error).__name__}: {str(error)[:100]}); replace the file'

@@ -19,7 +19,7 @@ from mrmt3.data.convert.base import VELOCITY, Features, Options, in_splits
 from mrmt3.data.records.messages import serialize_notes
 from mrmt3.errors import UserError
 from mrmt3.notes.midi import read_midi
-from mrmt3.notes.note_array import NOTE_DTYPE, sort_notes
+from mrmt3.notes.note_array import from_tuples, sort_notes
 from mrmt3.utils.fingerprints import files_below
 
 SPLITS = ('train', 'validation', 'test')
@@ -106,7 +106,7 @@ def read_labels(path: Path) -> np.ndarray:
         )
         for row in csv.DictReader(file)
       ]
-    return sort_notes(np.array(rows, NOTE_DTYPE))
+    return sort_notes(from_tuples(rows))
   except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
     raise UserError(
       f'{path} is not a label file of MusicNet ({type(error).__name__}: {str(error)[:100]}); replace the file'

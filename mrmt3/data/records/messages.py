@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mrmt3.notes.note_array import NOTE_DTYPE
+from mrmt3.notes.note_array import from_tuples, labels_of
 
 SUSTAIN = 64  # MIDI's control number of the sustain pedal
 
@@ -172,7 +172,7 @@ def serialize_notes(
   instrument = np.searchsorted(pitched, notes['program'])
   instrument = np.where(notes['is_drum'], 9, instrument + (instrument >= 9))
   sequence = _message('NoteSequence')(id=sequence_id, ticks_per_quarter=220)
-  for note, number in zip(notes.tolist(), instrument.tolist(), strict=True):
+  for note, number in zip(labels_of(notes).tolist(), instrument.tolist(), strict=True):
     onset, offset, pitch, velocity, program, is_drum = note
     sequence.notes.add(
       start_time=onset,
@@ -192,4 +192,4 @@ def serialize_notes(
 def sequence_notes(sequence) -> tuple[np.ndarray, np.ndarray]:
   """Return (note array in the sequence's order, instrument numbers as int64 `[notes]`) of a parsed NoteSequence."""
   rows = [(n.start_time, n.end_time, n.pitch, n.velocity, n.program, n.is_drum) for n in sequence.notes]
-  return np.array(rows, NOTE_DTYPE), np.array([n.instrument for n in sequence.notes], np.int64)
+  return from_tuples(rows), np.array([n.instrument for n in sequence.notes], np.int64)

@@ -35,9 +35,12 @@ NOISES = {'pink_noise', 'hum', 'crowd'}
 SOUND_EFFECTS = effect_names(MIX) + effect_names(STEM)
 
 
-def run(name, samples, seed=0):
+DEFAULTS = EffectsConfig()
+
+
+def run(name, samples, seed=0, config=DEFAULTS):
   module = importlib.import_module(effect_module(name))
-  return module.random_effect(samples, RATE, np.random.default_rng(seed), EffectsConfig())
+  return module.random_effect(samples, RATE, np.random.default_rng(seed), config)
 
 
 def tone(frequency=440.0, seconds=1.0, level=0.3):

@@ -43,7 +43,7 @@ def sequence(notes, pedal=(), instrument=0):
   proto.tempos.add(qpm=120)
   proto.pitch_bends.add(time=0.2, bend=300)
   for note in notes.tolist():
-    onset, offset, pitch, velocity, program, is_drum = note
+    onset, offset, pitch, velocity, program, is_drum, _ = note
     proto.notes.add(
       start_time=onset,
       end_time=offset,

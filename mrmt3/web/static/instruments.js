@@ -1,0 +1,22 @@
+// Names of the programs 0..127, as the server gives them: Slakh's classes, else General MIDI.
+export const GM_NAMES = [
+  'Acoustic Piano', 'Bright Acoustic Piano', 'Electric Grand Piano', 'Honky-tonk Piano', 'Electric Piano',
+  'Electric Piano 2', 'Harpsichord', 'Clavinet', 'Chromatic Percussion', 'Glockenspiel', 'Music Box', 'Vibraphone',
+  'Marimba', 'Xylophone', 'Tubular Bells', 'Dulcimer', 'Organ', 'Percussive Organ', 'Rock Organ', 'Church Organ',
+  'Reed Organ', 'Accordion', 'Harmonica', 'Tango Accordion', 'Acoustic Guitar', 'Acoustic Guitar (steel)',
+  'Clean Electric Guitar', 'Electric Guitar (clean)', 'Electric Guitar (muted)', 'Distorted Electric Guitar',
+  'Distortion Guitar', 'Guitar Harmonics', 'Acoustic Bass', 'Electric Bass', 'Electric Bass (pick)', 'Fretless Bass',
+  'Slap Bass 1', 'Slap Bass 2', 'Synth Bass 1', 'Synth Bass 2', 'Violin', 'Viola', 'Cello', 'Contrabass',
+  'Tremolo Strings', 'Pizzicato Strings', 'Orchestral Harp', 'Timpani', 'String Ensemble', 'String Ensemble 2',
+  'Synth Strings', 'Synth Strings 2', 'Choir and Voice', 'Voice Oohs', 'Synth Choir', 'Orchestral Hit', 'Trumpet',
+  'Trombone', 'Tuba', 'Muted Trumpet', 'French Horn', 'Brass Section', 'Synth Brass 1', 'Synth Brass 2',
+  'Soprano/Alto Sax', 'Alto Sax', 'Tenor Sax', 'Baritone Sax', 'Oboe', 'English Horn', 'Bassoon', 'Clarinet',
+  'Piccolo', 'Pipe', 'Recorder', 'Pan Flute', 'Blown bottle', 'Shakuhachi', 'Whistle', 'Ocarina', 'Synth Lead',
+  'Lead 2 (sawtooth)', 'Lead 3 (calliope)', 'Lead 4 chiff', 'Lead 5 (charang)', 'Lead 6 (voice)', 'Lead 7 (fifths)',
+  'Lead 8 (bass + lead)', 'Synth Pad', 'Pad 2 (warm)', 'Pad 3 (polysynth)', 'Pad 4 (choir)', 'Pad 5 (bowed)',
+  'Pad 6 (metallic)', 'Pad 7 (halo)', 'Pad 8 (sweep)', 'FX 1 (rain)', 'FX 2 (soundtrack)', 'FX 3 (crystal)',
+  'FX 4 (atmosphere)', 'FX 5 (brightness)', 'FX 6 (goblins)', 'FX 7 (echoes)', 'FX 8 (sci-fi)', 'Sitar', 'Banjo',
+  'Shamisen', 'Koto', 'Kalimba', 'Bagpipe', 'Fiddle', 'Shanai', 'Tinkle Bell', 'Agogo', 'Steel Drums', 'Woodblock',
+  'Taiko Drum', 'Melodic Tom', 'Synth Drum', 'Reverse Cymbal', 'Guitar Fret Noise', 'Breath Noise', 'Seashore',
+  'Bird Tweet', 'Telephone Ring', 'Helicopter', 'Applause', 'Gunshot',
+];

@@ -99,6 +99,21 @@ def small_spec():
 
 
 @pytest.fixture(scope='session')
+def small_model(tmp_path_factory, small_spec):
+  """A folder with a checkpoint of `small_spec` with random parameters."""
+  import jax
+  import numpy as np
+
+  from mrmt3.checkpoints import orbax as orbax_checkpoints
+
+  folder = tmp_path_factory.mktemp('small') / 'model'
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(lambda s: rng.normal(0, 0.1, s.shape).astype(np.float32), small_spec.parameter_shapes())
+  orbax_checkpoints.save_checkpoint(folder, 0, {'target': params}, small_spec)
+  return folder
+
+
+@pytest.fixture(scope='session')
 def small_hybrid_spec(small_spec):
   """As `small_spec`, of the hybrid: with what a frame loss trains, else without parts of its own."""
   from mrmt3.hybrid import HybridConfig

@@ -153,7 +153,7 @@ class FfmpegFile:
 
 
 def _lead(container, stream):
-  """Return how much later than the file a stream begins, s; what is negative is not to be heard."""
+  """Return how much later than the file a stream begins, s; negative: that much of its start is no sound."""
   lead = 0.0
   pictures = [each for each in container.streams.video if not _is_cover(each) and each.start_time is not None]
   if pictures and stream.start_time is not None:

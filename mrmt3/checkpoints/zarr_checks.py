@@ -63,7 +63,7 @@ def check_codecs(folder: Path) -> None:
     store = tensorstore.KvStore.open({'driver': 'ocdbt', 'base': base} if is_ocdbt else base).result()
     keys = [key for key in store.list().result() if key.rpartition(b'/')[2].decode(errors='replace') in _NAMES]
     contents = [store.read(key).result().value for key in keys]
-  except ValueError:  # its files are cut off or damaged: Orbax cannot read them either, and says so
+  except ValueError:  # its files are cut off or damaged: Orbax cannot read them either, and reports it
     return
   for content in contents:
     _check_codecs(strict_json.loads(content, strict_json.MAX_BYTES))

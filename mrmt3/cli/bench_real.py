@@ -53,7 +53,7 @@ def add_parser(tests) -> None:
     '--case',
     default='plain',
     metavar='CASE',
-    help='plain, instruments (the model is told which), silence (0.1 s in front), or a level: -24 dB, -36 dB, -60 dB',
+    help='plain, instruments (as with --instruments), silence (0.1 s in front), or a level: -24 dB, -36 dB, -60 dB',
   )
   parser.add_argument('--only', nargs='+', metavar='NAME', help='names of the recordings to take (default: all)')
   parser.add_argument('--each', action='store_true', help='print each recording')
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
   """Print the scores; returns 0, or 2 if a recording could not be scored."""
   from mrmt3.errors import UserError
   from mrmt3.evaluation import real_recordings
+  from mrmt3.utils import files
 
   if args.case not in real_recordings.CASES:
     raise UserError(f'--case {args.case}: give one of {", ".join(real_recordings.CASES)}')
@@ -80,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     if unknown:
       raise UserError(f'--only {unknown[0]}: no such recording; there are {", ".join(r.name for r in recordings)}')
     recordings = [recording for recording in recordings if recording.name in args.only]
+  if args.json:
+    files.check_writable([Path(args.json)])
   systems = _systems(args)
   rows, failed = {name: [] for name in systems}, len(problems)
   for line in problems:
@@ -89,11 +92,13 @@ def run(args: argparse.Namespace) -> int:
       reference = recording.read_notes()
       if not len(reference):
         raise UserError(f'{recording.name}: the reference has no notes')
-      for name, system in systems.items():
-        rows[name].append({'name': recording.name, 'kind': recording.kind, **system(recording, reference)})
-    except UserError as error:
+      scores = {name: system(recording, reference) for name, system in systems.items()}
+    except UserError as error:  # of one system: then of none, so that all have the same recordings
       failed += 1
       print(f'mrmt3: error: {error}', file=sys.stderr)
+      continue
+    for name, own in scores.items():
+      rows[name].append({'name': recording.name, 'kind': recording.kind, **own})
   for name, own in rows.items():
     if own:
       _print(name, args.case, own, args.each)
@@ -146,9 +151,9 @@ def _model(args):
 
   def system(recording, reference):
     samples = real_recordings.prepared(audio_files.read_audio(recording.audio, rate), rate, args.case)
-    told = real_recordings.instrument_names(reference) if args.case == 'instruments' else None
+    allowed = real_recordings.instrument_names(reference) if args.case == 'instruments' else None
     begin = time.perf_counter()
-    notes = transcriber.transcribe(samples, rate, instruments=told).notes
+    notes = transcriber.transcribe(samples, rate, instruments=allowed).notes
     took = time.perf_counter() - begin
     notes = real_recordings.shifted(notes, args.case)
     return real_recordings.score(reference, notes, recording.kind, grid) | {

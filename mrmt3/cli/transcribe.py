@@ -8,7 +8,7 @@ import sys
 
 from mrmt3.cli import devices, score_options
 from mrmt3.errors import UserError
-from mrmt3.utils import warning_lines
+from mrmt3.utils import files, warning_lines
 
 
 def add_parser(subparsers) -> None:
@@ -110,7 +110,7 @@ def _run(args):
   score_options.check_programs(outputs)
 
   from mrmt3.inference import loading
-  from mrmt3.inference.jobs import check_writable, plan_jobs
+  from mrmt3.inference.jobs import plan_jobs
 
   if piped:
     jobs = plan_jobs(['stdin.wav'], args.output, outputs) if args.output else []
@@ -122,7 +122,7 @@ def _run(args):
       from mrmt3.inference import beside
 
       beside.check_free(jobs, args.resume)
-  check_writable(jobs)
+  files.check_writable(file for job in jobs for file in job.files())
   default = loading.default_model() if args.checkpoint is None else None
   if args.checkpoint is None and default is None:
     raise UserError(loading.NO_CHECKPOINT)

@@ -8,7 +8,7 @@ MUSIC_LICENCES = {
   'freedoom/': ('BSD-3-Clause', 'music of Freedoom, BSD-3-Clause'),
   'simutrans/': ('Artistic-1.0', 'music of Simutrans, Artistic 1.0'),
   'openttd/': ('GPL-2.0-only', 'OpenMSX music of OpenTTD, GPL-2'),
-  'mma/': ('CC0-1.0', "generated here from mma's grooves"),
+  'mma/': ('GPL-2.0-or-later', "generated with mma's grooves, GPL-2 or later"),
   'midi/': ('LicenseRef-user', 'MIDI files of the user'),
 }
 

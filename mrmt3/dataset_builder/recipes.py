@@ -118,30 +118,6 @@ RECIPES = {
     shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
     debian=True,
   ),
-  'wide': Recipe(
-    description='the music of box, with all sound sources of `mrmt3 dataset sounds`; the test split has GeneralUser',
-    pieces=200,
-    seconds=180.0,
-    fill=False,
-    notes_per_second=(4.0, 10.0),
-    drums=0.5,
-    min_parts=1,
-    shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
-    debian=True,
-    sounds={'train': 'training', 'validation': 'training', 'test': 'generaluser'},
-  ),
-  'wide-freepats': Recipe(
-    description='as wide, with the second family of sounds kept for tests; use it with --tracks-of WIDE --split test',
-    pieces=200,
-    seconds=180.0,
-    fill=False,
-    notes_per_second=(4.0, 10.0),
-    drums=0.5,
-    min_parts=1,
-    shares={'train': 0.8, 'validation': 0.1, 'test': 0.1},
-    debian=True,
-    sounds={'train': 'freepats', 'validation': 'freepats', 'test': 'freepats'},
-  ),
   'midi': Recipe(
     description='only the MIDI files of --midi DIR (the default with --midi)',
     pieces=10**6,
@@ -154,6 +130,17 @@ RECIPES = {
     music21=False,
   ),
 }
+RECIPES['wide'] = dataclasses.replace(
+  RECIPES['box'],
+  description='the music of box, with all sound sources of `mrmt3 dataset sounds`; the test split has GeneralUser',
+  min_parts=1,
+  sounds={'train': 'training', 'validation': 'training', 'test': 'generaluser'},
+)
+RECIPES['wide-freepats'] = dataclasses.replace(
+  RECIPES['wide'],
+  description='as wide, with the second family of sounds kept for tests; use it with --tracks-of WIDE --split test',
+  sounds=dict.fromkeys(SPLITS, 'freepats'),
+)
 
 
 def fixed_plan(recipe: Recipe, pieces: int) -> list[tuple[str, str]]:

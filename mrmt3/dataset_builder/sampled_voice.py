@@ -6,7 +6,6 @@ an addition. Notes with expression are read at a varying rate from a copy at twi
 """
 
 import collections
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -173,10 +172,3 @@ def _read_at(audio: np.ndarray, positions: np.ndarray) -> np.ndarray:
   x = (positions - at).astype(np.float32)
   a, b, c, d = (padded[at + shift] for shift in range(4))
   return b + 0.5 * x * (c - a + x * (2 * a - 5 * b + 4 * c - d + x * (3 * (b - c) + d - a)))
-
-
-def covered_classes(presets: Sequence[PresetEntry]) -> set[int]:
-  """Return the Slakh classes (by program) of pitched presets."""
-  from mrmt3.notes.instruments import slakh_class_program
-
-  return {slakh_class_program(preset.program) for preset in presets if not preset.is_drum}

@@ -178,7 +178,7 @@ def permissive_music(library: Library) -> Library:
   )
   if not kept.music21 and not kept.debian and not kept.folders:
     raise UserError(
-      'no music that may be used for anything is installed; name your own with --midi, or apt-get install mma freedoom'
+      'no music that may be used for anything is installed; name your own with --midi, or apt-get install freedoom'
     )
   return kept
 

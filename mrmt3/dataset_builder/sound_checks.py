@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from mrmt3.audio.files import resample
+from mrmt3.audio.files import SAMPLE_RATE, resample
 
-RATE = 16000
+RATE = SAMPLE_RATE
 MAX_CENTS = 30.0
 _LEAD_DB, _KEEP = -32.0, 0.002  # a note starts where it is this far below its peak; s kept before it
 _LEVEL_WINDOW = 0.004  # s

@@ -19,7 +19,7 @@ from mrmt3.dataset_builder.sound_sources.folders import sounds_folder
 from mrmt3.errors import UserError
 from mrmt3.utils.files import atomic_folder
 
-FORMAT = 1
+FORMAT = 2  # increase it when notes are checked, compared or stored in another way
 _MANIFEST, _AUDIO = 'manifest.json', 'audio.npy'
 
 

@@ -62,7 +62,12 @@ def find_recordings(folder: Path) -> tuple[list[Recording], list[str]]:
   if not folder.is_dir():
     raise UserError(f'no folder of recordings: {folder}')
   kinds, found, lines = _kinds(folder), [], []
-  audio = {path.stem: path for path in _files(folder / 'audio') if formats.has_audio_suffix(path)}
+  audio = {}
+  for path in _files(folder / 'audio'):
+    if formats.has_audio_suffix(path):
+      first = audio.setdefault(path.stem, path)
+      if first != path:
+        lines.append(f'{path} has the name of {first.name}; rename one of them and its reference')
   references = {path.stem: path for path in _files(folder / 'ref') if path.suffix.lower() in ('.mid', '.midi')}
   for name in sorted(audio.keys() | references.keys()):
     if name in audio and name in references:

@@ -153,7 +153,7 @@ class Slot:
       self._memory = memory.after(self._memory, np.stack(tokens), self._spec, one_piece=True)
     found = np.concatenate(notes)
     if self.finished and self._context:
-      # The padding behind the audio is heard as a hit where the audio breaks off.
+      # The padding behind the audio is detected as a hit where the audio breaks off.
       found = found[found['onset'] < seconds]
     kept = found if self._keep is None else self._keep(found)
     return Update(self.piece, segments, kept, seconds, len(found) - len(kept), self._meter.is_silent, stats)

@@ -1,7 +1,7 @@
 """Outputs next to their audio: what is in the way, and what an earlier run has written.
 
-`song.mid` next to `song.wav` may be anybody's work, such as the labels of a data set, so it is replaced only if the
-user says so, or if it is what an earlier run with --resume has written.
+`song.mid` next to `song.wav` may be anybody's work, such as the labels of a data set, so it is replaced only
+with --force, or if an earlier run with --resume has written it.
 """
 
 import hashlib

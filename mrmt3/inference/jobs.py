@@ -8,7 +8,6 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 
 from mrmt3.audio import formats
@@ -62,20 +61,6 @@ class Job:
           f'{self.audio}: the name of the output {file.name} is longer than {file_names.MAX_NAME_BYTES} bytes; '
           'rename the audio file, or give a shorter name with -o'
         )
-
-
-def check_writable(jobs: Iterable[Job]) -> None:
-  """Raise UserError if an output cannot be written: a folder is in its place, or a file in that of its folder."""
-  for folder in sorted({file.absolute().parent for job in jobs for file in job.files()}):
-    nearest = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
-    if not nearest.is_dir():
-      raise UserError(f'cannot write to {folder}: {nearest} is a file; move it, or choose another folder')
-    if not os.access(nearest, os.W_OK | os.X_OK):
-      raise UserError(f'cannot write to {nearest}: no permission; choose another folder with -o')
-  for job in jobs:
-    for file in job.files():
-      if file.is_dir():
-        raise UserError(f'cannot write {file}: it is a folder; choose another name')
 
 
 def plan_jobs(audio: list[str], output: str | None, outputs: dict[str, str | None]) -> list[Job]:

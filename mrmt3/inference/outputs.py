@@ -1,4 +1,4 @@
-"""The files that a transcription is written to, of any kind, each whole or not at all."""
+"""The files that a transcription is written to, of any kind. Each is written atomically."""
 
 import dataclasses
 import json

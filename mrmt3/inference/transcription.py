@@ -71,7 +71,7 @@ class Transcription:
       ) from error
 
   def save(self, path: str | os.PathLike, *, tempo: str = 'none', quantize: str | None = None) -> None:
-    """Write a file whose suffix says what it is; it appears whole or not at all, and replaces one that is there.
+    """Write a file of the kind that its suffix names, atomically; an existing file is replaced.
 
     Args:
       path: .mid, .musicxml, .pdf (needs MuseScore), .svg (a sheet, needs verovio), .json, .csv, .png (piano roll), or

@@ -35,7 +35,7 @@ _VARIABLES = ('MRMT3_CACHE', 'MRMT3_DATA', 'MRMT3_RECORDS', 'MRMT3_WORKERS', 'JA
 
 
 def describe() -> dict[str, dict[str, str]]:
-  """Return facts by section and name. Nothing that is missing or broken raises; it is said."""
+  """Return facts by section and name. What is missing or broken is reported as such; nothing raises."""
   return {
     'mrmt3': {'version': __version__, 'folder': str(Path(__file__).parents[1])},
     'system': {

@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mrmt3.errors import UserError
@@ -27,6 +27,20 @@ def make_folder(folder: str | os.PathLike) -> Path:
     reason = error.strerror if in_the_way is None else f'{in_the_way} is a file; move it, or choose another folder'
     raise UserError(f'cannot make the folder {folder}: {reason}') from error
   return folder
+
+
+def check_writable(files: Iterable[Path]) -> None:
+  """Raise UserError if a file cannot be written: a folder is in its place, or a file in that of its folder."""
+  files = list(files)
+  for folder in sorted({file.absolute().parent for file in files}):
+    nearest = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
+    if not nearest.is_dir():
+      raise UserError(f'cannot write to {folder}: {nearest} is a file; move it, or choose another folder')
+    if not os.access(nearest, os.W_OK | os.X_OK):
+      raise UserError(f'cannot write to {nearest}: no permission; choose another folder')
+  for file in files:
+    if file.is_dir():
+      raise UserError(f'cannot write {file}: it is a folder; choose another name')
 
 
 @contextlib.contextmanager

@@ -3,24 +3,13 @@
 import os
 import shutil
 
-import jax
 import numpy as np
 import pytest
 
 from mrmt3.audio import files as audio_files
-from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.cli.main import main
 from mrmt3.inference import transcriber
 from mrmt3.inference.jobs import plan_jobs
-
-
-@pytest.fixture(scope='module')
-def model(tmp_path_factory, small_spec):
-  folder = tmp_path_factory.mktemp('beside') / 'model'
-  rng = np.random.default_rng(0)
-  params = jax.tree.map(lambda s: rng.normal(0, 0.1, s.shape).astype(np.float32), small_spec.parameter_shapes())
-  orbax_checkpoints.save_checkpoint(folder, 0, {'target': params}, small_spec)
-  return folder
 
 
 @pytest.fixture
@@ -34,8 +23,8 @@ def album(tmp_path):
 
 
 @pytest.fixture
-def run(model):
-  return lambda *arguments: main(['transcribe', *map(str, arguments), '--checkpoint', str(model), '--quiet'])
+def run(small_model):
+  return lambda *arguments: main(['transcribe', *map(str, arguments), '--checkpoint', str(small_model), '--quiet'])
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import mrmt3
-from mrmt3.checkpoints import orbax as orbax_checkpoints
 from mrmt3.errors import UserError
 from mrmt3.inference import loading
 from mrmt3.inference.outputs import KINDS
@@ -24,32 +23,23 @@ NOTES = as_notes([(0.5 * k, 0.5 * k + 0.4, 60 + k % 5, 100, 0, 0) for k in range
 RESULT = Transcription(NOTES, DecodingStats(segments=2), [], 9.0)
 
 
-@pytest.fixture(scope='module')
-def model(tmp_path_factory, small_spec):
-  folder = tmp_path_factory.mktemp('api') / 'model'
-  rng = np.random.default_rng(0)
-  params = jax.tree.map(lambda s: rng.normal(0, 0.1, s.shape).astype(np.float32), small_spec.parameter_shapes())
-  orbax_checkpoints.save_checkpoint(folder, 0, {'target': params}, small_spec)
-  return folder
-
-
-def test_transcribe_is_the_transcriber_loaded_once(model, monkeypatch):
+def test_transcribe_is_the_transcriber_loaded_once(small_model, monkeypatch):
   samples = np.random.default_rng(0).normal(0, 0.1, 9000).astype(np.float32)
-  expected = mrmt3.load(model).transcribe(samples, RATE)
+  expected = mrmt3.load(small_model).transcribe(samples, RATE)
   loads = []
   original = Transcriber.load.__func__
   monkeypatch.setattr(Transcriber, 'load', classmethod(lambda cls, path: loads.append(path) or original(cls, path)))
   loading._loaded.cache_clear()
   for _ in range(2):
-    result = mrmt3.transcribe(samples, RATE, checkpoint=model)
+    result = mrmt3.transcribe(samples, RATE, checkpoint=small_model)
     assert np.array_equal(result.notes, expected.notes)
   assert len(loads) == 1
   with pytest.raises(UserError, match='no such file'):
-    mrmt3.transcribe('nowhere.wav', checkpoint=model)
+    mrmt3.transcribe('nowhere.wav', checkpoint=small_model)
 
 
-def test_warmup_compiles_what_the_first_piece_needs(model):
-  transcriber = mrmt3.load(model)
+def test_warmup_compiles_what_the_first_piece_needs(small_model):
+  transcriber = mrmt3.load(small_model)
   assert transcriber.warmup() > 0
   compiled = []
   with jax.log_compiles():
@@ -66,9 +56,9 @@ def test_warmup_compiles_what_the_first_piece_needs(model):
   assert not [line for line in compiled if 'transcribe_segments' in line]
 
 
-def test_reprs_are_short(model):
+def test_reprs_are_short(small_model):
   assert repr(RESULT) == '<Transcription: 17 notes, 2 instruments, 9.0 s>'
-  text = repr(mrmt3.load(model))
+  text = repr(mrmt3.load(small_model))
   assert text.startswith('<Transcriber: ') and len(text) < 200 and '\n' not in text
 
 

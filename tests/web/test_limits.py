@@ -82,10 +82,17 @@ def test_too_long_in_spite_of_its_header(api, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'query', ['memory=some', 'instruments=kazoo', 'instruments=', 'unknown=1', 'instruments=' + 'a' * 3000]
+  ('query', 'named'),
+  [
+    ('memory=some', 'memory must be predicted or none'),
+    ('instruments=kazoo', "'kazoo' is unknown"),
+    ('instruments=', 'no name is given'),
+    ('unknown=1', "unknown parameter 'unknown'"),
+    ('instruments=' + 'a' * 3000, 'a parameter is too long'),
+  ],
 )
-def test_bad_options(api, query):
-  error(api.post(f'/api/jobs?{query}', content=wav(1.0)), 422)
+def test_bad_options(api, query, named):
+  assert named in error(api.post(f'/api/jobs?{query}', content=wav(1.0)), 422)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +110,7 @@ def test_names_are_never_paths(api, name):
 
 @pytest.mark.parametrize('path', ['..%2f..%2fetc', 'A' * 22, '%00', 'A' * 22 + '/midi', 'x/notes'])
 def test_unknown_jobs(api, path):
-  error(api.get(f'/api/jobs/{path}'), 404)
+  assert error(api.get(f'/api/jobs/{path}'), 404).startswith(('no such job', 'there is nothing at this address'))
 
 
 def test_static_stays_inside(api):
@@ -136,18 +143,28 @@ def test_bad_notes(api, change):
 
 
 @pytest.mark.parametrize(
-  'body', [b'', b'[]', b'{', b'{"notes": 1}', b'{"notes": [1]}', b'[' * 100000, b'{"notes": [NaN]}', b'\xff']
+  ('body', 'named'),
+  [
+    (b'', 'not JSON'),
+    (b'[]', 'must be an object'),
+    (b'{', 'not JSON'),
+    (b'{"notes": 1}', 'a list of objects is needed'),
+    (b'{"notes": [1]}', 'notes[0]'),
+    (b'[' * 100000, 'not JSON'),
+    (b'{"notes": [NaN]}', 'not JSON'),
+    (b'\xff', 'not JSON'),
+  ],
 )
-def test_bad_bodies(api, body):
-  error(api.post('/api/render/midi', content=body), 422)
+def test_bad_bodies(api, body, named):
+  assert named in error(api.post('/api/render/midi', content=body), 422)
 
 
 def test_bad_render_options(api):
   for more in ({'title': 1}, {'seconds': -1}, {'seconds': 'x'}, {'tempo': 3}, {'tempo': 'fast'}, {'quantize': 'x'}):
-    error(api.post('/api/render/midi', json={'notes': [NOTE], **more}), 422)
-  error(api.post('/api/render/sound', json={'notes': [NOTE], 'seconds': 1000}), 422)
-  error(api.post('/api/render/pdf', json={'notes': [NOTE]}), 404)
-  error(api.post('/api/render/musicxml', json={'notes': []}), 422)
+    assert next(iter(more)) in error(api.post('/api/render/midi', json={'notes': [NOTE], **more}), 422)
+  assert 'limited to 30 s' in error(api.post('/api/render/sound', json={'notes': [NOTE], 'seconds': 1000}), 422)
+  assert 'no such output' in error(api.post('/api/render/pdf', json={'notes': [NOTE]}), 404)
+  assert 'no notes' in error(api.post('/api/render/musicxml', json={'notes': []}), 422)
 
 
 def test_render_without_notes(api):
@@ -168,9 +185,10 @@ def test_render_without_notes(api):
   ],
 )
 def test_other_sites_are_refused(api, headers, status):
-  error(api.post('/api/jobs', content=wav(1.0), headers=headers), status)
+  named = {403: 'other sites', 421: 'does not answer to the name'}[status]
+  assert named in error(api.post('/api/jobs', content=wav(1.0), headers=headers), status)
   if status == 421:
-    error(api.get('/api/jobs', headers=headers), status)
+    assert named in error(api.get('/api/jobs', headers=headers), status)
 
 
 def test_own_page_may_post(api):

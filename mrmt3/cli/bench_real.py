@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
   """Print the scores; returns 0, or 2 if a recording could not be scored."""
   from mrmt3.errors import UserError
   from mrmt3.evaluation import real_recordings
-  from mrmt3.utils import files
+  from mrmt3.utils import console, files
 
   if args.case not in real_recordings.CASES:
     raise UserError(f'--case {args.case}: give one of {", ".join(real_recordings.CASES)}')
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
   if args.json:
     real_recordings.write_json(Path(args.json), rows)
   if failed:
-    print(f'{failed} recordings could not be scored', file=sys.stderr)
+    print(f'mrmt3: error: {console.counted(failed, "recording")} could not be scored', file=sys.stderr)
   return 2 if failed else 0
 
 

@@ -244,11 +244,14 @@ def run_list(args: argparse.Namespace) -> int:
 
 
 def run_sounds(args: argparse.Namespace) -> int:
-  """Run `mrmt3 dataset sounds`; returns 0, or 2 if a source is missing or cannot be used."""
+  """Run `mrmt3 dataset sounds`; returns 0, or 2 if with --fetch a source is missing or cannot be used."""
   import json
 
   from mrmt3.dataset_builder import sound_report
-  from mrmt3.utils.files import atomic_path
+  from mrmt3.utils.files import atomic_path, check_writable
+
+  if args.json:
+    check_writable([Path(args.json)])
 
   def log(line):
     print(f'mrmt3: {console.printable(line)}', file=sys.stderr)
@@ -258,7 +261,10 @@ def run_sounds(args: argparse.Namespace) -> int:
     with atomic_path(args.json) as path:
       path.write_text(json.dumps(sound_report.as_json(found), indent=1) + '\n', encoding='utf-8')
   print('\n'.join(map(console.printable, sound_report.lines(found))))
-  return 2 if found.missing else 0
+  if not (args.fetch and found.missing):
+    return 0
+  print(f'mrmt3: error: {console.counted(len(found.missing), "source")} cannot be used, see above', file=sys.stderr)
+  return 2
 
 
 def run_convert(args: argparse.Namespace) -> int:

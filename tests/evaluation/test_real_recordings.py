@@ -108,7 +108,9 @@ def test_the_command_scores_a_folder_of_midi(folder, tmp_path, capsys):
     midi.write_midi(notes, given / f'{name}.mid')
   assert main(['bench', 'real', str(folder), '--midi', str(given), '--json', str(tmp_path / 'scores.json')]) == 2
   captured = capsys.readouterr()
-  assert captured.err.splitlines()[-1] == '1 recordings could not be scored' and 'drums_one.mid' in captured.err
+  assert (
+    captured.err.splitlines()[-1] == 'mrmt3: error: 1 recording could not be scored' and 'drums_one.mid' in captured.err
+  )
   rows = {line.split()[0]: line.split() for line in captured.out.splitlines() if line.strip()}
   assert rows['piano'][1:4] == ['1', '3', '1.000'] and rows['band'][-1] == '0.500'
   assert 'development set' in captured.out
